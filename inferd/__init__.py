@@ -1,0 +1,3 @@
+"""inferd: a workstation with GGUF models as an inference provider."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,40 @@
+"""How tokens are drawn: checked numbers, shared by the wire and the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """One request's sampling. Ranges are checked where a person's request is read (openai/requests.py);
+    here they are preconditions, because llama.cpp aborts the process on some of them.
+
+    Attributes:
+        temperature: 0 is greedy; else logits are divided by it.
+        top_p: nucleus mass in (0, 1]; 1 keeps everything.
+        top_k: number of candidates kept; 0 keeps everything (OpenAI has no top-k, so none is imposed).
+        min_p: least probability relative to the best candidate, in [0, 1]; 0 is off.
+        seed: 32-bit seed, or None for a fresh random one.
+        frequency_penalty, presence_penalty: in [-2, 2], over generated tokens only.
+        logit_bias: (token id, bias) pairs, added to the raw logits.
+        stop: strings that end the text; the match itself is not part of it.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.temperature >= 0.0, "temperature is not negative"
+        assert 0.0 < self.top_p <= 1.0, "top_p lies in (0, 1]"
+        assert self.top_k >= 0, "top_k is not negative"
+        assert 0.0 <= self.min_p <= 1.0, "min_p lies in [0, 1]"
+        assert self.seed is None or 0 <= self.seed < 2**32, "seed has 32 bits"
+        assert all(self.stop), "stop strings are not empty"

@@ -1,0 +1,31 @@
+"""What a request used: the numbers that the response shows and the ledger bills (BILLING R14)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token and compute counts of one request; immutable, so that response and ledger cannot drift apart.
+
+    Attributes:
+        prompt_tokens: all prompt tokens, cached ones included.
+        cached_tokens: those of the prompt that came from the prefix cache; never more than `prompt_tokens`.
+        completion_tokens: every sampled token, the end token included.
+        compute_ms: this request's share of the device's step time.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    compute_ms: int = 0
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.cached_tokens <= self.prompt_tokens, "cached tokens are part of the prompt"
+        assert self.completion_tokens >= 0, "a completion cannot have a negative length"
+        assert self.compute_ms >= 0, "compute time cannot be negative"
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
