@@ -1,0 +1,34 @@
+"""What every test shares: `--all`, and Hypothesis without deadlines (the machine may be busy)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+MAX_EXAMPLES = 100
+MAX_EXAMPLES_ALL = 2000
+
+for name, max_examples in (("default", MAX_EXAMPLES), ("all", MAX_EXAMPLES_ALL)):
+    settings.register_profile(
+        name, deadline=None, max_examples=max_examples, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+    )
+settings.load_profile("default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also the tests marked slow, and more Hypothesis examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--all") and not config.getoption("--hypothesis-profile", default=None):
+        settings.load_profile("all")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow tests out, unless `--all` or a choice of markers (`-m slow`) asks for them."""
+    if config.getoption("--all") or config.getoption("markexpr"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
