@@ -1,0 +1,246 @@
+"""The layers of inferd (docs/ARCHITECTURE.md), read off every import: at the top, in functions, under TYPE_CHECKING."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Imports go to a lower rank, or stay within the own package. The files of rank 0 and 1 are one layer each.
+RANKS = {
+    "__init__": 0,
+    "errors": 0,
+    "sampling_params": 0,
+    "usage": 0,
+    "tokenizer": 0,
+    "price": 0,
+    "money": 0,
+    "config": 1,
+    "model_source": 1,
+    "engine": 2,
+    "ledger": 2,
+    "limits": 2,
+    "openai": 2,
+    "deployments": 3,
+    "serving": 4,
+    "server": 5,
+    "cli": 6,
+    "__main__": 6,
+}
+SHARED_RANKS = {0, 1}
+
+# Outside modules that only these parts of inferd may import.
+OWNERS = {
+    "llama_cpp": ("inferd.engine.llama",),
+    "ctypes": ("inferd.engine.llama",),
+    "starlette": ("inferd.server",),
+    "sse_starlette": ("inferd.server",),
+    "uvicorn": ("inferd.server", "inferd.cli.serve"),
+    "typer": ("inferd.cli",),
+    "click": ("inferd.cli",),
+    "rich": ("inferd.cli",),
+    "sqlite3": ("inferd.ledger",),
+    "sqlite_utils": ("inferd.ledger",),
+}
+
+# What a part must not know of, its own modules and outside ones.
+STRANGERS = {
+    "inferd.engine": ("inferd.money", "inferd.price", "json", "msgspec", "http", "httpx"),
+    "inferd.ledger": ("inferd.tokenizer", "inferd.sampling_params", "jinja2", "http", "httpx", "socket", "urllib"),
+    "inferd.limits": ("asyncio", "http", "httpx", "socket", "time", "urllib"),
+    "inferd.openai": ("asyncio", "http", "httpx", "socket", "urllib"),
+}
+
+ENVIRONMENT_READER = "inferd.config"
+# libgomp reads this one when it is loaded, so the module that loads it sets it.
+ENVIRONMENT_SETTERS = {"inferd.engine.llama.library": "GOMP_SPINCOUNT"}
+ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
+
+
+def module_name(path: Path) -> str:
+    """`inferd/ledger/__init__.py` -> `inferd.ledger`; `path` is relative to the repository."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def within(module: str, package: str) -> bool:
+    """Whether `module` is `package` or lies in it."""
+    return module == package or module.startswith(package + ".")
+
+
+def imports(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of each import; `from a import b` is `a.b`, as b may be a module."""
+    package = path.with_suffix("").parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1]] if node.level else []
+            origin = ".".join([*base, *(node.module or "").split(".")]).rstrip(".")
+            yield from ((node.lineno, f"{origin}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and _called(node) in {"import_module", "__import__"}:
+            first = node.args[0] if node.args else None
+            yield node.lineno, first.value if isinstance(first, ast.Constant) else "?"
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def layer(module: str) -> str:
+    """`inferd.ledger.store` -> `ledger`; of inferd itself, `__init__`."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def import_fault(importer: str, imported: str) -> str | None:
+    """The rule that `importer` breaks by importing `imported`, or None."""
+    if imported == "?":
+        return "a module named at run time cannot be checked: name it in an import statement"
+    for outside, owners in OWNERS.items():
+        if within(imported, outside) and not any(within(importer, owner) for owner in owners):
+            return f"only {' and '.join(owners)} may import {outside}"
+    for part, strangers in STRANGERS.items():
+        for stranger in strangers:
+            if within(importer, part) and within(imported, stranger):
+                return f"{part} must not know of {stranger}"
+    if not within(imported, "inferd"):
+        return None
+    own, other = layer(importer), layer(imported)
+    if other not in RANKS and imported.count(".") == 1:
+        other = "__init__"  # `from inferd import __version__`: a name, not a module
+    if other not in RANKS or own not in RANKS:
+        return None  # said once, by rank_fault
+    if own == other or RANKS[other] < RANKS[own] or (RANKS[own] == RANKS[other] and RANKS[own] in SHARED_RANKS):
+        return None
+    return f"{own} (rank {RANKS[own]}) may import only lower ranks, and {other} has rank {RANKS[other]}"
+
+
+def rank_fault(path: Path) -> str | None:
+    """What is wrong if the part of inferd that the file belongs to has no rank."""
+    part = path.parts[1].removesuffix(".py")
+    if part in RANKS:
+        return None
+    return f"{path}: `{part}` has no rank: give it one in RANKS of tests/test_layers.py and in docs/ARCHITECTURE.md"
+
+
+def environment_faults(module: str, tree: ast.Module) -> Iterator[tuple[int, str, str]]:
+    """(line, what, rule) of each use of the environment outside config."""
+    if within(module, ENVIRONMENT_READER):
+        return
+    rule = f"only {ENVIRONMENT_READER} reads the environment"
+    allowed = set(_settings(tree, ENVIRONMENT_SETTERS[module])) if module in ENVIRONMENT_SETTERS else set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT and node not in allowed:
+            yield node.lineno, f"os.{node.attr}", rule
+        elif isinstance(node, ast.ImportFrom) and node.module == "os":
+            yield from ((node.lineno, f"os.{alias.name}", rule) for alias in node.names if alias.name in ENVIRONMENT)
+        elif isinstance(node, ast.keyword) and node.arg == "envvar":
+            yield node.value.lineno, "envvar=", rule
+
+
+def _settings(tree: ast.Module, variable: str) -> Iterator[ast.expr]:
+    """The `os.environ` of each `os.environ[variable] = ...` and `os.environ.setdefault(variable, ...)`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            target, key = node.value, node.slice
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setdefault":
+            target, key = node.func.value, node.args[0]
+        else:
+            continue
+        if isinstance(key, ast.Constant) and key.value == variable:
+            yield target
+
+
+def faults(path: Path, source: str) -> list[str]:
+    """Every broken rule of one file (`path` relative to the repository), as `file:line: import: rule`."""
+    tree, module = ast.parse(source), module_name(path)
+    found = [f"{path}:{line}: {what}: {rule}" for line, what, rule in environment_faults(module, tree)]
+    for line, imported in imports(path, tree):
+        rule = import_fault(module, imported)
+        if rule:
+            found.append(f"{path}:{line}: import of {imported}: {rule}")
+    no_rank = rank_fault(path)
+    return [*found, no_rank] if no_rank else found
+
+
+def test_every_import_of_inferd_keeps_to_the_layers() -> None:
+    files = sorted((ROOT / "inferd").rglob("*.py"))
+    assert files, "there is nothing to check"
+    found = [fault for file in files for fault in faults(file.relative_to(ROOT), file.read_text(encoding="utf-8"))]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "rule"),
+    [
+        ("inferd/errors.py", "from inferd.config import Config", "config has rank 1"),
+        ("inferd/config.py", "import inferd.engine.core", "engine has rank 2"),
+        ("inferd/ledger/holds.py", "from inferd.engine.core import EngineCore", "engine has rank 2"),
+        ("inferd/ledger/holds.py", "from inferd import engine", "engine has rank 2"),
+        ("inferd/ledger/holds.py", "from ..engine import core", "engine has rank 2"),
+        ("inferd/ledger/__init__.py", "from ..engine import core", "engine has rank 2"),
+        ("inferd/engine/core.py", "def f():\n    from inferd.server import app", "server has rank 5"),
+        (
+            "inferd/engine/core.py",
+            "if TYPE_CHECKING:\n    from inferd.serving.admission import A",
+            "serving has rank 4",
+        ),
+        ("inferd/openai/requests.py", "import importlib\nimportlib.import_module('inferd.cli')", "cli has rank 6"),
+        ("inferd/openai/requests.py", "from importlib import import_module\nimport_module(name)", "at run time"),
+        ("inferd/server/app.py", "from inferd.cli.main import main", "cli has rank 6"),
+        ("inferd/engine/core.py", "import llama_cpp.llama_cpp as lib", "only inferd.engine.llama may import llama_cpp"),
+        ("inferd/engine/core.py", "import ctypes", "only inferd.engine.llama may import ctypes"),
+        ("inferd/serving/completions.py", "from starlette.requests import Request", "only inferd.server"),
+        ("inferd/cli/keys.py", "import uvicorn", "only inferd.server and inferd.cli.serve may import uvicorn"),
+        ("inferd/server/app.py", "from rich import print", "only inferd.cli may import rich"),
+        ("inferd/serving/admission.py", "import sqlite3", "only inferd.ledger may import sqlite3"),
+        ("inferd/ledger/store.py", "import httpx", "must not know of httpx"),
+        ("inferd/ledger/store.py", "from starlette.responses import Response", "only inferd.server"),
+        ("inferd/engine/core.py", "from inferd.money import format_usd", "must not know of inferd.money"),
+        ("inferd/limits/rates.py", "import time", "must not know of time"),
+        ("inferd/server/app.py", "import os\nos.environ['PORT']", "only inferd.config reads the environment"),
+        ("inferd/server/app.py", "from os import getenv", "only inferd.config reads the environment"),
+        ("inferd/cli/serve.py", "Option(envvar='INFERD_DATA_DIR')", "only inferd.config reads the environment"),
+        ("inferd/engine/llama/library.py", "import os\nos.environ['GOMP_SPINCOUNT']", "only inferd.config"),
+        ("inferd/engine/llama/library.py", "import os\nos.environ['HOME'] = 'x'", "only inferd.config"),
+        ("inferd/engine/llama/model.py", "import os\nos.environ['GOMP_SPINCOUNT'] = '1'", "only inferd.config"),
+        ("inferd/webhooks/post.py", "", "`webhooks` has no rank"),
+        ("inferd/helpers.py", "", "`helpers` has no rank"),
+    ],
+)
+def test_a_broken_rule_is_found_and_named(path: str, source: str, rule: str) -> None:
+    (found,) = faults(Path(path), source)
+    assert found.startswith(path)
+    assert rule in found
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("inferd/price.py", "from inferd.money import NANO_PER_USD"),
+        ("inferd/config.py", "from inferd.model_source import ModelSource\nimport os\nos.environ.get('HOME')"),
+        ("inferd/ledger/holds.py", "from inferd.ledger.store import Store\nfrom . import grants\nimport sqlite3"),
+        ("inferd/ledger/store.py", "from inferd import __version__, errors"),
+        ("inferd/engine/llama/library.py", "import os\nos.environ.setdefault('GOMP_SPINCOUNT', '2000')\nimport ctypes"),
+        ("inferd/engine/llama/library.py", "import os\nos.environ['GOMP_SPINCOUNT'] = '2000'"),
+        ("inferd/engine/core.py", "from .llama.model import Model\nfrom inferd.errors import GenerationError"),
+        ("inferd/server/app.py", "from inferd.serving.admission import admit\nfrom starlette.routing import Route"),
+        ("inferd/cli/serve.py", "import uvicorn\nimport typer\nfrom inferd.server.app import App"),
+        ("inferd/openai/requests.py", "import msgspec"),
+    ],
+)
+def test_what_the_layers_allow_passes(path: str, source: str) -> None:
+    assert faults(Path(path), source) == []
+
+
+def test_a_fault_names_file_line_import_and_rule() -> None:
+    (found,) = faults(Path("inferd/ledger/holds.py"), "import json\n\nfrom inferd.engine.core import EngineCore\n")
+    assert found == (
+        "inferd/ledger/holds.py:3: import of inferd.engine.core.EngineCore: "
+        "ledger (rank 2) may import only lower ranks, and engine has rank 2"
+    )
