@@ -1,0 +1,348 @@
+"""models.toml and the environment -> frozen dataclasses. No other module reads configuration.
+
+Every fault is a ConfigError of one line, `FILE: [table] key: what is wrong`.
+The keys are described in docs/models-toml.md; `TABLES` lists them, so that a test can compare the two.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli
+
+from inferd.errors import ConfigError
+from inferd.model_source import resolve_path, resolve_source
+from inferd.price import Price
+
+TABLES: Mapping[str, tuple[str, ...]] = {
+    "models": ("source", "max_context", "n_parallel", "n_ubatch", "n_threads", "n_gpu_layers", "chat_template"),
+    "deployments": (
+        "model",
+        "serverless",
+        "input_usd_per_1m_tokens",
+        "output_usd_per_1m_tokens",
+        "cached_input_usd_per_1m_tokens",
+        "usd_per_1m_tokens",
+        "default_max_tokens",
+    ),
+}
+"""Each top-level table of models.toml and the keys of the tables in it."""
+
+_T = TypeVar("_T")
+_KINDS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "an integer",
+    str: "a string",
+    Decimal: "a number",
+    dict: "a table",
+    list: "an array",
+}
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_MODEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DEPLOYMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._:-]*")
+_PRICE_DECIMALS = 6
+_PRICE_MAX_USD = 1_000_000
+_SEQUENCES_MAX = 256  # LLAMA_MAX_SEQ of llama.cpp's llama-cparams.h
+_TOKENS_MAX = 2**20  # times 256 sequences still fits the 32 bits in which llama.cpp counts cells
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One engine: a GGUF file and how it is run.
+
+    Attributes:
+        key: its name in models.toml.
+        source: the GGUF file; it existed when the configuration was read.
+        source_text: `source` as models.toml has it.
+        max_context: most tokens of one sequence, prompt and completion together.
+        n_parallel: sequences decoded together; each owns `max_context` cells of the KV cache.
+        n_ubatch: most rows of one step.
+        n_threads: compute threads, or None for what the process may use.
+        n_gpu_layers: layers put on the GPU; -1 is all, 0 none.
+        chat_template: Jinja text that replaces the template in the GGUF, or None.
+        chat_template_path: the file `chat_template` was read from, or None.
+    """
+
+    key: str
+    source: Path
+    source_text: str
+    max_context: int = 4096
+    n_parallel: int = 8
+    n_ubatch: int = 512
+    n_threads: int | None = None
+    n_gpu_layers: int = -1
+    chat_template: str | None = None
+    chat_template_path: Path | None = None
+
+
+@dataclass(frozen=True)
+class DeploymentConfig:
+    """One name that callers use, opening onto an engine.
+
+    Attributes:
+        name: `owner/name`, the model id of the API.
+        model: key of the ModelConfig behind it.
+        serverless: billed by token and public; the only mode yet.
+        price: None means public and free.
+        default_max_tokens: completion tokens allowed to a request that names no limit (BILLING R4).
+    """
+
+    name: str
+    model: str
+    serverless: bool
+    price: Price | None
+    default_max_tokens: int = 4096
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole models.toml. Both mappings keep the file's order."""
+
+    path: Path
+    models: Mapping[str, ModelConfig]
+    deployments: Mapping[str, DeploymentConfig]
+
+
+def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Reads and checks `path`. Raises ConfigError with one line that names file, table and key."""
+    document = _parse(path)
+    for table, value in document.items():
+        if table not in TABLES:
+            raise ConfigError(f"{path}: [{_quoted(table)}]: unknown table{_nearest(table, TABLES)}")
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {table}: expected tables such as [{table}.NAME], got {_kind_of(value)}")
+    models = {key: _model(_Table(path, "models", key, value), environ) for key, value in _items(document, "models")}
+    deployments = {
+        name: _deployment(_Table(path, "deployments", name, value), models)
+        for name, value in _items(document, "deployments")
+    }
+    return Config(path=path, models=models, deployments=deployments)
+
+
+def default_config_path(option: Path | None, folder: Path | None = None) -> Path:
+    """`--config`, else `models.toml` in `folder` (the current one), else the one that comes with inferd."""
+    if option is not None:
+        return option
+    local = (folder or Path.cwd()) / "models.toml"
+    if local.is_file():
+        return local
+    package = Path(__file__).parent
+    installed = package / "models.toml"
+    return installed if installed.is_file() else package.parent / "models.toml"
+
+
+def data_dir(option: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """`--data-dir`, else INFERD_DATA_DIR, else `inferd` in the XDG data folder; absolute, not created here."""
+    if option is not None:
+        return option.expanduser().absolute()
+    if environ.get("INFERD_DATA_DIR"):
+        return Path(environ["INFERD_DATA_DIR"]).expanduser().absolute()
+    xdg = Path(environ.get("XDG_DATA_HOME") or "")
+    # The XDG specification: a relative XDG_DATA_HOME is to be ignored.
+    return (xdg if xdg.is_absolute() else Path("~/.local/share").expanduser()) / "inferd"
+
+
+def _items(document: dict[str, Any], table: str) -> list[tuple[str, Any]]:
+    return list(document.get(table, {}).items())
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+        return tomli.loads(text, parse_float=Decimal)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except tomli.TOMLDecodeError as error:
+        lines = text.replace("\r\n", "\n").split("\n")[: error.lineno]
+        table = next((line.strip() for line in reversed(lines) if line.lstrip().startswith("[")), "[]")
+        what = error.msg
+        if what.startswith(("Cannot declare", "Cannot overwrite")):
+            what = f"defined twice: {lines[-1].strip()}"
+        raise ConfigError(f"{path}: {table} line {error.lineno}: {what}") from error
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {_one_line(error)}") from error
+
+
+class _Table:
+    """One table being read; every complaint carries file, table and key."""
+
+    def __init__(self, path: Path, kind: str, name: str, values: object) -> None:
+        self.path = path
+        self.name = name
+        self._kind = kind
+        self._title = f"[{kind}.{_quoted(name)}]"
+        self._values: dict[str, object] = values if isinstance(values, dict) else {}
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: [{kind}] {_quoted(name)}: expected a table, got {_kind_of(values)}")
+        for key in values:
+            if key not in TABLES[kind]:
+                raise self.error(key, f"unknown key{_nearest(key, TABLES[kind])}")
+
+    def error(self, key: str, what: str) -> ConfigError:
+        return ConfigError(f"{self.path}: {self._title} {_quoted(key)}: {_one_line(what)}")
+
+    def __contains__(self, key: str) -> bool:
+        assert key in TABLES[self._kind], f"{key} is missing from TABLES"
+        return key in self._values
+
+    def get(self, key: str, kind: type[_T]) -> _T | None:
+        """The value, of exactly this type (a bool is no integer), or None if it is not there."""
+        if key not in self:
+            return None
+        value = self._values[key]
+        if type(value) is not kind:
+            raise self.error(key, f"expected {_KINDS[kind]}, got {_kind_of(value)}")
+        return value
+
+    def require(self, key: str, kind: type[_T]) -> _T:
+        value = self.get(key, kind)
+        if value is None:
+            raise self.error(key, "is missing")
+        return value
+
+    def integer(self, key: str, default: _T, low: int, high: int) -> int | _T:
+        value = self.get(key, int)
+        if value is None:
+            return default
+        if not low <= value <= high:
+            raise self.error(key, f"must lie between {low} and {high}, got {value}")
+        return value
+
+    def usd_per_1m_tokens(self, key: str) -> int | None:
+        """Pico-USD per token: USD per 1M tokens x 10^6, exactly. None if the key is not there."""
+        value = self._values.get(key)
+        if type(value) is int:
+            amount = Decimal(value)
+        else:
+            found = self.get(key, Decimal)
+            if found is None:
+                return None
+            amount = found
+        if not amount.is_finite():
+            raise self.error(key, f"must be a finite number, got {amount}")
+        if amount < 0:
+            raise self.error(key, f"a price cannot be negative, got {amount}")
+        if amount > _PRICE_MAX_USD:
+            raise self.error(key, f"must be at most {_PRICE_MAX_USD} USD per 1M tokens, got {amount}")
+        digits = amount.as_tuple()
+        assert isinstance(digits.exponent, int), "a finite decimal has an integer exponent"
+        excess = -digits.exponent - _PRICE_DECIMALS
+        if excess > 0 and any(digits.digits[-excess:]):
+            raise self.error(key, f"must have at most {_PRICE_DECIMALS} decimals, got {amount}")
+        # Exact: at most 12 digits are not trailing zeros, and decimals keep 28.
+        return int(amount * 10**_PRICE_DECIMALS)
+
+
+def _model(table: _Table, environ: Mapping[str, str]) -> ModelConfig:
+    if not _MODEL_KEY.fullmatch(table.name):
+        raise ConfigError(f"{table.path}: [models] {_quoted(table.name)}: use letters, digits, '.', '_' and '-'")
+    source_text = table.require("source", str)
+    source = _resolved(table, "source", lambda: resolve_source(source_text, folder=_folder(table), environ=environ))
+    template_path, template = None, None
+    template_text = table.get("chat_template", str)
+    if template_text is not None:
+        template_path = _resolved(table, "chat_template", lambda: resolve_path(template_text, _folder(table)))
+        template = _resolved(table, "chat_template", lambda: template_path.read_bytes().decode("utf-8"))
+    model = ModelConfig(
+        key=table.name,
+        source=source,
+        source_text=source_text,
+        max_context=table.integer("max_context", ModelConfig.max_context, 16, _TOKENS_MAX),
+        n_parallel=table.integer("n_parallel", ModelConfig.n_parallel, 1, _SEQUENCES_MAX),
+        n_ubatch=table.integer("n_ubatch", ModelConfig.n_ubatch, 16, 8192),
+        n_threads=table.integer("n_threads", None, 1, 1024),
+        n_gpu_layers=table.integer("n_gpu_layers", ModelConfig.n_gpu_layers, -1, 10_000),
+        chat_template=template,
+        chat_template_path=template_path,
+    )
+    if model.n_ubatch < model.n_parallel:
+        raise table.error("n_ubatch", f"must be at least n_parallel ({model.n_parallel}), got {model.n_ubatch}")
+    return model
+
+
+def _folder(table: _Table) -> Path:
+    return table.path.absolute().parent
+
+
+def _resolved(table: _Table, key: str, find: Callable[[], _T]) -> _T:
+    try:
+        return find()
+    except ConfigError as error:
+        raise table.error(key, error.message) from error
+    except OSError as error:
+        raise table.error(key, f"cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise table.error(key, f"is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def _deployment(table: _Table, models: Mapping[str, ModelConfig]) -> DeploymentConfig:
+    if not _DEPLOYMENT_NAME.fullmatch(table.name):
+        raise ConfigError(
+            f"{table.path}: [deployments] {_quoted(table.name)}: "
+            "the name must have the form owner/name, of letters, digits, '.', '_' and '-'"
+        )
+    model = table.require("model", str)
+    if model not in models:
+        raise table.error("model", f"there is no [models.{_quoted(model)}]{_nearest(model, models)}")
+    if not table.get("serverless", bool):
+        raise table.error("serverless", "must be true: private deployments (an owner, GPU-hours) are not supported yet")
+    return DeploymentConfig(
+        name=table.name,
+        model=model,
+        serverless=True,
+        price=_price(table),
+        default_max_tokens=table.integer("default_max_tokens", DeploymentConfig.default_max_tokens, 1, _TOKENS_MAX),
+    )
+
+
+def _price(table: _Table) -> Price | None:
+    """BILLING R12 and R13. No price at all means public and free."""
+    unified_key, input_key = "usd_per_1m_tokens", "input_usd_per_1m_tokens"
+    output_key, cached_key = "output_usd_per_1m_tokens", "cached_input_usd_per_1m_tokens"
+    unified, cached = table.usd_per_1m_tokens(unified_key), table.usd_per_1m_tokens(cached_key)
+    per_input, per_output = table.usd_per_1m_tokens(input_key), table.usd_per_1m_tokens(output_key)
+    if unified is not None:
+        if per_input is not None or per_output is not None:
+            raise table.error(unified_key, f"is the price of both; leave out {input_key} and {output_key}, or this one")
+        per_input = per_output = unified
+    if per_input is None and per_output is None and cached is None:
+        return None
+    if per_input is None:
+        raise table.error(input_key, "is missing: a priced deployment needs input and output")
+    if per_output is None:
+        raise table.error(output_key, "is missing: a priced deployment needs input and output")
+    if cached is not None and cached > per_input:
+        raise table.error(cached_key, "a cached token cannot cost more than an uncached one")
+    if per_input == per_output == 0:
+        raise table.error(
+            input_key if unified is None else unified_key, "leave the prices out to make a deployment free"
+        )
+    return Price(input_picousd=per_input, output_picousd=per_output, cached_input_picousd=cached)
+
+
+def _quoted(key: str) -> str:
+    """A TOML key as it is written in a file; JSON's escapes are TOML's."""
+    return key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _kind_of(value: object) -> str:
+    return _KINDS.get(type(value), "a date or time")
+
+
+def _nearest(word: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {_quoted(matches[0])}?" if matches else f" (known: {', '.join(known) or 'none'})"
