@@ -84,7 +84,7 @@ def imports(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{origin}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Call) and _called(node) in {"import_module", "__import__"}:
             first = node.args[0] if node.args else None
-            yield node.lineno, first.value if isinstance(first, ast.Constant) else "?"
+            yield node.lineno, str(first.value) if isinstance(first, ast.Constant) else "?"
 
 
 def _called(call: ast.Call) -> str:
