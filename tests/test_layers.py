@@ -158,7 +158,7 @@ def _settings(tree: ast.Module, variable: str) -> Iterator[ast.expr]:
 
 def faults(path: Path, source: str) -> list[str]:
     """Every broken rule of one file (`path` relative to the repository), as `file:line: import: rule`."""
-    tree, module = ast.parse(source), module_name(path)
+    tree, module = ast.parse(source, str(path)), module_name(path)
     found = [f"{path}:{line}: {what}: {rule}" for line, what, rule in environment_faults(module, tree)]
     for line, imported in imports(path, tree):
         rule = import_fault(module, imported)

@@ -116,7 +116,7 @@ def unfinished_faults(source: str) -> Iterator[tuple[int, str]]:
 
 def source_faults(path: Path, source: str) -> list[str]:
     """Every fault of one file of inferd, as `file:line: what`."""
-    tree = ast.parse(source)
+    tree = ast.parse(source, str(path))
     found = [
         *size_faults(tree, source),
         *except_faults(tree, source),
@@ -154,7 +154,7 @@ def dead_modules(sources: dict[Path, str]) -> list[str]:
 def _imported_modules(path: Path, source: str, modules: dict[str, Path]) -> set[str]:
     package = path.with_suffix("").parts[:-1]
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(ast.parse(source, str(path))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -179,7 +179,7 @@ def test_every_test_is_of_a_size_to_be_read() -> None:
     found = [
         f"{path}:{line}: {what}"
         for path, source in sources_under("tests").items()
-        for line, what in size_faults(ast.parse(source), source)
+        for line, what in size_faults(ast.parse(source, str(path)), source)
     ]
     assert not found, "\n" + "\n".join(found)
 
