@@ -1,0 +1,84 @@
+"""Double entry: every movement of money is a transaction whose entries add up to zero.
+
+The accounts, all in nano-USD; a positive entry puts money into its account:
+
+    funding:paid, funding:promotional    where credit comes from; minus all that was ever granted of that kind
+    team:TEAM:credit:GRANT               what is left of one grant
+    team:TEAM:receivable                 minus what the team owes
+    revenue:MODEL                        what requests to one deployment have cost
+    expired                              what grants held when they expired
+
+`accounts.balance_nanousd` is the sum of an account's entries, kept beside them; the audit compares.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Literal
+
+from inferd.ledger.rows import insert
+
+EXPIRED = "expired"
+# The actor of what happens by rule, not by somebody's command.
+BY_RULE = "inferd"
+
+TransactionKind = Literal["grant", "settlement", "expiry"]
+
+
+def funding_account(kind: str) -> str:
+    return f"funding:{kind}"
+
+
+def credit_account(team: str, grant_id: int) -> str:
+    return f"team:{team}:credit:{grant_id}"
+
+
+def receivable_account(team: str) -> str:
+    return f"team:{team}:receivable"
+
+
+def revenue_account(deployment: str) -> str:
+    return f"revenue:{deployment}"
+
+
+def balance_nanousd(conn: sqlite3.Connection, account: str) -> int:
+    """The stored balance; 0 for an account without entries."""
+    row = conn.execute("SELECT balance_nanousd FROM accounts WHERE account = ?", (account,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def post(
+    conn: sqlite3.Connection,
+    kind: TransactionKind,
+    postings: Sequence[tuple[str, int]],
+    *,
+    actor: str,
+    at_ms: int,
+    reason: str | None = None,
+    request_id: str | None = None,
+) -> int:
+    """Write one transaction and move the stored balances.
+
+    Args:
+        postings: (account, nano-USD), no zeros, one a account, adding up to zero.
+
+    Returns:
+        The transaction's number.
+    """
+    assert sum(amount for _, amount in postings) == 0, "a transaction adds up to zero"
+    assert len({account for account, _ in postings}) == len(postings), "one entry an account"
+    txn: int = conn.execute("SELECT coalesce(max(txn), 0) + 1 FROM transactions").fetchone()[0]
+    insert(
+        conn,
+        "transactions",
+        {"txn": txn, "kind": kind, "request_id": request_id, "actor": actor, "reason": reason, "at_ms": at_ms},
+    )
+    for line, (account, amount_nanousd) in enumerate(postings, start=1):
+        insert(conn, "entries", {"txn": txn, "line": line, "account": account, "amount_nanousd": amount_nanousd})
+    conn.executemany(
+        "INSERT INTO accounts (account, balance_nanousd) VALUES (?, ?) "
+        "ON CONFLICT (account) DO UPDATE SET balance_nanousd = balance_nanousd + excluded.balance_nanousd",
+        postings,
+    )
+    return txn

@@ -1,0 +1,88 @@
+"""`inferd audit`: refold the whole ledger and compare it with everything that is stored.
+
+Nothing here trusts a stored sum. Each check is a generator of findings that name table and row; they read within one
+snapshot (`Store.reading`), beside a running server.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from inferd.ledger import audit_money, audit_requests
+from inferd.ledger.finding import Finding
+from inferd.ledger.rows import FORMATS, checksum
+from inferd.ledger.schema import expected_objects, objects
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What an audit looked at, and what it found.
+
+    Attributes:
+        rows: how many rows of each table were read.
+        findings: empty if the books are right.
+    """
+
+    rows: dict[str, int]
+    findings: tuple[Finding, ...]
+
+    @property
+    def clean(self) -> bool:
+        return not self.findings
+
+
+_CHECKS = (
+    *(audit_money.unbalanced_transactions, audit_money.loose_entries, audit_money.wrong_balances),
+    *(audit_money.wrong_grants, audit_money.wrong_counters, audit_money.overdrawn_teams),
+    *(audit_requests.wrong_holds, audit_requests.wrong_usage, audit_requests.wrong_settlements),
+)
+
+
+def audit(conn: sqlite3.Connection) -> AuditReport:
+    """Check everything. A file too damaged to be read is itself a finding."""
+    findings: list[Finding] = []
+    rows: dict[str, int] = {}
+    try:
+        findings += _damage(conn)
+        findings += _changed_schema(conn)
+        findings += _changed_rows(conn)
+        for check in _CHECKS:
+            findings += check(conn)
+        for table in (*FORMATS, "accounts", "counters"):
+            rows[table] = conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    except sqlite3.DatabaseError as exc:
+        findings.append(Finding("(file)", "", f"cannot be read: {exc}"))
+    return AuditReport(rows, tuple(findings))
+
+
+def _damage(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """What SQLite itself finds wrong: pages, indexes, constraints, references."""
+    for (message,) in conn.execute("PRAGMA integrity_check"):
+        if message != "ok":
+            yield Finding("(file)", "", message)
+    for table, rowid, parent, _ in conn.execute("PRAGMA foreign_key_check"):
+        yield Finding(table, f"rowid {rowid}", f"refers to a row of {parent} that does not exist")
+
+
+def _changed_schema(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Tables, indexes and triggers that are not as this version made them."""
+    actual = objects(conn)
+    expected = expected_objects()
+    for kind, name in sorted(actual.keys() | expected.keys()):
+        if (kind, name) not in actual:
+            yield Finding("sqlite_master", name, f"this {kind} is missing")
+        elif (kind, name) not in expected:
+            yield Finding("sqlite_master", name, f"this {kind} does not belong here")
+        elif actual[kind, name] != expected[kind, name]:
+            yield Finding("sqlite_master", name, f"this {kind} was changed")
+
+
+def _changed_rows(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Rows whose checksum does not fit their columns."""
+    for table, row_format in FORMATS.items():
+        for *fixed, stored in conn.execute(f"SELECT {', '.join(row_format.fixed)}, checksum FROM {table}"):
+            if checksum(table, fixed) != stored:
+                row = "/".join(str(value) for value in fixed[: row_format.key])
+                yield Finding(table, row, "its checksum does not fit its columns: it was changed")

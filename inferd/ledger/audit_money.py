@@ -1,0 +1,105 @@
+"""The audit's checks of double entry: entries against transactions, balances, grants and counters."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import get_args
+
+from inferd.ledger.accounts import TransactionKind, credit_account, funding_account
+from inferd.ledger.finding import Finding
+
+
+def unbalanced_transactions(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Every transaction is of a known kind, and its entries add up to zero."""
+    rows = conn.execute(
+        "SELECT txn, kind, count(line), coalesce(sum(amount_nanousd), 0) "
+        "FROM transactions LEFT JOIN entries USING (txn) GROUP BY txn"
+    )
+    for txn, kind, lines, total in rows:
+        if kind not in get_args(TransactionKind):
+            yield Finding("transactions", str(txn), f"there is no kind {kind!r}")
+        if lines < 2 or total != 0:
+            yield Finding("transactions", str(txn), f"its {lines} entries add up to {total}, not to zero")
+
+
+def loose_entries(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Every entry belongs to a transaction, and to an account that there is."""
+    rows = conn.execute(
+        "SELECT txn, line, account FROM entries WHERE txn NOT IN (SELECT txn FROM transactions) "
+        "OR account NOT IN (SELECT account FROM accounts)"
+    )
+    for txn, line, account in rows:
+        yield Finding("entries", f"{txn}/{line}", f"its transaction or its account {account} does not exist")
+
+
+def wrong_balances(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Every stored balance is the sum of its account's entries."""
+    rows = conn.execute(
+        "SELECT accounts.account, balance_nanousd, coalesce(sum(amount_nanousd), 0) AS folded "
+        "FROM accounts LEFT JOIN entries USING (account) GROUP BY accounts.account HAVING balance_nanousd <> folded"
+    )
+    for account, stored, folded in rows:
+        yield Finding("accounts", account, f"its balance is {stored}, but its entries add up to {folded}")
+
+
+def wrong_grants(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Every grant came from its funding account, and what is left of it is what its entries say."""
+    rows = conn.execute("SELECT grant_id, team, kind, amount_nanousd, remaining_nanousd, txn FROM grants").fetchall()
+    folded = dict(conn.execute("SELECT account, sum(amount_nanousd) FROM entries GROUP BY account").fetchall())
+    known = set()
+    for grant_id, team, kind, amount, remaining, txn in rows:
+        account = credit_account(team, grant_id)
+        known.add(account)
+        if folded.get(account, 0) != remaining:
+            yield Finding(
+                "grants", str(grant_id), f"{remaining} remain, but its entries add up to {folded.get(account, 0)}"
+            )
+        entries = conn.execute("SELECT account, amount_nanousd FROM entries WHERE txn = ?", (txn,)).fetchall()
+        if sorted(entries) != sorted([(account, amount), (funding_account(kind), -amount)]):
+            yield Finding("grants", str(grant_id), f"transaction {txn} does not grant {amount} to it from {kind} funds")
+    for account in folded:
+        if account.startswith("team:") and ":credit:" in account and account not in known:
+            yield Finding("accounts", account, "there is no such grant")
+
+
+def wrong_counters(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Posted is what the usage rows of the period cost, held what its open holds keep."""
+    rows = conn.execute(
+        """
+        WITH moments (team, at_s, posted, held) AS (
+            SELECT team, admitted_at_ms / 1000, cost_nanousd, 0 FROM usage WHERE input_picousd IS NOT NULL
+            UNION ALL
+            SELECT team, admitted_at_ms / 1000, 0, CASE state WHEN 'held' THEN amount_nanousd ELSE 0 END FROM holds
+        ), folded (scope, period, posted, held) AS (
+            SELECT 'team:' || team, strftime('%Y-%m', at_s, 'unixepoch'), sum(posted), sum(held)
+                FROM moments GROUP BY 1, 2
+            UNION ALL
+            SELECT 'team:' || team, strftime('%Y', at_s, 'unixepoch'), sum(posted), sum(held) FROM moments GROUP BY 1, 2
+            UNION ALL
+            SELECT 'team:' || team, 'lifetime', sum(posted), sum(held) FROM moments GROUP BY 1
+        )
+        SELECT scope, period, coalesce(posted_nanousd, 0), coalesce(posted, 0), coalesce(held_nanousd, 0),
+            coalesce(held, 0)
+        FROM (SELECT scope, period FROM folded UNION SELECT scope, period FROM counters)
+            LEFT JOIN folded USING (scope, period) LEFT JOIN counters USING (scope, period)
+        """
+    )
+    for scope, period, posted, folded_posted, held, folded_held in rows:
+        if posted != folded_posted:
+            yield Finding(
+                "counters", f"{scope}/{period}", f"posted is {posted}, but the usage rows cost {folded_posted}"
+            )
+        if held != folded_held:
+            yield Finding("counters", f"{scope}/{period}", f"held is {held}, but the open holds keep {folded_held}")
+
+
+def overdrawn_teams(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """What a team's open holds keep is covered by its grants."""
+    rows = conn.execute(
+        "SELECT team, held, coalesce((SELECT sum(remaining_nanousd) FROM grants WHERE grants.team = holding.team), 0) "
+        "AS credit FROM (SELECT team, sum(amount_nanousd) AS held FROM holds WHERE state = 'held' GROUP BY team) "
+        "AS holding WHERE held > credit"
+    )
+    for team, held, credit in rows:
+        yield Finding("teams", team, f"its holds keep {held}, but its grants have only {credit}")

@@ -1,0 +1,114 @@
+"""The audit's checks of requests: holds against usage rows, usage rows against prices and settlements."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from inferd.ledger.accounts import revenue_account
+from inferd.ledger.finding import Finding
+from inferd.ledger.pricing import cost_nanousd, hold_nanousd
+from inferd.price import Price
+from inferd.usage import Usage
+
+_SAME = (
+    *("team", "project", "user", "key_id", "deployment", "service_tier", "input_picousd", "cached_input_picousd"),
+    *("output_picousd", "admitted_at_ms"),
+)
+
+
+def wrong_holds(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """A hold keeps its request's worst case; a resolved one has its usage row, an open one belongs to this epoch."""
+    rows = conn.execute(
+        "SELECT request_id, state, amount_nanousd, input_picousd, output_picousd, cached_input_picousd, "
+        "holds.prompt_tokens, max_completion_tokens, epoch, (SELECT max(epoch) FROM epochs), "
+        "EXISTS (SELECT 1 FROM usage WHERE usage.request_id = holds.request_id) FROM holds"
+    )
+    for request_id, state, amount, *price_columns, prompt, max_completion, epoch, newest_epoch, has_usage in rows:
+        price = _price(*price_columns)
+        if price is None or min(prompt, max_completion) < 0:
+            yield Finding("holds", request_id, "its price or its token counts cannot be")
+        elif amount != (worst := hold_nanousd(price, prompt, max_completion)):
+            yield Finding("holds", request_id, f"it holds {amount}, but its worst case costs {worst}")
+        if has_usage != (state != "held"):
+            yield Finding("holds", request_id, f"it is {state}, {'with' if has_usage else 'without'} a usage row")
+        if state == "held" and epoch != newest_epoch:
+            yield Finding("holds", request_id, f"it is held by epoch {epoch}, which is over")
+
+
+def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Counts are possible, the cost is the price of the usage, and a priced row is what its hold was opened for."""
+    same = " AND ".join(f"usage.{column} IS holds.{column}" for column in _SAME)
+    rows = conn.execute(
+        "SELECT request_id, usage.input_picousd, usage.output_picousd, usage.cached_input_picousd, "
+        "usage.prompt_tokens, cached_tokens, completion_tokens, compute_ms, cost_nanousd, status, usage.txn, "
+        f"state, amount_nanousd, {same} FROM usage LEFT JOIN holds USING (request_id)"
+    )
+    for (
+        request_id,
+        *price_columns,
+        prompt,
+        cached,
+        completion,
+        compute_ms,
+        cost,
+        status,
+        txn,
+        state,
+        held,
+        fits,
+    ) in rows:
+        problems = []
+        price = _price(*price_columns)
+        if not 0 <= cached <= prompt or completion < 0 or compute_ms < 0:
+            problems.append("its counts cannot be")
+        elif price is not None and state is not None:
+            exact = cost_nanousd(price, Usage(prompt, cached, completion, compute_ms))
+            if cost != min(exact, held):
+                problems.append(f"it cost {cost}, but its usage at its price costs {exact}, of {held} held")
+        if price is None and (cost != 0 or state is not None or price_columns != [None, None, None]):
+            problems.append("it has no price, but a hold or a cost")
+        if price is not None and state is None:
+            problems.append("it has a price, but no hold")
+        if state is not None and not fits:
+            problems.append("its columns are not those of its hold")
+        if state == "settled" and status == "failed":
+            problems.append("it failed, but its hold was settled")
+        if state == "voided" and (status == "completed" or cost != 0):
+            problems.append(f"it is {status} at a cost of {cost}, but its hold was voided")
+        if (cost > 0) != (txn is not None):
+            problems.append(f"it cost {cost}, and its settlement is {txn}")
+        for problem in problems:
+            yield Finding("usage", request_id, problem)
+
+
+def wrong_settlements(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Every cost was settled once: from grants of its team, into the revenue of its deployment."""
+    rows = conn.execute(
+        "SELECT transactions.txn, transactions.request_id, usage.request_id, team, deployment, cost_nanousd "
+        "FROM transactions LEFT JOIN usage ON usage.txn = transactions.txn WHERE kind = 'settlement'"
+    )
+    for txn, request_id, usage_request_id, team, deployment, cost in rows:
+        if request_id != usage_request_id:
+            yield Finding("transactions", str(txn), f"it settles {request_id}, but {usage_request_id} refers to it")
+            continue
+        entries = conn.execute("SELECT account, amount_nanousd FROM entries WHERE txn = ?", (txn,)).fetchall()
+        revenue = [amount for account, amount in entries if account == revenue_account(deployment)]
+        paying = [amount for account, amount in entries if account.startswith(f"team:{team}:credit:") and amount < 0]
+        if revenue != [cost] or sum(paying) != -cost or len(paying) + 1 != len(entries):
+            yield Finding("transactions", str(txn), f"its entries do not move {cost} from {team} to {deployment}")
+    missing = conn.execute(
+        "SELECT request_id, txn FROM usage WHERE txn IS NOT NULL "
+        "AND txn NOT IN (SELECT txn FROM transactions WHERE kind = 'settlement')"
+    )
+    for request_id, txn in missing:
+        yield Finding("usage", request_id, f"its settlement, transaction {txn}, does not exist")
+
+
+def _price(input_picousd: int | None, output_picousd: int | None, cached_input_picousd: int | None) -> Price | None:
+    """The snapshot as a Price; None for a free row, or for columns that no price has."""
+    if input_picousd is None or output_picousd is None or min(input_picousd, output_picousd) < 0:
+        return None
+    if cached_input_picousd is not None and not 0 <= cached_input_picousd <= input_picousd:
+        return None
+    return Price(input_picousd, output_picousd, cached_input_picousd)

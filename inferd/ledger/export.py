@@ -1,0 +1,48 @@
+"""`inferd ledger export`: the whole ledger as JSON lines, enough to refold it without this code.
+
+The format is documented in docs/billing.md and is a promise: fields are added, never renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+
+from sqlite_utils import Database
+
+from inferd.ledger.schema import SCHEMA_VERSION
+
+# record -> (columns, table, order). Everything but the digests of keys and the stored answers of idempotent calls.
+_RECORDS = {
+    "team": ("*", "teams", "team"),
+    "project": ("*", "projects", "team, project"),
+    "user": ("*", "users", "team, user"),
+    "key": (
+        "key_id, team, project, user, label, last4, expires_at_ms, created_at_ms, created_by, revoked_at_ms, "
+        "revoked_by",
+        "keys",
+        "created_at_ms, key_id",
+    ),
+    "epoch": ("*", "epochs", "epoch"),
+    "transaction": ("*", "transactions", "txn"),
+    "entry": ("*", "entries", "txn, line"),
+    "account": ("*", "accounts", "account"),
+    "grant": ("*", "grants", "grant_id"),
+    "hold": ("*", "holds", "admitted_at_ms, request_id"),
+    "usage": ("*", "usage", "admitted_at_ms, request_id"),
+    "counter": ("*", "counters", "scope, period"),
+}
+
+
+def export_lines(conn: sqlite3.Connection, *, now_ms: int) -> Iterator[str]:
+    """One JSON object a line, without line ends. Run it within `Store.reading`, so that it is one moment's truth."""
+    db = Database(conn, execute_plugins=False)
+    yield _line({"record": "ledger", "schema": SCHEMA_VERSION, "exported_at_ms": now_ms})
+    for record, (columns, table, order) in _RECORDS.items():
+        for row in db.query(f"SELECT {columns} FROM {table} ORDER BY {order}"):
+            yield _line({"record": record, **row})
+
+
+def _line(value: dict[str, object]) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,211 @@
+"""Grants of credit: the order in which they are drawn, and how they expire (BILLING R8)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from inferd.ledger import counters
+from inferd.ledger.accounts import BY_RULE, EXPIRED, credit_account, funding_account, post
+from inferd.ledger.rows import insert
+
+GrantKind = Literal["paid", "promotional"]
+GRANT_KINDS: tuple[GrantKind, ...] = ("paid", "promotional")
+# Of 0 to 100; grants with the smaller number are drawn first.
+DEFAULT_PRIORITY = 50
+_NEVER_MS = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class OpenGrant:
+    """A grant with something left.
+
+    Attributes:
+        expires_at_ms: the first moment at which it is expired; None for never.
+    """
+
+    grant_id: int
+    kind: str
+    priority: int
+    remaining_nanousd: int
+    expires_at_ms: int | None
+
+    def expired(self, now_ms: int) -> bool:
+        return self.expires_at_ms is not None and self.expires_at_ms <= now_ms
+
+    @property
+    def draw_order(self) -> tuple[int, int, bool, int]:
+        """Priority, then earliest expiry, then promotional before paid, then oldest."""
+        expiry_ms = _NEVER_MS if self.expires_at_ms is None else self.expires_at_ms
+        return self.priority, expiry_ms, self.kind == "paid", self.grant_id
+
+
+Parts = list[tuple[OpenGrant, int]]
+
+
+def draw_parts(grants: Sequence[OpenGrant], cost_nanousd: int) -> Parts:
+    """Which grants pay a cost, and how much of it each; `cost_nanousd` is covered, for its hold was."""
+    parts: Parts = []
+    for grant in sorted(grants, key=lambda grant: grant.draw_order):
+        if cost_nanousd == 0:
+            break
+        part = min(cost_nanousd, grant.remaining_nanousd)
+        parts.append((grant, part))
+        cost_nanousd -= part
+    assert cost_nanousd == 0, "what is settled was held, and what is held is covered by grants"
+    return parts
+
+
+def expired_parts(grants: Sequence[OpenGrant], held_nanousd: int, now_ms: int) -> Parts:
+    """What expires now. Holds pin no grant, but what covers a hold stays until the hold ends.
+
+    Of the expired grants, those that would be drawn first are the ones that stay.
+    """
+    unheld_nanousd = sum(grant.remaining_nanousd for grant in grants) - held_nanousd
+    assert unheld_nanousd >= 0, "holds are covered by grants"
+    parts: Parts = []
+    for grant in sorted(grants, key=lambda grant: grant.draw_order, reverse=True):
+        if grant.expired(now_ms):
+            part = min(grant.remaining_nanousd, unheld_nanousd)
+            unheld_nanousd -= part
+            if part > 0:
+                parts.append((grant, part))
+    return parts
+
+
+def available_nanousd(grants: Sequence[OpenGrant], held_nanousd: int, now_ms: int) -> int:
+    """What a new hold could take; the same before and after expiry was written down."""
+    unexpired = sum(grant.remaining_nanousd for grant in grants if not grant.expired(now_ms))
+    return max(0, unexpired - held_nanousd)
+
+
+def open_grants(conn: sqlite3.Connection, team: str) -> list[OpenGrant]:
+    """The team's grants with something left, in no order."""
+    rows = conn.execute(
+        "SELECT grant_id, kind, priority, remaining_nanousd, expires_at_ms FROM grants "
+        "WHERE team = ? AND remaining_nanousd > 0",
+        (team,),
+    )
+    return [OpenGrant(*row) for row in rows]
+
+
+def draw(
+    conn: sqlite3.Connection,
+    team: str,
+    grants: Sequence[OpenGrant],
+    cost_nanousd: int,
+    *,
+    to: str,
+    request_id: str,
+    actor: str,
+    at_ms: int,
+) -> tuple[int, list[OpenGrant]]:
+    """Settle a cost above zero from the team's open grants into the account `to`.
+
+    Returns:
+        The transaction's number, and the grants as they are now.
+    """
+    parts = draw_parts(grants, cost_nanousd)
+    _lower(conn, parts)
+    postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
+    txn = post(conn, "settlement", [*postings, (to, cost_nanousd)], actor=actor, at_ms=at_ms, request_id=request_id)
+    drawn = {grant.grant_id: part for grant, part in parts}
+    left = [
+        replace(grant, remaining_nanousd=grant.remaining_nanousd - drawn.get(grant.grant_id, 0)) for grant in grants
+    ]
+    return txn, left
+
+
+def expire(conn: sqlite3.Connection, team: str, grants: Sequence[OpenGrant], now_ms: int) -> None:
+    """Write down what has expired of the team's open grants."""
+    if not any(grant.expired(now_ms) for grant in grants):
+        return
+    parts = expired_parts(grants, counters.held_nanousd(conn, team), now_ms)
+    if not parts:
+        return
+    _lower(conn, parts)
+    postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
+    total_nanousd = sum(part for _, part in parts)
+    post(conn, "expiry", [*postings, (EXPIRED, total_nanousd)], actor=BY_RULE, at_ms=now_ms)
+
+
+def _lower(conn: sqlite3.Connection, parts: Parts) -> None:
+    conn.executemany(
+        "UPDATE grants SET remaining_nanousd = remaining_nanousd - ? WHERE grant_id = ?",
+        [(part, grant.grant_id) for grant, part in parts],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireGrants:
+    """The hourly sweep: writes down what has expired, of all teams. Returns how many teams had something to expire."""
+
+    durable: ClassVar[bool] = True
+    now_ms: int
+
+    def apply(self, conn: sqlite3.Connection) -> int:
+        teams = conn.execute(
+            "SELECT DISTINCT team FROM grants WHERE remaining_nanousd > 0 AND expires_at_ms IS NOT NULL "
+            "AND expires_at_ms <= ?",
+            (self.now_ms,),
+        ).fetchall()
+        for (team,) in teams:
+            expire(conn, team, open_grants(conn, team), self.now_ms)
+        return len(teams)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A grant as it was made."""
+
+    grant_id: int
+    team: str
+    kind: str
+    priority: int
+    amount_nanousd: int
+    expires_at_ms: int | None
+    note: str | None
+    created_at_ms: int
+    created_by: str
+
+
+def add_grant(
+    conn: sqlite3.Connection,
+    team: str,
+    amount_nanousd: int,
+    kind: GrantKind,
+    *,
+    actor: str,
+    now_ms: int,
+    priority: int = DEFAULT_PRIORITY,
+    expires_at_ms: int | None = None,
+    note: str | None = None,
+    origin: str | None = None,
+) -> Grant:
+    """Credit a team from the funding account of `kind`.
+
+    Args:
+        origin: names a grant that a rule makes at most once a team, such as `signup:free`; None for one by hand.
+    """
+    grant_id: int = conn.execute("SELECT coalesce(max(grant_id), 0) + 1 FROM grants").fetchone()[0]
+    postings = [(funding_account(kind), -amount_nanousd), (credit_account(team, grant_id), amount_nanousd)]
+    txn = post(conn, "grant", postings, actor=actor, at_ms=now_ms, reason=note)
+    grant = Grant(grant_id, team, kind, priority, amount_nanousd, expires_at_ms, note, now_ms, actor)
+    values: dict[str, Any] = {
+        "grant_id": grant_id,
+        "team": team,
+        "kind": kind,
+        "priority": priority,
+        "amount_nanousd": amount_nanousd,
+        "expires_at_ms": expires_at_ms,
+        "note": note,
+        "origin": origin,
+        "txn": txn,
+        "created_at_ms": now_ms,
+        "created_by": actor,
+        "remaining_nanousd": amount_nanousd,
+    }
+    insert(conn, "grants", values)
+    return grant

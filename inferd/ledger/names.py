@@ -1,0 +1,29 @@
+"""Which names a team, a project and a user may have, and the plans there are."""
+
+from __future__ import annotations
+
+import re
+
+from inferd.errors import InvalidValueError
+
+PLANS = ("free", "academic", "pro", "enterprise")
+DEFAULT_TEAM = "default"
+DEFAULT_PROJECT = "inference"
+
+# No colon and no slash: a name is a part of account names (`team:NAME:...`) and of `TEAM/PROJECT`.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+
+
+def check_name(kind: str, name: str) -> None:
+    """Raises InvalidValueError unless `name` is a good name for a `kind` (team, project, user)."""
+    if _NAME.fullmatch(name) is None:
+        raise InvalidValueError(
+            f"{name!r} cannot be the name of a {kind}: use 1 to 64 ASCII letters, digits and . _ - @ +, "
+            "and begin with a letter or a digit"
+        )
+
+
+def check_plan(plan: str) -> None:
+    """Raises InvalidValueError unless `plan` is one of `PLANS`."""
+    if plan not in PLANS:
+        raise InvalidValueError(f"there is no plan {plan!r}; choose one of {', '.join(PLANS)}")

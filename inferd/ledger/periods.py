@@ -1,0 +1,39 @@
+"""Periods and dates: always UTC, always half-open (BILLING, "Periods and dates")."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from inferd.errors import InvalidValueError
+
+LIFETIME = "lifetime"
+
+
+def periods_of(at_ms: int) -> tuple[str, str, str]:
+    """The month, the year and the lifetime that a moment counts in: `("2026-11", "2026", "lifetime")`."""
+    moment = datetime.fromtimestamp(at_ms // 1000, UTC)
+    return f"{moment.year:04d}-{moment.month:02d}", f"{moment.year:04d}", LIFETIME
+
+
+def parse_instant_ms(text: str) -> int:
+    """Milliseconds since 1970 of `2026-11-21` (00:00 UTC) or of an ISO 8601 date and time (UTC unless it says other).
+
+    Raises:
+        InvalidValueError: it is neither.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as exc:
+        raise InvalidValueError(
+            f"{text!r} is not a date: write 2026-11-21 (00:00 UTC of that day) or 2026-11-21T18:30:00Z"
+        ) from exc
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    if moment.year < 1970:
+        raise InvalidValueError(f"{text!r} lies before 1970")
+    return int(moment.timestamp()) * 1000 + moment.microsecond // 1000
+
+
+def format_instant(at_ms: int) -> str:
+    """`2026-11-21T18:30:00.000Z`, the form in which reports and messages show a moment."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{at_ms % 1000:03d}Z"

@@ -1,0 +1,102 @@
+"""Teams, and their projects and users: names in tables (BILLING R1, R9)."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from inferd.errors import ConflictError, NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """A team. `tier_override` None: the tier is earned."""
+
+    team: str
+    plan: str
+    tier_override: int | None
+    created_at_ms: int
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project of a team."""
+
+    team: str
+    project: str
+    created_at_ms: int
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user of a team: the owner of keys."""
+
+    team: str
+    user: str
+    created_at_ms: int
+    created_by: str
+
+
+_TEAM = "team, plan, tier_override, created_at_ms, created_by"
+
+
+def all_teams(conn: sqlite3.Connection) -> list[Team]:
+    """In order of name."""
+    return [Team(*row) for row in conn.execute(f"SELECT {_TEAM} FROM teams ORDER BY team")]
+
+
+def find_team(conn: sqlite3.Connection, name: str) -> Team:
+    """Raises NotFoundError if there is none of that name."""
+    row = conn.execute(f"SELECT {_TEAM} FROM teams WHERE team = ?", (name,)).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no team {name!r}; `inferd teams list` shows those there are")
+    return Team(*row)
+
+
+def add_team(conn: sqlite3.Connection, team: Team) -> None:
+    """Raises ConflictError if the name is taken."""
+    try:
+        conn.execute(
+            f"INSERT INTO teams ({_TEAM}) VALUES (?, ?, ?, ?, ?)",
+            (team.team, team.plan, team.tier_override, team.created_at_ms, team.created_by),
+        )
+    except sqlite3.IntegrityError as exc:
+        raise ConflictError(f"there is a team {team.team!r} already") from exc
+
+
+def projects_of(conn: sqlite3.Connection, team: str) -> list[Project]:
+    """In order of name."""
+    rows = conn.execute(
+        "SELECT team, project, created_at_ms, created_by FROM projects WHERE team = ? ORDER BY project", (team,)
+    )
+    return [Project(*row) for row in rows]
+
+
+def add_project(conn: sqlite3.Connection, project: Project) -> None:
+    """Raises ConflictError if the team has it already."""
+    try:
+        conn.execute(
+            "INSERT INTO projects (team, project, created_at_ms, created_by) VALUES (?, ?, ?, ?)",
+            (project.team, project.project, project.created_at_ms, project.created_by),
+        )
+    except sqlite3.IntegrityError as exc:
+        raise ConflictError(f"team {project.team!r} has a project {project.project!r} already") from exc
+
+
+def users_of(conn: sqlite3.Connection, team: str) -> list[User]:
+    """In order of name."""
+    rows = conn.execute("SELECT team, user, created_at_ms, created_by FROM users WHERE team = ? ORDER BY user", (team,))
+    return [User(*row) for row in rows]
+
+
+def add_user(conn: sqlite3.Connection, user: User) -> None:
+    """Raises ConflictError if the team has it already."""
+    try:
+        conn.execute(
+            "INSERT INTO users (team, user, created_at_ms, created_by) VALUES (?, ?, ?, ?)",
+            (user.team, user.user, user.created_at_ms, user.created_by),
+        )
+    except sqlite3.IntegrityError as exc:
+        raise ConflictError(f"team {user.team!r} has a user {user.user!r} already") from exc

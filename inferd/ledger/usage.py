@@ -1,0 +1,97 @@
+"""Usage rows: one for every request that was admitted, whatever became of it, with the price it was made at."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from inferd.ledger.rows import insert
+from inferd.price import Price
+from inferd.usage import Usage
+
+UsageStatus = Literal["completed", "cancelled", "failed"]
+
+
+def add_usage(
+    conn: sqlite3.Connection,
+    *,
+    request_id: str,
+    team: str,
+    project: str,
+    user: str | None,
+    key_id: str,
+    deployment: str,
+    service_tier: str,
+    price: Price | None,
+    usage: Usage,
+    cost_nanousd: int,
+    status: UsageStatus,
+    finish_reason: str | None,
+    admitted_at_ms: int,
+    finished_at_ms: int,
+    txn: int | None,
+) -> None:
+    """Insert one row. `price` None: a free deployment. `txn` None: it cost nothing."""
+    values = {
+        "request_id": request_id,
+        "team": team,
+        "project": project,
+        "user": user,
+        "key_id": key_id,
+        "deployment": deployment,
+        "service_tier": service_tier,
+        "input_picousd": None if price is None else price.input_picousd,
+        "cached_input_picousd": None if price is None else price.cached_input_picousd,
+        "output_picousd": None if price is None else price.output_picousd,
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "compute_ms": usage.compute_ms,
+        "cost_nanousd": cost_nanousd,
+        "status": status,
+        "finish_reason": finish_reason,
+        "admitted_at_ms": admitted_at_ms,
+        "finished_at_ms": finished_at_ms,
+        "txn": txn,
+    }
+    insert(conn, "usage", values)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFree:
+    """A request to a free deployment has ended: a usage row at cost 0; no hold, no credit, no counters (R7)."""
+
+    durable: ClassVar[bool] = True
+    request_id: str
+    team: str
+    project: str
+    user: str | None
+    key_id: str
+    deployment: str
+    service_tier: str
+    usage: Usage
+    status: UsageStatus
+    admitted_at_ms: int
+    finished_at_ms: int
+    finish_reason: str | None = None
+
+    def apply(self, conn: sqlite3.Connection) -> None:
+        add_usage(
+            conn,
+            request_id=self.request_id,
+            team=self.team,
+            project=self.project,
+            user=self.user,
+            key_id=self.key_id,
+            deployment=self.deployment,
+            service_tier=self.service_tier,
+            price=None,
+            usage=self.usage,
+            cost_nanousd=0,
+            status=self.status,
+            finish_reason=self.finish_reason,
+            admitted_at_ms=self.admitted_at_ms,
+            finished_at_ms=self.finished_at_ms,
+            txn=None,
+        )

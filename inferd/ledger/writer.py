@@ -1,0 +1,219 @@
+"""The one thread that writes the ledger while a server runs: group commit.
+
+It takes all that is queued, runs each command in a savepoint of its own, commits once and wakes all waiters. A group
+with any durable command commits with synchronous=FULL (one sync for all of them); holds alone commit with NORMAL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from inferd.errors import InferdError, OverloadedError
+from inferd.ledger.command import Command
+from inferd.ledger.store import Store
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+_MAX_QUEUED = 10_000
+_RETRY_AFTER_S = 1.0
+_PAUSE_S = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class _Queued:
+    """A command, who waits for it, and its outcome once it was applied."""
+
+    command: Command[Any]
+    waiter: Future[Any] | asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop | None = None
+    result: Any = None
+    error: BaseException | None = None
+
+    def reply(self) -> None:
+        """Hand the outcome over; runs on the waiter's own loop if it has one."""
+        if self.waiter.cancelled():
+            return
+        if self.error is not None:
+            self.waiter.set_exception(self.error)
+        else:
+            self.waiter.set_result(self.result)
+
+
+class LedgerWriter:
+    """Owns the writing connection. `start` before use; `stop` drains what is queued.
+
+    Args:
+        max_queued: with so many commands waiting, ones that begin something new get an OverloadedError.
+    """
+
+    def __init__(self, store: Store, *, max_queued: int = _MAX_QUEUED) -> None:
+        self._store = store
+        self._max_queued = max_queued
+        self._changed = threading.Condition()
+        self._queue: list[_Queued] = []
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._conn: sqlite3.Connection | None = None
+        self._synchronous = ""
+
+    def start(self) -> None:
+        """Open the connection and start the thread."""
+        assert self._thread is None, "a writer starts once"
+        self._conn = self._store.connect_writer(check_same_thread=False)
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Carry out what is queued, then end the thread. Later commands get an OverloadedError."""
+        assert self._thread is not None, "only a started writer stops"
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def submit(self, command: Command[T]) -> Future[T]:
+        """Queue a command for a thread to wait on. The future cannot be cancelled.
+
+        Raises:
+            OverloadedError: the queue is full and the command is not durable, or the writer has stopped.
+        """
+        waiter: Future[T] = Future()
+        waiter.set_running_or_notify_cancel()
+        self._enqueue(_Queued(command, waiter))
+        return waiter
+
+    async def execute(self, command: Command[T]) -> T:
+        """Queue a command and wait for its commit.
+
+        Cancelling the caller does not take the command back: it is carried out, and nobody hears of it. So whoever
+        must know (a hold's owner) awaits this in a task that outlives the client.
+
+        Raises:
+            OverloadedError: as `submit`; also if the file cannot be written now. Then nothing was changed.
+            Exception: what `command.apply` raised. Then it changed nothing.
+        """
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[T] = loop.create_future()
+        self._enqueue(_Queued(command, waiter, loop))
+        return await waiter
+
+    def _enqueue(self, queued: _Queued) -> None:
+        with self._changed:
+            if self._stopping:
+                raise OverloadedError("The server is shutting down; try again.", retry_after_s=_RETRY_AFTER_S)
+            if len(self._queue) >= self._max_queued and not queued.command.durable:
+                raise OverloadedError("The server has too much to write down; try again.", retry_after_s=_RETRY_AFTER_S)
+            self._queue.append(queued)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        assert self._conn is not None, "start() opened the connection"
+        try:
+            while group := self._take():
+                self._process(self._conn, group)
+        finally:
+            # Reached with a queue only if the loop above broke: then nobody must be left waiting.
+            with self._changed:
+                self._stopping = True
+                left, self._queue = self._queue, []
+            self._refuse(left, OverloadedError("The ledger's writer has stopped.", retry_after_s=_RETRY_AFTER_S))
+            self._conn.close()
+
+    def _take(self) -> list[_Queued]:
+        """All that is queued, as soon as there is something; empty when stopped and drained."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._stopping)
+            group, self._queue = self._queue, []
+            return group
+
+    def _process(self, conn: sqlite3.Connection, group: list[_Queued]) -> None:
+        try:
+            self._begin(conn, durable=any(queued.command.durable for queued in group))
+            for queued in group:
+                self._apply(conn, queued)
+            self._commit(group)
+        except sqlite3.Error as exc:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            self._postpone(group, exc)
+        else:
+            self._wake(group)
+
+    def _begin(self, conn: sqlite3.Connection, *, durable: bool) -> None:
+        synchronous = "FULL" if durable else "NORMAL"
+        if synchronous != self._synchronous:
+            conn.execute(f"PRAGMA synchronous = {synchronous}")
+            self._synchronous = synchronous
+        conn.execute("BEGIN IMMEDIATE")
+
+    def _apply(self, conn: sqlite3.Connection, queued: _Queued) -> None:
+        conn.execute("SAVEPOINT command")
+        try:
+            queued.result, queued.error = queued.command.apply(conn), None
+        except Exception as exc:
+            # Whatever it is, it belongs to the one who waits, not to this thread.
+            if not conn.in_transaction:
+                raise
+            conn.execute("ROLLBACK TO command")
+            queued.error = exc
+            if not isinstance(exc, InferdError):
+                _log.error("bug: %r failed and changed nothing", queued.command, exc_info=exc)
+        conn.execute("RELEASE command")
+
+    def _commit(self, group: Sequence[_Queued]) -> None:
+        """The one commit of a group; tests kill the process before and after it."""
+        assert self._conn is not None, "start() opened the connection"
+        assert group, "there is something to commit"
+        self._conn.execute("COMMIT")
+
+    def _postpone(self, group: list[_Queued], cause: sqlite3.Error) -> None:
+        """The file could not be written (busy, full): nothing of the group happened. Refuse what is new, keep the rest.
+
+        A durable command is tried again until it works, for its request did happen; unless the writer is stopping
+        or the file is broken.
+        """
+        _log.error("the ledger could not be written: %s", cause)
+        keep = isinstance(cause, sqlite3.OperationalError) and not self._stopping
+        kept = [queued for queued in group if keep and queued.command.durable]
+        refused = [queued for queued in group if not (keep and queued.command.durable)]
+        with self._changed:
+            self._queue = kept + self._queue
+        error = OverloadedError("The server cannot write its books just now; try again.", retry_after_s=_RETRY_AFTER_S)
+        error.__cause__ = cause
+        self._refuse(refused, error)
+        if kept:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping, timeout=_PAUSE_S)
+
+    def _refuse(self, group: Sequence[_Queued], error: OverloadedError) -> None:
+        for queued in group:
+            queued.error = error
+        self._wake(group)
+
+    def _wake(self, group: Sequence[_Queued]) -> None:
+        """Reply to all, with one wake-up an event loop."""
+        by_loop: defaultdict[asyncio.AbstractEventLoop, list[_Queued]] = defaultdict(list)
+        for queued in group:
+            if queued.loop is None:
+                queued.reply()
+            else:
+                by_loop[queued.loop].append(queued)
+        for loop, waiting in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_reply_all, waiting)
+            except RuntimeError:
+                _log.info("%d callers of the ledger left with their event loop", len(waiting))
+
+
+def _reply_all(group: Sequence[_Queued]) -> None:
+    for queued in group:
+        queued.reply()
