@@ -1,0 +1,155 @@
+"""EngineCore: schedule, execute, update. Synchronous and without threads; the tests live here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from inferd.engine.batch import Batch, ScheduledChunk, build_batch
+from inferd.engine.detokenizer import Detokenizer
+from inferd.engine.kv_cache import KVCache
+from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
+from inferd.engine.runner import Runner
+from inferd.engine.scheduler import Scheduler
+from inferd.engine.sequence import Sequence
+
+MAX_FAILURES = 3
+"""Failed decodes in a row after which a sequence is given up."""
+
+
+class EngineCore:
+    """Continuous batching of many sequences over one runner.
+
+    Every request that `add_request` took ends in exactly one terminal output. Outputs gather until `take_outputs`:
+    a step that raises loses none of them.
+    """
+
+    def __init__(self, runner: Runner, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
+        self._runner = runner
+        self._clock_ns = clock_ns
+        self._kv_cache = KVCache(runner)
+        self._scheduler = Scheduler(self._kv_cache, runner.n_rows_max)
+        self._sequences: dict[str, Sequence] = {}
+        self._outputs: list[RequestOutput] = []
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._sequences)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._scheduler.waiting)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._scheduler.running)
+
+    def add_request(self, request: AddRequest) -> None:
+        """Queues a request. What a person could have got wrong was refused before; here it is a precondition."""
+        assert request.request_id not in self._sequences, "request ids are unique"
+        assert len(request.prompt) + request.max_tokens <= self._kv_cache.cells_per_sequence, "the request fits"
+        assert all(0 <= token_id < self._runner.n_vocab for token_id in request.prompt), "token ids are in range"
+        sequence = Sequence(request, self._runner.new_sampler(request.params), Detokenizer(request.params.stop))
+        self._sequences[request.request_id] = sequence
+        self._scheduler.add(sequence)
+
+    def abort(self, request_id: str) -> None:
+        """Ends a request; nothing happens if it has just ended by itself."""
+        sequence = self._sequences.get(request_id)
+        if sequence is not None:
+            self._finish(sequence, FinishReason.CANCELLED)
+
+    def abort_all(self, error: str) -> None:
+        """Ends every request with an error; nobody pays."""
+        for sequence in list(self._sequences.values()):
+            self._finish(sequence, FinishReason.ERROR, error=error)
+
+    def take_outputs(self) -> list[RequestOutput]:
+        """All outputs since the last call; those of one request are in order."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def step(self) -> None:
+        """One turn: at most `n_rows_max` rows."""
+        chunks = self._scheduler.schedule()
+        if not chunks:
+            return
+        started_ns = self._clock_ns()
+        batch = self._execute(chunks)
+        if batch is None:
+            self._recover(chunks)
+            return
+        completing = [chunk.sequence for chunk in batch.chunks if chunk.completes]
+        token_ids = [
+            self._runner.sample(sequence.sampler, row)
+            for sequence, row in zip(completing, batch.output_rows, strict=True)
+        ]
+        step_ns = self._clock_ns() - started_ns
+        for chunk in batch.chunks:
+            # Floor, so that all shares together never exceed the time that the device was busy.
+            chunk.sequence.advance(chunk.n_tokens, step_ns * chunk.n_tokens // batch.n_rows)
+        for sequence, token_id in zip(completing, token_ids, strict=True):
+            self._append(sequence, token_id)
+
+    def check_integrity(self) -> None:
+        """Asserts that books and native memory agree; cheap enough for every idle moment and every test."""
+        self._kv_cache.check_integrity()
+        live = {*self._scheduler.waiting, *self._scheduler.running}
+        assert live == set(self._sequences.values()), "every live request is waiting or running"
+
+    def close(self) -> None:
+        """Releases the runner; no request is live."""
+        assert not self._sequences, "close comes after abort_all"
+        self._runner.close()
+
+    def _execute(self, chunks: list[ScheduledChunk]) -> Batch | None:
+        for chunk in chunks:
+            self._kv_cache.check_sequence(chunk.sequence)
+        batch = build_batch(chunks)
+        return batch if self._runner.execute(batch) == 0 else None
+
+    def _append(self, sequence: Sequence, token_id: int) -> None:
+        sequence.token_ids.append(token_id)
+        if self._runner.is_end_of_generation(token_id):
+            return self._finish(sequence, FinishReason.STOP, token_id=token_id)
+        text = sequence.detokenizer.push(self._runner.token_to_piece(token_id))
+        if sequence.detokenizer.stopped:
+            return self._finish(sequence, FinishReason.STOP, text=text, token_id=token_id)
+        if sequence.num_completion_tokens == sequence.request.max_tokens:
+            return self._finish(sequence, FinishReason.LENGTH, text=text, token_id=token_id)
+        self._outputs.append(RequestOutput(sequence.request_id, text, (token_id,)))
+        return None
+
+    def _finish(
+        self,
+        sequence: Sequence,
+        reason: FinishReason,
+        *,
+        text: str = "",
+        token_id: int | None = None,
+        error: str | None = None,
+    ) -> None:
+        self._scheduler.finish(sequence)
+        del self._sequences[sequence.request_id]
+        sequence.sampler.close()
+        output = RequestOutput(
+            request_id=sequence.request_id,
+            text=text + sequence.detokenizer.flush(),
+            token_ids=() if token_id is None else (token_id,),
+            finish_reason=reason,
+            usage=sequence.usage(),
+            error=error,
+        )
+        self._outputs.append(output)
+
+    def _recover(self, chunks: list[ScheduledChunk]) -> None:
+        """After a failed decode some ubatches may be done: each sequence goes on from what is really in memory,
+        or ends with an error once it has failed too often."""
+        for chunk in chunks:
+            sequence = chunk.sequence
+            sequence.num_failures += 1
+            if sequence.num_failures >= MAX_FAILURES:
+                self._finish(sequence, FinishReason.ERROR, error="llama.cpp could not compute it")
+            else:
+                sequence.num_computed_tokens += chunk.n_tokens
+                self._kv_cache.resync(sequence)

@@ -1,0 +1,51 @@
+"""Bytes of sampled tokens to text: whole characters only, cut at the first stop string."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+
+class Detokenizer:
+    """Holds back what is not yet certain: bytes of an unfinished character, and the longest end of the text
+    that could still grow into a stop string; never more than that."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        assert all(stop), "stop strings are not empty"
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stop = tuple(stop)
+        self._held = ""
+        self.stopped = False
+
+    def push(self, piece: bytes) -> str:
+        """The text that is certain after this piece. Sets `stopped` when a stop string is complete; the text
+        before it is returned, the match and all after it is dropped."""
+        assert not self.stopped, "no text follows a stop string"
+        return self._release(self._held + self._decoder.decode(piece))
+
+    def flush(self) -> str:
+        """The rest at the end of generation; an unfinished character becomes U+FFFD."""
+        if self.stopped:
+            return ""
+        text = self._release(self._held + self._decoder.decode(b"", final=True))
+        held, self._held = self._held, ""
+        return text + held
+
+    def _release(self, text: str) -> str:
+        starts = [start for stop in self._stop if (start := text.find(stop)) >= 0]
+        if starts:
+            self.stopped = True
+            self._held = ""
+            return text[: min(starts)]
+        n_held = max((_partial_match(text, stop) for stop in self._stop), default=0)
+        certain = len(text) - n_held
+        self._held = text[certain:]
+        return text[:certain]
+
+
+def _partial_match(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`, the whole of it excluded."""
+    for length in range(min(len(stop) - 1, len(text)), 0, -1):
+        if text.endswith(stop[:length]):
+            return length
+    return 0

@@ -1,0 +1,183 @@
+"""The engine thread. The only file with both worlds: requests come in from the event loop through a bounded inbox,
+outputs go back with one wake-up of the loop per step, never one per token."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from enum import Enum
+
+from inferd.engine.core import EngineCore
+from inferd.engine.messages import AbortRequest, AddRequest, FinishReason, RequestOutput
+from inferd.engine.output_stream import OutputStream
+from inferd.errors import OverloadedError
+from inferd.usage import Usage
+
+logger = logging.getLogger(__name__)
+
+MAX_LIVE_REQUESTS = 1024
+MAX_LIVE_TOKENS = 4_000_000
+"""Bounds of all requests that wait or run: some 100 MB of Python integers at most."""
+MAX_CRASHES = 3
+"""Steps in a row that raise before the engine is given up."""
+RETRY_AFTER_S = 5.0
+
+
+class EngineState(Enum):
+    STARTING = "starting"
+    READY = "ready"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class _Stop:
+    """Asks the thread to end."""
+
+
+class Engine:
+    """Runs an EngineCore on a thread of its own. All methods belong to the event loop that called `start`.
+
+    Args:
+        build_core: loads model and context and warms them up; called on the engine thread, which owns them.
+    """
+
+    def __init__(self, name: str, build_core: Callable[[], EngineCore]) -> None:
+        self.name = name
+        self.state = EngineState.STARTING
+        self.failure: BaseException | None = None
+        self._build_core = build_core
+        self._inbox: queue.SimpleQueue[AddRequest | AbortRequest | _Stop] = queue.SimpleQueue()
+        self._streams: dict[str, OutputStream] = {}
+        self._tokens: dict[str, int] = {}
+        self._num_tokens = 0
+        self._thread = threading.Thread(target=self._run, name=f"inferd-engine-{name}", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._started = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    @property
+    def num_live(self) -> int:
+        """Requests that wait or run."""
+        return len(self._streams)
+
+    async def start(self) -> None:
+        """Starts the thread and waits until the engine is warm. Raises what loading raised."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        await self._started.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    def submit(self, request: AddRequest) -> OutputStream:
+        """Queues a request; its outputs end with exactly one terminal one. Raises OverloadedError."""
+        if self.state is not EngineState.READY:
+            raise OverloadedError(f"The engine is {self.state.value}. Try again later.", retry_after_s=RETRY_AFTER_S)
+        num_tokens = len(request.prompt) + request.max_tokens
+        if self.num_live >= MAX_LIVE_REQUESTS or self._num_tokens + num_tokens > MAX_LIVE_TOKENS:
+            raise OverloadedError(
+                "The engine is currently overloaded, please try again later", retry_after_s=RETRY_AFTER_S
+            )
+        assert request.request_id not in self._streams, "request ids are unique"
+        stream = OutputStream(request.request_id)
+        self._streams[request.request_id] = stream
+        self._tokens[request.request_id] = num_tokens
+        self._num_tokens += num_tokens
+        self._inbox.put(request)
+        return stream
+
+    def abort(self, request_id: str) -> None:
+        """Ends a request within a step; its terminal output comes as ever. Ended ones are ignored."""
+        if request_id in self._streams:
+            self._inbox.put(AbortRequest(request_id))
+
+    async def stop(self) -> None:
+        """Ends every live request with an error, releases the model and joins the thread."""
+        if not self._thread.is_alive():
+            return
+        self._inbox.put(_Stop())
+        await self._ended.wait()
+        await asyncio.to_thread(self._thread.join)
+
+    def _deliver(self, outputs: list[RequestOutput]) -> None:
+        for output in outputs:
+            stream = self._streams[output.request_id]
+            if output.finish_reason is not None:
+                del self._streams[output.request_id]
+                self._num_tokens -= self._tokens.pop(output.request_id)
+            stream.put(output)
+
+    def _set_state(self, state: EngineState, failure: BaseException | None = None) -> None:
+        self.state = state
+        self.failure = failure
+        self._started.set()
+        if state in (EngineState.STOPPED, EngineState.FAILED):
+            # Whatever has no terminal output now will get none from the thread any more.
+            ended = [
+                RequestOutput(
+                    request_id, finish_reason=FinishReason.ERROR, usage=Usage(), error="The engine has ended."
+                )
+                for request_id in self._streams
+            ]
+            self._deliver(ended)
+            self._ended.set()
+
+    def _call_loop(self, callback: Callable[..., None], *args: object) -> None:
+        assert self._loop is not None, "start comes first"
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # the loop is closed: the process is going down and nobody listens any more
+            logger.warning("engine %s: the event loop has gone", self.name)
+
+    # Below: the engine thread.
+
+    def _run(self) -> None:
+        try:
+            core = self._build_core()
+            self._call_loop(self._set_state, EngineState.READY)
+            self._serve(core)
+            core.abort_all("The server is shutting down.")
+            self._call_loop(self._deliver, core.take_outputs())
+            core.close()
+        except BaseException as error:
+            logger.exception("engine %s has failed", self.name, exc_info=error)
+            self._call_loop(self._set_state, EngineState.FAILED, error)
+        else:
+            self._call_loop(self._set_state, EngineState.STOPPED)
+
+    def _serve(self, core: EngineCore) -> None:
+        """Steps until it is told to stop. A step that raises ends the requests of that moment with an error;
+        raises itself when that happens MAX_CRASHES times in a row."""
+        num_crashes = 0
+        while True:
+            try:
+                if not self._read_inbox(core):
+                    return
+                core.step()
+                num_crashes = 0
+            except Exception:
+                num_crashes += 1
+                if num_crashes == MAX_CRASHES:
+                    raise
+                logger.exception("engine %s: a step crashed", self.name)
+                core.abort_all("The engine failed.")
+            if outputs := core.take_outputs():
+                self._call_loop(self._deliver, outputs)
+
+    def _read_inbox(self, core: EngineCore) -> bool:
+        """Takes in all that is queued; waits if there is nothing else to do. False: stop."""
+        if not core.has_work:
+            core.check_integrity()
+        while not (self._inbox.empty() and core.has_work):
+            message = self._inbox.get()
+            if isinstance(message, _Stop):
+                return False
+            if isinstance(message, AddRequest):
+                core.add_request(message)
+            else:
+                core.abort(message.request_id)
+                if not core.has_work:
+                    return True  # its terminal output goes out before we wait
+        return True

@@ -1,0 +1,111 @@
+"""One llama.cpp context: its batch, its memory, its logits. Used by one thread."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inferd.engine.batch import Batch
+from inferd.engine.llama.model import Model
+from inferd.errors import ConfigError
+
+_CELL_PADDING = 256  # llama.cpp pads the context, and each sequence's part of it, to this
+
+
+class Context:
+    """Partitioned KV memory: `n_seq_max` streams of the same number of cells (DESIGN: attention then runs over a
+    sequence's own cells only). `swa_full` keeps sliding-window layers whole, so that nothing vanishes under us."""
+
+    def __init__(self, model: Model, *, n_seq_max: int, n_ctx_seq: int, n_ubatch: int, n_threads: int) -> None:
+        """Raises ConfigError if llama.cpp cannot make the context (mostly: not enough memory)."""
+        self._library = model.library
+        api = self._library.api
+        assert 0 < n_seq_max <= api.llama_max_parallel_sequences(), "llama.cpp's ceiling on sequences"
+        assert n_ubatch >= n_seq_max, "a step has room for one row of every sequence"
+        params = api.llama_context_default_params()
+        params.n_seq_max = n_seq_max
+        params.n_ctx = _pad(n_ctx_seq) * n_seq_max
+        params.n_batch = params.n_ubatch = n_ubatch
+        params.n_outputs_max = n_seq_max  # 0 would reserve logits for a whole ubatch
+        params.n_threads = params.n_threads_batch = n_threads
+        params.kv_unified = False
+        params.swa_full = True
+        params.no_perf = True
+        self.handle: Any = api.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            raise ConfigError(
+                f"{model.path}: llama.cpp cannot make a context of {n_seq_max} x {_pad(n_ctx_seq)} cells "
+                f"({_pad(n_ctx_seq) * n_seq_max * model.kv_bytes_per_cell / 2**30:.1f} GiB of keys and values); "
+                "lower n_parallel or max_context"
+            )
+        self.n_seq_max: int = api.llama_n_seq_max(self.handle)
+        self.n_ctx_seq: int = api.llama_n_ctx_seq(self.handle)
+        self.n_ubatch: int = api.llama_n_ubatch(self.handle)
+        assert (self.n_seq_max, self.n_ubatch) == (n_seq_max, n_ubatch), "llama.cpp changed the sizes"
+        assert self.n_ctx_seq >= n_ctx_seq, "llama.cpp gave less context than asked for"
+        self._memory: Any = api.llama_get_memory(self.handle)
+        self._tokens = np.zeros(n_ubatch, dtype=np.int32)
+        self._positions = np.zeros(n_ubatch, dtype=np.int32)
+        self._seq_ids = np.zeros(n_ubatch, dtype=np.int32)
+        self._one_id = np.ones(n_ubatch, dtype=np.int32)
+        self._logits = np.zeros(n_ubatch, dtype=np.int8)
+        # Each row has a list of one sequence id: pointers into one block that numpy fills.
+        self._seq_id_lists = self._seq_ids.ctypes.data + np.arange(n_ubatch, dtype=np.uint64) * self._seq_ids.itemsize
+        self._batch: Any = api.llama_batch(
+            n_tokens=0,
+            token=_pointer(self._tokens, ctypes.c_int32),
+            pos=_pointer(self._positions, ctypes.c_int32),
+            n_seq_id=_pointer(self._one_id, ctypes.c_int32),
+            seq_id=_pointer(self._seq_id_lists, ctypes.POINTER(ctypes.c_int32)),
+            logits=_pointer(self._logits, ctypes.c_int8),
+        )
+
+    def decode(self, batch: Batch) -> int:
+        """llama_decode's code: 0 good; 1 no room; 2 aborted; below 0 invalid or fatal. On any but 0 (and 1, -1,
+        which change nothing) a part of the rows may be in memory."""
+        n_rows = batch.n_rows
+        assert 0 < n_rows <= self.n_ubatch, "llama.cpp aborts the process on a larger batch"
+        assert len(batch.output_rows) <= self.n_seq_max, "llama.cpp aborts the process on more outputs"
+        assert int(batch.seq_ids.min()) >= 0, "sequence ids are in range"
+        assert int(batch.seq_ids.max()) < self.n_seq_max, "sequence ids are in range"
+        assert int(batch.positions.max()) < self.n_ctx_seq, "a sequence stays within its cells"
+        self._tokens[:n_rows] = batch.token_ids
+        self._positions[:n_rows] = batch.positions
+        self._seq_ids[:n_rows] = batch.seq_ids
+        self._logits[:n_rows] = batch.wants_logits
+        self._batch.n_tokens = n_rows
+        code: int = self._library.api.llama_decode(self.handle, self._batch)
+        self._library.api.llama_synchronize(self.handle)  # lets the GIL go; the short calls after it don't
+        return code
+
+    def sample(self, sampler_handle: Any, row: int) -> int:
+        """Draws from a row with logits of the last decode, and records the token in the chain."""
+        assert self._logits[row], "only a row with logits can be sampled: llama.cpp aborts on others"
+        return int(self._library.short.llama_sampler_sample(sampler_handle, self.handle, row))
+
+    def seq_rm(self, seq_id: int, start: int) -> bool:
+        assert 0 <= seq_id < self.n_seq_max, "sequence ids are in range"
+        return bool(self._library.short.llama_memory_seq_rm(self._memory, seq_id, start, -1))
+
+    def seq_pos_max(self, seq_id: int) -> int:
+        assert 0 <= seq_id < self.n_seq_max, "sequence ids are in range"
+        return int(self._library.short.llama_memory_seq_pos_max(self._memory, seq_id))
+
+    def clear(self) -> None:
+        """Empties every stream."""
+        self._library.api.llama_memory_clear(self._memory, False)
+
+    def close(self) -> None:
+        self._library.api.llama_free(self.handle)
+
+
+def _pointer(array: npt.NDArray[Any], c_type: Any) -> Any:
+    """A typed pointer to the array's memory; the array must outlive it."""
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(c_type))
+
+
+def _pad(n_cells: int) -> int:
+    return -(-n_cells // _CELL_PADDING) * _CELL_PADDING

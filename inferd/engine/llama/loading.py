@@ -1,0 +1,46 @@
+"""From a GGUF file to an engine core that is warm."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from inferd.engine.core import EngineCore
+from inferd.engine.llama.context import Context
+from inferd.engine.llama.library import load_library
+from inferd.engine.llama.model import Model
+from inferd.engine.llama.runner import LlamaRunner
+from inferd.engine.llama.threads import available_cores
+from inferd.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(path: Path, *, n_gpu_layers: int = -1) -> Model:
+    """Loads weights and vocabulary (seconds). Raises ConfigError."""
+    return Model(load_library(), path, n_gpu_layers=n_gpu_layers)
+
+
+def build_core(model: Model, *, max_context: int, n_parallel: int, n_ubatch: int, n_threads: int | None) -> EngineCore:
+    """Makes a context on `model` (the core owns both from here) and warms it up. Call it on the thread that will
+    step. Raises ConfigError; the model is then closed."""
+    try:
+        if max_context > model.n_ctx_train:
+            raise ConfigError(
+                f"{model.path.name}: max_context = {max_context} is more than the {model.n_ctx_train} tokens "
+                "that this model was trained for"
+            )
+        context = Context(
+            model,
+            n_seq_max=n_parallel,
+            n_ctx_seq=max_context,
+            n_ubatch=n_ubatch,
+            n_threads=n_threads or available_cores(),
+        )
+    except ConfigError:
+        model.close()
+        raise
+    runner = LlamaRunner(model, context, max_context=max_context)
+    runner.warm_up()
+    logger.info("%s is warm: %d sequences of %d tokens", model.path.name, n_parallel, max_context)
+    return EngineCore(runner)

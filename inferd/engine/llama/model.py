@@ -1,0 +1,50 @@
+"""Weights and vocabulary of one GGUF file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from inferd.engine.llama.library import Library
+from inferd.engine.llama.vocabulary import Vocabulary
+from inferd.errors import ConfigError
+
+
+class Model:
+    """A loaded model. Close it after every context made from it."""
+
+    def __init__(self, library: Library, path: Path, *, n_gpu_layers: int) -> None:
+        """Raises ConfigError if llama.cpp cannot read the file or the model does not generate text."""
+        self.library = library
+        self.path = path
+        api = library.api
+        params = api.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 2**31 - 1
+        handle = api.llama_model_load_from_file(str(path).encode(), params)
+        if not handle:
+            raise ConfigError(
+                f"{path}: llama.cpp cannot load this file; is it a complete GGUF of a known architecture?"
+            )
+        self.handle: Any = handle
+        if api.llama_model_has_encoder(handle) or not api.llama_model_has_decoder(handle):
+            api.llama_model_free(handle)
+            raise ConfigError(f"{path}: this model has an encoder; only decoder-only text models can be served")
+        self.vocabulary = Vocabulary(library, api.llama_model_get_vocab(handle))
+        self.n_ctx_train: int = api.llama_model_n_ctx_train(handle)
+        self.size_bytes: int = api.llama_model_size(handle)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja source that the file carries, if any."""
+        template = self.library.api.llama_model_chat_template(self.handle, None)
+        return template.decode("utf-8") if template else None
+
+    @property
+    def kv_bytes_per_cell(self) -> int:
+        """Bytes that one token's keys and values take at f16: 2 (K, V) x layers x kv heads x head size x 2."""
+        api = self.library.api
+        head_size = api.llama_model_n_embd(self.handle) // api.llama_model_n_head(self.handle)
+        return int(2 * api.llama_model_n_layer(self.handle) * api.llama_model_n_head_kv(self.handle) * head_size * 2)
+
+    def close(self) -> None:
+        self.library.api.llama_model_free(self.handle)

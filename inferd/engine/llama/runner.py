@@ -1,0 +1,77 @@
+"""The Runner over a real model."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inferd.engine.batch import Batch
+from inferd.engine.llama.context import Context
+from inferd.engine.llama.model import Model
+from inferd.engine.llama.samplers import SamplerChain
+from inferd.engine.runner import Sampler
+from inferd.sampling_params import SamplingParams
+
+
+class LlamaRunner:
+    """Owns its context and its model."""
+
+    def __init__(self, model: Model, context: Context, *, max_context: int) -> None:
+        self._model = model
+        self._context = context
+        self.n_seq_max = context.n_seq_max
+        self.n_rows_max = context.n_ubatch
+        self.cells_per_sequence = max_context
+        self.n_vocab = model.vocabulary.n_vocab
+
+    def execute(self, batch: Batch) -> int:
+        return self._context.decode(batch)
+
+    def sample(self, sampler: Sampler, row: int) -> int:
+        assert isinstance(sampler, SamplerChain), "samplers come from new_sampler"
+        return self._context.sample(sampler.handle, row)
+
+    def new_sampler(self, params: SamplingParams) -> SamplerChain:
+        return SamplerChain(self._model.library, params, n_vocab=self.n_vocab, history=self.cells_per_sequence)
+
+    def seq_rm(self, seq_id: int, start: int) -> bool:
+        return self._context.seq_rm(seq_id, start)
+
+    def seq_pos_max(self, seq_id: int) -> int:
+        return self._context.seq_pos_max(seq_id)
+
+    def is_end_of_generation(self, token_id: int) -> bool:
+        return token_id in self._model.vocabulary.end_of_generation
+
+    def token_to_piece(self, token_id: int) -> bytes:
+        return self._model.vocabulary.piece(token_id)
+
+    def warm_up(self) -> None:
+        """A full step, one of one row, one of a row for every sequence: graphs are built and memory is touched
+        before the first request, and a model that cannot compute is found out now. Raises RuntimeError."""
+        n_rows = min(self.n_rows_max, self.cells_per_sequence)
+        for shape in ([n_rows], [1], [1] * self.n_seq_max):
+            code = self._context.decode(_dummy_batch(shape))
+            self._context.clear()
+            if code != 0:
+                raise RuntimeError(f"llama_decode returned {code} while {self._model.path.name} was warmed up")
+
+    def close(self) -> None:
+        self._context.close()
+        self._model.close()
+
+
+def _dummy_batch(rows_per_sequence: list[int]) -> Batch:
+    """Token 0 everywhere, logits on each sequence's last row."""
+    seq_ids = np.repeat(np.arange(len(rows_per_sequence), dtype=np.int32), rows_per_sequence)
+    positions = np.concatenate([np.arange(n_rows, dtype=np.int32) for n_rows in rows_per_sequence])
+    output_rows = np.cumsum(rows_per_sequence) - 1
+    wants_logits = np.zeros(len(seq_ids), dtype=np.bool_)
+    wants_logits[output_rows] = True
+    return Batch(
+        chunks=(),
+        token_ids=np.zeros(len(seq_ids), dtype=np.int32),
+        positions=positions,
+        seq_ids=seq_ids,
+        wants_logits=wants_logits,
+        output_rows=tuple(int(row) for row in output_rows),
+    )

@@ -1,0 +1,53 @@
+"""A sampler chain in C, one per sequence."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from inferd.engine.llama.library import Library
+from inferd.sampling_params import SamplingParams
+
+_RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: llama.cpp takes it as "draw one"
+
+
+class SamplerChain:
+    """logit bias, penalties, temperature, top-k, top-p, min-p, draw: the order that OpenAI's parameters imply
+    (nucleus after temperature). Penalties count the generated tokens: only those are ever accepted, and
+    `history` is at least as many as can be generated."""
+
+    def __init__(self, library: Library, params: SamplingParams, *, n_vocab: int, history: int) -> None:
+        self._library = library
+        api = library.api
+        assert all(0 <= token_id < n_vocab for token_id, _ in params.logit_bias), "biased ids lie in the vocabulary"
+        self.handle: Any = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
+        for sampler in self._samplers(api, params, n_vocab, history):
+            api.llama_sampler_chain_add(self.handle, sampler)
+
+    def close(self) -> None:
+        self._library.short.llama_sampler_free(self.handle)
+
+    @staticmethod
+    def _samplers(api: Any, params: SamplingParams, n_vocab: int, history: int) -> list[Any]:
+        samplers = []
+        if params.logit_bias:
+            biases = (api.llama_logit_bias * len(params.logit_bias))(*params.logit_bias)
+            samplers.append(api.llama_sampler_init_logit_bias(n_vocab, len(biases), biases))
+        if params.frequency_penalty or params.presence_penalty:
+            samplers.append(
+                api.llama_sampler_init_penalties(
+                    n_vocab, history, 1.0, params.frequency_penalty, params.presence_penalty
+                )
+            )
+        if params.temperature == 0.0:
+            return [*samplers, api.llama_sampler_init_greedy()]
+        if params.temperature != 1.0:
+            samplers.append(api.llama_sampler_init_temp(params.temperature))
+        if params.top_k > 0:
+            samplers.append(api.llama_sampler_init_top_k(min(params.top_k, n_vocab)))
+        if params.top_p < 1.0:
+            samplers.append(api.llama_sampler_init_top_p(params.top_p, 1))
+        if params.min_p > 0.0:
+            samplers.append(api.llama_sampler_init_min_p(params.min_p, 1))
+        seed = secrets.randbits(32) if params.seed is None else params.seed
+        return [*samplers, api.llama_sampler_init_dist(seed if seed != _RANDOM_SEED else 0)]

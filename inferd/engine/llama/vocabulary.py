@@ -1,0 +1,74 @@
+"""A model's vocabulary: text to ids and back. Read-only after construction; any thread may use it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+from inferd.engine.llama.library import Library
+from inferd.tokenizer import Segment
+
+_NONE = -1
+_PIECE_BYTES = 64
+
+
+class Vocabulary:
+    """Implements the Tokenizer protocol over `llama_vocab`. The model that owns it must outlive it."""
+
+    def __init__(self, library: Library, vocab: Any) -> None:
+        self._library = library
+        self._vocab = vocab
+        api = library.api
+        self.n_vocab: int = api.llama_vocab_n_tokens(vocab)
+        is_eog = library.short.llama_vocab_is_eog
+        self.end_of_generation = frozenset(token for token in range(self.n_vocab) if is_eog(vocab, token))
+        bos, eos = api.llama_vocab_bos(vocab), api.llama_vocab_eos(vocab)
+        self._bos: int | None = bos if bos != _NONE and api.llama_vocab_get_add_bos(vocab) else None
+        self.bos_text = "" if bos == _NONE else self._text(bos)
+        self.eos_text = "" if eos == _NONE else self._text(eos)
+        hidden = api.LLAMA_TOKEN_ATTR_CONTROL | api.LLAMA_TOKEN_ATTR_UNKNOWN
+        attributes = library.short.llama_vocab_get_attr
+        control = (self._text(token) for token in range(self.n_vocab) if attributes(vocab, token) & hidden)
+        self.control_texts: Sequence[str] = tuple(text for text in control if text)
+        self._pieces: dict[int, bytes] = {}
+
+    def encode(self, segments: Sequence[Segment]) -> list[int]:
+        """Token ids; control tokens are read in `special` segments only. BOS comes first, once, if it is asked for
+        and the text does not bring it itself."""
+        token_ids: list[int] = []
+        for segment in segments:
+            token_ids += self._tokenize(segment.text, special=segment.special)
+        if self._bos is not None and token_ids[:1] != [self._bos]:
+            token_ids.insert(0, self._bos)
+        return token_ids
+
+    def piece(self, token_id: int) -> bytes:
+        """The token's bytes; b"" for control tokens."""
+        piece = self._pieces.get(token_id)
+        if piece is None:
+            piece = self._pieces[token_id] = self._piece(token_id, special=False)
+        return piece
+
+    def _text(self, token_id: int) -> str:
+        return self._piece(token_id, special=True).decode("utf-8", "replace")
+
+    def _piece(self, token_id: int, *, special: bool) -> bytes:
+        assert 0 <= token_id < self.n_vocab, "token ids lie in the vocabulary"
+        size = _PIECE_BYTES
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            n_bytes = self._library.short.llama_token_to_piece(self._vocab, token_id, buffer, size, 0, special)
+            if n_bytes >= 0:
+                return buffer.raw[:n_bytes]
+            size = -n_bytes
+
+    def _tokenize(self, text: str, *, special: bool) -> list[int]:
+        data = text.encode("utf-8")
+        size = len(data) + 8
+        while True:
+            tokens = (ctypes.c_int32 * size)()
+            n_tokens = self._library.api.llama_tokenize(self._vocab, data, len(data), tokens, size, False, special)
+            if n_tokens >= 0:
+                return tokens[:n_tokens]
+            size = -n_tokens

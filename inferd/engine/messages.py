@@ -1,0 +1,65 @@
+"""What crosses the border between the event loop and the engine thread: immutable, nothing else does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from inferd.sampling_params import SamplingParams
+from inferd.usage import Usage
+
+
+class FinishReason(StrEnum):
+    """Why a request ended. Every accepted request ends with exactly one of these."""
+
+    STOP = "stop"  # an end token or a stop string
+    LENGTH = "length"  # `max_tokens` reached
+    CANCELLED = "cancelled"  # aborted by the caller
+    ERROR = "error"  # the engine failed or was stopped; never billed
+
+
+@dataclass(frozen=True, slots=True)
+class AddRequest:
+    """One prompt to continue.
+
+    Attributes:
+        request_id: unique among live requests.
+        prompt: token ids, not empty; `len(prompt) + max_tokens` fits one sequence's context.
+        max_tokens: most tokens to sample, at least 1.
+        tenant: opaque name of who asks.
+    """
+
+    request_id: str
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    max_tokens: int
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbortRequest:
+    """Ends a request after the current step. Unknown ids (it has just finished) are ignored."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutput:
+    """What one step brought for one request. With a `finish_reason` it is the terminal, last one.
+
+    Attributes:
+        text: new text, whole characters only, stop strings already cut off.
+        token_ids: tokens sampled in this step.
+        usage: set on the terminal output only; for CANCELLED, what was computed until then.
+        error: for ERROR, what happened, in words for the operator.
+    """
+
+    request_id: str
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.finish_reason is None) == (self.usage is None), "a terminal output, and only it, has a usage"

@@ -1,0 +1,78 @@
+"""What the engine needs of a model that runs: a protocol, so that scheduling is tested without weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from inferd.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from inferd.engine.batch import Batch
+
+
+class Sampler(Protocol):
+    """One sequence's sampling state: its random generator and penalty history. Outlives a loss of computed tokens."""
+
+    def close(self) -> None:
+        """Releases native memory; call once."""
+        ...
+
+
+class Runner(Protocol):
+    """A model with memory for `n_seq_max` sequences. Used by one thread only.
+
+    Positions of a sequence are consecutive from 0. A method that is given a `seq_id` needs it in [0, n_seq_max).
+    """
+
+    @property
+    def n_seq_max(self) -> int:
+        """Sequences that can hold memory at the same time."""
+        ...
+
+    @property
+    def n_rows_max(self) -> int:
+        """Most rows in one `execute` call."""
+        ...
+
+    @property
+    def cells_per_sequence(self) -> int:
+        """Most tokens that one sequence's memory holds."""
+        ...
+
+    @property
+    def n_vocab(self) -> int:
+        """Token ids lie in [0, n_vocab)."""
+        ...
+
+    def execute(self, batch: Batch) -> int:
+        """Computes the rows. Returns llama_decode's code: 0 is good; after any other value part of the rows may
+        have been computed: read `seq_pos_max` again. Logits last until the next call."""
+        ...
+
+    def sample(self, sampler: Sampler, row: int) -> int:
+        """Draws a token from a row with logits of the last good `execute` and records it in the sampler."""
+        ...
+
+    def new_sampler(self, params: SamplingParams) -> Sampler:
+        """A fresh sampler; every token id of `logit_bias` lies in [0, n_vocab)."""
+        ...
+
+    def seq_rm(self, seq_id: int, start: int) -> bool:
+        """Drops positions [start, end); False if this memory can't cut there (then only start=0 works)."""
+        ...
+
+    def seq_pos_max(self, seq_id: int) -> int:
+        """Highest position in memory, -1 if there is none."""
+        ...
+
+    def is_end_of_generation(self, token_id: int) -> bool:
+        """True for every token that ends a turn."""
+        ...
+
+    def token_to_piece(self, token_id: int) -> bytes:
+        """The token's bytes, possibly part of a character; b"" for control tokens."""
+        ...
+
+    def close(self) -> None:
+        """Releases native memory; call once, after every sampler was closed."""
+        ...

@@ -1,0 +1,90 @@
+"""A request's whole life in the engine, on one object. Owned by the engine thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from inferd.engine.detokenizer import Detokenizer
+from inferd.engine.messages import AddRequest
+from inferd.engine.runner import Sampler
+from inferd.usage import Usage
+
+NO_SEQ_ID = -1
+_NS_PER_MS = 1_000_000
+
+
+class SequenceStatus(IntEnum):
+    """Where a sequence stands; only RUNNING ones hold a native sequence id."""
+
+    WAITING = 0
+    RUNNING = 1
+    FINISHED = 2
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """There is no prefill and no decode phase: `num_computed_tokens` chases `num_tokens`, and whenever it has
+    caught up, one more token is sampled.
+
+    Attributes:
+        token_ids: the prompt, then every sampled token.
+        num_computed_tokens: tokens whose keys and values are in the native memory.
+        num_prompt_computed: high-water mark of the prompt's part of it. Losing computed tokens does not lower it:
+            nobody pays twice for a prompt.
+        compute_ns: this sequence's share of the time of the steps so far.
+        num_failures: failed steps since the last good one.
+    """
+
+    request: AddRequest
+    sampler: Sampler
+    detokenizer: Detokenizer
+    token_ids: list[int] = field(init=False)
+    status: SequenceStatus = SequenceStatus.WAITING
+    seq_id: int = NO_SEQ_ID
+    num_computed_tokens: int = 0
+    num_prompt_computed: int = 0
+    num_cached_tokens: int = 0
+    compute_ns: int = 0
+    num_failures: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.request.prompt, "a prompt has at least one token"
+        assert self.request.max_tokens > 0, "at least one token is to be sampled"
+        self.token_ids = list(self.request.prompt)
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.request.prompt)
+
+    @property
+    def num_completion_tokens(self) -> int:
+        return len(self.token_ids) - len(self.request.prompt)
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        return len(self.token_ids) - self.num_computed_tokens
+
+    def advance(self, n_tokens: int, compute_ns: int) -> None:
+        """Records that a step computed the next `n_tokens`, at the cost of `compute_ns`."""
+        self.num_computed_tokens += n_tokens
+        self.num_prompt_computed = max(self.num_prompt_computed, min(self.num_computed_tokens, self.num_prompt_tokens))
+        self.compute_ns += compute_ns
+        self.num_failures = 0
+
+    def usage(self) -> Usage:
+        """What has been used so far (BILLING R14, R16); compute time is rounded half-up to ms, once."""
+        return Usage(
+            prompt_tokens=self.num_prompt_computed,
+            cached_tokens=self.num_cached_tokens,
+            completion_tokens=self.num_completion_tokens,
+            compute_ms=(self.compute_ns + _NS_PER_MS // 2) // _NS_PER_MS,
+        )

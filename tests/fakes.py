@@ -1,0 +1,175 @@
+"""Stand-ins without weights: a runner that models llama.cpp's memory, a tokenizer of bytes, a clock to turn by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from inferd.engine.batch import Batch
+from inferd.sampling_params import SamplingParams
+from inferd.tokenizer import Segment
+
+END = 256
+BEGIN = 257
+N_VOCAB = 258
+
+
+@dataclass
+class FakeClock:
+    """A clock that stands still until it is told otherwise."""
+
+    now_ns: int = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+    def advance_ms(self, ms: float) -> None:
+        self.now_ns += int(ms * 1_000_000)
+
+
+class ByteTokenizer:
+    """One token a byte; two control tokens, which only special text can write."""
+
+    n_vocab = N_VOCAB
+    bos_text = "<|begin|>"
+    eos_text = "<|end|>"
+    control_texts = ("<|begin|>", "<|end|>")
+
+    def encode(self, segments: Sequence[Segment]) -> list[int]:
+        token_ids: list[int] = []
+        for segment in segments:
+            text = segment.text
+            if segment.special:
+                text = text.replace("<|begin|>", "\ue001").replace("<|end|>", "\ue002")
+            for character in text:
+                if segment.special and character in "\ue001\ue002":
+                    token_ids.append(BEGIN if character == "\ue001" else END)
+                else:
+                    token_ids += character.encode("utf-8")
+        return token_ids if token_ids[:1] == [BEGIN] else [BEGIN, *token_ids]
+
+
+@dataclass
+class FakeSampler:
+    params: SamplingParams
+    sampled: list[int] = field(default_factory=list)
+    closed: bool = False
+
+    def close(self) -> None:
+        assert not self.closed, "closed twice"
+        self.closed = True
+
+
+@dataclass
+class Failure:
+    """The next `execute` returns `code` after `rows_done` rows have gone into memory."""
+
+    code: int
+    rows_done: int = 0
+
+
+class FakeRunner:
+    """Memory as llama.cpp keeps it: cells per sequence, consecutive positions. The token that it samples is a
+    function of what is really in the sequence's memory, so that wrong memory makes wrong text.
+
+    Args:
+        cuts: False models recurrent memory, which can only be dropped whole.
+        step_ms: how far each step turns the clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_seq_max: int = 4,
+        n_rows_max: int = 64,
+        cells_per_sequence: int = 256,
+        cuts: bool = True,
+        clock: FakeClock | None = None,
+        step_ms: float = 1.0,
+    ) -> None:
+        self.n_seq_max = n_seq_max
+        self.n_rows_max = n_rows_max
+        self.cells_per_sequence = cells_per_sequence
+        self.n_vocab = N_VOCAB
+        self.memory: list[list[int]] = [[] for _ in range(n_seq_max)]
+        self.failures: list[Failure] = []
+        self.rows_per_step: list[int] = []
+        self.samplers: list[FakeSampler] = []
+        self.crash: Exception | None = None
+        self.closed = False
+        self._cuts = cuts
+        self._clock = clock
+        self._step_ms = step_ms
+        self._outputs: dict[int, int] = {}
+
+    @staticmethod
+    def next_token(memory: Sequence[int]) -> int:
+        """Deterministic, in b"a".."z", and dependent on every token in memory."""
+        value = 7
+        for token_id in memory:
+            value = (value * 31 + token_id + 1) % 1_000_003
+        return 97 + value % 26
+
+    @classmethod
+    def continuation(cls, prompt: Sequence[int], n_tokens: int) -> bytes:
+        """What a fault-free run generates."""
+        memory = list(prompt)
+        for _ in range(n_tokens):
+            memory.append(cls.next_token(memory))
+        return bytes(memory[len(prompt) :])
+
+    def execute(self, batch: Batch) -> int:
+        if self.crash is not None:
+            raise self.crash
+        assert 0 < batch.n_rows <= self.n_rows_max, "rows"
+        assert list(batch.seq_ids) == sorted(batch.seq_ids), "rows are sorted by sequence id"
+        if self._clock is not None:
+            self._clock.advance_ms(self._step_ms)
+        self.rows_per_step.append(batch.n_rows)
+        self._outputs = {}
+        failure = self.failures.pop(0) if self.failures else None
+        n_rows = batch.n_rows if failure is None else failure.rows_done
+        for row in range(n_rows):
+            memory = self.memory[batch.seq_ids[row]]
+            assert batch.positions[row] == len(memory), "positions are consecutive"
+            assert len(memory) < self.cells_per_sequence, "no cell left"
+            memory.append(int(batch.token_ids[row]))
+            if batch.wants_logits[row]:
+                self._outputs[row] = self.next_token(memory)
+        if failure is not None:
+            self._outputs = {}
+            return failure.code
+        return 0
+
+    def sample(self, sampler: FakeSampler, row: int) -> int:
+        assert not sampler.closed, "sampled after close"
+        biases = dict(sampler.params.logit_bias)
+        token_id = END if biases.get(END, 0.0) >= 100.0 else self._outputs[row]
+        sampler.sampled.append(token_id)
+        return token_id
+
+    def new_sampler(self, params: SamplingParams) -> FakeSampler:
+        sampler = FakeSampler(params)
+        self.samplers.append(sampler)
+        return sampler
+
+    def seq_rm(self, seq_id: int, start: int) -> bool:
+        assert 0 <= seq_id < self.n_seq_max, "sequence id"
+        if start > 0 and not self._cuts:
+            return False
+        del self.memory[seq_id][start:]
+        return True
+
+    def seq_pos_max(self, seq_id: int) -> int:
+        assert 0 <= seq_id < self.n_seq_max, "sequence id"
+        return len(self.memory[seq_id]) - 1
+
+    def is_end_of_generation(self, token_id: int) -> bool:
+        return token_id == END
+
+    def token_to_piece(self, token_id: int) -> bytes:
+        return bytes([token_id]) if token_id < 256 else b""
+
+    def close(self) -> None:
+        assert all(sampler.closed for sampler in self.samplers), "samplers are closed first"
+        self.closed = True
