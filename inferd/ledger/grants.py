@@ -59,19 +59,24 @@ def draw_parts(grants: Sequence[OpenGrant], cost_nanousd: int) -> Parts:
 
 
 def expired_parts(grants: Sequence[OpenGrant], held_nanousd: int, now_ms: int) -> Parts:
-    """What expires now. Holds pin no grant, but what covers a hold stays until the hold ends.
+    """What expires now. Holds pin no grant, but what must cover a hold stays until the hold ends.
 
-    Of the expired grants, those that would be drawn first are the ones that stay.
+    The grant that expired first leaves first, so that it makes no difference how late this is called; of those that
+    expired together, the one that would be drawn last.
     """
     unheld_nanousd = sum(grant.remaining_nanousd for grant in grants) - held_nanousd
     assert unheld_nanousd >= 0, "holds are covered by grants"
+    expired = [
+        (grant.expires_at_ms, grant)
+        for grant in sorted(grants, key=lambda grant: grant.draw_order, reverse=True)
+        if grant.expires_at_ms is not None and grant.expires_at_ms <= now_ms
+    ]
     parts: Parts = []
-    for grant in sorted(grants, key=lambda grant: grant.draw_order, reverse=True):
-        if grant.expired(now_ms):
-            part = min(grant.remaining_nanousd, unheld_nanousd)
-            unheld_nanousd -= part
-            if part > 0:
-                parts.append((grant, part))
+    for _, grant in sorted(expired, key=lambda expired_at: expired_at[0]):
+        part = min(grant.remaining_nanousd, unheld_nanousd)
+        unheld_nanousd -= part
+        if part > 0:
+            parts.append((grant, part))
     return parts
 
 
@@ -101,41 +106,42 @@ def draw(
     request_id: str,
     actor: str,
     at_ms: int,
-) -> tuple[int, list[OpenGrant]]:
+) -> tuple[int, Sequence[OpenGrant]]:
     """Settle a cost above zero from the team's open grants into the account `to`.
 
     Returns:
         The transaction's number, and the grants as they are now.
     """
     parts = draw_parts(grants, cost_nanousd)
-    _lower(conn, parts)
     postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
     txn = post(conn, "settlement", [*postings, (to, cost_nanousd)], actor=actor, at_ms=at_ms, request_id=request_id)
-    drawn = {grant.grant_id: part for grant, part in parts}
-    left = [
-        replace(grant, remaining_nanousd=grant.remaining_nanousd - drawn.get(grant.grant_id, 0)) for grant in grants
-    ]
-    return txn, left
+    return txn, _lower(conn, grants, parts)
 
 
-def expire(conn: sqlite3.Connection, team: str, grants: Sequence[OpenGrant], now_ms: int) -> None:
-    """Write down what has expired of the team's open grants."""
+def expire(conn: sqlite3.Connection, team: str, grants: Sequence[OpenGrant], now_ms: int) -> Sequence[OpenGrant]:
+    """Write down what has expired of the team's open grants; returns them as they are then."""
     if not any(grant.expired(now_ms) for grant in grants):
-        return
+        return grants
     parts = expired_parts(grants, counters.held_nanousd(conn, team), now_ms)
     if not parts:
-        return
-    _lower(conn, parts)
+        return grants
     postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
     total_nanousd = sum(part for _, part in parts)
     post(conn, "expiry", [*postings, (EXPIRED, total_nanousd)], actor=BY_RULE, at_ms=now_ms)
+    return _lower(conn, grants, parts)
 
 
-def _lower(conn: sqlite3.Connection, parts: Parts) -> None:
+def _lower(conn: sqlite3.Connection, grants: Sequence[OpenGrant], parts: Parts) -> list[OpenGrant]:
+    """Take the parts from what is left of their grants; returns those that are still open."""
     conn.executemany(
         "UPDATE grants SET remaining_nanousd = remaining_nanousd - ? WHERE grant_id = ?",
         [(part, grant.grant_id) for grant, part in parts],
     )
+    taken = {grant.grant_id: part for grant, part in parts}
+    left = [
+        replace(grant, remaining_nanousd=grant.remaining_nanousd - taken.get(grant.grant_id, 0)) for grant in grants
+    ]
+    return [grant for grant in left if grant.remaining_nanousd > 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +195,7 @@ def add_grant(
     Args:
         origin: names a grant that a rule makes at most once a team, such as `signup:free`; None for one by hand.
     """
+    expire(conn, team, open_grants(conn, team), now_ms)
     grant_id: int = conn.execute("SELECT coalesce(max(grant_id), 0) + 1 FROM grants").fetchone()[0]
     postings = [(funding_account(kind), -amount_nanousd), (credit_account(team, grant_id), amount_nanousd)]
     txn = post(conn, "grant", postings, actor=actor, at_ms=now_ms, reason=note)
@@ -208,4 +215,6 @@ def add_grant(
         "remaining_nanousd": amount_nanousd,
     }
     insert(conn, "grants", values)
+    # What only covered holds until now need not stay: the new grant covers them.
+    expire(conn, team, open_grants(conn, team), now_ms)
     return grant

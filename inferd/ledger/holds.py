@@ -156,7 +156,7 @@ class SettleHold:
                 *(self.request_id, self.usage, cost, held.amount_nanousd),
             )
             cost = held.amount_nanousd
-        open_grants = grants.open_grants(conn, held.team)
+        open_grants = grants.expire(conn, held.team, grants.open_grants(conn, held.team), self.finished_at_ms)
         txn = None
         if cost > 0:
             txn, open_grants = grants.draw(
@@ -189,8 +189,9 @@ class VoidHold:
 
     def apply(self, conn: sqlite3.Connection) -> None:
         held = _take(conn, self.request_id, "voided", self.finished_at_ms)
+        open_grants = grants.expire(conn, held.team, grants.open_grants(conn, held.team), self.finished_at_ms)
         held.finish(conn, Usage(), 0, self.status, None, self.finished_at_ms, None)
-        grants.expire(conn, held.team, grants.open_grants(conn, held.team), self.finished_at_ms)
+        grants.expire(conn, held.team, open_grants, self.finished_at_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,8 +159,7 @@ class LedgerWriter:
         conn.execute("SAVEPOINT command")
         try:
             queued.result, queued.error = queued.command.apply(conn), None
-        except Exception as exc:
-            # Whatever it is, it belongs to the one who waits, not to this thread.
+        except Exception as exc:  # whatever it is, it belongs to the one who waits, not to this thread
             if not conn.in_transaction:
                 raise
             conn.execute("ROLLBACK TO command")

@@ -1,0 +1,198 @@
+"""Random sequences of every operation against a model that counts single nano-dollars and sweeps at every moment."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from inferd.errors import InsufficientCreditError
+from inferd.ledger.epochs import begin
+from inferd.ledger.grants import ExpireGrants
+from inferd.ledger.reports import usage_report
+from inferd.money import parse_usd
+
+MINUTE_MS = 60_000
+MONTH_MINUTES = 31 * 24 * 60
+
+
+@dataclass
+class ModelGrant:
+    number: int
+    kind: str
+    priority: int
+    left: int
+    expires_at_ms: int | None
+
+    def order(self) -> Any:
+        return (self.priority, self.expires_at_ms or 10**18, self.kind == "paid", self.number)
+
+
+class Model:
+    """R8, one nano-dollar at a time."""
+
+    def __init__(self) -> None:
+        self.grants: list[ModelGrant] = []
+        self.holds: dict[str, int] = {}
+        self.spent = 0
+        self.expired = 0
+
+    def held(self) -> int:
+        return sum(self.holds.values())
+
+    def total(self) -> int:
+        return sum(grant.left for grant in self.grants)
+
+    def unexpired(self, now_ms: int) -> int:
+        return sum(g.left for g in self.grants if g.expires_at_ms is None or g.expires_at_ms > now_ms)
+
+    def sweep(self, now_ms: int) -> None:
+        """As if somebody had looked at every moment until now."""
+        for moment in sorted({g.expires_at_ms for g in self.grants if g.expires_at_ms and g.expires_at_ms <= now_ms}):
+            gone = [g for g in self.grants if g.expires_at_ms and g.expires_at_ms <= moment]
+            gone.sort(key=ModelGrant.order, reverse=True)
+            gone.sort(key=lambda g: g.expires_at_ms or 0)
+            for grant in gone:
+                while grant.left and self.total() > self.held():
+                    grant.left -= 1
+                    self.expired += 1
+
+    def pay(self, cost: int) -> None:
+        for _ in range(cost):
+            min((g for g in self.grants if g.left), key=ModelGrant.order).left -= 1
+            self.spent += 1
+
+
+def machine(make_books: Any) -> type[RuleBasedStateMachine]:
+    class Ledger(RuleBasedStateMachine):
+        open_requests: Bundle[Any] = Bundle("open_requests")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.books = make_books()
+            self.model = Model()
+
+        def teardown(self) -> None:
+            self.books.assert_clean()
+            self.books.conn.close()
+
+        @rule(
+            amount=st.integers(1, 40),
+            kind=st.sampled_from(["paid", "promotional"]),
+            priority=st.sampled_from([10, 50, 90]),
+            minutes=st.none() | st.integers(1, 10),
+        )
+        def grant(self, amount: int, kind: str, priority: int, minutes: int | None) -> None:
+            expires_at_ms = None if minutes is None else self.books.now_ms + minutes * MINUTE_MS
+            grant = self.books.grant(amount, kind, priority=priority, expires_at_ms=expires_at_ms)
+            self.model.sweep(self.books.now_ms)
+            self.model.grants.append(ModelGrant(grant.grant_id, kind, priority, amount, expires_at_ms))
+            self.model.sweep(self.books.now_ms)
+
+        @rule(minutes=st.integers(1, 5) | st.just(MONTH_MINUTES))
+        def wait(self, minutes: int) -> None:
+            self.books.now_ms += minutes * MINUTE_MS
+
+        @rule(target=open_requests, prompt=st.integers(0, 10), completion=st.integers(0, 10))
+        def open_hold(self, prompt: int, completion: int) -> Any:
+            available = max(0, self.model.unexpired(self.books.now_ms) - self.model.held())
+            try:
+                request_id = self.books.hold(prompt, completion)
+            except InsufficientCreditError:
+                assert prompt + completion > available
+                return multiple()
+            assert prompt + completion <= available
+            self.model.sweep(self.books.now_ms)
+            self.model.holds[request_id] = prompt + completion
+            return (request_id, prompt, completion)
+
+        @rule(
+            request=consumes(open_requests), share=st.floats(0, 1), status=st.sampled_from(["completed", "cancelled"])
+        )
+        def settle(self, request: Any, share: float, status: str) -> None:
+            request_id, prompt, completion = request
+            if request_id not in self.model.holds:
+                return
+            used = (int(prompt * share), int(completion * share))
+            self.model.sweep(self.books.now_ms)
+            assert self.books.settle(request_id, *used, status=status) == sum(used)
+            self.model.pay(sum(used))
+            del self.model.holds[request_id]
+            self.model.sweep(self.books.now_ms)
+
+        @rule(request=consumes(open_requests))
+        def void(self, request: Any) -> None:
+            if request[0] not in self.model.holds:
+                return
+            self.model.sweep(self.books.now_ms)
+            self.books.apply(self.books.void(request[0]))
+            del self.model.holds[request[0]]
+            self.model.sweep(self.books.now_ms)
+
+        @rule()
+        def sweep(self) -> None:
+            self.books.apply(ExpireGrants(self.books.now_ms))
+            self.model.sweep(self.books.now_ms)
+
+        @rule()
+        def crash(self) -> None:
+            self.books.epoch = begin(self.books.conn, 1, self.books.now_ms)
+            if self.model.holds:
+                self.model.sweep(self.books.now_ms)
+                self.model.holds.clear()
+                self.model.sweep(self.books.now_ms)
+
+        @rule(table=st.sampled_from(["entries", "transactions", "usage", "holds", "grants"]))
+        def tamper(self, table: str) -> None:
+            """Deleting is refused wherever there is something to delete."""
+            if self.books.one(f"SELECT count(*) FROM {table}"):
+                with pytest.raises(sqlite3.IntegrityError):
+                    self.books.conn.execute(f"DELETE FROM {table}")
+
+        @invariant()
+        def credit_is_that_of_the_model(self) -> None:
+            now_ms = self.books.now_ms
+            credit = self.books.credit()
+            assert credit.held_nanousd == self.model.held()
+            assert credit.available_nanousd == max(0, self.model.unexpired(now_ms) - self.model.held())
+
+        @invariant()
+        def every_grant_has_left_what_the_model_says(self) -> None:
+            assert self.books.remaining() == {grant.number: grant.left for grant in self.model.grants}
+            balances = dict(self.books.conn.execute("SELECT account, balance_nanousd FROM accounts").fetchall())
+            assert sum(balances.values()) == 0
+            assert balances.get("expired", 0) == self.model.expired
+            assert balances.get("revenue:local/tiny", 0) == self.model.spent
+
+        @invariant()
+        def holds_are_covered(self) -> None:
+            assert self.model.held() <= self.books.one("SELECT coalesce(sum(remaining_nanousd), 0) FROM grants")
+
+        @invariant()
+        def usage_adds_up_to_revenue_under_every_grouping(self) -> None:
+            for by in ("model", "day", "key", "team", "request"):
+                report = usage_report(self.books.conn, by)
+                assert sum(parse_usd(row["cost_usd"]) for row in report.rows) == self.model.spent
+                assert parse_usd(report.total["cost_usd"]) == self.model.spent
+
+    return Ledger
+
+
+def test_any_sequence_of_operations_keeps_the_books_right(make_books):
+    """R4, R8, R16: covered holds, exact draws, lazy expiry that is as good as an eager one, clean audits."""
+    run_state_machine_as_test(
+        machine(make_books), settings=settings(max_examples=settings().max_examples // 2, stateful_step_count=25)
+    )

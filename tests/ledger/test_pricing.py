@@ -1,0 +1,93 @@
+"""Costs and holds against exact rational arithmetic."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.ledger.pricing import cost_nanousd, hold_nanousd, largest_max_tokens
+from inferd.price import Price
+from inferd.usage import Usage
+
+RATES = st.integers(0, 10**9)
+TOKENS = st.integers(0, 10**6)
+
+
+@st.composite
+def prices(draw):
+    input_picousd = draw(RATES)
+    cached = draw(st.none() | st.integers(0, input_picousd))
+    return Price(input_picousd, draw(RATES), cached)
+
+
+@st.composite
+def usages(draw):
+    prompt = draw(TOKENS)
+    return Usage(prompt, draw(st.integers(0, prompt)), draw(TOKENS))
+
+
+def exact_nanousd(price: Price, usage: Usage) -> Fraction:
+    cached = Fraction(price.input_picousd, 2) if price.cached_input_picousd is None else price.cached_input_picousd
+    uncached_tokens = usage.prompt_tokens - usage.cached_tokens
+    picousd = (
+        uncached_tokens * price.input_picousd
+        + usage.cached_tokens * cached
+        + usage.completion_tokens * price.output_picousd
+    )
+    return Fraction(picousd, 1000)
+
+
+@given(prices(), usages())
+def test_a_cost_is_the_exact_sum_rounded_half_up_once(price, usage):
+    """R12"""
+    assert cost_nanousd(price, usage) == math.floor(exact_nanousd(price, usage) + Fraction(1, 2))
+
+
+def test_half_a_nano_dollar_rounds_up():
+    """R12"""
+    assert cost_nanousd(Price(500, 0), Usage(1)) == 1
+    assert cost_nanousd(Price(499, 0), Usage(1)) == 0
+    assert cost_nanousd(Price(1500, 0), Usage(1)) == 2
+    assert cost_nanousd(Price(2500, 0), Usage(1)) == 3
+
+
+def test_a_cached_token_costs_half_unless_listed_otherwise():
+    """R12: $0.10 and $0.40 a million tokens are 100,000 and 400,000 pico-USD a token."""
+    assert cost_nanousd(Price(100_000, 400_000), Usage(1000, 600, 10)) == 40_000 + 30_000 + 4_000
+    assert cost_nanousd(Price(100_000, 400_000, 10_000), Usage(1000, 600, 10)) == 40_000 + 6_000 + 4_000
+    assert cost_nanousd(Price(100_000, 400_000, 0), Usage(1000, 600, 10)) == 40_000 + 4_000
+
+
+def test_the_half_price_of_an_odd_price_is_exact():
+    """R12: 1 pico-USD halved is not 0 and not 1; 2,000 such tokens are one nano-USD."""
+    assert cost_nanousd(Price(1, 0), Usage(2_000, 2_000)) == 1
+    assert cost_nanousd(Price(1, 0), Usage(999, 999)) == 0
+
+
+@given(prices(), TOKENS, TOKENS)
+def test_a_hold_is_the_worst_case_rounded_up(price, prompt, completion):
+    """R4"""
+    exact = exact_nanousd(price, Usage(prompt, 0, completion))
+    assert hold_nanousd(price, prompt, completion) == math.ceil(exact)
+
+
+@given(prices(), usages(), TOKENS, TOKENS)
+def test_no_usage_within_its_bounds_costs_more_than_its_hold(price, usage, more_prompt, more_completion):
+    """R4"""
+    held = hold_nanousd(price, usage.prompt_tokens + more_prompt, usage.completion_tokens + more_completion)
+    assert cost_nanousd(price, usage) <= held
+
+
+@given(prices(), TOKENS, st.integers(0, 10**12))
+def test_the_largest_max_tokens_fits_and_one_more_does_not(price, prompt, available):
+    """R4"""
+    largest = largest_max_tokens(price, prompt, available)
+    if largest is None:
+        assert price.output_picousd == 0
+        assert hold_nanousd(price, prompt, 10**9) <= available
+    else:
+        assert largest == 0 or hold_nanousd(price, prompt, largest) <= available
+        assert hold_nanousd(price, prompt, largest + 1) > available
