@@ -1,0 +1,77 @@
+"""What `inferd serve` shows once it is ready: where it is, who may call it, and two snippets that work when pasted."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+KEY_FILE = "default.key"
+
+_ANY_ADDRESS = ("0.0.0.0", "::")
+
+
+def print_banner(
+    console: Console, listener: socket.socket, folder: Path, deployments: Sequence[str], new_key: str | None
+) -> None:
+    """The key itself is shown only by the start that made it; the snippets read it from its file."""
+    base_url = f"http://{_authority(listener)}/v1"
+    key_file = folder / KEY_FILE
+    model = deployments[0] if deployments else "MODEL"
+    console.print(f"\n[bold]inferd is ready[/]: {base_url}\n")
+    console.print("Models:  " + ", ".join(deployments))
+    if new_key is not None:
+        console.print(f"API key: [bold]{new_key}[/]\n         shown only now; kept in {key_file}")
+    elif key_file.exists():
+        console.print(f"API key: kept in {key_file}")
+    else:
+        console.print("API key: `inferd keys create --team TEAM` makes one; then: export INFERD_API_KEY=sk-inferd-...")
+    has_file = key_file.exists()
+    shell_key = f"$(cat {shlex.quote(str(key_file))})" if has_file else "$INFERD_API_KEY"
+    python_key = f"open({str(key_file)!r}).read().strip()" if has_file else 'os.environ["INFERD_API_KEY"]'
+    for title, snippet in (
+        ("curl", _curl(base_url, shell_key, model)),
+        ("Python (pip install openai)", _python(base_url, python_key, model)),
+    ):
+        console.print(f"\n[dim]# {title}[/]")
+        # Not through rich: a pasted line must not be wrapped or styled.
+        console.file.write(snippet)
+    console.file.write("\n")
+    console.file.flush()
+
+
+def _authority(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in _ANY_ADDRESS:
+        host = "127.0.0.1"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _curl(base_url: str, key: str, model: str) -> str:
+    return f"""\
+curl {base_url}/chat/completions \\
+  -H "Authorization: Bearer {key}" \\
+  -H "Content-Type: application/json" \\
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}], "max_tokens": 100}}'
+"""
+
+
+def _python(base_url: str, key: str, model: str) -> str:
+    imports = "import os\n\n" if key.startswith("os.") else ""
+    return f"""\
+{imports}from openai import OpenAI
+
+client = OpenAI(base_url="{base_url}", api_key={key})
+stream = client.chat.completions.create(
+    model="{model}",
+    messages=[{{"role": "user", "content": "Why is the sky blue?"}}],
+    max_tokens=100,
+    stream=True,
+)
+for chunk in stream:
+    if chunk.choices:
+        print(chunk.choices[0].delta.content or "", end="", flush=True)
+"""

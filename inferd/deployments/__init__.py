@@ -1,0 +1,1 @@
+"""Deployments: the names that callers use, and what answers behind them."""

@@ -1,0 +1,94 @@
+"""A replica in this process: one engine on one GGUF file."""
+
+from __future__ import annotations
+
+import hashlib
+
+from inferd import __version__
+from inferd.config import ModelConfig
+from inferd.engine.core import EngineCore
+from inferd.engine.engine import Engine, EngineState
+from inferd.engine.llama.loading import build_core, load_model
+from inferd.engine.messages import AddRequest
+from inferd.engine.output_stream import OutputStream
+from inferd.errors import ConfigError
+from inferd.openai.chat_template import ChatTemplate
+from inferd.tokenizer import Tokenizer
+
+
+class LocalReplica:
+    """Belongs to the event loop. `tokenizer`, `chat_template` and `fingerprint` are there once it is ready."""
+
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate
+    fingerprint: str
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._engine = Engine(config.key, self._build_core)
+
+    @property
+    def key(self) -> str:
+        return self._config.key
+
+    @property
+    def is_ready(self) -> bool:
+        return self._engine.state is EngineState.READY
+
+    @property
+    def max_context(self) -> int:
+        """Most tokens of one request, prompt and completion together."""
+        return self._config.max_context
+
+    async def start(self) -> None:
+        """Loads and warms up the model (seconds to minutes). Raises ConfigError, or what llama.cpp ran into."""
+        await self._engine.start()
+
+    def submit(self, request: AddRequest) -> OutputStream:
+        """Queues a request. Raises OverloadedError."""
+        return self._engine.submit(request)
+
+    def abort(self, request_id: str) -> None:
+        self._engine.abort(request_id)
+
+    async def stop(self) -> None:
+        """Ends live requests with an error and frees the model."""
+        await self._engine.stop()
+
+    def _build_core(self) -> EngineCore:
+        """On the engine thread; what it sets here is read only after the engine reports that it is ready."""
+        config = self._config
+        model = load_model(config.source, n_gpu_layers=config.n_gpu_layers)
+        self.tokenizer = model.vocabulary
+        source = config.chat_template or model.chat_template
+        name = str(config.chat_template_path or config.source)
+        try:
+            self.chat_template = ChatTemplate(source, self.tokenizer, name=name)
+        except ConfigError:
+            model.close()
+            raise
+        self.fingerprint = self._fingerprint(model.library.version, source or "")
+        return build_core(
+            model,
+            max_context=config.max_context,
+            n_parallel=config.n_parallel,
+            n_ubatch=config.n_ubatch,
+            n_threads=config.n_threads,
+        )
+
+    def _fingerprint(self, llama_version: str, template: str) -> str:
+        """Names build, model and configuration: equal ones, and only those, give equal output for an equal seed."""
+        config = self._config
+        parts = (
+            __version__,
+            llama_version,
+            config.source.name,
+            config.source.stat().st_size,
+            config.max_context,
+            config.n_parallel,
+            config.n_ubatch,
+            config.n_threads,
+            config.n_gpu_layers,
+            template,
+        )
+        return "fp_" + hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,58 @@
+"""From the name in a request to the deployment that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from inferd.config import Config
+from inferd.deployments.deployment import Deployment
+from inferd.deployments.local_replica import LocalReplica
+from inferd.errors import ModelNotFoundError
+
+
+class Router:
+    """All deployments of a configuration, and the replicas behind them."""
+
+    def __init__(self, deployments: Mapping[str, Deployment]) -> None:
+        self._deployments = dict(deployments)
+
+    @classmethod
+    def from_config(cls, config: Config) -> Router:
+        """One replica for each model that a deployment opens onto; nothing is loaded yet."""
+        used = {deployment.model for deployment in config.deployments.values()}
+        replicas = {key: LocalReplica(model) for key, model in config.models.items() if key in used}
+        return cls(
+            {
+                name: Deployment(
+                    name=name,
+                    replica=replicas[deployment.model],
+                    price=deployment.price,
+                    default_max_tokens=deployment.default_max_tokens,
+                    created_s=int(config.models[deployment.model].source.stat().st_mtime),
+                )
+                for name, deployment in config.deployments.items()
+            }
+        )
+
+    @property
+    def replicas(self) -> list[LocalReplica]:
+        """Each replica once."""
+        return list({id(d.replica): d.replica for d in self._deployments.values()}.values())
+
+    @property
+    def is_ready(self) -> bool:
+        return all(replica.is_ready for replica in self.replicas)
+
+    def deployments(self) -> list[Deployment]:
+        return list(self._deployments.values())
+
+    def find(self, name: str) -> Deployment:
+        """Raises ModelNotFoundError."""
+        deployment = self._deployments.get(name)
+        if deployment is None:
+            raise ModelNotFoundError(
+                f"The model `{name}` does not exist or you do not have access to it. GET /v1/models lists the ones "
+                "you can use.",
+                param="model",
+            )
+        return deployment

@@ -1,0 +1,1 @@
+"""HTTP: Starlette and nothing below it knows of it."""

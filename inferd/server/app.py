@@ -1,0 +1,34 @@
+"""The ASGI application: routes, errors, request ids."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from inferd.errors import InferdError
+from inferd.server.chat import chat_completions
+from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
+from inferd.server.health import health
+from inferd.server.models import get_model, list_models
+from inferd.server.request_id import RequestIdMiddleware
+from inferd.server.services import Services
+
+ROUTES = (
+    Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/models", list_models, methods=["GET"]),
+    Route("/v1/models/{model:path}", get_model, methods=["GET"]),
+    Route("/health", health, methods=["GET"]),
+)
+
+
+def build_app(services: Services) -> ASGIApp:
+    """The services are started and stopped by whoever made them."""
+    app = Starlette(
+        routes=list(ROUTES),
+        exception_handlers={InferdError: on_inferd_error, HTTPException: on_http_exception, Exception: on_bug},
+    )
+    app.state.services = services
+    # Outside of Starlette's own error handling, so that a 500 has its id too.
+    return RequestIdMiddleware(app)

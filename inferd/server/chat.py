@@ -1,0 +1,88 @@
+"""`POST /v1/chat/completions`, streamed and not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Literal
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.engine.messages import FinishReason
+from inferd.errors import InferdError
+from inferd.openai.requests import parse_chat_request
+from inferd.openai.responses import STREAM_DONE, ChatResponse, usage_body
+from inferd.server.auth import authenticate_request
+from inferd.server.body import read_body
+from inferd.server.disconnect import cancelled_on_disconnect
+from inferd.server.errors import error_body
+from inferd.server.event_stream import EventStream
+from inferd.server.request_id import PREFIX
+from inferd.server.services import services_of
+from inferd.serving.completion import Completion, Finished, TextDelta
+
+MAX_TOKENS_HEADER = "inferd-max-tokens"
+CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; nobody reads this answer
+
+
+async def chat_completions(request: Request) -> Response:
+    """Refusals come as JSON before anything is streamed; what fails later comes as an event with `error`."""
+    services = services_of(request)
+    caller = authenticate_request(request, services.reader)
+    chat = parse_chat_request(await read_body(request))
+    deployment = services.router.find(chat.model)
+    request_id: str = request.state.request_id
+    completion = services.completions.begin(request_id, caller, deployment, chat)
+    answer = ChatResponse(
+        id="chatcmpl-" + request_id.removeprefix(PREFIX),
+        created=int(time.time()),
+        model=deployment.name,
+        system_fingerprint=deployment.replica.fingerprint,
+        include_usage=chat.include_usage,
+    )
+    async with cancelled_on_disconnect(completion, request):
+        admission = await completion.admitted()
+        clamped = admission.clamped_max_tokens
+        headers = {} if clamped is None else {MAX_TOKENS_HEADER: str(clamped)}
+        if not chat.streamed:
+            return await _whole(completion, answer, headers)
+    return EventStream(_events(completion, answer), completion.cancel, headers)
+
+
+async def _whole(completion: Completion, answer: ChatResponse, headers: dict[str, str]) -> Response:
+    text: list[str] = []
+    async for event in completion.events():
+        if isinstance(event, TextDelta):
+            text.append(event.text)
+        elif event.finish_reason is FinishReason.CANCELLED:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        else:
+            usage = usage_body(event.usage, event.cost_nanousd)
+            body = answer.completion("".join(text), _wire_reason(event), usage)
+            return Response(body, headers=headers, media_type="application/json")
+    raise AssertionError("events end with Finished")
+
+
+async def _events(completion: Completion, answer: ChatResponse) -> AsyncIterator[bytes]:
+    """The stream's events. Everything from the finish reason on comes after the commit that bills it."""
+    yield _event(answer.role_chunk())
+    try:
+        async for event in completion.events():
+            if isinstance(event, TextDelta):
+                yield _event(answer.text_chunk(event.text))
+            elif event.finish_reason is not FinishReason.CANCELLED:
+                yield _event(answer.finish_chunk(_wire_reason(event)))
+                if answer.include_usage:
+                    yield _event(answer.usage_chunk(usage_body(event.usage, event.cost_nanousd)))
+                yield _event(STREAM_DONE)
+    except InferdError as error:
+        yield _event(error_body(error))
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
+
+
+def _wire_reason(event: Finished) -> Literal["stop", "length"]:
+    return "stop" if event.finish_reason is FinishReason.STOP else "length"

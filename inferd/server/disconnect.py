@@ -1,0 +1,30 @@
+"""A client that hangs up while nothing has been sent to it yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.requests import Request
+
+from inferd.serving.completion import Completion
+
+
+@asynccontextmanager
+async def cancelled_on_disconnect(completion: Completion, request: Request) -> AsyncIterator[None]:
+    """Cancels the completion if the client goes away, or if the block ends with an error. The body was read."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        completion.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except BaseException:
+        completion.cancel()
+        raise
+    finally:
+        watcher.cancel()

@@ -1,0 +1,93 @@
+"""The one place where our errors become HTTP answers, in OpenAI's shape."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.errors import (
+    AuthenticationError,
+    GenerationError,
+    InferdError,
+    InsufficientCreditError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestError,
+)
+from inferd.openai.errors import encode_error
+
+logger = logging.getLogger(__name__)
+
+# The nearest class in an error's own line of ancestors decides.
+_STATUS: dict[type[InferdError], tuple[int, str]] = {
+    InvalidRequestError: (400, "invalid_request_error"),
+    AuthenticationError: (401, "authentication_error"),
+    InsufficientCreditError: (402, "insufficient_quota"),
+    PermissionDeniedError: (403, "permission_error"),
+    ModelNotFoundError: (404, "invalid_request_error"),
+    RateLimitError: (429, "rate_limit_error"),
+    OverloadedError: (503, "server_error"),
+    GenerationError: (500, "server_error"),
+}
+_ROUTING_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+INTERNAL_MESSAGE = "The server had an error while processing your request"
+
+
+def status_of(error: InferdError) -> tuple[int, str]:
+    """HTTP status and OpenAI's `type` of an error that a caller may see."""
+    for ancestor in type(error).__mro__:
+        if ancestor in _STATUS:
+            return _STATUS[ancestor]
+    return 500, "server_error"
+
+
+def error_body(error: InferdError) -> bytes:
+    """The JSON that a response, or an event in a stream, carries."""
+    _, error_type = status_of(error)
+    if isinstance(error, RequestError):
+        return encode_error(error.message, error_type, error.param, error.code)
+    return encode_error(error.message, error_type)
+
+
+def error_response(error: InferdError) -> Response:
+    """A response with the hints that OpenAI's SDKs obey: they retry 429 and 5xx by themselves, 402 never, unless
+    `x-should-retry` says otherwise."""
+    status, _ = status_of(error)
+    headers: dict[str, str] = {}
+    retry_after_s = error.retry_after_s if isinstance(error, RequestError) else None
+    if retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(retry_after_s))
+        headers["x-should-retry"] = "true"
+    elif status == 402:
+        headers["x-should-retry"] = "false"
+    elif status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(error_body(error), status_code=status, headers=headers, media_type="application/json")
+
+
+async def on_inferd_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InferdError), "registered for InferdError"
+    return error_response(error)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses: unknown paths, wrong methods."""
+    assert isinstance(error, HTTPException), "registered for HTTPException"
+    message = {
+        404: f"Unknown request URL: {request.method} {request.url.path}. Please check the URL for typos.",
+        405: f"Not allowed to {request.method} on {request.url.path}.",
+    }.get(error.status_code, error.detail)
+    body = encode_error(message, "invalid_request_error", code=_ROUTING_CODES.get(error.status_code))
+    return Response(body, error.status_code, headers=dict(error.headers or {}), media_type="application/json")
+
+
+async def on_bug(request: Request, error: Exception) -> Response:
+    """A fault of ours. Starlette raises it again after this answer, so that the log has the traceback."""
+    return Response(encode_error(INTERNAL_MESSAGE, "server_error"), 500, media_type="application/json")

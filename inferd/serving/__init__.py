@@ -1,0 +1,1 @@
+"""Where engine and ledger meet: a request is admitted, generated, settled."""

@@ -1,0 +1,54 @@
+"""What a chat request comes to before anything is promised: its prompt's tokens and its completion limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inferd.deployments.deployment import Deployment
+from inferd.errors import ContextLengthError
+from inferd.openai.requests import ChatRequest
+from inferd.sampling_params import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPrompt:
+    """A request in the engine's terms.
+
+    Attributes:
+        max_tokens: the engine's stop and the size of the hold (BILLING R4).
+        clamped_max_tokens: `max_tokens` if it is less than the caller asked for (BILLING R18), else None.
+    """
+
+    token_ids: tuple[int, ...]
+    params: SamplingParams
+    max_tokens: int
+    clamped_max_tokens: int | None
+
+
+def prepare(request: ChatRequest, deployment: Deployment) -> PreparedPrompt:
+    """Renders and tokenises; takes milliseconds of CPU, so it runs on a worker thread.
+
+    Raises:
+        InvalidRequestError: the template refuses the messages, or logit_bias names no token.
+        ContextLengthError: the prompt leaves no room for even one token.
+    """
+    replica = deployment.replica
+    request.check_vocabulary(replica.tokenizer.n_vocab)
+    segments = replica.chat_template.render(request.template_messages())
+    token_ids = tuple(replica.tokenizer.encode(segments))
+    room = replica.max_context - len(token_ids)
+    if room < 1:
+        raise ContextLengthError(
+            f"This model's maximum context length is {replica.max_context} tokens, and at least one of them is needed "
+            f"for the completion. However, your messages resulted in {len(token_ids)} tokens. Please reduce the "
+            "length of the messages.",
+            param="messages",
+        )
+    asked = request.completion_limit
+    max_tokens = min(asked if asked is not None else deployment.default_max_tokens, room)
+    return PreparedPrompt(
+        token_ids=token_ids,
+        params=request.sampling_params(),
+        max_tokens=max_tokens,
+        clamped_max_tokens=max_tokens if asked is not None and max_tokens < asked else None,
+    )

@@ -1,0 +1,76 @@
+"""One request from admission to the commit that settles it. Owned by a task of its own, not by the response: a client
+that hangs up ends the generation, but never the bookkeeping."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from inferd.engine.messages import FinishReason
+from inferd.errors import InferdError
+from inferd.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end: settled and committed before anyone sees it."""
+
+    finish_reason: FinishReason
+    usage: Usage
+    cost_nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What is known once a request was accepted."""
+
+    clamped_max_tokens: int | None
+
+
+class Completion:
+    """The reader's end of a request: wait for `admitted`, then read `events`. The service holds the other end."""
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.cancelled = asyncio.Event()
+        self._admission: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
+        self._events: asyncio.Queue[TextDelta | Finished | InferdError] = asyncio.Queue()
+
+    async def admitted(self) -> Admission:
+        """Waits until the request is held and handed to the engine. Raises what refused it."""
+        return await asyncio.shield(self._admission)
+
+    async def events(self) -> AsyncIterator[TextDelta | Finished]:
+        """Text, then one Finished. Raises GenerationError in its place if the engine failed."""
+        while True:
+            event = await self._events.get()
+            if isinstance(event, InferdError):
+                raise event
+            yield event
+            if isinstance(event, Finished):
+                return
+
+    def cancel(self) -> None:
+        """The client has gone. What was computed is billed (BILLING R16); harmless once it has ended."""
+        self.cancelled.set()
+
+    # Below: the service's end.
+
+    def admit(self, admission: Admission) -> None:
+        self._admission.set_result(admission)
+
+    def refuse(self, error: BaseException) -> None:
+        """Ends a request that was not admitted; the reader may have gone."""
+        self._admission.set_exception(error)
+        self._admission.exception()  # marks it as seen: a client that hung up does not come back for it
+
+    def put(self, event: TextDelta | Finished | InferdError) -> None:
+        self._events.put_nowait(event)

@@ -1,0 +1,235 @@
+"""Runs completions: hold, generate, settle. Engine and ledger meet here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from inferd.deployments.deployment import Deployment
+from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
+from inferd.engine.output_stream import OutputStream
+from inferd.errors import GenerationError, InferdError, OverloadedError
+from inferd.ledger.holds import OpenHold, SettleHold, VoidHold
+from inferd.ledger.keys import Caller
+from inferd.ledger.usage import RecordFree
+from inferd.ledger.writer import LedgerWriter
+from inferd.money import format_usd
+from inferd.openai.requests import ChatRequest
+from inferd.price import Price
+from inferd.serving.admission import PreparedPrompt, prepare
+from inferd.serving.completion import Admission, Completion, Finished, TextDelta
+from inferd.usage import Usage
+
+logger = logging.getLogger(__name__)
+
+SERVICE_TIER = "default"
+RETRY_AFTER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """All that stays the same over a request's life. `price` is the snapshot of its admission."""
+
+    completion: Completion
+    caller: Caller
+    deployment: Deployment
+    request: ChatRequest
+    price: Price | None
+    admitted_at_ms: int
+
+
+class Completions:
+    """Every request that it accepts ends in one terminal engine output, and every hold is resolved once.
+
+    Args:
+        epoch: of this process, as `Store.begin_epoch` gave it.
+        clock_ms: wall clock, for the books.
+    """
+
+    def __init__(self, ledger: LedgerWriter, *, epoch: int, clock_ms: Callable[[], int]) -> None:
+        self._ledger = ledger
+        self._epoch = epoch
+        self._clock_ms = clock_ms
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def num_live(self) -> int:
+        return len(self._tasks)
+
+    def begin(self, request_id: str, caller: Caller, deployment: Deployment, request: ChatRequest) -> Completion:
+        """Takes a request on; wait for `Completion.admitted`. Raises OverloadedError while the server stops or
+        the model is not ready."""
+        if self._closed:
+            raise OverloadedError("The server is shutting down.", retry_after_s=RETRY_AFTER_S)
+        if not deployment.replica.is_ready:
+            raise OverloadedError(f"The model `{deployment.name}` is not ready yet.", retry_after_s=RETRY_AFTER_S)
+        completion = Completion(request_id)
+        job = _Job(completion, caller, deployment, request, deployment.price, self._clock_ms())
+        task = asyncio.create_task(self._run(job), name=f"completion {request_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return completion
+
+    def close(self) -> None:
+        """Takes no more requests; those under way go on."""
+        self._closed = True
+
+    async def wait_idle(self, timeout_s: float | None) -> bool:
+        """Waits until every request has ended; False if the time was not enough."""
+        if not self._tasks:
+            return True
+        _, pending = await asyncio.wait(self._tasks, timeout=timeout_s)
+        return not pending
+
+    async def _run(self, job: _Job) -> None:
+        completion = job.completion
+        try:
+            prompt = await asyncio.to_thread(prepare, job.request, job.deployment)
+            await self._hold(job, prompt)
+        except Exception as error:  # noqa: BLE001 - handed to the one who waits in Completion.admitted
+            completion.refuse(error)
+            return
+        # From here on there is a hold, and whatever happens this task resolves it.
+        try:
+            stream = self._submit(job, prompt)
+        except Exception as error:  # noqa: BLE001 - handed on as above, once the hold is gone
+            try:
+                await self._resolve(job, "failed", Usage())
+            finally:
+                completion.refuse(error)
+            return
+        completion.admit(Admission(prompt.clamped_max_tokens))
+        terminal = await self._relay(job, stream)
+        await self._end(job, terminal)
+
+    async def _hold(self, job: _Job, prompt: PreparedPrompt) -> None:
+        """Free deployments need no credit and take no hold (BILLING R7)."""
+        if job.price is None:
+            return
+        hold = OpenHold(
+            request_id=job.completion.request_id,
+            team=job.caller.team,
+            project=job.caller.project,
+            user=job.caller.user,
+            key_id=job.caller.key_id,
+            deployment=job.deployment.name,
+            service_tier=SERVICE_TIER,
+            price=job.price,
+            prompt_tokens=len(prompt.token_ids),
+            max_completion_tokens=prompt.max_tokens,
+            epoch=self._epoch,
+            admitted_at_ms=job.admitted_at_ms,
+        )
+        await self._ledger.execute(hold)
+
+    def _submit(self, job: _Job, prompt: PreparedPrompt) -> OutputStream:
+        request = AddRequest(
+            request_id=job.completion.request_id,
+            prompt=prompt.token_ids,
+            params=prompt.params,
+            max_tokens=prompt.max_tokens,
+            tenant=job.caller.team,
+        )
+        return job.deployment.replica.submit(request)
+
+    async def _relay(self, job: _Job, stream: OutputStream) -> RequestOutput:
+        """Passes text on until the terminal output, which it returns."""
+        aborter = asyncio.create_task(self._abort_when_cancelled(job))
+        try:
+            async for output in stream:
+                if output.text:
+                    job.completion.put(TextDelta(output.text))
+                if output.finish_reason is not None:
+                    return output
+        finally:
+            aborter.cancel()
+        raise AssertionError("a stream ends with a terminal output")
+
+    async def _abort_when_cancelled(self, job: _Job) -> None:
+        await job.completion.cancelled.wait()
+        job.deployment.replica.abort(job.completion.request_id)
+
+    async def _end(self, job: _Job, terminal: RequestOutput) -> None:
+        """Settles or voids (BILLING R16), and only then lets the reader see the end."""
+        usage, reason = terminal.usage, terminal.finish_reason
+        assert usage is not None, "a terminal output has a usage"
+        assert reason is not None, "a terminal output has a reason"
+        try:
+            if reason is FinishReason.ERROR:
+                logger.error("request %s failed: %s", job.completion.request_id, terminal.error)
+                await self._resolve(job, "failed", Usage())
+                event: Finished | InferdError = GenerationError(
+                    "The server had an error while processing your request. You were not billed."
+                )
+            else:
+                status: Literal["cancelled", "completed"] = (
+                    "cancelled" if reason is FinishReason.CANCELLED else "completed"
+                )
+                event = Finished(reason, usage, await self._resolve(job, status, usage, reason))
+                self._log(job, event)
+        except Exception:  # the reader must not wait for ever
+            # Not in the books, so not to be seen as complete. Its hold is voided by the next start.
+            logger.exception("request %s could not be settled", job.completion.request_id)
+            event = GenerationError("The server could not record your request. You were not billed.")
+        job.completion.put(event)
+
+    def _log(self, job: _Job, finished: Finished) -> None:
+        """One line a request; never a word of what was asked or answered."""
+        usage = finished.usage
+        logger.info(
+            "%s team=%s model=%s %s: %d+%d tokens, $%s, %d ms",
+            job.completion.request_id,
+            job.caller.team,
+            job.deployment.name,
+            finished.finish_reason.value,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            format_usd(finished.cost_nanousd),
+            self._clock_ms() - job.admitted_at_ms,
+        )
+
+    async def _resolve(
+        self,
+        job: _Job,
+        status: Literal["completed", "cancelled", "failed"],
+        usage: Usage,
+        reason: FinishReason | None = None,
+    ) -> int:
+        """Commits the end of a request; returns its cost in nano-USD."""
+        request_id, now_ms = job.completion.request_id, self._clock_ms()
+        finish_reason = None if reason is None else reason.value
+        if job.price is None:
+            await self._ledger.execute(self._free_record(job, status, usage, now_ms, finish_reason))
+            return 0
+        if status == "failed" or usage.total_tokens == 0:
+            await self._ledger.execute(VoidHold(request_id, "failed" if status == "failed" else "cancelled", now_ms))
+            return 0
+        settlement = await self._ledger.execute(SettleHold(request_id, usage, status, now_ms, finish_reason))
+        return settlement.cost_nanousd
+
+    @staticmethod
+    def _free_record(
+        job: _Job,
+        status: Literal["completed", "cancelled", "failed"],
+        usage: Usage,
+        now_ms: int,
+        finish_reason: str | None,
+    ) -> RecordFree:
+        return RecordFree(
+            request_id=job.completion.request_id,
+            team=job.caller.team,
+            project=job.caller.project,
+            user=job.caller.user,
+            key_id=job.caller.key_id,
+            deployment=job.deployment.name,
+            service_tier=SERVICE_TIER,
+            usage=usage,
+            status=status,
+            finish_reason=finish_reason,
+            admitted_at_ms=job.admitted_at_ms,
+            finished_at_ms=now_ms,
+        )
