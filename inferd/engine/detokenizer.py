@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 class Detokenizer:
     """Holds back what is not yet certain: bytes of an unfinished character, and the longest end of the text
-    that could still grow into a stop string; never more than that."""
+    that could still grow into a stop string; never more than that. Of several stop strings the one that is complete
+    first counts, so the text does not depend on how tokens cut it."""
 
     def __init__(self, stop: Sequence[str]) -> None:
         assert all(stop), "stop strings are not empty"
@@ -32,11 +33,12 @@ class Detokenizer:
         return text + held
 
     def _release(self, text: str) -> str:
-        starts = [start for stop in self._stop if (start := text.find(stop)) >= 0]
-        if starts:
+        matches = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
+        if matches:
             self.stopped = True
             self._held = ""
-            return text[: min(starts)]
+            _, start = min(matches)
+            return text[:start]
         n_held = max((_partial_match(text, stop) for stop in self._stop), default=0)
         certain = len(text) - n_held
         self._held = text[certain:]
