@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from inferd.tokenizer import Segment
 END = 256
 BEGIN = 257
 N_VOCAB = 258
+RUINED = -1
+"""What stands in memory for a row that was never computed."""
 
 
 @dataclass
@@ -62,10 +65,13 @@ class FakeSampler:
 
 @dataclass
 class Failure:
-    """The next `execute` returns `code` after `rows_done` rows have gone into memory."""
+    """The next `execute` returns `code` after `rows_done` rows have gone into memory. The next `rows_lost` rows are
+    those of the ubatch that failed: llama.cpp cuts them out again, except from memory that can't be cut, which keeps
+    their positions over a ruined state."""
 
     code: int
     rows_done: int = 0
+    rows_lost: int = 0
 
 
 class FakeRunner:
@@ -75,6 +81,7 @@ class FakeRunner:
     Args:
         cuts: False models recurrent memory, which can only be dropped whole.
         step_ms: how far each step turns the clock.
+        answer: what every sequence says, then its end token; instead of a function of its memory.
     """
 
     def __init__(
@@ -86,20 +93,23 @@ class FakeRunner:
         cuts: bool = True,
         clock: FakeClock | None = None,
         step_ms: float = 1.0,
+        answer: bytes | None = None,
     ) -> None:
         self.n_seq_max = n_seq_max
         self.n_rows_max = n_rows_max
         self.cells_per_sequence = cells_per_sequence
         self.n_vocab = N_VOCAB
         self.memory: list[list[int]] = [[] for _ in range(n_seq_max)]
-        self.failures: list[Failure] = []
+        self.failures: list[Failure | None] = []
         self.rows_per_step: list[int] = []
+        self.rows_by_sequence: list[dict[int, int]] = []
         self.samplers: list[FakeSampler] = []
         self.crash: Exception | None = None
         self.closed = False
         self._cuts = cuts
         self._clock = clock
         self._step_ms = step_ms
+        self._answer = answer
         self._outputs: dict[int, int] = {}
 
     @staticmethod
@@ -126,9 +136,10 @@ class FakeRunner:
         if self._clock is not None:
             self._clock.advance_ms(self._step_ms)
         self.rows_per_step.append(batch.n_rows)
+        self.rows_by_sequence.append(dict(Counter(batch.seq_ids.tolist())))
         self._outputs = {}
         failure = self.failures.pop(0) if self.failures else None
-        n_rows = batch.n_rows if failure is None else failure.rows_done
+        n_rows = batch.n_rows if failure is None else min(batch.n_rows, failure.rows_done)
         for row in range(n_rows):
             memory = self.memory[batch.seq_ids[row]]
             assert batch.positions[row] == len(memory), "positions are consecutive"
@@ -136,15 +147,21 @@ class FakeRunner:
             memory.append(int(batch.token_ids[row]))
             if batch.wants_logits[row]:
                 self._outputs[row] = self.next_token(memory)
-        if failure is not None:
-            self._outputs = {}
-            return failure.code
-        return 0
+        if failure is None:
+            return 0
+        if not self._cuts:
+            for seq_id in batch.seq_ids[n_rows : n_rows + failure.rows_lost]:
+                self.memory[seq_id].append(RUINED)
+        self._outputs = {}
+        return failure.code
 
     def sample(self, sampler: FakeSampler, row: int) -> int:
         assert not sampler.closed, "sampled after close"
         biases = dict(sampler.params.logit_bias)
         token_id = END if biases.get(END, 0.0) >= 100.0 else self._outputs[row]
+        if self._answer is not None:
+            n_sampled = len(sampler.sampled)
+            token_id = self._answer[n_sampled] if n_sampled < len(self._answer) else END
         sampler.sampled.append(token_id)
         return token_id
 

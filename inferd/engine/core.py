@@ -86,8 +86,7 @@ class EngineCore:
         ]
         step_ns = self._clock_ns() - started_ns
         for chunk in batch.chunks:
-            # Floor, so that all shares together never exceed the time that the device was busy.
-            chunk.sequence.advance(chunk.n_tokens, step_ns * chunk.n_tokens // batch.n_rows)
+            chunk.sequence.advance(chunk.n_tokens, step_ns=step_ns, n_rows=batch.n_rows)
         for sequence, token_id in zip(completing, token_ids, strict=True):
             self._append(sequence, token_id)
 
@@ -143,13 +142,12 @@ class EngineCore:
         self._outputs.append(output)
 
     def _recover(self, chunks: list[ScheduledChunk]) -> None:
-        """After a failed decode some ubatches may be done: each sequence goes on from what is really in memory,
-        or ends with an error once it has failed too often."""
+        """After a failed decode each sequence goes on from its last good step, or ends with an error once it has
+        failed too often."""
         for chunk in chunks:
             sequence = chunk.sequence
             sequence.num_failures += 1
             if sequence.num_failures >= MAX_FAILURES:
                 self._finish(sequence, FinishReason.ERROR, error="llama.cpp could not compute it")
             else:
-                sequence.num_computed_tokens += chunk.n_tokens
                 self._kv_cache.resync(sequence)

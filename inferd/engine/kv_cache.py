@@ -43,10 +43,11 @@ class KVCache:
         sequence.num_computed_tokens = 0
 
     def resync(self, sequence: Sequence) -> None:
-        """After a failed decode: takes over what the native memory really holds. A row whose logits were lost is
-        computed again, so at least one token is left uncomputed."""
+        """After a failed decode, of which some rows may be in memory: takes the sequence back to its last good step.
+        Later rows are not kept even where they seem good: recurrent memory counts the positions of a failed ubatch
+        as computed, and only refusing to be cut gives it away."""
         in_memory = self._runner.seq_pos_max(sequence.seq_id) + 1
-        wanted = min(in_memory, sequence.num_computed_tokens, sequence.num_tokens - 1)
+        wanted = min(in_memory, sequence.num_computed_tokens)
         if wanted < in_memory and not self._runner.seq_rm(sequence.seq_id, wanted):
             removed = self._runner.seq_rm(sequence.seq_id, 0)  # memory that can't be cut is dropped whole
             assert removed, "removing a whole sequence never fails"

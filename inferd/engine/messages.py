@@ -35,6 +35,10 @@ class AddRequest:
     max_tokens: int
     tenant: str
 
+    def __post_init__(self) -> None:
+        assert self.prompt, "a prompt has at least one token"
+        assert self.max_tokens > 0, "at least one token is to be sampled"
+
 
 @dataclass(frozen=True, slots=True)
 class AbortRequest:

@@ -30,8 +30,8 @@ class Sequence:
     Attributes:
         token_ids: the prompt, then every sampled token.
         num_computed_tokens: tokens whose keys and values are in the native memory.
-        num_prompt_computed: high-water mark of the prompt's part of it. Losing computed tokens does not lower it:
-            nobody pays twice for a prompt.
+        num_charged_tokens: high-water mark of `num_computed_tokens`. Losing computed tokens does not lower it:
+            nobody pays twice, neither in tokens nor in time.
         compute_ns: this sequence's share of the time of the steps so far.
         num_failures: failed steps since the last good one.
     """
@@ -43,14 +43,12 @@ class Sequence:
     status: SequenceStatus = SequenceStatus.WAITING
     seq_id: int = NO_SEQ_ID
     num_computed_tokens: int = 0
-    num_prompt_computed: int = 0
+    num_charged_tokens: int = 0
     num_cached_tokens: int = 0
     compute_ns: int = 0
     num_failures: int = 0
 
     def __post_init__(self) -> None:
-        assert self.request.prompt, "a prompt has at least one token"
-        assert self.request.max_tokens > 0, "at least one token is to be sampled"
         self.token_ids = list(self.request.prompt)
 
     @property
@@ -73,17 +71,19 @@ class Sequence:
     def num_uncomputed_tokens(self) -> int:
         return len(self.token_ids) - self.num_computed_tokens
 
-    def advance(self, n_tokens: int, compute_ns: int) -> None:
-        """Records that a step computed the next `n_tokens`, at the cost of `compute_ns`."""
+    def advance(self, n_tokens: int, *, step_ns: int, n_rows: int) -> None:
+        """Records that a step of `n_rows` rows and `step_ns` computed the next `n_tokens`. Its share is rounded down,
+        so that all shares together never exceed the time that the device was busy."""
         self.num_computed_tokens += n_tokens
-        self.num_prompt_computed = max(self.num_prompt_computed, min(self.num_computed_tokens, self.num_prompt_tokens))
-        self.compute_ns += compute_ns
+        num_new = max(0, self.num_computed_tokens - self.num_charged_tokens)
+        self.num_charged_tokens += num_new
+        self.compute_ns += step_ns * num_new // n_rows
         self.num_failures = 0
 
     def usage(self) -> Usage:
         """What has been used so far (BILLING R14, R16); compute time is rounded half-up to ms, once."""
         return Usage(
-            prompt_tokens=self.num_prompt_computed,
+            prompt_tokens=min(self.num_charged_tokens, self.num_prompt_tokens),
             cached_tokens=self.num_cached_tokens,
             completion_tokens=self.num_completion_tokens,
             compute_ms=(self.compute_ns + _NS_PER_MS // 2) // _NS_PER_MS,

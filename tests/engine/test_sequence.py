@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.engine.detokenizer import Detokenizer
+from inferd.engine.sequence import Sequence
+from inferd.sampling_params import SamplingParams
+from tests.engine.driver import request
+from tests.fakes import FakeSampler
+
+
+def new_sequence(prompt: bytes = b"hello") -> Sequence:
+    return Sequence(request(prompt=prompt), FakeSampler(SamplingParams()), Detokenizer(()))
+
+
+def test_a_new_sequence_has_used_nothing() -> None:
+    sequence = new_sequence()
+    assert (sequence.num_prompt_tokens, sequence.num_uncomputed_tokens, sequence.num_completion_tokens) == (5, 5, 0)
+    assert sequence.usage().total_tokens == 0
+
+
+def test_only_computed_prompt_tokens_and_every_sampled_token_are_used() -> None:
+    sequence = new_sequence()
+    sequence.advance(3, step_ns=0, n_rows=3)
+    assert sequence.usage().prompt_tokens == 3
+    sequence.advance(2, step_ns=0, n_rows=2)
+    sequence.token_ids.append(1)
+    assert (sequence.usage().prompt_tokens, sequence.usage().completion_tokens) == (5, 1)
+    sequence.advance(1, step_ns=0, n_rows=1)
+    assert sequence.usage().prompt_tokens == 5
+
+
+def test_nobody_pays_twice_for_what_was_lost() -> None:
+    sequence = new_sequence()
+    sequence.advance(4, step_ns=4_000_000, n_rows=4)
+    sequence.num_computed_tokens = 0
+    assert sequence.usage().prompt_tokens == 4
+    sequence.advance(5, step_ns=5_000_000, n_rows=5)
+    assert (sequence.usage().prompt_tokens, sequence.usage().compute_ms) == (5, 5)
+
+
+@given(st.integers(0, 10**12), st.lists(st.integers(1, 40), min_size=1, max_size=20))
+def test_all_shares_of_a_step_together_are_never_more_than_it(step_ns, rows) -> None:
+    sequences = [new_sequence(b"x" * n_rows) for n_rows in rows]
+    for sequence, n_rows in zip(sequences, rows, strict=True):
+        sequence.advance(n_rows, step_ns=step_ns, n_rows=sum(rows))
+    assert 0 <= step_ns - sum(sequence.compute_ns for sequence in sequences) < len(rows)
+
+
+@pytest.mark.parametrize(("ns", "ms"), [(499_999, 0), (500_000, 1), (1_499_999, 1), (1_500_000, 2)])
+def test_compute_time_is_rounded_half_up_once(ns, ms) -> None:
+    sequence = new_sequence()
+    sequence.advance(2, step_ns=ns // 2, n_rows=2)
+    sequence.advance(1, step_ns=ns - ns // 2, n_rows=1)
+    assert sequence.usage().compute_ms == ms
+
+
+def test_a_good_step_forgives_the_failed_ones() -> None:
+    sequence = new_sequence()
+    sequence.num_failures = 2
+    sequence.advance(1, step_ns=0, n_rows=1)
+    assert sequence.num_failures == 0
+
+
+def test_a_request_has_a_prompt_and_room_for_a_token() -> None:
+    with pytest.raises(AssertionError, match="prompt"):
+        request(prompt=b"")
+    with pytest.raises(AssertionError, match="sampled"):
+        request(max_tokens=0)
