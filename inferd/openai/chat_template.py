@@ -1,0 +1,142 @@
+"""A model's chat template: messages -> prompt text in which user text cannot pose as control tokens (see islands.py).
+
+The Jinja dialect is that of Hugging Face transformers (utils/chat_template_utils.py). Rendering is pure and
+takes time in proportion to the messages, whose size the HTTP body limit bounds; the template itself is the operator's
+and is trusted not to run for ever, only kept from reaching outside (sandbox).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from inferd.errors import ConfigError, InvalidRequestError
+from inferd.openai.islands import ControlTexts, Fence, mapped_strings
+from inferd.tokenizer import Segment, Tokenizer
+
+
+class ChatTemplate:
+    """A compiled template. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        source: str | None,
+        tokenizer: Tokenizer,
+        *,
+        name: str = "chat template",
+        clock: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        """Compiles the template once.
+
+        Args:
+            source: Jinja text, None or "" if the model has none.
+            tokenizer: gives `bos_token`, `eos_token` and the texts of the control tokens.
+            name: what to call it in errors, such as its file.
+            clock: local time for `strftime_now`.
+
+        Raises:
+            ConfigError: there is no template, or it does not compile.
+        """
+        if not source:
+            raise ConfigError(
+                f"{name}: the model has no chat template; name a Jinja file as chat_template in models.toml"
+            )
+        self._environment = _environment(clock)
+        try:
+            self._template = self._environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise ConfigError(f"{name}: line {error.lineno}: {error.message}") from error
+        self._special_tokens = {"bos_token": tokenizer.bos_text, "eos_token": tokenizer.eos_text}
+        self._own_characters = frozenset(source).union(tokenizer.bos_text, tokenizer.eos_text)
+        self._control_texts = ControlTexts(tokenizer.control_texts)
+        # OpenAI renamed "system" to "developer"; templates that do not know the new name get the old one.
+        self._knows_developer = "developer" in source
+
+    def render(
+        self, messages: Sequence[Mapping[str, object]], add_generation_prompt: bool = True, **variables: object
+    ) -> list[Segment]:
+        """The prompt for `messages`, as segments whose texts joined are the rendered prompt.
+
+        Args:
+            messages: dictionaries with `role` (one of the API's own words, already checked) and `content`.
+            add_generation_prompt: whether to end with the opening of the assistant's turn.
+            variables: more variables for the template. Strings in them are user text, as those in the messages are.
+
+        Raises:
+            InvalidRequestError: the template refuses the messages or fails on them.
+        """
+        fence = self._fence(messages, variables)
+        names: dict[str, object] = {"tools": None, "documents": None, **self._special_tokens}
+        names |= {name: mapped_strings(value, fence.mark) for name, value in variables.items()}
+        marked = [self._marked(message, fence.mark) for message in messages]
+        try:
+            rendered = self._template.render(names, messages=marked, add_generation_prompt=add_generation_prompt)
+        # What template code can raise on data that its author did not expect, beside Jinja's own errors.
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            raise InvalidRequestError(
+                f"The model's chat template does not accept these messages: {fence.strip(str(error))}",
+                param="messages",
+                code="invalid_value",
+            ) from error
+        return fence.segments(rendered)
+
+    def _fence(self, messages: Sequence[Mapping[str, object]], variables: Mapping[str, object]) -> Fence:
+        used = set(self._own_characters)
+
+        def note(text: str) -> str:
+            used.update(text)
+            return text
+
+        mapped_strings([dict(message) for message in messages], note)
+        mapped_strings(dict(variables), note)
+        return Fence(self._control_texts, used)
+
+    def _marked(self, message: Mapping[str, object], mark: Callable[[str], str]) -> dict[str, object]:
+        """Field names and the role are words of the API; templates compare them, so they stay as they are."""
+        role = message["role"]
+        if role == "developer" and not self._knows_developer:
+            role = "system"
+        return {key: mapped_strings(value, mark) for key, value in message.items()} | {"role": role}
+
+
+def _environment(clock: Callable[[], datetime]) -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda format: clock().strftime(format)
+    return environment
+
+
+class _GenerationBlock(Extension):
+    """`{% generation %}` marks an assistant's text for training; here only what is inside counts."""
+
+    tags = {"generation"}  # noqa: RUF012  (Jinja reads it from the class)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Unlike Jinja's own filter this escapes no HTML, as models are trained on plain JSON."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)

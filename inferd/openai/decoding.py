@@ -1,0 +1,83 @@
+"""JSON bodies -> typed structs; whatever is wrong becomes an InvalidRequestError that names the field."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from inferd.errors import InvalidRequestError
+
+_T = TypeVar("_T")
+_FAULT = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?", flags=re.DOTALL)
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*)`", flags=re.DOTALL)
+_MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>\w+)`")
+_TYPE_NAMES = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a string",
+    "array": "an array",
+    "object": "an object",
+}
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """`body` as the decoder's struct.
+
+    Raises:
+        InvalidRequestError: not JSON (by RFC 8259: UTF-8, no NaN, no lone surrogates), nested too deep, or not of
+            this type; `param` is the path of the field, such as `messages[0].content`.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _field_error(str(error), getattr(decoder.type, "__struct_fields__", ())) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"The request body is not valid JSON: {error}.", code="invalid_json") from error
+    except RecursionError as error:
+        raise InvalidRequestError("The request body is nested too deep.", code="invalid_json") from error
+
+
+def shorten(text: str, characters_max: int = 64) -> str:
+    """A caller's text as it may be repeated in a message: one line, and not long."""
+    line = " ".join(text.split())
+    return line if len(line) <= characters_max else line[: characters_max - 3] + "..."
+
+
+def _field_error(message: str, fields: Iterable[str]) -> InvalidRequestError:
+    fault = _FAULT.fullmatch(message)
+    assert fault is not None, "every message matches: the path is optional"
+    what, path = fault["what"], (fault["path"] or "").replace("[...]", "").removeprefix(".")
+    unknown = _UNKNOWN_FIELD.fullmatch(what)
+    if unknown is not None:
+        name = shorten(unknown["name"])
+        near = [] if path else difflib.get_close_matches(name, list(fields), n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        param = _join(path, name)
+        return InvalidRequestError(f"Unknown field '{param}'.{hint}", param=param, code="unknown_parameter")
+    missing = _MISSING_FIELD.fullmatch(what)
+    if missing is not None:
+        param = _join(path, missing["name"])
+        return InvalidRequestError(f"The field '{param}' is missing.", param=param, code="missing_required_parameter")
+    subject = f"'{path}'" if path else "The request body"
+    code = "invalid_type" if what.startswith("Expected `") else "invalid_value"
+    return InvalidRequestError(f"{subject} is wrong: {shorten(_in_words(what), 120)}.", param=path or None, code=code)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _in_words(what: str) -> str:
+    """msgspec's "Expected `float | null`, got `str`" -> "expected a number, got a string"."""
+
+    def named(match: re.Match[str]) -> str:
+        kinds = [kind for kind in match[1].split(" | ") if kind != "null"] or ["null"]
+        return " or ".join(_TYPE_NAMES.get(kind, kind) for kind in kinds)
+
+    words = re.sub(r"`([^`]*)`", named, re.sub(r"Invalid enum value (.*)", r"\1 is not one of the known values", what))
+    return words[:1].lower() + words[1:]

@@ -1,0 +1,160 @@
+"""Islands: the pieces of user text that could be read as a control token, fenced off through a template's rendering.
+
+The rule: a user's `<|im_start|>` stays the characters that it is, while the template's own `<|im_start|>` is the
+control token. After rendering, one string holds both, so the user's must be marked before.
+
+Why not make each message a segment of its own? Because the tokenizer merges across the seam: the template's "\n" and
+a message's first "\n" may be one token, and models are trained on what a tokenizer makes of the whole rendered prompt.
+So only the dangerous pieces are marked, which ordinary text does not contain, and everything else is tokenised as the
+reference implementations do it. A template may trim the strings it is given and set them beside each other or beside
+text of its own, so these are islands, white space at a string's edges not counted:
+- every occurrence of a control token's text;
+- a beginning of such a text at a string's end, an end of one at a string's start;
+- a whole string from the inside of one (`|im_start|` between a template's `<` and `>`).
+
+Each character of an island stands between two sentinels, private-use characters that occur nowhere in the input. Were
+the island marked as a whole, a template could cut both sentinels off and leave text of it unmarked (`content[2:-2]`);
+and splitting at a control text, say at `</think>`, would tear it apart, whereas so the template does not recognise it.
+What this cannot see: a template that changes characters inside a string, such as by `lower` or `replace`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby, islice, takewhile
+
+from inferd.errors import InvalidRequestError
+from inferd.tokenizer import Segment
+
+_PRIVATE_USE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+
+
+class ControlTexts:
+    """Finds what is dangerous in a string, for one vocabulary."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        known = sorted({text for text in texts if text})
+        self._whole = re.compile(_alternatives(known)) if known else None
+        self._beginnings = frozenset(text[:length] for text in known for length in range(1, len(text)))
+        self._ends = frozenset(text[-length:] for text in known for length in range(1, len(text)))
+        self._joined = "\0".join(known)
+        self._longest = max(map(len, known), default=0)
+
+    def islands(self, text: str) -> list[tuple[int, int]]:
+        """The dangerous pieces as (start, end), ascending, apart from each other."""
+        if self._whole is None:
+            return []
+        found = [match.span() for match in self._whole.finditer(text)]
+        stripped = text.strip()
+        first = len(text) - len(text.lstrip())
+        last = first + len(stripped)
+        if 0 < len(stripped) < self._longest and stripped in self._joined:
+            return [(first, last)]
+        lengths = range(min(self._longest - 1, len(stripped)), 0, -1)
+        found += [(last - length, last) for length in lengths if stripped[-length:] in self._beginnings]
+        found += [(first, first + length) for length in lengths if stripped[:length] in self._ends]
+        return list(_merged(sorted(_without_edge_space(text, span) for span in found)))
+
+
+class Fence:
+    """One rendering's pair of sentinels: marks islands in the input, and reads them off the output."""
+
+    def __init__(self, control_texts: ControlTexts, used: set[str]) -> None:
+        """`used` holds every character of template, tokenizer and input. Raises InvalidRequestError if none is left."""
+        self._control_texts = control_texts
+        free = (chr(point) for point in chain(*_PRIVATE_USE) if chr(point) not in used)
+        sentinels = tuple(islice(free, 2))
+        if len(sentinels) < 2:
+            raise InvalidRequestError(
+                "The messages use every private-use character of Unicode.", param="messages", code="invalid_value"
+            )
+        self._open, self._close = sentinels
+
+    def mark(self, text: str) -> str:
+        """`text` with each character of an island between sentinels."""
+        pieces, position = [], 0
+        for start, end in self._control_texts.islands(text):
+            pieces.append(text[position:start])
+            pieces += [f"{self._open}{character}{self._close}" for character in text[start:end]]
+            position = end
+        return "".join([*pieces, text[position:]])
+
+    def strip(self, text: str) -> str:
+        """`text` without sentinels."""
+        return text.replace(self._open, "").replace(self._close, "")
+
+    def segments(self, rendered: str) -> list[Segment]:
+        """The rendered text without sentinels: islands plain, all else special.
+
+        Neighbouring plain pieces are one segment. Special ones stay apart: what was between them may have been removed.
+
+        Raises:
+            InvalidRequestError: the template has cut a marked character off its sentinels.
+        """
+        # One character, what `tojson` makes of one, or none if it was removed. A possessive repeat needs no stack.
+        other = f"[^{self._open}{self._close}]"
+        island = rf"((?:{self._open}(?:{other}?|\\{other}{{1,5}}){self._close})++)"
+        segments = []
+        for number, piece in enumerate(re.split(island, rendered)):
+            plain = number % 2 == 1
+            if plain:
+                piece = self.strip(piece)
+            elif self._open in piece or self._close in piece:
+                raise InvalidRequestError(
+                    "A message holds the text of one of this model's control tokens where the model's chat template "
+                    "cuts it; leave that text out, or write it differently.",
+                    param="messages",
+                    code="invalid_value",
+                )
+            if piece:
+                segments.append(Segment(piece, special=not plain))
+        return segments
+
+
+def mapped_strings(value: object, change: Callable[[str], str]) -> object:
+    """A copy of plain JSON data with every string, keys included, put through `change`."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(key): mapped_strings(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [mapped_strings(item, change) for item in value]
+    return value
+
+
+def _alternatives(texts: Sequence[str]) -> str:
+    """A regular expression for the longest of `texts` (sorted, distinct) that begins at a place.
+
+    A tree of common beginnings: some vocabularies have thousands of control tokens, and a flat list of alternatives
+    would try each of them at every "<".
+    """
+    pairs = zip(texts[0], texts[-1], strict=False)
+    common = "".join(first for first, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    rests = [text[len(common) :] for text in texts]
+    branches = [_alternatives(list(group)) for _, group in groupby(filter(None, rests), key=lambda rest: rest[0])]
+    tail = f"(?:{'|'.join(branches)})" if branches else ""
+    return re.escape(common) + (tail + "?" if "" in rests and tail else tail)
+
+
+def _without_edge_space(text: str, span: tuple[int, int]) -> tuple[int, int]:
+    """White space stays outside an island, where a template's trim still reaches it."""
+    start, end = span
+    piece = text[start:end]
+    if not piece.strip():
+        return span
+    return start + len(piece) - len(piece.lstrip()), end - (len(piece) - len(piece.rstrip()))
+
+
+def _merged(spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Touching and overlapping spans as one."""
+    current: tuple[int, int] | None = None
+    for start, end in spans:
+        if current is not None and start <= current[1]:
+            current = (current[0], max(current[1], end))
+        else:
+            if current is not None:
+                yield current
+            current = (start, end)
+    if current is not None:
+        yield current

@@ -1,0 +1,175 @@
+"""What chat and models endpoints answer, as typed structs encoded to JSON bytes.
+
+A streamed answer is: a chunk with the role, chunks with text, one with the finish reason, and, if the caller asked for
+it, one with `choices: []` and the usage. With usage asked for, the other chunks carry `usage: null`, as OpenAI's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from inferd.money import format_usd
+from inferd.usage import Usage
+
+FinishReason = Literal["stop", "length"]
+
+STREAM_DONE = b"[DONE]"
+"""Data of the event that ends a stream."""
+
+
+class PromptTokensDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int
+
+
+class UsageBody(msgspec.Struct, frozen=True):
+    """What was billed (BILLING R14). `prompt_tokens` includes the cached ones; `cost` is USD with 9 places."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    cost: str
+
+
+class AssistantMessage(msgspec.Struct, frozen=True):
+    content: str
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+
+
+class Choice(msgspec.Struct, frozen=True):
+    message: AssistantMessage
+    finish_reason: FinishReason
+    index: int = 0
+    logprobs: None = None
+
+
+class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: UsageBody
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: str
+
+
+class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
+    role: str | None = None
+    content: str | None = None
+
+
+class ChunkChoice(msgspec.Struct, frozen=True):
+    delta: Delta
+    finish_reason: FinishReason | None = None
+    index: int = 0
+    logprobs: None = None
+
+
+class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: str
+    usage: UsageBody | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of `GET /v1/models`. `created` is a Unix time in seconds; `owned_by` the owner in `owner/name`."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def usage_body(usage: Usage, cost_nanousd: int) -> UsageBody:
+    """The usage as the ledger has it; `cost_nanousd` is 0 for a free deployment."""
+    return UsageBody(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+        cost=format_usd(cost_nanousd),
+    )
+
+
+class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Encodes the answer to one request; what stays the same in all its parts is given once.
+
+    Attributes:
+        id: `chatcmpl-...`.
+        created: Unix time in seconds.
+        model: the deployment's name.
+        system_fingerprint: build, model and configuration.
+        include_usage: whether the caller asked for a usage chunk.
+    """
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    include_usage: bool = False
+
+    def completion(self, text: str, finish_reason: FinishReason, usage: UsageBody) -> bytes:
+        """The whole `chat.completion`."""
+        return _ENCODER.encode(
+            ChatCompletion(
+                id=self.id,
+                created=self.created,
+                model=self.model,
+                choices=[Choice(AssistantMessage(text), finish_reason)],
+                usage=usage,
+                system_fingerprint=self.system_fingerprint,
+            )
+        )
+
+    def role_chunk(self) -> bytes:
+        """The first chunk."""
+        return self._chunk([ChunkChoice(Delta(role="assistant", content=""))])
+
+    def text_chunk(self, text: str) -> bytes:
+        return self._chunk([ChunkChoice(Delta(content=text))])
+
+    def finish_chunk(self, finish_reason: FinishReason) -> bytes:
+        return self._chunk([ChunkChoice(Delta(), finish_reason)])
+
+    def usage_chunk(self, usage: UsageBody) -> bytes:
+        """The last chunk before `[DONE]`; only for callers who asked for it."""
+        assert self.include_usage, "a usage chunk goes only to those who asked for it"
+        return self._chunk([], usage)
+
+    def _chunk(self, choices: list[ChunkChoice], usage: UsageBody | None = None) -> bytes:
+        return _ENCODER.encode(
+            ChatChunk(
+                id=self.id,
+                created=self.created,
+                model=self.model,
+                choices=choices,
+                system_fingerprint=self.system_fingerprint,
+                usage=usage if self.include_usage else msgspec.UNSET,
+            )
+        )
+
+
+def encode_model(model: ModelObject) -> bytes:
+    return _ENCODER.encode(model)
+
+
+def encode_model_list(models: Sequence[ModelObject]) -> bytes:
+    return _ENCODER.encode(ModelList(data=list(models)))
