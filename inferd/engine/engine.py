@@ -95,8 +95,8 @@ class Engine:
 
     async def stop(self) -> None:
         """Ends every live request with an error, releases the model and joins the thread."""
-        if not self._thread.is_alive():
-            return
+        if self._loop is None:
+            return  # never started
         self._inbox.put(_Stop())
         await self._ended.wait()
         await asyncio.to_thread(self._thread.join)
@@ -136,13 +136,19 @@ class Engine:
     def _run(self) -> None:
         try:
             core = self._build_core()
-            self._call_loop(self._set_state, EngineState.READY)
-            self._serve(core)
-            core.abort_all("The server is shutting down.")
-            self._call_loop(self._deliver, core.take_outputs())
-            core.close()
-        except BaseException as error:
-            logger.exception("engine %s has failed", self.name, exc_info=error)
+        except BaseException as error:  # noqa: BLE001 whatever it is, `start` raises it
+            self._call_loop(self._set_state, EngineState.FAILED, error)
+            return
+        self._call_loop(self._set_state, EngineState.READY)
+        try:
+            try:
+                self._serve(core)
+            finally:
+                core.abort_all("The server is shutting down.")
+                self._call_loop(self._deliver, core.take_outputs())
+                core.close()
+        except BaseException as error:  # it has nowhere to go, and every stream must still end
+            logger.exception("engine %s has failed", self.name)
             self._call_loop(self._set_state, EngineState.FAILED, error)
         else:
             self._call_loop(self._set_state, EngineState.STOPPED)
@@ -159,10 +165,10 @@ class Engine:
                 num_crashes = 0
             except Exception:
                 num_crashes += 1
+                core.abort_all("The engine failed.")
                 if num_crashes == MAX_CRASHES:
                     raise
                 logger.exception("engine %s: a step crashed", self.name)
-                core.abort_all("The engine failed.")
             if outputs := core.take_outputs():
                 self._call_loop(self._deliver, outputs)
 
@@ -175,9 +181,19 @@ class Engine:
             if isinstance(message, _Stop):
                 return False
             if isinstance(message, AddRequest):
-                core.add_request(message)
+                self._add(core, message)
             else:
                 core.abort(message.request_id)
                 if not core.has_work:
                     return True  # its terminal output goes out before we wait
         return True
+
+    def _add(self, core: EngineCore, request: AddRequest) -> None:
+        try:
+            core.add_request(request)
+        except Exception:  # a request that breaks a precondition ends alone: the core has not taken it
+            logger.exception("engine %s: request %s was not taken", self.name, request.request_id)
+            refused = RequestOutput(
+                request.request_id, finish_reason=FinishReason.ERROR, usage=Usage(), error="The engine failed."
+            )
+            self._call_loop(self._deliver, [refused])

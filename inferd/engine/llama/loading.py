@@ -41,6 +41,10 @@ def build_core(model: Model, *, max_context: int, n_parallel: int, n_ubatch: int
         model.close()
         raise
     runner = LlamaRunner(model, context, max_context=max_context)
-    runner.warm_up()
+    try:
+        runner.warm_up()
+    except RuntimeError:
+        runner.close()
+        raise
     logger.info("%s is warm: %d sequences of %d tokens", model.path.name, n_parallel, max_context)
     return EngineCore(runner)
