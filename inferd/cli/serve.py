@@ -17,6 +17,7 @@ from rich.console import Console
 from inferd.cli.banner import KEY_FILE, print_banner
 from inferd.config import Config, data_dir, default_config_path, load_config
 from inferd.ledger import operations
+from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.lock import DataLock
 from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
@@ -122,8 +123,8 @@ async def _serve(
 
     writer.start()
     try:
-        with closing(store.connect()) as reader:
-            server = HttpServer(build_app(Services(router, completions, reader)), drain)
+        with closing(Authenticator(store)) as authenticator:
+            server = HttpServer(build_app(Services(router, completions, authenticator)), drain)
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready())
             await server.run_on(listener)

@@ -29,7 +29,7 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; nobody reads this answer
 async def chat_completions(request: Request) -> Response:
     """Refusals come as JSON before anything is streamed; what fails later comes as an event with `error`."""
     services = services_of(request)
-    caller = authenticate_request(request, services.reader)
+    caller = authenticate_request(request, services.authenticator)
     chat = parse_chat_request(await read_body(request))
     deployment = services.router.find(chat.model)
     request_id: str = request.state.request_id

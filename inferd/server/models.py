@@ -14,7 +14,7 @@ from inferd.server.services import services_of
 async def list_models(request: Request) -> Response:
     """Every deployment that the caller may use."""
     services = services_of(request)
-    authenticate_request(request, services.reader)
+    authenticate_request(request, services.authenticator)
     models = [_model(deployment) for deployment in services.router.deployments()]
     return Response(encode_model_list(models), media_type="application/json")
 
@@ -22,7 +22,7 @@ async def list_models(request: Request) -> Response:
 async def get_model(request: Request) -> Response:
     """One of them; its id contains a slash."""
     services = services_of(request)
-    authenticate_request(request, services.reader)
+    authenticate_request(request, services.authenticator)
     deployment = services.router.find(request.path_params["model"])
     return Response(encode_model(_model(deployment)), media_type="application/json")
 

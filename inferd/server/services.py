@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from inferd.deployments.router import Router
+from inferd.ledger.authenticator import Authenticator
 from inferd.serving.completions import Completions
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Attributes:
-    reader: read-only connection to the ledger, used on the event loop's thread.
-    """
+    """One server's working parts; all belong to the event loop."""
 
     router: Router
     completions: Completions
-    reader: sqlite3.Connection
+    authenticator: Authenticator
 
 
 def services_of(request: Request) -> Services:

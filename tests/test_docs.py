@@ -1,0 +1,54 @@
+"""What the program has, the docs describe: routes, configuration keys, error codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from inferd.config import TABLES
+from inferd.server.app import ROUTES
+
+ROOT = Path(__file__).parent.parent
+API = (ROOT / "docs" / "api.md").read_text()
+MODELS_TOML = (ROOT / "docs" / "models-toml.md").read_text()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
+def test_every_route_is_documented(route):
+    path = route.path.replace(":path", "")
+    methods = route.methods - {"HEAD"}
+    for method in methods:
+        assert f"`{method} {path}`" in API, f"docs/api.md does not describe {method} {path}"
+
+
+@pytest.mark.parametrize("key", [key for keys in TABLES.values() for key in keys])
+def test_every_configuration_key_is_documented(key):
+    assert f"`{key}`" in MODELS_TOML, f"docs/models-toml.md does not describe {key}"
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_configuration_table_is_documented(table):
+    assert f"[{table}." in MODELS_TOML
+
+
+def test_every_error_code_of_the_tree_is_documented():
+    source = (ROOT / "inferd" / "errors.py").read_text()
+    codes = set(re.findall(r'default_code = "(\w+)"', source)) - {"permission_denied", "rate_limit_exceeded"}
+    assert codes, "the tree has default codes"
+    assert not [code for code in codes if f"`{code}`" not in API]
+
+
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_between_the_docs_lead_somewhere(name):
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{name} links to {target}, which does not exist"
+
+
+@pytest.mark.parametrize("script", ["serve", "test", "check", "install"])
+def test_every_script_that_the_readme_names_can_be_run(script):
+    path = ROOT / "scripts" / script
+    assert f"scripts/{script}" in (ROOT / "README.md").read_text() or script == "install"
+    assert path.stat().st_mode & 0o111, f"{path} has no run bit"
