@@ -1,0 +1,40 @@
+"""Access to the ledger from the command line: which one, and on whose behalf."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inferd.config import data_dir
+from inferd.errors import OperationError
+
+if TYPE_CHECKING:
+    from inferd.ledger.store import Store
+
+
+def open_store(option: Path | None, *, must_exist: bool = False) -> Store:
+    """The ledger that `--data-dir` (or its default) names, beside a running server or without one.
+
+    Args:
+        must_exist: refuse a folder without a ledger instead of making an empty one.
+
+    Raises:
+        OperationError: there is none.
+        ConfigError: it cannot be used.
+    """
+    from inferd.ledger.store import FILE_NAME, Store
+
+    folder = data_dir(option)
+    if must_exist and not (folder / FILE_NAME).exists():
+        raise OperationError(f"{folder}: there is no {FILE_NAME} here; name its folder with --data-dir")
+    return Store(folder)
+
+
+def actor() -> str:
+    """Who asks, as the ledger writes it down: `cli:alice`; where the user has no name, its number."""
+    try:
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return f"cli:{os.getuid()}"

@@ -1,0 +1,153 @@
+"""`inferd credits`: prepaid money of a team."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from inferd.cli.access import actor, open_store
+from inferd.cli.options import DATE_HELP, DataDir, Json
+from inferd.cli.output import command_line, print_json, print_table, say, say_next
+from inferd.errors import InvalidValueError
+from inferd.ledger.periods import format_instant, parse_instant_ms
+from inferd.money import format_usd, parse_usd
+from inferd.serving.clock import wall_clock_ms
+
+if TYPE_CHECKING:
+    from inferd.ledger.credit import Credit
+    from inferd.ledger.grants import Grant
+
+app = typer.Typer(no_args_is_help=True, help="Prepaid money, drawn by requests to priced deployments.")
+
+
+@app.command()
+def grant(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team that gets it.")],
+    usd: Annotated[str, typer.Argument(metavar="USD", help="How much, in USD with at most 9 decimals: 10, 12.50")],
+    kind: Annotated[
+        Literal["paid", "promotional"],
+        typer.Option(
+            help="Whether the team paid for it, or it is a gift. What expires first is drawn first; then gifts."
+        ),
+    ] = "paid",
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE", show_default=False, help=f"From then on what is left is void. {DATE_HELP} Default: never."
+        ),
+    ] = None,
+    note: Annotated[
+        str | None, typer.Option(metavar="TEXT", show_default=False, help="Why, for the books: an invoice's number.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            show_default=False,
+            help="Any text that is new for each grant to the team. The same command again with the same key gives the "
+            "same answer and grants nothing more, so a script can repeat it safely.",
+        ),
+    ] = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Give credit to a team.
+
+    ```console
+    $ inferd credits grant acme 100 --note "invoice 2026-117" --idempotency-key 2026-117
+    $ inferd credits grant acme 5 --kind promotional --expires 2027-01-01
+    ```
+    """
+    from inferd.ledger import operations
+
+    moment_ms = wall_clock_ms()
+    amount_nanousd = _amount(usd)
+    with open_store(data_dir).immediate() as conn:
+        made = operations.grant_credit(
+            conn,
+            team,
+            amount_nanousd,
+            kind,
+            expires_at_ms=None if expires is None else parse_instant_ms(expires),
+            note=note,
+            idempotency_key=idempotency_key,
+            actor=actor(),
+            now_ms=moment_ms,
+        )
+        credit = operations.show_credit(conn, team, now_ms=moment_ms)
+    if json:
+        print_json(grant_record(made))
+        return
+    amount = f"${format_usd(made.amount_nanousd)} of {made.kind} credit"
+    if made.created_at_ms < moment_ms:
+        made_at = format_instant(made.created_at_ms)
+        say(f"Nothing new: this key stands for grant {made.grant_id} of {amount} to team {team}, made {made_at}.")
+    else:
+        say(f"Granted {amount} to team {team} (grant {made.grant_id}).")
+    say(f"It has ${format_usd(credit.available_nanousd)} available.")
+    say_next("See what it has, holds and owes", command_line(data_dir, "credits", "show", team))
+
+
+@app.command()
+def show(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team.")],
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show what a team has, holds and owes, in USD.
+
+    `balance` is unspent credit: what is `available` to new requests, and what is `held` for those under way.
+    Expired credit is in none of them.
+
+    ```console
+    $ inferd credits show acme
+    ```
+    """
+    from inferd.ledger import operations
+
+    with open_store(data_dir).reading() as conn:
+        credit = operations.show_credit(conn, team, now_ms=wall_clock_ms())
+    if json:
+        print_json(credit.to_json())
+    else:
+        print_credit(credit)
+
+
+def print_credit(credit: Credit) -> None:
+    """A table of one row; amounts in USD."""
+    print_table(
+        ("Balance (USD)", "Held (USD)", "Available (USD)", "Owed (USD)", "At zero"),
+        [
+            (
+                format_usd(credit.balance_nanousd),
+                format_usd(credit.held_nanousd),
+                format_usd(credit.available_nanousd),
+                format_usd(credit.owed_nanousd),
+                credit.overage,
+            )
+        ],
+        right=("Balance (USD)", "Held (USD)", "Available (USD)", "Owed (USD)"),
+    )
+
+
+def grant_record(made: Grant) -> dict[str, Any]:
+    """A grant as `--json` prints it."""
+    return {
+        "grant_id": made.grant_id,
+        "team": made.team,
+        "kind": made.kind,
+        "amount_usd": format_usd(made.amount_nanousd),
+        "priority": made.priority,
+        "expires_at": None if made.expires_at_ms is None else format_instant(made.expires_at_ms),
+        "note": made.note,
+        "created_at": format_instant(made.created_at_ms),
+        "created_by": made.created_by,
+    }
+
+
+def _amount(usd: str) -> int:
+    try:
+        return parse_usd(usd)
+    except ValueError as exc:
+        raise InvalidValueError(str(exc)) from exc

@@ -1,0 +1,178 @@
+"""`inferd keys`: what callers prove with who they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from inferd.cli.access import actor, open_store
+from inferd.cli.options import DATE_HELP, DataDir, Json
+from inferd.cli.output import command_line, print_json, print_table, say, say_next
+from inferd.ledger.periods import format_instant, parse_instant_ms
+from inferd.serving.clock import wall_clock_ms
+
+if TYPE_CHECKING:
+    from inferd.ledger.keys import Key
+
+app = typer.Typer(no_args_is_help=True, help="What a caller sends to be known as a team.")
+
+
+@app.command()
+def create(
+    team: Annotated[str, typer.Option(metavar="TEAM", help="The team that its requests are billed to.")],
+    project: Annotated[
+        str | None,
+        typer.Option(metavar="PROJECT", show_default=False, help="Bind it to this project. Default: bound to none."),
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="USER", show_default=False, help="Its owner. Default: nobody.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="LABEL", show_default=False, help="A label to know it by; need not be unique.")
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE", show_default=False, help=f"From then on it is refused. {DATE_HELP} Default: never."
+        ),
+    ] = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make an API key. It is shown this once: the ledger keeps only its hash.
+
+    ```console
+    $ inferd keys create --team acme --name laptop
+    $ inferd keys create --team acme --project website --user alice@acme.org --expires 2027-01-01
+    ```
+    """
+    from inferd.ledger import operations
+
+    moment_ms = wall_clock_ms()
+    with open_store(data_dir).immediate() as conn:
+        new_key = operations.create_key(
+            conn,
+            team,
+            project=project,
+            user=user,
+            label=name,
+            expires_at_ms=None if expires is None else parse_instant_ms(expires),
+            actor=actor(),
+            now_ms=moment_ms,
+        )
+        (key,) = (key for key in operations.list_keys(conn, team) if key.key_id == new_key.id)
+        credit = operations.show_credit(conn, team, now_ms=moment_ms)
+    if json:
+        print_json({"id": new_key.id, "key": new_key.key} | key_record(key, moment_ms))
+        return
+    say(
+        f"Created key {new_key.id} of team {team}. It is shown only now, so keep it:",
+        "",
+        f"  {new_key.key}",
+    )
+    say_next(
+        "Use it with any OpenAI client, and the base URL that `inferd serve` prints",
+        f"export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY={new_key.key}",
+    )
+    if not credit.available_nanousd:
+        say_next(
+            f"Team {team} has no credit, so only free deployments answer it. Give it some",
+            command_line(data_dir, "credits", "grant", team, "10"),
+        )
+
+
+@app.command(name="list")
+def list_(
+    team: Annotated[
+        str | None, typer.Option(metavar="TEAM", show_default=False, help="Only keys of this team. Default: all.")
+    ] = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List keys, oldest first, revoked and expired ones included.
+
+    ```console
+    $ inferd keys list --team acme
+    ```
+    """
+    from inferd.ledger import operations
+
+    store = open_store(data_dir)
+    with store.reading() as conn:
+        found = operations.list_keys(conn, team)
+    if json:
+        moment_ms = wall_clock_ms()
+        print_json([key_record(key, moment_ms) for key in found])
+    elif not found:
+        say(f"There are no keys in {store.path} yet." if team is None else f"Team {team} has no keys.")
+        say_next("Make one", command_line(data_dir, "keys", "create", "--team", team or "TEAM"))
+    else:
+        print_keys(found, wall_clock_ms())
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `inferd keys list` shows it.")],
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """End a key for good. From the next request on it is refused; requests under way finish.
+
+    ```console
+    $ inferd keys revoke 0h3kX9bQz1Lp
+    ```
+    """
+    from inferd.ledger import operations
+
+    moment_ms = wall_clock_ms()
+    with open_store(data_dir).immediate() as conn:
+        key = operations.revoke_key(conn, key_id, actor=actor(), now_ms=moment_ms)
+    if json:
+        print_json(key_record(key, moment_ms))
+        return
+    assert key.revoked_at_ms is not None, "a revoked key says when"
+    if key.revoked_at_ms < moment_ms:
+        say(f"Key {key_id} of team {key.team} was revoked before: {format_instant(key.revoked_at_ms)}.")
+        return
+    say(f"Revoked key {key_id} of team {key.team}. The next request with it gets a 401.")
+    say_next("Make a new one", command_line(data_dir, "keys", "create", "--team", key.team))
+
+
+def print_keys(keys: Sequence[Key], moment_ms: int) -> None:
+    """A table of keys."""
+    print_table(
+        ("Key", "Team", "Project", "User", "Name", "Ends in", "Created", "Status"),
+        (
+            (
+                *(key.key_id, key.team, key.project, key.user, key.label, key.last4),
+                *(format_instant(key.created_at_ms), _status(key, moment_ms)),
+            )
+            for key in keys
+        ),
+    )
+
+
+def key_record(key: Key, moment_ms: int) -> dict[str, Any]:
+    """A key as `--json` prints it; never the key itself."""
+    return {
+        "id": key.key_id,
+        "team": key.team,
+        "project": key.project,
+        "user": key.user,
+        "name": key.label,
+        "last4": key.last4,
+        "status": _status(key, moment_ms),
+        "expires_at": None if key.expires_at_ms is None else format_instant(key.expires_at_ms),
+        "created_at": format_instant(key.created_at_ms),
+        "created_by": key.created_by,
+        "revoked_at": None if key.revoked_at_ms is None else format_instant(key.revoked_at_ms),
+        "revoked_by": key.revoked_by,
+    }
+
+
+def _status(key: Key, moment_ms: int) -> str:
+    if key.revoked_at_ms is not None:
+        return "revoked"
+    return "expired" if key.expires_at_ms is not None and key.expires_at_ms <= moment_ms else "active"

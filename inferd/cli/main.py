@@ -1,0 +1,83 @@
+"""`inferd`: the entry point. Commands raise; this is the one place that turns errors into exit statuses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from inferd import __version__
+from inferd.cli import audit, credits, keys, ledger, models, projects, teams, usage, users
+from inferd.cli.output import say
+from inferd.cli.serve import serve
+from inferd.errors import ConfigError, InferdError
+
+CONFIG_STATUS = 2
+OPERATION_STATUS = 1
+
+app = typer.Typer(
+    name="inferd",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for panel, nouns in {
+    "Serving": {"models": models.app},
+    "Who, and with what money": {
+        "teams": teams.app,
+        "projects": projects.app,
+        "users": users.app,
+        "keys": keys.app,
+        "credits": credits.app,
+    },
+    "Books": {"ledger": ledger.app},
+}.items():
+    for noun, commands in nouns.items():
+        app.add_typer(commands, name=noun, rich_help_panel=panel)
+app.command(rich_help_panel="Serving")(serve)
+app.command(rich_help_panel="Books")(usage.usage)
+app.command(rich_help_panel="Books")(audit.audit)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        say(f"inferd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def inferd(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Make this workstation an inference provider: the OpenAI API over GGUF models, with teams, credits, exact books.
+
+    All commands work on the same data folder, while `inferd serve` runs and while it does not.
+
+    ```console
+    $ inferd serve
+    $ inferd teams create acme
+    $ inferd keys create --team acme
+    $ inferd usage --team acme --by day
+    ```
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; `arguments` None: those of the process.
+
+    Returns:
+        The exit status where an error ends the command: 2 for the configuration, 1 for anything else a person can
+        mend. All else ends in SystemExit: 0, 2 for wrong usage, 130 for Ctrl-C. A bug shows its traceback.
+    """
+    try:
+        app(args=arguments, prog_name="inferd")
+    except InferdError as exc:
+        sys.stderr.write(f"inferd: {' '.join(exc.message.split())}\n")
+        return CONFIG_STATUS if isinstance(exc, ConfigError) else OPERATION_STATUS
+    return 0

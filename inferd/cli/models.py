@@ -1,0 +1,136 @@
+"""`inferd models`: what models.toml offers. No model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from inferd.cli.options import ConfigFile, DataDir, Json
+from inferd.cli.output import print_json, print_table, say
+from inferd.config import Config, DeploymentConfig, data_dir, default_config_path, load_config
+from inferd.errors import ConfigError
+from inferd.money import format_usd
+
+app = typer.Typer(no_args_is_help=True, help="What models.toml offers to callers, and at what price.")
+
+# Pico-USD per token are millionths of a USD per 1M tokens, and format_usd takes billionths.
+_NANOUSD_PER_1M_TOKENS = 1_000
+_PRICES = ("input_usd_per_1m_tokens", "cached_input_usd_per_1m_tokens", "output_usd_per_1m_tokens")
+_PRICE_NAMES = ("Input", "Cached input", "Output")
+
+
+@app.command(name="list")
+def list_(config: ConfigFile = None, json: Json = False, data: DataDir = None) -> None:
+    """List the deployments that callers can use, with model, context in tokens, and prices in USD per 1M tokens.
+
+    ```console
+    $ inferd models list
+    ```
+    """
+    settings, folder = _read(config, data)
+    record = _record(settings, folder)
+    if json:
+        print_json(record)
+        return
+    print_table(
+        ("Deployment", "Model", "Context", "Billing", *_PRICE_NAMES, "Source"),
+        (
+            (
+                *(row["deployment"], row["model"], row["max_context"], "free" if row["free"] else "paid"),
+                *(row[price] for price in _PRICES),
+                row["source"],
+            )
+            for row in record["deployments"]
+        ),
+        right=("Context", *_PRICE_NAMES),
+    )
+    say("", f"From {settings.path}; usage is written to {folder}.")
+
+
+@app.command()
+def check(config: ConfigFile = None, json: Json = False, data: DataDir = None) -> None:
+    """Check what `inferd serve` would start with: models.toml, the files it names, the data folder. Loads no model.
+
+    Exit status 0: all is right, and each deployment is printed with its price. Exit status 2: it is not, and one line
+    says in which file, table and key.
+
+    ```console
+    $ inferd models check --config new-models.toml
+    ```
+    """
+    settings, folder = _read(config, data)
+    if json:
+        print_json(_record(settings, folder))
+        return
+    width = max(map(len, settings.deployments), default=0) + 2
+    say(
+        f"{settings.path} is right: {_count(len(settings.models), 'model')}, "
+        f"{_count(len(settings.deployments), 'deployment')}.",
+        *(f"  {name:<{width}}{_price_sentence(d)}" for name, d in settings.deployments.items()),
+        f"Usage is written to {folder}.",
+    )
+
+
+def _read(config: Path | None, data: Path | None) -> tuple[Config, Path]:
+    """The configuration and the data folder that `inferd serve` would use with the same options."""
+    settings = load_config(default_config_path(config))
+    folder = data_dir(data)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is not a folder; name another with --data-dir")
+    return settings, folder
+
+
+def _record(settings: Config, folder: Path) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {
+        "config": str(settings.path.absolute()),
+        "data_dir": str(folder),
+        "deployments": [_deployment_record(settings, deployment) for deployment in settings.deployments.values()],
+    }
+
+
+def _deployment_record(settings: Config, deployment: DeploymentConfig) -> dict[str, Any]:
+    model = settings.models[deployment.model]
+    return {
+        "deployment": deployment.name,
+        "model": model.key,
+        "source": model.source_text,
+        "file": str(model.source),
+        "max_context": model.max_context,
+        "default_max_tokens": deployment.default_max_tokens,
+        "free": deployment.price is None,
+    } | dict(zip(_PRICES, _prices(deployment), strict=True))
+
+
+def _prices(deployment: DeploymentConfig) -> tuple[str | None, str | None, str | None]:
+    """Input, cached input (half of input unless listed), output; USD per 1M tokens, exact; None where it is free."""
+    price = deployment.price
+    if price is None:
+        return None, None, None
+    half_input_nanousd = price.input_picousd * _NANOUSD_PER_1M_TOKENS // 2
+    cached = price.cached_input_picousd
+    return (
+        format_usd(price.input_picousd * _NANOUSD_PER_1M_TOKENS),
+        format_usd(half_input_nanousd if cached is None else cached * _NANOUSD_PER_1M_TOKENS),
+        format_usd(price.output_picousd * _NANOUSD_PER_1M_TOKENS),
+    )
+
+
+def _price_sentence(deployment: DeploymentConfig) -> str:
+    shown = _prices(deployment)
+    if None in shown:
+        return "free, for every team"
+    named = zip(_PRICE_NAMES, shown, strict=True)
+    return ", ".join(f"${_trim(str(usd))} {name.lower()}" for name, usd in named) + " per 1M tokens"
+
+
+def _trim(usd: str) -> str:
+    """`0.100000000` -> `0.10`: no zeros after the second decimal."""
+    whole, _, decimals = usd.partition(".")
+    return f"{whole}.{decimals[:2]}{decimals[2:].rstrip('0')}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -1,0 +1,147 @@
+"""`inferd teams`: the accounts that keys and credits belong to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from inferd.cli import credits, keys, projects, users
+from inferd.cli.access import actor, open_store
+from inferd.cli.options import DataDir, Json
+from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
+from inferd.ledger.names import PLANS
+from inferd.ledger.periods import format_instant
+from inferd.money import format_usd
+from inferd.serving.clock import wall_clock_ms
+
+if TYPE_CHECKING:
+    from inferd.ledger.operations import TeamDetails
+    from inferd.ledger.teams import Team
+
+app = typer.Typer(no_args_is_help=True, help="Whom keys, credits and usage belong to.")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 letters, digits and . _ - @ +")],
+    plan: Annotated[str, typer.Option(metavar="PLAN", help=f"One of {', '.join(PLANS)}.")] = "free",
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Create a team, with a project `inference`.
+
+    On plan free it starts with $5 of promotional credit; on the others `inferd credits grant` gives it some.
+
+    ```console
+    $ inferd teams create acme
+    $ inferd teams create physics-lab --plan academic
+    ```
+    """
+    from inferd.ledger import operations
+
+    moment_ms = wall_clock_ms()
+    with open_store(data_dir).immediate() as conn:
+        team = operations.create_team(conn, name, plan, actor=actor(), now_ms=moment_ms)
+        credit = operations.show_credit(conn, name, now_ms=moment_ms)
+    if json:
+        print_json(team_record(team))
+        return
+    amount = f"${format_usd(credit.available_nanousd)} of credit" if credit.available_nanousd else "no credit yet"
+    say(f"Created team {name} on plan {plan}, with project inference and {amount}.")
+    if not credit.available_nanousd:
+        say_next("Give it credit", command_line(data_dir, "credits", "grant", name, "10"))
+    say_next("Make a key for it", command_line(data_dir, "keys", "create", "--team", name))
+
+
+@app.command(name="list")
+def list_(json: Json = False, data_dir: DataDir = None) -> None:
+    """List all teams.
+
+    ```console
+    $ inferd teams list
+    ```
+    """
+    from inferd.ledger import operations
+
+    store = open_store(data_dir)
+    with store.reading() as conn:
+        teams = operations.list_teams(conn)
+    if json:
+        print_json([team_record(team) for team in teams])
+    elif not teams:
+        say(f"There are no teams in {store.path} yet.")
+        say_next("Create one", command_line(data_dir, "teams", "create", "NAME"))
+    else:
+        print_table(
+            ("Team", "Plan", "Tier", "Created", "By"),
+            (
+                (team.team, team.plan, _tier(team), format_instant(team.created_at_ms), team.created_by)
+                for team in teams
+            ),
+        )
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The team.")],
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show a team with its projects, users, keys and credit.
+
+    ```console
+    $ inferd teams show acme
+    ```
+    """
+    from inferd.ledger import operations
+
+    moment_ms = wall_clock_ms()
+    with open_store(data_dir).reading() as conn:
+        details = operations.show_team(conn, name, now_ms=moment_ms)
+    if json:
+        print_json(_details_record(details, moment_ms))
+        return
+    team = details.team
+    print_fields(
+        {
+            "Team": team.team,
+            "Plan": team.plan,
+            "Tier": _tier(team),
+            "Created": f"{format_instant(team.created_at_ms)} by {team.created_by}",
+            "Projects": ", ".join(project.project for project in details.projects),
+            "Users": ", ".join(user.user for user in details.users) or None,
+        }
+    )
+    say("")
+    credits.print_credit(details.credit)
+    say("")
+    if details.keys:
+        keys.print_keys(details.keys, moment_ms)
+    else:
+        say("It has no keys.")
+        say_next("Make one", command_line(data_dir, "keys", "create", "--team", name))
+
+
+def team_record(team: Team) -> dict[str, Any]:
+    """A team as `--json` prints it."""
+    return {
+        "team": team.team,
+        "plan": team.plan,
+        "tier_override": team.tier_override,
+        "created_at": format_instant(team.created_at_ms),
+        "created_by": team.created_by,
+    }
+
+
+def _details_record(details: TeamDetails, moment_ms: int) -> dict[str, Any]:
+    return team_record(details.team) | {
+        "projects": [projects.project_record(project) for project in details.projects],
+        "users": [users.user_record(user) for user in details.users],
+        "keys": [keys.key_record(key, moment_ms) for key in details.keys],
+        "credit": details.credit.to_json(),
+    }
+
+
+def _tier(team: Team) -> str:
+    return "earned" if team.tier_override is None else str(team.tier_override)

@@ -1,0 +1,94 @@
+"""`inferd usage`: what was asked, and what it cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from inferd.cli.access import open_store
+from inferd.cli.options import DATE_HELP, DataDir, Json
+from inferd.cli.output import print_csv, print_json, print_table, say
+from inferd.errors import InvalidValueError
+from inferd.ledger.periods import parse_instant_ms
+
+if TYPE_CHECKING:
+    from inferd.ledger.reports import UsageReport
+
+_SUMS = {
+    "requests": "Requests",
+    "prompt_tokens": "Prompt tokens",
+    "cached_tokens": "Cached",
+    "completion_tokens": "Completion",
+    "compute_ms": "Compute (ms)",
+    "cost_usd": "Cost (USD)",
+}
+
+
+def usage(
+    team: Annotated[
+        str | None, typer.Option(metavar="TEAM", show_default=False, help="Only of this team. Default: of all.")
+    ] = None,
+    by: Annotated[
+        Literal["model", "day", "key", "team", "request"],
+        typer.Option(help="One row for each of these. Days are UTC; by request, each row has its status."),
+    ] = "model",
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", show_default=False, help=f"Only from then on. {DATE_HELP} Default: ever."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", show_default=False, help="Only before then; written as --since. Default: now."),
+    ] = None,
+    json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a line of names, then the rows, no total.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Report requests, tokens, compute time and cost.
+
+    A request counts at the moment of its admission, once it has ended; free and failed ones too, at cost 0.
+    Cached tokens are part of the prompt tokens.
+
+    ```console
+    $ inferd usage --team acme --by day --since 2026-11-01 --until 2026-12-01
+    $ inferd usage --by request --csv > requests.csv
+    ```
+    """
+    from inferd.ledger.reports import usage_report
+
+    if json and as_csv:
+        raise typer.BadParameter("choose one of --json and --csv")
+    since_ms = None if since is None else parse_instant_ms(since)
+    until_ms = None if until is None else parse_instant_ms(until)
+    if since_ms is not None and until_ms is not None and since_ms > until_ms:
+        raise InvalidValueError(f"--since {since} lies after --until {until}")
+    with open_store(data_dir).reading() as conn:
+        report = usage_report(conn, by, team=team, since_ms=since_ms, until_ms=until_ms)
+    if json:
+        print_json(report.to_json())
+    elif as_csv:
+        print_csv(_columns(by), report.rows)
+    elif report.rows:
+        _print_report(by, report)
+    else:
+        say("No requests have been answered yet." if since is until is team is None else "No requests match.")
+
+
+def _columns(by: str) -> tuple[str, ...]:
+    return (by, *_SUMS, *(("status",) if by == "request" else ()))
+
+
+def _print_report(by: str, report: UsageReport) -> None:
+    columns = _columns(by)
+    headings = {by: by.capitalize(), "status": "Status"} | _SUMS
+    print_table(
+        [headings[column] for column in columns],
+        [_values(columns, row) for row in report.rows],
+        right=_SUMS.values(),
+        total=_values(columns, {by: "Total", "status": ""} | report.total),
+    )
+
+
+def _values(columns: tuple[str, ...], row: dict[str, Any]) -> list[object]:
+    return [row[column] for column in columns]

@@ -1,0 +1,105 @@
+"""`inferd credits`."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("acme")
+
+
+@pytest.fixture
+def acme(inferd):
+    inferd("teams", "create", "acme", "--plan", "pro")
+
+
+def balance(inferd):
+    return inferd("credits", "show", "acme", "--json").json["balance_usd"]
+
+
+def test_a_grant_says_what_it_gave_and_what_is_available_now(inferd):
+    made = inferd("credits", "grant", "acme", "12.50")
+    assert "Granted $12.500000000 of paid credit to team acme (grant 1)." in made.out
+    assert "It has $12.500000000 available." in made.out
+    assert "inferd credits show acme" in made.out
+    assert balance(inferd) == "12.500000000"
+
+
+def test_a_grant_as_json(inferd):
+    words = ("--kind", "promotional", "--expires", "2999-01-01", "--note", "welcome")
+    made = inferd("credits", "grant", "acme", "0.000000001", *words, "--json").json
+    assert made.pop("created_at").endswith("Z")
+    assert made.pop("created_by").startswith("cli:")
+    assert made == {
+        "grant_id": 1,
+        "team": "acme",
+        "kind": "promotional",
+        "amount_usd": "0.000000001",
+        "priority": 50,
+        "expires_at": "2999-01-01T00:00:00.000Z",
+        "note": "welcome",
+    }
+
+
+def test_an_expiry_may_name_a_moment(inferd):
+    made = inferd("credits", "grant", "acme", "1", "--expires", "2999-01-01T12:00:00+02:00", "--json").json
+    assert made["expires_at"] == "2999-01-01T10:00:00.000Z"
+
+
+def test_a_grant_repeated_under_its_idempotency_key_is_given_once(inferd):
+    words = ("credits", "grant", "acme", "10", "--note", "invoice 17", "--idempotency-key", "invoice-17")
+    first = inferd(*words, "--json").json
+    assert inferd(*words, "--json").json == first
+    assert "Nothing new: this key stands for grant 1" in inferd(*words).out
+    assert balance(inferd) == "10.000000000"
+
+
+def test_an_idempotency_key_does_not_stand_for_another_grant(inferd):
+    inferd("credits", "grant", "acme", "10", "--idempotency-key", "k")
+    refused = inferd("credits", "grant", "acme", "11", "--idempotency-key", "k")
+    assert (refused.status, refused.out) == (1, "")
+    assert "was used before" in refused.err
+    assert balance(inferd) == "10.000000000"
+
+
+def test_without_an_idempotency_key_each_grant_counts(inferd):
+    for _ in range(2):
+        inferd("credits", "grant", "acme", "10")
+    assert balance(inferd) == "20.000000000"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("acme", "ten"), "is not an amount in USD"),
+        (("acme", "1.0000000001"), "at most 9 decimals"),
+        (("acme", "1e3"), "is not an amount in USD"),
+        (("acme", "0"), "more than $0"),
+        (("acme", "100000001"), "at most $100000000"),
+        (("acme", "1", "--expires", "2020-01-01"), "is past"),
+        (("acme", "1", "--expires", "01.12.2026"), "is not a date"),
+        (("acme", "1", "--note", "a\tb"), "printable"),
+        (("nobody", "1"), "there is no team 'nobody'"),
+    ],
+)
+def test_what_cannot_be_granted_changes_nothing_and_says_why(inferd, words, said):
+    refused = inferd("credits", "grant", *words)
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.startswith("inferd: ")
+    assert said in refused.err
+    assert balance(inferd) == "0.000000000"
+
+
+@pytest.mark.parametrize("words", [("acme",), ("acme", "-5"), ("acme", "1", "--kind", "gift")])
+def test_wrong_usage_has_exit_status_2(inferd, words):
+    assert inferd("credits", "grant", *words).status == 2
+    assert balance(inferd) == "0.000000000"
+
+
+def test_a_table_of_credit_has_every_digit(inferd):
+    inferd("credits", "grant", "acme", "1234567.000000001")
+    _, _, row = inferd("credits", "show", "acme").out.splitlines()
+    assert row.split() == ["1234567.000000001", "0.000000000", "1234567.000000001", "0.000000000", "block"]
+
+
+def test_credit_of_an_unknown_team_is_refused(inferd):
+    assert inferd("credits", "show", "nobody").status == 1

@@ -1,0 +1,118 @@
+"""`inferd` as a program: exit statuses, start-up, pipes, and other processes on the same ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import inferd as package
+from inferd.cli import audit
+from inferd.cli.access import actor
+from inferd.cli.main import main
+from inferd.cli.output import BROKEN_PIPE_STATUS
+
+PROGRAM = Path(sys.executable).with_name("inferd")
+HEAVY = {"llama_cpp", "numpy", "starlette", "uvicorn", "jinja2", "sqlite3", "sqlite_utils", "rich"}
+
+
+def start(*words, **options):
+    return subprocess.Popen([PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_the_program_works_beside_a_server_and_ends_with_the_statuses_of_the_docs(serving):
+    data_dir = str(serving.data_dir)
+    made = start("teams", "create", "acme", "--json", "--data-dir", data_dir)
+    refused = start("teams", "show", "nobody", "--data-dir", data_dir)
+    misused = start("teams", "shw", "--data-dir", data_dir)
+    out, _ = made.communicate()
+    assert (made.returncode, json.loads(out)["team"]) == (0, "acme")
+    out, err = refused.communicate()
+    assert (refused.returncode, out, err.count("\n")) == (1, "", 1)
+    assert "Traceback" not in err
+    out, _ = misused.communicate()
+    assert (misused.returncode, out) == (2, "")
+
+
+def test_two_processes_that_come_first_make_one_ledger(data_dir):
+    both = [start("teams", "create", "acme", "--data-dir", str(data_dir)) for _ in range(2)]
+    ends = [(*process.communicate(), process.returncode) for process in both]
+    assert sorted(status for *_, status in ends) == [0, 1], ends
+    (refused,) = (err for _, err, status in ends if status)
+    assert refused == "inferd: there is a team 'acme' already\n"
+
+
+def test_a_reader_that_goes_away_ends_the_program_quietly(used, data_dir):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as pipe:
+        words = [PROGRAM, "ledger", "export", "--data-dir", str(data_dir)]
+        ended = subprocess.run(words, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (BROKEN_PIPE_STATUS, "")
+
+
+def test_declaring_the_commands_imports_nothing_heavy():
+    nouns = sorted(
+        path.stem for path in Path(audit.__file__).parent.glob("*.py") if path.stem not in {"serve", "banner", "main"}
+    )
+    program = f"import sys; from inferd.cli import {', '.join(nouns)}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert HEAVY & set(loaded.split()) == set()
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"inferd {package.__version__}\n"
+
+
+def test_a_data_folder_that_cannot_be_used_has_status_2(inferd, data_dir):
+    data_dir.touch()
+    refused = inferd("teams", "list")
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err.startswith(f"inferd: {data_dir}: cannot be used as the data folder")
+
+
+def test_a_file_that_is_no_ledger_has_status_2(inferd, data_dir):
+    data_dir.mkdir()
+    (data_dir / "ledger.db").write_bytes(b"no database" * 100)
+    refused = inferd("teams", "list")
+    assert refused.status == 2
+    assert "cannot be used as a ledger" in refused.err
+
+
+def test_the_data_folder_may_come_from_the_environment(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("INFERD_DATA_DIR", str(tmp_path / "elsewhere"))
+    with pytest.raises(SystemExit):
+        main(["teams", "create", "acme", "--json"])
+    assert (tmp_path / "elsewhere" / "ledger.db").exists()
+
+
+def test_a_bug_shows_its_traceback(inferd, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("inferd.ledger.operations.list_teams", broken)
+    with pytest.raises(ZeroDivisionError):
+        inferd("teams", "list")
+
+
+def test_ctrl_c_has_status_130(inferd, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("inferd.ledger.operations.list_teams", interrupted)
+    ended = inferd("teams", "list")
+    assert (ended.status, ended.out) == (130, "")
+
+
+def test_the_actor_is_the_user_of_the_operating_system(monkeypatch):
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert actor() == "cli:root"
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    assert actor() == "cli:4000000000"

@@ -1,0 +1,105 @@
+"""`inferd models`: models.toml without starting it."""
+
+from __future__ import annotations
+
+import pytest
+
+MODELS_TOML = """\
+[models.tiny]
+source = "tiny.gguf"
+max_context = 2048
+
+[deployments."local/tiny"]
+model = "tiny"
+serverless = true
+input_usd_per_1m_tokens = 0.10
+output_usd_per_1m_tokens = 1234.567891
+default_max_tokens = 99
+
+[deployments."local/odd"]
+model = "tiny"
+serverless = true
+usd_per_1m_tokens = 0.000001
+
+[deployments."local/free"]
+model = "tiny"
+serverless = true
+"""
+PRICES = ("input_usd_per_1m_tokens", "cached_input_usd_per_1m_tokens", "output_usd_per_1m_tokens")
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    path = tmp_path / "models.toml"
+    path.write_text(MODELS_TOML)
+    return path
+
+
+@pytest.mark.parametrize("command", ["list", "check"])
+def test_deployments_as_json(inferd, config, data_dir, command):
+    shown = inferd("models", command, "--config", str(config), "--json").json
+    assert (shown["config"], shown["data_dir"]) == (str(config), str(data_dir))
+    tiny, odd, free = shown["deployments"]
+    assert tiny == {
+        "deployment": "local/tiny",
+        "model": "tiny",
+        "source": "tiny.gguf",
+        "file": str(config.parent / "tiny.gguf"),
+        "max_context": 2048,
+        "default_max_tokens": 99,
+        "free": False,
+        "input_usd_per_1m_tokens": "0.100000000",
+        "cached_input_usd_per_1m_tokens": "0.050000000",
+        "output_usd_per_1m_tokens": "1234.567891000",
+    }
+    assert [odd[price] for price in PRICES] == ["0.000001000", "0.000000500", "0.000001000"]
+    assert free["free"] is True
+    assert [free[price] for price in PRICES] == [None, None, None]
+
+
+def test_the_list_has_model_context_prices_and_source(inferd, config):
+    out = inferd("models", "list", "--config", str(config)).out
+    tiny, _, free = out.splitlines()[2:5]
+    prices = ["0.100000000", "0.050000000", "1234.567891000"]
+    assert tiny.split() == ["local/tiny", "tiny", "2,048", "paid", *prices, "tiny.gguf"]
+    assert free.split() == ["local/free", "tiny", "2,048", "free", "-", "-", "-", "tiny.gguf"]
+    assert str(config) in out
+
+
+def test_a_good_configuration_is_said_to_be_right_with_each_price(inferd, config, data_dir):
+    checked = inferd("models", "check", "--config", str(config))
+    assert checked.status == 0
+    assert checked.out.splitlines() == [
+        f"{config} is right: 1 model, 3 deployments.",
+        "  local/tiny  $0.10 input, $0.05 cached input, $1234.567891 output per 1M tokens",
+        "  local/odd   $0.000001 input, $0.0000005 cached input, $0.000001 output per 1M tokens",
+        "  local/free  free, for every team",
+        f"Usage is written to {data_dir}.",
+    ]
+
+
+@pytest.mark.parametrize("command", ["list", "check"])
+def test_a_fault_is_one_line_with_file_table_and_key_and_status_2(inferd, config, command):
+    config.write_text(MODELS_TOML.replace("max_context", "max_contxt"))
+    refused = inferd("models", command, "--config", str(config), "--json")
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err == f"inferd: {config}: [models.tiny] max_contxt: unknown key; did you mean max_context?\n"
+
+
+def test_a_missing_file_is_one_line_and_status_2(inferd, tmp_path):
+    refused = inferd("models", "check", "--config", str(tmp_path / "none.toml"))
+    assert refused.status == 2
+    assert refused.err == f"inferd: {tmp_path / 'none.toml'}: cannot be read: No such file or directory\n"
+
+
+def test_a_data_folder_that_is_a_file_is_found(inferd, config, data_dir):
+    data_dir.touch()
+    refused = inferd("models", "check", "--config", str(config))
+    assert refused.status == 2
+    assert "is not a folder" in refused.err
+
+
+def test_looking_at_the_configuration_makes_no_data_folder(inferd, config, data_dir):
+    inferd("models", "check", "--config", str(config))
+    assert not data_dir.exists()

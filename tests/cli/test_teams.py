@@ -1,0 +1,105 @@
+"""`inferd teams`, `projects` and `users`."""
+
+from __future__ import annotations
+
+import re
+
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def test_a_team_is_created_on_plan_free_with_five_dollars(inferd):
+    made = inferd("teams", "create", "acme")
+    assert made.status == 0
+    assert "Created team acme on plan free" in made.out
+    assert "$5.000000000" in made.out
+    assert inferd("credits", "show", "acme", "--json").json["balance_usd"] == "5.000000000"
+
+
+def test_the_next_step_is_a_command_that_works_as_printed(inferd, data_dir):
+    out = inferd("teams", "create", "acme").out
+    (line,) = (line.strip() for line in out.splitlines() if "keys create" in line)
+    assert line == f"inferd keys create --team acme --data-dir {data_dir}"
+
+
+def test_a_team_of_another_plan_starts_without_credit_and_is_told_how_to_get_some(inferd):
+    out = inferd("teams", "create", "lab", "--plan", "academic").out
+    assert "no credit yet" in out
+    assert "inferd credits grant lab 10" in out
+    assert inferd("credits", "show", "lab", "--json").json["available_usd"] == "0.000000000"
+
+
+def test_a_team_as_json(inferd):
+    made = inferd("teams", "create", "acme", "--plan", "pro", "--json").json
+    assert INSTANT.fullmatch(made.pop("created_at"))
+    assert made.pop("created_by").startswith("cli:")
+    assert made == {"team": "acme", "plan": "pro", "tier_override": None}
+
+
+def test_the_list_of_teams_is_in_order_of_name(inferd):
+    for name in ("beta", "alpha"):
+        inferd("teams", "create", name)
+    assert [team["team"] for team in inferd("teams", "list", "--json").json] == ["alpha", "beta"]
+    heading, _, first, second = inferd("teams", "list").out.splitlines()
+    assert heading.split() == ["Team", "Plan", "Tier", "Created", "By"]
+    assert (first.split()[0], second.split()[0]) == ("alpha", "beta")
+
+
+def test_no_teams_is_an_empty_list_and_a_sentence_that_names_the_ledger(inferd, data_dir):
+    assert inferd("teams", "list", "--json").json == []
+    assert f"There are no teams in {data_dir / 'ledger.db'} yet." in inferd("teams", "list").out
+
+
+def test_a_team_is_shown_with_all_that_belongs_to_it(inferd):
+    inferd("teams", "create", "acme")
+    inferd("projects", "create", "acme", "website")
+    inferd("users", "create", "acme", "alice@acme.org")
+    key_id = inferd("keys", "create", "--team", "acme", "--project", "website", "--json").json["id"]
+    shown = inferd("teams", "show", "acme", "--json").json
+    assert shown["team"] == "acme"
+    assert [project["project"] for project in shown["projects"]] == ["inference", "website"]
+    assert [user["user"] for user in shown["users"]] == ["alice@acme.org"]
+    assert [(key["id"], key["project"]) for key in shown["keys"]] == [(key_id, "website")]
+    assert shown["credit"] == inferd("credits", "show", "acme", "--json").json
+    text = inferd("teams", "show", "acme").out
+    for part in ("acme", "free", "inference, website", "alice@acme.org", key_id, "5.000000000"):
+        assert part in text
+
+
+def test_projects_and_users_as_json(inferd):
+    inferd("teams", "create", "acme")
+    project = inferd("projects", "create", "acme", "website", "--json").json
+    user = inferd("users", "create", "acme", "alice", "--json").json
+    assert set(project) == {"team", "project", "created_at", "created_by"}
+    assert set(user) == {"team", "user", "created_at", "created_by"}
+    assert (project["team"], project["project"], user["team"], user["user"]) == ("acme", "website", "acme", "alice")
+
+
+def test_what_exists_is_not_created_again(inferd):
+    inferd("teams", "create", "acme")
+    inferd("users", "create", "acme", "alice")
+    for words, said in (
+        (("teams", "create", "acme"), "there is a team 'acme' already"),
+        (("projects", "create", "acme", "inference"), "has a project 'inference' already"),
+        (("users", "create", "acme", "alice"), "has a user 'alice' already"),
+    ):
+        refused = inferd(*words)
+        assert (refused.status, refused.out) == (1, "")
+        assert said in refused.err
+
+
+def test_an_unknown_plan_is_refused_with_the_known_ones(inferd):
+    refused = inferd("teams", "create", "acme", "--plan", "gold")
+    assert refused.status == 1
+    assert "free, academic, pro, enterprise" in refused.err
+    assert inferd("teams", "list", "--json").json == []
+
+
+def test_a_bad_name_is_refused(inferd):
+    assert "cannot be the name of a team" in inferd("teams", "create", "a/b").err
+
+
+def test_an_unknown_team_is_refused_with_the_command_that_lists_them(inferd):
+    for words in (("teams", "show", "x"), ("projects", "create", "x", "p"), ("users", "create", "x", "u")):
+        refused = inferd(*words)
+        assert refused.status == 1
+        assert refused.err == "inferd: there is no team 'x'; `inferd teams list` shows those there are\n"
