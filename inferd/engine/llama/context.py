@@ -28,6 +28,7 @@ class Context:
         params = api.llama_context_default_params()
         params.n_seq_max = n_seq_max
         params.n_ctx = _pad(n_ctx_seq) * n_seq_max
+        n_ubatch = min(n_ubatch, params.n_ctx)  # llama.cpp cuts it down to that
         params.n_batch = params.n_ubatch = n_ubatch
         params.n_outputs_max = n_seq_max  # 0 would reserve logits for a whole ubatch
         params.n_threads = params.n_threads_batch = n_threads

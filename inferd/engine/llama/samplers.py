@@ -8,6 +8,7 @@ from typing import Any
 from inferd.engine.llama.library import Library
 from inferd.sampling_params import SamplingParams
 
+_MIN_TEMPERATURE = 1e-5  # below, one token has all the probability, and float32 logits would soon overflow
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: llama.cpp takes it as "draw one"
 
 
@@ -39,7 +40,7 @@ class SamplerChain:
                     n_vocab, history, 1.0, params.frequency_penalty, params.presence_penalty
                 )
             )
-        if params.temperature == 0.0:
+        if params.temperature < _MIN_TEMPERATURE:
             return [*samplers, api.llama_sampler_init_greedy()]
         if params.temperature != 1.0:
             samplers.append(api.llama_sampler_init_temp(params.temperature))
