@@ -1,0 +1,262 @@
+"""A whole inferd within a test, save weights and socket: real ledger, engine thread, deployments, serving and ASGI app.
+
+Only llama.cpp is replaced: `local_replica` gets a model of bytes and a runner that the test can hold back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+
+from inferd.config import Config, DeploymentConfig, ModelConfig
+from inferd.deployments import local_replica
+from inferd.deployments.router import Router
+from inferd.engine.core import EngineCore
+from inferd.ledger import operations
+from inferd.ledger.audit import audit
+from inferd.ledger.lock import DataLock
+from inferd.ledger.store import Store
+from inferd.ledger.writer import LedgerWriter
+from inferd.openai.requests import ChatRequest, parse_chat_request
+from inferd.price import Price
+from inferd.server.app import build_app
+from inferd.server.services import Services
+from inferd.serving.clock import wall_clock_ms
+from inferd.serving.completion import Completion
+from inferd.serving.completions import Completions
+from tests.fakes import ByteTokenizer, FakeRunner
+
+PRICED = "local/tiny"
+FREE = "local/tiny-free"
+INPUT_NANOUSD = 2
+OUTPUT_NANOUSD = 5
+MAX_CONTEXT = 256
+DEFAULT_MAX_TOKENS = 16
+TEMPLATE = (
+    "{% for message in messages %}<|begin|>{{ message.role }}\n{{ message.content }}<|end|>{% endfor %}"
+    "<|begin|>assistant:"
+)
+PATIENCE_S = 20.0
+"""How long a test waits for what must come before it calls it a hang; asserts nothing about speed."""
+
+
+class PacedRunner(FakeRunner):
+    """Computes every step at once, unless the test holds it back and allows steps one by one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._changed = threading.Condition()
+        self._steps_left: int | None = None
+        self.waits = False
+        """Whether a step is ready and not allowed yet."""
+
+    def hold_back(self) -> None:
+        with self._changed:
+            self._steps_left = 0
+
+    def allow(self, n_steps: int) -> None:
+        with self._changed:
+            assert self._steps_left is not None, "it was held back before"
+            self._steps_left += n_steps
+            self._changed.notify()
+
+    def let_go(self) -> None:
+        with self._changed:
+            self._steps_left = None
+            self._changed.notify()
+
+    def execute(self, batch: Any) -> int:
+        with self._changed:
+            self.waits = self._steps_left == 0
+            self._changed.wait_for(lambda: self._steps_left != 0)
+            self.waits = False
+            if self._steps_left is not None:
+                self._steps_left -= 1
+        return super().execute(batch)
+
+
+class FakeModel:
+    """What `load_model` returns, of bytes."""
+
+    vocabulary = ByteTokenizer()
+    library = SimpleNamespace(version="none")
+
+    def __init__(self, chat_template: str | None = TEMPLATE) -> None:
+        self.chat_template = chat_template
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Provider:
+    """Attributes:
+    runner: the weights that are not there; set once the engine has started.
+    key: of team `acme`, which has `credit_nanousd` and nothing else.
+    """
+
+    def __init__(self, folder: Path, make_runner: Callable[..., PacedRunner], make_writer: Callable[[Store], Any]):
+        self.make_runner = make_runner
+        self.runner: PacedRunner = None  # type: ignore[assignment]
+        self.data_dir = folder / "data"
+        self.lock = DataLock(self.data_dir)
+        self.lock.acquire()
+        self.store = Store(self.data_dir, self.lock)
+        self.epoch = self.store.begin_epoch(wall_clock_ms())
+        with self.store.immediate() as conn:
+            operations.create_team(conn, "acme", "pro", actor="test", now_ms=wall_clock_ms())
+            self.key = operations.create_key(conn, "acme", actor="test", now_ms=wall_clock_ms()).key
+        self.writer: LedgerWriter = make_writer(self.store)
+        self.router = Router.from_config(_config(folder))
+        self.completions = Completions(self.writer, epoch=self.epoch, clock_ms=wall_clock_ms)
+        self.reader = self.store.connect()
+        self.app = build_app(Services(self.router, self.completions, self.reader))
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        headers = {"authorization": f"Bearer {self.key}"}
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://inferd", headers=headers)
+
+    @property
+    def num_in_inbox(self) -> int:
+        """Messages that the engine's thread has not taken in."""
+        (replica,) = self.router.replicas
+        return replica._engine._inbox.qsize()
+
+    def build_core(self, model: FakeModel, *, max_context: int, n_parallel: int, n_ubatch: int, **_: Any) -> EngineCore:
+        self.runner = self.make_runner(n_seq_max=n_parallel, n_rows_max=n_ubatch, cells_per_sequence=max_context)
+        return EngineCore(self.runner)
+
+    def grant(self, nanousd: int, team: str = "acme") -> None:
+        with self.store.immediate() as conn:
+            operations.grant_credit(conn, team, nanousd, actor="test", now_ms=wall_clock_ms())
+
+    def new_key(self, team: str, **options: Any) -> str:
+        with self.store.immediate() as conn:
+            if team not in {known.team for known in operations.list_teams(conn)}:
+                operations.create_team(conn, team, "pro", actor="test", now_ms=wall_clock_ms())
+            return operations.create_key(conn, team, actor="test", now_ms=wall_clock_ms(), **options).key
+
+    async def chat(self, **fields: Any) -> httpx.Response:
+        return await self.client.post("/v1/chat/completions", json=chat_body(**fields))
+
+    def begin(self, request_id: str, **fields: Any) -> Completion:
+        """As the handler does it, without HTTP."""
+        request = chat_request(**fields)
+        caller = local_caller(self)
+        return self.completions.begin(request_id, caller, self.router.find(request.model), request)
+
+    async def idle(self) -> None:
+        """Every request has ended, in the books too."""
+        assert await self.completions.wait_idle(PATIENCE_S), "a request never ends"
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for what the engine's or the writer's thread will bring about."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        cursor = self.reader.execute(f"SELECT * FROM {table}")
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def hold_states(self) -> list[str]:
+        return sorted(hold["state"] for hold in self.rows("holds"))
+
+    def usage_row(self) -> dict[str, Any]:
+        (row,) = self.rows("usage")
+        return row
+
+    def credit(self) -> Any:
+        return operations.show_credit(self.reader, "acme", now_ms=wall_clock_ms())
+
+    def assert_books_closed(self) -> None:
+        """Nothing held, one usage row for each hold, no settlement above its hold, every checksum and sum right."""
+        with self.store.reading() as conn:
+            assert [str(finding) for finding in audit(conn).findings] == []
+        holds = {hold["request_id"]: hold for hold in self.rows("holds")}
+        assert [hold for hold in holds.values() if hold["state"] == "held"] == []
+        for row in self.rows("usage"):
+            hold = holds.pop(row["request_id"], None)
+            assert (hold is None) == (row["input_picousd"] is None), "a hold for every priced request, and only those"
+            assert hold is None or row["cost_nanousd"] <= hold["amount_nanousd"]
+        assert holds == {}, "a hold without a usage row"
+
+
+@asynccontextmanager
+async def running_provider(
+    folder: Path,
+    monkeypatch: Any,
+    *,
+    make_runner: Callable[..., PacedRunner] = PacedRunner,
+    make_writer: Callable[[Store], Any] = LedgerWriter,
+    credit_nanousd: int = 1_000_000,
+    started: bool = True,
+) -> AsyncIterator[Provider]:
+    """Starts everything; at the end stops it as `inferd serve` does, and audits the books."""
+    provider = Provider(folder, make_runner, make_writer)
+    monkeypatch.setattr(local_replica, "load_model", lambda path, *, n_gpu_layers: FakeModel())
+    monkeypatch.setattr(local_replica, "build_core", provider.build_core)
+    if credit_nanousd:
+        provider.grant(credit_nanousd)
+    provider.writer.start()
+    (replica,) = provider.router.replicas
+    try:
+        with closing(provider.reader):
+            if started:
+                await replica.start()
+            yield provider
+            if provider.runner is not None:
+                provider.runner.let_go()
+            await provider.client.aclose()
+            await replica.stop()
+            await provider.idle()
+            provider.assert_books_closed()
+            assert provider.runner is None or provider.runner.closed, "the engine was released"
+    finally:
+        if provider.runner is not None:
+            provider.runner.let_go()
+        provider.writer.stop()
+        provider.lock.release()
+
+
+def _config(folder: Path) -> Config:
+    source = folder / "tiny.gguf"
+    source.write_bytes(b"weights")
+    model = ModelConfig("tiny", source, str(source), max_context=MAX_CONTEXT, n_parallel=4, n_ubatch=64)
+    price = Price(input_picousd=INPUT_NANOUSD * 1000, output_picousd=OUTPUT_NANOUSD * 1000)
+    deployments = {
+        name: DeploymentConfig(name, "tiny", True, price_of, DEFAULT_MAX_TOKENS)
+        for name, price_of in ((PRICED, price), (FREE, None))
+    }
+    return Config(folder / "models.toml", {"tiny": model}, deployments)
+
+
+def local_caller(provider: Provider) -> Any:
+    from inferd.ledger.keys import authenticate
+
+    return authenticate(provider.reader, provider.key, wall_clock_ms())
+
+
+def chat_body(content: str = "hello", **fields: Any) -> dict[str, Any]:
+    return {"model": PRICED, "messages": [{"role": "user", "content": content}], **fields}
+
+
+def chat_request(**fields: Any) -> ChatRequest:
+    return parse_chat_request(json.dumps(chat_body(**fields)).encode())
+
+
+def prompt_of(content: str = "hello") -> list[int]:
+    """The token ids of a conversation that has one message, derived by hand from TEMPLATE."""
+    return [257, *b"user\n", *content.encode(), 256, 257, *b"assistant:"]
+
+
+def cost_of(n_prompt: int, n_completion: int) -> int:
+    return n_prompt * INPUT_NANOUSD + n_completion * OUTPUT_NANOUSD

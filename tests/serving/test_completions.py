@@ -1,0 +1,289 @@
+"""Hold, generate, settle: each request ends once, and its hold with it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import Any
+
+import pytest
+
+from inferd.engine import engine as engine_module
+from inferd.engine.messages import FinishReason
+from inferd.errors import (
+    ContextLengthError,
+    GenerationError,
+    InferdError,
+    InsufficientCreditError,
+    InvalidRequestError,
+    OverloadedError,
+)
+from inferd.serving.completion import Completion, Finished
+from tests.fakes import FakeRunner
+from tests.serving.provider import (
+    FREE,
+    PATIENCE_S,
+    PacedRunner,
+    Provider,
+    cost_of,
+    prompt_of,
+    running_provider,
+)
+from tests.serving.writers import FailingWriter, SlowWriter, resolves
+
+pytestmark = pytest.mark.anyio
+
+N_PROMPT = len(prompt_of())
+
+
+async def read(completion: Completion) -> tuple[str, list[Any]]:
+    """The text, and whatever else came: one Finished or one error."""
+    text, ends = "", []
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            async for event in completion.events():
+                if isinstance(event, Finished):
+                    ends.append(event)
+                else:
+                    text += event.text
+    except InferdError as error:
+        ends.append(error)
+    return text, ends
+
+
+async def answer(provider: Provider, request_id: str = "req_1", **fields: Any) -> tuple[str, Any]:
+    completion = provider.begin(request_id, **fields)
+    await completion.admitted()
+    text, ends = await read(completion)
+    assert len(ends) == 1, "one end"
+    return text, ends[0]
+
+
+async def test_the_answer_is_what_the_engine_said_and_its_end_is_what_the_books_say(provider):
+    text, end = await answer(provider, max_tokens=5)
+    assert text == FakeRunner.continuation(prompt_of(), 5).decode()
+    assert end.finish_reason is FinishReason.LENGTH
+    assert (end.usage.prompt_tokens, end.usage.completion_tokens) == (N_PROMPT, 5)
+    assert end.cost_nanousd == cost_of(N_PROMPT, 5)
+    row = provider.usage_row()
+    assert (row["prompt_tokens"], row["completion_tokens"], row["cost_nanousd"]) == (N_PROMPT, 5, end.cost_nanousd)
+    assert (row["status"], row["finish_reason"], row["compute_ms"]) == ("completed", "length", end.usage.compute_ms)
+    assert provider.hold_states() == ["settled"]
+
+
+async def test_the_hold_is_the_worst_case_and_comes_before_the_first_step(provider):
+    await provider.until(lambda: provider.runner is not None)
+    provider.runner.hold_back()
+    completion = provider.begin("req_1", max_tokens=7)
+    await completion.admitted()
+    (hold,) = provider.rows("holds")
+    assert (hold["state"], hold["amount_nanousd"]) == ("held", cost_of(N_PROMPT, 7))
+    assert (hold["prompt_tokens"], hold["max_completion_tokens"]) == (N_PROMPT, 7)
+    assert (hold["epoch"], hold["deployment"], hold["team"]) == (provider.epoch, "local/tiny", "acme")
+    assert provider.runner.rows_per_step == []
+    provider.runner.let_go()
+    await read(completion)
+
+
+async def test_an_answer_shorter_than_its_limit_costs_what_it_is(tmp_path, monkeypatch):
+    def make_runner(**options: Any) -> PacedRunner:
+        return PacedRunner(answer=b"Hi!", **options)
+
+    async with running_provider(tmp_path, monkeypatch, make_runner=make_runner) as provider:
+        text, end = await answer(provider, max_tokens=50)
+        assert (text, end.finish_reason) == ("Hi!", FinishReason.STOP)
+        # The end token is sampled, so it is billed.
+        assert end.usage.completion_tokens == 4
+        assert provider.credit().available_nanousd == 1_000_000 - cost_of(N_PROMPT, 4)
+
+
+async def test_a_free_deployment_takes_no_hold_and_writes_a_row_at_cost_0(tmp_path, monkeypatch):
+    async with running_provider(tmp_path, monkeypatch, credit_nanousd=0) as provider:
+        _, end = await answer(provider, model=FREE, max_tokens=3)
+        assert end.cost_nanousd == 0
+        assert provider.rows("holds") == []
+        row = provider.usage_row()
+        assert (row["cost_nanousd"], row["completion_tokens"], row["status"]) == (0, 3, "completed")
+        assert row["input_picousd"] is None
+
+
+async def test_without_credit_the_engine_never_hears_of_a_priced_request(tmp_path, monkeypatch):
+    async with running_provider(tmp_path, monkeypatch, credit_nanousd=cost_of(N_PROMPT, 9)) as provider:
+        completion = provider.begin("req_1", max_tokens=10)
+        with pytest.raises(InsufficientCreditError, match="largest max_tokens that would fit is 9"):
+            await completion.admitted()
+        await provider.idle()
+        assert (provider.rows("holds"), provider.rows("usage")) == ([], [])
+        assert provider.runner.samplers == []
+        _, end = await answer(provider, "req_2", max_tokens=9)
+        assert end.usage.completion_tokens == 9
+        assert provider.credit().available_nanousd == 0
+
+
+async def test_credit_for_exactly_k_of_n_admits_k_while_none_has_ended(tmp_path, monkeypatch):
+    k, n = 3, 10
+    one = cost_of(N_PROMPT, 6)
+    async with running_provider(tmp_path, monkeypatch, credit_nanousd=k * one + one - 1) as provider:
+        provider.runner.hold_back()
+        completions = [provider.begin(f"req_{index}", max_tokens=6) for index in range(n)]
+        admitted, refused = [], []
+        for completion in completions:
+            try:
+                await completion.admitted()
+                admitted.append(completion)
+            except InsufficientCreditError as error:
+                refused.append(error)
+        assert (len(admitted), len(refused)) == (k, n - k)
+        # They would fit once the others have ended, so waiting helps.
+        assert {error.code for error in refused} == {"in_flight_budget_exhausted"}
+        assert all(error.retry_after_s for error in refused)
+        provider.runner.let_go()
+        ends = [(await read(completion))[1] for completion in admitted]
+        assert [[type(end) for end in each] for each in ends] == [[Finished]] * k
+        assert sum(each[0].cost_nanousd for each in ends) == k * one
+        assert provider.credit().available_nanousd == one - 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"content": "x" * 300}, ContextLengthError),
+        ({"logit_bias": {"99999": 1}}, InvalidRequestError),
+    ],
+)
+async def test_a_request_that_is_refused_leaves_nothing_behind(provider, fields, error):
+    with pytest.raises(error):
+        await provider.begin("req_1", **fields).admitted()
+    await provider.idle()
+    assert (provider.rows("holds"), provider.rows("usage")) == ([], [])
+
+
+async def test_what_the_engine_has_no_room_for_gets_its_hold_back(provider, monkeypatch):
+    monkeypatch.setattr(engine_module, "MAX_LIVE_REQUESTS", 1)
+    provider.runner.hold_back()
+    first = provider.begin("req_1", max_tokens=2)
+    await first.admitted()
+    with pytest.raises(OverloadedError):
+        await provider.begin("req_2", max_tokens=2).admitted()
+    assert provider.hold_states() == ["held", "voided"]
+    assert provider.usage_row()["status"] == "failed"
+    provider.runner.let_go()
+    await read(first)
+
+
+async def test_before_the_model_is_warm_and_after_closing_nothing_is_taken_on(tmp_path, monkeypatch):
+    async with running_provider(tmp_path, monkeypatch, started=False) as provider:
+        with pytest.raises(OverloadedError, match="not ready") as caught:
+            provider.begin("req_1")
+        assert caught.value.retry_after_s
+        (replica,) = provider.router.replicas
+        await replica.start()
+        await answer(provider, "req_2", max_tokens=1)
+        provider.completions.close()
+        with pytest.raises(OverloadedError, match="shutting down"):
+            provider.begin("req_3")
+
+
+async def test_the_end_is_seen_only_after_the_commit_that_bills_it(tmp_path, monkeypatch):
+    async with running_provider(tmp_path, monkeypatch, make_writer=SlowWriter) as provider:
+        completion = provider.begin("req_1", max_tokens=3)
+        await completion.admitted()
+        events = completion.events()
+        text = ""
+        while len(text) < 3:
+            text += (await anext(events)).text
+        await provider.until(provider.writer.reached.is_set)
+        assert completion._events.empty(), "the end waits for the commit"
+        assert provider.hold_states() == ["held"]
+        assert provider.rows("usage") == []
+        provider.writer.release()
+        assert isinstance(await anext(events), Finished)
+        assert provider.hold_states() == ["settled"]
+
+
+async def test_a_ledger_that_is_busy_is_waited_for(tmp_path, monkeypatch):
+    def make_writer(store: Any) -> FailingWriter:
+        return FailingWriter(store, sqlite3.OperationalError("disk I/O error"), n_failures=2)
+
+    async with running_provider(tmp_path, monkeypatch, make_writer=make_writer) as provider:
+        _, end = await answer(provider, max_tokens=2)
+        assert isinstance(end, Finished)
+        assert provider.hold_states() == ["settled"]
+
+
+async def test_an_answer_that_cannot_be_settled_is_never_called_complete(tmp_path, monkeypatch):
+    def make_writer(store: Any) -> FailingWriter:
+        return FailingWriter(store, sqlite3.DatabaseError("malformed"), n_failures=1)
+
+    async with running_provider(tmp_path, monkeypatch, make_writer=make_writer) as provider:
+        _, end = await answer(provider, max_tokens=2)
+        assert isinstance(end, GenerationError)
+        assert "not billed" in end.message
+        assert provider.hold_states() == ["held"]
+        assert provider.rows("usage") == []
+        # The next start voids it, and the audit at the end of this test finds nothing open.
+        provider.store.begin_epoch(1)
+        assert provider.hold_states() == ["voided"]
+
+
+async def test_a_ledger_that_cannot_hold_refuses_before_the_engine_hears_of_it(tmp_path, monkeypatch):
+    def make_writer(store: Any) -> FailingWriter:
+        error = sqlite3.OperationalError("disk full")
+        return FailingWriter(store, error, n_failures=1, applies=lambda names: not resolves(names))
+
+    async with running_provider(tmp_path, monkeypatch, make_writer=make_writer) as provider:
+        with pytest.raises(OverloadedError):
+            await provider.begin("req_1", max_tokens=2).admitted()
+        assert provider.runner.samplers == []
+        _, end = await answer(provider, "req_2", max_tokens=2)
+        assert isinstance(end, Finished)
+
+
+async def test_a_step_that_crashes_ends_the_live_requests_unbilled_and_the_next_one_works(provider):
+    provider.runner.hold_back()
+    completions = [provider.begin(f"req_{index}", max_tokens=9) for index in range(3)]
+    for completion in completions:
+        await completion.admitted()
+    provider.runner.allow(2)
+    await provider.until(lambda: len(provider.runner.rows_per_step) == 2)
+    provider.runner.crash = RuntimeError("the device is gone")
+    provider.runner.let_go()
+    for completion in completions:
+        _, (end,) = await read(completion)
+        assert isinstance(end, GenerationError)
+    assert provider.hold_states() == ["voided"] * 3
+    assert {(row["status"], row["cost_nanousd"], row["prompt_tokens"]) for row in provider.rows("usage")} == {
+        ("failed", 0, 0)
+    }
+    provider.runner.crash = None
+    _, end = await answer(provider, "req_9", max_tokens=2)
+    assert isinstance(end, Finished)
+
+
+async def test_stopping_the_engine_ends_live_requests_unbilled(provider):
+    provider.runner.hold_back()
+    running, free = provider.begin("req_1", max_tokens=9), provider.begin("req_2", model=FREE, max_tokens=9)
+    await running.admitted()
+    await free.admitted()
+    provider.runner.allow(3)
+    await provider.until(lambda: len(provider.runner.rows_per_step) == 3)
+    (replica,) = provider.router.replicas
+    provider.runner.allow(1)
+    await replica.stop()
+    for completion in (running, free):
+        _, (end,) = await read(completion)
+        assert isinstance(end, GenerationError)
+    assert provider.hold_states() == ["voided"]
+    assert [(row["status"], row["cost_nanousd"]) for row in provider.rows("usage")] == [("failed", 0)] * 2
+
+
+async def test_waiting_for_idle_gives_up_after_its_time(provider):
+    provider.runner.hold_back()
+    completion = provider.begin("req_1", max_tokens=2)
+    await completion.admitted()
+    assert provider.completions.num_live == 1
+    assert not await provider.completions.wait_idle(0.01)
+    provider.runner.let_go()
+    assert await provider.completions.wait_idle(None)
+    assert provider.completions.num_live == 0
+    await read(completion)
