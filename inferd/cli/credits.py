@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from inferd.ledger.credit import Credit
     from inferd.ledger.grants import Grant
 
+Kind = Literal["paid", "promotional"]
+
 app = typer.Typer(no_args_is_help=True, help="Prepaid money, drawn by requests to priced deployments.")
 
 
@@ -26,9 +28,10 @@ def grant(
     team: Annotated[str, typer.Argument(metavar="TEAM", help="The team that gets it.")],
     usd: Annotated[str, typer.Argument(metavar="USD", help="How much, in USD with at most 9 decimals: 10, 12.50")],
     kind: Annotated[
-        Literal["paid", "promotional"],
+        Kind,
         typer.Option(
-            help="Whether the team paid for it, or it is a gift. What expires first is drawn first; then gifts."
+            metavar="|".join(get_args(Kind)),
+            help="Whether the team paid for it, or it is a gift. What expires first is drawn first; then gifts.",
         ),
     ] = "paid",
     expires: Annotated[
@@ -98,7 +101,7 @@ def show(
     """Show what a team has, holds and owes, in USD.
 
     `balance` is unspent credit: what is `available` to new requests, and what is `held` for those under way.
-    Expired credit is in none of them.
+    Expired credit counts only as far as it still covers a hold.
 
     ```console
     $ inferd credits show acme

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -15,6 +15,7 @@ from inferd.ledger.periods import parse_instant_ms
 if TYPE_CHECKING:
     from inferd.ledger.reports import UsageReport
 
+By = Literal["model", "day", "key", "team", "request"]
 _SUMS = {
     "requests": "Requests",
     "prompt_tokens": "Prompt tokens",
@@ -30,8 +31,11 @@ def usage(
         str | None, typer.Option(metavar="TEAM", show_default=False, help="Only of this team. Default: of all.")
     ] = None,
     by: Annotated[
-        Literal["model", "day", "key", "team", "request"],
-        typer.Option(help="One row for each of these. Days are UTC; by request, each row has its status."),
+        By,
+        typer.Option(
+            metavar="|".join(get_args(By)),
+            help="One row for each of these. Days are UTC; by request, each row has its status.",
+        ),
     ] = "model",
     since: Annotated[
         str | None,

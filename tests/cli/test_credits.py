@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
+
+from inferd.cli.credits import Kind
+from inferd.ledger.grants import GRANT_KINDS
 
 pytestmark = pytest.mark.usefixtures("acme")
 
@@ -103,3 +108,7 @@ def test_a_table_of_credit_has_every_digit(inferd):
 
 def test_credit_of_an_unknown_team_is_refused(inferd):
     assert inferd("credits", "show", "nobody").status == 1
+
+
+def test_the_kinds_of_credit_are_those_of_the_ledger():
+    assert get_args(Kind) == GRANT_KINDS
