@@ -28,10 +28,10 @@ def print_banner(
     elif key_file.exists():
         console.print(f"API key: kept in {key_file}")
     else:
-        console.print("API key: `inferd keys create --team TEAM` makes one; then: export INFERD_API_KEY=sk-inferd-...")
+        console.print("API key: `inferd keys create --team TEAM` makes one; then: export OPENAI_API_KEY=sk-inferd-...")
     has_file = key_file.exists()
-    shell_key = f"$(cat {shlex.quote(str(key_file))})" if has_file else "$INFERD_API_KEY"
-    python_key = f"open({str(key_file)!r}).read().strip()" if has_file else 'os.environ["INFERD_API_KEY"]'
+    shell_key = f"$(cat {shlex.quote(str(key_file))})" if has_file else "$OPENAI_API_KEY"
+    python_key = f"open({str(key_file)!r}).read().strip()" if has_file else 'os.environ["OPENAI_API_KEY"]'
     for title, snippet in (
         ("curl", _curl(base_url, shell_key, model)),
         ("Python (pip install openai)", _python(base_url, python_key, model)),

@@ -1,0 +1,109 @@
+"""Configuration, ledger, engines and HTTP put together, and run until a signal ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from contextlib import closing
+from pathlib import Path
+
+import uvloop
+from rich.console import Console
+
+from inferd.cli.banner import KEY_FILE, print_banner
+from inferd.config import Config
+from inferd.deployments.router import Router
+from inferd.ledger import operations
+from inferd.ledger.authenticator import Authenticator
+from inferd.ledger.lock import DataLock
+from inferd.ledger.store import Store
+from inferd.ledger.writer import LedgerWriter
+from inferd.server.app import build_app
+from inferd.server.http_server import HttpServer, bind
+from inferd.server.services import Services
+from inferd.serving.clock import wall_clock_ms
+from inferd.serving.completions import Completions
+
+DRAIN_TIMEOUT_S = 30.0
+
+
+def run(config: Config, folder: Path, host: str, port: int) -> None:
+    """Serves until a signal ends it. Raises ConfigError if it cannot start."""
+    lock = DataLock(folder)
+    lock.acquire()
+    try:
+        _run(config, folder, lock, host, port)
+    finally:
+        lock.release()
+
+
+def _run(config: Config, folder: Path, lock: DataLock, host: str, port: int) -> None:
+    console = Console(highlight=False)
+    store = Store(folder, lock)
+    epoch = store.begin_epoch(wall_clock_ms())
+    new_key = _ensure_default_key(store, folder)
+    with closing(bind(host, port)) as listener:
+        if not host.startswith("127.") and host not in ("localhost", "::1"):
+            console.print(f"[bold red]WARNING[/]: {host} is not a loopback address, and this is HTTP without TLS.")
+        uvloop.run(_serve(config, store, epoch, listener, console, new_key))
+
+
+def _ensure_default_key(store: Store, folder: Path) -> str | None:
+    """The key if this start made it. Its file is written before the commit that makes it valid, so that a crash in
+    between leaves a useless file, not a team whose key nobody knows."""
+    with store.immediate() as conn:
+        new_key = operations.ensure_default_team(conn, actor="cli:serve", now_ms=wall_clock_ms())
+        if new_key is None:
+            return None
+        descriptor = os.open(folder / KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(new_key.key + "\n")
+            file.flush()
+            os.fsync(descriptor)
+    return new_key.key
+
+
+async def _serve(
+    config: Config, store: Store, epoch: int, listener: socket.socket, console: Console, new_key: str | None
+) -> None:
+    writer = LedgerWriter(store)
+    router = Router.from_config(config)
+    completions = Completions(writer, epoch=epoch, clock_ms=wall_clock_ms)
+
+    async def drain() -> None:
+        completions.close()
+        if completions.num_live:
+            console.print(f"Waiting for {completions.num_live} requests to end (Ctrl-C again: don't wait)...")
+        await completions.wait_idle(DRAIN_TIMEOUT_S)
+
+    def ready() -> None:
+        print_banner(console, listener, store.data_dir, list(config.deployments), new_key)
+
+    writer.start()
+    try:
+        with closing(Authenticator(store)) as authenticator:
+            server = HttpServer(build_app(Services(router, completions, authenticator)), drain)
+            warming = asyncio.create_task(_warm_up(router, server, console))
+            warming.add_done_callback(lambda task: server.stop() if task.exception() else ready())
+            await server.run_on(listener)
+            await asyncio.wait([warming])  # a model that is being loaded cannot be interrupted
+            # Engines end what is still live with an error, which voids its hold; then the books can close.
+            for replica in router.replicas:
+                await replica.stop()
+            await completions.wait_idle(DRAIN_TIMEOUT_S)
+            warming.result()
+    finally:
+        writer.stop()
+
+
+async def _warm_up(router: Router, server: HttpServer, console: Console) -> None:
+    """One model after the other: two that load at once would only slow each other down."""
+    for replica in router.replicas:
+        if server.should_exit:
+            return
+        console.print(f"Loading {replica.key} ...")
+        started_s = time.monotonic()
+        await replica.start()
+        console.print(f"Loading {replica.key} ... warm after {time.monotonic() - started_s:.1f} s")
