@@ -195,7 +195,6 @@ def add_grant(
     Args:
         origin: names a grant that a rule makes at most once a team, such as `signup:free`; None for one by hand.
     """
-    expire(conn, team, open_grants(conn, team), now_ms)
     grant_id: int = conn.execute("SELECT coalesce(max(grant_id), 0) + 1 FROM grants").fetchone()[0]
     postings = [(funding_account(kind), -amount_nanousd), (credit_account(team, grant_id), amount_nanousd)]
     txn = post(conn, "grant", postings, actor=actor, at_ms=now_ms, reason=note)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -36,6 +34,8 @@ class ModelGrant:
     priority: int
     left: int
     expires_at_ms: int | None
+    paid: int = 0
+    expired: int = 0
 
     def order(self) -> Any:
         return (self.priority, self.expires_at_ms or 10**18, self.kind == "paid", self.number)
@@ -68,11 +68,14 @@ class Model:
             for grant in gone:
                 while grant.left and self.total() > self.held():
                     grant.left -= 1
+                    grant.expired += 1
                     self.expired += 1
 
     def pay(self, cost: int) -> None:
         for _ in range(cost):
-            min((g for g in self.grants if g.left), key=ModelGrant.order).left -= 1
+            grant = min((g for g in self.grants if g.left), key=ModelGrant.order)
+            grant.left -= 1
+            grant.paid += 1
             self.spent += 1
 
 
@@ -87,13 +90,20 @@ def machine(make_books: Any) -> type[RuleBasedStateMachine]:
 
         def teardown(self) -> None:
             self.books.assert_clean()
+            self.check_usage_adds_up_to_revenue_under_every_grouping()
             self.books.conn.close()
 
+        def check_usage_adds_up_to_revenue_under_every_grouping(self) -> None:
+            for by in ("model", "day", "key", "team", "request"):
+                report = usage_report(self.books.conn, by)
+                assert sum(parse_usd(row["cost_usd"]) for row in report.rows) == self.model.spent
+                assert parse_usd(report.total["cost_usd"]) == self.model.spent
+
         @rule(
-            amount=st.integers(1, 40),
+            amount=st.integers(1, 6),
             kind=st.sampled_from(["paid", "promotional"]),
             priority=st.sampled_from([10, 50, 90]),
-            minutes=st.none() | st.integers(1, 10),
+            minutes=st.none() | st.integers(1, 3),
         )
         def grant(self, amount: int, kind: str, priority: int, minutes: int | None) -> None:
             expires_at_ms = None if minutes is None else self.books.now_ms + minutes * MINUTE_MS
@@ -102,11 +112,11 @@ def machine(make_books: Any) -> type[RuleBasedStateMachine]:
             self.model.grants.append(ModelGrant(grant.grant_id, kind, priority, amount, expires_at_ms))
             self.model.sweep(self.books.now_ms)
 
-        @rule(minutes=st.integers(1, 5) | st.just(MONTH_MINUTES))
+        @rule(minutes=st.sampled_from([1, 2, 3, MONTH_MINUTES]))
         def wait(self, minutes: int) -> None:
             self.books.now_ms += minutes * MINUTE_MS
 
-        @rule(target=open_requests, prompt=st.integers(0, 10), completion=st.integers(0, 10))
+        @rule(target=open_requests, prompt=st.integers(0, 2), completion=st.integers(0, 4))
         def open_hold(self, prompt: int, completion: int) -> Any:
             available = max(0, self.model.unexpired(self.books.now_ms) - self.model.held())
             try:
@@ -120,7 +130,24 @@ def machine(make_books: Any) -> type[RuleBasedStateMachine]:
             return (request_id, prompt, completion)
 
         @rule(
-            request=consumes(open_requests), share=st.floats(0, 1), status=st.sampled_from(["completed", "cancelled"])
+            target=open_requests,
+            grants=st.lists(st.tuples(st.integers(1, 6), st.sampled_from([10, 50]), st.integers(1, 3)), max_size=3),
+            left_over=st.integers(0, 6),
+            minutes=st.integers(0, 3),
+        )
+        def let_expire_under_a_hold(self, grants: Any, left_over: int, minutes: int) -> Any:
+            """What random rules seldom come upon: a hold that expired grants have to cover."""
+            for amount, priority, lasts_minutes in grants:
+                self.grant(amount, "paid", priority, lasts_minutes)
+            available = max(0, self.model.unexpired(self.books.now_ms) - self.model.held())
+            request = self.open_hold(0, max(0, available - left_over))
+            self.wait(minutes)
+            return request
+
+        @rule(
+            request=consumes(open_requests),
+            share=st.sampled_from([0, 0.5, 0.8, 1]),
+            status=st.sampled_from(["completed", "cancelled"]),
         )
         def settle(self, request: Any, share: float, status: str) -> None:
             request_id, prompt, completion = request
@@ -155,13 +182,6 @@ def machine(make_books: Any) -> type[RuleBasedStateMachine]:
                 self.model.holds.clear()
                 self.model.sweep(self.books.now_ms)
 
-        @rule(table=st.sampled_from(["entries", "transactions", "usage", "holds", "grants"]))
-        def tamper(self, table: str) -> None:
-            """Deleting is refused wherever there is something to delete."""
-            if self.books.one(f"SELECT count(*) FROM {table}"):
-                with pytest.raises(sqlite3.IntegrityError):
-                    self.books.conn.execute(f"DELETE FROM {table}")
-
         @invariant()
         def credit_is_that_of_the_model(self) -> None:
             now_ms = self.books.now_ms
@@ -178,21 +198,23 @@ def machine(make_books: Any) -> type[RuleBasedStateMachine]:
             assert balances.get("revenue:local/tiny", 0) == self.model.spent
 
         @invariant()
-        def holds_are_covered(self) -> None:
-            assert self.model.held() <= self.books.one("SELECT coalesce(sum(remaining_nanousd), 0) FROM grants")
+        def every_grant_paid_and_lost_what_the_model_says(self) -> None:
+            moved = self.books.conn.execute(
+                "SELECT kind, CAST(substr(account, length('team:acme:credit:') + 1) AS INTEGER), -sum(amount_nanousd) "
+                "FROM entries JOIN transactions USING (txn) WHERE account LIKE 'team:%' AND kind <> 'grant' "
+                "GROUP BY 1, 2"
+            )
+            expected = {("settlement", grant.number, grant.paid) for grant in self.model.grants if grant.paid}
+            expected |= {("expiry", grant.number, grant.expired) for grant in self.model.grants if grant.expired}
+            assert set(moved) == expected
 
         @invariant()
-        def usage_adds_up_to_revenue_under_every_grouping(self) -> None:
-            for by in ("model", "day", "key", "team", "request"):
-                report = usage_report(self.books.conn, by)
-                assert sum(parse_usd(row["cost_usd"]) for row in report.rows) == self.model.spent
-                assert parse_usd(report.total["cost_usd"]) == self.model.spent
+        def holds_are_covered(self) -> None:
+            assert self.model.held() <= self.books.one("SELECT coalesce(sum(remaining_nanousd), 0) FROM grants")
 
     return Ledger
 
 
 def test_any_sequence_of_operations_keeps_the_books_right(make_books):
     """R4, R8, R16: covered holds, exact draws, lazy expiry that is as good as an eager one, clean audits."""
-    run_state_machine_as_test(
-        machine(make_books), settings=settings(max_examples=settings().max_examples // 2, stateful_step_count=25)
-    )
+    run_state_machine_as_test(machine(make_books), settings=settings(stateful_step_count=30))
