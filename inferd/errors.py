@@ -8,7 +8,8 @@
     │   └── InvalidValueError      an amount, name or date that makes no sense
     ├── RequestError               a caller's request is refused; `code` is OpenAI's, one per cause
     │   ├── InvalidRequestError            400, `param` names the field
-    │   │   └── ContextLengthError         400 context_length_exceeded
+    │   │   ├── ContextLengthError         400 context_length_exceeded
+    │   │   └── RequestTooLargeError       413 request_too_large
     │   ├── AuthenticationError            401
     │   ├── InsufficientCreditError        402
     │   ├── PermissionDeniedError          403
@@ -81,6 +82,12 @@ class ContextLengthError(InvalidRequestError):
     """The prompt leaves no room in the context."""
 
     default_code = "context_length_exceeded"
+
+
+class RequestTooLargeError(InvalidRequestError):
+    """The body has more bytes than this server reads."""
+
+    default_code = "request_too_large"
 
 
 class AuthenticationError(RequestError):

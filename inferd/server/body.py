@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from starlette.requests import ClientDisconnect, Request
 
-from inferd.errors import InvalidRequestError
+from inferd.errors import InvalidRequestError, RequestTooLargeError
 
 MAX_BODY_BYTES = 8 * 2**20
 """Far more text than any context holds."""
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body. Raises InvalidRequestError as soon as it is known to be too large, or if it was cut off."""
+    """The whole body. Raises RequestTooLargeError as soon as that is known, InvalidRequestError if it was cut off."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
@@ -28,7 +28,5 @@ async def read_body(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def _too_large() -> InvalidRequestError:
-    return InvalidRequestError(
-        f"The request's body is larger than {MAX_BODY_BYTES // 2**20} MiB.", code="request_too_large"
-    )
+def _too_large() -> RequestTooLargeError:
+    return RequestTooLargeError(f"The request's body is larger than {MAX_BODY_BYTES // 2**20} MiB.")

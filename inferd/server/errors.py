@@ -20,6 +20,7 @@ from inferd.errors import (
     PermissionDeniedError,
     RateLimitError,
     RequestError,
+    RequestTooLargeError,
 )
 from inferd.openai.errors import encode_error
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 # The nearest class in an error's own line of ancestors decides.
 _STATUS: dict[type[InferdError], tuple[int, str]] = {
     InvalidRequestError: (400, "invalid_request_error"),
+    RequestTooLargeError: (413, "invalid_request_error"),
     AuthenticationError: (401, "authentication_error"),
     InsufficientCreditError: (402, "insufficient_quota"),
     PermissionDeniedError: (403, "permission_error"),
@@ -36,7 +38,7 @@ _STATUS: dict[type[InferdError], tuple[int, str]] = {
     OverloadedError: (503, "server_error"),
     GenerationError: (500, "server_error"),
 }
-_ROUTING_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+_ROUTING_CODES = {404: "not_found", 405: "method_not_allowed"}
 INTERNAL_MESSAGE = "The server had an error while processing your request"
 
 

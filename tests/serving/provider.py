@@ -22,6 +22,7 @@ from inferd.deployments.router import Router
 from inferd.engine.core import EngineCore
 from inferd.ledger import operations
 from inferd.ledger.audit import audit
+from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.lock import DataLock
 from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
@@ -118,7 +119,8 @@ class Provider:
         self.router = Router.from_config(_config(folder))
         self.completions = Completions(self.writer, epoch=self.epoch, clock_ms=wall_clock_ms)
         self.reader = self.store.connect()
-        self.app = build_app(Services(self.router, self.completions, self.reader))
+        self.authenticator = Authenticator(self.store)
+        self.app = build_app(Services(self.router, self.completions, self.authenticator))
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         headers = {"authorization": f"Bearer {self.key}"}
         self.client = httpx.AsyncClient(transport=transport, base_url="http://inferd", headers=headers)
@@ -149,7 +151,7 @@ class Provider:
     def begin(self, request_id: str, **fields: Any) -> Completion:
         """As the handler does it, without HTTP."""
         request = chat_request(**fields)
-        caller = local_caller(self)
+        caller = self.authenticator.authenticate(self.key, wall_clock_ms())
         return self.completions.begin(request_id, caller, self.router.find(request.model), request)
 
     async def idle(self) -> None:
@@ -209,7 +211,7 @@ async def running_provider(
     provider.writer.start()
     (replica,) = provider.router.replicas
     try:
-        with closing(provider.reader):
+        with closing(provider.reader), closing(provider.authenticator):
             if started:
                 await replica.start()
             yield provider
@@ -237,12 +239,6 @@ def _config(folder: Path) -> Config:
         for name, price_of in ((PRICED, price), (FREE, None))
     }
     return Config(folder / "models.toml", {"tiny": model}, deployments)
-
-
-def local_caller(provider: Provider) -> Any:
-    from inferd.ledger.keys import authenticate
-
-    return authenticate(provider.reader, provider.key, wall_clock_ms())
 
 
 def chat_body(content: str = "hello", **fields: Any) -> dict[str, Any]:
