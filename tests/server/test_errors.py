@@ -1,0 +1,247 @@
+"""Every way to be refused: status, OpenAI's body, and the hints that SDKs obey."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+import pytest
+
+from inferd import errors
+from inferd.engine import engine as engine_module
+from inferd.server.errors import status_of
+from tests.server.asgi_call import AsgiCall
+from tests.serving.provider import FREE, MAX_CONTEXT, chat_body, cost_of, prompt_of, running_provider
+from tests.serving.writers import FailingWriter, resolves
+
+pytestmark = pytest.mark.anyio
+
+N_PROMPT = len(prompt_of())
+
+
+def error_of(response: Any, status: int, error_type: str, code: str | None, param: str | None = None) -> str:
+    """Checks all but the message, which it returns."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"].startswith("req_")
+    body = response.json()
+    assert list(body) == ["error"]
+    assert list(body["error"]) == ["message", "type", "param", "code"]
+    assert (body["error"]["type"], body["error"]["code"], body["error"]["param"]) == (error_type, code, param)
+    assert body["error"]["message"]
+    return str(body["error"]["message"])
+
+
+async def test_no_key_and_wrong_keys_are_401(provider):
+    wrong = "sk-inferd-" + "0" * 12 + "-" + "A" * 43
+    tampered = provider.key[:-1] + ("a" if provider.key[-1] != "a" else "b")
+    for header in ("", "Bearer ", "Bearer nonsense", f"Bearer {wrong}", f"Bearer {tampered}", f"Basic {provider.key}"):
+        response = await provider.client.post(
+            "/v1/chat/completions", json=chat_body(), headers={"authorization": header}
+        )
+        error_of(response, 401, "authentication_error", "invalid_api_key")
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert provider.key not in response.text
+    assert provider.rows("holds") == []
+
+
+async def test_a_revoked_or_expired_key_is_401_from_the_next_request_on(provider):
+    from inferd.ledger import operations
+    from inferd.serving.clock import wall_clock_ms
+
+    key = provider.new_key("other")
+    headers = {"authorization": f"Bearer {key}"}
+    assert (await provider.client.get("/v1/models", headers=headers)).status_code == 200
+    with provider.store.immediate() as conn:
+        operations.revoke_key(conn, key.split("-")[2], actor="test", now_ms=wall_clock_ms())
+    response = await provider.client.get("/v1/models", headers=headers)
+    assert "revoked" in error_of(response, 401, "authentication_error", "invalid_api_key")
+
+
+async def test_the_key_is_checked_before_the_body_is_read(provider):
+    response = await provider.client.post("/v1/chat/completions", content=b"{", headers={"authorization": "Bearer x"})
+    assert response.status_code == 401
+
+
+async def test_an_unknown_model_is_404(provider):
+    response = await provider.chat(model="local/nothing")
+    message = error_of(response, 404, "invalid_request_error", "model_not_found", "model")
+    assert "local/nothing" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "param"),
+    [
+        (b"{", "invalid_json", None),
+        (b"", "invalid_json", None),
+        (b"\xff", "invalid_json", None),
+        (b'{"model": "local/tiny"}', "missing_required_parameter", "messages"),
+        (json.dumps(chat_body(max_tokens=0)).encode(), "invalid_value", "max_tokens"),
+        (json.dumps(chat_body(max_tokens="many")).encode(), "invalid_type", "max_tokens"),
+        (json.dumps(chat_body(temperatur=1)).encode(), "unknown_parameter", "temperatur"),
+        (json.dumps(chat_body(tools=[])).encode(), "unsupported_parameter", "tools"),
+        (json.dumps(chat_body(n=2)).encode(), "unsupported_value", "n"),
+        (json.dumps(chat_body(service_tier="priority")).encode(), "service_tier_unavailable", "service_tier"),
+        (json.dumps(chat_body(logit_bias={"99999": 1})).encode(), "invalid_value", "logit_bias"),
+    ],
+)
+async def test_a_broken_body_is_400_and_names_the_field(provider, content, code, param):
+    response = await provider.client.post("/v1/chat/completions", content=content)
+    error_of(response, 400, "invalid_request_error", code, param)
+    assert (provider.rows("holds"), provider.rows("usage")) == ([], [])
+
+
+async def test_a_prompt_too_long_is_400_with_both_numbers(provider):
+    content = "x" * 500
+    response = await provider.chat(content=content)
+    message = error_of(response, 400, "invalid_request_error", "context_length_exceeded", "messages")
+    assert str(MAX_CONTEXT) in message
+    assert str(len(prompt_of(content))) in message
+
+
+async def test_no_credit_is_402_that_an_sdk_does_not_repeat(tmp_path, monkeypatch):
+    async with running_provider(tmp_path, monkeypatch, credit_nanousd=cost_of(N_PROMPT, 3)) as provider:
+        response = await provider.chat(max_tokens=4)
+        message = error_of(response, 402, "insufficient_quota", "credit_balance_exhausted")
+        assert "0.000000" in message
+        assert "fit is 3" in message
+        assert response.headers["x-should-retry"] == "false"
+        assert "retry-after" not in response.headers
+        assert (await provider.chat(max_tokens=3)).status_code == 200
+
+
+async def test_credit_that_others_hold_is_402_with_a_time_to_come_back(tmp_path, monkeypatch, call):
+    async with running_provider(tmp_path, monkeypatch, credit_nanousd=cost_of(N_PROMPT, 9)) as provider:
+        provider.runner.hold_back()
+        first = call(provider, max_tokens=9)
+        await provider.until(lambda: provider.hold_states() == ["held"])
+        response = await provider.chat(max_tokens=2)
+        error_of(response, 402, "insufficient_quota", "in_flight_budget_exhausted")
+        assert int(response.headers["retry-after"]) >= 1
+        assert response.headers["x-should-retry"] == "true"
+        provider.runner.let_go()
+        await first.ended()
+
+
+async def test_before_the_model_is_warm_and_at_the_end_it_is_503_with_a_time_to_come_back(tmp_path, monkeypatch):
+    async with running_provider(tmp_path, monkeypatch, started=False) as provider:
+        response = await provider.chat()
+        error_of(response, 503, "server_error", "server_overloaded")
+        assert int(response.headers["retry-after"]) >= 1
+        assert (await provider.client.get("/v1/models")).status_code == 200, "needs no engine"
+        (replica,) = provider.router.replicas
+        await replica.start()
+        assert (await provider.chat(max_tokens=1)).status_code == 200
+        provider.completions.close()
+        error_of(await provider.chat(), 503, "server_error", "server_overloaded")
+
+
+async def test_a_full_engine_is_503_and_gives_the_hold_back(provider, monkeypatch):
+    monkeypatch.setattr(engine_module, "MAX_LIVE_REQUESTS", 0)
+    response = await provider.chat()
+    error_of(response, 503, "server_error", "server_overloaded")
+    assert response.headers["x-should-retry"] == "true"
+    assert provider.hold_states() == ["voided"]
+
+
+async def test_an_engine_that_crashes_is_500_and_costs_nothing(provider):
+    provider.runner.crash = RuntimeError("the device is gone")
+    message = error_of(await provider.chat(), 500, "server_error", None)
+    assert "not billed" in message
+    assert "device" not in message
+    assert provider.hold_states() == ["voided"]
+    row = provider.usage_row()
+    assert (row["status"], row["cost_nanousd"], row["finish_reason"]) == ("failed", 0, None)
+
+
+async def test_an_engine_that_crashes_within_a_stream_ends_it_with_an_error_event(provider, call):
+    provider.runner.hold_back()
+    stream = call(provider, stream=True, max_tokens=50)
+    await provider.until(lambda: provider.runner.waits)
+    provider.runner.allow(2)
+    await stream.until(lambda: len(stream.text) == 2)
+    provider.runner.crash = RuntimeError("the device is gone")
+    provider.runner.let_go()
+    await stream.ended()
+    assert stream.status == 200
+    error = stream.chunks[-1]["error"]
+    assert (error["type"], error["code"], error["param"]) == ("server_error", None, None)
+    assert "[DONE]" not in stream.events, "an SDK takes [DONE] for a good end"
+    assert all(choice["finish_reason"] is None for chunk in stream.chunks[:-1] for choice in chunk["choices"])
+    assert provider.hold_states() == ["voided"]
+    assert provider.usage_row()["status"] == "failed"
+
+
+async def test_a_settlement_that_fails_ends_the_stream_without_a_finish_reason(tmp_path, monkeypatch, call):
+    def make_writer(store: Any) -> FailingWriter:
+        return FailingWriter(store, sqlite3.DatabaseError("malformed"), n_failures=1)
+
+    async with running_provider(tmp_path, monkeypatch, make_writer=make_writer) as provider:
+        stream = call(provider, stream=True, max_tokens=3, stream_options={"include_usage": True})
+        await stream.ended()
+        assert len(stream.text) == 3
+        assert all(choice["finish_reason"] is None for chunk in stream.chunks[:-1] for choice in chunk["choices"])
+        assert "error" in stream.chunks[-1]
+        assert "[DONE]" not in stream.events
+        assert provider.rows("usage") == []
+        provider.store.begin_epoch(1)
+
+
+async def test_books_that_cannot_be_written_are_503(tmp_path, monkeypatch):
+    def make_writer(store: Any) -> FailingWriter:
+        error = sqlite3.OperationalError("disk full")
+        return FailingWriter(store, error, n_failures=1, applies=lambda names: not resolves(names))
+
+    async with running_provider(tmp_path, monkeypatch, make_writer=make_writer) as provider:
+        response = await provider.chat()
+        message = error_of(response, 503, "server_error", "server_overloaded")
+        assert "disk" not in message
+        assert (await provider.chat(model=FREE, max_tokens=1)).status_code == 200
+
+
+async def test_a_bug_is_500_without_its_words_and_with_an_id(provider, monkeypatch):
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(provider.completions, "begin", bug)
+    response = await provider.chat()
+    message = error_of(response, 500, "server_error", None)
+    assert "secret" not in message
+
+
+async def test_unknown_urls_and_wrong_methods_are_answered_as_openai_does(provider):
+    message = error_of(await provider.client.get("/v1/nothing"), 404, "invalid_request_error", "not_found")
+    assert "GET /v1/nothing" in message
+    response = await provider.client.get("/v1/chat/completions")
+    error_of(response, 405, "invalid_request_error", "method_not_allowed")
+    assert response.headers["allow"] == "POST"
+
+
+async def test_every_error_that_a_caller_can_meet_has_a_status_of_its_own():
+    assert {error: status_of(error("words")) for error in _all(errors.RequestError)} == {
+        errors.InvalidRequestError: (400, "invalid_request_error"),
+        errors.ContextLengthError: (400, "invalid_request_error"),
+        errors.RequestTooLargeError: (413, "invalid_request_error"),
+        errors.AuthenticationError: (401, "authentication_error"),
+        errors.InsufficientCreditError: (402, "insufficient_quota"),
+        errors.PermissionDeniedError: (403, "permission_error"),
+        errors.ModelNotFoundError: (404, "invalid_request_error"),
+        errors.RateLimitError: (429, "rate_limit_error"),
+        errors.OverloadedError: (503, "server_error"),
+    }
+    assert status_of(errors.GenerationError("words")) == (500, "server_error")
+    assert status_of(errors.ConfigError("words")) == (500, "server_error")
+
+
+def _all(base: type) -> list[type]:
+    return [kind for direct in base.__subclasses__() for kind in (direct, *_all(direct))]
+
+
+async def test_a_client_that_cuts_its_body_off_leaves_nothing(provider):
+    headers = {"authorization": f"Bearer {provider.key}", "content-length": "100"}
+    asked = AsgiCall(provider.app, "POST", "/v1/chat/completions", headers=headers)
+    asked._to_send = [{"type": "http.request", "body": b'{"model":', "more_body": True}]
+    asked.hang_up()
+    await asked.ended()
+    assert (provider.rows("holds"), provider.rows("usage")) == ([], [])
