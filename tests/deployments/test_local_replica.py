@@ -1,0 +1,129 @@
+"""One engine on one file: from configuration to ready, and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferd.config import ModelConfig
+from inferd.deployments import local_replica
+from inferd.deployments.local_replica import LocalReplica
+from inferd.engine.core import EngineCore
+from inferd.engine.messages import AddRequest, FinishReason
+from inferd.errors import ConfigError, OverloadedError
+from inferd.sampling_params import SamplingParams
+from tests.fakes import FakeRunner
+from tests.serving.provider import TEMPLATE, FakeModel
+
+pytestmark = pytest.mark.anyio
+
+REQUEST = AddRequest("r", tuple(b"hello"), SamplingParams(), 3, tenant="acme")
+
+
+class Loader:
+    """Stands for llama.cpp; keeps what it was asked for."""
+
+    def __init__(self, template: str | None = TEMPLATE) -> None:
+        self.model = FakeModel(template)
+        self.options: dict[str, Any] = {}
+
+    def load_model(self, path: Path, *, n_gpu_layers: int) -> FakeModel:
+        self.options |= {"path": path, "n_gpu_layers": n_gpu_layers}
+        return self.model
+
+    def build_core(self, model: FakeModel, **options: Any) -> EngineCore:
+        assert model is self.model
+        self.options |= options
+        return EngineCore(FakeRunner(n_seq_max=options["n_parallel"], cells_per_sequence=options["max_context"]))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ModelConfig:
+    source = tmp_path / "tiny.gguf"
+    source.write_bytes(b"weights")
+    return ModelConfig("tiny", source, str(source), max_context=64, n_parallel=2, n_ubatch=32, n_threads=1)
+
+
+def loading(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> Loader:
+    monkeypatch.setattr(local_replica, "load_model", loader.load_model)
+    monkeypatch.setattr(local_replica, "build_core", loader.build_core)
+    return loader
+
+
+async def test_every_key_of_the_configuration_reaches_llama_cpp(config, monkeypatch):
+    loader = loading(monkeypatch, Loader())
+    replica = LocalReplica(config)
+    await replica.start()
+    assert loader.options == {
+        "path": config.source,
+        "n_gpu_layers": -1,
+        "max_context": 64,
+        "n_parallel": 2,
+        "n_ubatch": 32,
+        "n_threads": 1,
+    }
+    assert (replica.key, replica.max_context, replica.is_ready) == ("tiny", 64, True)
+    await replica.stop()
+
+
+async def test_it_is_ready_between_start_and_stop_and_takes_requests_only_then(config, monkeypatch):
+    loading(monkeypatch, Loader())
+    replica = LocalReplica(config)
+    assert not replica.is_ready
+    with pytest.raises(OverloadedError):
+        replica.submit(REQUEST)
+    await replica.start()
+    outputs = [output async for output in replica.submit(REQUEST)]
+    assert outputs[-1].finish_reason is FinishReason.LENGTH
+    await replica.stop()
+    assert not replica.is_ready
+    with pytest.raises(OverloadedError):
+        replica.submit(REQUEST)
+
+
+async def test_stopping_one_that_never_started_does_nothing(config):
+    await LocalReplica(config).stop()
+
+
+async def test_the_configured_template_replaces_the_models(config, monkeypatch):
+    loading(monkeypatch, Loader())
+    replica = LocalReplica(replace(config, chat_template="{{ messages[0].content }}!"))
+    await replica.start()
+    segments = replica.chat_template.render([{"role": "user", "content": "hi"}])
+    assert "".join(segment.text for segment in segments) == "hi!"
+    await replica.stop()
+
+
+@pytest.mark.parametrize(("template", "what"), [(None, "no chat template"), ("{% if %}", "line 1")])
+async def test_a_model_without_a_usable_template_does_not_start_and_is_freed(config, monkeypatch, template, what):
+    loader = loading(monkeypatch, Loader(template))
+    replica = LocalReplica(config)
+    with pytest.raises(ConfigError, match=what) as caught:
+        await replica.start()
+    assert "tiny.gguf" in caught.value.message
+    assert loader.model.closed
+    assert not replica.is_ready
+    await replica.stop()
+
+
+async def test_the_fingerprint_names_the_model_and_how_it_is_run(config, monkeypatch):
+    async def fingerprint(changed: ModelConfig) -> str:
+        loading(monkeypatch, Loader())
+        replica = LocalReplica(changed)
+        await replica.start()
+        await replica.stop()
+        return replica.fingerprint
+
+    first = await fingerprint(config)
+    assert first.startswith("fp_")
+    assert await fingerprint(config) == first
+    others = [
+        replace(config, max_context=32),
+        replace(config, n_parallel=1),
+        replace(config, n_threads=2),
+        replace(config, chat_template=TEMPLATE + " "),
+    ]
+    assert len({first, *[await fingerprint(other) for other in others]}) == 5

@@ -1,0 +1,71 @@
+"""From names to deployments, and from deployments to engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inferd.config import Config, load_config
+from inferd.deployments.router import Router
+from inferd.errors import ModelNotFoundError
+from inferd.price import Price
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    path = tmp_path / "models.toml"
+    path.write_text(
+        """
+[models.a]
+source = "a.gguf"
+max_context = 64
+[models.spare]
+source = "a.gguf"
+[models.b]
+source = "a.gguf"
+[deployments."lab/b"]
+model = "b"
+serverless = true
+usd_per_1m_tokens = 1
+default_max_tokens = 9
+[deployments."home/a"]
+model = "a"
+serverless = true
+[deployments."home/a-priced"]
+model = "a"
+serverless = true
+input_usd_per_1m_tokens = 0.1
+output_usd_per_1m_tokens = 0.4
+"""
+    )
+    return load_config(path)
+
+
+def test_deployments_keep_the_files_order_and_what_it_says(config):
+    router = Router.from_config(config)
+    assert [deployment.name for deployment in router.deployments()] == ["lab/b", "home/a", "home/a-priced"]
+    first = router.find("lab/b")
+    assert (first.owner, first.price, first.default_max_tokens) == ("lab", Price(1_000_000, 1_000_000), 9)
+    assert router.find("home/a").price is None
+    assert router.find("home/a").default_max_tokens == 4096
+    assert first.created_s == int(config.models["b"].source.stat().st_mtime)
+
+
+def test_deployments_of_one_model_share_its_engine_and_a_model_without_any_is_not_loaded(config):
+    router = Router.from_config(config)
+    assert router.find("home/a").replica is router.find("home/a-priced").replica
+    assert sorted(replica.key for replica in router.replicas) == ["a", "b"]
+    assert router.find("home/a").replica.max_context == 64
+
+
+def test_nothing_is_ready_before_it_is_started(config):
+    assert not Router.from_config(config).is_ready
+
+
+@pytest.mark.parametrize("name", ["home/none", "home", "HOME/A", ""])
+def test_an_unknown_name_is_said_and_where_to_look(config, name):
+    with pytest.raises(ModelNotFoundError, match="GET /v1/models") as caught:
+        Router.from_config(config).find(name)
+    assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
