@@ -36,7 +36,8 @@ class AuditReport:
 _CHECKS = (
     *(audit_money.unbalanced_transactions, audit_money.loose_entries, audit_money.wrong_balances),
     *(audit_money.wrong_grants, audit_money.wrong_counters, audit_money.overdrawn_teams),
-    *(audit_requests.wrong_holds, audit_requests.wrong_usage, audit_requests.wrong_settlements),
+    *(audit_requests.wrong_holds, audit_requests.wrong_usage, audit_requests.wrong_states),
+    audit_requests.wrong_settlements,
 )
 
 

@@ -41,7 +41,7 @@ def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
     same = " AND ".join(f"usage.{column} IS holds.{column}" for column in _SAME)
     rows = conn.execute(
         "SELECT request_id, usage.input_picousd, usage.output_picousd, usage.cached_input_picousd, "
-        "usage.prompt_tokens, cached_tokens, completion_tokens, compute_ms, cost_nanousd, status, usage.txn, "
+        "usage.prompt_tokens, cached_tokens, completion_tokens, compute_ms, cost_nanousd, usage.txn, "
         f"state, amount_nanousd, {same} FROM usage LEFT JOIN holds USING (request_id)"
     )
     for (
@@ -52,7 +52,6 @@ def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
         completion,
         compute_ms,
         cost,
-        status,
         txn,
         state,
         held,
@@ -72,14 +71,24 @@ def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
             problems.append("it has a price, but no hold")
         if state is not None and not fits:
             problems.append("its columns are not those of its hold")
-        if state == "settled" and status == "failed":
-            problems.append("it failed, but its hold was settled")
-        if state == "voided" and (status == "completed" or cost != 0):
-            problems.append(f"it is {status} at a cost of {cost}, but its hold was voided")
         if (cost > 0) != (txn is not None):
             problems.append(f"it cost {cost}, and its settlement is {txn}")
         for problem in problems:
             yield Finding("usage", request_id, problem)
+
+
+def wrong_states(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """A settled hold's request did not fail, a voided one's cost nothing; both ended when the usage row says."""
+    rows = conn.execute(
+        "SELECT request_id, state, status, cost_nanousd FROM holds JOIN usage USING (request_id) "
+        "WHERE (state = 'settled' AND status = 'failed') "
+        "OR (state = 'voided' AND (status = 'completed' OR cost_nanousd <> 0)) "
+        "OR resolved_at_ms IS NOT finished_at_ms"
+    )
+    for request_id, state, status, cost in rows:
+        yield Finding(
+            "holds", request_id, f"it is {state}, which does not fit its request: {status}, at a cost of {cost}"
+        )
 
 
 def wrong_settlements(conn: sqlite3.Connection) -> Iterator[Finding]:
