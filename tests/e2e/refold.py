@@ -1,0 +1,179 @@
+"""An independent reading of `inferd ledger export`: recomputes every sum and price from single rows.
+
+Written from the format's description in docs/billing.md; imports nothing of inferd, so that a mistake there is not
+repeated here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from typing import Any
+
+Row = dict[str, Any]
+NANOUSD_PER_USD = 10**9
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums of usage rows; cost in nano-USD."""
+
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost_nanousd: int
+
+
+class Export:
+    """One exported ledger."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.rows: dict[str, list[Row]] = defaultdict(list)
+        for line in lines:
+            row = json.loads(line)
+            self.rows[row.pop("record")].append(row)
+        assert len(self.rows["ledger"]) == 1, "an export begins with one line about itself"
+        self.holds: dict[str, Row] = {row["request_id"]: row for row in self.rows["hold"]}
+        self.usage: dict[str, Row] = {row["request_id"]: row for row in self.rows["usage"]}
+        self.entries: dict[int, list[Row]] = defaultdict(list)
+        for entry in self.rows["entry"]:
+            self.entries[entry["txn"]].append(entry)
+
+    def totals(self, team: str) -> Totals:
+        """What the usage rows of a team add up to."""
+        rows = [row for row in self.rows["usage"] if row["team"] == team]
+        return Totals(
+            requests=len(rows),
+            prompt_tokens=sum(row["prompt_tokens"] for row in rows),
+            cached_tokens=sum(row["cached_tokens"] for row in rows),
+            completion_tokens=sum(row["completion_tokens"] for row in rows),
+            cost_nanousd=sum(row["cost_nanousd"] for row in rows),
+        )
+
+    def drawn_nanousd(self, team: str) -> int:
+        """What settlements took from a team's credit, by the entries alone."""
+        settlements = [row["txn"] for row in self.rows["transaction"] if row["kind"] == "settlement"]
+        return -sum(
+            entry["amount_nanousd"]
+            for txn in settlements
+            for entry in self.entries[txn]
+            if entry["account"].startswith(f"team:{team}:credit:")
+        )
+
+    def held(self) -> list[Row]:
+        return [row for row in self.rows["hold"] if row["state"] == "held"]
+
+    def faults(self) -> list[str]:
+        """Everything that does not add up."""
+        return [
+            *self._money_faults(),
+            *self._grant_faults(),
+            *self._hold_faults(),
+            *self._usage_faults(),
+            *self._counter_faults(),
+        ]
+
+    def _money_faults(self) -> Iterator[str]:
+        known = {row["txn"] for row in self.rows["transaction"]}
+        for txn, entries in self.entries.items():
+            if txn not in known:
+                yield f"entries of transaction {txn}, which does not exist"
+            if sum(entry["amount_nanousd"] for entry in entries) != 0:
+                yield f"transaction {txn} does not add up to zero"
+        balances: Counter[str] = Counter()
+        for entry in self.rows["entry"]:
+            balances[entry["account"]] += entry["amount_nanousd"]
+        stored = {row["account"]: row["balance_nanousd"] for row in self.rows["account"]}
+        if stored != dict(balances):
+            yield f"accounts say {stored}, entries {dict(balances)}"
+        for account, balance in balances.items():
+            if account.startswith("team:") and ":credit:" in account and balance < 0:
+                yield f"{account} is overdrawn: {balance}"
+
+    def _grant_faults(self) -> Iterator[str]:
+        balances: Counter[str] = Counter()
+        for entry in self.rows["entry"]:
+            balances[entry["account"]] += entry["amount_nanousd"]
+        for grant in self.rows["grant"]:
+            account = f"team:{grant['team']}:credit:{grant['grant_id']}"
+            if balances[account] != grant["remaining_nanousd"]:
+                yield f"grant {grant['grant_id']} has {grant['remaining_nanousd']}, its entries {balances[account]}"
+
+    def _hold_faults(self) -> Iterator[str]:
+        for request_id, hold in self.holds.items():
+            picousd = hold["input_picousd"] * hold["prompt_tokens"]
+            picousd += hold["output_picousd"] * hold["max_completion_tokens"]
+            worst = -(-picousd // 1000)
+            if hold["amount_nanousd"] != worst:
+                yield f"hold {request_id} is {hold['amount_nanousd']}, its worst case {worst}"
+            row = self.usage.get(request_id)
+            if (row is None) != (hold["state"] == "held"):
+                yield f"hold {request_id} is {hold['state']}, its usage row is {row}"
+            if row is not None and hold["state"] == "voided" and row["cost_nanousd"]:
+                yield f"hold {request_id} was voided, and billed {row['cost_nanousd']}"
+            if row is not None and row["cost_nanousd"] > hold["amount_nanousd"]:
+                yield f"request {request_id} cost {row['cost_nanousd']}, above its hold"
+
+    def _usage_faults(self) -> Iterator[str]:
+        settled = {row["request_id"]: row["txn"] for row in self.rows["transaction"] if row["kind"] == "settlement"}
+        if len(settled) != sum(row["kind"] == "settlement" for row in self.rows["transaction"]):
+            yield "a request was settled twice"
+        for request_id, row in self.usage.items():
+            priced = row["input_picousd"] is not None
+            if priced != (request_id in self.holds):
+                yield f"request {request_id}: {'no hold' if priced else 'a hold for a free one'}"
+            cost = price(row) if priced else 0
+            if row["cost_nanousd"] != cost:
+                yield f"request {request_id} cost {row['cost_nanousd']}, its tokens are worth {cost}"
+            txn = settled.pop(request_id, None)
+            if txn != row["txn"]:
+                yield f"request {request_id} names transaction {row['txn']}, settled by {txn}"
+            revenue = {entry["account"]: entry["amount_nanousd"] for entry in self.entries[txn or 0]}
+            if revenue.get(f"revenue:{row['deployment']}", 0) != cost:
+                yield f"request {request_id} cost {cost}, its entries are {revenue}"
+            if row["status"] == "failed" and (cost or row["completion_tokens"]):
+                yield f"request {request_id} failed and was billed"
+        if settled:
+            yield f"settlements without a usage row: {settled}"
+
+    def _counter_faults(self) -> Iterator[str]:
+        posted: Counter[tuple[str, str]] = Counter()
+        held: Counter[tuple[str, str]] = Counter()
+        for request_id, hold in self.holds.items():
+            moment = datetime.fromtimestamp(hold["admitted_at_ms"] / 1000, UTC)
+            for period in (moment.strftime("%Y-%m"), moment.strftime("%Y"), "lifetime"):
+                key = (f"team:{hold['team']}", period)
+                if hold["state"] == "held":
+                    held[key] += hold["amount_nanousd"]
+                else:
+                    posted[key] += self.usage[request_id]["cost_nanousd"]
+        for row in self.rows["counter"]:
+            key = (row["scope"], row["period"])
+            if (row["posted_nanousd"], row["held_nanousd"]) != (posted.pop(key, 0), held.pop(key, 0)):
+                yield f"counter {key} does not fit its requests: {row}"
+        if any(posted.values()) or any(held.values()):
+            yield f"no counters for {dict(posted)} and {dict(held)}"
+
+
+def price(row: Row) -> int:
+    """Nano-USD of a usage row, by its own price snapshot: one sum, rounded half up once."""
+    cached = row["cached_input_picousd"]
+    cached_picousd = Fraction(row["input_picousd"], 2) if cached is None else Fraction(cached)
+    picousd = (
+        row["input_picousd"] * (row["prompt_tokens"] - row["cached_tokens"])
+        + cached_picousd * row["cached_tokens"]
+        + row["output_picousd"] * row["completion_tokens"]
+    )
+    return int(picousd / 1000 + Fraction(1, 2))
+
+
+def nanousd(usd: str) -> int:
+    """`"0.000012300"` -> 12300."""
+    amount = Fraction(usd) * NANOUSD_PER_USD
+    assert amount.denominator == 1, "nine decimals at most"
+    return int(amount)
