@@ -8,6 +8,7 @@ from inferd.ledger.audit import audit
 from inferd.ledger.rows import FORMATS, checksum
 from inferd.price import Price
 from inferd.usage import Usage
+from tests.ledger.books import memory_books
 
 REQUEST = "req-paid"
 MONEY_AND_TOKENS = [
@@ -44,9 +45,9 @@ MONEY_AND_TOKENS = [
 
 
 @pytest.fixture
-def ledger(make_books):
-    """Two grants, a settled request (transaction 3), a void one, a free one's worth of nothing, and an open hold."""
-    books = make_books()
+def ledger():
+    """Two grants, a settled request (transaction 3), a void one, an open hold; an idle team."""
+    books = memory_books()
     books.conn.execute("INSERT INTO teams VALUES ('other', 'pro', NULL, 1, 'test')")
     books.conn.execute("INSERT INTO projects VALUES ('other', 'inference', 1, 'test')")
     books.grant(10_000, "promotional", expires_at_ms=books.now_ms + 10**9)

@@ -55,7 +55,8 @@ def test_a_kill_at_a_commit_loses_nothing_and_bills_nothing_unsettled(tmp_path, 
     assert child.returncode == -signal.SIGKILL
     answered = set(output) - {"ready"}
     left = assert_books_survive(tmp_path / "data", answered)
-    assert left > 0 or (kind, moment) == ("hold", "before")
+    if (kind, moment) in {("hold", "after"), ("settle", "before")}:
+        assert left > 0, "the kill came where a hold was open"
 
 
 @pytest.mark.slow

@@ -1,0 +1,107 @@
+"""A small ledger to write tests on."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from dataclasses import replace
+from typing import Any
+
+from inferd.ledger import operations
+from inferd.ledger.audit import audit
+from inferd.ledger.epochs import begin
+from inferd.ledger.holds import OpenHold, SettleHold, VoidHold
+from inferd.ledger.schema import migrate
+from inferd.price import Price
+from inferd.usage import Usage
+
+# 2026-11-20 12:00:00 UTC
+NOW_MS = 1_795_176_000_000
+# One nano-USD a token, whatever the token, so that amounts can be read off.
+NANO_A_TOKEN = Price(input_picousd=1_000, cached_input_picousd=1_000, output_picousd=1_000)
+
+
+class Books:
+    """A ledger with team `acme` (no credit), one key and an epoch, and commands that are applied one by one."""
+
+    now_ms = NOW_MS
+    price = NANO_A_TOKEN
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self.conn = conn
+        self.ids = itertools.count()
+        self.epoch = begin(conn, 1, NOW_MS)
+        operations.create_team(conn, "acme", "pro", actor="test", now_ms=NOW_MS)
+        self.key = operations.create_key(conn, "acme", actor="test", now_ms=NOW_MS)
+
+    def grant(self, nanousd: int, kind: Any = "paid", **options: Any) -> Any:
+        return operations.grant_credit(
+            self.conn, "acme", nanousd, kind, **{"actor": "test", "now_ms": self.now_ms, **options}
+        )
+
+    def open_hold(self, prompt: int = 1, completion: int = 0, **changes: Any) -> OpenHold:
+        command = OpenHold(
+            request_id=f"req-{next(self.ids)}",
+            team="acme",
+            project="inference",
+            user=None,
+            key_id=self.key.id,
+            deployment="local/tiny",
+            service_tier="default",
+            price=self.price,
+            prompt_tokens=prompt,
+            max_completion_tokens=completion,
+            epoch=self.epoch,
+            admitted_at_ms=self.now_ms,
+        )
+        return replace(command, **changes)
+
+    def settlement(self, request_id: str, prompt: int = 0, completion: int = 0, **changes: Any) -> SettleHold:
+        command = SettleHold(request_id, Usage(prompt, 0, completion, 7), "completed", self.now_ms, "stop")
+        return replace(command, **changes)
+
+    def void(self, request_id: str, status: Any = "failed") -> VoidHold:
+        return VoidHold(request_id, status, self.now_ms)
+
+    def apply(self, command: Any) -> Any:
+        """As the writer does it: in a savepoint, which an error undoes."""
+        self.conn.execute("SAVEPOINT command")
+        try:
+            return command.apply(self.conn)
+        except BaseException:
+            self.conn.execute("ROLLBACK TO command")
+            raise
+        finally:
+            self.conn.execute("RELEASE command")
+
+    def hold(self, prompt: int = 1, completion: int = 0, **changes: Any) -> str:
+        return self.apply(self.open_hold(prompt, completion, **changes)).request_id
+
+    def settle(self, request_id: str, prompt: int = 0, completion: int = 0, **changes: Any) -> int:
+        return self.apply(self.settlement(request_id, prompt, completion, **changes)).cost_nanousd
+
+    def credit(self) -> Any:
+        return operations.show_credit(self.conn, "acme", now_ms=self.now_ms)
+
+    def one(self, sql: str, *parameters: Any) -> Any:
+        """The only column of the only row."""
+        ((value,),) = self.conn.execute(sql, parameters).fetchall()
+        return value
+
+    def remaining(self) -> dict[int, int]:
+        return dict(self.conn.execute("SELECT grant_id, remaining_nanousd FROM grants").fetchall())
+
+    def dump(self) -> list[str]:
+        """Everything, to show that nothing changed."""
+        return list(self.conn.iterdump())
+
+    def assert_clean(self) -> None:
+        assert [str(finding) for finding in audit(self.conn).findings] == []
+
+
+def memory_books() -> Books:
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(conn)
+    conn.execute("PRAGMA foreign_keys = ON")
+    conn.execute("PRAGMA recursive_triggers = ON")
+    return Books(conn)
