@@ -11,6 +11,9 @@ import sqlite3
 
 from sqlite_utils import Database
 
+from inferd.ledger.migrations import m2_money, m3_access, m4_operations
+from inferd.ledger.migrations.triggers import refuse
+
 _TABLES = (
     """CREATE TABLE epochs (
         epoch INTEGER PRIMARY KEY,
@@ -171,15 +174,10 @@ _APPEND_ONLY = ("transactions", "entries", "usage", "idempotency", "epochs")
 _NEVER_DELETED = ("teams", "projects", "users", "keys", "grants", "holds")
 
 
-def _refuse(name: str, event: str, table: str, message: str, when: str = "") -> str:
-    condition = f" WHEN {when}" if when else ""
-    return f"CREATE TRIGGER {name} BEFORE {event} ON {table}{condition} BEGIN SELECT RAISE(ABORT, '{message}'); END"
-
-
 def _triggers() -> list[str]:
-    statements = [_refuse(f"{t}_no_update", "UPDATE", t, f"{t} is append-only") for t in _APPEND_ONLY]
+    statements = [refuse(f"{t}_no_update", "UPDATE", t, f"{t} is append-only") for t in _APPEND_ONLY]
     statements += [
-        _refuse(f"{t}_no_delete", "DELETE", t, f"rows of {t} are never deleted")
+        refuse(f"{t}_no_delete", "DELETE", t, f"rows of {t} are never deleted")
         for t in (*_APPEND_ONLY, *_NEVER_DELETED)
     ]
     holds_fixed = (
@@ -195,11 +193,11 @@ def _triggers() -> list[str]:
         "key_id, team, project, user, label, secret_sha256, last4, expires_at_ms, created_at_ms, created_by, checksum"
     )
     statements += [
-        _refuse("holds_fixed", f"UPDATE OF {holds_fixed}", "holds", "only the state of a hold changes"),
-        _refuse("holds_once", "UPDATE", "holds", "a hold is resolved exactly once", "old.state <> 'held'"),
-        _refuse("grants_fixed", f"UPDATE OF {grants_fixed}", "grants", "only the rest of a grant changes"),
-        _refuse("keys_fixed", f"UPDATE OF {keys_fixed}", "keys", "a key can only be revoked"),
-        _refuse("keys_once", "UPDATE", "keys", "a revoked key stays so", "old.revoked_at_ms IS NOT NULL"),
+        refuse("holds_fixed", f"UPDATE OF {holds_fixed}", "holds", "only the state of a hold changes"),
+        refuse("holds_once", "UPDATE", "holds", "a hold is resolved exactly once", "old.state <> 'held'"),
+        refuse("grants_fixed", f"UPDATE OF {grants_fixed}", "grants", "only the rest of a grant changes"),
+        refuse("keys_fixed", f"UPDATE OF {keys_fixed}", "keys", "a key can only be revoked"),
+        refuse("keys_once", "UPDATE", "keys", "a revoked key stays so", "old.revoked_at_ms IS NOT NULL"),
     ]
     return statements
 
@@ -209,7 +207,8 @@ def _create(db: Database) -> None:
         db.conn.execute(statement)
 
 
-MIGRATIONS = (_create,)
+# Released: a change of the schema is a new migration, never an edit of one that a file may have had.
+MIGRATIONS = (_create, m2_money.apply, m3_access.apply, m4_operations.apply)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 

@@ -11,6 +11,7 @@ from fractions import Fraction
 from math import ceil, floor
 
 from inferd.ledger.export import export_lines
+from inferd.ledger.schema import SCHEMA_VERSION
 from inferd.ledger.usage import RecordFree
 from inferd.price import Price
 from inferd.usage import Usage
@@ -121,7 +122,7 @@ def use(books):
 def test_an_export_refolds_to_what_it_says(books):
     use(books)
     records = [json.loads(line) for line in export_lines(books.conn, now_ms=77)]
-    assert records[0] == {"record": "ledger", "schema": 1, "exported_at_ms": 77}
+    assert records[0] == {"record": "ledger", "schema": SCHEMA_VERSION, "exported_at_ms": 77}
     by_record = check(records)
     assert {name: len(rows) for name, rows in by_record.items()} == {
         **{"ledger": 1, "team": 1, "project": 1, "key": 1, "epoch": 1, "grant": 2, "hold": 8, "usage": 8},
