@@ -1,0 +1,83 @@
+"""`python -m tests.e2e.launch [--fake] [--die before|after OpenHold|SettleHold N] serve ...`: the real command, with
+faults.
+
+--fake takes a runner of bytes for llama.cpp, so that a start takes no longer than Python's. --die ends the process
+with SIGKILL at the N-th commit of a group that holds such a command, and leaves beside the data folder, in died.json,
+what was in the group: a list of [command, request id].
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from inferd.cli.main import main
+from inferd.deployments import local_replica
+from inferd.engine.core import EngineCore
+from inferd.ledger.writer import LedgerWriter
+from tests.fakes import FakeRunner
+from tests.serving.provider import FakeModel
+
+STEP_S = 0.002
+
+
+class SlowRunner(FakeRunner):
+    """Takes as long for a step as a small model on a fast machine, and forgets what tests of the engine look at."""
+
+    def execute(self, batch: Any) -> int:
+        time.sleep(STEP_S)
+        self.rows_per_step.clear()
+        self.rows_by_sequence.clear()
+        return super().execute(batch)
+
+
+def _build_fake_core(model: FakeModel, *, max_context: int, n_parallel: int, n_ubatch: int, **_: Any) -> EngineCore:
+    return EngineCore(SlowRunner(n_seq_max=n_parallel, n_rows_max=n_ubatch, cells_per_sequence=max_context))
+
+
+def take_fakes() -> None:
+    local_replica.load_model = lambda path, *, n_gpu_layers: FakeModel()  # type: ignore[assignment]
+    local_replica.build_core = _build_fake_core  # type: ignore[assignment]
+
+
+def die_at(moment: Literal["before", "after"], command: str, nth: int, report: Path) -> None:
+    """Patches the one place where the ledger's writer commits."""
+    commit = LedgerWriter._commit
+    seen = 0
+
+    def commit_or_die(self: LedgerWriter, group: Sequence[Any]) -> None:
+        nonlocal seen
+        content = [(type(queued.command).__name__, queued.command.request_id) for queued in group]
+        seen += any(name == command for name, _ in content)
+        dies = seen == nth and any(name == command for name, _ in content)
+        if dies:
+            report.write_text(json.dumps(content))
+        if not dies or moment == "after":
+            commit(self, group)
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)  # the signal is on its way; nobody is to be told of the commit before it comes
+
+    LedgerWriter._commit = commit_or_die  # type: ignore[method-assign]
+
+
+def run(arguments: list[str]) -> int:
+    if arguments[0] == "--fake":
+        take_fakes()
+        del arguments[0]
+    if arguments[0] == "--die":
+        _, moment, command, nth = arguments[:4]
+        del arguments[:4]
+        data_dir = Path(arguments[arguments.index("--data-dir") + 1])
+        die_at(moment, command, int(nth), data_dir.parent / "died.json")  # type: ignore[arg-type]
+    return main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,64 @@
+"""SIGTERM lets streams end; the next start goes on with the same books."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+
+import httpx
+
+from tests.e2e.models import EOG_BAN, MODEL, ask
+from tests.e2e.server_process import ServerProcess, Team
+
+
+async def stream_through_a_stop(server: ServerProcess, team: Team) -> list[str]:
+    body = {
+        "model": MODEL,
+        "messages": ask("Tell me a story."),
+        "max_tokens": 40,
+        "logit_bias": EOG_BAN,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    events: list[str] = []
+    async with team.http() as client, client.stream("POST", "/chat/completions", json=body) as response:
+        async for line in response.aiter_lines():
+            if not line.startswith("data: "):
+                continue
+            events.append(line.removeprefix("data: "))
+            if len(events) == 3:
+                server.signal(signal.SIGTERM)
+                async with team.http() as late:
+                    await until_refused(late)
+    return events
+
+
+async def until_refused(client: httpx.AsyncClient) -> None:
+    """A server that is told to stop takes nothing new, and says so."""
+    while True:
+        response = await client.post("/chat/completions", json={"model": MODEL, "messages": ask("Hi"), "max_tokens": 1})
+        if response.status_code == 503:
+            assert "retry-after" in response.headers
+            return
+
+
+def test_sigterm_finishes_the_streams_and_exits_0_and_the_next_start_keeps_everything(server):
+    team = server.team("last-customer", 10**9)
+    events = asyncio.run(stream_through_a_stop(server, team))
+    assert events[-1] == "[DONE]"
+    assert json.loads(events[-2])["usage"]["completion_tokens"] == 40
+    assert server.wait() == 0
+    assert "Traceback" not in server.log
+    before = server.export()
+    assert before.held() == []
+    assert before.faults() == []
+
+    key = (server.data_dir / "default.key").read_text().strip()
+    server.start()
+    assert key not in server.output, "shown only by the start that made it"
+    assert str(server.data_dir / "default.key") in server.output
+    after = server.export()
+    assert after.usage == before.usage
+    assert len(after.rows["epoch"]) == len(before.rows["epoch"]) + 1
+    assert MODEL in {model.id for model in team.openai().models.list()}
