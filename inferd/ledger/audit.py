@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from inferd.ledger import audit_money, audit_requests
+from inferd.ledger import audit_access, audit_money, audit_requests, audit_rollups
 from inferd.ledger.finding import Finding
 from inferd.ledger.rows import FORMATS, checksum
 from inferd.ledger.schema import expected_objects, objects
@@ -37,7 +37,9 @@ _CHECKS = (
     *(audit_money.unbalanced_transactions, audit_money.loose_entries, audit_money.wrong_balances),
     *(audit_money.wrong_grants, audit_money.wrong_counters, audit_money.overdrawn_teams),
     *(audit_requests.wrong_holds, audit_requests.wrong_usage, audit_requests.wrong_states),
-    audit_requests.wrong_settlements,
+    *(audit_requests.wrong_settlements, audit_access.gaps_in_the_log, audit_access.wrong_suspensions),
+    audit_rollups.wrong_rollups,
+    audit_rollups.wrong_daily_costs,
 )
 
 
@@ -83,7 +85,7 @@ def _changed_schema(conn: sqlite3.Connection) -> Iterator[Finding]:
 def _changed_rows(conn: sqlite3.Connection) -> Iterator[Finding]:
     """Rows whose checksum does not fit their columns."""
     for table, row_format in FORMATS.items():
-        for *fixed, stored in conn.execute(f"SELECT {', '.join(row_format.fixed)}, checksum FROM {table}"):
-            if checksum(table, fixed) != stored:
-                row = "/".join(str(value) for value in fixed[: row_format.key])
+        for *covered, stored in conn.execute(f"SELECT {', '.join(row_format.covered)}, checksum FROM {table}"):
+            if checksum(table, covered) != stored:
+                row = "/".join(str(value) for value in covered[: row_format.key])
                 yield Finding(table, row, "its checksum does not fit its columns: it was changed")

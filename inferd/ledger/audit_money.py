@@ -70,6 +70,8 @@ def wrong_counters(conn: sqlite3.Connection) -> Iterator[Finding]:
         WITH moments (team, at_s, posted, held) AS (
             SELECT team, admitted_at_ms / 1000, cost_nanousd, 0 FROM usage WHERE input_picousd IS NOT NULL
             UNION ALL
+            SELECT team, day_start_ms / 1000, cost_nanousd, 0 FROM usage_daily
+            UNION ALL
             SELECT team, admitted_at_ms / 1000, 0, CASE state WHEN 'held' THEN amount_nanousd ELSE 0 END FROM holds
         ), folded (scope, period, posted, held) AS (
             SELECT 'team:' || team, strftime('%Y-%m', at_s, 'unixepoch'), sum(posted), sum(held)

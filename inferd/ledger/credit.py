@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from inferd.ledger import counters
 from inferd.ledger.accounts import balance_nanousd, receivable_account
+from inferd.ledger.clock import expiry_ms
 from inferd.ledger.grants import available_nanousd, open_grants
 from inferd.money import format_usd
 
@@ -52,7 +53,7 @@ def credit_of(conn: sqlite3.Connection, team: str, now_ms: int) -> Credit:
     held_nanousd = counters.held_nanousd(conn, team)
     return Credit(
         team=team,
-        available_nanousd=available_nanousd(open_grants(conn, team), held_nanousd, now_ms),
+        available_nanousd=available_nanousd(open_grants(conn, team), held_nanousd, expiry_ms(conn, now_ms)),
         held_nanousd=held_nanousd,
         owed_nanousd=-balance_nanousd(conn, receivable_account(team)),
     )

@@ -20,7 +20,7 @@ _RECORDS = {
     "user": ("*", "users", "team, user"),
     "key": (
         "key_id, team, project, user, label, last4, expires_at_ms, created_at_ms, created_by, revoked_at_ms, "
-        "revoked_by",
+        "revoked_by, scopes, models",
         "keys",
         "created_at_ms, key_id",
     ),
@@ -31,7 +31,11 @@ _RECORDS = {
     "grant": ("*", "grants", "grant_id"),
     "hold": ("*", "holds", "admitted_at_ms, request_id"),
     "usage": ("*", "usage", "admitted_at_ms, request_id"),
+    "rollup": ("*", "rollups", "rollup"),
+    "usage_daily": ("*", "usage_daily", "rollup, line"),
     "counter": ("*", "counters", "scope, period"),
+    "suspension": ("*", "suspensions", "subject"),
+    "log": ("*", "log", "seq"),
 }
 
 

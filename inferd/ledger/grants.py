@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from inferd.ledger import counters
 from inferd.ledger.accounts import BY_RULE, EXPIRED, credit_account, funding_account, post
+from inferd.ledger.clock import expiry_ms
 from inferd.ledger.rows import insert
 
 GrantKind = Literal["paid", "promotional"]
@@ -120,9 +121,9 @@ def draw(
 
 def expire(conn: sqlite3.Connection, team: str, grants: Sequence[OpenGrant], now_ms: int) -> Sequence[OpenGrant]:
     """Write down what has expired of the team's open grants; returns them as they are then."""
-    if not any(grant.expired(now_ms) for grant in grants):
+    if all(grant.expires_at_ms is None for grant in grants):
         return grants
-    parts = expired_parts(grants, counters.held_nanousd(conn, team), now_ms)
+    parts = expired_parts(grants, counters.held_nanousd(conn, team), expiry_ms(conn, now_ms))
     if not parts:
         return grants
     postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
@@ -155,7 +156,7 @@ class ExpireGrants:
         teams = conn.execute(
             "SELECT DISTINCT team FROM grants WHERE remaining_nanousd > 0 AND expires_at_ms IS NOT NULL "
             "AND expires_at_ms <= ?",
-            (self.now_ms,),
+            (expiry_ms(conn, self.now_ms),),
         ).fetchall()
         for (team,) in teams:
             expire(conn, team, open_grants(conn, team), self.now_ms)

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 from inferd.errors import InsufficientCreditError
 from inferd.ledger import counters, grants
 from inferd.ledger.accounts import BY_RULE, revenue_account
+from inferd.ledger.clock import expiry_ms
 from inferd.ledger.pricing import cost_nanousd, hold_nanousd, largest_max_tokens
 from inferd.ledger.rows import insert
 from inferd.ledger.usage import add_usage
@@ -79,9 +80,10 @@ class OpenHold:
         amount_nanousd = hold_nanousd(self.price, self.prompt_tokens, self.max_completion_tokens)
         open_grants = grants.open_grants(conn, self.team)
         held_nanousd = counters.held_nanousd(conn, self.team)
-        available_nanousd = grants.available_nanousd(open_grants, held_nanousd, self.admitted_at_ms)
+        at_ms = expiry_ms(conn, self.admitted_at_ms)
+        available_nanousd = grants.available_nanousd(open_grants, held_nanousd, at_ms)
         if amount_nanousd > available_nanousd:
-            balance_nanousd = grants.available_nanousd(open_grants, 0, self.admitted_at_ms)
+            balance_nanousd = grants.available_nanousd(open_grants, 0, at_ms)
             raise self._refusal(amount_nanousd, available_nanousd, balance_nanousd)
         grants.expire(conn, self.team, open_grants, self.admitted_at_ms)
         self._insert(conn, amount_nanousd)

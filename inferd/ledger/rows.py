@@ -2,7 +2,8 @@
 
 checksum = the first 32 hex digits of the SHA-256 of the UTF-8 text of the compact JSON array
 `[TABLE, FIXED_1, FIXED_2, ...]`: the table's name, then its fixed columns in the order given here
-(text as JSON strings with non-ASCII characters as they are, integers as integers, NULL as null).
+(text as JSON strings with non-ASCII characters as they are, integers as integers, NULL as null), then the columns
+that a later schema has added, up to the last one that is not NULL: so rows from before keep their checksum.
 """
 
 from __future__ import annotations
@@ -27,16 +28,23 @@ class RowFormat:
         key: how many of the first fixed columns name a row.
         fixed: columns that never change; the checksum covers them.
         mutable: columns that the schema's triggers let change; the audit refolds them instead.
+        added: fixed columns that came with a later schema, oldest first; covered as far as they are not NULL.
     """
 
     table: str
     key: int
     fixed: tuple[str, ...]
     mutable: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+
+    @property
+    def covered(self) -> tuple[str, ...]:
+        """The columns of the checksum, in its order."""
+        return (*self.fixed, *self.added)
 
     @property
     def insert_sql(self) -> str:
-        columns = (*self.fixed, *self.mutable, "checksum")
+        columns = (*self.covered, *self.mutable, "checksum")
         return f"INSERT INTO {self.table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
@@ -46,7 +54,7 @@ _CALLER = ("team", "project", "user", "key_id", "deployment", "service_tier")
 FORMATS = {
     row_format.table: row_format
     for row_format in (
-        RowFormat("transactions", 1, ("txn", "kind", "request_id", "actor", "reason", "at_ms")),
+        RowFormat("transactions", 1, ("txn", "kind", "request_id", "actor", "reason", "at_ms"), added=("period",)),
         RowFormat("entries", 2, ("txn", "line", "account", "amount_nanousd")),
         RowFormat(
             "grants",
@@ -65,6 +73,7 @@ FORMATS = {
                 *("amount_nanousd", "admitted_at_ms"),
             ),
             ("state", "resolved_at_ms"),
+            ("postpaid",),
         ),
         RowFormat(
             "usage",
@@ -79,25 +88,58 @@ FORMATS = {
             1,
             (
                 *("key_id", "team", "project", "user", "label", "secret_sha256", "last4", "expires_at_ms"),
-                *("created_at_ms", "created_by"),
+                *("created_at_ms", "created_by", "scopes", "models"),
             ),
             ("revoked_at_ms", "revoked_by"),
         ),
+        RowFormat("log", 1, ("seq", "at_ms", "actor", "action", "team", "details")),
+        RowFormat("billing", 1, ("team", "overage", "payment_method", "earned_tier", "changed_at_ms", "changed_by")),
+        RowFormat("budgets", 2, ("scope", "period", "team", "amount_nanousd", "set_at_ms", "set_by")),
+        RowFormat(
+            "cap_adjustments",
+            1,
+            ("adjustment_id", "team", "from_ms", "until_ms", "amount_nanousd", "reason", "actor", "at_ms", "txn"),
+        ),
+        RowFormat("refunds", 1, ("txn", "request_id", *_CALLER, "amount_nanousd", "admitted_at_ms")),
+        RowFormat("voids", 1, ("grant_id", "reason", "actor", "at_ms")),
+        RowFormat(
+            "alerts",
+            1,
+            (
+                *("alert_id", "kind", "team", "scope", "source", "period", "threshold_percent", "limit_nanousd"),
+                *("value_nanousd", "at_ms"),
+            ),
+        ),
         RowFormat("idempotency", 3, ("team", "verb", "key", "body", "answer", "created_at_ms")),
+        RowFormat("rollups", 1, ("rollup", "until_ms", "requests", "at_ms")),
+        RowFormat(
+            "usage_daily",
+            2,
+            (
+                *("rollup", "line", "day_start_ms", *_CALLER, "status", "requests", "prompt_tokens", "cached_tokens"),
+                *("completion_tokens", "compute_ms", "cost_nanousd"),
+            ),
+        ),
     )
 }
 _INSERT_SQL = {table: row_format.insert_sql for table, row_format in FORMATS.items()}
 
 
-def checksum(table: str, fixed_values: list[Any]) -> str:
-    """The checksum of a row of `table`, given its fixed columns in order."""
+def checksum(table: str, values: list[Any]) -> str:
+    """The checksum of a row of `table`, given its `covered` columns in order."""
+    fixed_values = values
+    num_fixed = len(FORMATS[table].fixed)
+    while len(fixed_values) > num_fixed and fixed_values[-1] is None:
+        fixed_values = fixed_values[:-1]
     return hashlib.sha256(msgspec.json.encode([table, *fixed_values])).hexdigest()[:CHECKSUM_HEX_DIGITS]
 
 
 def insert(conn: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> None:
-    """Insert one row; `values` names every fixed and mutable column of the table."""
+    """Insert one row; `values` names every fixed and mutable column of the table. Added ones it leaves out are NULL."""
     row_format = FORMATS[table]
-    assert len(values) == len(row_format.fixed) + len(row_format.mutable), f"{table}: every column, and no other"
-    fixed = [values[column] for column in row_format.fixed]
+    required = len(row_format.fixed) + len(row_format.mutable)
+    assert required <= len(values) <= required + len(row_format.added), f"{table}: every column, and no other"
+    covered = [values[column] for column in row_format.fixed]
+    covered += [values.get(column) for column in row_format.added]
     mutable = [values[column] for column in row_format.mutable]
-    conn.execute(_INSERT_SQL[table], (*fixed, *mutable, checksum(table, fixed)))
+    conn.execute(_INSERT_SQL[table], (*covered, *mutable, checksum(table, covered)))

@@ -7,7 +7,9 @@ import json
 import re
 from pathlib import Path
 
+from inferd.ledger import access
 from inferd.ledger.export import export_lines
+from inferd.ledger.retention import RollUpUsage
 from inferd.ledger.rows import FORMATS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +48,10 @@ def documented_tables(section: str) -> dict[str, list[str]]:
 def test_the_documented_fields_are_those_of_the_export(books):
     books.grant(100)
     books.settle(books.hold(1, 1), 1, 1)
+    books.apply(RollUpUsage(books.now_ms + 1, books.now_ms))
+    books.settle(books.hold(1, 1), 1, 1)
     books.conn.execute("INSERT INTO users VALUES ('acme', 'ada', 1, 'test')")
+    access.suspend_user(books.conn, "acme", "ada", actor="test", now_ms=1)
     export, _, _ = DOCUMENT.partition("## Export")[2].partition("**To refold it:**")
     documented = documented_tables(export)
     for line in export_lines(books.conn, now_ms=1):
