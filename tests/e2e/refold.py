@@ -6,6 +6,7 @@ repeated here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,26 @@ from typing import Any
 
 Row = dict[str, Any]
 NANOUSD_PER_USD = 10**9
+_PRICE = "input_picousd, cached_input_picousd, output_picousd"
+_WHO = "team, project, user, key_id, deployment, service_tier"
+CHECKED = {
+    "transaction": ("transactions", "txn, kind, request_id, actor, reason, at_ms"),
+    "entry": ("entries", "txn, line, account, amount_nanousd"),
+    "grant": (
+        "grants",
+        "grant_id, team, kind, priority, amount_nanousd, expires_at_ms, note, origin, txn, created_at_ms, created_by",
+    ),
+    "hold": (
+        "holds",
+        f"request_id, epoch, {_WHO}, {_PRICE}, prompt_tokens, max_completion_tokens, amount_nanousd, admitted_at_ms",
+    ),
+    "usage": (
+        "usage",
+        f"request_id, {_WHO}, {_PRICE}, prompt_tokens, cached_tokens, completion_tokens, compute_ms, cost_nanousd, "
+        "status, finish_reason, admitted_at_ms, finished_at_ms, txn",
+    ),
+}
+"""Record -> its table, and the columns that its checksum covers, in their order."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +92,21 @@ class Export:
     def faults(self) -> list[str]:
         """Everything that does not add up."""
         return [
+            *self._checksum_faults(),
             *self._money_faults(),
             *self._grant_faults(),
             *self._hold_faults(),
             *self._usage_faults(),
             *self._counter_faults(),
         ]
+
+    def _checksum_faults(self) -> Iterator[str]:
+        for record, (table, columns) in CHECKED.items():
+            for row in self.rows[record]:
+                values = [table, *(row[column] for column in columns.split(", "))]
+                text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+                if hashlib.sha256(text.encode()).hexdigest()[:32] != row["checksum"]:
+                    yield f"{record} {row} was changed"
 
     def _money_faults(self) -> Iterator[str]:
         known = {row["txn"] for row in self.rows["transaction"]}
@@ -91,6 +121,8 @@ class Export:
         stored = {row["account"]: row["balance_nanousd"] for row in self.rows["account"]}
         if stored != dict(balances):
             yield f"accounts say {stored}, entries {dict(balances)}"
+        if sum(stored.values()) != 0:
+            yield f"all balances together are {sum(stored.values())}"
         for account, balance in balances.items():
             if account.startswith("team:") and ":credit:" in account and balance < 0:
                 yield f"{account} is overdrawn: {balance}"
@@ -138,6 +170,15 @@ class Export:
                 yield f"request {request_id} cost {cost}, its entries are {revenue}"
             if row["status"] == "failed" and (cost or row["completion_tokens"]):
                 yield f"request {request_id} failed and was billed"
+        revenue_of: Counter[str] = Counter()
+        for row in self.rows["usage"]:
+            revenue_of[f"revenue:{row['deployment']}"] += row["cost_nanousd"]
+        for account in self.rows["account"]:
+            name, balance = account["account"], account["balance_nanousd"]
+            if name.startswith("revenue:") and balance != revenue_of.pop(name, 0):
+                yield f"{name} is {balance}, which is not what its requests cost"
+        if any(revenue_of.values()):
+            yield f"no accounts for the revenue {revenue_of}"
         if settled:
             yield f"settlements without a usage row: {settled}"
 
@@ -150,7 +191,7 @@ class Export:
                 key = (f"team:{hold['team']}", period)
                 if hold["state"] == "held":
                     held[key] += hold["amount_nanousd"]
-                else:
+                elif request_id in self.usage:
                     posted[key] += self.usage[request_id]["cost_nanousd"]
         for row in self.rows["counter"]:
             key = (row["scope"], row["period"])

@@ -1,0 +1,112 @@
+"""The independent refold finds nothing in good books, and whatever number is changed in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferd.ledger import operations
+from inferd.ledger.export import export_lines
+from inferd.ledger.holds import OpenHold, SettleHold, VoidHold
+from inferd.ledger.lock import DataLock
+from inferd.ledger.store import Store
+from inferd.ledger.usage import RecordFree
+from inferd.price import Price
+from inferd.usage import Usage
+from tests.e2e.refold import CHECKED, Export, nanousd, price
+
+NOW_MS = 1_795_176_000_000
+WHO: dict[str, Any] = {"team": "acme", "project": "inference", "user": None, "service_tier": "default"}
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> list[str]:
+    """Two grants, one of them expiring; a settled, a voided, an open and a free request."""
+    with DataLock(tmp_path) as lock:
+        store = Store(tmp_path, lock)
+        epoch = store.begin_epoch(NOW_MS)
+        with store.immediate() as conn:
+            operations.create_team(conn, "acme", actor="test", now_ms=NOW_MS)
+            operations.grant_credit(conn, "acme", 10**9, expires_at_ms=NOW_MS + 5, actor="test", now_ms=NOW_MS)
+            key_id = operations.create_key(conn, "acme", actor="test", now_ms=NOW_MS).id
+            who = {**WHO, "key_id": key_id, "deployment": "a/b", "admitted_at_ms": NOW_MS}
+            for request_id in ("settled", "voided", "open"):
+                OpenHold(
+                    request_id=request_id,
+                    price=Price(333_333, 700_001),
+                    prompt_tokens=11,
+                    max_completion_tokens=7,
+                    epoch=epoch,
+                    **who,
+                ).apply(conn)
+            SettleHold("settled", Usage(11, 4, 5, 60), "completed", NOW_MS + 9, "stop").apply(conn)
+            VoidHold("voided", "failed", NOW_MS + 9).apply(conn)
+            free = {**who, "deployment": "a/free"}
+            RecordFree("free", usage=Usage(3, 0, 2, 1), status="completed", finished_at_ms=NOW_MS + 1, **free).apply(
+                conn
+            )
+        with store.reading() as conn:
+            return list(export_lines(conn, now_ms=NOW_MS))
+
+
+def changed_numbers(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each export that differs from the good one in one amount, count or price; what is checked of it."""
+    for index, line in enumerate(lines):
+        row = json.loads(line)
+        for column, value in row.items():
+            if type(value) is int and column.endswith(("_nanousd", "_picousd", "_tokens")):
+                # A single pico-dollar more can be rounded away.
+                more = 1000 if column.endswith("_picousd") else 1
+                bad = json.dumps({**row, column: value + more}, separators=(",", ":"))
+                yield f"{row['record']}.{column}", [*lines[:index], bad, *lines[index + 1 :]]
+
+
+def test_good_books_have_no_fault(lines):
+    export = Export(lines)
+    assert export.faults() == []
+    assert [hold["request_id"] for hold in export.held()] == ["open"]
+    assert export.drawn_nanousd("acme") == export.totals("acme").cost_nanousd == price(export.usage["settled"])
+
+
+def test_every_changed_number_is_a_fault_without_checksums_too(lines, monkeypatch):
+    tried = set()
+    for what, bad in changed_numbers(lines):
+        tried.add(what)
+        assert Export(bad).faults(), what
+    assert {"entry.amount_nanousd", "usage.cost_nanousd", "counter.held_nanousd", "hold.amount_nanousd"} <= tried
+
+    monkeypatch.setattr("tests.e2e.refold.CHECKED", {})
+    # What a grant was once, and how many tokens a voided or a free request did not pay for, only its checksum knows.
+    unknown = {what for what, bad in changed_numbers(lines) if not Export(bad).faults()}
+    assert unknown <= {
+        "grant.amount_nanousd",
+        *(f"usage.{name}" for name in ("prompt_tokens", "cached_tokens", "completion_tokens")),
+        *(f"usage.{name}" for name in ("input_picousd", "output_picousd")),
+    }
+
+
+@pytest.mark.parametrize("record", ["entry", "account", "hold", "usage", "counter", "transaction"])
+def test_a_row_that_is_missing_is_a_fault(lines, record):
+    for index, line in enumerate(lines):
+        if json.loads(line)["record"] == record and "free" not in line:
+            assert Export([*lines[:index], *lines[index + 1 :]]).faults(), line
+
+
+@pytest.mark.parametrize("record", list(CHECKED))
+def test_every_covered_text_is_checked(lines, record):
+    index = next(index for index, line in enumerate(lines) if json.loads(line)["record"] == record)
+    row = json.loads(lines[index])
+    row |= {"checksum": row["checksum"][::-1]}
+    bad = json.dumps(row, separators=(",", ":"))
+    assert Export([*lines[:index], bad, *lines[index + 1 :]]).faults()
+
+
+def test_a_price_is_rounded_half_up_once():
+    row = {"prompt_tokens": 1, "cached_tokens": 1, "completion_tokens": 0, "cached_input_picousd": None}
+    assert price({**row, "input_picousd": 999, "output_picousd": 0}) == 0
+    assert price({**row, "input_picousd": 1000, "output_picousd": 0}) == 1
+    assert nanousd("1.000000001") == 10**9 + 1
