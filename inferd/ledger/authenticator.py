@@ -13,9 +13,9 @@ class Authenticator:
     def __init__(self, store: Store) -> None:
         self._conn = store.connect()
 
-    def authenticate(self, presented: str, now_ms: int) -> Caller:
-        """The caller whose key was presented. Raises AuthenticationError."""
-        return authenticate(self._conn, presented, now_ms)
+    def authenticate(self, presented: str, now_ms: int, project: str | None = None) -> Caller:
+        """The caller whose key was presented. Raises AuthenticationError, PermissionDeniedError; see `keys`."""
+        return authenticate(self._conn, presented, now_ms, project)
 
     def close(self) -> None:
         self._conn.close()

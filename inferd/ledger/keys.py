@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-from inferd.errors import AuthenticationError, NotFoundError
+from inferd.errors import AuthenticationError, NotFoundError, PermissionDeniedError
 from inferd.ledger.names import DEFAULT_PROJECT
 from inferd.ledger.rows import insert
+from inferd.ledger.suspensions import first_suspended, key_subject, project_subject, team_subject, user_subject
 
+Scope = Literal["inference", "usage", "manage", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+DEFAULT_SCOPES: tuple[Scope, ...] = ("inference", "usage")
 KEY_PREFIX = "sk-inferd-"
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID_DIGITS = 12
@@ -30,18 +37,38 @@ _NO_DIGEST = "0" * 64
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request, as its key says. `project` is the key's, or the team's default one."""
+    """Who makes a request, as its key says.
+
+    Attributes:
+        project: the one its header chose, else the key's, else the team's default one.
+        models: the deployments it may call; None: all.
+    """
 
     team: str
     project: str
     user: str | None
     key_id: str
     plan: str
+    scopes: tuple[Scope, ...] = DEFAULT_SCOPES
+    models: tuple[str, ...] | None = None
+
+    def has_scope(self, scope: Scope) -> bool:
+        """`admin` includes `usage` and `manage`, of all teams; no other scope includes another."""
+        return scope in self.scopes or ("admin" in self.scopes and scope != "inference")
+
+    def may_use(self, model: str) -> bool:
+        return self.models is None or model in self.models
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as it can be shown. `project` None: bound to none. Moments in ms since 1970; None: never."""
+    """A key as it can be shown. `project` None: bound to none. Moments in ms since 1970; None: never.
+
+    Attributes:
+        scopes: what it is good for; fixed when it is made.
+        models: the deployments it may call; None: all.
+        suspended: whether the key itself is.
+    """
 
     key_id: str
     team: str
@@ -54,6 +81,17 @@ class Key:
     created_by: str
     revoked_at_ms: int | None
     revoked_by: str | None
+    scopes: tuple[Scope, ...]
+    models: tuple[str, ...] | None
+    suspended: bool
+
+    def status(self, now_ms: int) -> str:
+        """`revoked`, `expired`, `suspended` or `active`."""
+        if self.revoked_at_ms is not None:
+            return "revoked"
+        if self.expires_at_ms is not None and self.expires_at_ms <= now_ms:
+            return "expired"
+        return "suspended" if self.suspended else "active"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +101,14 @@ class NewKey:
     id: str
     key: str
 
+    @property
+    def key_id(self) -> str:
+        return self.id
+
 
 _SHOWN = (
-    "key_id, team, project, user, label, last4, expires_at_ms, created_at_ms, created_by, revoked_at_ms, revoked_by"
+    "key_id, team, project, user, label, last4, expires_at_ms, created_at_ms, created_by, revoked_at_ms, revoked_by, "
+    "scopes, models, EXISTS (SELECT 1 FROM suspensions WHERE subject = 'key:' || key_id)"
 )
 
 
@@ -77,6 +120,8 @@ def add_key(
     user: str | None,
     label: str | None,
     expires_at_ms: int | None,
+    scopes: Sequence[Scope] = DEFAULT_SCOPES,
+    models: Sequence[str] | None = None,
     actor: str,
     now_ms: int,
 ) -> NewKey:
@@ -94,6 +139,8 @@ def add_key(
         "expires_at_ms": expires_at_ms,
         "created_at_ms": now_ms,
         "created_by": actor,
+        "scopes": " ".join(scopes),
+        "models": None if models is None else json.dumps(models),
         "revoked_at_ms": None,
         "revoked_by": None,
     }
@@ -106,7 +153,7 @@ def find_key(conn: sqlite3.Connection, key_id: str) -> Key:
     row = conn.execute(f"SELECT {_SHOWN} FROM keys WHERE key_id = ?", (key_id,)).fetchone()
     if row is None:
         raise NotFoundError(f"there is no key {key_id!r}; `inferd keys list` shows the ids")
-    return Key(*row)
+    return _key(row)
 
 
 def all_keys(conn: sqlite3.Connection, team: str | None = None) -> list[Key]:
@@ -114,7 +161,16 @@ def all_keys(conn: sqlite3.Connection, team: str | None = None) -> list[Key]:
     rows = conn.execute(
         f"SELECT {_SHOWN} FROM keys WHERE ?1 IS NULL OR team = ?1 ORDER BY created_at_ms, rowid", (team,)
     )
-    return [Key(*row) for row in rows]
+    return [_key(row) for row in rows]
+
+
+def _key(row: tuple[Any, ...]) -> Key:
+    scopes, models, suspended = row[-3:]
+    return Key(*row[:-3], scopes=tuple(scopes.split()), models=_models(models), suspended=bool(suspended))
+
+
+def _models(stored: str | None) -> tuple[str, ...] | None:
+    return None if stored is None else tuple(json.loads(stored))
 
 
 def revoke(conn: sqlite3.Connection, key_id: str, *, actor: str, now_ms: int) -> None:
@@ -125,11 +181,16 @@ def revoke(conn: sqlite3.Connection, key_id: str, *, actor: str, now_ms: int) ->
     )
 
 
-def authenticate(conn: sqlite3.Connection, presented: str, now_ms: int) -> Caller:
+def authenticate(conn: sqlite3.Connection, presented: str, now_ms: int, project: str | None = None) -> Caller:
     """The caller whose key was presented.
 
+    Args:
+        project: the one it asks for, `P` or `TEAM/P`; None: its key's, else the default one (R9).
+
     Raises:
-        AuthenticationError: it is malformed, unknown, revoked or expired.
+        AuthenticationError: the key is malformed, unknown, revoked or expired.
+        PermissionDeniedError: the project is unknown or not the key's; or it, the team, the user or the key is
+            suspended.
     """
     match = _KEY.fullmatch(presented)
     if match is None:
@@ -138,19 +199,50 @@ def authenticate(conn: sqlite3.Connection, presented: str, now_ms: int) -> Calle
             "(`inferd keys create` makes one)."
         )
     row = conn.execute(
-        "SELECT secret_sha256, team, project, user, plan, revoked_at_ms, expires_at_ms "
+        "SELECT secret_sha256, team, project, user, plan, revoked_at_ms, expires_at_ms, scopes, models "
         "FROM keys JOIN teams USING (team) WHERE key_id = ?",
         (match[1],),
     ).fetchone()
     same = hmac.compare_digest(_digest(presented), _NO_DIGEST if row is None else row[0])
     if row is None or not same:
         raise AuthenticationError(f"Incorrect API key provided: {KEY_PREFIX}{match[1]}-... is unknown here.")
-    _, team, project, user, plan, revoked_at_ms, expires_at_ms = row
+    _, team, bound_to, user, plan, revoked_at_ms, expires_at_ms, scopes, models = row
     if revoked_at_ms is not None:
         raise AuthenticationError(f"The API key {KEY_PREFIX}{match[1]}-... has been revoked.")
     if expires_at_ms is not None and expires_at_ms <= now_ms:
         raise AuthenticationError(f"The API key {KEY_PREFIX}{match[1]}-... has expired.")
-    return Caller(team, DEFAULT_PROJECT if project is None else project, user, match[1], plan)
+    chosen = _chosen_project(conn, team, bound_to, project)
+    _refuse_suspended(conn, team, chosen, user, match[1])
+    return Caller(team, chosen, user, match[1], plan, tuple(scopes.split()), _models(models))
+
+
+def _chosen_project(conn: sqlite3.Connection, team: str, bound_to: str | None, wanted: str | None) -> str:
+    if wanted is None:
+        return DEFAULT_PROJECT if bound_to is None else bound_to
+    owner, slash, name = wanted.rpartition("/")
+    if bound_to is not None and name != bound_to:
+        raise PermissionDeniedError(
+            f"This API key is bound to project `{bound_to}`; leave out the header OpenAI-Project.",
+            code="invalid_project",
+        )
+    known = conn.execute("SELECT 1 FROM projects WHERE team = ? AND project = ?", (team, name)).fetchone()
+    # One answer for another team's project, whether it exists or not.
+    if known is None or (slash and owner != team):
+        raise PermissionDeniedError(f"Your team has no project `{wanted}`.", code="invalid_project")
+    return name
+
+
+def _refuse_suspended(conn: sqlite3.Connection, team: str, project: str, user: str | None, key_id: str) -> None:
+    subjects = [team_subject(team), project_subject(team, project), key_subject(key_id)]
+    if user is not None:
+        subjects.append(user_subject(team, user))
+    suspended = first_suspended(conn, subjects)
+    if suspended is not None:
+        kind, _, name = suspended.partition(":")
+        raise PermissionDeniedError(
+            f"The {kind} `{name}` is suspended: it can make no new requests until it is resumed.",
+            code=f"{kind}_suspended",
+        )
 
 
 def encode_base62(secret: bytes) -> str:

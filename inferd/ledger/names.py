@@ -6,6 +6,8 @@ import re
 
 from inferd.errors import InvalidValueError
 
+_MAX_TEXT = 200
+
 PLANS = ("free", "academic", "pro", "enterprise")
 DEFAULT_TEAM = "default"
 DEFAULT_PROJECT = "inference"
@@ -21,6 +23,12 @@ def check_name(kind: str, name: str) -> None:
             f"{name!r} cannot be the name of a {kind}: use 1 to 64 ASCII letters, digits and . _ - @ +, "
             "and begin with a letter or a digit"
         )
+
+
+def check_text(what: str, text: str | None) -> None:
+    """Raises InvalidValueError unless `text` (a label, note, reason; None: none given) can be kept."""
+    if text is not None and not (0 < len(text) <= _MAX_TEXT and text.isprintable()):
+        raise InvalidValueError(f"a {what} is 1 to {_MAX_TEXT} printable characters")
 
 
 def check_plan(plan: str) -> None:

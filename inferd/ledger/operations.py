@@ -8,6 +8,7 @@ with its remedy, and changes nothing.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from inferd.errors import InvalidValueError, NotFoundError
@@ -16,8 +17,9 @@ from inferd.ledger.accounts import balance_nanousd, funding_account
 from inferd.ledger.credit import Credit, credit_of
 from inferd.ledger.grants import DEFAULT_PRIORITY, GRANT_KINDS, Grant, GrantKind, add_grant
 from inferd.ledger.idempotency import once
-from inferd.ledger.keys import Key, NewKey
-from inferd.ledger.names import DEFAULT_PROJECT, DEFAULT_TEAM, check_name, check_plan
+from inferd.ledger.keys import DEFAULT_SCOPES, SCOPES, Key, NewKey, Scope
+from inferd.ledger.log import logged, record
+from inferd.ledger.names import DEFAULT_PROJECT, DEFAULT_TEAM, check_name, check_plan, check_text
 from inferd.ledger.periods import format_instant
 from inferd.ledger.teams import Project, Team, User
 from inferd.money import NANOUSD_PER_USD, format_usd
@@ -27,7 +29,7 @@ SIGNUP_CREDIT_NANOUSD = 5 * NANOUSD_PER_USD
 _MAX_GRANT_NANOUSD = 100_000_000 * NANOUSD_PER_USD
 _MAX_FUNDING_NANOUSD = 4_000_000_000 * NANOUSD_PER_USD
 _TOP_TIER = 5
-_MAX_TEXT = 200
+_MAX_MODELS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class TeamDetails:
     credit: Credit
 
 
+@logged("teams.create")
 def create_team(conn: sqlite3.Connection, name: str, plan: str = "free", *, actor: str, now_ms: int) -> Team:
     """A new team with project `inference`; on plan free with $5 of promotional sign-up credit (R3)."""
     check_name("team", name)
@@ -58,6 +61,14 @@ def ensure_default_team(conn: sqlite3.Connection, *, actor: str, now_ms: int) ->
     if teams.all_teams(conn):
         return None
     _create_team(conn, Team(DEFAULT_TEAM, "enterprise", _TOP_TIER, now_ms, actor), SIGNUP_CREDIT_NANOUSD)
+    record(
+        conn,
+        "teams.create",
+        team=DEFAULT_TEAM,
+        details={"name": DEFAULT_TEAM, "plan": "enterprise", "tier_override": _TOP_TIER},
+        actor=actor,
+        now_ms=now_ms,
+    )
     return create_key(conn, DEFAULT_TEAM, label="default", actor=actor, now_ms=now_ms)
 
 
@@ -94,6 +105,7 @@ def show_team(conn: sqlite3.Connection, name: str, *, now_ms: int) -> TeamDetail
     )
 
 
+@logged("projects.create")
 def create_project(conn: sqlite3.Connection, team: str, name: str, *, actor: str, now_ms: int) -> Project:
     """A new project of a team."""
     teams.find_team(conn, team)
@@ -103,6 +115,7 @@ def create_project(conn: sqlite3.Connection, team: str, name: str, *, actor: str
     return project
 
 
+@logged("users.create")
 def create_user(conn: sqlite3.Connection, team: str, name: str, *, actor: str, now_ms: int) -> User:
     """A new user of a team."""
     teams.find_team(conn, team)
@@ -112,6 +125,7 @@ def create_user(conn: sqlite3.Connection, team: str, name: str, *, actor: str, n
     return user
 
 
+@logged("keys.create", found=("key_id",))
 def create_key(
     conn: sqlite3.Connection,
     team: str,
@@ -120,10 +134,16 @@ def create_key(
     user: str | None = None,
     label: str | None = None,
     expires_at_ms: int | None = None,
+    scopes: Sequence[Scope] = DEFAULT_SCOPES,
+    models: Sequence[str] | None = None,
     actor: str,
     now_ms: int,
 ) -> NewKey:
-    """A new key of a team (R21), bound to a project and owned by a user if given. Its text is seen only now."""
+    """A new key of a team (R21), bound to a project and owned by a user if given. Its text is seen only now.
+
+    Args:
+        models: the deployments it may call; None: all.
+    """
     teams.find_team(conn, team)
     if project is not None and project not in {p.project for p in teams.projects_of(conn, team)}:
         raise NotFoundError(
@@ -131,8 +151,12 @@ def create_key(
         )
     if user is not None and user not in {u.user for u in teams.users_of(conn, team)}:
         raise NotFoundError(f"team {team!r} has no user {user!r}; `inferd users create {team} {user}` makes it")
-    _check_text("label", label)
+    check_text("label", label)
     _check_future(expires_at_ms, now_ms)
+    if not scopes or not set(scopes) <= set(SCOPES):
+        raise InvalidValueError(f"a key has at least one of the scopes {', '.join(SCOPES)}")
+    if models is not None:
+        _check_models(models)
     return keys.add_key(
         conn,
         team,
@@ -140,6 +164,8 @@ def create_key(
         user=user,
         label=label,
         expires_at_ms=expires_at_ms,
+        scopes=[scope for scope in SCOPES if scope in scopes],
+        models=None if models is None else list(dict.fromkeys(models)),
         actor=actor,
         now_ms=now_ms,
     )
@@ -152,6 +178,7 @@ def list_keys(conn: sqlite3.Connection, team: str | None = None) -> list[Key]:
     return keys.all_keys(conn, team)
 
 
+@logged("keys.revoke")
 def revoke_key(conn: sqlite3.Connection, key_id: str, *, actor: str, now_ms: int) -> Key:
     """End a key: from the next request on it gets a 401. One that was revoked before stays as it was."""
     keys.find_key(conn, key_id)
@@ -159,6 +186,7 @@ def revoke_key(conn: sqlite3.Connection, key_id: str, *, actor: str, now_ms: int
     return keys.find_key(conn, key_id)
 
 
+@logged("credits.grant", found=("grant_id",))
 def grant_credit(
     conn: sqlite3.Connection,
     team: str,
@@ -187,8 +215,8 @@ def grant_credit(
         )
     if not 0 <= priority <= 100:
         raise InvalidValueError(f"a priority is 0 to 100, not {priority}")
-    _check_text("note", note)
-    _check_text("idempotency key", idempotency_key)
+    check_text("note", note)
+    check_text("idempotency key", idempotency_key)
 
     def perform() -> dict[str, object]:
         _check_future(expires_at_ms, now_ms)
@@ -223,9 +251,11 @@ def show_credit(conn: sqlite3.Connection, team: str, *, now_ms: int) -> Credit:
     return credit_of(conn, team, now_ms)
 
 
-def _check_text(what: str, text: str | None) -> None:
-    if text is not None and not (0 < len(text) <= _MAX_TEXT and text.isprintable()):
-        raise InvalidValueError(f"a {what} is 1 to {_MAX_TEXT} printable characters")
+def _check_models(models: Sequence[str]) -> None:
+    if not 0 < len(models) <= _MAX_MODELS:
+        raise InvalidValueError(f"a list of models names 1 to {_MAX_MODELS} of them; leave it out to allow all")
+    for model in models:
+        check_text("model", model)
 
 
 def _check_future(expires_at_ms: int | None, now_ms: int) -> None:

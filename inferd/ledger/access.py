@@ -1,0 +1,151 @@
+"""Operations on who may do what: lists, suspensions, the log. Like `operations`, of which they are a part."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from inferd.errors import NotFoundError
+from inferd.ledger import keys, log, suspensions, teams
+from inferd.ledger.log import LogEntry, logged
+from inferd.ledger.names import check_text
+from inferd.ledger.suspensions import (
+    Suspension,
+    key_subject,
+    project_subject,
+    team_subject,
+    user_subject,
+)
+from inferd.ledger.teams import Project, User
+
+
+def list_projects(conn: sqlite3.Connection, team: str) -> list[Project]:
+    """The projects of a team, by name."""
+    teams.find_team(conn, team)
+    return teams.projects_of(conn, team)
+
+
+def list_users(conn: sqlite3.Connection, team: str) -> list[User]:
+    """The users of a team, by name."""
+    teams.find_team(conn, team)
+    return teams.users_of(conn, team)
+
+
+def find_project(conn: sqlite3.Connection, team: str, project: str) -> Project:
+    """Raises NotFoundError if the team has none of that name."""
+    for found in list_projects(conn, team):
+        if found.project == project:
+            return found
+    raise NotFoundError(f"team {team!r} has no project {project!r}; `inferd projects create {team} {project}` makes it")
+
+
+def find_user(conn: sqlite3.Connection, team: str, user: str) -> User:
+    """Raises NotFoundError if the team has none of that name."""
+    for found in list_users(conn, team):
+        if found.user == user:
+            return found
+    raise NotFoundError(f"team {team!r} has no user {user!r}; `inferd users create {team} {user}` makes it")
+
+
+@logged("teams.suspend")
+def suspend_team(
+    conn: sqlite3.Connection, team: str, *, reason: str | None = None, actor: str, now_ms: int
+) -> Suspension:
+    """From the next request on, all its keys get a 403. One that is suspended stays as it was."""
+    teams.find_team(conn, team)
+    return _suspend(conn, Suspension(team_subject(team), team, reason, now_ms, actor))
+
+
+@logged("teams.resume")
+def resume_team(conn: sqlite3.Connection, team: str, *, actor: str, now_ms: int) -> Suspension | None:
+    """End a suspension; None if there was none."""
+    teams.find_team(conn, team)
+    return _resume(conn, team_subject(team))
+
+
+@logged("projects.suspend")
+def suspend_project(
+    conn: sqlite3.Connection, team: str, project: str, *, reason: str | None = None, actor: str, now_ms: int
+) -> Suspension:
+    """From the next request on, requests in this project get a 403."""
+    find_project(conn, team, project)
+    return _suspend(conn, Suspension(project_subject(team, project), team, reason, now_ms, actor))
+
+
+@logged("projects.resume")
+def resume_project(conn: sqlite3.Connection, team: str, project: str, *, actor: str, now_ms: int) -> Suspension | None:
+    """End a suspension; None if there was none."""
+    find_project(conn, team, project)
+    return _resume(conn, project_subject(team, project))
+
+
+@logged("users.suspend")
+def suspend_user(
+    conn: sqlite3.Connection, team: str, user: str, *, reason: str | None = None, actor: str, now_ms: int
+) -> Suspension:
+    """From the next request on, the keys of this user get a 403."""
+    find_user(conn, team, user)
+    return _suspend(conn, Suspension(user_subject(team, user), team, reason, now_ms, actor))
+
+
+@logged("users.resume")
+def resume_user(conn: sqlite3.Connection, team: str, user: str, *, actor: str, now_ms: int) -> Suspension | None:
+    """End a suspension; None if there was none."""
+    find_user(conn, team, user)
+    return _resume(conn, user_subject(team, user))
+
+
+@logged("keys.suspend")
+def suspend_key(
+    conn: sqlite3.Connection, key_id: str, *, reason: str | None = None, actor: str, now_ms: int
+) -> Suspension:
+    """From the next request on, this key gets a 403; unlike a revocation it can be taken back."""
+    key = keys.find_key(conn, key_id)
+    return _suspend(conn, Suspension(key_subject(key_id), key.team, reason, now_ms, actor))
+
+
+@logged("keys.resume")
+def resume_key(conn: sqlite3.Connection, key_id: str, *, actor: str, now_ms: int) -> Suspension | None:
+    """End a suspension; None if there was none."""
+    keys.find_key(conn, key_id)
+    return _resume(conn, key_subject(key_id))
+
+
+def show_log(
+    conn: sqlite3.Connection,
+    *,
+    team: str | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    before_seq: int | None = None,
+    limit: int = 100,
+) -> list[LogEntry]:
+    """Who did what, newest first; see `log.read_log`. Raises NotFoundError if there is no such team."""
+    if team is not None:
+        teams.find_team(conn, team)
+    return log.read_log(
+        conn,
+        team=team,
+        actor=actor,
+        action=action,
+        since_ms=since_ms,
+        until_ms=until_ms,
+        before_seq=before_seq,
+        limit=limit,
+    )
+
+
+def _suspend(conn: sqlite3.Connection, suspension: Suspension) -> Suspension:
+    check_text("reason", suspension.reason)
+    before = suspensions.find_suspension(conn, suspension.subject)
+    if before is None:
+        suspensions.add_suspension(conn, suspension)
+    return before or suspension
+
+
+def _resume(conn: sqlite3.Connection, subject: str) -> Suspension | None:
+    before = suspensions.find_suspension(conn, subject)
+    if before is not None:
+        suspensions.remove_suspension(conn, subject)
+    return before

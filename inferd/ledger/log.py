@@ -1,0 +1,135 @@
+"""Who did what (`inferd log`): one row for each change that somebody asked for, in the transaction of the change.
+
+Requests of callers are not in it: those are usage rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+from inferd.errors import InvalidValueError
+from inferd.ledger.periods import format_instant
+from inferd.ledger.rows import insert
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MAX_ENTRIES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One change. `actor` is `cli:NAME`, `key:ID` or a rule's name; `team` None: it concerns no team.
+
+    Attributes:
+        seq: 1, 2, 3, ... without gaps.
+        action: noun and verb, such as `keys.revoke`.
+        details: what was asked for, and the ids of what was made; never a secret.
+    """
+
+    seq: int
+    at_ms: int
+    actor: str
+    action: str
+    team: str | None
+    details: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "seq": self.seq,
+            "at": format_instant(self.at_ms),
+            "actor": self.actor,
+            "action": self.action,
+            "team": self.team,
+            "details": self.details,
+        }
+
+
+def record(
+    conn: sqlite3.Connection, action: str, *, team: str | None, details: Mapping[str, Any], actor: str, now_ms: int
+) -> None:
+    """Write down one change. Details that are None are left out."""
+    given = {name: value for name, value in details.items() if value is not None}
+    values = {
+        "seq": conn.execute("SELECT coalesce(max(seq), 0) + 1 FROM log").fetchone()[0],
+        "at_ms": now_ms,
+        "actor": actor,
+        "action": action,
+        "team": team,
+        "details": json.dumps(given, sort_keys=True, ensure_ascii=False),
+    }
+    insert(conn, "log", values)
+
+
+def logged(action: str, *, found: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorates an operation `f(conn, ..., actor=, now_ms=)`: each call that changed something is written down with
+    its arguments. A repetition that changed nothing leaves no trace.
+
+    Args:
+        found: attributes of the result that belong in the details, such as `("grant_id",)`.
+    """
+
+    def decorate(operation: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(operation)
+
+        @functools.wraps(operation)
+        def perform(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            details = dict(bound.arguments)
+            conn, actor, now_ms = details.pop("conn"), details.pop("actor"), details.pop("now_ms")
+            changes = conn.total_changes
+            result = operation(*args, **kwargs)
+            if conn.total_changes != changes:
+                team = details.pop("team", None) or getattr(result, "team", None)
+                details |= {name: getattr(result, name) for name in found}
+                record(conn, action, team=team, details=details, actor=actor, now_ms=now_ms)
+            return result
+
+        perform.__dict__["logged_as"] = action
+        return perform
+
+    return decorate
+
+
+def read_log(
+    conn: sqlite3.Connection,
+    *,
+    team: str | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    before_seq: int | None = None,
+    limit: int = 100,
+) -> list[LogEntry]:
+    """The newest `limit` entries that match, newest first.
+
+    Args:
+        action: a whole action (`keys.revoke`) or a noun (`keys`).
+        before_seq: only older ones than this; the last `seq` of a page leads to the next.
+    """
+    if not 1 <= limit <= MAX_ENTRIES:
+        raise InvalidValueError(f"a limit is 1 to {MAX_ENTRIES}, not {limit}")
+    filters: dict[str, object] = {
+        "team = ?": team,
+        "actor = ?": actor,
+        "at_ms >= ?": since_ms,
+        "at_ms < ?": until_ms,
+        "seq < ?": before_seq,
+        # As a prefix up to a dot: instr finds the whole of it at the beginning.
+        "instr(action || '.', ? || '.') = 1": action,
+    }
+    chosen = {condition: value for condition, value in filters.items() if value is not None}
+    where = f"WHERE {' AND '.join(chosen)}" if chosen else ""
+    rows = conn.execute(
+        f"SELECT seq, at_ms, actor, action, team, details FROM log {where} ORDER BY seq DESC LIMIT ?",
+        (*chosen.values(), limit),
+    )
+    return [LogEntry(*row[:5], details=json.loads(row[5])) for row in rows]
