@@ -1,4 +1,4 @@
-"""The audit's checks of rolled-up usage: daily rows against rollups, and against the settlements that outlive the rows."""
+"""The audit's checks of rolled-up usage: daily rows against rollups, and against the settlements that stay."""
 
 from __future__ import annotations
 

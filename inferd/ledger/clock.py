@@ -1,4 +1,4 @@
-"""The clock that expiry goes by (BILLING R20): it never runs backwards, and stands still while the wall clock is doubted.
+"""The clock that expiry goes by (BILLING R20): never backwards, and not at all while the wall clock is doubted.
 
 `clock.seen_ms` is the latest moment that a server believed. Expiry happens at max(now, seen); while the clock is paused
 (`paused_because`), at seen. Only what is written down here is paused: durations come from monotonic clocks, and a

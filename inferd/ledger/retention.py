@@ -30,7 +30,7 @@ def cutoff_ms(retention_days: int, now_ms: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RollUpUsage:
-    """Roll up some of the usage admitted before `before_ms`, oldest first. Returns how many requests; 0: none is left."""
+    """Roll up some of the usage admitted before `before_ms`, oldest first. Returns how many requests; 0: none left."""
 
     durable: ClassVar[bool] = True
     before_ms: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,8 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 PREFIX = "req_"
 
 
+def new_request_id() -> str:
+    """`req_`, 12 hex digits of the time in ms, 20 at random. New ids lie together in the ledger's indexes, so a commit
+    writes few pages however long the books are."""
+    return f"{PREFIX}{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
 class RequestIdMiddleware:
-    """Puts `req_` and 128 random bits into `scope["state"]["request_id"]` and into the response's headers."""
+    """Puts a new id into `scope["state"]["request_id"]` and into the response's headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -20,7 +27,7 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = PREFIX + secrets.token_hex(16)
+        request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:

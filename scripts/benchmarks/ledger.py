@@ -1,0 +1,176 @@
+"""`scripts/bench ledger`: hold and settle pairs per second through the call that serving uses.
+
+Concurrent callers each await a hold, then its settlement, from `LedgerWriter.execute`, as a request does. Each run is a
+process of its own: on a small ledger and on one with millions of usage rows and thousands of teams, as the disk is and
+with 2 ms added to every sync (a preload shim). One caller alone shows what the ledger adds to a request's latency. The
+small ledger is audited at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+import uvloop
+
+from inferd.ledger.audit import audit
+from inferd.ledger.holds import OpenHold, SettleHold
+from inferd.ledger.lock import DataLock
+from inferd.ledger.store import Store
+from inferd.ledger.writer import LedgerWriter
+from inferd.price import Price
+from inferd.server.request_id import new_request_id
+from inferd.serving.clock import wall_clock_ms
+from inferd.usage import Usage
+from scripts.benchmarks.large_ledger import fill
+
+SHIM = Path(__file__).with_name("sync_shim.c")
+PRICE = Price(input_picousd=100_000, output_picousd=400_000)
+SMALL_TEAMS = 100
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.child is not None:
+        print(json.dumps(_measure(arguments.child, arguments.callers, arguments.seconds)))
+        return
+    print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        shim = _build_shim(Path(folder))
+        small, large = Path(folder) / "small", Path(folder) / "large"
+        fill(small, teams=SMALL_TEAMS, usage_rows=0)
+        started = time.perf_counter()
+        fill(large, teams=arguments.teams, usage_rows=arguments.usage_rows)
+        size_gb = (large / "ledger.db").stat().st_size / 1e9
+        print(
+            f"large ledger: {arguments.usage_rows:,} usage rows, {arguments.teams:,} teams, {size_gb:.1f} GB, ", end=""
+        )
+        print(f"made in {time.perf_counter() - started:.0f} s")
+        print(f"{'run':22}{'callers':>8}{'pairs/s':>9}{'pair p50 ms':>13}{'p99 ms':>9}{'sync ms':>9}{'load':>6}")
+        for name, data, callers, delay_us in (
+            ("new", small, arguments.callers, 0),
+            ("2 ms sync", small, arguments.callers, 2000),
+            ("large", large, arguments.callers, 0),
+            ("large, 2 ms sync", large, arguments.callers, 2000),
+            ("one caller", small, 1, 0),
+            ("one caller, large", large, 1, 0),
+        ):
+            found = [_run(data, callers, arguments.seconds, shim, delay_us) for _ in range(arguments.repeat)]
+            figures = {key: statistics.median(each[key] for each in found) for key in found[0]}
+            print(
+                f"{name:22}{callers:8}{figures['pairs_per_s']:9.0f}{figures['p50_ms']:13.2f}{figures['p99_ms']:9.2f}"
+                f"{figures['sync_ms']:9.2f}{os.getloadavg()[0]:6.1f}",
+                flush=True,
+            )
+        with Store(small).reading() as conn:
+            findings = audit(conn).findings
+        print("audit of the small ledger: " + ("clean" if not findings else f"{len(findings)} findings: {findings[0]}"))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--callers", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each kind; the median is shown")
+    parser.add_argument("--usage-rows", type=int, default=5_000_000)
+    parser.add_argument("--teams", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path, help="where the ledgers are made (the disk that is measured)")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _build_shim(folder: Path) -> Path:
+    shim = folder / "sync_shim.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(shim), str(SHIM), "-ldl"], check=True)
+    return shim
+
+
+def _run(data: Path, callers: int, seconds: float, shim: Path, delay_us: int) -> dict[str, float]:
+    """One run in a process of its own."""
+    environment = dict(os.environ)
+    if delay_us:
+        environment |= {"LD_PRELOAD": str(shim), "SYNC_SHIM_DELAY_US": str(delay_us)}
+    words = ["--child", str(data), "--callers", str(callers), "--seconds", str(seconds)]
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.benchmarks.ledger", *words],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def _measure(data: Path, callers: int, seconds: float) -> dict[str, float]:
+    with DataLock(data) as lock:
+        store = Store(data, lock)
+        epoch = store.begin_epoch(wall_clock_ms())
+        with closing(store.connect()) as conn:
+            keys = conn.execute("SELECT team, key_id FROM keys").fetchall()
+        writer = LedgerWriter(store)
+        writer.start()
+        try:
+            return uvloop.run(_load(writer, epoch, keys, callers, seconds)) | {"sync_ms": _sync_ms(data)}
+        finally:
+            writer.stop()
+
+
+async def _load(
+    writer: LedgerWriter, epoch: int, keys: list[tuple[str, str]], callers: int, seconds: float
+) -> dict[str, float]:
+    chance = random.Random(1)
+    times_s: list[float] = []
+    warm_s = min(1.0, seconds / 4)
+    started_s = time.perf_counter()
+    ends_s = started_s + warm_s + seconds
+
+    async def caller() -> None:
+        while (began_s := time.perf_counter()) < ends_s:
+            team, key_id = chance.choice(keys)
+            request_id = new_request_id()
+            now_ms = wall_clock_ms()
+            await writer.execute(
+                OpenHold(
+                    request_id, team, "inference", None, key_id, "bench/m", "default", PRICE, 500, 200, epoch, now_ms
+                )
+            )
+            await writer.execute(
+                SettleHold(request_id, Usage(500, 100, 120, 900), "completed", wall_clock_ms(), "stop")
+            )
+            if began_s >= started_s + warm_s:
+                times_s.append(time.perf_counter() - began_s)
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    times_s.sort()
+    return {
+        "pairs_per_s": len(times_s) / seconds,
+        "p50_ms": times_s[len(times_s) // 2] * 1e3,
+        "p99_ms": times_s[len(times_s) * 99 // 100] * 1e3,
+    }
+
+
+def _sync_ms(folder: Path) -> float:
+    """Median time of writing and syncing one page beside the ledger."""
+    times_s = []
+    with (folder / "sync-probe").open("wb", buffering=0) as file:
+        for _ in range(50):
+            file.write(bytes(4096))
+            started_s = time.perf_counter()
+            os.fdatasync(file.fileno())
+            times_s.append(time.perf_counter() - started_s)
+    return statistics.median(times_s) * 1e3
+
+
+if __name__ == "__main__":
+    main()
