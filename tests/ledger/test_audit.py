@@ -136,6 +136,29 @@ def test_a_hold_that_no_credit_covers_is_found(ledger):
     assert ("teams", "acme") in {(finding.table, finding.row) for finding in audit(ledger.conn).findings}
 
 
+def forge(ledger, table, change, where):
+    """Change a row and its checksum with it."""
+    tamper(ledger, f"UPDATE {table} SET {change} WHERE {where}")
+    values = list(
+        ledger.conn.execute(f"SELECT {', '.join(FORMATS[table].fixed)} FROM {table} WHERE {where}").fetchone()
+    )
+    tamper(ledger, f"UPDATE {table} SET checksum = '{checksum(table, values)}' WHERE {where}")
+
+
+def test_a_transaction_that_does_not_add_up_is_found_whatever_the_balances_say(ledger):
+    forge(ledger, "entries", "amount_nanousd = amount_nanousd + 1", "txn = 3 AND line = 2")
+    tamper(ledger, "UPDATE accounts SET balance_nanousd = balance_nanousd + 1 WHERE account = 'revenue:local/tiny'")
+    problems = {finding.problem for finding in audit(ledger.conn).findings if finding.table == "transactions"}
+    assert "its 2 entries add up to 1, not to zero" in problems
+
+
+def test_revenue_of_another_deployment_is_found_whatever_the_balances_say(ledger):
+    forge(ledger, "entries", "account = 'revenue:local/other'", "txn = 3 AND line = 2")
+    tamper(ledger, "UPDATE accounts SET account = 'revenue:local/other' WHERE account = 'revenue:local/tiny'")
+    (finding,) = audit(ledger.conn).findings
+    assert (finding.table, finding.row) == ("transactions", "3")
+
+
 def test_a_hold_of_a_dead_epoch_is_found(ledger):
     """R20"""
     ledger.conn.execute("INSERT INTO epochs VALUES (2, 1, 1)")

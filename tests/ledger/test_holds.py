@@ -8,6 +8,7 @@ import pytest
 
 from inferd.errors import InsufficientCreditError
 from inferd.ledger.holds import Hold, HoldResolvedError
+from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.usage import RecordFree
 from inferd.price import Price
 from inferd.usage import Usage
@@ -116,6 +117,18 @@ def test_credit_held_by_requests_under_way_is_worth_waiting_for(books):
     books.hold(10, 20)
 
 
+def test_credit_that_is_enough_to_the_last_nano_dollar_is_worth_waiting_for(books):
+    """R4"""
+    books.grant(30)
+    books.hold(0, 1)
+    with pytest.raises(InsufficientCreditError) as refusal:
+        books.hold(10, 20)
+    assert refusal.value.code == "in_flight_budget_exhausted"
+    with pytest.raises(InsufficientCreditError) as refusal:
+        books.hold(10, 21)
+    assert refusal.value.code == "credit_balance_exhausted"
+
+
 def test_a_refused_hold_changes_nothing(books):
     """R4"""
     books.grant(5, expires_at_ms=books.now_ms + 1)
@@ -178,8 +191,9 @@ def test_more_than_was_held_is_never_charged(books, caplog):
 
 
 def test_a_request_counts_in_the_period_of_its_admission(books):
-    """R7: admitted in November, settled in January."""
+    """R7: admitted in the last millisecond of November, settled in January."""
     books.grant(100)
+    books.now_ms = parse_instant_ms("2026-11-30T23:59:59.999Z")
     request_id = books.hold(10, 20)
     books.now_ms += 60 * 24 * 3600 * 1000
     books.settle(request_id, 10, 5)
