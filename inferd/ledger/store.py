@@ -18,6 +18,8 @@ from inferd.ledger.schema import SCHEMA_VERSION, migrate, schema_version
 
 FILE_NAME = "ledger.db"
 BUSY_TIMEOUT_S = 10.0
+# Of a writing connection: the inner pages of a large ledger's indexes stay in memory.
+CACHE_KIB = 65_536
 
 
 class Store:
@@ -55,6 +57,7 @@ class Store:
         """A connection that writes, in autocommit mode (transactions are explicit); the caller closes it."""
         conn = self._open(check_same_thread=check_same_thread)
         conn.execute("PRAGMA synchronous = FULL")
+        conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         conn.execute("PRAGMA foreign_keys = ON")
         # Else INSERT OR REPLACE would delete rows without asking the triggers that forbid it.
         conn.execute("PRAGMA recursive_triggers = ON")

@@ -56,7 +56,9 @@ def main() -> None:
             f"large ledger: {arguments.usage_rows:,} usage rows, {arguments.teams:,} teams, {size_gb:.1f} GB, ", end=""
         )
         print(f"made in {time.perf_counter() - started:.0f} s")
-        print(f"{'run':22}{'callers':>8}{'pairs/s':>9}{'pair p50 ms':>13}{'p99 ms':>9}{'sync ms':>9}{'load':>6}")
+        print(
+            f"{'run':22}{'callers':>8}{'pairs/s':>9}{'pair p50 ms':>13}{'p99 ms':>9}{'CPU us':>8}{'sync ms':>9}{'load':>6}"
+        )
         for name, data, callers, delay_us in (
             ("new", small, arguments.callers, 0),
             ("2 ms sync", small, arguments.callers, 2000),
@@ -69,6 +71,7 @@ def main() -> None:
             figures = {key: statistics.median(each[key] for each in found) for key in found[0]}
             print(
                 f"{name:22}{callers:8}{figures['pairs_per_s']:9.0f}{figures['p50_ms']:13.2f}{figures['p99_ms']:9.2f}"
+                f"{figures['cpu_us']:8.0f}"
                 f"{figures['sync_ms']:9.2f}{os.getloadavg()[0]:6.1f}",
                 flush=True,
             )
@@ -132,10 +135,12 @@ async def _load(
     chance = random.Random(1)
     times_s: list[float] = []
     warm_s = min(1.0, seconds / 4)
-    started_s = time.perf_counter()
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
     ends_s = started_s + warm_s + seconds
+    pairs = 0
 
     async def caller() -> None:
+        nonlocal pairs
         while (began_s := time.perf_counter()) < ends_s:
             team, key_id = chance.choice(keys)
             request_id = new_request_id()
@@ -148,15 +153,18 @@ async def _load(
             await writer.execute(
                 SettleHold(request_id, Usage(500, 100, 120, 900), "completed", wall_clock_ms(), "stop")
             )
+            pairs += 1
             if began_s >= started_s + warm_s:
                 times_s.append(time.perf_counter() - began_s)
 
     await asyncio.gather(*(caller() for _ in range(callers)))
+    cpu_s = time.process_time() - started_cpu_s
     times_s.sort()
     return {
         "pairs_per_s": len(times_s) / seconds,
         "p50_ms": times_s[len(times_s) // 2] * 1e3,
         "p99_ms": times_s[len(times_s) * 99 // 100] * 1e3,
+        "cpu_us": cpu_s / pairs * 1e6,
     }
 
 

@@ -281,3 +281,19 @@ def test_a_broken_file_leaves_nobody_waiting(store, served, caplog):
     assert isinstance(error, OverloadedError)
     assert "malformed" in str(error.__cause__)
     writer.stop()
+
+
+def test_a_refusal_that_changed_nothing_does_not_undo_the_group(served, writer, monkeypatch):
+    """Savepoints only where a command failed half-way: what was applied before is not applied again."""
+    applied = []
+    apply = type(served.open_hold(1)).apply
+    monkeypatch.setattr(
+        type(served.open_hold(1)), "apply", lambda command, conn: (applied.append(command), apply(command, conn))[1]
+    )
+    served.grant(10)
+    behind_the_gate(writer, served)
+    commands = [served.open_hold(2), served.open_hold(100), served.open_hold(3)]
+    futures = [writer.submit(command) for command in commands]
+    writer.gate.set()
+    assert [type(future.exception(10)) for future in futures] == [type(None), InsufficientCreditError, type(None)]
+    assert applied[1:] == commands
