@@ -167,3 +167,12 @@ def test_commits_of_the_command_line_are_synced(store):
     with store.immediate() as conn:
         assert conn.execute("PRAGMA synchronous").fetchone() == (2,)
         assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_connections_that_write_keep_to_references_and_triggers(store):
+    with store.immediate() as conn:
+        operations.create_team(conn, "acme", actor="test", now_ms=1)
+        with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+            conn.execute("INSERT INTO projects VALUES ('nobody', 'inference', 1, 'test')")
+        with pytest.raises(sqlite3.IntegrityError, match="never deleted"):
+            conn.execute("INSERT OR REPLACE INTO teams SELECT * FROM teams")
