@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -16,7 +16,6 @@ from inferd.serving.clock import wall_clock_ms
 
 if TYPE_CHECKING:
     from inferd.ledger.credit import Credit
-    from inferd.ledger.grants import Grant
 
 Kind = Literal["paid", "promotional"]
 
@@ -63,6 +62,7 @@ def grant(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.records import grant_record
 
     moment_ms = wall_clock_ms()
     amount_nanousd = _amount(usd)
@@ -132,21 +132,6 @@ def print_credit(credit: Credit) -> None:
         ],
         right=("Balance (USD)", "Held (USD)", "Available (USD)", "Owed (USD)"),
     )
-
-
-def grant_record(made: Grant) -> dict[str, Any]:
-    """A grant as `--json` prints it."""
-    return {
-        "grant_id": made.grant_id,
-        "team": made.team,
-        "kind": made.kind,
-        "amount_usd": format_usd(made.amount_nanousd),
-        "priority": made.priority,
-        "expires_at": None if made.expires_at_ms is None else format_instant(made.expires_at_ms),
-        "note": made.note,
-        "created_at": format_instant(made.created_at_ms),
-        "created_by": made.created_by,
-    }
 
 
 def _amount(usd: str) -> int:

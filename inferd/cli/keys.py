@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from inferd.cli import suspension
 from inferd.cli.access import actor, open_store
 from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say, say_next
+from inferd.cli.suspension import Reason
 from inferd.ledger.periods import format_instant, parse_instant_ms
 from inferd.serving.clock import wall_clock_ms
 
@@ -38,17 +40,37 @@ def create(
             metavar="DATE", show_default=False, help=f"From then on it is refused. {DATE_HELP} Default: never."
         ),
     ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCOPE",
+            show_default=False,
+            help="What it is good for; can be repeated. inference: calls; usage: reports of its team; manage: keys, "
+            "projects, users and budgets of its team; admin: everything of all teams, but calls. "
+            "Default: inference and usage.",
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEPLOYMENT", show_default=False, help="It may call only this one; can be repeated. Default: all."
+        ),
+    ] = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
     """Make an API key. It is shown this once: the ledger keeps only its hash.
 
+    What it may do is fixed: to change that, make another one and revoke this.
+
     ```console
     $ inferd keys create --team acme --name laptop
     $ inferd keys create --team acme --project website --user alice@acme.org --expires 2027-01-01
+    $ inferd keys create --team ops --name admin --scope admin
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.records import key_record
 
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
@@ -59,6 +81,8 @@ def create(
             user=user,
             label=name,
             expires_at_ms=None if expires is None else parse_instant_ms(expires),
+            scopes=scope or ("inference", "usage"),
+            models=model or None,
             actor=actor(),
             now_ms=moment_ms,
         )
@@ -98,6 +122,7 @@ def list_(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.records import key_record
 
     store = open_store(data_dir)
     with store.reading() as conn:
@@ -125,6 +150,7 @@ def revoke(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.records import key_record
 
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
@@ -140,39 +166,51 @@ def revoke(
     say_next("Make a new one", command_line(data_dir, "keys", "create", "--team", key.team))
 
 
+@app.command()
+def suspend(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `inferd keys list` shows it.")],
+    reason: Reason = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Refuse new requests of a key, until it is resumed; those under way finish.
+
+    ```console
+    $ inferd keys suspend 0h3kX9bQz1Lp --reason "found in a public repository?"
+    ```
+    """
+    from inferd.ledger import access
+
+    suspension.suspend("keys", (key_id,), access.suspend_key, reason, json, data_dir)
+
+
+@app.command()
+def resume(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `inferd keys list` shows it.")],
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Answer a suspended key again.
+
+    ```console
+    $ inferd keys resume 0h3kX9bQz1Lp
+    ```
+    """
+    from inferd.ledger import access
+
+    suspension.resume("keys", (key_id,), access.resume_key, json, data_dir)
+
+
 def print_keys(keys: Sequence[Key], moment_ms: int) -> None:
     """A table of keys."""
     print_table(
-        ("Key", "Team", "Project", "User", "Name", "Ends in", "Created", "Status"),
+        ("Key", "Team", "Project", "User", "Name", "Ends in", "Scopes", "Models", "Created", "Status"),
         (
             (
-                *(key.key_id, key.team, key.project, key.user, key.label, key.last4),
-                *(format_instant(key.created_at_ms), _status(key, moment_ms)),
+                *(key.key_id, key.team, key.project, key.user, key.label, key.last4, " ".join(key.scopes)),
+                "all" if key.models is None else " ".join(key.models),
+                *(format_instant(key.created_at_ms), key.status(moment_ms)),
             )
             for key in keys
         ),
     )
-
-
-def key_record(key: Key, moment_ms: int) -> dict[str, Any]:
-    """A key as `--json` prints it; never the key itself."""
-    return {
-        "id": key.key_id,
-        "team": key.team,
-        "project": key.project,
-        "user": key.user,
-        "name": key.label,
-        "last4": key.last4,
-        "status": _status(key, moment_ms),
-        "expires_at": None if key.expires_at_ms is None else format_instant(key.expires_at_ms),
-        "created_at": format_instant(key.created_at_ms),
-        "created_by": key.created_by,
-        "revoked_at": None if key.revoked_at_ms is None else format_instant(key.revoked_at_ms),
-        "revoked_by": key.revoked_by,
-    }
-
-
-def _status(key: Key, moment_ms: int) -> str:
-    if key.revoked_at_ms is not None:
-        return "revoked"
-    return "expired" if key.expires_at_ms is not None and key.expires_at_ms <= moment_ms else "active"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from inferd.cli import suspension
 from inferd.cli.access import actor, open_store
 from inferd.cli.options import DataDir, Json
-from inferd.cli.output import command_line, print_json, say, say_next
-from inferd.ledger.periods import format_instant
+from inferd.cli.output import command_line, print_json, print_table, say, say_next
+from inferd.cli.suspension import Reason
 from inferd.serving.clock import wall_clock_ms
-
-if TYPE_CHECKING:
-    from inferd.ledger.teams import Project
 
 app = typer.Typer(no_args_is_help=True, help="Parts of a team. Every team has the project inference.")
 
@@ -25,18 +23,19 @@ def create(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Create a project of a team. `inferd teams show TEAM` lists them.
+    """Create a project of a team. `inferd projects list TEAM` shows them.
 
     ```console
     $ inferd projects create acme website
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.records import project_record
 
     with open_store(data_dir).immediate() as conn:
         project = operations.create_project(conn, team, name, actor=actor(), now_ms=wall_clock_ms())
     if json:
-        print_json(project_record(project))
+        print_json(project_record(project, frozenset()))
         return
     say(f"Created project {name} of team {team}.")
     say_next(
@@ -45,11 +44,68 @@ def create(
     )
 
 
-def project_record(project: Project) -> dict[str, Any]:
-    """A project as `--json` prints it."""
-    return {
-        "team": project.team,
-        "project": project.project,
-        "created_at": format_instant(project.created_at_ms),
-        "created_by": project.created_by,
-    }
+@app.command(name="list")
+def list_(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team.")],
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List the projects of a team.
+
+    ```console
+    $ inferd projects list acme
+    ```
+    """
+    from inferd.ledger import access
+    from inferd.ledger.records import project_record
+    from inferd.ledger.suspensions import suspended_subjects
+
+    with open_store(data_dir).reading() as conn:
+        found = access.list_projects(conn, team)
+        suspended = suspended_subjects(conn, team)
+    records = [project_record(project, suspended) for project in found]
+    if json:
+        print_json(records)
+    elif records:
+        columns = ("project", "status", "created_at", "created_by")
+        print_table(("Project", "Status", "Created", "By"), ([record[name] for name in columns] for record in records))
+    else:
+        say(f"Team {team} has no projects.")
+        say_next("Create one", command_line(data_dir, "projects", "create", team, "NAME"))
+
+
+@app.command()
+def suspend(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="Its team.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The project.")],
+    reason: Reason = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Refuse new requests of a project, until it is resumed; those under way finish.
+
+    ```console
+    $ inferd projects suspend acme website --reason "over budget"
+    ```
+    """
+    from inferd.ledger import access
+
+    suspension.suspend("projects", (team, name), access.suspend_project, reason, json, data_dir)
+
+
+@app.command()
+def resume(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="Its team.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The project.")],
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Answer a suspended project again.
+
+    ```console
+    $ inferd projects resume acme website
+    ```
+    """
+    from inferd.ledger import access
+
+    suspension.resume("projects", (team, name), access.resume_project, json, data_dir)

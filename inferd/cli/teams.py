@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inferd.cli import credits, keys, projects, users
+from inferd.cli import credits, keys, suspension
 from inferd.cli.access import actor, open_store
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
+from inferd.cli.suspension import Reason
 from inferd.ledger.names import PLANS
 from inferd.ledger.periods import format_instant
 from inferd.money import format_usd
@@ -39,13 +40,14 @@ def create(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.records import team_record
 
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
         team = operations.create_team(conn, name, plan, actor=actor(), now_ms=moment_ms)
         credit = operations.show_credit(conn, name, now_ms=moment_ms)
     if json:
-        print_json(team_record(team))
+        print_json(team_record(team, frozenset()))
         return
     amount = f"${format_usd(credit.available_nanousd)} of credit" if credit.available_nanousd else "no credit yet"
     say(f"Created team {name} on plan {plan}, with project inference and {amount}.")
@@ -63,21 +65,25 @@ def list_(json: Json = False, data_dir: DataDir = None) -> None:
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.records import team_record
+    from inferd.ledger.suspensions import suspended_subjects
 
     store = open_store(data_dir)
     with store.reading() as conn:
         teams = operations.list_teams(conn)
+        suspended = suspended_subjects(conn)
+    records = [team_record(team, suspended) for team in teams]
     if json:
-        print_json([team_record(team) for team in teams])
+        print_json(records)
     elif not teams:
         say(f"There are no teams in {store.path} yet.")
         say_next("Create one", command_line(data_dir, "teams", "create", "NAME"))
     else:
         print_table(
-            ("Team", "Plan", "Tier", "Created", "By"),
+            ("Team", "Plan", "Tier", "Status", "Created", "By"),
             (
-                (team.team, team.plan, _tier(team), format_instant(team.created_at_ms), team.created_by)
-                for team in teams
+                (team.team, team.plan, _tier(team), record["status"], record["created_at"], team.created_by)
+                for team, record in zip(teams, records, strict=True)
             ),
         )
 
@@ -95,6 +101,7 @@ def show(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.suspensions import team_subject
 
     moment_ms = wall_clock_ms()
     with open_store(data_dir).reading() as conn:
@@ -108,6 +115,7 @@ def show(
             "Team": team.team,
             "Plan": team.plan,
             "Tier": _tier(team),
+            "Status": "suspended" if team_subject(team.team) in details.suspended else "active",
             "Created": f"{format_instant(team.created_at_ms)} by {team.created_by}",
             "Projects": ", ".join(project.project for project in details.projects),
             "Users": ", ".join(user.user for user in details.users) or None,
@@ -123,22 +131,48 @@ def show(
         say_next("Make one", command_line(data_dir, "keys", "create", "--team", name))
 
 
-def team_record(team: Team) -> dict[str, Any]:
-    """A team as `--json` prints it."""
-    return {
-        "team": team.team,
-        "plan": team.plan,
-        "tier_override": team.tier_override,
-        "created_at": format_instant(team.created_at_ms),
-        "created_by": team.created_by,
-    }
+@app.command()
+def suspend(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The team.")],
+    reason: Reason = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Refuse new requests of a team, to free deployments too, until it is resumed; those under way finish.
+
+    ```console
+    $ inferd teams suspend acme --reason "invoice 2026-117 is unpaid"
+    ```
+    """
+    from inferd.ledger import access
+
+    suspension.suspend("teams", (name,), access.suspend_team, reason, json, data_dir)
+
+
+@app.command()
+def resume(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The team.")],
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Answer a suspended team again.
+
+    ```console
+    $ inferd teams resume acme
+    ```
+    """
+    from inferd.ledger import access
+
+    suspension.resume("teams", (name,), access.resume_team, json, data_dir)
 
 
 def _details_record(details: TeamDetails, moment_ms: int) -> dict[str, Any]:
-    return team_record(details.team) | {
-        "projects": [projects.project_record(project) for project in details.projects],
-        "users": [users.user_record(user) for user in details.users],
-        "keys": [keys.key_record(key, moment_ms) for key in details.keys],
+    from inferd.ledger.records import key_record, project_record, team_record, user_record
+
+    return team_record(details.team, details.suspended) | {
+        "projects": [project_record(project, details.suspended) for project in details.projects],
+        "users": [user_record(user, details.suspended) for user in details.users],
+        "keys": [key_record(key, moment_ms) for key in details.keys],
         "credit": details.credit.to_json(),
     }
 

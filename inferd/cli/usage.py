@@ -11,11 +11,12 @@ from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import print_csv, print_json, print_table, say
 from inferd.errors import InvalidValueError
 from inferd.ledger.periods import parse_instant_ms
+from inferd.money import parse_usd
 
 if TYPE_CHECKING:
     from inferd.ledger.reports import UsageReport
 
-By = Literal["model", "day", "key", "team", "request"]
+By = Literal["model", "day", "project", "user", "key", "team", "service_tier", "request"]
 _SUMS = {
     "requests": "Requests",
     "prompt_tokens": "Prompt tokens",
@@ -23,6 +24,8 @@ _SUMS = {
     "completion_tokens": "Completion",
     "compute_ms": "Compute (ms)",
     "cost_usd": "Cost (USD)",
+    "refunded_usd": "Refunded (USD)",
+    "net_usd": "Net (USD)",
 }
 
 
@@ -52,7 +55,8 @@ def usage(
     """Report requests, tokens, compute time and cost.
 
     A request counts at the moment of its admission, once it has ended; free and failed ones too, at cost 0.
-    Cached tokens are part of the prompt tokens.
+    Cached tokens are part of the prompt tokens. A refund counts where its request does; net is cost less refunds. By
+    request, those whose detail was rolled up (`usage_retention_days`) are one row.
 
     ```console
     $ inferd usage --team acme --by day --since 2026-11-01 --until 2026-12-01
@@ -84,8 +88,10 @@ def _columns(by: str) -> tuple[str, ...]:
 
 
 def _print_report(by: str, report: UsageReport) -> None:
-    columns = _columns(by)
-    headings = {by: by.capitalize(), "status": "Status"} | _SUMS
+    # Refunds are rare, and a table has little room.
+    rare = () if parse_usd(report.total["refunded_usd"]) else ("refunded_usd", "net_usd")
+    columns = tuple(column for column in _columns(by) if column not in rare)
+    headings = {by: by.replace("_", " ").capitalize(), "status": "Status"} | _SUMS
     print_table(
         [headings[column] for column in columns],
         [_values(columns, row) for row in report.rows],

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from inferd.cli import suspension
 from inferd.cli.access import actor, open_store
 from inferd.cli.options import DataDir, Json
-from inferd.cli.output import command_line, print_json, say, say_next
-from inferd.ledger.periods import format_instant
+from inferd.cli.output import command_line, print_json, print_table, say, say_next
+from inferd.cli.suspension import Reason
 from inferd.serving.clock import wall_clock_ms
-
-if TYPE_CHECKING:
-    from inferd.ledger.teams import User
 
 app = typer.Typer(no_args_is_help=True, help="The people of a team. A key can belong to one of them.")
 
@@ -25,28 +23,86 @@ def create(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Create a user of a team. `inferd teams show TEAM` lists them.
+    """Create a user of a team. `inferd users list TEAM` shows them.
 
     ```console
     $ inferd users create acme alice@acme.org
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.records import user_record
 
     with open_store(data_dir).immediate() as conn:
         user = operations.create_user(conn, team, name, actor=actor(), now_ms=wall_clock_ms())
     if json:
-        print_json(user_record(user))
+        print_json(user_record(user, frozenset()))
         return
     say(f"Created user {name} of team {team}.")
     say_next("Make a key of this user", command_line(data_dir, "keys", "create", "--team", team, "--user", name))
 
 
-def user_record(user: User) -> dict[str, Any]:
-    """A user as `--json` prints it."""
-    return {
-        "team": user.team,
-        "user": user.user,
-        "created_at": format_instant(user.created_at_ms),
-        "created_by": user.created_by,
-    }
+@app.command(name="list")
+def list_(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team.")],
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List the users of a team.
+
+    ```console
+    $ inferd users list acme
+    ```
+    """
+    from inferd.ledger import access
+    from inferd.ledger.records import user_record
+    from inferd.ledger.suspensions import suspended_subjects
+
+    with open_store(data_dir).reading() as conn:
+        found = access.list_users(conn, team)
+        suspended = suspended_subjects(conn, team)
+    records = [user_record(user, suspended) for user in found]
+    if json:
+        print_json(records)
+    elif records:
+        columns = ("user", "status", "created_at", "created_by")
+        print_table(("User", "Status", "Created", "By"), ([record[name] for name in columns] for record in records))
+    else:
+        say(f"Team {team} has no users.")
+        say_next("Create one", command_line(data_dir, "users", "create", team, "NAME"))
+
+
+@app.command()
+def suspend(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="Its team.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The user.")],
+    reason: Reason = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Refuse new requests of a user, until it is resumed; those under way finish.
+
+    ```console
+    $ inferd users suspend acme alice@acme.org --reason "over budget"
+    ```
+    """
+    from inferd.ledger import access
+
+    suspension.suspend("users", (team, name), access.suspend_user, reason, json, data_dir)
+
+
+@app.command()
+def resume(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="Its team.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The user.")],
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Answer a suspended user again.
+
+    ```console
+    $ inferd users resume acme alice@acme.org
+    ```
+    """
+    from inferd.ledger import access
+
+    suspension.resume("users", (team, name), access.resume_user, json, data_dir)

@@ -17,10 +17,11 @@ from inferd.ledger.accounts import balance_nanousd, funding_account
 from inferd.ledger.credit import Credit, credit_of
 from inferd.ledger.grants import DEFAULT_PRIORITY, GRANT_KINDS, Grant, GrantKind, add_grant
 from inferd.ledger.idempotency import once
-from inferd.ledger.keys import DEFAULT_SCOPES, SCOPES, Key, NewKey, Scope
+from inferd.ledger.keys import DEFAULT_SCOPES, SCOPES, Key, NewKey
 from inferd.ledger.log import logged, record
 from inferd.ledger.names import DEFAULT_PROJECT, DEFAULT_TEAM, check_name, check_plan, check_text
 from inferd.ledger.periods import format_instant
+from inferd.ledger.suspensions import suspended_subjects
 from inferd.ledger.teams import Project, Team, User
 from inferd.money import NANOUSD_PER_USD, format_usd
 
@@ -34,13 +35,14 @@ _MAX_MODELS = 100
 
 @dataclass(frozen=True, slots=True)
 class TeamDetails:
-    """A team with all that belongs to it."""
+    """A team with all that belongs to it. `suspended`: the subjects of it that are (`suspensions`)."""
 
     team: Team
     projects: tuple[Project, ...]
     users: tuple[User, ...]
     keys: tuple[Key, ...]
     credit: Credit
+    suspended: frozenset[str]
 
 
 @logged("teams.create")
@@ -102,6 +104,7 @@ def show_team(conn: sqlite3.Connection, name: str, *, now_ms: int) -> TeamDetail
         users=tuple(teams.users_of(conn, name)),
         keys=tuple(keys.all_keys(conn, name)),
         credit=credit_of(conn, name, now_ms),
+        suspended=suspended_subjects(conn, name),
     )
 
 
@@ -134,7 +137,7 @@ def create_key(
     user: str | None = None,
     label: str | None = None,
     expires_at_ms: int | None = None,
-    scopes: Sequence[Scope] = DEFAULT_SCOPES,
+    scopes: Sequence[str] = DEFAULT_SCOPES,
     models: Sequence[str] | None = None,
     actor: str,
     now_ms: int,

@@ -1,4 +1,7 @@
-"""Usage reports: sums of the usage rows, by the time of admission, UTC and half-open."""
+"""Usage reports: sums of the usage rows, by the time of admission, UTC and half-open.
+
+Requests whose detail was rolled up count as their day's sums. A refund counts where its request does.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,36 @@ from sqlite_utils import Database
 from inferd.ledger.teams import find_team
 from inferd.money import format_usd
 
-GroupBy = Literal["model", "day", "key", "team", "request"]
+GroupBy = Literal["model", "day", "project", "user", "key", "team", "service_tier", "request"]
 
 _GROUPS: dict[GroupBy, str] = {
     "model": "deployment",
     "day": "strftime('%Y-%m-%d', admitted_at_ms / 1000, 'unixepoch')",
+    "project": "team || '/' || project",
+    "user": "team || '/' || user",
     "key": "key_id",
     "team": "team",
+    "service_tier": "service_tier",
     "request": "request_id",
 }
 GROUPS = tuple(_GROUPS)
-_SUMS = (
-    "count(*) AS requests, coalesce(sum(prompt_tokens), 0) AS prompt_tokens, "
-    "coalesce(sum(cached_tokens), 0) AS cached_tokens, coalesce(sum(completion_tokens), 0) AS completion_tokens, "
-    "coalesce(sum(compute_ms), 0) AS compute_ms, coalesce(sum(cost_nanousd), 0) AS cost_nanousd"
+
+_WHO = "admitted_at_ms, team, project, user, key_id, deployment, service_tier"
+_COUNTS = "prompt_tokens, cached_tokens, completion_tokens, compute_ms, cost_nanousd"
+_REFUNDS = f"SELECT {_WHO}, 0 AS requests, 0, 0, 0, 0, 0, amount_nanousd AS refunded_nanousd"
+MOVEMENTS = (
+    f"(SELECT {_WHO}, requests, {_COUNTS}, 0 AS refunded_nanousd FROM usage_sums UNION ALL {_REFUNDS} FROM refunds)"
+)
+"""SQL of everything that reports add up: requests, rolled up or not, and refunds, each with who, what and when."""
+_REQUESTS = (
+    f"(SELECT {_WHO}, 1 AS requests, {_COUNTS}, 0 AS refunded_nanousd, request_id, status FROM usage "
+    f"UNION ALL SELECT {_WHO.replace('admitted_at_ms', 'day_start_ms')}, requests, {_COUNTS}, 0, NULL, NULL "
+    f"FROM usage_daily UNION ALL {_REFUNDS}, "
+    "(SELECT request_id FROM usage WHERE usage.request_id = refunds.request_id), NULL FROM refunds)"
+)
+"""The same, with the id and status of each request that was not rolled up."""
+_SUMS = ", ".join(
+    f"coalesce(sum({name}), 0) AS {name}" for name in ("requests", *_COUNTS.split(", "), "refunded_nanousd")
 )
 
 
@@ -33,9 +52,10 @@ class UsageReport:
     """The answer of `inferd usage --json`.
 
     Attributes:
-        rows: each with its group (the field is named for it: `model`, `day`, `key`, `team` or `request`), `requests`,
-            `prompt_tokens` (cached ones included), `cached_tokens`, `completion_tokens`, `compute_ms`, `cost_usd`
-            (decimal string), and `status` when by request.
+        rows: each with its group (the field is named for it; a project or user is `TEAM/NAME`), `requests`,
+            `prompt_tokens` (cached ones included), `cached_tokens`, `completion_tokens`, `compute_ms`, `cost_usd`,
+            `refunded_usd` and `net_usd` (decimal strings), and `status` when by request. By request, all whose
+            detail was rolled up are one row of request None.
         total: the same sums over all of them.
     """
 
@@ -66,18 +86,23 @@ def usage_report(
     where = f"WHERE {' AND '.join(chosen)}" if chosen else ""
     parameters = list(chosen.values())
     db = Database(conn, execute_plugins=False)
-    status = ", max(status) AS status" if by == "request" else ""
-    order = "min(admitted_at_ms), 1" if by == "request" else "1"
+    by_request = by == "request"
+    source, status = (_REQUESTS, ", max(status) AS status") if by_request else (MOVEMENTS, "")
+    order = "min(admitted_at_ms), 1" if by_request else "1"
     rows = db.query(
-        f'SELECT {_GROUPS[by]} AS "{by}", {_SUMS}{status} FROM usage {where} GROUP BY 1 ORDER BY {order}', parameters
+        f'SELECT {_GROUPS[by]} AS "{by}", {_SUMS}{status} FROM {source} {where} GROUP BY 1 ORDER BY {order}', parameters
     )
-    (total,) = db.query(f"SELECT {_SUMS} FROM usage {where}", parameters)
+    (total,) = db.query(f"SELECT {_SUMS} FROM {source} {where}", parameters)
     return UsageReport(rows=tuple(_shown(row) for row in rows), total=_shown(total))
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its cost as a decimal string, in place."""
-    return {
-        ("cost_usd" if name == "cost_nanousd" else name): (format_usd(value) if name == "cost_nanousd" else value)
-        for name, value in row.items()
+    """The row with its amounts as decimal strings; status stays last."""
+    status = {name: row.pop(name) for name in ("status",) if name in row}
+    cost_nanousd, refunded_nanousd = row.pop("cost_nanousd"), row.pop("refunded_nanousd")
+    amounts = {
+        "cost_usd": format_usd(cost_nanousd),
+        "refunded_usd": format_usd(refunded_nanousd),
+        "net_usd": format_usd(cost_nanousd - refunded_nanousd),
     }
+    return row | amounts | status

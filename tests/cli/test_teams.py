@@ -32,7 +32,7 @@ def test_a_team_as_json(inferd):
     made = inferd("teams", "create", "acme", "--plan", "pro", "--json").json
     assert INSTANT.fullmatch(made.pop("created_at"))
     assert made.pop("created_by").startswith("cli:")
-    assert made == {"team": "acme", "plan": "pro", "tier_override": None}
+    assert made == {"team": "acme", "plan": "pro", "tier_override": None, "status": "active"}
 
 
 def test_the_list_of_teams_is_in_order_of_name(inferd):
@@ -40,7 +40,7 @@ def test_the_list_of_teams_is_in_order_of_name(inferd):
         inferd("teams", "create", name)
     assert [team["team"] for team in inferd("teams", "list", "--json").json] == ["alpha", "beta"]
     heading, _, first, second = inferd("teams", "list").out.splitlines()
-    assert heading.split() == ["Team", "Plan", "Tier", "Created", "By"]
+    assert heading.split() == ["Team", "Plan", "Tier", "Status", "Created", "By"]
     assert (first.split()[0], second.split()[0]) == ("alpha", "beta")
 
 
@@ -69,8 +69,8 @@ def test_projects_and_users_as_json(inferd):
     inferd("teams", "create", "acme")
     project = inferd("projects", "create", "acme", "website", "--json").json
     user = inferd("users", "create", "acme", "alice", "--json").json
-    assert set(project) == {"team", "project", "created_at", "created_by"}
-    assert set(user) == {"team", "user", "created_at", "created_by"}
+    assert set(project) == {"team", "project", "status", "created_at", "created_by"}
+    assert set(user) == {"team", "user", "status", "created_at", "created_by"}
     assert (project["team"], project["project"], user["team"], user["user"]) == ("acme", "website", "acme", "alice")
 
 

@@ -11,13 +11,23 @@ import pytest
 from inferd.cli.usage import By
 from inferd.ledger.reports import GROUPS
 
-SUMS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "compute_ms", "cost_usd")
-OCTOBER = dict(zip(SUMS, (1, 100, 20, 7, 30, "0.000011800"), strict=True))
-FAILED = dict(zip(SUMS, (1, 0, 0, 0, 0, "0.000000000"), strict=True))
-FREE = dict(zip(SUMS, (1, 9, 0, 3, 4, "0.000000000"), strict=True))
-ALL = dict(zip(SUMS, (3, 109, 20, 10, 34, "0.000011800"), strict=True))
-PAID = dict(zip(SUMS, (2, 100, 20, 7, 30, "0.000011800"), strict=True))
-NOVEMBER = dict(zip(SUMS, (2, 9, 0, 3, 4, "0.000000000"), strict=True))
+SUMS = (
+    "requests",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "compute_ms",
+    "cost_usd",
+    "refunded_usd",
+    "net_usd",
+)
+NOTHING = "0.000000000"
+OCTOBER = dict(zip(SUMS, (1, 100, 20, 7, 30, "0.000011800", NOTHING, "0.000011800"), strict=True))
+FAILED = dict(zip(SUMS, (1, 0, 0, 0, 0, "0.000000000", NOTHING, "0.000000000"), strict=True))
+FREE = dict(zip(SUMS, (1, 9, 0, 3, 4, "0.000000000", NOTHING, "0.000000000"), strict=True))
+ALL = dict(zip(SUMS, (3, 109, 20, 10, 34, "0.000011800", NOTHING, "0.000011800"), strict=True))
+PAID = dict(zip(SUMS, (2, 100, 20, 7, 30, "0.000011800", NOTHING, "0.000011800"), strict=True))
+NOVEMBER = dict(zip(SUMS, (2, 9, 0, 3, 4, "0.000000000", NOTHING, "0.000000000"), strict=True))
 
 
 @pytest.mark.usefixtures("used")
@@ -78,7 +88,7 @@ def test_only_the_team_that_is_asked_for_is_counted(inferd):
     inferd("teams", "create", "beta")
     assert inferd("usage", "--team", "beta", "--json").json == {
         "rows": [],
-        "total": dict.fromkeys(SUMS, 0) | {"cost_usd": "0.000000000"},
+        "total": dict.fromkeys(SUMS, 0) | dict.fromkeys(SUMS[-3:], NOTHING),
     }
     assert inferd("usage", "--team", "beta").out == "No requests match.\n"
 
@@ -91,7 +101,7 @@ def test_csv_has_the_names_and_values_of_json(inferd, by):
     assert "\r" not in made.out
     rows = inferd("usage", "--by", by, "--json").json["rows"]
     assert list(csv.DictReader(io.StringIO(made.out))) == [
-        {name: str(value) for name, value in row.items()} for row in rows
+        {name: "" if value is None else str(value) for name, value in row.items()} for row in rows
     ]
 
 

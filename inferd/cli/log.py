@@ -1,0 +1,89 @@
+"""`inferd log`: who changed what."""
+
+from __future__ import annotations
+
+import json as json_text
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inferd.cli.access import open_store
+from inferd.cli.options import DATE_HELP, DataDir, Json
+from inferd.cli.output import print_json, print_table, say
+from inferd.ledger.periods import format_instant, parse_instant_ms
+
+if TYPE_CHECKING:
+    from inferd.ledger.log import LogEntry
+
+
+def log(
+    team: Annotated[
+        str | None, typer.Option(metavar="TEAM", show_default=False, help="Only changes of this team. Default: all.")
+    ] = None,
+    actor: Annotated[
+        str | None,
+        typer.Option(metavar="ACTOR", show_default=False, help="Only by this one: cli:alice, or key:ID over HTTP."),
+    ] = None,
+    action: Annotated[
+        str | None,
+        typer.Option(metavar="ACTION", show_default=False, help="Only this: keys.revoke, or keys for all of keys."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", show_default=False, help=f"Only from then on. {DATE_HELP} Default: ever."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", show_default=False, help="Only before then; written as --since. Default: now."),
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, max=1000, help="At most so many, the newest.")] = 100,
+    before: Annotated[
+        int | None, typer.Option(metavar="SEQ", show_default=False, help="Only entries before this one, to page back.")
+    ] = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show who changed what, newest first.
+
+    Each change by the command line or over HTTP is an entry, written together with the change: who asked, when, for
+    what. Requests to models are not in it: `inferd usage` has those.
+
+    ```console
+    $ inferd log --team acme
+    $ inferd log --action credits --since 2026-11-01 --json
+    ```
+    """
+    from inferd.ledger import access
+
+    with open_store(data_dir).reading() as conn:
+        entries = access.show_log(
+            conn,
+            team=team,
+            actor=actor,
+            action=action,
+            since_ms=None if since is None else parse_instant_ms(since),
+            until_ms=None if until is None else parse_instant_ms(until),
+            before_seq=before,
+            limit=limit,
+        )
+    if json:
+        print_json([entry.to_json() for entry in entries])
+    elif entries:
+        print_table(
+            ("Seq", "At", "By", "Action", "Team", "Details"),
+            (
+                (entry.seq, format_instant(entry.at_ms), entry.actor, entry.action, entry.team, _details(entry))
+                for entry in entries
+            ),
+            right=("Seq",),
+        )
+    else:
+        say("No changes match.")
+
+
+def _details(entry: LogEntry) -> str:
+    """`name=value` pairs."""
+    values = {
+        name: value if isinstance(value, str) else json_text.dumps(value) for name, value in entry.details.items()
+    }
+    return " ".join(f"{name}={value}" for name, value in values.items())

@@ -1,0 +1,60 @@
+"""What `suspend` and `resume` of teams, projects, users and keys have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inferd.cli.access import actor, open_store
+from inferd.cli.output import command_line, print_json, say, say_next
+from inferd.ledger.periods import format_instant
+from inferd.serving.clock import wall_clock_ms
+
+if TYPE_CHECKING:
+    from inferd.ledger.suspensions import Suspension
+
+Reason = Annotated[
+    str | None,
+    typer.Option("--reason", metavar="TEXT", show_default=False, help="Why, for the books; callers do not see it."),
+]
+
+
+def suspend(
+    noun: str,
+    names: tuple[str, ...],
+    operation: Callable[..., Suspension],
+    reason: str | None,
+    json: bool,
+    data: Path | None,
+) -> None:
+    """Suspend the `noun` (`teams`, ...) of these names and say so."""
+    moment_ms = wall_clock_ms()
+    with open_store(data).immediate() as conn:
+        suspension = operation(conn, *names, reason=reason, actor=actor(), now_ms=moment_ms)
+    if json:
+        print_json(suspension.to_json())
+        return
+    kind, _, name = suspension.subject.partition(":")
+    if suspension.suspended_at_ms < moment_ms:
+        say(f"The {kind} {name} was suspended before: {format_instant(suspension.suspended_at_ms)}.")
+    else:
+        say(f"Suspended {kind} {name}. From the next request on it gets a 403; requests under way finish.")
+    say_next("Take it back", command_line(data, noun, "resume", *names))
+
+
+def resume(
+    noun: str, names: tuple[str, ...], operation: Callable[..., Suspension | None], json: bool, data: Path | None
+) -> None:
+    """End a suspension and say so."""
+    with open_store(data).immediate() as conn:
+        ended = operation(conn, *names, actor=actor(), now_ms=wall_clock_ms())
+    kind = noun.removesuffix("s")
+    if json:
+        print_json({"resumed": ended is not None, "suspension": None if ended is None else ended.to_json()})
+    elif ended is None:
+        say(f"The {kind} {'/'.join(names)} is not suspended.")
+    else:
+        say(f"Resumed {kind} {'/'.join(names)}: its next request is answered.")

@@ -1,0 +1,83 @@
+"""Teams, keys and suchlike as JSON: what `--json` prints and what the admin API answers are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Any
+
+from inferd.ledger.grants import Grant
+from inferd.ledger.keys import Key
+from inferd.ledger.periods import format_instant
+from inferd.ledger.suspensions import project_subject, team_subject, user_subject
+from inferd.ledger.teams import Project, Team, User
+from inferd.money import format_usd
+
+
+def team_record(team: Team, suspended: Set[str]) -> dict[str, Any]:
+    """`suspended`: what `suspensions.suspended_subjects` says, here and below."""
+    return {
+        "team": team.team,
+        "plan": team.plan,
+        "tier_override": team.tier_override,
+        "status": _status(team_subject(team.team), suspended),
+        "created_at": format_instant(team.created_at_ms),
+        "created_by": team.created_by,
+    }
+
+
+def project_record(project: Project, suspended: Set[str]) -> dict[str, Any]:
+    return {
+        "team": project.team,
+        "project": project.project,
+        "status": _status(project_subject(project.team, project.project), suspended),
+        "created_at": format_instant(project.created_at_ms),
+        "created_by": project.created_by,
+    }
+
+
+def user_record(user: User, suspended: Set[str]) -> dict[str, Any]:
+    return {
+        "team": user.team,
+        "user": user.user,
+        "status": _status(user_subject(user.team, user.user), suspended),
+        "created_at": format_instant(user.created_at_ms),
+        "created_by": user.created_by,
+    }
+
+
+def key_record(key: Key, moment_ms: int) -> dict[str, Any]:
+    """Never the key itself."""
+    return {
+        "id": key.key_id,
+        "team": key.team,
+        "project": key.project,
+        "user": key.user,
+        "name": key.label,
+        "last4": key.last4,
+        "scopes": list(key.scopes),
+        "models": None if key.models is None else list(key.models),
+        "status": key.status(moment_ms),
+        "expires_at": None if key.expires_at_ms is None else format_instant(key.expires_at_ms),
+        "created_at": format_instant(key.created_at_ms),
+        "created_by": key.created_by,
+        "revoked_at": None if key.revoked_at_ms is None else format_instant(key.revoked_at_ms),
+        "revoked_by": key.revoked_by,
+    }
+
+
+def grant_record(grant: Grant) -> dict[str, Any]:
+    return {
+        "grant_id": grant.grant_id,
+        "team": grant.team,
+        "kind": grant.kind,
+        "amount_usd": format_usd(grant.amount_nanousd),
+        "priority": grant.priority,
+        "expires_at": None if grant.expires_at_ms is None else format_instant(grant.expires_at_ms),
+        "note": grant.note,
+        "created_at": format_instant(grant.created_at_ms),
+        "created_by": grant.created_by,
+    }
+
+
+def _status(subject: str, suspended: Set[str]) -> str:
+    return "suspended" if subject in suspended else "active"
