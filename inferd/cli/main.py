@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from inferd import __version__
-from inferd.cli import audit, credits, keys, ledger, log, models, projects, teams, usage, users
+from inferd.cli import audit, backup, credits, doctor, keys, ledger, log, models, projects, teams, usage, users
 from inferd.cli.output import say
 from inferd.cli.serve import serve
 from inferd.errors import ConfigError, InferdError
@@ -41,6 +41,9 @@ for panel, nouns in {
 app.command(rich_help_panel="Serving")(serve)
 app.command(rich_help_panel="Books")(usage.usage)
 app.command(rich_help_panel="Books")(audit.audit)
+app.command(rich_help_panel="Books")(backup.backup)
+app.command(rich_help_panel="Books")(backup.restore)
+app.command(rich_help_panel="Books")(doctor.doctor)
 app.command(rich_help_panel="Books")(log.log)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import random
 import sqlite3
@@ -12,9 +14,12 @@ from pathlib import Path
 
 from inferd.errors import ConfigError, OperationError
 from inferd.ledger import epochs
+from inferd.ledger.backup import copy
 from inferd.ledger.folder import create_file, prepare_folder
 from inferd.ledger.lock import DataLock
 from inferd.ledger.schema import SCHEMA_VERSION, migrate, schema_version
+
+_log = logging.getLogger(__name__)
 
 FILE_NAME = "ledger.db"
 BUSY_TIMEOUT_S = 10.0
@@ -142,7 +147,18 @@ class Store:
     def _migrate(self) -> None:
         with closing(self.connect_writer()) as conn:
             conn.execute("PRAGMA journal_mode = WAL")
+            version = schema_version(conn)
+            if version > 0:
+                self._keep_a_copy(version)
             migrate(conn)
+
+    def _keep_a_copy(self, version: int) -> None:
+        """The file as it was before a migration, for whoever must go back to the older inferd."""
+        names = (f"ledger-schema-{version}{f'-{number}' if number else ''}.db" for number in itertools.count())
+        path = next(path for name in names if not (path := self.data_dir / name).exists())
+        create_file(path)
+        copy(self.path, path)
+        _log.info("the ledger is brought from schema %d to %d; as it was: %s", version, SCHEMA_VERSION, path)
 
 
 def is_busy(exc: sqlite3.Error) -> bool:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from inferd.errors import InferdError, OverloadedError
 from inferd.ledger.command import Command
+from inferd.ledger.disk import is_nearly_full
 from inferd.ledger.store import Store
 
 T = TypeVar("T")
@@ -29,7 +30,12 @@ _log = logging.getLogger(__name__)
 
 _MAX_QUEUED = 10_000
 _RETRY_AFTER_S = 1.0
+_DISK_RETRY_AFTER_S = 60.0
 _PAUSE_S = 0.1
+_FILE_CODES = {
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR),
+    *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB),
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -139,7 +145,32 @@ class LedgerWriter:
             group, self._queue = self._queue, []
             return group
 
+    def check_space(self) -> None:
+        """Raises OverloadedError while the disk is nearly full: then nothing new is taken on, so that what is under way
+        can be written down. Holds are refused by themselves; what needs none asks here."""
+        if is_nearly_full(self._store.data_dir):
+            raise OverloadedError(
+                "The server's disk is nearly full, and it must keep books; try again later.",
+                code="disk_nearly_full",
+                retry_after_s=_DISK_RETRY_AFTER_S,
+            )
+
+    def _without_new_work(self, group: list[_Queued]) -> list[_Queued]:
+        """On a disk that is nearly full: refuse what begins something new; returns the rest."""
+        new = [queued for queued in group if not queued.command.durable]
+        if new:
+            try:
+                self.check_space()
+            except OverloadedError as exc:
+                _log.error("new requests are refused: the ledger's disk is nearly full")
+                self._refuse(new, exc)
+                return [queued for queued in group if queued.command.durable]
+        return group
+
     def _process(self, conn: sqlite3.Connection, group: list[_Queued]) -> None:
+        group = self._without_new_work(group)
+        if not group:
+            return
         try:
             self._begin(conn, durable=any(queued.command.durable for queued in group))
             if not all(self._apply(conn, queued) for queued in group):
@@ -168,7 +199,7 @@ class LedgerWriter:
         try:
             queued.result, queued.error = queued.command.apply(conn), None
         except Exception as exc:  # whatever it is, it belongs to the one who waits, not to this thread
-            if not conn.in_transaction:
+            if not conn.in_transaction or _is_about_the_file(exc):
                 raise
             queued.error = exc
             if conn.total_changes != changes:
@@ -181,7 +212,7 @@ class LedgerWriter:
         try:
             queued.result, queued.error = queued.command.apply(conn), None
         except Exception as exc:  # as above
-            if not conn.in_transaction:
+            if not conn.in_transaction or _is_about_the_file(exc):
                 raise
             conn.execute("ROLLBACK TO command")
             queued.error = exc
@@ -236,6 +267,12 @@ class LedgerWriter:
                 loop.call_soon_threadsafe(_reply_all, waiting)
             except RuntimeError:
                 _log.info("%d callers of the ledger left with their event loop", len(waiting))
+
+
+def _is_about_the_file(exc: Exception) -> bool:
+    """Whether the file could not be read or written (full, locked, broken): no fault of the command."""
+    code: int | None = getattr(exc, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _FILE_CODES
 
 
 def _reply_all(group: Sequence[_Queued]) -> None:

@@ -107,8 +107,9 @@ class Completions:
         await self._end(job, terminal)
 
     async def _hold(self, job: _Job, prompt: PreparedPrompt) -> None:
-        """Free deployments need no credit and take no hold (BILLING R7)."""
+        """Free deployments need no credit and take no hold (BILLING R7), but room on the disk for their usage row."""
         if job.price is None:
+            self._ledger.check_space()
             return
         hold = OpenHold(
             request_id=job.completion.request_id,

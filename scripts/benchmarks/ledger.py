@@ -57,7 +57,8 @@ def main() -> None:
         )
         print(f"made in {time.perf_counter() - started:.0f} s")
         print(
-            f"{'run':22}{'callers':>8}{'pairs/s':>9}{'pair p50 ms':>13}{'p99 ms':>9}{'CPU us':>8}{'sync ms':>9}{'load':>6}"
+            f"{'run':22}{'callers':>8}{'pairs/s':>9}{'pair p50 ms':>13}{'p99 ms':>9}{'CPU us':>8}"
+            f"{'sync ms':>9}{'load':>6}"
         )
         for name, data, callers, delay_us in (
             ("new", small, arguments.callers, 0),

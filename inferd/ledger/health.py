@@ -1,0 +1,72 @@
+"""What `inferd doctor` looks at: who serves, the schema, the disk, the clock."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from inferd.ledger import clock
+from inferd.ledger.disk import RESERVE_BYTES, free_bytes
+from inferd.ledger.lock import DataLock
+from inferd.ledger.log import record
+from inferd.ledger.periods import format_instant
+from inferd.ledger.schema import schema_version
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at, and what there is to say of it."""
+
+    name: str
+    well: bool
+    said: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def checks(conn: sqlite3.Connection, data_dir: Path, now_ms: int) -> list[Check]:
+    """All of them, in the order in which they are shown."""
+    return [_server(data_dir), _schema(conn), _disk(data_dir), _clock(conn, now_ms)]
+
+
+def accept_clock(conn: sqlite3.Connection, *, actor: str, now_ms: int) -> None:
+    """The operator says that the clock is right: credit expires by it again."""
+    state = clock.clock_state(conn)
+    clock.accept_clock(conn, now_ms)
+    details = {"seen_before": format_instant(state.seen_ms), "paused_because": state.paused_because}
+    record(conn, "clock.accept", team=None, details=details, actor=actor, now_ms=now_ms)
+
+
+def _server(data_dir: Path) -> Check:
+    lock = DataLock(data_dir)
+    if lock.try_acquire():
+        lock.release()
+        return Check("server", True, "no server runs on this data folder")
+    return Check("server", True, f"process {lock.holder()} serves from this data folder")
+
+
+def _schema(conn: sqlite3.Connection) -> Check:
+    return Check("schema", True, f"version {schema_version(conn)}, as this inferd has it")
+
+
+def _disk(data_dir: Path) -> Check:
+    free = free_bytes(data_dir)
+    said = f"{free // _MIB:,} MiB free on the ledger's disk"
+    if free < RESERVE_BYTES:
+        said += f": new requests are refused until there are {RESERVE_BYTES // _MIB} MiB"
+    return Check("disk", free >= RESERVE_BYTES, said)
+
+
+def _clock(conn: sqlite3.Connection, now_ms: int) -> Check:
+    state = clock.clock_state(conn)
+    if state.paused_because is not None:
+        return Check("clock", False, f"credit does not expire: {state.paused_because}")
+    if now_ms < state.seen_ms - clock.BACKWARDS_TOLERANCE_MS:
+        seen = format_instant(state.seen_ms)
+        return Check("clock", False, f"it says {format_instant(now_ms)}, but a server has seen {seen}")
+    return Check("clock", True, format_instant(now_ms))
