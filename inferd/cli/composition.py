@@ -17,6 +17,7 @@ from inferd.config import Config
 from inferd.deployments.router import Router
 from inferd.ledger import operations
 from inferd.ledger.authenticator import Authenticator
+from inferd.ledger.client import LedgerClient
 from inferd.ledger.lock import DataLock
 from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
@@ -84,7 +85,7 @@ async def _serve(
     writer.start()
     try:
         with closing(Authenticator(store)) as authenticator:
-            server = HttpServer(build_app(Services(router, completions, authenticator)), drain)
+            server = HttpServer(build_app(Services(router, completions, authenticator, LedgerClient(store, writer))), drain)
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready())
             await server.run_on(listener)

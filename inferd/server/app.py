@@ -11,7 +11,9 @@ from inferd.errors import InferdError
 from inferd.server.chat import chat_completions
 from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
 from inferd.server.health import health
+from inferd.server.key import get_key
 from inferd.server.models import get_model, list_models
+from inferd.server.organization import costs, usage_completions
 from inferd.server.request_id import RequestIdMiddleware
 from inferd.server.services import Services
 
@@ -19,6 +21,9 @@ ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/models", list_models, methods=["GET"]),
     Route("/v1/models/{model:path}", get_model, methods=["GET"]),
+    Route("/v1/key", get_key, methods=["GET"]),
+    Route("/v1/organization/usage/completions", usage_completions, methods=["GET"]),
+    Route("/v1/organization/costs", costs, methods=["GET"]),
     Route("/health", health, methods=["GET"]),
 )
 

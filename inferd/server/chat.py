@@ -13,7 +13,7 @@ from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError
 from inferd.openai.requests import parse_chat_request
 from inferd.openai.responses import STREAM_DONE, ChatResponse, usage_body
-from inferd.server.auth import authenticate_request
+from inferd.server.auth import authenticate_request, require_model, require_scope
 from inferd.server.body import read_body
 from inferd.server.disconnect import cancelled_on_disconnect
 from inferd.server.errors import error_body
@@ -30,8 +30,10 @@ async def chat_completions(request: Request) -> Response:
     """Refusals come as JSON before anything is streamed; what fails later comes as an event with `error`."""
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator)
+    require_scope(caller, "inference")
     chat = parse_chat_request(await read_body(request))
     deployment = services.router.find(chat.model)
+    require_model(caller, deployment.name)
     request_id: str = request.state.request_id
     completion = services.completions.begin(request_id, caller, deployment, chat)
     answer = ChatResponse(

@@ -67,7 +67,7 @@ def error_response(error: InferdError) -> Response:
     if retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(retry_after_s))
         headers["x-should-retry"] = "true"
-    elif status == 402:
+    elif status in (402, 403):
         headers["x-should-retry"] = "false"
     elif status == 401:
         headers["www-authenticate"] = "Bearer"

@@ -7,23 +7,25 @@ from starlette.responses import Response
 
 from inferd.deployments.deployment import Deployment
 from inferd.openai.responses import ModelObject, encode_model, encode_model_list
-from inferd.server.auth import authenticate_request
+from inferd.server.auth import authenticate_request, require_model
 from inferd.server.services import services_of
 
 
 async def list_models(request: Request) -> Response:
     """Every deployment that the caller may use."""
     services = services_of(request)
-    authenticate_request(request, services.authenticator)
-    models = [_model(deployment) for deployment in services.router.deployments()]
+    caller = authenticate_request(request, services.authenticator)
+    allowed = (deployment for deployment in services.router.deployments() if caller.may_use(deployment.name))
+    models = [_model(deployment) for deployment in allowed]
     return Response(encode_model_list(models), media_type="application/json")
 
 
 async def get_model(request: Request) -> Response:
     """One of them; its id contains a slash."""
     services = services_of(request)
-    authenticate_request(request, services.authenticator)
+    caller = authenticate_request(request, services.authenticator)
     deployment = services.router.find(request.path_params["model"])
+    require_model(caller, deployment.name)
     return Response(encode_model(_model(deployment)), media_type="application/json")
 
 

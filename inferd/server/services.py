@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from inferd.deployments.router import Router
 from inferd.ledger.authenticator import Authenticator
+from inferd.ledger.client import LedgerClient
 from inferd.serving.completions import Completions
 
 
@@ -18,6 +19,7 @@ class Services:
     router: Router
     completions: Completions
     authenticator: Authenticator
+    ledger: LedgerClient
 
 
 def services_of(request: Request) -> Services:

@@ -23,6 +23,7 @@ from inferd.engine.core import EngineCore
 from inferd.ledger import operations
 from inferd.ledger.audit import audit
 from inferd.ledger.authenticator import Authenticator
+from inferd.ledger.client import LedgerClient
 from inferd.ledger.lock import DataLock
 from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
@@ -113,14 +114,16 @@ class Provider:
         self.store = Store(self.data_dir, self.lock)
         self.epoch = self.store.begin_epoch(wall_clock_ms())
         with self.store.immediate() as conn:
-            operations.create_team(conn, "acme", "pro", actor="test", now_ms=wall_clock_ms())
+            operations.create_team(conn, "acme", "academic", actor="test", now_ms=wall_clock_ms())
             self.key = operations.create_key(conn, "acme", actor="test", now_ms=wall_clock_ms()).key
         self.writer: LedgerWriter = make_writer(self.store)
         self.router = Router.from_config(_config(folder))
         self.completions = Completions(self.writer, epoch=self.epoch, clock_ms=wall_clock_ms)
         self.reader = self.store.connect()
         self.authenticator = Authenticator(self.store)
-        self.app = build_app(Services(self.router, self.completions, self.authenticator))
+        self.app = build_app(
+            Services(self.router, self.completions, self.authenticator, LedgerClient(self.store, self.writer))
+        )
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         headers = {"authorization": f"Bearer {self.key}"}
         self.client = httpx.AsyncClient(transport=transport, base_url="http://inferd", headers=headers)
@@ -142,7 +145,7 @@ class Provider:
     def new_key(self, team: str, **options: Any) -> str:
         with self.store.immediate() as conn:
             if team not in {known.team for known in operations.list_teams(conn)}:
-                operations.create_team(conn, team, "pro", actor="test", now_ms=wall_clock_ms())
+                operations.create_team(conn, team, "academic", actor="test", now_ms=wall_clock_ms())
             return operations.create_key(conn, team, actor="test", now_ms=wall_clock_ms(), **options).key
 
     async def chat(self, **fields: Any) -> httpx.Response:

@@ -1,0 +1,129 @@
+"""What a key may do over HTTP: its scopes, models, project; suspensions; and what it is told of itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from inferd.ledger import access, operations
+from tests.server.test_errors import error_of
+from tests.serving.provider import FREE, PRICED, chat_body
+
+pytestmark = pytest.mark.anyio
+
+
+def as_key(key, **headers):
+    return {"authorization": f"Bearer {key}"} | headers
+
+
+def change(provider, operation, *names, **options):
+    with provider.store.immediate() as conn:
+        return operation(conn, *names, actor="test", now_ms=1, **options)
+
+
+async def chat(provider, key, model=PRICED, **headers):
+    return await provider.client.post(
+        "/v1/chat/completions", json=chat_body(model=model, max_tokens=2), headers=as_key(key, **headers)
+    )
+
+
+async def test_calls_need_the_scope_inference(provider):
+    """R21"""
+    for scopes in (("usage",), ("admin",), ("manage", "usage")):
+        response = await chat(provider, provider.new_key("acme", scopes=scopes))
+        error_of(response, 403, "permission_error", "insufficient_scope")
+        assert response.headers["x-should-retry"] == "false"
+    assert provider.rows("holds") == []
+
+
+async def test_a_key_may_call_the_models_of_its_list_only(provider):
+    """R21"""
+    key = provider.new_key("acme", models=(FREE,))
+    error_of(await chat(provider, key), 403, "permission_error", "model_not_allowed", "model")
+    assert (await chat(provider, key, FREE)).status_code == 200
+    listed = await provider.client.get("/v1/models", headers=as_key(key))
+    assert [model["id"] for model in listed.json()["data"]] == [FREE]
+    refused = await provider.client.get(f"/v1/models/{PRICED}", headers=as_key(key))
+    error_of(refused, 403, "permission_error", "model_not_allowed", "model")
+    unknown = await provider.client.get("/v1/models/local/nothing", headers=as_key(key))
+    error_of(unknown, 404, "invalid_request_error", "model_not_found", "model")
+
+
+async def test_the_project_header_decides_whose_usage_it_is(provider):
+    """R9"""
+    change(provider, operations.create_project, "acme", "search")
+    for header in ("search", "acme/search"):
+        response = await chat(provider, provider.key, **{"openai-project": header})
+        assert response.status_code == 200
+    assert (await chat(provider, provider.key)).status_code == 200
+    assert [row["project"] for row in provider.rows("usage")] == ["search", "search", "inference"]
+
+
+async def test_a_project_that_is_not_the_caller_s_is_refused_before_anything_happens(provider):
+    """R9"""
+    provider.new_key("other")
+    change(provider, operations.create_project, "other", "secret")
+    messages = set()
+    for header in ("other/secret", "other/nothing", "nobody/secret"):
+        response = await chat(provider, provider.key, **{"openai-project": header})
+        message = error_of(response, 403, "permission_error", "invalid_project")
+        messages.add(message.replace(header, "X"))
+    assert len(messages) == 1, "nothing is learned of other teams"
+    assert provider.rows("holds") == []
+
+
+async def test_the_body_s_user_is_no_user_of_the_team(provider):
+    """R9: it is a tag."""
+    await provider.chat(user="ada", max_tokens=1)
+    assert provider.usage_row()["user"] is None
+
+
+async def test_a_suspended_team_is_refused_and_what_is_under_way_settles(provider, call):
+    """R9"""
+    provider.runner.hold_back()
+    under_way = call(provider, max_tokens=2)
+    await provider.until(lambda: provider.hold_states() == ["held"])
+    change(provider, access.suspend_team, "acme")
+    for path in ("/v1/models", "/v1/key", "/v1/organization/costs?start_time=1"):
+        response = await provider.client.get(path)
+        error_of(response, 403, "permission_error", "team_suspended")
+    error_of(await chat(provider, provider.key, FREE), 403, "permission_error", "team_suspended")
+    provider.runner.let_go()
+    await under_way.ended()
+    assert under_way.status == 200
+    assert provider.hold_states() == ["settled"]
+    change(provider, access.resume_team, "acme")
+    assert (await chat(provider, provider.key)).status_code == 200
+
+
+async def test_a_key_is_told_what_it_is_and_what_it_can_spend(provider):
+    change(provider, operations.create_project, "acme", "search")
+    change(provider, operations.create_user, "acme", "ada")
+    key = provider.new_key("acme", project="search", user="ada", label="laptop", models=(PRICED,))
+    answer = (await provider.client.get("/v1/key", headers=as_key(key))).json()
+    limits = answer.pop("limits")
+    credit = answer.pop("credit")
+    assert answer == {
+        "object": "key",
+        "id": key.split("-")[2],
+        "name": "laptop",
+        "team": "acme",
+        "project": "search",
+        "user": "ada",
+        "scopes": ["inference", "usage"],
+        "models": [PRICED],
+        "expires_at": None,
+        "plan": "academic",
+        "tier": 1,
+    }
+    assert (credit["balance_usd"], credit["held_usd"]) == ("0.001000000", "0.000000000")
+    assert {limit["scope"] for limit in limits} == {"team:acme"}
+    assert {limit["source"] for limit in limits} == {"plan", "tier"}
+    assert key not in str(answer)
+
+
+async def test_a_key_without_usage_may_ask_about_itself(provider):
+    """R21"""
+    key = provider.new_key("acme", scopes=("inference",))
+    assert (await provider.client.get("/v1/key", headers=as_key(key))).status_code == 200
+    response = await provider.client.get("/v1/key", headers={"authorization": ""})
+    assert response.status_code == 401
