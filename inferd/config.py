@@ -6,12 +6,10 @@ The keys are described in docs/models-toml.md; `TABLES` lists them, so that a te
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +17,10 @@ from typing import Any, TypeVar
 import tomli
 
 from inferd.errors import ConfigError
+from inferd.ledger_config import SETTINGS, AlertsConfig, LedgerConfig, alerts_config, ledger_config
 from inferd.model_source import resolve_path, resolve_source
 from inferd.price import Price
+from inferd.toml_table import TomlTable, kind_of, nearest, one_line, quoted
 
 TABLES: Mapping[str, tuple[str, ...]] = {
     "models": ("source", "max_context", "n_parallel", "n_ubatch", "n_threads", "n_gpu_layers", "chat_template"),
@@ -34,22 +34,11 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "default_max_tokens",
     ),
 }
-"""Each top-level table of models.toml and the keys of the tables in it."""
+"""Each top-level table of models.toml that holds tables, and the keys of those. The others: ledger_config.SETTINGS."""
 
 _T = TypeVar("_T")
-_KINDS: Mapping[type, str] = {
-    bool: "true or false",
-    int: "an integer",
-    str: "a string",
-    Decimal: "a number",
-    dict: "a table",
-    list: "an array",
-}
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MODEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEPLOYMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._:-]*")
-_PRICE_DECIMALS = 6
-_PRICE_MAX_USD = 1_000_000
 _SEQUENCES_MAX = 256  # LLAMA_MAX_SEQ of llama.cpp's llama-cparams.h
 _TOKENS_MAX = 2**20  # times 256 sequences still fits the 32 bits in which llama.cpp counts cells
 
@@ -109,22 +98,35 @@ class Config:
     path: Path
     models: Mapping[str, ModelConfig]
     deployments: Mapping[str, DeploymentConfig]
+    ledger: LedgerConfig = field(default_factory=LedgerConfig)
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """Reads and checks `path`. Raises ConfigError with one line that names file, table and key."""
     document = _parse(path)
     for table, value in document.items():
+        if table in SETTINGS:
+            continue
         if table not in TABLES:
-            raise ConfigError(f"{path}: [{_quoted(table)}]: unknown table{_nearest(table, TABLES)}")
+            raise ConfigError(f"{path}: [{quoted(table)}]: unknown table{nearest(table, {**TABLES, **SETTINGS})}")
         if not isinstance(value, dict):
-            raise ConfigError(f"{path}: {table}: expected tables such as [{table}.NAME], got {_kind_of(value)}")
-    models = {key: _model(_Table(path, "models", key, value), environ) for key, value in _items(document, "models")}
+            raise ConfigError(f"{path}: {table}: expected tables such as [{table}.NAME], got {kind_of(value)}")
+    models = {
+        key: _model(TomlTable(path, "models", key, value, TABLES["models"]), environ)
+        for key, value in _items(document, "models")
+    }
     deployments = {
-        name: _deployment(_Table(path, "deployments", name, value), models)
+        name: _deployment(TomlTable(path, "deployments", name, value, TABLES["deployments"]), models)
         for name, value in _items(document, "deployments")
     }
-    return Config(path=path, models=models, deployments=deployments)
+    return Config(
+        path=path,
+        models=models,
+        deployments=deployments,
+        ledger=ledger_config(path, document.get("ledger", {})),
+        alerts=alerts_config(path, document.get("alerts", {})),
+    )
 
 
 def default_config_path(option: Path | None, folder: Path | None = None) -> Path:
@@ -170,82 +172,12 @@ def _parse(path: Path) -> dict[str, Any]:
             what = f"defined twice: {lines[-1].strip()}"
         raise ConfigError(f"{path}: {table} line {error.lineno}: {what}") from error
     except (ValueError, ArithmeticError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {_one_line(error)}") from error
+        raise ConfigError(f"{path}: cannot be read as TOML: {one_line(error)}") from error
 
 
-class _Table:
-    """One table being read; every complaint carries file, table and key."""
-
-    def __init__(self, path: Path, kind: str, name: str, values: object) -> None:
-        self.path = path
-        self.name = name
-        self._kind = kind
-        self._title = f"[{kind}.{_quoted(name)}]"
-        self._values: dict[str, object] = values if isinstance(values, dict) else {}
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path}: [{kind}] {_quoted(name)}: expected a table, got {_kind_of(values)}")
-        for key in values:
-            if key not in TABLES[kind]:
-                raise self.error(key, f"unknown key{_nearest(key, TABLES[kind])}")
-
-    def error(self, key: str, what: str) -> ConfigError:
-        return ConfigError(f"{self.path}: {self._title} {_quoted(key)}: {_one_line(what)}")
-
-    def __contains__(self, key: str) -> bool:
-        assert key in TABLES[self._kind], f"{key} is missing from TABLES"
-        return key in self._values
-
-    def get(self, key: str, kind: type[_T]) -> _T | None:
-        """The value, of exactly this type (a bool is no integer), or None if it is not there."""
-        if key not in self:
-            return None
-        value = self._values[key]
-        if type(value) is not kind:
-            raise self.error(key, f"expected {_KINDS[kind]}, got {_kind_of(value)}")
-        return value
-
-    def require(self, key: str, kind: type[_T]) -> _T:
-        value = self.get(key, kind)
-        if value is None:
-            raise self.error(key, "is missing")
-        return value
-
-    def integer(self, key: str, default: _T, low: int, high: int) -> int | _T:
-        value = self.get(key, int)
-        if value is None:
-            return default
-        if not low <= value <= high:
-            raise self.error(key, f"must lie between {low} and {high}, got {value}")
-        return value
-
-    def usd_per_1m_tokens(self, key: str) -> int | None:
-        """Pico-USD per token: USD per 1M tokens x 10^6, exactly. None if the key is not there."""
-        value = self._values.get(key)
-        if type(value) is int:
-            amount = Decimal(value)
-        else:
-            found = self.get(key, Decimal)
-            if found is None:
-                return None
-            amount = found
-        if not amount.is_finite():
-            raise self.error(key, f"must be a finite number, got {amount}")
-        if amount < 0:
-            raise self.error(key, f"a price cannot be negative, got {amount}")
-        if amount > _PRICE_MAX_USD:
-            raise self.error(key, f"must be at most {_PRICE_MAX_USD} USD per 1M tokens, got {amount}")
-        digits = amount.as_tuple()
-        assert isinstance(digits.exponent, int), "a finite decimal has an integer exponent"
-        excess = -digits.exponent - _PRICE_DECIMALS
-        if excess > 0 and any(digits.digits[-excess:]):
-            raise self.error(key, f"must have at most {_PRICE_DECIMALS} decimals, got {amount}")
-        # Exact: at most 12 digits are not trailing zeros, and decimals keep 28.
-        return int(amount * 10**_PRICE_DECIMALS)
-
-
-def _model(table: _Table, environ: Mapping[str, str]) -> ModelConfig:
+def _model(table: TomlTable, environ: Mapping[str, str]) -> ModelConfig:
     if not _MODEL_KEY.fullmatch(table.name):
-        raise ConfigError(f"{table.path}: [models] {_quoted(table.name)}: use letters, digits, '.', '_' and '-'")
+        raise ConfigError(f"{table.path}: [models] {quoted(table.name)}: use letters, digits, '.', '_' and '-'")
     source_text = table.require("source", str)
     source = _resolved(table, "source", lambda: resolve_source(source_text, folder=_folder(table), environ=environ))
     template_path, template = None, None
@@ -270,11 +202,11 @@ def _model(table: _Table, environ: Mapping[str, str]) -> ModelConfig:
     return model
 
 
-def _folder(table: _Table) -> Path:
+def _folder(table: TomlTable) -> Path:
     return table.path.absolute().parent
 
 
-def _resolved(table: _Table, key: str, find: Callable[[], _T]) -> _T:
+def _resolved(table: TomlTable, key: str, find: Callable[[], _T]) -> _T:
     try:
         return find()
     except ConfigError as error:
@@ -285,15 +217,15 @@ def _resolved(table: _Table, key: str, find: Callable[[], _T]) -> _T:
         raise table.error(key, f"is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
-def _deployment(table: _Table, models: Mapping[str, ModelConfig]) -> DeploymentConfig:
+def _deployment(table: TomlTable, models: Mapping[str, ModelConfig]) -> DeploymentConfig:
     if not _DEPLOYMENT_NAME.fullmatch(table.name):
         raise ConfigError(
-            f"{table.path}: [deployments] {_quoted(table.name)}: "
+            f"{table.path}: [deployments] {quoted(table.name)}: "
             "the name must have the form owner/name, of letters, digits, '.', '_' and '-'"
         )
     model = table.require("model", str)
     if model not in models:
-        raise table.error("model", f"there is no [models.{_quoted(model)}]{_nearest(model, models)}")
+        raise table.error("model", f"there is no [models.{quoted(model)}]{nearest(model, models)}")
     if not table.get("serverless", bool):
         raise table.error("serverless", "must be true: private deployments (an owner, GPU-hours) are not supported yet")
     return DeploymentConfig(
@@ -305,7 +237,7 @@ def _deployment(table: _Table, models: Mapping[str, ModelConfig]) -> DeploymentC
     )
 
 
-def _price(table: _Table) -> Price | None:
+def _price(table: TomlTable) -> Price | None:
     """BILLING R12 and R13. No price at all means public and free."""
     unified_key, input_key = "usd_per_1m_tokens", "input_usd_per_1m_tokens"
     output_key, cached_key = "output_usd_per_1m_tokens", "cached_input_usd_per_1m_tokens"
@@ -328,21 +260,3 @@ def _price(table: _Table) -> Price | None:
             input_key if unified is None else unified_key, "leave the prices out to make a deployment free"
         )
     return Price(input_picousd=per_input, output_picousd=per_output, cached_input_picousd=cached)
-
-
-def _quoted(key: str) -> str:
-    """A TOML key as it is written in a file; JSON's escapes are TOML's."""
-    return key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
-
-
-def _kind_of(value: object) -> str:
-    return _KINDS.get(type(value), "a date or time")
-
-
-def _nearest(word: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
-    matches = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {_quoted(matches[0])}?" if matches else f" (known: {', '.join(known) or 'none'})"

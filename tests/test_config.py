@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from inferd import config as config_module
 from inferd.config import TABLES, Config, data_dir, default_config_path, load_config
 from inferd.errors import ConfigError
+from inferd.ledger_config import SETTINGS
 from inferd.price import Price
 
 REPOSITORY = Path(__file__).parent.parent
@@ -277,7 +278,7 @@ def test_the_data_folder_is_option_then_variable_then_xdg(tmp_path, monkeypatch)
 def test_the_documentation_has_a_section_for_every_key():
     text = (REPOSITORY / "docs" / "models-toml.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^### `(\w+)`", text, flags=re.MULTILINE))
-    assert documented == {key for keys in TABLES.values() for key in keys}
+    assert documented == {key for keys in (*TABLES.values(), *SETTINGS.values()) for key in keys}
 
 
 def test_every_key_listed_is_one_that_the_reader_takes():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inferd.config import TABLES
+from inferd.ledger_config import SETTINGS
 from inferd.server.app import ROUTES
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +27,12 @@ def test_every_route_is_documented(route):
 @pytest.mark.parametrize("key", [key for keys in TABLES.values() for key in keys])
 def test_every_configuration_key_is_documented(key):
     assert f"`{key}`" in MODELS_TOML, f"docs/models-toml.md does not describe {key}"
+
+
+@pytest.mark.parametrize(("table", "key"), [(table, key) for table, keys in SETTINGS.items() for key in keys])
+def test_every_setting_is_documented(table, key):
+    section = MODELS_TOML.partition(f"## `[{table}]`")[2].partition("\n## ")[0]
+    assert f"### `{key}`" in section, f"docs/models-toml.md does not describe {key} of [{table}]"
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -21,6 +21,8 @@ RANKS = {
     "money": 0,
     "config": 1,
     "model_source": 1,
+    "toml_table": 1,
+    "ledger_config": 1,
     "engine": 2,
     "ledger": 2,
     "limits": 2,

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from inferd.ledger.rows import FORMATS, insert
+from inferd.ledger_config import RETENTION_DAYS_MIN
 
-# A request can be refunded for so long, so its usage row stays at least as long.
-REFUND_WINDOW_DAYS = 60
 DAY_MS = 86_400_000
 ROWS_A_ROLLUP = 2_000
 
@@ -24,7 +23,7 @@ _SUMS = ("prompt_tokens", "cached_tokens", "completion_tokens", "compute_ms", "c
 
 def cutoff_ms(retention_days: int, now_ms: int) -> int:
     """Usage admitted before then may be rolled up: the start of a UTC day, `retention_days` ago."""
-    assert retention_days >= REFUND_WINDOW_DAYS, "the refund window is kept"
+    assert retention_days >= RETENTION_DAYS_MIN, "a request that can still be refunded keeps its row"
     return (now_ms // DAY_MS - retention_days) * DAY_MS
 
 

@@ -1,0 +1,122 @@
+"""One table of a TOML file being read: every complaint names file, table and key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import TypeVar
+
+from inferd.errors import ConfigError
+
+_T = TypeVar("_T")
+_KINDS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "an integer",
+    str: "a string",
+    Decimal: "a number",
+    dict: "a table",
+    list: "an array",
+}
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_PRICE_DECIMALS = 6
+_PRICE_MAX_USD = 1_000_000
+
+
+class TomlTable:
+    """The table `[kind.name]`, or `[kind]` if `name` is empty.
+
+    Args:
+        keys: those that it may have.
+
+    Raises:
+        ConfigError: it is no table, or has another key.
+    """
+
+    def __init__(self, path: Path, kind: str, name: str, values: object, keys: tuple[str, ...]) -> None:
+        self.path = path
+        self.name = name
+        self._keys = keys
+        self._title = f"[{kind}.{quoted(name)}]" if name else f"[{kind}]"
+        self._values: dict[str, object] = values if isinstance(values, dict) else {}
+        if not isinstance(values, dict):
+            where = f"[{kind}] {quoted(name)}" if name else kind
+            raise ConfigError(f"{path}: {where}: expected a table, got {kind_of(values)}")
+        for key in values:
+            if key not in keys:
+                raise self.error(key, f"unknown key{nearest(key, keys)}")
+
+    def error(self, key: str, what: str) -> ConfigError:
+        return ConfigError(f"{self.path}: {self._title} {quoted(key)}: {one_line(what)}")
+
+    def __contains__(self, key: str) -> bool:
+        assert key in self._keys, f"{key} is missing from the table's keys"
+        return key in self._values
+
+    def get(self, key: str, kind: type[_T]) -> _T | None:
+        """The value, of exactly this type (a bool is no integer), or None if it is not there."""
+        if key not in self:
+            return None
+        value = self._values[key]
+        if type(value) is not kind:
+            raise self.error(key, f"expected {_KINDS[kind]}, got {kind_of(value)}")
+        return value
+
+    def require(self, key: str, kind: type[_T]) -> _T:
+        value = self.get(key, kind)
+        if value is None:
+            raise self.error(key, "is missing")
+        return value
+
+    def integer(self, key: str, default: _T, low: int, high: int) -> int | _T:
+        value = self.get(key, int)
+        if value is None:
+            return default
+        if not low <= value <= high:
+            raise self.error(key, f"must lie between {low} and {high}, got {value}")
+        return value
+
+    def usd_per_1m_tokens(self, key: str) -> int | None:
+        """Pico-USD per token: USD per 1M tokens x 10^6, exactly. None if the key is not there."""
+        value = self._values.get(key)
+        if type(value) is int:
+            amount = Decimal(value)
+        else:
+            found = self.get(key, Decimal)
+            if found is None:
+                return None
+            amount = found
+        if not amount.is_finite():
+            raise self.error(key, f"must be a finite number, got {amount}")
+        if amount < 0:
+            raise self.error(key, f"a price cannot be negative, got {amount}")
+        if amount > _PRICE_MAX_USD:
+            raise self.error(key, f"must be at most {_PRICE_MAX_USD} USD per 1M tokens, got {amount}")
+        digits = amount.as_tuple()
+        assert isinstance(digits.exponent, int), "a finite decimal has an integer exponent"
+        excess = -digits.exponent - _PRICE_DECIMALS
+        if excess > 0 and any(digits.digits[-excess:]):
+            raise self.error(key, f"must have at most {_PRICE_DECIMALS} decimals, got {amount}")
+        # Exact: at most 12 digits are not trailing zeros, and decimals keep 28.
+        return int(amount * 10**_PRICE_DECIMALS)
+
+
+def quoted(key: str) -> str:
+    """A TOML key as it is written in a file; JSON's escapes are TOML's."""
+    return key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
+
+
+def one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def kind_of(value: object) -> str:
+    return _KINDS.get(type(value), "a date or time")
+
+
+def nearest(word: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {quoted(matches[0])}?" if matches else f" (known: {', '.join(known) or 'none'})"
