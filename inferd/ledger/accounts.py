@@ -2,10 +2,12 @@
 
 The accounts, all in nano-USD; a positive entry puts money into its account:
 
-    funding:paid, funding:promotional    where credit comes from; minus all that was ever granted of that kind
+    funding:paid, funding:promotional    where credit comes from; minus what was granted of that kind and not taken back
     team:TEAM:credit:GRANT               what is left of one grant
     team:TEAM:receivable                 minus what the team owes
     revenue:MODEL                        what requests to one deployment have cost
+    refunds                              minus what of that went back
+    payments                             minus what was paid on statements
     expired                              what grants held when they expired
 
 `accounts.balance_nanousd` is the sum of an account's entries, kept beside them; the audit compares.
@@ -20,10 +22,12 @@ from typing import Literal
 from inferd.ledger.rows import insert
 
 EXPIRED = "expired"
+REFUNDS = "refunds"
+PAYMENTS = "payments"
 # The actor of what happens by rule, not by somebody's command.
 BY_RULE = "inferd"
 
-TransactionKind = Literal["grant", "settlement", "expiry"]
+TransactionKind = Literal["grant", "settlement", "expiry", "refund", "withdrawal", "void", "payment"]
 
 
 def funding_account(kind: str) -> str:
@@ -57,11 +61,13 @@ def post(
     at_ms: int,
     reason: str | None = None,
     request_id: str | None = None,
+    period: str | None = None,
 ) -> int:
     """Write one transaction and move the stored balances.
 
     Args:
         postings: (account, nano-USD), no zeros, one a account, adding up to zero.
+        period: the month whose statement or counters it changes.
 
     Returns:
         The transaction's number.
@@ -69,11 +75,16 @@ def post(
     assert sum(amount for _, amount in postings) == 0, "a transaction adds up to zero"
     assert len({account for account, _ in postings}) == len(postings), "one entry an account"
     txn: int = conn.execute("SELECT coalesce(max(txn), 0) + 1 FROM transactions").fetchone()[0]
-    insert(
-        conn,
-        "transactions",
-        {"txn": txn, "kind": kind, "request_id": request_id, "actor": actor, "reason": reason, "at_ms": at_ms},
-    )
+    values = {
+        "txn": txn,
+        "kind": kind,
+        "request_id": request_id,
+        "actor": actor,
+        "reason": reason,
+        "at_ms": at_ms,
+        "period": period,
+    }
+    insert(conn, "transactions", values)
     for line, (account, amount_nanousd) in enumerate(postings, start=1):
         insert(conn, "entries", {"txn": txn, "line": line, "account": account, "amount_nanousd": amount_nanousd})
     conn.executemany(

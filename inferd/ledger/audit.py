@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from inferd.ledger import audit_access, audit_money, audit_requests, audit_rollups
+from inferd.ledger import audit_access, audit_billing, audit_counters, audit_money, audit_requests, audit_rollups
 from inferd.ledger.finding import Finding
 from inferd.ledger.rows import FORMATS, checksum
 from inferd.ledger.schema import expected_objects, objects
@@ -35,7 +35,9 @@ class AuditReport:
 
 _CHECKS = (
     *(audit_money.unbalanced_transactions, audit_money.loose_entries, audit_money.wrong_balances),
-    *(audit_money.wrong_grants, audit_money.wrong_counters, audit_money.overdrawn_teams),
+    *(audit_money.wrong_grants, audit_money.overdrawn_teams, audit_counters.wrong_counters),
+    *(audit_billing.wrong_refunds, audit_billing.wrong_takings, audit_billing.wrong_statements),
+    *(audit_billing.wrong_charges, audit_billing.wrong_payments, audit_billing.wrong_tiers),
     *(audit_requests.wrong_holds, audit_requests.wrong_usage, audit_requests.wrong_states),
     *(audit_requests.wrong_settlements, audit_access.gaps_in_the_log, audit_access.wrong_suspensions),
     audit_rollups.wrong_rollups,
@@ -53,7 +55,7 @@ def audit(conn: sqlite3.Connection) -> AuditReport:
         findings += _changed_rows(conn)
         for check in _CHECKS:
             findings += check(conn)
-        for table in (*FORMATS, "accounts", "counters"):
+        for table in (*FORMATS, "accounts", "counters", "statements"):
             rows[table] = conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
     except sqlite3.DatabaseError as exc:
         findings.append(Finding("(file)", "", f"cannot be read: {exc}"))

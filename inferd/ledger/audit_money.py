@@ -1,4 +1,4 @@
-"""The audit's checks of double entry: entries against transactions, balances, grants and counters."""
+"""The audit's checks of double entry: entries against transactions, balances and grants."""
 
 from __future__ import annotations
 
@@ -63,45 +63,12 @@ def wrong_grants(conn: sqlite3.Connection) -> Iterator[Finding]:
             yield Finding("accounts", account, "there is no such grant")
 
 
-def wrong_counters(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Posted is what the usage rows of the period cost, held what its open holds keep."""
-    rows = conn.execute(
-        """
-        WITH moments (team, at_s, posted, held) AS (
-            SELECT team, admitted_at_ms / 1000, cost_nanousd, 0 FROM usage WHERE input_picousd IS NOT NULL
-            UNION ALL
-            SELECT team, day_start_ms / 1000, cost_nanousd, 0 FROM usage_daily
-            UNION ALL
-            SELECT team, admitted_at_ms / 1000, 0, CASE state WHEN 'held' THEN amount_nanousd ELSE 0 END FROM holds
-        ), folded (scope, period, posted, held) AS (
-            SELECT 'team:' || team, strftime('%Y-%m', at_s, 'unixepoch'), sum(posted), sum(held)
-                FROM moments GROUP BY 1, 2
-            UNION ALL
-            SELECT 'team:' || team, strftime('%Y', at_s, 'unixepoch'), sum(posted), sum(held) FROM moments GROUP BY 1, 2
-            UNION ALL
-            SELECT 'team:' || team, 'lifetime', sum(posted), sum(held) FROM moments GROUP BY 1
-        )
-        SELECT scope, period, coalesce(posted_nanousd, 0), coalesce(posted, 0), coalesce(held_nanousd, 0),
-            coalesce(held, 0)
-        FROM (SELECT scope, period FROM folded UNION SELECT scope, period FROM counters)
-            LEFT JOIN folded USING (scope, period) LEFT JOIN counters USING (scope, period)
-        """
-    )
-    for scope, period, posted, folded_posted, held, folded_held in rows:
-        if posted != folded_posted:
-            yield Finding(
-                "counters", f"{scope}/{period}", f"posted is {posted}, but the usage rows cost {folded_posted}"
-            )
-        if held != folded_held:
-            yield Finding("counters", f"{scope}/{period}", f"held is {held}, but the open holds keep {folded_held}")
-
-
 def overdrawn_teams(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """What a team's open holds keep is covered by its grants."""
+    """What a team's open holds keep is covered by its grants, unless one was admitted postpaid."""
     rows = conn.execute(
         "SELECT team, held, coalesce((SELECT sum(remaining_nanousd) FROM grants WHERE grants.team = holding.team), 0) "
-        "AS credit FROM (SELECT team, sum(amount_nanousd) AS held FROM holds WHERE state = 'held' GROUP BY team) "
-        "AS holding WHERE held > credit"
+        "AS credit FROM (SELECT team, sum(amount_nanousd) AS held FROM holds WHERE state = 'held' "
+        "GROUP BY team HAVING count(postpaid) = 0) AS holding WHERE held > credit"
     )
     for team, held, credit in rows:
         yield Finding("teams", team, f"its holds keep {held}, but its grants have only {credit}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from inferd.ledger.accounts import revenue_account
+from inferd.ledger.accounts import receivable_account, revenue_account
 from inferd.ledger.finding import Finding
 from inferd.ledger.pricing import cost_nanousd, hold_nanousd
 from inferd.price import Price
@@ -92,7 +92,7 @@ def wrong_states(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def wrong_settlements(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Every cost was settled once: from grants of its team, into the revenue of its deployment."""
+    """Every cost was settled once: from grants and the receivable of its team, into the revenue of its deployment."""
     rolled_up = conn.execute("SELECT EXISTS (SELECT 1 FROM rollups)").fetchone()[0]
     rows = conn.execute(
         "SELECT transactions.txn, transactions.request_id, usage.request_id, team, deployment, cost_nanousd "
@@ -106,7 +106,11 @@ def wrong_settlements(conn: sqlite3.Connection) -> Iterator[Finding]:
             continue
         entries = conn.execute("SELECT account, amount_nanousd FROM entries WHERE txn = ?", (txn,)).fetchall()
         revenue = [amount for account, amount in entries if account == revenue_account(deployment)]
-        paying = [amount for account, amount in entries if account.startswith(f"team:{team}:credit:") and amount < 0]
+        paying = [
+            amount
+            for account, amount in entries
+            if account.startswith((f"team:{team}:credit:", receivable_account(team))) and amount < 0
+        ]
         if revenue != [cost] or sum(paying) != -cost or len(paying) + 1 != len(entries):
             yield Finding("transactions", str(txn), f"its entries do not move {cost} from {team} to {deployment}")
     missing = conn.execute(

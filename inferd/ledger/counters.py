@@ -1,18 +1,59 @@
 """Counters per (scope, period): `held` by open holds and `posted` by settled ones (BILLING R7).
 
-A request counts in the UTC month and year of its admission, and in its scope's lifetime. Scopes so far: `team:TEAM`;
-the lifetime's `held` is what all open holds of the team keep from its credit.
+A request counts in the UTC periods of its admission. A team (`team:TEAM`) has rows for month, year and lifetime;
+the lifetime's `held` is what all its open holds keep. The narrower scopes (`project:TEAM/PROJECT`, `user:TEAM/USER`,
+`key:KEY_ID`) have rows for months, and their years and lifetimes are sums of those.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 
 from inferd.ledger.periods import LIFETIME, periods_of
 
 
 def team_scope(team: str) -> str:
     return f"team:{team}"
+
+
+def project_scope(team: str, project: str) -> str:
+    return f"project:{team}/{project}"
+
+
+def user_scope(team: str, user: str) -> str:
+    return f"user:{team}/{user}"
+
+
+def key_scope(key_id: str) -> str:
+    return f"key:{key_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spender:
+    """Whose counters a request moves."""
+
+    team: str
+    project: str
+    user: str | None
+    key_id: str
+
+    @property
+    def narrow_scopes(self) -> list[str]:
+        scopes = [project_scope(self.team, self.project), key_scope(self.key_id)]
+        return scopes if self.user is None else [*scopes, user_scope(self.team, self.user)]
+
+    @property
+    def scopes(self) -> list[str]:
+        return [team_scope(self.team), *self.narrow_scopes]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a scope spent in a period, and what its open holds keep beside that."""
+
+    posted_nanousd: int
+    held_nanousd: int
 
 
 def held_nanousd(conn: sqlite3.Connection, team: str) -> int:
@@ -23,23 +64,53 @@ def held_nanousd(conn: sqlite3.Connection, team: str) -> int:
     return 0 if row is None else int(row[0])
 
 
-def add_hold(conn: sqlite3.Connection, scope: str, amount_nanousd: int, admitted_at_ms: int) -> None:
-    """Count a new hold in all three periods."""
-    rows = [value for period in periods_of(admitted_at_ms) for value in (scope, period, amount_nanousd)]
+def count(conn: sqlite3.Connection, scope: str, period: str) -> Count:
+    """Of one scope in `2026-11`, `2026` or `lifetime`."""
+    if scope.startswith("team:"):
+        first = last = period
+    elif period == LIFETIME:
+        first, last = "", "~"
+    else:
+        first, last = (period, period) if "-" in period else (f"{period}-01", f"{period}-12")
+    row = conn.execute(
+        "SELECT coalesce(sum(posted_nanousd), 0), coalesce(sum(held_nanousd), 0) FROM counters "
+        "WHERE scope = ? AND period BETWEEN ? AND ?",
+        (scope, first, last),
+    ).fetchone()
+    return Count(*row)
+
+
+def add_hold(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admitted_at_ms: int) -> None:
+    """Count a new hold."""
+    month, year, lifetime = periods_of(admitted_at_ms)
+    team = team_scope(spender.team)
+    cells = [(team, month), (team, year), (team, lifetime), *((scope, month) for scope in spender.narrow_scopes)]
     conn.execute(
-        "INSERT INTO counters (scope, period, posted_nanousd, held_nanousd) VALUES (?, ?, 0, ?), (?, ?, 0, ?), "
-        "(?, ?, 0, ?) ON CONFLICT (scope, period) DO UPDATE SET held_nanousd = held_nanousd + excluded.held_nanousd",
-        rows,
+        f"INSERT INTO counters (scope, period, posted_nanousd, held_nanousd) "
+        f"VALUES {', '.join(['(?, ?, 0, ?)'] * len(cells))} "
+        "ON CONFLICT (scope, period) DO UPDATE SET held_nanousd = held_nanousd + excluded.held_nanousd",
+        [value for cell in cells for value in (*cell, amount_nanousd)],
     )
 
 
 def resolve_hold(
-    conn: sqlite3.Connection, scope: str, held_nanousd: int, posted_nanousd: int, admitted_at_ms: int
+    conn: sqlite3.Connection, spender: Spender, held_nanousd: int, posted_nanousd: int, admitted_at_ms: int
 ) -> None:
     """Turn a hold of `held_nanousd` into `posted_nanousd` of cost, in the periods of its admission."""
+    _move(conn, spender, -held_nanousd, posted_nanousd, admitted_at_ms)
+
+
+def refund(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admitted_at_ms: int) -> None:
+    """Take a refund from what was posted, in the periods of the request's admission."""
+    _move(conn, spender, 0, -amount_nanousd, admitted_at_ms)
+
+
+def _move(conn: sqlite3.Connection, spender: Spender, held: int, posted: int, admitted_at_ms: int) -> None:
+    scopes = spender.scopes
+    # Narrow scopes have no rows for years and lifetimes, so the product of scopes and periods names the right ones.
     changed = conn.execute(
-        "UPDATE counters SET held_nanousd = held_nanousd - ?, posted_nanousd = posted_nanousd + ? "
-        "WHERE scope = ? AND period IN (?, ?, ?)",
-        (held_nanousd, posted_nanousd, scope, *periods_of(admitted_at_ms)),
+        "UPDATE counters SET held_nanousd = held_nanousd + ?, posted_nanousd = posted_nanousd + ? "
+        f"WHERE scope IN ({', '.join('?' * len(scopes))}) AND period IN (?, ?, ?)",
+        (held, posted, *scopes, *periods_of(admitted_at_ms)),
     ).rowcount
-    assert changed == 3, f"{scope}: a hold is counted in a month, a year and the lifetime"
+    assert changed == len(scopes) + 2, f"{spender}: a team's month, year and lifetime are counted, and others' months"

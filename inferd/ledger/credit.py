@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from inferd.ledger import counters
 from inferd.ledger.accounts import balance_nanousd, receivable_account
+from inferd.ledger.billing import terms_of
+from inferd.ledger.caps import team_caps
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.grants import available_nanousd, open_grants
 from inferd.money import format_usd
@@ -17,24 +19,20 @@ class Credit:
     """A team's credit at one moment.
 
     Attributes:
-        available_nanousd: what a new request can take: unexpired credit less what open holds keep.
+        balance_nanousd: unspent credit, without what has expired, but with the expired part that still covers holds.
+        available_nanousd: what a new request can take: of the credit what open holds do not keep (a postpaid team may
+            go on without credit), and no more than every cap of the team leaves.
         held_nanousd: what open holds keep.
-        owed_nanousd: what the team owes beside that.
+        owed_nanousd: what the team owes beside that; below zero if more came back than it owed.
         overage: what happens at zero.
-
-    `balance_nanousd` is available and held together: unspent credit, without what has expired, but with the expired
-    part that still covers a hold (R8).
     """
 
     team: str
+    balance_nanousd: int
     available_nanousd: int
     held_nanousd: int
     owed_nanousd: int
-    overage: str = "block"
-
-    @property
-    def balance_nanousd(self) -> int:
-        return self.available_nanousd + self.held_nanousd
+    overage: str
 
     def to_json(self) -> dict[str, str]:
         """The fields of `inferd credits show --json`; amounts are decimal strings."""
@@ -51,9 +49,16 @@ class Credit:
 def credit_of(conn: sqlite3.Connection, team: str, now_ms: int) -> Credit:
     """The credit of an existing team; reads only, and counts nothing that has expired by `now_ms`."""
     held_nanousd = counters.held_nanousd(conn, team)
+    grants, at_ms = open_grants(conn, team), expiry_ms(conn, now_ms)
+    terms = terms_of(conn, team, now_ms)
+    caps_nanousd = min(cap.left_nanousd for cap in team_caps(conn, terms, now_ms))
+    unheld_nanousd = available_nanousd(grants, held_nanousd, at_ms)
+    unspent_nanousd = sum(grant.remaining_nanousd for grant in grants)
     return Credit(
         team=team,
-        available_nanousd=available_nanousd(open_grants(conn, team), held_nanousd, expiry_ms(conn, now_ms)),
+        balance_nanousd=min(unspent_nanousd, max(available_nanousd(grants, 0, at_ms), held_nanousd)),
+        available_nanousd=caps_nanousd if terms.postpaid else min(unheld_nanousd, caps_nanousd),
         held_nanousd=held_nanousd,
         owed_nanousd=-balance_nanousd(conn, receivable_account(team)),
+        overage=terms.overage,
     )

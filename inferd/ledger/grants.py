@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from inferd.ledger import counters
-from inferd.ledger.accounts import BY_RULE, EXPIRED, credit_account, funding_account, post
+from inferd.ledger.accounts import BY_RULE, EXPIRED, credit_account, funding_account, post, receivable_account
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.rows import insert
 
@@ -24,7 +24,7 @@ class OpenGrant:
     """A grant with something left.
 
     Attributes:
-        expires_at_ms: the first moment at which it is expired; None for never.
+        expires_at_ms: the first moment at which it is expired; None for never. A voided one has been so for ever.
     """
 
     grant_id: int
@@ -32,6 +32,7 @@ class OpenGrant:
     priority: int
     remaining_nanousd: int
     expires_at_ms: int | None
+    voided: bool = False
 
     def expired(self, now_ms: int) -> bool:
         return self.expires_at_ms is not None and self.expires_at_ms <= now_ms
@@ -46,8 +47,8 @@ class OpenGrant:
 Parts = list[tuple[OpenGrant, int]]
 
 
-def draw_parts(grants: Sequence[OpenGrant], cost_nanousd: int) -> Parts:
-    """Which grants pay a cost, and how much of it each; `cost_nanousd` is covered, for its hold was."""
+def draw_parts(grants: Sequence[OpenGrant], cost_nanousd: int) -> tuple[Parts, int]:
+    """Which grants pay a cost, and how much of it each; and what no grant covers, which is owed."""
     parts: Parts = []
     for grant in sorted(grants, key=lambda grant: grant.draw_order):
         if cost_nanousd == 0:
@@ -55,8 +56,7 @@ def draw_parts(grants: Sequence[OpenGrant], cost_nanousd: int) -> Parts:
         part = min(cost_nanousd, grant.remaining_nanousd)
         parts.append((grant, part))
         cost_nanousd -= part
-    assert cost_nanousd == 0, "what is settled was held, and what is held is covered by grants"
-    return parts
+    return parts, cost_nanousd
 
 
 def expired_parts(grants: Sequence[OpenGrant], held_nanousd: int, now_ms: int) -> Parts:
@@ -65,8 +65,8 @@ def expired_parts(grants: Sequence[OpenGrant], held_nanousd: int, now_ms: int) -
     The grant that expired first leaves first, so that it makes no difference how late this is called; of those that
     expired together, the one that would be drawn last.
     """
-    unheld_nanousd = sum(grant.remaining_nanousd for grant in grants) - held_nanousd
-    assert unheld_nanousd >= 0, "holds are covered by grants"
+    # Holds of a postpaid team may be more than its grants.
+    unheld_nanousd = max(0, sum(grant.remaining_nanousd for grant in grants) - held_nanousd)
     expired = [
         (grant.expires_at_ms, grant)
         for grant in sorted(grants, key=lambda grant: grant.draw_order, reverse=True)
@@ -90,11 +90,27 @@ def available_nanousd(grants: Sequence[OpenGrant], held_nanousd: int, now_ms: in
 def open_grants(conn: sqlite3.Connection, team: str) -> list[OpenGrant]:
     """The team's grants with something left, in no order."""
     rows = conn.execute(
-        "SELECT grant_id, kind, priority, remaining_nanousd, expires_at_ms FROM grants "
+        "SELECT grants.grant_id, kind, priority, remaining_nanousd, iif(voids.grant_id IS NULL, expires_at_ms, 0), "
+        "voids.grant_id IS NOT NULL FROM grants LEFT JOIN voids USING (grant_id) "
         "WHERE team = ? AND remaining_nanousd > 0",
         (team,),
     )
     return [OpenGrant(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What paid a cost.
+
+    Attributes:
+        txn: the settlement.
+        grants: the open ones afterwards.
+        owed_nanousd: what no grant covered.
+    """
+
+    txn: int
+    grants: Sequence[OpenGrant]
+    owed_nanousd: int
 
 
 def draw(
@@ -105,18 +121,29 @@ def draw(
     *,
     to: str,
     request_id: str,
+    period: str,
     actor: str,
     at_ms: int,
-) -> tuple[int, Sequence[OpenGrant]]:
-    """Settle a cost above zero from the team's open grants into the account `to`.
+) -> Drawing:
+    """Settle a cost above zero into the account `to`: from the team's open grants, the rest from its receivable.
 
-    Returns:
-        The transaction's number, and the grants as they are now.
+    Args:
+        period: the month of the statement that gets the rest.
     """
-    parts = draw_parts(grants, cost_nanousd)
+    parts, owed_nanousd = draw_parts(grants, cost_nanousd)
     postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
-    txn = post(conn, "settlement", [*postings, (to, cost_nanousd)], actor=actor, at_ms=at_ms, request_id=request_id)
-    return txn, _lower(conn, grants, parts)
+    if owed_nanousd:
+        postings.append((receivable_account(team), -owed_nanousd))
+    txn = post(
+        conn,
+        "settlement",
+        [*postings, (to, cost_nanousd)],
+        actor=actor,
+        at_ms=at_ms,
+        request_id=request_id,
+        period=period if owed_nanousd else None,
+    )
+    return Drawing(txn, lower(conn, grants, parts), owed_nanousd)
 
 
 def expire(conn: sqlite3.Connection, team: str, grants: Sequence[OpenGrant], now_ms: int) -> Sequence[OpenGrant]:
@@ -126,13 +153,24 @@ def expire(conn: sqlite3.Connection, team: str, grants: Sequence[OpenGrant], now
     parts = expired_parts(grants, counters.held_nanousd(conn, team), expiry_ms(conn, now_ms))
     if not parts:
         return grants
-    postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
-    total_nanousd = sum(part for _, part in parts)
-    post(conn, "expiry", [*postings, (EXPIRED, total_nanousd)], actor=BY_RULE, at_ms=now_ms)
-    return _lower(conn, grants, parts)
+    for grant, part in parts:
+        if grant.voided:
+            _post_void(conn, team, grant, part, now_ms)
+    postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts if not grant.voided]
+    if postings:
+        total_nanousd = -sum(part for _, part in postings)
+        post(conn, "expiry", [*postings, (EXPIRED, total_nanousd)], actor=BY_RULE, at_ms=now_ms)
+    return lower(conn, grants, parts)
 
 
-def _lower(conn: sqlite3.Connection, grants: Sequence[OpenGrant], parts: Parts) -> list[OpenGrant]:
+def _post_void(conn: sqlite3.Connection, team: str, grant: OpenGrant, part_nanousd: int, now_ms: int) -> None:
+    """What is left of a voided grant goes back to where it came from, on behalf of whoever voided it."""
+    actor, reason = conn.execute("SELECT actor, reason FROM voids WHERE grant_id = ?", (grant.grant_id,)).fetchone()
+    postings = [(credit_account(team, grant.grant_id), -part_nanousd), (funding_account(grant.kind), part_nanousd)]
+    post(conn, "void", postings, actor=actor, at_ms=now_ms, reason=reason)
+
+
+def lower(conn: sqlite3.Connection, grants: Sequence[OpenGrant], parts: Parts) -> list[OpenGrant]:
     """Take the parts from what is left of their grants; returns those that are still open."""
     conn.executemany(
         "UPDATE grants SET remaining_nanousd = remaining_nanousd - ? WHERE grant_id = ?",

@@ -11,21 +11,22 @@ import sqlite3
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from inferd.errors import InsufficientCreditError
-from inferd.ledger import counters, grants
+from inferd.ledger import counters, grants, statements
 from inferd.ledger.accounts import BY_RULE, revenue_account
+from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy, alert_low_balance, alert_spending
+from inferd.ledger.billing import terms_of
+from inferd.ledger.caps import caps_of
 from inferd.ledger.clock import expiry_ms
-from inferd.ledger.pricing import cost_nanousd, hold_nanousd, largest_max_tokens
+from inferd.ledger.counters import Spender
+from inferd.ledger.periods import periods_of
+from inferd.ledger.pricing import cost_nanousd, hold_nanousd
+from inferd.ledger.refusal import Funds, refusal
 from inferd.ledger.rows import insert
 from inferd.ledger.usage import add_usage
-from inferd.money import format_usd
 from inferd.price import Price
 from inferd.usage import Usage
 
 _log = logging.getLogger(__name__)
-
-# When credit is enough but held by requests under way: the least that a Retry-After can say.
-_IN_FLIGHT_RETRY_AFTER_S = 1.0
 
 
 class HoldResolvedError(AssertionError):
@@ -56,9 +57,12 @@ class OpenHold:
         max_completion_tokens: the engine's stop, so that the cost cannot exceed the hold.
         epoch: what `Store.begin_epoch` returned.
 
+        contact: whom a team that is out of credit asks, if its plan says so.
+
     Raises (from apply):
-        InsufficientCreditError: the team's credit does not cover it. Code `in_flight_budget_exhausted`, with a
-            Retry-After, if it would once the open holds are resolved; else `credit_balance_exhausted`.
+        InsufficientCreditError: its credit or a cap does not cover it; nothing was changed. Code
+            `credit_balance_exhausted` or `SCOPE_spend_limit_exceeded`; or `in_flight_budget_exhausted`, with a
+            Retry-After, if all would once the open holds come to nothing.
     """
 
     # A hold that a power cut takes back died with its request.
@@ -75,22 +79,34 @@ class OpenHold:
     max_completion_tokens: int
     epoch: int
     admitted_at_ms: int
+    contact: str | None = None
+
+    @property
+    def spender(self) -> Spender:
+        return Spender(self.team, self.project, self.user, self.key_id)
 
     def apply(self, conn: sqlite3.Connection) -> Hold:
         amount_nanousd = hold_nanousd(self.price, self.prompt_tokens, self.max_completion_tokens)
+        terms = terms_of(conn, self.team, self.admitted_at_ms)
         open_grants = grants.open_grants(conn, self.team)
         held_nanousd = counters.held_nanousd(conn, self.team)
         at_ms = expiry_ms(conn, self.admitted_at_ms)
-        available_nanousd = grants.available_nanousd(open_grants, held_nanousd, at_ms)
-        if amount_nanousd > available_nanousd:
-            balance_nanousd = grants.available_nanousd(open_grants, 0, at_ms)
-            raise self._refusal(amount_nanousd, available_nanousd, balance_nanousd)
+        funds = Funds(
+            terms=terms,
+            caps=caps_of(conn, terms, self.spender, self.admitted_at_ms),
+            available_nanousd=grants.available_nanousd(open_grants, held_nanousd, at_ms),
+            balance_nanousd=grants.available_nanousd(open_grants, 0, at_ms),
+        )
+        if amount_nanousd > funds.left_nanousd:
+            raise refusal(
+                funds, amount_nanousd, self.price, self.prompt_tokens, self.max_completion_tokens, self.contact
+            )
         grants.expire(conn, self.team, open_grants, self.admitted_at_ms)
-        self._insert(conn, amount_nanousd)
-        counters.add_hold(conn, counters.team_scope(self.team), amount_nanousd, self.admitted_at_ms)
+        self._insert(conn, amount_nanousd, postpaid=amount_nanousd > funds.available_nanousd)
+        counters.add_hold(conn, self.spender, amount_nanousd, self.admitted_at_ms)
         return Hold(self.request_id, amount_nanousd)
 
-    def _insert(self, conn: sqlite3.Connection, amount_nanousd: int) -> None:
+    def _insert(self, conn: sqlite3.Connection, amount_nanousd: int, *, postpaid: bool) -> None:
         values = {
             "request_id": self.request_id,
             "epoch": self.epoch,
@@ -109,29 +125,9 @@ class OpenHold:
             "admitted_at_ms": self.admitted_at_ms,
             "state": "held",
             "resolved_at_ms": None,
+            "postpaid": 1 if postpaid else None,
         }
         insert(conn, "holds", values)
-
-    def _refusal(self, amount_nanousd: int, available_nanousd: int, balance_nanousd: int) -> InsufficientCreditError:
-        fits = largest_max_tokens(self.price, self.prompt_tokens, available_nanousd)
-        remedy = (
-            f"the largest max_tokens that would fit is {fits}"
-            if fits
-            else "the largest max_tokens that would fit is 0: not even one token is covered"
-        )
-        message = (
-            f"This request can cost up to ${format_usd(amount_nanousd)} ({self.prompt_tokens} prompt tokens and at "
-            f"most {self.max_completion_tokens} completion tokens), but team '{self.team}' has "
-            f"${format_usd(available_nanousd)} available; {remedy}."
-        )
-        if amount_nanousd <= balance_nanousd:
-            held = format_usd(balance_nanousd - available_nanousd)
-            return InsufficientCreditError(
-                f"{message} Requests under way hold ${held}: try again when they have ended.",
-                code="in_flight_budget_exhausted",
-                retry_after_s=_IN_FLIGHT_RETRY_AFTER_S,
-            )
-        return InsufficientCreditError(f"{message} Add credit to the team, or lower max_tokens.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +144,7 @@ class SettleHold:
     status: Literal["completed", "cancelled"]
     finished_at_ms: int
     finish_reason: str | None = None
+    alerts: AlertPolicy = DEFAULT_POLICY
 
     def apply(self, conn: sqlite3.Connection) -> Settlement:
         held = _take(conn, self.request_id, "settled", self.finished_at_ms)
@@ -161,19 +158,32 @@ class SettleHold:
         open_grants = grants.expire(conn, held.team, grants.open_grants(conn, held.team), self.finished_at_ms)
         txn = None
         if cost > 0:
-            txn, open_grants = grants.draw(
+            month = periods_of(held.admitted_at_ms)[0]
+            drawing = grants.draw(
                 conn,
                 held.team,
                 open_grants,
                 cost,
                 to=revenue_account(held.deployment),
                 request_id=self.request_id,
+                period=month,
                 actor=BY_RULE,
                 at_ms=self.finished_at_ms,
             )
+            txn, open_grants = drawing.txn, drawing.grants
+            if drawing.owed_nanousd:
+                statements.change(conn, held.team, month, charged=drawing.owed_nanousd)
         held.finish(conn, self.usage, cost, self.status, self.finish_reason, self.finished_at_ms, txn)
-        grants.expire(conn, held.team, open_grants, self.finished_at_ms)
+        open_grants = grants.expire(conn, held.team, open_grants, self.finished_at_ms)
+        if cost > 0:
+            self._alert(conn, held, sum(grant.remaining_nanousd for grant in open_grants))
         return Settlement(cost)
+
+    def _alert(self, conn: sqlite3.Connection, held: _HeldRow, left_nanousd: int) -> None:
+        terms = terms_of(conn, held.team, held.admitted_at_ms)
+        caps = caps_of(conn, terms, held.spender, held.admitted_at_ms)
+        alert_spending(conn, held.team, caps, self.alerts, now_ms=self.finished_at_ms)
+        alert_low_balance(conn, held.team, left_nanousd, self.alerts, now_ms=self.finished_at_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +221,10 @@ class _HeldRow:
     amount_nanousd: int
     admitted_at_ms: int
 
+    @property
+    def spender(self) -> Spender:
+        return Spender(self.team, self.project, self.user, self.key_id)
+
     def finish(
         self,
         conn: sqlite3.Connection,
@@ -240,9 +254,7 @@ class _HeldRow:
             finished_at_ms=finished_at_ms,
             txn=txn,
         )
-        counters.resolve_hold(
-            conn, counters.team_scope(self.team), self.amount_nanousd, cost_nanousd, self.admitted_at_ms
-        )
+        counters.resolve_hold(conn, self.spender, self.amount_nanousd, cost_nanousd, self.admitted_at_ms)
 
 
 def _take(conn: sqlite3.Connection, request_id: str, state: Literal["settled", "voided"], at_ms: int) -> _HeldRow:

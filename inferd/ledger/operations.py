@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.ledger import keys, teams
 from inferd.ledger.accounts import balance_nanousd, funding_account
+from inferd.ledger.billing import raise_earned_tier
 from inferd.ledger.credit import Credit, credit_of
 from inferd.ledger.grants import DEFAULT_PRIORITY, GRANT_KINDS, Grant, GrantKind, add_grant
 from inferd.ledger.idempotency import once
@@ -21,6 +22,7 @@ from inferd.ledger.keys import DEFAULT_SCOPES, SCOPES, Key, NewKey
 from inferd.ledger.log import logged, record
 from inferd.ledger.names import DEFAULT_PROJECT, DEFAULT_TEAM, check_name, check_plan, check_text
 from inferd.ledger.periods import format_instant
+from inferd.ledger.plans import PLANS
 from inferd.ledger.suspensions import suspended_subjects
 from inferd.ledger.teams import Project, Team, User
 from inferd.money import NANOUSD_PER_USD, format_usd
@@ -50,8 +52,7 @@ def create_team(conn: sqlite3.Connection, name: str, plan: str = "free", *, acto
     """A new team with project `inference`; on plan free with $5 of promotional sign-up credit (R3)."""
     check_name("team", name)
     check_plan(plan)
-    signup_nanousd = SIGNUP_CREDIT_NANOUSD if plan == "free" else 0
-    return _create_team(conn, Team(name, plan, None, now_ms, actor), signup_nanousd)
+    return _create_team(conn, Team(name, plan, None, now_ms, actor), PLANS[plan].signup_nanousd)
 
 
 def ensure_default_team(conn: sqlite3.Connection, *, actor: str, now_ms: int) -> NewKey | None:
@@ -236,6 +237,7 @@ def grant_credit(
             actor=actor,
             now_ms=now_ms,
         )
+        raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
         return asdict(grant)
 
     body = {

@@ -37,3 +37,33 @@ def parse_instant_ms(text: str) -> int:
 def format_instant(at_ms: int) -> str:
     """`2026-11-21T18:30:00.000Z`, the form in which reports and messages show a moment."""
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{at_ms % 1000:03d}Z"
+
+
+def period_label(kind: str, at_ms: int) -> str:
+    """The month, year or lifetime (`kind`) that a moment lies in."""
+    month, year, lifetime = periods_of(at_ms)
+    return {"month": month, "year": year, "lifetime": lifetime}[kind]
+
+
+def period_bounds_ms(period: str) -> tuple[int, int | None]:
+    """The first moment of `2026-11`, `2026` or `lifetime`, and the first one after it (None: never)."""
+    if period == LIFETIME:
+        return 0, None
+    year, _, month = period.partition("-")
+    if not month:
+        return _utc_ms(int(year), 1), _utc_ms(int(year) + 1, 1)
+    following = (int(year) + 1, 1) if month == "12" else (int(year), int(month) + 1)
+    return _utc_ms(int(year), int(month)), _utc_ms(*following)
+
+
+def parse_month(text: str) -> str:
+    """`2026-11`. Raises InvalidValueError if it is no month."""
+    try:
+        moment = datetime.strptime(text.strip(), "%Y-%m").replace(tzinfo=UTC)
+    except ValueError as exc:
+        raise InvalidValueError(f"{text!r} is not a month: write 2026-11") from exc
+    return f"{moment.year:04d}-{moment.month:02d}"
+
+
+def _utc_ms(year: int, month: int) -> int:
+    return int(datetime(year, month, 1, tzinfo=UTC).timestamp()) * 1000

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("acme")
 
 @pytest.fixture
 def acme(inferd):
-    inferd("teams", "create", "acme", "--plan", "pro")
+    inferd("teams", "create", "acme", "--plan", "academic")
 
 
 def balance(inferd):
@@ -103,7 +103,7 @@ def test_wrong_usage_has_exit_status_2(inferd, words):
 def test_a_table_of_credit_has_every_digit(inferd):
     inferd("credits", "grant", "acme", "1234567.000000001")
     _, _, row = inferd("credits", "show", "acme").out.splitlines()
-    assert row.split() == ["1234567.000000001", "0.000000000", "1234567.000000001", "0.000000000", "block"]
+    assert row.split() == ["1234567.000000001", "0.000000000", "100.000000000", "0.000000000", "block"]
 
 
 def test_credit_of_an_unknown_team_is_refused(inferd):

@@ -63,7 +63,7 @@ def test_a_key_is_never_shown_again(inferd):
 
 
 def test_a_key_of_a_team_without_credit_says_so(inferd):
-    inferd("teams", "create", "lab", "--plan", "pro")
+    inferd("teams", "create", "lab", "--plan", "academic")
     out = inferd("keys", "create", "--team", "lab").out
     assert "only free deployments answer it" in out
     assert "inferd credits grant lab 10" in out

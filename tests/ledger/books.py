@@ -31,7 +31,7 @@ class Books:
         self.conn = conn
         self.ids = itertools.count()
         self.epoch = begin(conn, 1, NOW_MS)
-        operations.create_team(conn, "acme", "pro", actor="test", now_ms=NOW_MS)
+        operations.create_team(conn, "acme", "academic", actor="test", now_ms=NOW_MS)
         self.key = operations.create_key(conn, "acme", actor="test", now_ms=NOW_MS)
 
     def grant(self, nanousd: int, kind: Any = "paid", **options: Any) -> Any:

@@ -65,7 +65,7 @@ def main() -> None:
     store = Store(Path(data_dir), lock)
     epoch = store.begin_epoch(NOW_MS)
     with store.immediate() as conn:
-        operations.create_team(conn, "acme", "pro", actor="test", now_ms=NOW_MS)
+        operations.create_team(conn, "acme", "academic", actor="test", now_ms=NOW_MS)
         key = operations.create_key(conn, "acme", actor="test", now_ms=NOW_MS)
         operations.grant_credit(conn, "acme", 10**9, actor="test", now_ms=NOW_MS)
     writer = KilledWriter(store, kind, moment, int(count))

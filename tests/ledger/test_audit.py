@@ -35,7 +35,7 @@ MONEY_AND_TOKENS = [
         )
     ),
     *(
-        ("counters", f"period = '{period}'", f"team:acme/{period}", column)
+        ("counters", f"scope = 'team:acme' AND period = '{period}'", f"team:acme/{period}", column)
         for column in ("posted_nanousd", "held_nanousd")
         for period in ("2026-11", "2026", "lifetime")
     ),

@@ -15,6 +15,7 @@ from inferd.ledger.schema import SCHEMA_VERSION
 from inferd.ledger.usage import RecordFree
 from inferd.price import Price
 from inferd.usage import Usage
+from tests.ledger.every_record import move_everything
 
 # docs/billing.md, "Checksums"
 PRICE = ["input_picousd", "cached_input_picousd", "output_picousd"]
@@ -48,6 +49,9 @@ CHECKSUMMED = {
     ),
 }
 
+# Left out where null.
+LATER = {"transaction": ["period"], "hold": ["postpaid"]}
+
 
 def check(records):
     """Refold an export; raises AssertionError where it does not add up."""
@@ -56,7 +60,8 @@ def check(records):
         by_record[record["record"]].append(record)
     for name, (table, columns) in CHECKSUMMED.items():
         for row in by_record[name]:
-            text = json.dumps([table, *(row[c] for c in columns)], separators=(",", ":"), ensure_ascii=False)
+            later = [row[c] for c in LATER.get(name, []) if row[c] is not None]
+            text = json.dumps([table, *(row[c] for c in columns), *later], separators=(",", ":"), ensure_ascii=False)
             assert row["checksum"] == hashlib.sha256(text.encode()).hexdigest()[:32]
 
     balances, transactions = Counter(), Counter()
@@ -77,14 +82,26 @@ def check(records):
         assert (hold["state"] == "held") == (hold["request_id"] not in usage)
         row = usage.get(hold["request_id"], {"cost_nanousd": 0})
         assert row["cost_nanousd"] <= hold["amount_nanousd"]
-        moment = datetime.fromtimestamp(hold["admitted_at_ms"] // 1000, UTC)
-        for period in (f"{moment:%Y-%m}", f"{moment:%Y}", "lifetime"):
-            counter = counters[f"team:{hold['team']}", period]
-            counter[0] += row["cost_nanousd"]
-            counter[1] += hold["amount_nanousd"] if hold["state"] == "held" else 0
+        held = hold["amount_nanousd"] if hold["state"] == "held" else 0
+        move(counters, hold, row["cost_nanousd"], held)
+    for refund in by_record["refund"]:
+        move(counters, refund, -refund["amount_nanousd"], 0)
     assert counters == {
         (row["scope"], row["period"]): [row["posted_nanousd"], row["held_nanousd"]] for row in by_record["counter"]
     }
+
+    statements = defaultdict(Counter)
+    transaction = {row["txn"]: row for row in by_record["transaction"]}
+    for entry in by_record["entry"]:
+        if entry["account"].endswith(":receivable"):
+            kind, period = transaction[entry["txn"]]["kind"], transaction[entry["txn"]]["period"]
+            statements[entry["account"].split(":")[1], period][kind] += abs(entry["amount_nanousd"])
+    for row in by_record["statement"]:
+        amounts = statements.pop((row["team"], row["period"]))
+        assert amounts["settlement"] == row["charged_nanousd"]
+        assert amounts["refund"] == row["refunded_nanousd"]
+        assert amounts["payment"] == row["paid_nanousd"]
+    assert not statements
 
     revenue = Counter()
     for row in usage.values():
@@ -102,6 +119,17 @@ def check(records):
         assert row["cost_nanousd"] == floor(Fraction(picousd, 1000) + Fraction(1, 2))
     assert +revenue == {account: amount for account, amount in balances.items() if account.startswith("revenue:")}
     return by_record
+
+
+def move(counters, row, posted, held):
+    """Add to every counter of a request."""
+    month = f"{datetime.fromtimestamp(row['admitted_at_ms'] // 1000, UTC):%Y-%m}"
+    cells = [(f"team:{row['team']}", period) for period in (month, month[:4], "lifetime")]
+    cells += [(f"project:{row['team']}/{row['project']}", month), (f"key:{row['key_id']}", month)]
+    cells += [(f"user:{row['team']}/{row['user']}", month)] if row["user"] else []
+    for cell in cells:
+        counters[cell][0] += posted
+        counters[cell][1] += held
 
 
 def use(books):
@@ -125,9 +153,18 @@ def test_an_export_refolds_to_what_it_says(books):
     records = [json.loads(line) for line in export_lines(books.conn, now_ms=77)]
     assert records[0] == {"record": "ledger", "schema": SCHEMA_VERSION, "exported_at_ms": 77}
     by_record = check(records)
-    assert {name: len(rows) for name, rows in by_record.items()} == {
+    assert {name: len(rows) for name, rows in by_record.items() if rows} == {
         **{"ledger": 1, "team": 1, "project": 1, "key": 1, "epoch": 1, "grant": 2, "hold": 8, "usage": 8},
-        **{"transaction": 9, "entry": 18, "account": 6, "counter": 3, "log": 4},
+        **{"transaction": 9, "entry": 18, "account": 6, "counter": 5, "billing": 1, "log": 4},
+    }
+
+
+def test_an_export_of_every_movement_of_money_refolds(books):
+    """R19"""
+    move_everything(books)
+    by_record = check([json.loads(line) for line in export_lines(books.conn, now_ms=77)])
+    assert {row["kind"] for row in by_record["transaction"]} == {
+        *("grant", "settlement", "refund", "payment", "withdrawal", "void"),
     }
 
 

@@ -52,8 +52,8 @@ def test_a_key_names_its_caller(books):
     operations.create_user(books.conn, "acme", "ada@example.org", actor="test", now_ms=1)
     bound = create(books, project="search", user="ada@example.org")
     free = create(books)
-    assert authenticate(books.conn, bound.key, 1) == Caller("acme", "search", "ada@example.org", bound.id, "pro")
-    assert authenticate(books.conn, free.key, 1) == Caller("acme", "inference", None, free.id, "pro")
+    assert authenticate(books.conn, bound.key, 1) == Caller("acme", "search", "ada@example.org", bound.id, "academic")
+    assert authenticate(books.conn, free.key, 1) == Caller("acme", "inference", None, free.id, "academic")
 
 
 @pytest.mark.parametrize(

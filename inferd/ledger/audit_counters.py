@@ -1,0 +1,51 @@
+"""The audit's check of counters: the requests, daily rows, holds and refunds of each period, added up anew."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from inferd.ledger.finding import Finding
+
+_FOLD = """
+    WITH moments AS (
+        SELECT team, project, user, key_id, admitted_at_ms / 1000 AS at_s, cost_nanousd AS posted, 0 AS held
+            FROM usage WHERE input_picousd IS NOT NULL
+        UNION ALL
+        SELECT team, project, user, key_id, day_start_ms / 1000, cost_nanousd, 0 FROM usage_daily
+        UNION ALL
+        SELECT team, project, user, key_id, admitted_at_ms / 1000, -amount_nanousd, 0 FROM refunds
+        UNION ALL
+        SELECT team, project, user, key_id, admitted_at_ms / 1000, 0, iif(state = 'held', amount_nanousd, 0) FROM holds
+    ), months AS (
+        SELECT team, project, user, key_id, strftime('%Y-%m', at_s, 'unixepoch') AS month, sum(posted) AS posted,
+            sum(held) AS held FROM moments GROUP BY 1, 2, 3, 4, 5
+    ), folded (scope, period, posted, held) AS (
+        SELECT 'team:' || team, month, sum(posted), sum(held) FROM months GROUP BY 1, 2
+        UNION ALL
+        SELECT 'team:' || team, substr(month, 1, 4), sum(posted), sum(held) FROM months GROUP BY 1, 2
+        UNION ALL
+        SELECT 'team:' || team, 'lifetime', sum(posted), sum(held) FROM months GROUP BY 1
+        UNION ALL
+        SELECT 'project:' || team || '/' || project, month, sum(posted), sum(held) FROM months GROUP BY 1, 2
+        UNION ALL
+        SELECT 'key:' || key_id, month, sum(posted), sum(held) FROM months GROUP BY 1, 2
+        UNION ALL
+        SELECT 'user:' || team || '/' || user, month, sum(posted), sum(held) FROM months
+            WHERE user IS NOT NULL GROUP BY 1, 2
+    )
+    SELECT scope, period, coalesce(posted_nanousd, 0), coalesce(posted, 0), coalesce(held_nanousd, 0), coalesce(held, 0)
+    FROM (SELECT scope, period FROM folded UNION SELECT scope, period FROM counters)
+        LEFT JOIN folded USING (scope, period) LEFT JOIN counters USING (scope, period)
+"""
+
+
+def wrong_counters(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Posted is what the requests of the period cost less what was refunded of it, held what its open holds keep."""
+    for scope, period, posted, folded_posted, held, folded_held in conn.execute(_FOLD):
+        if posted != folded_posted:
+            yield Finding(
+                "counters", f"{scope}/{period}", f"posted is {posted}, but its requests cost {folded_posted} in all"
+            )
+        if held != folded_held:
+            yield Finding("counters", f"{scope}/{period}", f"held is {held}, but the open holds keep {folded_held}")

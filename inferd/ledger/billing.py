@@ -1,0 +1,131 @@
+"""The terms on which a team buys: plan, tier, what happens at zero, raises of its caps (BILLING R1, R2, R6, R7)."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from inferd.ledger.plans import PLANS, Overage, Plan, earned_tier
+from inferd.ledger.rows import insert
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A team's terms at one moment.
+
+    Attributes:
+        overage: what happens at zero, as it is in effect; `overage_source` says why.
+        tier: the tier in effect; `tier_source` says why.
+        raised_nanousd: what the raises in force at that moment add to each cap of the team.
+    """
+
+    team: str
+    plan: Plan
+    tier: int
+    tier_source: str
+    overage: Overage
+    overage_source: str
+    payment_method: bool
+    earned_tier: int
+    raised_nanousd: int
+
+    @property
+    def postpaid(self) -> bool:
+        return self.overage == "postpaid"
+
+
+@dataclass(frozen=True, slots=True)
+class BillingRow:
+    """What is stored of a team: `overage` None is its plan's."""
+
+    overage: Overage | None = None
+    payment_method: bool = False
+    earned_tier: int = 0
+
+
+def terms_of(conn: sqlite3.Connection, team: str, at_ms: int) -> Terms:
+    """The terms of an existing team."""
+    plan_name, tier_override, overage, payment_method, earned, raised_nanousd = conn.execute(
+        "SELECT plan, tier_override, overage, coalesce(payment_method, 0), coalesce(earned_tier, 0), "
+        "coalesce((SELECT sum(amount_nanousd) FROM cap_adjustments WHERE cap_adjustments.team = teams.team "
+        "AND until_ms > ?1 AND from_ms <= ?1), 0) "
+        "FROM teams LEFT JOIN billing USING (team) WHERE teams.team = ?2",
+        (at_ms, team),
+    ).fetchone()
+    plan = PLANS[plan_name]
+    tier, tier_source = _tier(plan, tier_override, earned)
+    overage, overage_source = _overage(plan, overage, tier, bool(payment_method))
+    return Terms(
+        team=team,
+        plan=plan,
+        tier=tier,
+        tier_source=tier_source,
+        overage=overage,
+        overage_source=overage_source,
+        payment_method=bool(payment_method),
+        earned_tier=earned,
+        raised_nanousd=raised_nanousd,
+    )
+
+
+def _tier(plan: Plan, override: int | None, earned: int) -> tuple[int, str]:
+    if override is not None:
+        return override, "set by the operator"
+    if earned > plan.tier_floor:
+        return earned, "earned"
+    return plan.tier_floor, f"the least of plan {plan.name}"
+
+
+def _overage(plan: Plan, chosen: Overage | None, tier: int, payment_method: bool) -> tuple[Overage, str]:
+    wanted, source = (plan.overage, f"plan {plan.name}") if chosen is None else (chosen, "set by the operator")
+    if wanted == "postpaid" and tier == 0:
+        return "block", "postpaid is impossible at tier 0"
+    if wanted == "postpaid" and plan.name == "free" and not payment_method:
+        return "block", "postpaid needs a payment method on plan free"
+    return wanted, source
+
+
+def read_billing(conn: sqlite3.Connection, team: str) -> BillingRow:
+    row = conn.execute("SELECT overage, payment_method, earned_tier FROM billing WHERE team = ?", (team,)).fetchone()
+    return BillingRow() if row is None else BillingRow(row[0], bool(row[1]), row[2])
+
+
+def write_billing(conn: sqlite3.Connection, team: str, row: BillingRow, *, actor: str, now_ms: int) -> None:
+    """Replace what is stored, if it changes."""
+    if row == read_billing(conn, team):
+        return
+    conn.execute("DELETE FROM billing WHERE team = ?", (team,))
+    values = {
+        "team": team,
+        "overage": row.overage,
+        "payment_method": int(row.payment_method),
+        "earned_tier": row.earned_tier,
+        "changed_at_ms": now_ms,
+        "changed_by": actor,
+    }
+    insert(conn, "billing", values)
+
+
+def qualifying_nanousd(conn: sqlite3.Connection, team: str) -> int:
+    """Paid grants and paid statements, less what was taken back of paid grants (R2)."""
+    granted: int = conn.execute(
+        "SELECT coalesce(sum(amount_nanousd), 0) FROM grants WHERE team = ? AND kind = 'paid'", (team,)
+    ).fetchone()[0]
+    paid: int = conn.execute(
+        "SELECT coalesce(sum(paid_nanousd), 0) FROM statements WHERE team = ?", (team,)
+    ).fetchone()[0]
+    taken: int = conn.execute(
+        "SELECT coalesce(-sum(amount_nanousd), 0) FROM transactions JOIN entries USING (txn) "
+        "WHERE kind IN ('withdrawal', 'void') AND account IN "
+        "(SELECT 'team:' || team || ':credit:' || grant_id FROM grants WHERE team = ? AND kind = 'paid')",
+        (team,),
+    ).fetchone()[0]
+    return granted + paid - taken
+
+
+def raise_earned_tier(conn: sqlite3.Connection, team: str, *, actor: str, now_ms: int) -> None:
+    """Money has come in, or a payment method: the earned tier rises if it is enough; it never falls by itself."""
+    row = read_billing(conn, team)
+    tier = earned_tier(qualifying_nanousd(conn, team), payment_method=row.payment_method)
+    if tier > row.earned_tier:
+        write_billing(conn, team, BillingRow(row.overage, row.payment_method, tier), actor=actor, now_ms=now_ms)

@@ -1,0 +1,209 @@
+"""What an operator can set of a team's terms: plan, tier, what happens at zero, budgets, raises.
+
+As in operations.py: in the caller's transaction, with `actor` and `now_ms`; a mistake is an OperationError.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, replace
+
+from inferd.errors import InvalidValueError, NotFoundError
+from inferd.ledger import budgets, keys, teams
+from inferd.ledger.alerts import DEFAULT_POLICY, alert_spending
+from inferd.ledger.billing import Terms, raise_earned_tier, read_billing, terms_of, write_billing
+from inferd.ledger.budgets import Budget, Raise
+from inferd.ledger.caps import Cap, caps_of_scopes
+from inferd.ledger.counters import key_scope, project_scope, team_scope, user_scope
+from inferd.ledger.idempotency import once
+from inferd.ledger.log import logged
+from inferd.ledger.names import check_plan, check_text
+from inferd.ledger.periods import format_instant
+from inferd.ledger.plans import OVERAGES, PERIOD_KINDS, TOP_TIER, Overage, PeriodKind
+from inferd.money import NANOUSD_PER_USD, format_usd
+
+_MAX_AMOUNT_NANOUSD = 1_000_000_000 * NANOUSD_PER_USD
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every effective limit of a team, and where each comes from.
+
+    Attributes:
+        caps: of the team, and of its projects, keys and users with a budget, in the present periods.
+        raises: in force now, or later.
+    """
+
+    terms: Terms
+    caps: tuple[Cap, ...]
+    raises: tuple[Raise, ...]
+
+
+def show_limits(conn: sqlite3.Connection, team: str, *, now_ms: int) -> Limits:
+    """Plan, tier, what happens at zero, caps and raises of a team."""
+    teams.find_team(conn, team)
+    terms = terms_of(conn, team, now_ms)
+    scopes = dict.fromkeys([team_scope(team), *(budget.scope for budget in budgets.budgets_of(conn, team))])
+    return Limits(
+        terms=terms,
+        caps=tuple(caps_of_scopes(conn, terms, list(scopes), now_ms)),
+        raises=tuple(budgets.raises_of(conn, team, now_ms)),
+    )
+
+
+@logged("teams.set")
+def set_team(
+    conn: sqlite3.Connection,
+    team: str,
+    *,
+    plan: str | None = None,
+    tier: int | None = None,
+    earn_tier: bool = False,
+    overage: Overage | None = None,
+    payment_method: bool | None = None,
+    actor: str,
+    now_ms: int,
+) -> Terms:
+    """Change a team's terms; what is None stays.
+
+    Args:
+        tier: overrides the tier that the team has earned; `earn_tier` ends that.
+    """
+    teams.find_team(conn, team)
+    if plan is not None:
+        check_plan(plan)
+        conn.execute("UPDATE teams SET plan = ?1 WHERE team = ?2 AND plan <> ?1", (plan, team))
+    if tier is not None and not 0 <= tier <= TOP_TIER:
+        raise InvalidValueError(f"a tier is 0 to {TOP_TIER}, not {tier}")
+    if tier is not None or earn_tier:
+        conn.execute("UPDATE teams SET tier_override = ?1 WHERE team = ?2 AND tier_override IS NOT ?1", (tier, team))
+    if overage is not None and overage not in OVERAGES:
+        raise InvalidValueError(f"at zero a team can {', '.join(OVERAGES)}, not {overage!r}")
+    row = read_billing(conn, team)
+    if payment_method is not None:
+        row = replace(row, payment_method=payment_method)
+    if overage is not None:
+        row = replace(row, overage=overage)
+    write_billing(conn, team, row, actor=actor, now_ms=now_ms)
+    raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
+    terms = terms_of(conn, team, now_ms)
+    if overage == "postpaid" and not terms.postpaid:
+        remedy = "--payment-method on" if terms.plan.name == "free" and not terms.payment_method else "--tier 1"
+        raise InvalidValueError(f"{terms.overage_source}; `inferd teams set {team} {remedy}` allows it")
+    return terms
+
+
+@logged("budgets.set")
+def set_budget(
+    conn: sqlite3.Connection,
+    team: str,
+    amount_nanousd: int,
+    period: PeriodKind = "month",
+    *,
+    project: str | None = None,
+    user: str | None = None,
+    key_id: str | None = None,
+    actor: str,
+    now_ms: int,
+) -> Budget:
+    """Bound what a team, or one project, user or key of it, spends in each month or year, or in all. It replaces the
+    one of the same period. Requests under way are not touched."""
+    scope = _scope(conn, team, project, user, key_id)
+    _check_period(period)
+    _check_amount("budget", amount_nanousd, least=0)
+    budget = Budget(scope, period, team, amount_nanousd, now_ms, actor)
+    budgets.put_budget(conn, budget)
+    caps = caps_of_scopes(conn, terms_of(conn, team, now_ms), [scope], now_ms)
+    alert_spending(conn, team, [cap for cap in caps if cap.source == "budget"], DEFAULT_POLICY, now_ms=now_ms)
+    return budget
+
+
+@logged("budgets.remove")
+def remove_budget(
+    conn: sqlite3.Connection,
+    team: str,
+    period: PeriodKind = "month",
+    *,
+    project: str | None = None,
+    user: str | None = None,
+    key_id: str | None = None,
+    actor: str,
+    now_ms: int,
+) -> str:
+    """End a budget; returns its scope."""
+    scope = _scope(conn, team, project, user, key_id)
+    _check_period(period)
+    if not budgets.drop_budget(conn, scope, period):
+        raise NotFoundError(f"{scope} has no budget by {period}; `inferd budgets list {team}` shows those there are")
+    return scope
+
+
+def list_budgets(conn: sqlite3.Connection, team: str) -> list[Budget]:
+    """All budgets of a team, and of its projects, users and keys."""
+    teams.find_team(conn, team)
+    return budgets.budgets_of(conn, team)
+
+
+@logged("budgets.raise", found=("adjustment_id",))
+def raise_caps(
+    conn: sqlite3.Connection,
+    team: str,
+    amount_nanousd: int,
+    *,
+    until_ms: int,
+    from_ms: int | None = None,
+    reason: str,
+    idempotency_key: str | None = None,
+    actor: str,
+    now_ms: int,
+) -> Raise:
+    """Lift every cap of a team (plan, tier, its own budgets) by an amount, for requests admitted in a span of time."""
+    teams.find_team(conn, team)
+    check_text("reason", reason)
+    check_text("idempotency key", idempotency_key)
+    _check_amount("raise", amount_nanousd, least=1)
+
+    def perform() -> dict[str, object]:
+        begin_ms = now_ms if from_ms is None else from_ms
+        if not begin_ms < until_ms or until_ms <= now_ms:
+            raise InvalidValueError(f"a raise from {format_instant(begin_ms)} until {format_instant(until_ms)} is void")
+        made = budgets.add_raise(
+            conn, team, amount_nanousd, from_ms=begin_ms, until_ms=until_ms, reason=reason, actor=actor, now_ms=now_ms
+        )
+        return {name: getattr(made, name) for name in Raise.__slots__}
+
+    body = {"amount_nanousd": amount_nanousd, "from_ms": from_ms, "until_ms": until_ms, "reason": reason}
+    answer = once(conn, team, "raise", idempotency_key, body, perform, now_ms=now_ms)
+    return Raise(**answer)
+
+
+def _scope(conn: sqlite3.Connection, team: str, project: str | None, user: str | None, key_id: str | None) -> str:
+    """The scope that is named, if it belongs to the team."""
+    teams.find_team(conn, team)
+    if sum(name is not None for name in (project, user, key_id)) > 1:
+        raise InvalidValueError("a budget is of one project, one user or one key, or of the team")
+    if project is not None:
+        if project not in {each.project for each in teams.projects_of(conn, team)}:
+            raise NotFoundError(f"team {team!r} has no project {project!r}")
+        return project_scope(team, project)
+    if user is not None:
+        if user not in {each.user for each in teams.users_of(conn, team)}:
+            raise NotFoundError(f"team {team!r} has no user {user!r}")
+        return user_scope(team, user)
+    if key_id is not None:
+        if key_id not in {each.key_id for each in keys.all_keys(conn, team)}:
+            raise NotFoundError(f"team {team!r} has no key {key_id!r}; `inferd keys list --team {team}` shows the ids")
+        return key_scope(key_id)
+    return team_scope(team)
+
+
+def _check_period(period: str) -> None:
+    if period not in PERIOD_KINDS:
+        raise InvalidValueError(f"a budget is by {', '.join(PERIOD_KINDS)}, not {period!r}")
+
+
+def _check_amount(what: str, amount_nanousd: int, *, least: int) -> None:
+    if not least <= amount_nanousd <= _MAX_AMOUNT_NANOUSD:
+        raise InvalidValueError(
+            f"a {what} is ${format_usd(least)} to ${format_usd(_MAX_AMOUNT_NANOUSD)}, not ${format_usd(amount_nanousd)}"
+        )

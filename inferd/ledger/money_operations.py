@@ -1,0 +1,211 @@
+"""What an operator can do with money that has been given: refunds, withdrawals, voids, payments of statements.
+
+As in operations.py: in the caller's transaction, with `actor` and `now_ms`; a mistake is an OperationError and changes
+nothing. Each takes an idempotency key (BILLING R22), and each that takes money away a reason (R19).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import asdict, dataclass
+
+from inferd.errors import InvalidValueError, NotFoundError
+from inferd.ledger import refunds, statements, teams
+from inferd.ledger.accounts import PAYMENTS, post, receivable_account
+from inferd.ledger.billing import raise_earned_tier, terms_of
+from inferd.ledger.budgets import add_raise
+from inferd.ledger.idempotency import once
+from inferd.ledger.log import logged
+from inferd.ledger.names import check_text
+from inferd.ledger.periods import period_bounds_ms, period_label, periods_of
+from inferd.ledger.refunds import Refund
+from inferd.ledger.statements import Statement, StatementLine
+from inferd.money import format_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """Paid credit that was taken back."""
+
+    txn: int
+    team: str
+    amount_nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """A grant that was ended.
+
+    Attributes:
+        amount_nanousd: what went back now; what open holds still need follows when they end.
+    """
+
+    grant_id: int
+    team: str
+    amount_nanousd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """A payment on a statement.
+
+    Attributes:
+        raised_nanousd: what it adds to the team's caps, as the statement's month was not over.
+    """
+
+    txn: int
+    team: str
+    period: str
+    amount_nanousd: int
+    raised_nanousd: int
+
+
+@logged("credits.refund", found=("txn",))
+def refund(
+    conn: sqlite3.Connection,
+    request_id: str,
+    amount_nanousd: int | None = None,
+    *,
+    reason: str,
+    idempotency_key: str | None = None,
+    actor: str,
+    now_ms: int,
+) -> Refund:
+    """Give back what a request cost, or a part of it, to the credit that paid for it (R19)."""
+    _check_reason(reason, idempotency_key)
+    row = conn.execute("SELECT team FROM usage WHERE request_id = ?", (request_id,)).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no ended request {request_id!r}; `inferd usage --by request` lists them")
+
+    def perform() -> dict[str, object]:
+        return asdict(
+            refunds.refund_request(conn, request_id, amount_nanousd, reason=reason, actor=actor, now_ms=now_ms)
+        )
+
+    body = {"request_id": request_id, "amount_nanousd": amount_nanousd, "reason": reason}
+    return Refund(**once(conn, row[0], "refund", idempotency_key, body, perform, now_ms=now_ms))
+
+
+@logged("credits.withdraw", found=("txn",))
+def withdraw(
+    conn: sqlite3.Connection,
+    team: str,
+    amount_nanousd: int,
+    *,
+    reason: str,
+    idempotency_key: str | None = None,
+    actor: str,
+    now_ms: int,
+) -> Withdrawal:
+    """Take unspent paid credit back from a team (R19)."""
+    teams.find_team(conn, team)
+    _check_reason(reason, idempotency_key)
+
+    def perform() -> dict[str, object]:
+        txn = refunds.withdraw_paid(conn, team, amount_nanousd, reason=reason, actor=actor, now_ms=now_ms)
+        return asdict(Withdrawal(txn, team, amount_nanousd))
+
+    body = {"amount_nanousd": amount_nanousd, "reason": reason}
+    return Withdrawal(**once(conn, team, "withdraw", idempotency_key, body, perform, now_ms=now_ms))
+
+
+@logged("credits.void")
+def void(
+    conn: sqlite3.Connection,
+    grant_id: int,
+    *,
+    reason: str,
+    idempotency_key: str | None = None,
+    actor: str,
+    now_ms: int,
+) -> Void:
+    """End a grant: what is left of it, and what refunds would give back to it, is gone (R19)."""
+    _check_reason(reason, idempotency_key)
+    row = conn.execute("SELECT team FROM grants WHERE grant_id = ?", (grant_id,)).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no grant {grant_id}; `inferd credits list TEAM` shows a team's")
+
+    def perform() -> dict[str, object]:
+        team, amount_nanousd = refunds.void_grant(conn, grant_id, reason=reason, actor=actor, now_ms=now_ms)
+        return asdict(Void(grant_id, team, amount_nanousd))
+
+    body = {"grant_id": grant_id, "reason": reason}
+    return Void(**once(conn, row[0], "void", idempotency_key, body, perform, now_ms=now_ms))
+
+
+@logged("statements.pay", found=("txn",))
+def pay_statement(
+    conn: sqlite3.Connection,
+    team: str,
+    period: str,
+    amount_nanousd: int | None = None,
+    *,
+    note: str | None = None,
+    idempotency_key: str | None = None,
+    actor: str,
+    now_ms: int,
+) -> Payment:
+    """Write down that a team has paid a month's statement, or `amount_nanousd` of it.
+
+    While the month lasts, the amount is also added to the team's caps until the period of its plan's cap ends (R7).
+    """
+    teams.find_team(conn, team)
+    check_text("note", note)
+    check_text("idempotency key", idempotency_key)
+
+    def perform() -> dict[str, object]:
+        due_nanousd = statements.find_statement(conn, team, period).due_nanousd
+        amount = due_nanousd if amount_nanousd is None else amount_nanousd
+        if not 0 < amount <= due_nanousd:
+            raise InvalidValueError(
+                f"${format_usd(max(0, due_nanousd))} is due of team {team!r} for {period}: a payment is more than $0 "
+                f"and at most that, not ${format_usd(amount)}"
+            )
+        postings = [(PAYMENTS, -amount), (receivable_account(team), amount)]
+        txn = post(conn, "payment", postings, actor=actor, at_ms=now_ms, reason=note, period=period)
+        statements.change(conn, team, period, paid=amount)
+        raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
+        early = period == periods_of(now_ms)[0]
+        if early:
+            _raise_for(conn, team, period, amount, txn, actor=actor, now_ms=now_ms)
+        return asdict(Payment(txn, team, period, amount, amount if early else 0))
+
+    body = {"period": period, "amount_nanousd": amount_nanousd, "note": note}
+    return Payment(**once(conn, team, "pay", idempotency_key, body, perform, now_ms=now_ms))
+
+
+def _raise_for(
+    conn: sqlite3.Connection, team: str, period: str, amount_nanousd: int, txn: int, *, actor: str, now_ms: int
+) -> None:
+    plan = terms_of(conn, team, now_ms).plan
+    until_ms = period_bounds_ms(period_label(plan.cap_period, now_ms))[1]
+    assert until_ms is not None, "a plan's cap is for a month or a year"
+    add_raise(
+        conn,
+        team,
+        amount_nanousd,
+        from_ms=period_bounds_ms(period)[0],
+        until_ms=until_ms,
+        reason=f"statement {period} paid early",
+        actor=actor,
+        now_ms=now_ms,
+        txn=txn,
+    )
+
+
+def list_statements(conn: sqlite3.Connection, team: str | None = None) -> list[Statement]:
+    """The statements of one team or of all, by team and month."""
+    if team is not None:
+        teams.find_team(conn, team)
+    return statements.all_statements(conn, team)
+
+
+def show_statement(conn: sqlite3.Connection, team: str, period: str) -> tuple[Statement, list[StatementLine]]:
+    """A month's statement, and what was used in it by deployment."""
+    teams.find_team(conn, team)
+    return statements.find_statement(conn, team, period), statements.statement_lines(conn, team, period)
+
+
+def _check_reason(reason: str, idempotency_key: str | None) -> None:
+    check_text("reason", reason)
+    check_text("idempotency key", idempotency_key)

@@ -1,0 +1,85 @@
+"""Why a hold is refused (BILLING R4, R6, R7): one code a cause, what is available, and what would fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from inferd.errors import InsufficientCreditError
+from inferd.ledger.billing import Terms
+from inferd.ledger.caps import Cap
+from inferd.ledger.periods import format_instant
+from inferd.ledger.pricing import largest_max_tokens
+from inferd.money import format_usd
+from inferd.price import Price
+
+# When all is enough but held by requests under way: the least that a Retry-After can say.
+_IN_FLIGHT_RETRY_AFTER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Funds:
+    """What a new hold can be taken from.
+
+    Attributes:
+        caps: all that the request must keep.
+        available_nanousd: unexpired credit less what open holds keep.
+        balance_nanousd: unexpired credit.
+    """
+
+    terms: Terms
+    caps: Sequence[Cap]
+    available_nanousd: int
+    balance_nanousd: int
+
+    @property
+    def left_nanousd(self) -> int:
+        """The largest hold that credit and every cap cover; under postpaid only the caps count."""
+        left = min(cap.left_nanousd for cap in self.caps)
+        return left if self.terms.postpaid else min(left, self.available_nanousd)
+
+
+def refusal(
+    funds: Funds,
+    amount_nanousd: int,
+    price: Price,
+    prompt_tokens: int,
+    max_completion_tokens: int,
+    contact: str | None,
+) -> InsufficientCreditError:
+    """The error of a hold that `funds` do not cover. What waiting cannot mend is told before what it can."""
+    fits = largest_max_tokens(price, prompt_tokens, funds.left_nanousd)
+    cost = (
+        f"This request can cost up to ${format_usd(amount_nanousd)} ({prompt_tokens} prompt tokens and at "
+        f"most {max_completion_tokens} completion tokens), but"
+    )
+    remedy = (
+        f"the largest max_tokens that would fit is {fits}"
+        if fits
+        else "the largest max_tokens that would fit is 0: not even one token is covered"
+    )
+    terms = funds.terms
+    credit = f"{cost} team '{terms.team}' has ${format_usd(funds.available_nanousd)} available; {remedy}."
+    if not terms.postpaid and amount_nanousd > funds.balance_nanousd:
+        return InsufficientCreditError(f"{credit} {_advice(terms, contact)}")
+    for cap in funds.caps:
+        if amount_nanousd > cap.left_without_holds_nanousd:
+            resets_at_ms = cap.resets_at_ms
+            reset = "never resets" if resets_at_ms is None else f"resets at {format_instant(resets_at_ms)}"
+            return InsufficientCreditError(f"{cost} {cap.describe()}; {remedy}. This limit {reset}.", code=cap.code)
+    if not terms.postpaid and amount_nanousd > funds.available_nanousd:
+        message = f"{credit} Requests under way hold ${format_usd(funds.balance_nanousd - funds.available_nanousd)}"
+    else:
+        cap = next(cap for cap in funds.caps if amount_nanousd > cap.left_nanousd)
+        message = f"{cost} {cap.describe()}; {remedy}. Requests under way hold the rest"
+    return InsufficientCreditError(
+        f"{message}: try again when they have ended.",
+        code="in_flight_budget_exhausted",
+        retry_after_s=_IN_FLIGHT_RETRY_AFTER_S,
+    )
+
+
+def _advice(terms: Terms, contact: str | None) -> str:
+    if terms.overage == "contact":
+        return f"For more credit, contact {contact or 'the operator of this server'}."
+    return "Add credit to the team, or lower max_tokens."

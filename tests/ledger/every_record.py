@@ -1,0 +1,36 @@
+"""A ledger in which every kind of money has moved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inferd.ledger import cap_operations, money_operations
+from tests.ledger.books import Books
+
+
+def move_everything(books: Books) -> dict[str, Any]:
+    """Team acme becomes postpaid, spends 100 of credit and 300 it owes, is refunded 25, pays 30; 50 are granted, 10
+    withdrawn of them, 40 voided.
+
+    Returns ids: of `request`, `refund`, `payment`, `withdrawal` (transactions), `void` (grant).
+    """
+    who: Any = {"actor": "test", "now_ms": books.now_ms}
+    cap_operations.set_team(books.conn, "acme", overage="postpaid", **who)
+    cap_operations.set_budget(books.conn, "acme", 500, "month", project="inference", **who)
+    cap_operations.raise_caps(books.conn, "acme", 7, until_ms=books.now_ms + 1, reason="a fair", **who)
+    books.grant(100)
+    request = books.hold(100, 300)
+    books.settle(request, 100, 300)
+    refund = money_operations.refund(books.conn, request, 25, reason="bad answer", **who)
+    month = "2026-11"
+    payment = money_operations.pay_statement(books.conn, "acme", month, 30, note="wire", **who)
+    grant = books.grant(50)
+    withdrawal = money_operations.withdraw(books.conn, "acme", 10, reason="asked for", **who)
+    void = money_operations.void(books.conn, grant.grant_id, reason="by mistake", **who)
+    return {
+        "request": request,
+        "refund": refund.txn,
+        "payment": payment.txn,
+        "withdrawal": withdrawal.txn,
+        "void": void.grant_id,
+    }
