@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
+from inferd.cli import refunds
 from inferd.cli.access import actor, open_store
+from inferd.cli.amounts import amount_nanousd
 from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say, say_next
-from inferd.errors import InvalidValueError
 from inferd.ledger.periods import format_instant, parse_instant_ms
-from inferd.money import format_usd, parse_usd
+from inferd.money import format_usd
 from inferd.serving.clock import wall_clock_ms
 
 if TYPE_CHECKING:
@@ -65,12 +66,12 @@ def grant(
     from inferd.ledger.records import grant_record
 
     moment_ms = wall_clock_ms()
-    amount_nanousd = _amount(usd)
+    granted_nanousd = amount_nanousd(usd)
     with open_store(data_dir).immediate() as conn:
         made = operations.grant_credit(
             conn,
             team,
-            amount_nanousd,
+            granted_nanousd,
             kind,
             expires_at_ms=None if expires is None else parse_instant_ms(expires),
             note=note,
@@ -89,6 +90,11 @@ def grant(
     else:
         say(f"Granted {amount} to team {team} (grant {made.grant_id}).")
     say(f"It has ${format_usd(credit.available_nanousd)} available.")
+    if credit.available_nanousd + credit.held_nanousd < credit.balance_nanousd:
+        say(
+            f"Warning: a cap lies below its balance of ${format_usd(credit.balance_nanousd)}; "
+            f"`{command_line(data_dir, 'teams', 'show', team)}` shows which."
+        )
     say_next("See what it has, holds and owes", command_line(data_dir, "credits", "show", team))
 
 
@@ -100,7 +106,8 @@ def show(
 ) -> None:
     """Show what a team has, holds and owes, in USD.
 
-    `balance` is unspent credit: what is `available` to new requests, and what is `held` for those under way.
+    `balance` is unspent credit, `held` what requests under way keep of it, `available` what a new one can take: never
+    more than the team's caps leave, and as much as they leave if the team is postpaid; then it `owes` the rest.
     Expired credit counts only as far as it still covers a hold.
 
     ```console
@@ -134,8 +141,4 @@ def print_credit(credit: Credit) -> None:
     )
 
 
-def _amount(usd: str) -> int:
-    try:
-        return parse_usd(usd)
-    except ValueError as exc:
-        raise InvalidValueError(str(exc)) from exc
+refunds.register(app)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inferd.cli import credits, keys, suspension
+from inferd.cli import credits, keys, suspension, terms
 from inferd.cli.access import actor, open_store
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
@@ -94,33 +94,33 @@ def show(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show a team with its projects, users, keys and credit.
+    """Show a team with its projects, users, keys and credit, and every limit of its spending with where it comes from.
 
     ```console
     $ inferd teams show acme
     ```
     """
-    from inferd.ledger import operations
+    from inferd.ledger import cap_operations, operations
     from inferd.ledger.suspensions import team_subject
 
     moment_ms = wall_clock_ms()
     with open_store(data_dir).reading() as conn:
         details = operations.show_team(conn, name, now_ms=moment_ms)
+        limits = cap_operations.show_limits(conn, name, now_ms=moment_ms)
     if json:
-        print_json(_details_record(details, moment_ms))
+        print_json(_details_record(details, moment_ms) | {"limits": terms.limits_record(limits)})
         return
     team = details.team
     print_fields(
         {
             "Team": team.team,
-            "Plan": team.plan,
-            "Tier": _tier(team),
             "Status": "suspended" if team_subject(team.team) in details.suspended else "active",
             "Created": f"{format_instant(team.created_at_ms)} by {team.created_by}",
             "Projects": ", ".join(project.project for project in details.projects),
             "Users": ", ".join(user.user for user in details.users) or None,
         }
     )
+    terms.print_limits(limits)
     say("")
     credits.print_credit(details.credit)
     say("")
@@ -179,3 +179,6 @@ def _details_record(details: TeamDetails, moment_ms: int) -> dict[str, Any]:
 
 def _tier(team: Team) -> str:
     return "earned" if team.tier_override is None else str(team.tier_override)
+
+
+terms.register(app)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from inferd.errors import InvalidValueError, NotFoundError
-from inferd.ledger import refunds, statements, teams
+from inferd.ledger import counters, refunds, statements, teams
 from inferd.ledger.accounts import PAYMENTS, post, receivable_account
 from inferd.ledger.billing import raise_earned_tier, terms_of
 from inferd.ledger.budgets import add_raise
+from inferd.ledger.clock import expiry_ms
+from inferd.ledger.grants import expired_parts, open_grants
 from inferd.ledger.idempotency import once
 from inferd.ledger.log import logged
 from inferd.ledger.names import check_text
-from inferd.ledger.periods import period_bounds_ms, period_label, periods_of
+from inferd.ledger.periods import format_instant, period_bounds_ms, period_label, periods_of
 from inferd.ledger.refunds import Refund
 from inferd.ledger.statements import Statement, StatementLine
 from inferd.money import format_usd
@@ -31,6 +34,9 @@ class Withdrawal:
     team: str
     amount_nanousd: int
 
+    def to_json(self) -> dict[str, Any]:
+        return {"txn": self.txn, "team": self.team, "withdrawn_usd": format_usd(self.amount_nanousd)}
+
 
 @dataclass(frozen=True, slots=True)
 class Void:
@@ -43,6 +49,9 @@ class Void:
     grant_id: int
     team: str
     amount_nanousd: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"grant_id": self.grant_id, "team": self.team, "voided_usd": format_usd(self.amount_nanousd)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,71 @@ class Payment:
     period: str
     amount_nanousd: int
     raised_nanousd: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "txn": self.txn,
+            "team": self.team,
+            "period": self.period,
+            "paid_usd": format_usd(self.amount_nanousd),
+            "raised_usd": format_usd(self.raised_nanousd),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class GrantState:
+    """A grant as it is now.
+
+    Attributes:
+        remaining_nanousd: what is left; of an expired one, what still covers holds.
+        state: `open`, `spent`, `expired` or `voided`.
+    """
+
+    grant_id: int
+    team: str
+    kind: str
+    priority: int
+    amount_nanousd: int
+    remaining_nanousd: int
+    expires_at_ms: int | None
+    note: str | None
+    state: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "grant_id": self.grant_id,
+            "team": self.team,
+            "kind": self.kind,
+            "priority": self.priority,
+            "amount_usd": format_usd(self.amount_nanousd),
+            "remaining_usd": format_usd(self.remaining_nanousd),
+            "expires_at": None if self.expires_at_ms is None else format_instant(self.expires_at_ms),
+            "note": self.note,
+            "state": self.state,
+        }
+
+
+def list_grants(conn: sqlite3.Connection, team: str, *, now_ms: int) -> list[GrantState]:
+    """All grants of a team, oldest first; what has expired is not shown as left, written down or not (R8)."""
+    teams.find_team(conn, team)
+    at_ms = expiry_ms(conn, now_ms)
+    gone = {
+        grant.grant_id: part
+        for grant, part in expired_parts(open_grants(conn, team), counters.held_nanousd(conn, team), at_ms)
+    }
+    rows = conn.execute(
+        "SELECT grants.grant_id, team, kind, priority, amount_nanousd, remaining_nanousd, expires_at_ms, note, "
+        "voids.grant_id IS NOT NULL FROM grants LEFT JOIN voids USING (grant_id) WHERE team = ? "
+        "ORDER BY grants.grant_id",
+        (team,),
+    ).fetchall()
+    states = []
+    for grant_id, _, kind, priority, amount, remaining, expires_at_ms, note, voided in rows:
+        left = remaining - gone.get(grant_id, 0)
+        expired = expires_at_ms is not None and expires_at_ms <= at_ms
+        state = "voided" if voided else "expired" if expired else "open" if left else "spent"
+        states.append(GrantState(grant_id, team, kind, priority, amount, left, expires_at_ms, note, state))
+    return states
 
 
 @logged("credits.refund", found=("txn",))

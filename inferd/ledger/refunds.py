@@ -32,6 +32,15 @@ class Refund:
     amount_nanousd: int
     left_nanousd: int
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "txn": self.txn,
+            "request_id": self.request_id,
+            "team": self.team,
+            "refunded_usd": format_usd(self.amount_nanousd),
+            "left_usd": format_usd(self.left_nanousd),
+        }
+
 
 def refund_request(
     conn: sqlite3.Connection, request_id: str, amount_nanousd: int | None, *, reason: str, actor: str, now_ms: int

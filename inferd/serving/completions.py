@@ -12,6 +12,7 @@ from inferd.deployments.deployment import Deployment
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
 from inferd.engine.output_stream import OutputStream
 from inferd.errors import GenerationError, InferdError, OverloadedError
+from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy
 from inferd.ledger.holds import OpenHold, SettleHold, VoidHold
 from inferd.ledger.keys import Caller
 from inferd.ledger.usage import RecordFree
@@ -47,10 +48,22 @@ class Completions:
     Args:
         epoch: of this process, as `Store.begin_epoch` gave it.
         clock_ms: wall clock, for the books.
+        contact: whom a team that is out of credit asks, if its plan says so.
+        alerts: when settlements alert.
     """
 
-    def __init__(self, ledger: LedgerWriter, *, epoch: int, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        ledger: LedgerWriter,
+        *,
+        epoch: int,
+        clock_ms: Callable[[], int],
+        contact: str | None = None,
+        alerts: AlertPolicy = DEFAULT_POLICY,
+    ) -> None:
         self._ledger = ledger
+        self._contact = contact
+        self._alerts = alerts
         self._epoch = epoch
         self._clock_ms = clock_ms
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,6 +137,7 @@ class Completions:
             max_completion_tokens=prompt.max_tokens,
             epoch=self._epoch,
             admitted_at_ms=job.admitted_at_ms,
+            contact=self._contact,
         )
         await self._ledger.execute(hold)
 
@@ -209,7 +223,8 @@ class Completions:
         if status == "failed" or usage.total_tokens == 0:
             await self._ledger.execute(VoidHold(request_id, "failed" if status == "failed" else "cancelled", now_ms))
             return 0
-        settlement = await self._ledger.execute(SettleHold(request_id, usage, status, now_ms, finish_reason))
+        settle = SettleHold(request_id, usage, status, now_ms, finish_reason, self._alerts)
+        settlement = await self._ledger.execute(settle)
         return settlement.cost_nanousd
 
     @staticmethod

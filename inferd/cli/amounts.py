@@ -1,0 +1,31 @@
+"""Amounts on the command line, and the options of commands that move money."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from inferd.errors import InvalidValueError
+from inferd.money import parse_usd
+
+RequiredReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the books. Always needed.")]
+
+IdempotencyKey = Annotated[
+    str | None,
+    typer.Option(
+        "--idempotency-key",
+        metavar="KEY",
+        show_default=False,
+        help="Any text that is new for each such command of the team. The same command again with the same key gives "
+        "the same answer and moves nothing more, so a script can repeat it safely.",
+    ),
+]
+
+
+def amount_nanousd(usd: str) -> int:
+    """Raises InvalidValueError unless it is an amount in USD with at most 9 decimals."""
+    try:
+        return parse_usd(usd)
+    except ValueError as exc:
+        raise InvalidValueError(str(exc)) from exc

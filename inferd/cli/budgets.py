@@ -1,0 +1,194 @@
+"""`inferd budgets`: what a team, a project, a key or a user may spend."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from inferd.cli.access import actor, open_store
+from inferd.cli.amounts import IdempotencyKey, RequiredReason, amount_nanousd
+from inferd.cli.options import DATE_HELP, DataDir, Json
+from inferd.cli.output import command_line, print_json, print_table, say, say_next
+from inferd.ledger.periods import format_instant, parse_instant_ms
+from inferd.money import format_usd
+from inferd.serving.clock import wall_clock_ms
+
+By = Annotated[
+    Literal["month", "year", "lifetime"],
+    typer.Option("--by", metavar="PERIOD", help="Per month or year (UTC), or for its whole lifetime."),
+]
+Team = Annotated[str, typer.Argument(metavar="TEAM", help="The team.")]
+Project = Annotated[
+    str | None, typer.Option(metavar="PROJECT", show_default=False, help="Of this project. Default: of the team.")
+]
+User = Annotated[str | None, typer.Option(metavar="USER", show_default=False, help="Of this user's keys together.")]
+KeyId = Annotated[
+    str | None, typer.Option("--key", metavar="ID", show_default=False, help="Of this key, as `keys list` shows it.")
+]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Hard limits of spending, for a team or a project, user or key of it, in each month or year or for ever. "
+    "A request must fit into all of them before it starts, beside the caps of plan and tier (`inferd teams show`).",
+)
+
+
+@app.command(name="set")
+def set_(
+    team: Team,
+    usd: Annotated[str, typer.Argument(metavar="USD", help="How much, in USD with at most 9 decimals: 10, 12.50")],
+    by: By = "month",
+    project: Project = None,
+    user: User = None,
+    key: KeyId = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Set a budget, in place of the one of the same period. Requests under way go on.
+
+    ```console
+    $ inferd budgets set acme 200
+    $ inferd budgets set acme 50 --project website
+    $ inferd budgets set acme 5 --user alice@acme.org --by lifetime
+    ```
+    """
+    from inferd.ledger import cap_operations
+
+    with open_store(data_dir).immediate() as conn:
+        made = cap_operations.set_budget(
+            conn,
+            team,
+            amount_nanousd(usd),
+            by,
+            project=project,
+            user=user,
+            key_id=key,
+            actor=actor(),
+            now_ms=wall_clock_ms(),
+        )
+    if json:
+        print_json(made.to_json())
+        return
+    say(f"{made.scope} spends at most ${format_usd(made.amount_nanousd)} {_each(by)}.")
+    say_next("See what is used of each limit", command_line(data_dir, "teams", "show", team))
+
+
+@app.command(name="list")
+def list_(team: Team, json: Json = False, data_dir: DataDir = None) -> None:
+    """List the budgets of a team, and the raises of its caps that are in force or to come.
+
+    ```console
+    $ inferd budgets list acme
+    ```
+    """
+    from inferd.ledger import cap_operations
+
+    with open_store(data_dir).reading() as conn:
+        budgets = cap_operations.list_budgets(conn, team)
+        raises = cap_operations.show_limits(conn, team, now_ms=wall_clock_ms()).raises
+    if json:
+        print_json({"budgets": [each.to_json() for each in budgets], "raises": [each.to_json() for each in raises]})
+        return
+    if budgets:
+        print_table(
+            ("Scope", "By", "Budget (USD)", "Set", "By whom"),
+            (
+                (each.scope, each.period, format_usd(each.amount_nanousd), format_instant(each.set_at_ms), each.set_by)
+                for each in budgets
+            ),
+            right=("Budget (USD)",),
+        )
+    else:
+        say(f"Team {team} has no budgets.")
+    if raises:
+        say("")
+        print_table(
+            ("Raise (USD)", "From", "Until", "Reason", "By whom"),
+            (
+                (
+                    format_usd(each.amount_nanousd),
+                    format_instant(each.from_ms),
+                    format_instant(each.until_ms),
+                    each.reason,
+                    each.actor,
+                )
+                for each in raises
+            ),
+            right=("Raise (USD)",),
+        )
+
+
+@app.command()
+def remove(
+    team: Team,
+    by: By = "month",
+    project: Project = None,
+    user: User = None,
+    key: KeyId = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """End a budget.
+
+    ```console
+    $ inferd budgets remove acme --project website
+    ```
+    """
+    from inferd.ledger import cap_operations
+
+    with open_store(data_dir).immediate() as conn:
+        scope = cap_operations.remove_budget(
+            conn, team, by, project=project, user=user, key_id=key, actor=actor(), now_ms=wall_clock_ms()
+        )
+    if json:
+        print_json({"scope": scope, "period": by})
+    else:
+        say(f"{scope} has no budget {_each(by)} any more.")
+
+
+@app.command(name="raise")
+def raise_(
+    team: Team,
+    usd: Annotated[str, typer.Argument(metavar="USD", help="By how much, in USD.")],
+    until: Annotated[str, typer.Option(metavar="DATE", help=f"From then on it is over. {DATE_HELP}")],
+    *,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="DATE", show_default=False, help="When it begins. Default: now.")
+    ] = None,
+    reason: RequiredReason,
+    idempotency_key: IdempotencyKey = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Lift every cap of a team for a while: those of its plan and tier, and its own budgets; not those of projects,
+    users and keys.
+
+    ```console
+    $ inferd budgets raise acme 100 --until 2026-12-01 --reason "trade fair"
+    ```
+    """
+    from inferd.ledger import cap_operations
+
+    with open_store(data_dir).immediate() as conn:
+        made = cap_operations.raise_caps(
+            conn,
+            team,
+            amount_nanousd(usd),
+            until_ms=parse_instant_ms(until),
+            from_ms=None if since is None else parse_instant_ms(since),
+            reason=reason,
+            idempotency_key=idempotency_key,
+            actor=actor(),
+            now_ms=wall_clock_ms(),
+        )
+    if json:
+        print_json(made.to_json())
+        return
+    span = f"from {format_instant(made.from_ms)} until {format_instant(made.until_ms)}"
+    say(f"Raised every cap of team {team} by ${format_usd(made.amount_nanousd)}, {span}.")
+    say_next("See its limits", command_line(data_dir, "teams", "show", team))
+
+
+def _each(period: str) -> str:
+    return "in all" if period == "lifetime" else f"each {period}"

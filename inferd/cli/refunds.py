@@ -1,0 +1,162 @@
+"""`inferd credits list`, `refund`, `withdraw` and `void`: grants as they are, and money that goes back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from inferd.cli.access import actor, open_store
+from inferd.cli.amounts import IdempotencyKey, RequiredReason, amount_nanousd
+from inferd.cli.options import DataDir, Json
+from inferd.cli.output import command_line, print_json, print_table, say, say_next
+from inferd.ledger.periods import format_instant
+from inferd.money import format_usd
+from inferd.serving.clock import wall_clock_ms
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `inferd credits`."""
+    app.command(name="list")(list_)
+    app.command()(refund)
+    app.command()(withdraw)
+    app.command()(void)
+
+
+def list_(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team.")],
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List the grants of a team, oldest first, with what is left of each in USD.
+
+    ```console
+    $ inferd credits list acme
+    ```
+    """
+    from inferd.ledger import money_operations
+
+    with open_store(data_dir).reading() as conn:
+        grants = money_operations.list_grants(conn, team, now_ms=wall_clock_ms())
+    if json:
+        print_json([grant.to_json() for grant in grants])
+        return
+    print_table(
+        ("Grant", "Kind", "Amount (USD)", "Left (USD)", "Expires", "State", "Note"),
+        (
+            (
+                str(grant.grant_id),
+                grant.kind,
+                format_usd(grant.amount_nanousd),
+                format_usd(grant.remaining_nanousd),
+                None if grant.expires_at_ms is None else format_instant(grant.expires_at_ms),
+                grant.state,
+                grant.note,
+            )
+            for grant in grants
+        ),
+        right=("Amount (USD)", "Left (USD)"),
+    )
+
+
+def refund(
+    request: Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, as `inferd usage --by request` shows it.")],
+    usd: Annotated[
+        str | None, typer.Argument(metavar="USD", help="How much of its cost. Default: all that is left of it.")
+    ] = None,
+    *,
+    reason: RequiredReason,
+    idempotency_key: IdempotencyKey = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Give back what a request cost, to the credit that paid it; what the team owed for it, it owes no more.
+
+    What goes back to a grant that has expired or was voided is gone again at once. It counts against caps no longer.
+
+    ```console
+    $ inferd credits refund req_0123456789abcdef --reason "bad answer"
+    $ inferd credits refund req_0123456789abcdef 0.002 --reason goodwill --idempotency-key ticket-17
+    ```
+    """
+    from inferd.ledger import money_operations
+
+    with open_store(data_dir).immediate() as conn:
+        made = money_operations.refund(
+            conn,
+            request,
+            None if usd is None else amount_nanousd(usd),
+            reason=reason,
+            idempotency_key=idempotency_key,
+            actor=actor(),
+            now_ms=wall_clock_ms(),
+        )
+    if json:
+        print_json(made.to_json())
+        return
+    say(f"Refunded ${format_usd(made.amount_nanousd)} of request {request} to team {made.team}.")
+    say(f"It costs ${format_usd(made.left_nanousd)} now.")
+    say_next("See what the team has", command_line(data_dir, "credits", "show", made.team))
+
+
+def withdraw(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team that gives it back.")],
+    usd: Annotated[str, typer.Argument(metavar="USD", help="How much of its unspent paid credit.")],
+    *,
+    reason: RequiredReason,
+    idempotency_key: IdempotencyKey = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Take unspent paid credit back, when the team gets its money back. Gifts, and what requests under way need, stay.
+
+    ```console
+    $ inferd credits withdraw acme 25 --reason "order 2026-117 cancelled"
+    ```
+    """
+    from inferd.ledger import money_operations
+
+    with open_store(data_dir).immediate() as conn:
+        made = money_operations.withdraw(
+            conn,
+            team,
+            amount_nanousd(usd),
+            reason=reason,
+            idempotency_key=idempotency_key,
+            actor=actor(),
+            now_ms=wall_clock_ms(),
+        )
+    if json:
+        print_json(made.to_json())
+        return
+    say(f"Withdrew ${format_usd(made.amount_nanousd)} of paid credit from team {team}.")
+    say_next("See what it has", command_line(data_dir, "credits", "show", team))
+
+
+def void(
+    grant: Annotated[int, typer.Argument(metavar="GRANT", help="Its number, as `inferd credits list TEAM` shows it.")],
+    *,
+    reason: RequiredReason,
+    idempotency_key: IdempotencyKey = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """End a grant: what is left of it is gone, and what refunds would give back to it later, too.
+
+    What requests under way need of it goes when they end.
+
+    ```console
+    $ inferd credits void 7 --reason "granted twice"
+    ```
+    """
+    from inferd.ledger import money_operations
+
+    with open_store(data_dir).immediate() as conn:
+        made = money_operations.void(
+            conn, grant, reason=reason, idempotency_key=idempotency_key, actor=actor(), now_ms=wall_clock_ms()
+        )
+    if json:
+        print_json(made.to_json())
+        return
+    say(f"Voided grant {grant} of team {made.team}: ${format_usd(made.amount_nanousd)} of it is gone.")
+    say_next("See what the team has", command_line(data_dir, "credits", "show", made.team))

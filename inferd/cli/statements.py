@@ -1,0 +1,171 @@
+"""`inferd statements`: what postpaid teams owe for each month."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from inferd.cli.access import actor, open_store
+from inferd.cli.amounts import IdempotencyKey, amount_nanousd
+from inferd.cli.options import DataDir, Json
+from inferd.cli.output import command_line, print_csv, print_fields, print_json, print_table, say, say_next
+from inferd.errors import InvalidValueError
+from inferd.ledger.periods import parse_month, periods_of
+from inferd.money import format_usd
+from inferd.serving.clock import wall_clock_ms
+
+Csv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values and nothing else.")]
+Month = Annotated[
+    str | None,
+    typer.Option(metavar="MONTH", show_default=False, help="Such as 2026-11 (UTC). Default: the present one."),
+]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="What postpaid teams owe: a month's requests (by the time of admission) that credit did not cover.",
+)
+
+
+@app.command(name="list")
+def list_(
+    team: Annotated[str | None, typer.Argument(metavar="TEAM", help="Only this team's. Default: all.")] = None,
+    json: Json = False,
+    csv: Csv = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List statements: what was charged, refunded and paid in USD, and what is due.
+
+    ```console
+    $ inferd statements list acme
+    $ inferd statements list --csv > statements.csv
+    ```
+    """
+    from inferd.ledger import money_operations
+
+    _check_format(json, csv)
+    with open_store(data_dir).reading() as conn:
+        statements = money_operations.list_statements(conn, team)
+    moment_ms = wall_clock_ms()
+    records = [statement.to_json(moment_ms) for statement in statements]
+    columns = ("team", "period", "state", "charged_usd", "refunded_usd", "paid_usd", "due_usd")
+    if json:
+        print_json(records)
+    elif csv:
+        print_csv(columns, records)
+    elif not records:
+        say("Nobody owes anything yet: only postpaid teams have statements.")
+    else:
+        names = ("Team", "Month", "State", "Charged (USD)", "Refunded (USD)", "Paid (USD)", "Due (USD)")
+        print_table(names, ([record[column] for column in columns] for record in records), right=names[3:])
+
+
+@app.command()
+def show(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team.")],
+    month: Month = None,
+    json: Json = False,
+    csv: Csv = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show a month of a team: what it used by deployment, however it was paid, and what is due.
+
+    ```console
+    $ inferd statements show acme
+    $ inferd statements show acme --month 2026-11 --csv
+    ```
+    """
+    from inferd.ledger import money_operations
+
+    _check_format(json, csv)
+    moment_ms = wall_clock_ms()
+    with open_store(data_dir).reading() as conn:
+        statement, lines = money_operations.show_statement(conn, team, _month(month, moment_ms))
+    records = [line.to_json() for line in lines]
+    columns = (
+        *("deployment", "requests", "prompt_tokens", "cached_tokens", "completion_tokens"),
+        *("cost_usd", "refunded_usd", "net_usd"),
+    )
+    head = statement.to_json(moment_ms)
+    if json:
+        print_json(head | {"lines": records})
+        return
+    if csv:
+        print_csv(columns, records)
+        return
+    names = (
+        *("Deployment", "Requests", "Prompt tokens", "Cached", "Completion tokens"),
+        *("Cost (USD)", "Refunded (USD)", "Net (USD)"),
+    )
+    print_table(names, ([record[column] for column in columns] for record in records), right=names[1:])
+    net_nanousd = sum(line.net_nanousd for line in lines)
+    owed_nanousd = statement.charged_nanousd - statement.refunded_nanousd
+    say("")
+    print_fields(
+        {
+            "Team": team,
+            "Month": f"{statement.period} ({head['state']})",
+            "Used": f"${format_usd(net_nanousd)}",
+            "Paid from credit": f"${format_usd(net_nanousd - owed_nanousd)}",
+            "Charged": f"${head['charged_usd']}",
+            "Refunded of that": f"${head['refunded_usd']}",
+            "Paid": f"${head['paid_usd']}",
+            "Due": f"${head['due_usd']}",
+        }
+    )
+    if statement.due_nanousd > 0:
+        command = command_line(data_dir, "statements", "pay", team, "--month", statement.period)
+        say_next("When it is paid, write that down", command)
+
+
+@app.command()
+def pay(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team that has paid.")],
+    usd: Annotated[str | None, typer.Argument(metavar="USD", help="How much. Default: all that is due.")] = None,
+    month: Month = None,
+    note: Annotated[
+        str | None, typer.Option(metavar="TEXT", show_default=False, help="For the books: a transfer's number.")
+    ] = None,
+    idempotency_key: IdempotencyKey = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Write down that a team has paid a month's statement, or a part of it.
+
+    Paid before the month is over, it also lifts the team's caps by its amount, until the period of its plan's cap ends.
+
+    ```console
+    $ inferd statements pay acme --month 2026-11 --note "transfer 4711" --idempotency-key 4711
+    $ inferd statements pay acme 20
+    ```
+    """
+    from inferd.ledger import money_operations
+
+    moment_ms = wall_clock_ms()
+    with open_store(data_dir).immediate() as conn:
+        made = money_operations.pay_statement(
+            conn,
+            team,
+            _month(month, moment_ms),
+            None if usd is None else amount_nanousd(usd),
+            note=note,
+            idempotency_key=idempotency_key,
+            actor=actor(),
+            now_ms=moment_ms,
+        )
+    if json:
+        print_json(made.to_json())
+        return
+    say(f"Team {team} has paid ${format_usd(made.amount_nanousd)} of its statement {made.period}.")
+    if made.raised_nanousd:
+        say(f"As the month is not over, its caps rise by ${format_usd(made.raised_nanousd)}.")
+    say_next("See its statements", command_line(data_dir, "statements", "list", team))
+
+
+def _month(month: str | None, moment_ms: int) -> str:
+    return periods_of(moment_ms)[0] if month is None else parse_month(month)
+
+
+def _check_format(json: bool, csv: bool) -> None:
+    if json and csv:
+        raise InvalidValueError("choose one of --json and --csv")

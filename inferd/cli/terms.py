@@ -1,0 +1,135 @@
+"""`inferd teams set`, and the part of `inferd teams show` that explains each limit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from inferd.cli.access import actor, open_store
+from inferd.cli.options import DataDir, Json
+from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
+from inferd.errors import InvalidValueError
+from inferd.ledger.names import PLANS
+from inferd.ledger.periods import format_instant
+from inferd.money import format_usd
+from inferd.serving.clock import wall_clock_ms
+
+if TYPE_CHECKING:
+    from inferd.ledger.cap_operations import Limits
+
+_EARNED = "earned"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `inferd teams`."""
+    app.command(name="set")(set_)
+
+
+def set_(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The team.")],
+    plan: Annotated[
+        str | None, typer.Option(metavar="PLAN", show_default=False, help=f"One of {', '.join(PLANS)}.")
+    ] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(metavar="TIER", show_default=False, help="0 to 5, whatever it has earned; or `earned`."),
+    ] = None,
+    overage: Annotated[
+        Literal["block", "postpaid", "contact"] | None,
+        typer.Option(
+            metavar="block|postpaid|contact",
+            show_default=False,
+            help="At zero credit: refuse requests; go on and owe (up to the caps); or refuse and name the contact.",
+        ),
+    ] = None,
+    payment_method: Annotated[
+        Literal["on", "off"] | None,
+        typer.Option(
+            metavar="on|off", show_default=False, help="Whether a payment method is on file. It earns tier 1."
+        ),
+    ] = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Change a team's plan, its tier, or what happens when its credit is spent. What is not named stays.
+
+    A team on plan free needs a payment method before it can be postpaid.
+
+    ```console
+    $ inferd teams set acme --payment-method on --overage postpaid
+    $ inferd teams set physics-lab --plan pro --tier 5
+    ```
+    """
+    from inferd.ledger import cap_operations
+
+    if tier is not None and tier != _EARNED and not tier.isdecimal():
+        raise InvalidValueError(f"a tier is 0 to 5, or {_EARNED}, not {tier!r}")
+    moment_ms = wall_clock_ms()
+    with open_store(data_dir).immediate() as conn:
+        cap_operations.set_team(
+            conn,
+            name,
+            plan=plan,
+            tier=None if tier in (None, _EARNED) else int(tier or ""),
+            earn_tier=tier == _EARNED,
+            overage=overage,
+            payment_method=None if payment_method is None else payment_method == "on",
+            actor=actor(),
+            now_ms=moment_ms,
+        )
+        limits = cap_operations.show_limits(conn, name, now_ms=moment_ms)
+    if json:
+        print_json(limits_record(limits))
+        return
+    print_limits(limits)
+    say_next("See what it has", command_line(data_dir, "credits", "show", name))
+
+
+def print_limits(limits: Limits) -> None:
+    """Plan, tier and what happens at zero with their sources; a table of caps; raises."""
+    terms = limits.terms
+    print_fields(
+        {
+            "Plan": terms.plan.name,
+            "Tier": f"{terms.tier} ({terms.tier_source})",
+            "At zero": f"{terms.overage} ({terms.overage_source})",
+            "Payment method": "on" if terms.payment_method else "off",
+        }
+    )
+    say("")
+    print_table(
+        ("Limit of", "From", "Period", "Limit (USD)", "Raised by", "Spent", "Held", "Left", "Starts anew"),
+        (
+            (
+                cap.scope,
+                cap.source_name,
+                cap.period,
+                format_usd(cap.limit_nanousd),
+                format_usd(cap.raised_nanousd),
+                format_usd(cap.count.posted_nanousd),
+                format_usd(cap.count.held_nanousd),
+                format_usd(cap.left_nanousd),
+                "never" if cap.resets_at_ms is None else format_instant(cap.resets_at_ms),
+            )
+            for cap in limits.caps
+        ),
+        right=("Limit (USD)", "Raised by", "Spent", "Held", "Left"),
+    )
+
+
+def limits_record(limits: Limits) -> dict[str, Any]:
+    """As `--json` prints it."""
+    terms = limits.terms
+    return {
+        "team": terms.team,
+        "plan": terms.plan.name,
+        "tier": terms.tier,
+        "tier_source": terms.tier_source,
+        "earned_tier": terms.earned_tier,
+        "overage": terms.overage,
+        "overage_source": terms.overage_source,
+        "payment_method": terms.payment_method,
+        "caps": [cap.to_json() for cap in limits.caps],
+        "raises": [each.to_json() for each in limits.raises],
+    }
