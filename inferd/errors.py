@@ -4,7 +4,8 @@
     ├── ConfigError                models.toml, an option or the data folder is wrong (exit status 2)
     ├── OperationError             an operator's command cannot be done (exit status 1)
     │   ├── NotFoundError          no such team, project, user, key, grant
-    │   ├── ConflictError          it exists already, or an idempotency key was used with another body
+    │   ├── ConflictError          it exists already
+    │   │   └── IdempotencyConflictError   an idempotency key was used with another body
     │   └── InvalidValueError      an amount, name or date that makes no sense
     ├── RequestError               a caller's request is refused; `code` is OpenAI's, one per cause
     │   ├── InvalidRequestError            400, `param` names the field
@@ -47,7 +48,11 @@ class NotFoundError(OperationError):
 
 
 class ConflictError(OperationError):
-    """The thing exists already, or an idempotency key came back with another body."""
+    """The thing exists already."""
+
+
+class IdempotencyConflictError(ConflictError):
+    """An idempotency key came back with another body."""
 
 
 class InvalidValueError(OperationError):

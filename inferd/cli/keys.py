@@ -18,6 +18,23 @@ from inferd.serving.clock import wall_clock_ms
 if TYPE_CHECKING:
     from inferd.ledger.keys import Key
 
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SCOPE",
+        show_default=False,
+        help="What it is good for; can be repeated. inference: calls; usage: reports of its team; manage: keys, "
+        "projects, users and budgets of its team; admin: everything of all teams, but calls. "
+        "Default: inference and usage.",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DEPLOYMENT", show_default=False, help="It may call only this one; can be repeated. Default: all."
+    ),
+]
+
 app = typer.Typer(no_args_is_help=True, help="What a caller sends to be known as a team.")
 
 
@@ -40,22 +57,8 @@ def create(
             metavar="DATE", show_default=False, help=f"From then on it is refused. {DATE_HELP} Default: never."
         ),
     ] = None,
-    scope: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SCOPE",
-            show_default=False,
-            help="What it is good for; can be repeated. inference: calls; usage: reports of its team; manage: keys, "
-            "projects, users and budgets of its team; admin: everything of all teams, but calls. "
-            "Default: inference and usage.",
-        ),
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DEPLOYMENT", show_default=False, help="It may call only this one; can be repeated. Default: all."
-        ),
-    ] = None,
+    scope: Scopes = None,
+    model: Models = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:

@@ -12,6 +12,8 @@ from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
 
 T = TypeVar("T")
+Connection = sqlite3.Connection
+"""What operations take, for those who may not import sqlite3."""
 
 
 @dataclass(frozen=True, slots=True)

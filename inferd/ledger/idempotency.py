@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from inferd.errors import ConflictError
+from inferd.errors import IdempotencyConflictError
 from inferd.ledger.rows import insert
 
 
@@ -28,7 +28,7 @@ def once(
         body: what was asked for, as JSON values.
 
     Raises:
-        ConflictError: the key was used with another body.
+        IdempotencyConflictError: the key was used with another body.
     """
     if key is None:
         return perform()
@@ -49,7 +49,7 @@ def once(
         insert(conn, "idempotency", values)
         return answer
     if row[0] != body_text:
-        raise ConflictError(
+        raise IdempotencyConflictError(
             f"idempotency key {key!r} was used before for another {verb} of team {team!r}: {row[0]}; "
             "use a new key for a new one"
         )

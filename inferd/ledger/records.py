@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inferd.ledger.grants import Grant
 from inferd.ledger.keys import Key
@@ -11,6 +11,10 @@ from inferd.ledger.periods import format_instant
 from inferd.ledger.suspensions import project_subject, team_subject, user_subject
 from inferd.ledger.teams import Project, Team, User
 from inferd.money import format_usd
+
+if TYPE_CHECKING:
+    from inferd.ledger.cap_operations import Limits
+    from inferd.ledger.operations import TeamDetails
 
 
 def team_record(team: Team, suspended: Set[str]) -> dict[str, Any]:
@@ -22,6 +26,33 @@ def team_record(team: Team, suspended: Set[str]) -> dict[str, Any]:
         "status": _status(team_subject(team.team), suspended),
         "created_at": format_instant(team.created_at_ms),
         "created_by": team.created_by,
+    }
+
+
+def team_details_record(details: TeamDetails, moment_ms: int) -> dict[str, Any]:
+    """A team with all that belongs to it."""
+    return team_record(details.team, details.suspended) | {
+        "projects": [project_record(project, details.suspended) for project in details.projects],
+        "users": [user_record(user, details.suspended) for user in details.users],
+        "keys": [key_record(key, moment_ms) for key in details.keys],
+        "credit": details.credit.to_json(),
+    }
+
+
+def limits_record(limits: Limits) -> dict[str, Any]:
+    """The terms in effect and where each comes from, caps and raises."""
+    terms = limits.terms
+    return {
+        "team": terms.team,
+        "plan": terms.plan.name,
+        "tier": terms.tier,
+        "tier_source": terms.tier_source,
+        "earned_tier": terms.earned_tier,
+        "overage": terms.overage,
+        "overage_source": terms.overage_source,
+        "payment_method": terms.payment_method,
+        "caps": [cap.to_json() for cap in limits.caps],
+        "raises": [each.to_json() for each in limits.raises],
     }
 
 

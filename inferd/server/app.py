@@ -8,6 +8,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from inferd.errors import InferdError
+from inferd.server.admin.routes import ADMIN_ROUTES
 from inferd.server.chat import chat_completions
 from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
 from inferd.server.health import health
@@ -25,6 +26,7 @@ ROUTES = (
     Route("/v1/organization/usage/completions", usage_completions, methods=["GET"]),
     Route("/v1/organization/costs", costs, methods=["GET"]),
     Route("/health", health, methods=["GET"]),
+    *ADMIN_ROUTES,
 )
 
 

@@ -11,11 +11,15 @@ from starlette.responses import Response
 
 from inferd.errors import (
     AuthenticationError,
+    ConflictError,
     GenerationError,
+    IdempotencyConflictError,
     InferdError,
     InsufficientCreditError,
     InvalidRequestError,
     ModelNotFoundError,
+    NotFoundError,
+    OperationError,
     OverloadedError,
     PermissionDeniedError,
     RateLimitError,
@@ -37,6 +41,15 @@ _STATUS: dict[type[InferdError], tuple[int, str]] = {
     RateLimitError: (429, "rate_limit_error"),
     OverloadedError: (503, "server_error"),
     GenerationError: (500, "server_error"),
+    OperationError: (400, "invalid_request_error"),
+    NotFoundError: (404, "invalid_request_error"),
+    ConflictError: (409, "invalid_request_error"),
+}
+_OPERATION_CODES: dict[type[InferdError], str] = {
+    OperationError: "invalid_value",
+    NotFoundError: "not_found",
+    ConflictError: "already_exists",
+    IdempotencyConflictError: "idempotency_key_reused",
 }
 _ROUTING_CODES = {404: "not_found", 405: "method_not_allowed"}
 INTERNAL_MESSAGE = "The server had an error while processing your request"
@@ -55,11 +68,12 @@ def error_body(error: InferdError) -> bytes:
     _, error_type = status_of(error)
     if isinstance(error, RequestError):
         return encode_error(error.message, error_type, error.param, error.code)
-    return encode_error(error.message, error_type)
+    code = next((_OPERATION_CODES[kind] for kind in type(error).__mro__ if kind in _OPERATION_CODES), None)
+    return encode_error(error.message, error_type, code=code)
 
 
 def error_response(error: InferdError) -> Response:
-    """A response with the hints that OpenAI's SDKs obey: they retry 429 and 5xx by themselves, 402 never, unless
+    """A response with the hints that OpenAI's SDKs obey: they retry 409, 429 and 5xx by themselves, unless
     `x-should-retry` says otherwise."""
     status, _ = status_of(error)
     headers: dict[str, str] = {}
@@ -67,7 +81,7 @@ def error_response(error: InferdError) -> Response:
     if retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(retry_after_s))
         headers["x-should-retry"] = "true"
-    elif status in (402, 403):
+    elif status in (402, 403, 409):
         headers["x-should-retry"] = "false"
     elif status == 401:
         headers["www-authenticate"] = "Bearer"

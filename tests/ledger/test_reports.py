@@ -7,7 +7,9 @@ import pytest
 from inferd.errors import NotFoundError
 from inferd.ledger import operations
 from inferd.ledger.periods import parse_instant_ms
+from inferd.ledger.refunds import refund_request
 from inferd.ledger.reports import GROUPS, usage_report
+from inferd.ledger.retention import RollUpUsage
 from inferd.ledger.usage import RecordFree
 from inferd.money import parse_usd
 from inferd.usage import Usage
@@ -58,6 +60,8 @@ def test_usage_by_model(used):
                 "completion_tokens": 1,
                 "compute_ms": 10,
                 "cost_usd": "0.000000004",
+                "refunded_usd": "0.000000000",
+                "net_usd": "0.000000004",
             },
             {
                 "model": "local/free",
@@ -67,6 +71,8 @@ def test_usage_by_model(used):
                 "completion_tokens": 8,
                 "compute_ms": 9,
                 "cost_usd": "0.000000000",
+                "refunded_usd": "0.000000000",
+                "net_usd": "0.000000000",
             },
             {
                 "model": "local/tiny",
@@ -76,6 +82,8 @@ def test_usage_by_model(used):
                 "completion_tokens": 5,
                 "compute_ms": 100,
                 "cost_usd": "0.000000015",
+                "refunded_usd": "0.000000000",
+                "net_usd": "0.000000015",
             },
         ],
         "total": {
@@ -85,6 +93,8 @@ def test_usage_by_model(used):
             "completion_tokens": 14,
             "compute_ms": 119,
             "cost_usd": "0.000000019",
+            "refunded_usd": "0.000000000",
+            "net_usd": "0.000000019",
         },
     }
 
@@ -109,6 +119,49 @@ def test_usage_by_request_has_a_status_and_the_order_of_admission(used):
 def test_usage_by_key_and_team(used):
     assert {row["key"] for row in usage_report(used.conn, "key").rows} == {used.key.id, used.lab_key.id}
     assert [row["team"] for row in usage_report(used.conn, "team").rows] == ["acme", "lab"]
+
+
+def test_usage_by_project_user_and_service_tier(books):
+    """R9"""
+    operations.create_project(books.conn, "acme", "search", actor="test", now_ms=1)
+    operations.create_user(books.conn, "acme", "ada", actor="test", now_ms=1)
+    books.grant(100)
+    books.settle(books.hold(1, 5, project="search", user="ada"), 1, 2)
+    books.settle(books.hold(1, 5), 1, 1)
+    nets = {by: {row[by]: row["net_usd"][-1] for row in usage_report(books.conn, by).rows} for by in GROUPS}
+    assert nets["project"] == {"acme/inference": "2", "acme/search": "3"}
+    assert nets["user"] == {None: "2", "acme/ada": "3"}
+    assert nets["service_tier"] == {"default": "5"}
+
+
+@pytest.mark.parametrize("by", GROUPS)
+def test_a_refund_counts_where_its_request_does(used, by):
+    """R19"""
+    before = usage_report(used.conn, by)
+    refund_request(used.conn, "late", 7, reason="slow", actor="test", now_ms=used.now_ms + 10**9)
+    after = usage_report(used.conn, by)
+    assert [row[by] for row in after.rows] == [row[by] for row in before.rows]
+    assert [row["cost_usd"] for row in after.rows] == [row["cost_usd"] for row in before.rows]
+    assert (after.total["refunded_usd"], after.total["net_usd"]) == ("0.000000007", "0.000000012")
+    assert [row["refunded_usd"] for row in after.rows if row["refunded_usd"] != "0.000000000"] == ["0.000000007"]
+    assert sum(parse_usd(row["net_usd"]) for row in after.rows) == 12
+
+
+@pytest.mark.parametrize("by", GROUPS)
+def test_rolling_up_keeps_every_sum_under_every_grouping(used, by):
+    refund_request(used.conn, "late", 7, reason="slow", actor="test", now_ms=used.now_ms)
+    before = usage_report(used.conn, by)
+    held_ms = parse_instant_ms("2026-11-21") + 1
+    assert RollUpUsage(held_ms, used.now_ms).apply(used.conn) == 3
+    after = usage_report(used.conn, by)
+    assert after.total == before.total
+    if by != "request":
+        assert after.rows == before.rows
+    else:
+        assert [(row["request"], row["requests"], row["status"]) for row in after.rows] == [
+            (None, 3, None),
+            ("free", 1, "cancelled"),
+        ]
 
 
 def test_since_and_until_are_half_open(used):
@@ -139,5 +192,5 @@ def test_every_grouping_has_the_same_sums(used, by):
 def test_nothing_used_is_a_total_of_zeros(books):
     assert usage_report(books.conn, "model").to_json() == {
         "rows": [],
-        "total": {**dict.fromkeys(SUMS, 0), "cost_usd": "0.000000000"},
+        "total": {**dict.fromkeys(SUMS, 0), **dict.fromkeys(("cost_usd", "refunded_usd", "net_usd"), "0.000000000")},
     }

@@ -1,0 +1,107 @@
+"""Budgets of a team and what belongs to it, and raises of its caps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.ledger import cap_operations, delegation
+from inferd.ledger.client import Connection
+from inferd.ledger.periods import parse_instant_ms
+from inferd.server.admin.call import amount_nanousd, answer, operator_call, team_call
+
+Period = Literal["month", "year", "lifetime"]
+
+
+class BudgetOf(msgspec.Struct, forbid_unknown_fields=True):
+    """Of the team, or of one project, user or key (its id)."""
+
+    period: Period = "month"
+    project: str | None = None
+    user: str | None = None
+    key: str | None = None
+
+
+class NewBudget(BudgetOf, kw_only=True):
+    amount_usd: str
+
+
+class NewRaise(msgspec.Struct, forbid_unknown_fields=True, rename={"from_": "from"}):
+    amount_usd: str
+    until: str
+    reason: str
+    from_: str | None = None
+
+
+async def list_budgets(request: Request) -> Response:
+    call = team_call(request)
+    found = await call.read(lambda conn: cap_operations.list_budgets(conn, call.team))
+    return answer({"budgets": [budget.to_json() for budget in found]})
+
+
+async def set_budget(request: Request) -> Response:
+    call = team_call(request)
+    body = await call.body(NewBudget)
+    amount = amount_nanousd(body.amount_usd)
+
+    def change(conn: Connection) -> dict[str, Any]:
+        if not call.is_operator:
+            delegation.check_budget(call.manager(conn), body.key)
+        return cap_operations.set_budget(
+            conn,
+            call.team,
+            amount,
+            body.period,
+            project=body.project,
+            user=body.user,
+            key_id=body.key,
+            actor=call.actor,
+            now_ms=call.now_ms,
+        ).to_json()
+
+    return answer(await call.change(change))
+
+
+async def remove_budget(request: Request) -> Response:
+    call = team_call(request)
+    body = await call.body(BudgetOf)
+
+    def change(conn: Connection) -> str:
+        if not call.is_operator:
+            delegation.check_budget(call.manager(conn), body.key)
+        return cap_operations.remove_budget(
+            conn,
+            call.team,
+            body.period,
+            project=body.project,
+            user=body.user,
+            key_id=body.key,
+            actor=call.actor,
+            now_ms=call.now_ms,
+        )
+
+    return answer({"removed": await call.change(change), "period": body.period})
+
+
+async def raise_caps(request: Request) -> Response:
+    call = operator_call(request)
+    key, body = call.idempotency_key(), await call.body(NewRaise)
+    amount, until_ms = amount_nanousd(body.amount_usd), parse_instant_ms(body.until)
+    from_ms = None if body.from_ is None else parse_instant_ms(body.from_)
+    made = await call.change(
+        lambda conn: cap_operations.raise_caps(
+            conn,
+            call.team,
+            amount,
+            until_ms=until_ms,
+            from_ms=from_ms,
+            reason=body.reason,
+            idempotency_key=key,
+            actor=call.actor,
+            now_ms=call.now_ms,
+        )
+    )
+    return answer(made.to_json())

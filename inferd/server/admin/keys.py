@@ -1,0 +1,108 @@
+"""Keys of a team: list, create, revoke, suspend, resume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.errors import NotFoundError
+from inferd.ledger import access, delegation, operations
+from inferd.ledger.client import Connection
+from inferd.ledger.delegation import KeyWish
+from inferd.ledger.keys import DEFAULT_SCOPES, find_key
+from inferd.ledger.periods import parse_instant_ms
+from inferd.ledger.records import key_record
+from inferd.ledger.suspensions import Suspension, key_subject
+from inferd.server.admin.call import AdminCall, answer, team_call
+from inferd.server.admin.teams import Nothing, Reason
+
+
+class NewKeyBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`expires_at`: a date or moment; null: never, or when the manager's own key does."""
+
+    name: str | None = None
+    project: str | None = None
+    user: str | None = None
+    expires_at: str | None = None
+    scopes: list[str] | None = None
+    models: list[str] | None = None
+
+
+async def list_keys(request: Request) -> Response:
+    call = team_call(request)
+    keys = await call.read(lambda conn: operations.list_keys(conn, call.team))
+    return answer({"keys": [key_record(key, call.now_ms) for key in keys]})
+
+
+async def create_key(request: Request) -> Response:
+    """The answer is the only time that the key is shown."""
+    call = team_call(request)
+    body = await call.body(NewKeyBody)
+    expires_at_ms = None if body.expires_at is None else parse_instant_ms(body.expires_at)
+    asked = KeyWish(body.project, body.user, expires_at_ms, body.scopes, body.models)
+
+    def change(conn: Connection) -> dict[str, Any]:
+        wish = asked if call.is_operator else delegation.granted_key(conn, call.manager(conn), asked)
+        made = operations.create_key(
+            conn,
+            call.team,
+            project=wish.project,
+            user=wish.user,
+            label=body.name,
+            expires_at_ms=wish.expires_at_ms,
+            scopes=DEFAULT_SCOPES if wish.scopes is None else wish.scopes,
+            models=wish.models,
+            actor=call.actor,
+            now_ms=call.now_ms,
+        )
+        return {"key": made.key} | key_record(find_key(conn, made.id), call.now_ms)
+
+    return answer(await call.change(change))
+
+
+def _check(call: AdminCall, conn: Connection) -> str:
+    """The id in the path, if it is a key of this team that the caller may touch."""
+    key_id = call.path("key_id")
+    target = find_key(conn, key_id)
+    if target.team != call.team:
+        raise NotFoundError(f"there is no key {key_id!r}; `inferd keys list` shows the ids")
+    if not call.is_operator:
+        delegation.check_key(call.manager(conn), target)
+    return key_id
+
+
+async def revoke_key(request: Request) -> Response:
+    call = team_call(request)
+    await call.body(Nothing)
+    key = await call.change(
+        lambda conn: operations.revoke_key(conn, _check(call, conn), actor=call.actor, now_ms=call.now_ms)
+    )
+    return answer(key_record(key, call.now_ms))
+
+
+async def suspend_key(request: Request) -> Response:
+    call = team_call(request)
+    body = await call.body(Reason)
+    made = await call.change(
+        lambda conn: access.suspend_key(
+            conn, _check(call, conn), reason=body.reason, actor=call.actor, now_ms=call.now_ms
+        )
+    )
+    return answer(made.to_json())
+
+
+async def resume_key(request: Request) -> Response:
+    call = team_call(request)
+    await call.body(Nothing)
+
+    def change(conn: Connection) -> Suspension | None:
+        key_id = _check(call, conn)
+        if not call.is_operator:
+            delegation.check_resume(conn, call.manager(conn), key_subject(key_id))
+        return access.resume_key(conn, key_id, actor=call.actor, now_ms=call.now_ms)
+
+    ended = await call.change(change)
+    return answer({"resumed": ended is not None, "suspension": None if ended is None else ended.to_json()})

@@ -1,0 +1,113 @@
+"""Projects and users of a team: list, create, suspend, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.ledger import access, delegation, operations
+from inferd.ledger.client import Connection
+from inferd.ledger.records import project_record, user_record
+from inferd.ledger.suspensions import Suspension, project_subject, suspended_subjects, user_subject
+from inferd.server.admin.call import AdminCall, answer, team_call
+from inferd.server.admin.teams import Nothing, Reason
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class NewProject(msgspec.Struct, forbid_unknown_fields=True):
+    project: str
+
+
+class NewUser(msgspec.Struct, forbid_unknown_fields=True):
+    user: str
+
+
+def _check(call: AdminCall, conn: Connection) -> None:
+    if not call.is_operator:
+        delegation.check_unbound(call.manager(conn))
+
+
+async def list_projects(request: Request) -> Response:
+    call = team_call(request)
+
+    def read(conn: Connection) -> list[dict[str, Any]]:
+        suspended = suspended_subjects(conn, call.team)
+        return [project_record(project, suspended) for project in access.list_projects(conn, call.team)]
+
+    return answer({"projects": await call.read(read)})
+
+
+async def list_users(request: Request) -> Response:
+    call = team_call(request)
+
+    def read(conn: Connection) -> list[dict[str, Any]]:
+        suspended = suspended_subjects(conn, call.team)
+        return [user_record(user, suspended) for user in access.list_users(conn, call.team)]
+
+    return answer({"users": await call.read(read)})
+
+
+async def create_project(request: Request) -> Response:
+    call = team_call(request)
+    body = await call.body(NewProject)
+
+    def change(conn: Connection) -> dict[str, Any]:
+        _check(call, conn)
+        made = operations.create_project(conn, call.team, body.project, actor=call.actor, now_ms=call.now_ms)
+        return project_record(made, frozenset())
+
+    return answer(await call.change(change))
+
+
+async def create_user(request: Request) -> Response:
+    call = team_call(request)
+    body = await call.body(NewUser)
+
+    def change(conn: Connection) -> dict[str, Any]:
+        _check(call, conn)
+        made = operations.create_user(conn, call.team, body.user, actor=call.actor, now_ms=call.now_ms)
+        return user_record(made, frozenset())
+
+    return answer(await call.change(change))
+
+
+def suspender(part: str, operation: Callable[..., Suspension]) -> Handler:
+    """The handler that suspends the project or user named by `part` of the path."""
+
+    async def suspend(request: Request) -> Response:
+        call = team_call(request)
+        body = await call.body(Reason)
+
+        def change(conn: Connection) -> Suspension:
+            _check(call, conn)
+            return operation(conn, call.team, call.path(part), reason=body.reason, actor=call.actor, now_ms=call.now_ms)
+
+        return answer((await call.change(change)).to_json())
+
+    return suspend
+
+
+def resumer(part: str, operation: Callable[..., Suspension | None]) -> Handler:
+    """The handler that resumes it. A team cannot take back what the operator did."""
+
+    async def resume(request: Request) -> Response:
+        call = team_call(request)
+        await call.body(Nothing)
+        name = call.path(part)
+        subject = project_subject(call.team, name) if part == "project" else user_subject(call.team, name)
+
+        def change(conn: Connection) -> Suspension | None:
+            _check(call, conn)
+            if not call.is_operator:
+                delegation.check_resume(conn, call.manager(conn), subject)
+            return operation(conn, call.team, name, actor=call.actor, now_ms=call.now_ms)
+
+        ended = await call.change(change)
+        return answer({"resumed": ended is not None, "suspension": None if ended is None else ended.to_json()})
+
+    return resume

@@ -1,0 +1,114 @@
+"""Teams: list, create, show, set, suspend, resume."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.errors import PermissionDeniedError
+from inferd.ledger import access, cap_operations, delegation, operations
+from inferd.ledger.client import Connection
+from inferd.ledger.records import limits_record, team_details_record, team_record
+from inferd.ledger.suspensions import suspended_subjects
+from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
+
+# What a team may choose for itself; the rest is the operator's.
+_OWN_OVERAGES = (None, "block", "postpaid")
+
+
+class NewTeam(msgspec.Struct, forbid_unknown_fields=True):
+    team: str
+    plan: str = "free"
+
+
+class TeamChange(msgspec.Struct, forbid_unknown_fields=True):
+    """What is not given stays. `tier` null: earned again."""
+
+    plan: str | msgspec.UnsetType = msgspec.UNSET
+    tier: int | msgspec.UnsetType | None = msgspec.UNSET
+    overage: Literal["block", "postpaid", "contact"] | msgspec.UnsetType = msgspec.UNSET
+    payment_method: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class Reason(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str | None = None
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
+async def list_teams(request: Request) -> Response:
+    call = operator_call(request)
+
+    def read(conn: Connection) -> list[dict[str, Any]]:
+        suspended = suspended_subjects(conn)
+        return [team_record(team, suspended) for team in operations.list_teams(conn)]
+
+    return answer({"teams": await call.read(read)})
+
+
+async def create_team(request: Request) -> Response:
+    call = operator_call(request)
+    body = await call.body(NewTeam)
+    team = await call.change(
+        lambda conn: operations.create_team(conn, body.team, body.plan, actor=call.actor, now_ms=call.now_ms)
+    )
+    return answer(team_record(team, frozenset()))
+
+
+async def show_team(request: Request) -> Response:
+    call = team_call(request)
+
+    def read(conn: Connection) -> dict[str, Any]:
+        details = operations.show_team(conn, call.team, now_ms=call.now_ms)
+        limits = cap_operations.show_limits(conn, call.team, now_ms=call.now_ms)
+        return team_details_record(details, call.now_ms) | {"limits": limits_record(limits)}
+
+    return answer(await call.read(read))
+
+
+async def set_team(request: Request) -> Response:
+    call = team_call(request)
+    body = await call.body(TeamChange)
+    given: dict[str, Any] = {
+        name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not msgspec.UNSET
+    }
+    if given.get("tier", 0) is None:
+        given = given | {"earn_tier": True}
+
+    def change(conn: Connection) -> dict[str, Any]:
+        if not call.is_operator:
+            _check_own_terms(call, conn, given)
+        cap_operations.set_team(conn, call.team, **given, actor=call.actor, now_ms=call.now_ms)
+        return limits_record(cap_operations.show_limits(conn, call.team, now_ms=call.now_ms))
+
+    return answer(await call.change(change))
+
+
+def _check_own_terms(call: AdminCall, conn: Connection, given: dict[str, Any]) -> None:
+    delegation.check_unbound(call.manager(conn))
+    if set(given) - {"overage"} or given.get("overage") not in _OWN_OVERAGES:
+        raise PermissionDeniedError(
+            "A team chooses `overage` for itself, block or postpaid; the rest is the operator's.",
+            code="beyond_own_limits",
+        )
+
+
+async def suspend_team(request: Request) -> Response:
+    call = operator_call(request)
+    body = await call.body(Reason)
+    made = await call.change(
+        lambda conn: access.suspend_team(conn, call.team, reason=body.reason, actor=call.actor, now_ms=call.now_ms)
+    )
+    return answer(made.to_json())
+
+
+async def resume_team(request: Request) -> Response:
+    call = operator_call(request)
+    await call.body(Nothing)
+    ended = await call.change(lambda conn: access.resume_team(conn, call.team, actor=call.actor, now_ms=call.now_ms))
+    return answer({"resumed": ended is not None, "suspension": None if ended is None else ended.to_json()})

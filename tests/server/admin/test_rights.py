@@ -1,0 +1,198 @@
+"""Who may do what over the admin API: nobody another team's, a manager nothing beyond its own limits."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from inferd.ledger import access, cap_operations, operations
+from inferd.server.admin.routes import ADMIN_ROUTES
+from inferd.server.app import ROUTES
+from tests.server.admin.calls import Admin, change
+from tests.server.test_errors import error_of
+
+pytestmark = pytest.mark.anyio
+
+USD = 10**9
+
+
+def filled(route, team):
+    names = {"team": team, "project": "inference", "user": "ada", "key_id": "0" * 12, "grant_id": "1"}
+    names |= {"request_id": "req-1", "period": "2026-11", "model:path": "local/tiny"}
+    return re.sub(r"\{([^}]+)\}", lambda match: names[match[1]], route.path)
+
+
+EVERY_CALL = [(method, route) for route in ADMIN_ROUTES for method in sorted(route.methods - {"HEAD"})]
+
+
+@pytest.mark.parametrize(
+    ("method", "route"), EVERY_CALL, ids=[f"{method} {route.path}" for method, route in EVERY_CALL]
+)
+async def test_no_key_of_a_team_reaches_or_probes_another(provider, method, route):
+    """R21: the same answer whether the team exists or not, and nothing changes."""
+    keys = [
+        provider.new_key("acme", scopes=("manage", "usage", "inference")),
+        provider.new_key("acme"),
+        provider.new_key("acme", scopes=("usage",)),
+    ]
+    change(provider, operations.create_team, "lab")
+    change(provider, operations.create_user, "lab", "ada")
+    before = len(provider.rows("log"))
+    for key in keys:
+        answers = set()
+        for team in ("lab", "ghost"):
+            headers = {"authorization": f"Bearer {key}", "idempotency-key": "k"}
+            response = await provider.client.request(method, filled(route, team), content="{}", headers=headers)
+            error_of(response, 403, "permission_error", "insufficient_scope")
+            answers.add(response.text)
+        assert len(answers) == 1
+    response = await provider.client.request(method, filled(route, "lab"), headers={"authorization": ""})
+    assert response.status_code == 401
+    assert len(provider.rows("log")) == before
+
+
+async def test_every_route_but_health_needs_a_key(provider):
+    for route in ROUTES:
+        for method in route.methods - {"HEAD"}:
+            response = await provider.client.request(method, filled(route, "acme"), headers={"authorization": ""})
+            assert response.status_code == (200 if route.path == "/health" else 401), route.path
+
+
+OPERATOR_ONLY = [
+    ("GET", "teams", None),
+    ("POST", "teams", {"team": "x"}),
+    ("POST", "teams/acme/suspend", {}),
+    ("POST", "teams/acme/resume", {}),
+    ("POST", "teams/acme/raises", {"amount_usd": "5", "until": "2099-01-01", "reason": "x"}),
+    ("POST", "teams/acme/credits/grants", {"amount_usd": "5"}),
+    ("POST", "teams/acme/credits/grants/1/void", {"reason": "x"}),
+    ("POST", "teams/acme/credits/withdrawals", {"amount_usd": "5", "reason": "x"}),
+    ("POST", "teams/acme/requests/req-1/refund", {"reason": "x"}),
+    ("POST", "teams/acme/statements/2026-11/payments", {}),
+    ("GET", "log", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), OPERATOR_ONLY)
+async def test_a_manager_does_not_give_its_team_money_or_power(provider, manager, method, path, body):
+    """R21"""
+    before = len(provider.rows("log"))
+    await manager.refused(403, "insufficient_scope", method, path, body, idem="k")
+    assert len(provider.rows("log")) == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"plan": "enterprise"},
+        {"tier": 5},
+        {"payment_method": True},
+        {"overage": "contact"},
+        {"overage": "block", "tier": 1},
+    ],
+)
+async def test_a_manager_chooses_block_or_postpaid_and_no_other_terms(provider, manager, body):
+    """R6, R21"""
+    await manager.refused(403, "beyond_own_limits", "PATCH", "teams/acme", body)
+    assert (await manager.do("PATCH", "teams/acme", {"overage": "postpaid"}))["overage"] == "postpaid"
+    assert (await manager.do("PATCH", "teams/acme", {"overage": "block"}))["overage"] == "block"
+
+
+async def test_a_manager_runs_its_team(provider, manager):
+    """R21"""
+    await manager.do("POST", "teams/acme/projects", {"project": "search"})
+    await manager.do("POST", "teams/acme/users", {"user": "ada"})
+    key = await manager.do("POST", "teams/acme/keys", {"project": "search", "user": "ada"})
+    assert key["scopes"] == ["inference"]
+    await manager.do("PUT", "teams/acme/budgets", {"amount_usd": "1", "key": key["id"]})
+    await manager.do("PUT", "teams/acme/budgets", {"amount_usd": "1", "user": "ada"})
+    for path in ("projects/search", "users/ada", f"keys/{key['id']}"):
+        await manager.do("POST", f"teams/acme/{path}/suspend")
+        assert (await manager.do("POST", f"teams/acme/{path}/resume"))["resumed"] is True
+    await manager.do("POST", f"teams/acme/keys/{key['id']}/revoke")
+    for path in ("", "/projects", "/users", "/keys", "/budgets", "/credits", "/statements"):
+        await manager.do("GET", f"teams/acme{path}")
+
+
+@pytest.mark.parametrize(
+    ("own", "wish"),
+    [
+        ({}, {"scopes": ["admin"]}),
+        ({}, {"scopes": ["usage"]}),
+        ({"models": ("local/tiny",)}, {"models": ["local/tiny-free"]}),
+        ({"project": "search"}, {"project": "inference"}),
+        ({"user": "ada"}, {"user": "bob"}),
+        ({"expires_at_ms": 4_000_000_000_000}, {"expires_at": "2199-01-01"}),
+    ],
+)
+async def test_a_manager_makes_no_key_that_may_more_than_its_own(provider, own, wish):
+    """R21"""
+    change(provider, operations.create_project, "acme", "search")
+    for user in ("ada", "bob"):
+        change(provider, operations.create_user, "acme", user)
+    manager = Admin(provider, provider.new_key("acme", scopes=("inference", "manage"), **own))
+    before = len(provider.rows("keys"))
+    await manager.refused(403, "beyond_own_limits", "POST", "teams/acme/keys", wish)
+    assert len(provider.rows("keys")) == before
+    made = await manager.do("POST", "teams/acme/keys", {})
+    assert made["scopes"] == ["inference"]
+    if "models" in own:
+        assert made["models"] == ["local/tiny"]
+    if "expires_at_ms" in own:
+        assert made["expires_at"] is not None
+    assert (made["project"], made["user"]) == (own.get("project"), own.get("user"))
+
+
+async def test_a_manager_with_a_budget_cannot_shake_it_off(provider, manager):
+    """R21"""
+    own_id = manager.key.split("-")[2]
+    change(provider, cap_operations.set_budget, "acme", USD, key_id=own_id)
+    await manager.refused(403, "beyond_own_limits", "POST", "teams/acme/keys", {})
+    await manager.refused(403, "beyond_own_limits", "PUT", "teams/acme/budgets", {"amount_usd": "9", "key": own_id})
+    await manager.refused(403, "beyond_own_limits", "DELETE", "teams/acme/budgets", {"key": own_id})
+
+
+@pytest.mark.parametrize("bound", [{"project": "inference"}, {"user": "ada"}])
+async def test_a_bound_manager_manages_its_own_keys_alone(provider, bound):
+    """R21"""
+    change(provider, operations.create_user, "acme", "ada")
+    manager = Admin(provider, provider.new_key("acme", scopes=("inference", "manage"), **bound))
+    for method, path, body in (
+        ("POST", "projects", {"project": "x"}),
+        ("POST", "users", {"user": "x"}),
+        ("POST", "users/ada/suspend", {}),
+        ("POST", "projects/inference/resume", {}),
+        ("PUT", "budgets", {"amount_usd": "9"}),
+        ("PUT", "budgets", {"amount_usd": "9", "user": "ada"}),
+        ("POST", f"keys/{provider.key.split('-')[2]}/revoke", {}),
+    ):
+        await manager.refused(403, "beyond_own_limits", method, f"teams/acme/{path}", body)
+    await manager.refused(403, "beyond_own_limits", "PATCH", "teams/acme", {"overage": "block"})
+    made = await manager.do("POST", "teams/acme/keys", {})
+    await manager.do("POST", f"teams/acme/keys/{made['id']}/revoke")
+
+
+async def test_a_manager_touches_no_key_above_it_and_undoes_nothing_of_the_operator(provider, manager, admin):
+    """R21"""
+    above = provider.new_key("acme", scopes=("admin",)).split("-")[2]
+    for verb in ("revoke", "suspend", "resume"):
+        await manager.refused(403, "beyond_own_limits", "POST", f"teams/acme/keys/{above}/{verb}")
+    change(provider, operations.create_user, "acme", "ada")
+    low = provider.new_key("acme", scopes=("inference",)).split("-")[2]
+    change(provider, access.suspend_user, "acme", "ada")
+    await admin.do("POST", f"teams/acme/keys/{low}/suspend")
+    await manager.refused(403, "beyond_own_limits", "POST", "teams/acme/users/ada/resume")
+    await manager.refused(403, "beyond_own_limits", "POST", f"teams/acme/keys/{low}/resume")
+    assert (await admin.do("POST", "teams/acme/users/ada/resume"))["resumed"] is True
+
+
+async def test_a_key_of_another_team_is_not_found_under_this_one(provider, admin, manager):
+    """R21"""
+    other = provider.new_key("lab").split("-")[2]
+    messages = {
+        (await manager.refused(404, "not_found", "POST", f"teams/acme/keys/{key_id}/revoke")).replace(key_id, "X")
+        for key_id in (other, "0" * 12)
+    }
+    assert len(messages) == 1
+    await admin.refused(404, "not_found", "POST", f"teams/acme/keys/{other}/revoke")
