@@ -16,16 +16,19 @@ from inferd.cli.banner import KEY_FILE, print_banner
 from inferd.config import Config
 from inferd.deployments.router import Router
 from inferd.ledger import operations
+from inferd.ledger.alerts import AlertPolicy
 from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.client import LedgerClient
+from inferd.ledger.clock import PauseClock
 from inferd.ledger.lock import DataLock
 from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
 from inferd.server.app import build_app
 from inferd.server.http_server import HttpServer, bind
 from inferd.server.services import Services
-from inferd.serving.clock import wall_clock_ms
+from inferd.serving.clock import WatchedClock, wall_clock_ms
 from inferd.serving.completions import Completions
+from inferd.serving.upkeep import Upkeep
 
 DRAIN_TIMEOUT_S = 30.0
 
@@ -71,7 +74,15 @@ async def _serve(
 ) -> None:
     writer = LedgerWriter(store)
     router = Router.from_config(config)
-    completions = Completions(writer, epoch=epoch, clock_ms=wall_clock_ms)
+    clock = WatchedClock(lambda because: writer.submit(PauseClock(because)))
+    upkeep = Upkeep(store, writer, clock, retention_days=config.ledger.usage_retention_days, alerts=config.alerts)
+    completions = Completions(
+        writer,
+        epoch=epoch,
+        clock_ms=clock,
+        contact=config.ledger.contact,
+        alerts=AlertPolicy(config.alerts.thresholds_percent, config.alerts.low_balance_percent),
+    )
 
     async def drain() -> None:
         completions.close()
@@ -83,9 +94,12 @@ async def _serve(
         print_banner(console, listener, store.data_dir, list(config.deployments), new_key)
 
     writer.start()
+    keeping_up = asyncio.create_task(upkeep.run(), name="upkeep of the ledger")
     try:
         with closing(Authenticator(store)) as authenticator:
-            server = HttpServer(build_app(Services(router, completions, authenticator, LedgerClient(store, writer))), drain)
+            server = HttpServer(
+                build_app(Services(router, completions, authenticator, LedgerClient(store, writer))), drain
+            )
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready())
             await server.run_on(listener)
@@ -96,6 +110,8 @@ async def _serve(
             await completions.wait_idle(DRAIN_TIMEOUT_S)
             warming.result()
     finally:
+        keeping_up.cancel()
+        await asyncio.wait([keeping_up])
         writer.stop()
 
 

@@ -9,7 +9,23 @@ from typing import Annotated
 import typer
 
 from inferd import __version__
-from inferd.cli import audit, backup, credits, doctor, keys, ledger, log, models, projects, teams, usage, users
+from inferd.cli import (
+    alerts,
+    audit,
+    backup,
+    budgets,
+    credits,
+    doctor,
+    keys,
+    ledger,
+    log,
+    models,
+    projects,
+    statements,
+    teams,
+    usage,
+    users,
+)
 from inferd.cli.output import say
 from inferd.cli.serve import serve
 from inferd.errors import ConfigError, InferdError
@@ -33,6 +49,8 @@ for panel, nouns in {
         "users": users.app,
         "keys": keys.app,
         "credits": credits.app,
+        "budgets": budgets.app,
+        "statements": statements.app,
     },
     "Books": {"ledger": ledger.app},
 }.items():
@@ -40,6 +58,7 @@ for panel, nouns in {
         app.add_typer(commands, name=noun, rich_help_panel=panel)
 app.command(rich_help_panel="Serving")(serve)
 app.command(rich_help_panel="Books")(usage.usage)
+app.command(rich_help_panel="Books")(alerts.alerts)
 app.command(rich_help_panel="Books")(audit.audit)
 app.command(rich_help_panel="Books")(backup.backup)
 app.command(rich_help_panel="Books")(backup.restore)

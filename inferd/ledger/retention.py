@@ -23,7 +23,7 @@ _SUMS = ("prompt_tokens", "cached_tokens", "completion_tokens", "compute_ms", "c
 
 def cutoff_ms(retention_days: int, now_ms: int) -> int:
     """Usage admitted before then may be rolled up: the start of a UTC day, `retention_days` ago."""
-    assert retention_days >= RETENTION_DAYS_MIN, "a request that can still be refunded keeps its row"
+    assert retention_days >= RETENTION_DAYS_MIN, "a request that can still get a refund keeps its row"
     return (now_ms // DAY_MS - retention_days) * DAY_MS
 
 

@@ -3,8 +3,55 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+
+# How far a wall clock may run ahead of the monotonic one within a process before it is doubted (BILLING R20).
+MAX_LEAP_MS = 24 * 3_600_000
+# On Linux the clock that goes on while the machine sleeps: a laptop's lid is no leap.
+_STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def wall_clock_ms() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def steady_clock_ms() -> int:
+    """Milliseconds since some moment, never back, sleep included."""
+    return time.clock_gettime_ns(_STEADY_CLOCK) // 1_000_000
+
+
+class WatchedClock:
+    """A wall clock that notices a leap ahead at the first reading after it.
+
+    Args:
+        on_leap: called once with what happened, before the reading is returned, so that whatever uses the reading comes
+            after what `on_leap` does. `accept` arms it again.
+    """
+
+    def __init__(
+        self,
+        on_leap: Callable[[str], object],
+        *,
+        wall_ms: Callable[[], int] = wall_clock_ms,
+        steady_ms: Callable[[], int] = steady_clock_ms,
+    ) -> None:
+        self._on_leap = on_leap
+        self._wall_ms = wall_ms
+        self._steady_ms = steady_ms
+        self.doubted = False
+        self.accept()
+
+    def accept(self) -> None:
+        """The wall clock is right as it is now."""
+        self.doubted = False
+        self._offset_ms = self._wall_ms() - self._steady_ms()
+
+    def __call__(self) -> int:
+        """Milliseconds since 1970."""
+        now_ms = self._wall_ms()
+        ahead_ms = now_ms - self._steady_ms() - self._offset_ms
+        if ahead_ms > MAX_LEAP_MS and not self.doubted:
+            self.doubted = True
+            self._on_leap(f"the clock leapt {ahead_ms / 3_600_000:.1f} hours ahead while a server ran")
+        return now_ms
