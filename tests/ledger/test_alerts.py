@@ -1,0 +1,91 @@
+"""Alerts are written in the transaction that crosses a line, and once."""
+
+from __future__ import annotations
+
+import pytest
+
+from inferd.ledger import cap_operations
+from inferd.ledger.alerts import AlertPolicy, all_alerts
+from inferd.ledger.periods import parse_instant_ms
+
+
+def spend(books, cost, **changes):
+    books.settle(books.hold(cost), cost, **changes)
+
+
+def thresholds(books):
+    return [
+        (alert.scope, alert.source, alert.period, alert.threshold_percent, alert.value_nanousd)
+        for alert in all_alerts(books.conn)
+        if alert.kind == "threshold"
+    ]
+
+
+@pytest.fixture
+def capped(books):
+    books.grant(100_000)
+    cap_operations.set_budget(books.conn, "acme", 100, project="inference", actor="test", now_ms=books.now_ms)
+    return books
+
+
+def test_each_threshold_alerts_once_a_period(capped):
+    """R7"""
+    spend(capped, 49)
+    assert thresholds(capped) == []
+    spend(capped, 1)
+    spend(capped, 29)
+    here = ("project:acme/inference", "budget", "2026-11")
+    assert thresholds(capped) == [(*here, 50, 50)]
+    spend(capped, 21)
+    assert thresholds(capped) == [(*here, 50, 50), (*here, 80, 100), (*here, 100, 100)]
+    capped.now_ms = parse_instant_ms("2026-12-01")
+    spend(capped, 50)
+    assert thresholds(capped)[3:] == [("project:acme/inference", "budget", "2026-12", 50, 50)]
+
+
+def test_a_hold_alerts_nobody_and_an_undone_settlement_neither(capped):
+    """R7"""
+    request = capped.hold(100)
+    assert thresholds(capped) == []
+    capped.conn.execute("BEGIN")
+    capped.settlement(request, 100).apply(capped.conn)
+    assert len(thresholds(capped)) == 3
+    capped.conn.execute("ROLLBACK")
+    assert thresholds(capped) == []
+
+
+def test_thresholds_are_the_operators(capped):
+    """R7"""
+    spend(capped, 24, alerts=AlertPolicy((25, 90), 0))
+    assert thresholds(capped) == []
+    spend(capped, 1, alerts=AlertPolicy((25, 90), 0))
+    assert [row[3] for row in thresholds(capped)] == [25]
+
+
+def test_a_budget_set_below_what_was_spent_alerts(capped):
+    """R7"""
+    spend(capped, 40)
+    cap_operations.set_budget(capped.conn, "acme", 45, actor="test", now_ms=capped.now_ms)
+    assert [(row[0], row[3]) for row in thresholds(capped)] == [("team:acme", 50), ("team:acme", 80)]
+
+
+def test_a_low_balance_alerts_once_a_grant(books):
+    """R7"""
+    books.grant(100)
+    spend(books, 90)
+    assert all_alerts(books.conn) == []
+    spend(books, 1)
+    spend(books, 2)
+    (alert,) = all_alerts(books.conn, "acme")
+    assert (alert.kind, alert.period, alert.limit_nanousd, alert.value_nanousd) == ("low_balance", "grant 1", 100, 9)
+    books.grant(20)
+    spend(books, 26)
+    assert [alert.period for alert in all_alerts(books.conn)] == ["grant 1", "grant 2"]
+    assert all_alerts(books.conn, "other") == []
+
+
+def test_a_low_balance_can_be_left_out(books):
+    """R7"""
+    books.grant(100)
+    spend(books, 100, alerts=AlertPolicy((), 0))
+    assert all_alerts(books.conn) == []
