@@ -31,6 +31,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "output_usd_per_1m_tokens",
         "cached_input_usd_per_1m_tokens",
         "usd_per_1m_tokens",
+        "free_until",
         "default_max_tokens",
     ),
 }
@@ -82,6 +83,7 @@ class DeploymentConfig:
         serverless: billed by token and public; the only mode yet.
         price: None means public and free.
         default_max_tokens: completion tokens allowed to a request that names no limit (BILLING R4).
+        free_until_ms: the first moment at which `price` holds; None: it always does (BILLING R13).
     """
 
     name: str
@@ -89,6 +91,7 @@ class DeploymentConfig:
     serverless: bool
     price: Price | None
     default_max_tokens: int = 4096
+    free_until_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -228,11 +231,15 @@ def _deployment(table: TomlTable, models: Mapping[str, ModelConfig]) -> Deployme
         raise table.error("model", f"there is no [models.{quoted(model)}]{nearest(model, models)}")
     if not table.get("serverless", bool):
         raise table.error("serverless", "must be true: private deployments (an owner, GPU-hours) are not supported yet")
+    price, free_until_ms = _price(table), table.instant_ms("free_until")
+    if free_until_ms is not None and price is None:
+        raise table.error("free_until", "needs the price that holds from then on")
     return DeploymentConfig(
         name=table.name,
         model=model,
         serverless=True,
-        price=_price(table),
+        price=price,
+        free_until_ms=free_until_ms,
         default_max_tokens=table.integer("default_max_tokens", DeploymentConfig.default_max_tokens, 1, _TOKENS_MAX),
     )
 

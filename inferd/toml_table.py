@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
@@ -78,6 +79,21 @@ class TomlTable:
         if not low <= value <= high:
             raise self.error(key, f"must lie between {low} and {high}, got {value}")
         return value
+
+    def instant_ms(self, key: str) -> int | None:
+        """Milliseconds since 1970 of a TOML date (00:00 UTC) or date-time (UTC unless it has an offset)."""
+        if key not in self:
+            return None
+        value = self._values[key]
+        if type(value) is date:
+            value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+        if not isinstance(value, datetime):
+            raise self.error(key, f"expected a date such as 2026-12-01, without quotes, got {kind_of(value)}")
+        moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        since_1970 = moment - datetime(1970, 1, 1, tzinfo=UTC)
+        if since_1970 < timedelta():
+            raise self.error(key, f"lies before 1970: {value}")
+        return since_1970 // timedelta(milliseconds=1)
 
     def usd_per_1m_tokens(self, key: str) -> int | None:
         """Pico-USD per token: USD per 1M tokens x 10^6, exactly. None if the key is not there."""

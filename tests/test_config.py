@@ -183,6 +183,10 @@ IN, OUT, CACHED, BOTH = (
         (f"{BOTH} = 1\n{CACHED} = 2\n", CACHED, "cannot cost more"),
         (f"{IN} = 0\n{OUT} = 0.0\n", IN, "leave the prices out"),
         (f"{BOTH} = 0\n", BOTH, "leave the prices out"),
+        ("free_until = 2026-12-01\n", "free_until", "needs the price"),
+        (f'{BOTH} = 1\nfree_until = "2026-12-01"\n', "free_until", "without quotes, got a string"),
+        (f"{BOTH} = 1\nfree_until = 12:00:00\n", "free_until", "expected a date"),
+        (f"{BOTH} = 1\nfree_until = 1969-12-31\n", "free_until", "lies before 1970"),
     ],
 )
 def test_a_price_that_makes_no_sense_is_refused(tmp_path, lines, key, what):
@@ -194,6 +198,22 @@ def test_a_price_that_makes_no_sense_is_refused(tmp_path, lines, key, what):
 def test_a_unified_price_is_that_of_input_and_output(tmp_path):
     price = load(tmp_path, PRICED + f"{BOTH} = 2\n{CACHED} = 0.5\n").deployments["o/d"].price
     assert price == Price(input_picousd=2_000_000, output_picousd=2_000_000, cached_input_picousd=500_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [
+        ("2026-12-01", 1_796_083_200_000),
+        ("2026-12-01T00:00:00", 1_796_083_200_000),
+        ("2026-12-01 01:00:00.5+01:00", 1_796_083_200_500),
+        ("2026-12-01T00:00:00Z", 1_796_083_200_000),
+    ],
+)
+def test_free_until_is_a_moment_in_utc_unless_it_says_other(tmp_path, text, milliseconds):
+    """R13"""
+    deployment = load(tmp_path, PRICED + f"{BOTH} = 1\nfree_until = {text}\n").deployments["o/d"]
+    assert deployment.free_until_ms == milliseconds
+    assert deployment.price == Price(1_000_000, 1_000_000)
 
 
 @given(picousd=st.integers(min_value=1, max_value=10**12), zeros=st.integers(min_value=0, max_value=40))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from inferd.cli.options import ConfigFile, DataDir, Json
 from inferd.cli.output import print_json, print_table, say
 from inferd.config import Config, DeploymentConfig, data_dir, default_config_path, load_config
 from inferd.errors import ConfigError
+from inferd.ledger.periods import format_instant
 from inferd.money import format_usd
 
 app = typer.Typer(no_args_is_help=True, help="What models.toml offers to callers, and at what price.")
@@ -38,7 +39,7 @@ def list_(config: ConfigFile = None, json: Json = False, data: DataDir = None) -
         ("Deployment", "Model", "Context", "Billing", *_PRICE_NAMES, "Source"),
         (
             (
-                *(row["deployment"], row["model"], row["max_context"], "free" if row["free"] else "paid"),
+                *(row["deployment"], row["model"], row["max_context"], _billing(row)),
                 *(row[price] for price in _PRICES),
                 row["source"],
             )
@@ -50,7 +51,14 @@ def list_(config: ConfigFile = None, json: Json = False, data: DataDir = None) -
 
 
 @app.command()
-def check(config: ConfigFile = None, json: Json = False, data: DataDir = None) -> None:
+def check(
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse deployments without a price too: they are free for every team.")
+    ] = False,
+    config: ConfigFile = None,
+    json: Json = False,
+    data: DataDir = None,
+) -> None:
     """Check what `inferd serve` would start with: models.toml, the files it names, the data folder. Loads no model.
 
     Exit status 0: all is right, and each deployment is printed with its price. Exit status 2: it is not, and one line
@@ -58,9 +66,12 @@ def check(config: ConfigFile = None, json: Json = False, data: DataDir = None) -
 
     ```console
     $ inferd models check --config new-models.toml
+    $ inferd models check --strict
     ```
     """
     settings, folder = _read(config, data)
+    if strict:
+        _check_priced(settings)
     if json:
         print_json(_record(settings, folder))
         return
@@ -101,6 +112,7 @@ def _deployment_record(settings: Config, deployment: DeploymentConfig) -> dict[s
         "max_context": model.max_context,
         "default_max_tokens": deployment.default_max_tokens,
         "free": deployment.price is None,
+        "free_until": None if deployment.free_until_ms is None else format_instant(deployment.free_until_ms),
     } | dict(zip(_PRICES, _prices(deployment), strict=True))
 
 
@@ -118,12 +130,26 @@ def _prices(deployment: DeploymentConfig) -> tuple[str | None, str | None, str |
     )
 
 
+def _billing(row: dict[str, Any]) -> str:
+    if row["free_until"] is not None:
+        return f"free until {row['free_until']}"
+    return "free" if row["free"] else "paid"
+
+
 def _price_sentence(deployment: DeploymentConfig) -> str:
     shown = _prices(deployment)
     if None in shown:
         return "free, for every team"
     named = zip(_PRICE_NAMES, shown, strict=True)
-    return ", ".join(f"${_trim(str(usd))} {name.lower()}" for name, usd in named) + " per 1M tokens"
+    sentence = ", ".join(f"${_trim(str(usd))} {name.lower()}" for name, usd in named) + " per 1M tokens"
+    until_ms = deployment.free_until_ms
+    return sentence if until_ms is None else f"free until {format_instant(until_ms)}, then {sentence}"
+
+
+def _check_priced(settings: Config) -> None:
+    unpriced = [name for name, deployment in settings.deployments.items() if deployment.price is None]
+    if unpriced:
+        raise ConfigError(f"{settings.path}: [deployments] public without a price: {', '.join(unpriced)}")
 
 
 def _trim(usd: str) -> str:

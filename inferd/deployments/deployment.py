@@ -15,6 +15,7 @@ class Deployment:
     Attributes:
         name: `owner/name`, the `model` of requests, responses and usage rows.
         price: None means public and free.
+        free_until_ms: the first moment at which `price` holds; None: it always does.
         default_max_tokens: completion limit of a request that names none (BILLING R4).
         created_s: Unix time of its model file, shown by /v1/models.
     """
@@ -24,6 +25,12 @@ class Deployment:
     price: Price | None
     default_max_tokens: int
     created_s: int
+    free_until_ms: int | None = None
+
+    def price_at(self, moment_ms: int) -> Price | None:
+        """The price of requests admitted at that moment; None: free (BILLING R13)."""
+        is_free = self.free_until_ms is not None and moment_ms < self.free_until_ms
+        return None if is_free else self.price
 
     @property
     def owner(self) -> str:

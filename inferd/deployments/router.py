@@ -27,6 +27,7 @@ class Router:
                     name=name,
                     replica=replicas[deployment.model],
                     price=deployment.price,
+                    free_until_ms=deployment.free_until_ms,
                     default_max_tokens=deployment.default_max_tokens,
                     created_s=int(config.models[deployment.model].source.stat().st_mtime),
                 )

@@ -81,7 +81,8 @@ class Completions:
         if not deployment.replica.is_ready:
             raise OverloadedError(f"The model `{deployment.name}` is not ready yet.", retry_after_s=RETRY_AFTER_S)
         completion = Completion(request_id)
-        job = _Job(completion, caller, deployment, request, deployment.price, self._clock_ms())
+        now_ms = self._clock_ms()
+        job = _Job(completion, caller, deployment, request, deployment.price_at(now_ms), now_ms)
         task = asyncio.create_task(self._run(job), name=f"completion {request_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

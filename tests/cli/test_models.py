@@ -49,6 +49,7 @@ def test_deployments_as_json(inferd, config, data_dir, command):
         "max_context": 2048,
         "default_max_tokens": 99,
         "free": False,
+        "free_until": None,
         "input_usd_per_1m_tokens": "0.100000000",
         "cached_input_usd_per_1m_tokens": "0.050000000",
         "output_usd_per_1m_tokens": "1234.567891000",
@@ -103,3 +104,25 @@ def test_a_data_folder_that_is_a_file_is_found(inferd, config, data_dir):
 def test_looking_at_the_configuration_makes_no_data_folder(inferd, config, data_dir):
     inferd("models", "check", "--config", str(config))
     assert not data_dir.exists()
+
+
+def test_strict_refuses_what_is_public_without_a_price(inferd, config):
+    """R13"""
+    ended = inferd("models", "check", "--strict", "--config", str(config))
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.endswith("public without a price: local/free\n")
+    config.write_text(MODELS_TOML + "usd_per_1m_tokens = 2\nfree_until = 2026-12-01\n")
+    assert inferd("models", "check", "--strict", "--config", str(config)).status == 0
+
+
+def test_free_until_is_shown_with_the_price_after(inferd, config):
+    """R13"""
+    config.write_text(MODELS_TOML + "usd_per_1m_tokens = 2\nfree_until = 2026-12-01\n")
+    assert (
+        "free until 2026-12-01T00:00:00.000Z, then $2.00 input"
+        in inferd("models", "check", "--config", str(config)).out
+    )
+    listed = inferd("models", "list", "--config", str(config))
+    assert "free until 2026-12-01T00:00:00.000Z" in listed.out
+    shown = inferd("models", "list", "--config", str(config), "--json").json["deployments"][2]
+    assert (shown["free"], shown["free_until"]) == (False, "2026-12-01T00:00:00.000Z")

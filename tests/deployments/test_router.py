@@ -69,3 +69,15 @@ def test_an_unknown_name_is_said_and_where_to_look(config, name):
     with pytest.raises(ModelNotFoundError, match="GET /v1/models") as caught:
         Router.from_config(config).find(name)
     assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
+
+
+def test_a_price_holds_from_the_moment_that_the_free_time_ends(config):
+    """R13"""
+    text = config.path.read_text().replace(
+        "usd_per_1m_tokens = 1\n", "usd_per_1m_tokens = 1\nfree_until = 2026-12-01\n"
+    )
+    config.path.write_text(text)
+    deployment = Router.from_config(load_config(config.path)).find("lab/b")
+    assert deployment.price_at(1_796_083_199_999) is None
+    assert deployment.price_at(1_796_083_200_000) == deployment.price == Price(1_000_000, 1_000_000)
+    assert Router.from_config(config).find("home/a-priced").price_at(0) == Price(100_000, 400_000)
