@@ -8,7 +8,7 @@ import typer
 
 from inferd.cli import refunds
 from inferd.cli.access import actor, open_store
-from inferd.cli.amounts import amount_nanousd
+from inferd.cli.amounts import IdempotencyKey, amount_nanousd
 from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say, say_next
 from inferd.ledger.periods import format_instant, parse_instant_ms
@@ -43,15 +43,7 @@ def grant(
     note: Annotated[
         str | None, typer.Option(metavar="TEXT", show_default=False, help="Why, for the books: an invoice's number.")
     ] = None,
-    idempotency_key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            show_default=False,
-            help="Any text that is new for each grant to the team. The same command again with the same key gives the "
-            "same answer and grants nothing more, so a script can repeat it safely.",
-        ),
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:

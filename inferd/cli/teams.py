@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,6 @@ from inferd.money import format_usd
 from inferd.serving.clock import wall_clock_ms
 
 if TYPE_CHECKING:
-    from inferd.ledger.operations import TeamDetails
     from inferd.ledger.teams import Team
 
 app = typer.Typer(no_args_is_help=True, help="Whom keys, credits and usage belong to.")
@@ -101,6 +100,7 @@ def show(
     ```
     """
     from inferd.ledger import cap_operations, operations
+    from inferd.ledger.records import limits_record, team_details_record
     from inferd.ledger.suspensions import team_subject
 
     moment_ms = wall_clock_ms()
@@ -108,7 +108,7 @@ def show(
         details = operations.show_team(conn, name, now_ms=moment_ms)
         limits = cap_operations.show_limits(conn, name, now_ms=moment_ms)
     if json:
-        print_json(_details_record(details, moment_ms) | {"limits": terms.limits_record(limits)})
+        print_json(team_details_record(details, moment_ms) | {"limits": limits_record(limits)})
         return
     team = details.team
     print_fields(
@@ -164,17 +164,6 @@ def resume(
     from inferd.ledger import access
 
     suspension.resume("teams", (name,), access.resume_team, json, data_dir)
-
-
-def _details_record(details: TeamDetails, moment_ms: int) -> dict[str, Any]:
-    from inferd.ledger.records import key_record, project_record, team_record, user_record
-
-    return team_record(details.team, details.suspended) | {
-        "projects": [project_record(project, details.suspended) for project in details.projects],
-        "users": [user_record(user, details.suspended) for user in details.users],
-        "keys": [key_record(key, moment_ms) for key in details.keys],
-        "credit": details.credit.to_json(),
-    }
 
 
 def _tier(team: Team) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -62,6 +62,7 @@ def set_(
     ```
     """
     from inferd.ledger import cap_operations
+    from inferd.ledger.records import limits_record
 
     if tier is not None and tier != _EARNED and not tier.isdecimal():
         raise InvalidValueError(f"a tier is 0 to 5, or {_EARNED}, not {tier!r}")
@@ -116,20 +117,3 @@ def print_limits(limits: Limits) -> None:
         ),
         right=("Limit (USD)", "Raised by", "Spent", "Held", "Left"),
     )
-
-
-def limits_record(limits: Limits) -> dict[str, Any]:
-    """As `--json` prints it."""
-    terms = limits.terms
-    return {
-        "team": terms.team,
-        "plan": terms.plan.name,
-        "tier": terms.tier,
-        "tier_source": terms.tier_source,
-        "earned_tier": terms.earned_tier,
-        "overage": terms.overage,
-        "overage_source": terms.overage_source,
-        "payment_method": terms.payment_method,
-        "caps": [cap.to_json() for cap in limits.caps],
-        "raises": [each.to_json() for each in limits.raises],
-    }

@@ -166,7 +166,8 @@ def all_keys(conn: sqlite3.Connection, team: str | None = None) -> list[Key]:
 
 def _key(row: tuple[Any, ...]) -> Key:
     scopes, models, suspended = row[-3:]
-    return Key(*row[:-3], *(tuple(scopes.split()), _models(models), bool(suspended)))
+    values: tuple[Any, ...] = (*row[:-3], tuple(scopes.split()), _models(models), bool(suspended))
+    return Key(*values)
 
 
 def _models(stored: str | None) -> tuple[str, ...] | None:

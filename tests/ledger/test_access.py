@@ -10,7 +10,7 @@ import pytest
 from sqlite_utils import Database
 
 from inferd.errors import AuthenticationError, InvalidValueError, NotFoundError, PermissionDeniedError
-from inferd.ledger import access, operations
+from inferd.ledger import access, cap_operations, money_operations, operations
 from inferd.ledger.audit import audit
 from inferd.ledger.keys import authenticate
 from inferd.ledger.log import read_log
@@ -203,7 +203,7 @@ def test_every_operation_that_writes_is_logged():
     """Whatever takes an actor is a change that somebody asked for."""
     unlogged = [
         f"{module.__name__}.{name}"
-        for module in (operations, access)
+        for module in (operations, access, money_operations, cap_operations)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if not name.startswith("_") and function.__module__ == module.__name__
         if "actor" in inspect.signature(function).parameters and not name.startswith("show_")

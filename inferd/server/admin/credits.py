@@ -66,6 +66,12 @@ async def show_credit(request: Request) -> Response:
     return answer(credit.to_json())
 
 
+async def list_grants(request: Request) -> Response:
+    call = team_call(request)
+    found = await call.read(lambda conn: money_operations.list_grants(conn, call.team, now_ms=call.now_ms))
+    return answer({"grants": [each.to_json() for each in found]})
+
+
 async def grant(request: Request) -> Response:
     call = operator_call(request)
     key, body = call.idempotency_key(), await call.body(NewGrant)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from inferd.ledger import access
-from inferd.server.admin import budgets, credits, keys, log, members, teams
+from inferd.server.admin import alerts, budgets, credits, keys, log, members, teams
 
 _TEAM = "/admin/teams/{team}"
 _PROJECT = f"{_TEAM}/projects/{{project}}"
@@ -37,6 +37,7 @@ ADMIN_ROUTES = (
     Route(f"{_TEAM}/budgets", budgets.remove_budget, methods=["DELETE"]),
     Route(f"{_TEAM}/raises", budgets.raise_caps, methods=["POST"]),
     Route(f"{_TEAM}/credits", credits.show_credit, methods=["GET"]),
+    Route(f"{_TEAM}/credits/grants", credits.list_grants, methods=["GET"]),
     Route(f"{_TEAM}/credits/grants", credits.grant, methods=["POST"]),
     Route(f"{_TEAM}/credits/grants/{{grant_id}}/void", credits.void, methods=["POST"]),
     Route(f"{_TEAM}/credits/withdrawals", credits.withdraw, methods=["POST"]),
@@ -44,5 +45,6 @@ ADMIN_ROUTES = (
     Route(f"{_TEAM}/statements", credits.list_statements, methods=["GET"]),
     Route(f"{_TEAM}/statements/{{period}}", credits.show_statement, methods=["GET"]),
     Route(f"{_TEAM}/statements/{{period}}/payments", credits.pay, methods=["POST"]),
+    Route(f"{_TEAM}/alerts", alerts.list_alerts, methods=["GET"]),
     Route("/admin/log", log.show_log, methods=["GET"]),
 )

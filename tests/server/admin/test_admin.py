@@ -6,7 +6,9 @@ import re
 
 import pytest
 
+from inferd.money import format_usd
 from tests.server.test_errors import error_of
+from tests.serving.provider import cost_of, prompt_of
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +107,8 @@ async def test_a_grant_over_http_is_credit(provider, admin):
         "gift",
     )
     assert (await admin.do("GET", "teams/acme/credits"))["balance_usd"] == "2.501000000"
+    grants = (await admin.do("GET", "teams/acme/credits/grants"))["grants"]
+    assert {(each["grant_id"], each["remaining_usd"]) for each in grants} >= {(made["grant_id"], "2.500000000")}
 
 
 async def test_a_refund_over_http_and_its_statement(provider, admin):
@@ -140,6 +144,23 @@ async def test_budgets_are_set_listed_and_removed(provider, admin):
     removed = await admin.do("DELETE", "teams/acme/budgets", {"project": "inference", "period": "year"})
     assert removed == {"removed": "project:acme/inference", "period": "year"}
     assert (await admin.do("GET", "teams/acme/budgets"))["budgets"] == []
+
+
+async def test_a_budget_that_is_spent_is_an_alert(provider, admin, manager):
+    """R7"""
+    budget = {"amount_usd": format_usd(cost_of(len(prompt_of()), 2)), "project": "inference"}
+    await admin.do("PUT", "teams/acme/budgets", budget)
+    assert (await provider.chat(max_tokens=2)).status_code == 200
+    refused = await provider.chat(max_tokens=2)
+    error_of(refused, 402, "insufficient_quota", "project_spend_limit_exceeded")
+    alerts = (await admin.do("GET", "teams/acme/alerts"))["alerts"]
+    assert {(alert["scope"], alert["threshold_percent"]) for alert in alerts} == {
+        ("project:acme/inference", percent) for percent in (50, 80, 100)
+    }
+    # Where they are sent is not for teams.
+    seen = (await manager.do("GET", "teams/acme/alerts"))["alerts"]
+    assert seen == [{name: value for name, value in alert.items() if name != "deliveries"} for alert in alerts]
+    await admin.refused(404, "not_found", "GET", "teams/nobody/alerts")
 
 
 async def test_terms_are_set(provider, admin):

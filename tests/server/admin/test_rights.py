@@ -111,7 +111,17 @@ async def test_a_manager_runs_its_team(provider, manager):
         await manager.do("POST", f"teams/acme/{path}/suspend")
         assert (await manager.do("POST", f"teams/acme/{path}/resume"))["resumed"] is True
     await manager.do("POST", f"teams/acme/keys/{key['id']}/revoke")
-    for path in ("", "/projects", "/users", "/keys", "/budgets", "/credits", "/statements"):
+    for path in (
+        "",
+        "/projects",
+        "/users",
+        "/keys",
+        "/budgets",
+        "/credits",
+        "/credits/grants",
+        "/statements",
+        "/alerts",
+    ):
         await manager.do("GET", f"teams/acme{path}")
 
 
