@@ -132,16 +132,20 @@ def wrong_charges(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def wrong_payments(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """A payment goes to one receivable; the raise that it made is as much."""
+    """A payment goes to one receivable; one in its own month made a raise of as much."""
     rows = conn.execute(
-        "SELECT transactions.txn, adjustment_id, cap_adjustments.team, cap_adjustments.amount_nanousd "
-        "FROM transactions LEFT JOIN cap_adjustments USING (txn) WHERE kind = 'payment'"
+        "SELECT transactions.txn, period, transactions.at_ms, adjustment_id, cap_adjustments.team, "
+        "cap_adjustments.amount_nanousd FROM transactions LEFT JOIN cap_adjustments USING (txn) WHERE kind = 'payment'"
     ).fetchall()
-    for txn, adjustment_id, team, raised in rows:
+    for txn, period, at_ms, adjustment_id, team, raised in rows:
         entries = dict(_entries(conn, txn))
         paid = -entries.pop(PAYMENTS, 0)
         if paid <= 0 or len(entries) != 1:
             yield Finding("transactions", str(txn), "it does not pay one team's statement")
+        if (adjustment_id is None) != (period != periods_of(at_ms)[0]):
+            yield Finding(
+                "transactions", str(txn), f"it pays {period}, {'without' if adjustment_id is None else 'with'} a raise"
+            )
         if adjustment_id is not None and entries != {receivable_account(team): raised}:
             yield Finding("cap_adjustments", str(adjustment_id), f"it raises by {raised}, but {paid} was paid")
 

@@ -151,7 +151,7 @@ def withdraw_paid(
     Raises:
         InvalidValueError: the team has not so much.
     """
-    grants = expire(conn, team, open_grants(conn, team), now_ms)
+    grants: Sequence[OpenGrant] = open_grants(conn, team)
     at_ms = expiry_ms(conn, now_ms)
     paid = [grant for grant in grants if grant.kind == "paid" and not grant.expired(at_ms)]
     unspent_nanousd = sum(grant.remaining_nanousd for grant in paid)
@@ -162,6 +162,7 @@ def withdraw_paid(
             f"of it is not needed by requests under way: a withdrawal is more than $0 and at most that, "
             f"not ${format_usd(amount_nanousd)}"
         )
+    grants = expire(conn, team, grants, now_ms)
     parts: list[tuple[OpenGrant, int]] = []
     left_nanousd = amount_nanousd
     for grant in sorted(paid, key=lambda grant: grant.draw_order, reverse=True):

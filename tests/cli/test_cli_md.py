@@ -111,6 +111,10 @@ def test_the_page_names_every_field_of_json(inferd):
         for words in (
             *("teams create beta", "teams show acme", "projects create acme p", "users create acme u"),
             *("keys create --team acme", "credits grant acme 1", "credits show acme", "usage --by request", "audit"),
+            *("teams set acme --tier 2", "budgets set acme 9", "budgets list acme", "budgets remove acme"),
+            *("budgets raise acme 1 --until 2100-01-01 --reason x", "credits list acme", "statements show acme"),
+            *("credits refund req-october 0.000001 --reason x", "credits withdraw acme 1 --reason x"),
+            *("credits void 1 --reason x", "statements list"),
             "models list",
         )
     ]

@@ -1,0 +1,88 @@
+"""`inferd budgets` and `inferd teams set`: limits, and where they come from."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def acme(inferd):
+    inferd("teams", "create", "acme")
+    return inferd
+
+
+def caps(inferd):
+    return [
+        (cap["scope"], cap["source_name"], cap["limit_usd"])
+        for cap in inferd("teams", "show", "acme", "--json").json["limits"]["caps"]
+    ]
+
+
+def test_a_budget_is_set_listed_shown_and_removed(acme):
+    """R7"""
+    made = acme("budgets", "set", "acme", "20", "--project", "inference", "--by", "year", "--json").json
+    assert (made["scope"], made["period"], made["amount_usd"]) == ("project:acme/inference", "year", "20.000000000")
+    assert [budget["scope"] for budget in acme("budgets", "list", "acme", "--json").json["budgets"]] == [made["scope"]]
+    assert ("project:acme/inference", "budget", "20.000000000") in caps(acme)
+    assert acme("budgets", "remove", "acme", "--project", "inference").status == 1
+    assert acme("budgets", "remove", "acme", "--project", "inference", "--by", "year").status == 0
+    assert acme("budgets", "list", "acme").out == "Team acme has no budgets.\n"
+
+
+def test_a_raise_is_in_every_cap_of_the_team(acme):
+    """R7"""
+    assert caps(acme) == [("team:acme", "plan free", "100.000000000")]
+    raised = acme("budgets", "raise", "acme", "7", "--until", "2100-01-01", "--reason", "a fair")
+    assert raised.out.startswith("Raised every cap of team acme by $7.000000000, from ")
+    assert caps(acme) == [("team:acme", "plan free", "107.000000000")]
+    assert "a fair" in acme("budgets", "list", "acme").out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("set", "acme", "-1"),
+        ("set", "nobody", "1"),
+        ("set", "acme", "1", "--by", "week"),
+        ("raise", "acme", "1", "--until", "2000-01-01", "--reason", "x"),
+        ("raise", "acme", "1", "--until", "2100-01-01"),
+        ("raise", "acme", "0", "--until", "2100-01-01", "--reason", "x"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_refused(acme, words):
+    assert acme("budgets", *words).status in (1, 2)
+    assert acme("budgets", "list", "acme", "--json").json == {"budgets": [], "raises": []}
+
+
+def test_a_free_team_needs_a_payment_method_to_be_postpaid(acme):
+    """R6"""
+    refused = acme("teams", "set", "acme", "--overage", "postpaid")
+    assert refused.status == 1
+    assert acme("credits", "show", "acme", "--json").json["overage"] == "block"
+    limits = acme("teams", "set", "acme", "--overage", "postpaid", "--payment-method", "on", "--json").json
+    assert (limits["overage"], limits["tier"], limits["payment_method"]) == ("postpaid", 1, True)
+    assert acme("credits", "show", "acme", "--json").json["overage"] == "postpaid"
+
+
+def test_plan_and_tier_are_set(acme):
+    """R1"""
+    limits = acme("teams", "set", "acme", "--plan", "academic", "--tier", "3", "--json").json
+    assert (limits["plan"], limits["tier"], limits["tier_source"]) == ("academic", 3, "set by the operator")
+    assert acme("teams", "set", "acme", "--tier", "earned", "--json").json["tier"] == 1
+    assert acme("teams", "set", "acme", "--tier", "high").status == 1
+    assert acme("teams", "set", "acme", "--tier", "6").status == 1
+
+
+def test_a_grant_above_a_cap_says_so(acme):
+    """R1"""
+    assert "Warning: a cap lies below its balance of $605.000000000" in acme("credits", "grant", "acme", "600").out
+    assert "Warning" not in acme("teams", "create", "small").out
+
+
+def test_every_change_is_in_the_log(acme):
+    acme("teams", "set", "acme", "--tier", "3")
+    acme("budgets", "set", "acme", "1")
+    acme("budgets", "raise", "acme", "1", "--until", "2100-01-01", "--reason", "x")
+    acme("credits", "void", "1", "--reason", "y")
+    entries = acme("log", "--json").json
+    assert [entry["action"] for entry in entries][:4] == ["credits.void", "budgets.raise", "budgets.set", "teams.set"]
