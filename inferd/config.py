@@ -23,7 +23,17 @@ from inferd.model_source import resolve_path, resolve_source
 from inferd.price import Price
 
 TABLES: Mapping[str, tuple[str, ...]] = {
-    "models": ("source", "max_context", "n_parallel", "n_ubatch", "n_threads", "n_gpu_layers", "chat_template"),
+    "models": (
+        "source",
+        "max_context",
+        "n_parallel",
+        "n_ubatch",
+        "n_threads",
+        "n_gpu_layers",
+        "host_cache_mib",
+        "max_step_ms",
+        "chat_template",
+    ),
     "deployments": (
         "model",
         "serverless",
@@ -32,6 +42,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "cached_input_usd_per_1m_tokens",
         "usd_per_1m_tokens",
         "default_max_tokens",
+        "shared_cache",
     ),
 }
 """Each top-level table of models.toml and the keys of the tables in it."""
@@ -67,6 +78,8 @@ class ModelConfig:
         n_ubatch: most rows of one step.
         n_threads: compute threads, or None for what the process may use.
         n_gpu_layers: layers put on the GPU; -1 is all, 0 none.
+        host_cache_mib: host RAM for prefixes that have no sequence of their own; 0 is none.
+        max_step_ms: how long a step may take while somebody waits for a next token, or None for the backend's default.
         chat_template: Jinja text that replaces the template in the GGUF, or None.
         chat_template_path: the file `chat_template` was read from, or None.
     """
@@ -79,6 +92,8 @@ class ModelConfig:
     n_ubatch: int = 512
     n_threads: int | None = None
     n_gpu_layers: int = -1
+    host_cache_mib: int = 1024
+    max_step_ms: int | None = None
     chat_template: str | None = None
     chat_template_path: Path | None = None
 
@@ -93,6 +108,7 @@ class DeploymentConfig:
         serverless: billed by token and public; the only mode yet.
         price: None means public and free.
         default_max_tokens: completion tokens allowed to a request that names no limit (BILLING R4).
+        shared_cache: whether teams share cached prefixes here.
     """
 
     name: str
@@ -100,6 +116,7 @@ class DeploymentConfig:
     serverless: bool
     price: Price | None
     default_max_tokens: int = 4096
+    shared_cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -262,6 +279,8 @@ def _model(table: _Table, environ: Mapping[str, str]) -> ModelConfig:
         n_ubatch=table.integer("n_ubatch", ModelConfig.n_ubatch, 16, 8192),
         n_threads=table.integer("n_threads", None, 1, 1024),
         n_gpu_layers=table.integer("n_gpu_layers", ModelConfig.n_gpu_layers, -1, 10_000),
+        host_cache_mib=table.integer("host_cache_mib", ModelConfig.host_cache_mib, 0, 2**24),
+        max_step_ms=table.integer("max_step_ms", None, 1, 60_000),
         chat_template=template,
         chat_template_path=template_path,
     )
@@ -302,6 +321,7 @@ def _deployment(table: _Table, models: Mapping[str, ModelConfig]) -> DeploymentC
         serverless=True,
         price=_price(table),
         default_max_tokens=table.integer("default_max_tokens", DeploymentConfig.default_max_tokens, 1, _TOKENS_MAX),
+        shared_cache=table.get("shared_cache", bool) or False,
     )
 
 

@@ -15,6 +15,8 @@ from inferd.errors import ConfigError
 from inferd.openai.chat_template import ChatTemplate
 from inferd.tokenizer import Tokenizer
 
+_MIB = 2**20
+
 
 class LocalReplica:
     """Belongs to the event loop. `tokenizer`, `chat_template` and `fingerprint` are there once it is ready."""
@@ -74,6 +76,8 @@ class LocalReplica:
             n_parallel=config.n_parallel,
             n_ubatch=config.n_ubatch,
             n_threads=config.n_threads,
+            host_cache_bytes=config.host_cache_mib * _MIB,
+            max_step_ms=config.max_step_ms,
         )
 
     def _fingerprint(self, llama_version: str, template: str) -> str:

@@ -28,6 +28,7 @@ class Router:
                     replica=replicas[deployment.model],
                     price=deployment.price,
                     default_max_tokens=deployment.default_max_tokens,
+                    shared_cache=deployment.shared_cache,
                     created_s=int(config.models[deployment.model].source.stat().st_mtime),
                 )
                 for name, deployment in config.deployments.items()
