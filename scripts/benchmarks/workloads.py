@@ -8,7 +8,6 @@ import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from scripts.benchmarks.client import Answer, stream_chat
 from scripts.benchmarks.servers import Server
