@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from inferd.engine.batch import Batch
+from inferd.engine.runner import MemoryKind, SequenceState
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Segment
 
@@ -79,8 +82,10 @@ class FakeRunner:
     function of what is really in the sequence's memory, so that wrong memory makes wrong text.
 
     Args:
-        cuts: False models recurrent memory, which can only be dropped whole.
-        step_ms: how far each step turns the clock.
+        cuts: False models recurrent memory, which can only be copied or dropped whole.
+        n_window: not 0 models sliding-window attention: cells that a later row no longer sees get overwritten.
+        reuses: False models memory of an unknown kind.
+        step_ms, row_ms: how far each step, and each of its rows, turns the clock.
         answer: what every sequence says, then its end token; instead of a function of its memory.
     """
 
@@ -91,8 +96,11 @@ class FakeRunner:
         n_rows_max: int = 64,
         cells_per_sequence: int = 256,
         cuts: bool = True,
+        n_window: int = 0,
+        reuses: bool = True,
         clock: FakeClock | None = None,
         step_ms: float = 1.0,
+        row_ms: float = 0.0,
         answer: bytes | None = None,
     ) -> None:
         self.n_seq_max = n_seq_max
@@ -106,10 +114,19 @@ class FakeRunner:
         self.samplers: list[FakeSampler] = []
         self.crash: Exception | None = None
         self.closed = False
+        self.n_window = n_window
+        self.memory_kind = MemoryKind.WINDOW if n_window else MemoryKind.PLAIN if cuts else MemoryKind.RECURRENT
+        if not reuses:
+            self.memory_kind = MemoryKind.OPAQUE
+        self.n_copies = 0
+        self.n_restores = 0
+        self._n_lost = [0] * n_seq_max
         self._cuts = cuts
         self._clock = clock
         self._step_ms = step_ms
+        self._row_ms = row_ms
         self._answer = answer
+        self._slack = 8
         self._outputs: dict[int, int] = {}
 
     @staticmethod
@@ -134,7 +151,7 @@ class FakeRunner:
         assert 0 < batch.n_rows <= self.n_rows_max, "rows"
         assert list(batch.seq_ids) == sorted(batch.seq_ids), "rows are sorted by sequence id"
         if self._clock is not None:
-            self._clock.advance_ms(self._step_ms)
+            self._clock.advance_ms(self._step_ms + self._row_ms * batch.n_rows)
         self.rows_per_step.append(batch.n_rows)
         self.rows_by_sequence.append(dict(Counter(batch.seq_ids.tolist())))
         self._outputs = {}
@@ -144,6 +161,7 @@ class FakeRunner:
             memory = self.memory[batch.seq_ids[row]]
             assert batch.positions[row] == len(memory), "positions are consecutive"
             assert len(memory) < self.cells_per_sequence, "no cell left"
+            self._look_back(int(batch.seq_ids[row]))
             memory.append(int(batch.token_ids[row]))
             if batch.wants_logits[row]:
                 self._outputs[row] = self.next_token(memory)
@@ -175,7 +193,47 @@ class FakeRunner:
         if start > 0 and not self._cuts:
             return False
         del self.memory[seq_id][start:]
+        if start == 0:
+            self._n_lost[seq_id] = 0
         return True
+
+    def seq_pos_min(self, seq_id: int) -> int:
+        return self._n_lost[seq_id] if self.memory[seq_id] else -1
+
+    def seq_cp(self, source: int, destination: int) -> None:
+        assert source != destination, "a stream is copied to another one"
+        assert not self.memory[destination], "the other stream is empty"
+        self.memory[destination] = list(self.memory[source])
+        self._n_lost[destination] = self._n_lost[source]
+        self.n_copies += 1
+
+    def seq_state_size(self, seq_id: int) -> int:
+        return 4 * (1 + len(self.memory[seq_id]))
+
+    def seq_state(self, seq_id: int) -> SequenceState:
+        return np.array([self._n_lost[seq_id], *self.memory[seq_id]], dtype=np.int32).view(np.uint8)
+
+    def restore_seq(self, seq_id: int, state: SequenceState) -> bool:
+        assert not self.memory[seq_id], "the stream is empty"
+        self._n_lost[seq_id], *self.memory[seq_id] = state.view(np.int32).tolist()
+        self.n_restores += 1
+        return True
+
+    def contents(self, seq_id: int) -> list[int]:
+        """The tokens that a sequence's memory was computed from."""
+        return list(self.memory[seq_id])
+
+    @staticmethod
+    def read(state: SequenceState) -> list[int]:
+        """The tokens in a copy of a sequence's memory."""
+        return [int(token_id) for token_id in state.view(np.int32)[1:]]
+
+    def _look_back(self, seq_id: int) -> None:
+        """With a window, a row needs the last `n_window` cells; what no later row needs may be gone at any time."""
+        if self.n_window:
+            first = max(0, len(self.memory[seq_id]) - self.n_window + 1)
+            assert self._n_lost[seq_id] <= first, "a cell within the window was overwritten"
+            self._n_lost[seq_id] = max(self._n_lost[seq_id], first - self._slack)
 
     def seq_pos_max(self, seq_id: int) -> int:
         assert 0 <= seq_id < self.n_seq_max, "sequence id"

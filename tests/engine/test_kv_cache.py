@@ -25,7 +25,7 @@ def test_the_lowest_free_id_goes_first_so_that_running_ids_stay_dense() -> None:
     first = allocate(cache, 3)
     assert [sequence.seq_id for sequence in first] == [0, 1, 2]
     for sequence in (first[2], first[0]):
-        cache.release(sequence)
+        cache.release(sequence, keep=False)
     assert [sequence.seq_id for sequence in allocate(cache, 3)] == [0, 2, 3]
     assert not cache.can_allocate()
 
@@ -35,7 +35,7 @@ def test_a_released_stream_is_empty_and_its_owner_has_no_id() -> None:
     (sequence,) = allocate(cache, 1)
     runner.memory[0] = [1, 2, 3]
     sequence.num_computed_tokens = 3
-    cache.release(sequence)
+    cache.release(sequence, keep=False)
     assert (runner.memory[0], sequence.seq_id, sequence.num_computed_tokens) == ([], NO_SEQ_ID, 0)
     cache.check_integrity()
 
@@ -46,10 +46,10 @@ def test_only_an_owner_releases_and_only_once() -> None:
     stranger = new_sequence()
     stranger.seq_id = 0
     with pytest.raises(AssertionError, match="owner"):
-        cache.release(stranger)
-    cache.release(sequence)
+        cache.release(stranger, keep=False)
+    cache.release(sequence, keep=False)
     with pytest.raises(AssertionError, match="owner"):
-        cache.release(sequence)
+        cache.release(sequence, keep=False)
 
 
 def test_after_a_failure_a_sequence_is_back_at_its_last_good_step() -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from inferd.engine.batch import Batch
 from inferd.engine.llama.model import Model
+from inferd.engine.runner import SequenceState
 from inferd.errors import ConfigError
 
 _CELL_PADDING = 256  # llama.cpp pads the context, and each sequence's part of it, to this
@@ -94,6 +95,34 @@ class Context:
     def seq_pos_max(self, seq_id: int) -> int:
         assert 0 <= seq_id < self.n_seq_max, "sequence ids are in range"
         return int(self._library.short.llama_memory_seq_pos_max(self._memory, seq_id))
+
+    def seq_pos_min(self, seq_id: int) -> int:
+        assert 0 <= seq_id < self.n_seq_max, "sequence ids are in range"
+        return int(self._library.short.llama_memory_seq_pos_min(self._memory, seq_id))
+
+    def seq_cp(self, source: int, destination: int) -> None:
+        """Copies a whole stream; llama.cpp aborts the process on a range between streams."""
+        assert 0 <= source < self.n_seq_max, "sequence ids are in range"
+        assert 0 <= destination < self.n_seq_max, "sequence ids are in range"
+        assert source != destination, "a stream is copied to another one"
+        assert self.seq_pos_max(destination) == -1, "the other stream is empty"
+        self._library.api.llama_memory_seq_cp(self._memory, source, destination, -1, -1)
+
+    def seq_state_size(self, seq_id: int) -> int:
+        return int(self._library.api.llama_state_seq_get_size(self.handle, seq_id))
+
+    def seq_state(self, seq_id: int) -> SequenceState:
+        """The stream's used cells, as llama.cpp writes them."""
+        state = np.empty(self.seq_state_size(seq_id), dtype=np.uint8)
+        data = _pointer(state, ctypes.c_uint8)
+        written = self._library.api.llama_state_seq_get_data(self.handle, data, len(state), seq_id)
+        assert written == len(state), "llama.cpp wrote less than it announced"
+        return state
+
+    def restore_seq(self, seq_id: int, state: SequenceState) -> bool:
+        assert self.seq_pos_max(seq_id) == -1, "the stream is empty"
+        data = _pointer(state, ctypes.c_uint8)
+        return bool(self._library.api.llama_state_seq_set_data(self.handle, data, len(state), seq_id))
 
     def clear(self) -> None:
         """Empties every stream."""
