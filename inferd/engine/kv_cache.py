@@ -30,7 +30,9 @@ class KVCache:
         self._whole_only = runner.memory_kind is MemoryKind.RECURRENT
         self._running: dict[int, Sequence] = {}
         self._parked: dict[int, Branch] = {}
-        self.prefix_cache = PrefixCache(host_budget_bytes=host_budget_bytes, whole_only=self._whole_only)
+        self.prefix_cache = PrefixCache(
+            host_budget_bytes=host_budget_bytes, whole_only=self._whole_only, is_intact=self._is_intact
+        )
 
     @property
     def cells_per_sequence(self) -> int:
@@ -41,10 +43,14 @@ class KVCache:
 
     def find(self, sequence: Sequence) -> Hit | None:
         """The longest prefix of it that can be had without computing."""
-        return self.prefix_cache.find(sequence, self._is_intact) if self._reuses else None
+        if not self._reuses:
+            return None
+        free = self._free_ids()
+        return self.prefix_cache.find(sequence, self._parked.get(free[0]) if free else None)
 
-    def leader(self, sequence: Sequence) -> Sequence | None:
-        """A running sequence that is about to compute what this one needs next: waiting for it is faster."""
+    def leader(self, sequence: Sequence) -> Hit | None:
+        """A running sequence that is about to compute what this one needs next, and up to where: waiting for it is
+        faster than computing the same."""
         if not self._reuses:
             return None
         hit = self.find(sequence)
@@ -54,14 +60,16 @@ class KVCache:
         """Gives the sequence a stream that holds as much of it as can be had; `can_allocate` must hold."""
         assert sequence.seq_id == NO_SEQ_ID, "a sequence has one id"
         hit = self.find(sequence)
-        seq_id = next(id_ for id_ in range(self._runner.n_seq_max) if id_ not in self._running)
+        seq_id = self._choose_id(hit)
         resident = self._parked.get(seq_id)
         if hit is not None and hit.owner is resident:
             length = self._take_over(resident, hit.length)
         else:
             if resident is not None:
-                self._displace(resident, keep=hit.owner if hit is not None and isinstance(hit.owner, Branch) else None)
+                self._move_away(resident, keep=None if hit is None else hit.owner)
+                self._empty(seq_id)
             length = 0 if hit is None else self._fill(seq_id, hit)
+        self.prefix_cache.shrink_host()
         self._running[seq_id] = sequence
         sequence.seq_id = seq_id
         sequence.reuse(length)
@@ -83,7 +91,13 @@ class KVCache:
     def checkpoint(self, sequence: Sequence) -> None:
         """Memory that cannot be cut is copied to host RAM where others may want to go on: at the prompt's end."""
         assert self._whole_only, "other memory is cut where it is needed"
-        self._keep_in_host(self._branch_of(sequence))
+        num_bytes = self._runner.seq_state_size(sequence.seq_id)
+        if sequence.num_computed_tokens < MIN_SHARED_TOKENS or not self.prefix_cache.fits_host(num_bytes):
+            return
+        branch = self._branch_of(sequence)
+        branch.seq_id, branch.state = NO_SEQ_ID, self._runner.seq_state(sequence.seq_id)
+        if self.prefix_cache.park(branch):
+            self.prefix_cache.shrink_host()
 
     @property
     def wants_checkpoints(self) -> bool:
@@ -94,9 +108,8 @@ class KVCache:
         Later rows are not kept even where they seem good: recurrent memory counts the positions of a failed ubatch
         as computed, and only refusing to be cut gives it away."""
         in_memory = self._runner.seq_pos_max(sequence.seq_id) + 1
-        wanted = min(in_memory, sequence.num_computed_tokens)
-        # Rows of the failed step may have pushed cells out of a sliding window that the cut brings back.
-        sequence.num_computed_tokens = wanted if wanted == in_memory else self._cut(sequence.seq_id, wanted)
+        # Rows of the failed step may have pushed cells out of a sliding window that the cut brings back: it checks.
+        sequence.num_computed_tokens = self._cut(sequence.seq_id, min(in_memory, sequence.num_computed_tokens))
 
     def check_sequence(self, sequence: Sequence) -> None:
         """llama.cpp accepts a wrong start position silently; this does not."""
@@ -123,25 +136,37 @@ class KVCache:
         assert parked == set(self._parked.values()), "the cache knows every parked stream"
         self.prefix_cache.check_integrity()
 
+    def _free_ids(self) -> list[int]:
+        """Ids that do not run, lowest first."""
+        return [seq_id for seq_id in range(self._runner.n_seq_max) if seq_id not in self._running]
+
+    def _choose_id(self, hit: Hit | None) -> int:
+        free = self._free_ids()
+        if hit is not None and isinstance(hit.owner, Branch) and hit.owner.state is not None:
+            free = [seq_id for seq_id in free if not self._runner.awaits_copy(seq_id)] or free
+        return free[0]
+
     def _is_intact(self, owner: Owner, length: int) -> bool:
-        """Sliding windows: llama.cpp may have overwritten cells outside of the window of an owner's last position.
-        What comes after `length` looks back as far as the window from there."""
-        if self._runner.memory_kind is not MemoryKind.WINDOW or owner.seq_id == NO_SEQ_ID:
-            return True  # a state in host RAM is checked once it is restored
+        """Sliding windows: llama.cpp may have overwritten cells outside of the window of an owner's last position,
+        and a state in host RAM never has them. What comes after `length` looks back as far as the window from there.
+        """
+        if self._runner.memory_kind is not MemoryKind.WINDOW:
+            return True
+        if owner.seq_id == NO_SEQ_ID:
+            return max(0, owner.num_computed_tokens - self._runner.n_window) <= max(0, length - self._runner.n_window)
         return self._window_is_whole(owner.seq_id, length)
 
     def _window_is_whole(self, seq_id: int, length: int) -> bool:
         return self._runner.seq_pos_min(seq_id) <= max(0, length - self._runner.n_window)
 
     def _take_over(self, branch: Branch, length: int) -> int:
-        """A new sequence goes on in the branch's own stream; what the branch had beyond is kept in host RAM."""
+        """A new sequence goes on in the branch's own stream; a branch that has more than it needs moves."""
         seq_id = branch.seq_id
-        state = self._runner.seq_state(seq_id) if length < len(branch.token_ids) else None
-        self._forget(branch)
-        if state is not None:
-            self._keep_in_host(
-                Branch(branch.token_ids, branch.scope, branch.tenant, branch.session, branch.last_used, state=state)
-            )
+        self.prefix_cache.touch(branch)
+        if length == len(branch.token_ids):
+            self._forget(branch)
+        else:
+            self._move_away(branch, keep=None)
         return self._cut(seq_id, length)
 
     def _fill(self, seq_id: int, hit: Hit) -> int:
@@ -151,6 +176,7 @@ class KVCache:
             self.prefix_cache.touch(owner)
         if isinstance(owner, Branch) and owner.state is not None:
             if not self._runner.restore_seq(seq_id, owner.state):
+                self._forget(owner)  # it would not work the next time either
                 self._empty(seq_id)
                 return 0
         else:
@@ -192,24 +218,48 @@ class KVCache:
             if seq_id != NO_SEQ_ID:
                 self._empty(seq_id)
 
-    def _displace(self, branch: Branch, keep: Branch | None) -> None:
-        """Makes a parked branch's stream free; what it holds moves to host RAM if that is worth it."""
+    def _move_away(self, branch: Branch, keep: Owner | None) -> None:
+        """Takes a parked branch's stream from it; the cells stay, for the caller to use or to empty. The branch moves
+        to host RAM, or to another stream: where there is no room in RAM, and for a sliding window as long as a
+        stream is empty, because a state in RAM has the last window only. `keep` stays where it is."""
         seq_id = branch.seq_id
-        del self._parked[seq_id]
-        cache = self.prefix_cache
         num_bytes = self._runner.seq_state_size(seq_id)
-        if cache.is_covered(branch) or not cache.fits_host(num_bytes):
-            cache.drop(branch)
-        else:
-            cache.move_to_host(branch, self._runner.seq_state(seq_id))
+        cache = self.prefix_cache
+        if cache.is_covered(branch):
+            self._forget(branch)
+            return
+        if self._runner.memory_kind is MemoryKind.WINDOW or not cache.has_host_room(num_bytes):
+            other_id = self._make_room(branch, keep, evict=not cache.fits_host(num_bytes))
+            if other_id is not None:
+                self._runner.seq_cp(seq_id, other_id)
+                self._parked[other_id] = self._parked.pop(seq_id)
+                branch.seq_id = other_id
+                return
+        if cache.fits_host(num_bytes) and not self._runner.awaits_copy(seq_id):
+            state = self._runner.seq_state(seq_id)
+            del self._parked[seq_id]
+            cache.move_to_host(branch, state)
             cache.shrink_host(keep)
-        self._empty(seq_id)
+        else:
+            self._forget(branch)
 
-    def _keep_in_host(self, branch: Branch) -> None:
-        state = branch.state if branch.state is not None else self._runner.seq_state(branch.seq_id)
-        branch.seq_id, branch.state = NO_SEQ_ID, state
-        if self.prefix_cache.fits_host(len(state)) and self.prefix_cache.park(branch):
-            self.prefix_cache.shrink_host(None)
+    def _make_room(self, branch: Branch, keep: Owner | None, *, evict: bool) -> int | None:
+        """An empty stream for the branch, the highest one: low ids are for those who run. With `evict`, the stream of
+        one that is worth less than it."""
+        for seq_id in reversed(self._free_ids()):
+            if seq_id not in self._parked:
+                return seq_id
+        worth = self.prefix_cache.worth
+        others = [other for other in self._parked.values() if other is not branch and other is not keep]
+        if not evict or not others:
+            return None
+        victim = min(others, key=worth)
+        if worth(victim) > worth(branch):
+            return None
+        seq_id = victim.seq_id
+        self._forget(victim)
+        self._empty(seq_id)
+        return seq_id
 
     def _branch_of(self, sequence: Sequence) -> Branch:
         request = sequence.request

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -17,7 +17,7 @@ class _Node(Generic[OwnerT]):
     depth: int  # tokens from the root to the end of this edge
     parent: _Node[OwnerT] | None
     children: dict[int, _Node[OwnerT]] = field(default_factory=dict)
-    owners: set[OwnerT] = field(default_factory=set)
+    owners: dict[OwnerT, None] = field(default_factory=dict)  # oldest first, so that whoever searches finds the same
 
 
 class RadixTree(Generic[OwnerT]):
@@ -41,7 +41,7 @@ class RadixTree(Generic[OwnerT]):
         node = self._root
         while node.depth < len(token_ids):
             node = self._descend(node, token_ids)
-            node.owners.add(owner)
+            node.owners[owner] = None
         assert known is None or known.depth == 0 or owner in known.owners, "a path only grows"
         self._ends[owner] = node
 
@@ -49,33 +49,33 @@ class RadixTree(Generic[OwnerT]):
         """Takes the owner's path away, and every part of it that nobody else has."""
         node: _Node[OwnerT] | None = self._ends.pop(owner)
         while node is not None and node.parent is not None:
-            node.owners.discard(owner)
+            node.owners.pop(owner, None)
             if not node.owners:
                 assert not node.children, "an edge without owners leads nowhere"
                 del node.parent.children[node.token_ids[0]]
             node = node.parent
 
-    def matches(self, token_ids: Sequence[int]) -> Iterator[tuple[int, frozenset[OwnerT]]]:
+    def matches(self, token_ids: Sequence[int]) -> Iterator[tuple[int, Collection[OwnerT]]]:
         """(length, owners) for each point of the longest known prefix of `token_ids`, the deepest first: these
-        owners' paths agree with it for at least `length` tokens. Lengths are positive and fall strictly."""
+        owners' paths agree with it for at least `length` tokens. Lengths are positive and fall strictly. The tree
+        must not change meanwhile."""
         token_ids = tuple(token_ids)
-        found: list[tuple[int, frozenset[OwnerT]]] = []
+        found: list[tuple[int, Collection[OwnerT]]] = []
         node = self._root
         while node.depth < len(token_ids):
             child = node.children.get(token_ids[node.depth])
             if child is None:
                 break
             n_common = common_prefix(child.token_ids, token_ids[node.depth : child.depth])
-            found.append((node.depth + n_common, frozenset(child.owners)))
+            found.append((node.depth + n_common, child.owners.keys()))
             if n_common < len(child.token_ids):
                 break
             node = child
         return reversed(found)
 
-    def extends(self, owner: OwnerT) -> bool:
-        """True if another owner's path goes through the end of this one's: this one adds nothing."""
-        end = self._ends[owner]
-        return len(end.owners) > 1
+    def beyond(self, owner: OwnerT) -> Iterator[OwnerT]:
+        """The others whose paths go through the end of this one's, or end there too."""
+        return (other for other in self._ends[owner].owners if other is not owner)
 
     def check_integrity(self) -> None:
         """Depths, parents and owners agree; every owner ends where it says."""
@@ -88,7 +88,7 @@ class RadixTree(Generic[OwnerT]):
                 assert child.parent is node, "parent and child disagree"
                 assert child.depth == node.depth + len(child.token_ids), "depths add up"
                 assert child.owners, "an edge has an owner"
-                assert node is self._root or child.owners <= node.owners, "owners come through the parent"
+                assert node is self._root or child.owners.keys() <= node.owners.keys(), "owners come through the parent"
                 for owner in child.owners:
                     ends[owner] = max(ends.get(owner, 0), child.depth)
                 nodes.append(child)
@@ -112,7 +112,7 @@ class RadixTree(Generic[OwnerT]):
         """Cuts the child's edge; returns the new node at the cut. Ends stay valid: they point at the lower part."""
         parent = child.parent
         assert parent is not None, "the root has no edge"
-        middle: _Node[OwnerT] = _Node(child.token_ids[:at], parent.depth + at, parent, owners=set(child.owners))
+        middle: _Node[OwnerT] = _Node(child.token_ids[:at], parent.depth + at, parent, owners=dict(child.owners))
         parent.children[middle.token_ids[0]] = middle
         child.token_ids = child.token_ids[at:]
         child.parent = middle

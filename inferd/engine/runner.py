@@ -100,6 +100,11 @@ class Runner(Protocol):
         """Copies a sequence's whole memory into an empty one."""
         ...
 
+    def awaits_copy(self, seq_id: int) -> bool:
+        """True while a copy from or to the sequence is not carried out: the next `execute` does that first. Until
+        then its state cannot be read, and to restore it takes a step of its own."""
+        ...
+
     def seq_state_size(self, seq_id: int) -> int:
         """Bytes that `seq_state` would return."""
         ...

@@ -44,10 +44,10 @@ def test_the_deepest_match_comes_first():
 def test_a_path_that_another_one_contains_adds_nothing():
     tree = RadixTree()
     tree.insert("a", (1, 2))
-    assert not tree.extends("a")
+    assert list(tree.beyond("a")) == []
     tree.insert("b", (1, 2, 3))
-    assert tree.extends("a")
-    assert not tree.extends("b")
+    assert list(tree.beyond("a")) == ["b"]
+    assert list(tree.beyond("b")) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["insert", "grow", "remove"]), PATHS), max_size=40), PATHS)
@@ -71,6 +71,5 @@ def test_random_operations_agree_with_a_dictionary(operations, wanted):
         for length, owners in found:
             assert owners == {o for o, p in paths.items() if plain_common(p, wanted) >= length}
     for owner in paths:
-        others = [p for o, p in paths.items() if o != owner]
-        covered = any(p[: len(paths[owner])] == paths[owner] for p in others)
-        assert tree.extends(owner) == (covered and bool(paths[owner]))
+        others = {o for o, p in paths.items() if o != owner and p[: len(paths[owner])] == paths[owner]}
+        assert set(tree.beyond(owner)) == (others if paths[owner] else set())

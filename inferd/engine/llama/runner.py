@@ -47,6 +47,9 @@ class LlamaRunner:
     def seq_cp(self, source: int, destination: int) -> None:
         self._context.seq_cp(source, destination)
 
+    def awaits_copy(self, seq_id: int) -> bool:
+        return self._context.awaits_copy(seq_id)
+
     def seq_state_size(self, seq_id: int) -> int:
         return self._context.seq_state_size(seq_id)
 
