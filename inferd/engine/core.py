@@ -99,7 +99,7 @@ class EngineCore:
             self._runner.sample(sequence.sampler, row)
             for sequence, row in zip(completing, batch.output_rows, strict=True)
         ]
-        step_ns = self._clock_ns() - started_ns
+        step_ns = max(0, self._clock_ns() - started_ns)
         self._scheduler.observe(chunks, step_ns / _NS_PER_MS)
         for chunk in batch.chunks:
             chunk.sequence.advance(chunk.n_tokens, step_ns=step_ns, n_rows=batch.n_rows)

@@ -20,18 +20,24 @@ class FairShare:
 
     def enter(self, tenant: str) -> None:
         """A request of the tenant arrived."""
-        if not self._active[tenant]:
-            active = [self._served[other] for other in self._active if self._active[other]]
+        if tenant not in self._active:
+            active = [self._served[other] for other in self._active]
             self._served[tenant] = max(self._served.get(tenant, 0), min(active, default=0))
         self._active[tenant] += 1
 
     def leave(self, tenant: str) -> None:
-        """A request of the tenant ended. Once nobody is there, all start anew: the counters stay small."""
+        """A request of the tenant ended. Counters of those who are away are forgotten where they could not matter any
+        more: when all others have been served as much, or when nobody is there."""
         self._active[tenant] -= 1
-        if not self._active[tenant]:
-            del self._active[tenant]
-        if not self._active:
-            self._served.clear()
+        if self._active[tenant]:
+            return
+        del self._active[tenant]
+        least = min((self._served[other] for other in self._active), default=None)
+        self._served = {
+            other: served
+            for other, served in self._served.items()
+            if other in self._active or (least is not None and served > least)
+        }
 
     def charge(self, tenant: str, *, prompt_tokens: int = 0, output_tokens: int = 0) -> None:
         self._served[tenant] += _PROMPT_WEIGHT * prompt_tokens + _OUTPUT_WEIGHT * output_tokens

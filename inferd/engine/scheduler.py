@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from inferd.engine.batch import ScheduledChunk
+from inferd.engine.branch import NO_SEQ_ID
 from inferd.engine.cost_model import CostModel
 from inferd.engine.fair_share import FairShare
 from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import TrafficClass
+from inferd.engine.prefix_cache import Hit
 from inferd.engine.sequence import Sequence, SequenceStatus
 
 MIN_PREFILL_ROWS = 32
@@ -18,8 +20,12 @@ PREFILL_ONLY_FACTOR = 1.75
 """A step in which nobody waits for a next token may be longer: it only delays who arrives meanwhile."""
 AGEING_NS = 10_000_000_000
 """A default request that has waited so long goes with the priority ones. Batch never ages."""
+STARVED_NS = 2_000_000_000
+"""A prefill that got no row for so long goes first once, however many shorter ones there are."""
 BATCH_SHARE = 0.1
 """Part of the device's time that batch gets while others have work."""
+MAX_PREEMPTIONS = 2
+"""How often a sequence loses its stream at most; batch may always lose it."""
 
 
 class Scheduler:
@@ -27,7 +33,8 @@ class Scheduler:
     step under `max_step_ms`.
 
     Waiting requests are admitted by class, then by the tenant that was served least, then in order of arrival. One
-    whose next tokens somebody else is computing stays where it is: soon it can have them for a copy.
+    whose next tokens somebody else is computing stays where it is: soon it can have them for a copy. Batch has its
+    own fair shares: what a tenant gets of the time that is left over does not count against it elsewhere.
     """
 
     def __init__(self, kv_cache: KVCache, *, n_rows_max: int, max_step_ms: float, clock_ns: Callable[[], int]) -> None:
@@ -36,7 +43,8 @@ class Scheduler:
         self._n_rows_max = n_rows_max
         self._max_step_ms = max_step_ms
         self._clock_ns = clock_ns
-        self._fair_share = FairShare()
+        self._fair_shares = {True: FairShare(), False: FairShare()}
+        self._following: dict[Sequence, Hit] = {}
         self._batch_debt_ms = 0.0
         self._num_arrived = 0
         self.cost_model = CostModel()
@@ -49,7 +57,7 @@ class Scheduler:
         sequence.arrived_ns = self._clock_ns()
         self._num_arrived += 1
         self.waiting.append(sequence)
-        self._fair_share.enter(sequence.request.tenant)
+        self._fair_share(sequence).enter(sequence.request.tenant)
 
     def finish(self, sequence: Sequence, *, keep: bool) -> None:
         """Takes the sequence out, whatever it was doing; with `keep`, what it computed stays in the cache."""
@@ -58,68 +66,107 @@ class Scheduler:
             self._kv_cache.release(sequence, keep=keep)
         elif sequence.status is SequenceStatus.WAITING:
             self.waiting.remove(sequence)
+            self._following.pop(sequence, None)
         sequence.status = SequenceStatus.FINISHED
-        self._fair_share.leave(sequence.request.tenant)
+        self._fair_share(sequence).leave(sequence.request.tenant)
 
     def schedule(self) -> list[ScheduledChunk]:
         """The next step's chunks, at most `n_rows_max` rows; empty if nobody has work."""
         self._admit()
         batch_may_run = self._batch_may_run()
-        runnable = [s for s in self.running if batch_may_run or s.request.traffic_class is not TrafficClass.BATCH]
+        runnable = [s for s in self.running if batch_may_run or not _is_batch(s)]
         decodes = [s for s in runnable if s.num_uncomputed_tokens == 1]
         prefills = [s for s in runnable if s.num_uncomputed_tokens > 1]
-        decodes.sort(key=self._rank)
+        if len(decodes) > self._n_rows_max:
+            decodes.sort(key=lambda s: (s.request.traffic_class, self._served(s), s.arrival))
         chunks = [ScheduledChunk(sequence, 1) for sequence in decodes[: self._n_rows_max]]
         return chunks + self._prefill(prefills, chunks)
 
     def observe(self, chunks: list[ScheduledChunk], step_ms: float) -> None:
         """Learns from a step that was executed and charges the tenants for it; before the sequences advance."""
-        prefill = [chunk for chunk in chunks if chunk.n_tokens > 1]
-        rows = sum(chunk.n_tokens for chunk in chunks)
-        prefill_rows = sum(chunk.n_tokens for chunk in prefill)
-        cells = sum(_cells(chunk.sequence, chunk.n_tokens) for chunk in chunks)
-        decode_rows = rows - prefill_rows
-        self.cost_model.observe(prefill_rows=prefill_rows, decode_rows=decode_rows, cells=cells, step_ms=step_ms)
-        batch_rows = 0
+        now_ns = self._clock_ns()
+        rows = prefill_rows = batch_rows = cells = 0
         for chunk in chunks:
-            request = chunk.sequence.request
-            if chunk.n_tokens > 1:
-                self._fair_share.charge(request.tenant, prompt_tokens=chunk.n_tokens)
-            else:
-                self._fair_share.charge(request.tenant, output_tokens=1)
-            batch_rows += chunk.n_tokens if request.traffic_class is TrafficClass.BATCH else 0
-        batch_ms = step_ms * batch_rows / rows
-        self._batch_debt_ms += batch_ms * (1 - BATCH_SHARE) / BATCH_SHARE - (step_ms - batch_ms)
-        self._batch_debt_ms = max(0.0, self._batch_debt_ms)
+            sequence = chunk.sequence
+            rows += chunk.n_tokens
+            prefill_rows += chunk.n_tokens if chunk.n_tokens > 1 else 0
+            batch_rows += chunk.n_tokens if _is_batch(sequence) else 0
+            cells += _cells(sequence, chunk.n_tokens)
+            n_new = max(0, sequence.num_computed_tokens + chunk.n_tokens - sequence.num_charged_tokens)
+            self._fair_share(sequence).charge(
+                sequence.request.tenant,
+                prompt_tokens=max(0, n_new - chunk.completes),
+                output_tokens=int(chunk.completes),
+            )
+            sequence.progressed_ns = now_ns
+        self.cost_model.observe(
+            prefill_rows=prefill_rows, decode_rows=rows - prefill_rows, cells=cells, step_ms=step_ms
+        )
+        self._charge_batch(batch_rows / rows, min(max(0.0, step_ms), self._max_step_ms * PREFILL_ONLY_FACTOR))
 
     # Admission.
 
     def _admit(self) -> None:
-        for sequence in sorted(self.waiting, key=self._rank) if self.waiting else ():
-            if not self._kv_cache.can_allocate() and self._victim(sequence) is None:
-                return
-            if self._kv_cache.leader(sequence) is not None:
+        newcomers: set[Sequence] = set()
+        hopeless: set[tuple[str, TrafficClass]] = set()
+        for sequence in sorted(self._contenders(), key=self._claims()):
+            if not self._kv_cache.can_allocate():
+                if _party(sequence) in hopeless:
+                    continue
+                if self._victim(sequence, newcomers) is None:
+                    hopeless.add(_party(sequence))
+                    continue
+            if self._follows(sequence):
                 continue
             if not self._kv_cache.can_allocate():
-                self._preempt_for(sequence)
-            self.waiting.remove(sequence)
+                self._preempt_for(sequence, newcomers)
             self._kv_cache.allocate(sequence)
+            self.waiting.remove(sequence)
             sequence.status = SequenceStatus.RUNNING
+            sequence.progressed_ns = self._clock_ns()
             self.running.append(sequence)
+            newcomers.add(sequence)
 
-    def _rank(self, sequence: Sequence) -> tuple[int, int, int]:
-        return self._class_now(sequence), self._fair_share.served(sequence.request.tenant), sequence.arrival
+    def _contenders(self) -> list[Sequence]:
+        """Those who wait and may get a stream now; what decides is the same for all of one tenant and class."""
+        if not self.waiting or self._kv_cache.can_allocate():
+            return self.waiting
+        parties = {_party(s): s for s in self.waiting}
+        able = {party for party, sequence in parties.items() if self._victim(sequence, set()) is not None}
+        return [s for s in self.waiting if _party(s) in able] if able else []
 
-    def _class_now(self, sequence: Sequence) -> TrafficClass:
-        traffic_class = sequence.request.traffic_class
-        if traffic_class is TrafficClass.DEFAULT and self._clock_ns() - sequence.arrived_ns >= AGEING_NS:
-            return TrafficClass.PRIORITY
-        return traffic_class
+    def _claims(self) -> Callable[[Sequence], tuple[int, bool, int, int]]:
+        """Who goes first. A default request goes with the priority ones once it is old, or if its tenant has nothing
+        that runs."""
+        now_ns = self._clock_ns()
+        with_streams = {(s.request.tenant, _is_batch(s)) for s in self.running}
 
-    def _preempt_for(self, sequence: Sequence) -> None:
-        """Frees a stream for one who has a better claim to it: a higher class, or a tenant without any stream while
-        another has several. What the loser has computed is parked, and found again when it comes back."""
-        victim = self._victim(sequence)
+        def claim(sequence: Sequence) -> tuple[int, bool, int, int]:
+            traffic_class = sequence.request.traffic_class
+            has_stream = (sequence.request.tenant, _is_batch(sequence)) in with_streams
+            is_old = now_ns - sequence.arrived_ns >= AGEING_NS
+            if traffic_class is TrafficClass.DEFAULT and (is_old or not has_stream):
+                traffic_class = TrafficClass.PRIORITY
+            return traffic_class, has_stream, self._served(sequence), sequence.arrival
+
+        return claim
+
+    def _follows(self, sequence: Sequence) -> bool:
+        """True while a running sequence is about to compute what this one needs next. Looks for one only if the last
+        one that was found has done so, or has stopped running: with a thousand who wait, looking takes long."""
+        hit = self._following.get(sequence)
+        if hit is None or hit.owner.seq_id == NO_SEQ_ID or hit.owner.num_computed_tokens >= hit.length:
+            hit = self._kv_cache.leader(sequence)
+        if hit is None:
+            self._following.pop(sequence, None)
+            return False
+        self._following[sequence] = hit
+        return True
+
+    def _preempt_for(self, sequence: Sequence, newcomers: set[Sequence]) -> None:
+        """Frees a stream for one who has a better claim to it. What the loser has computed is parked, and found again
+        when it comes back."""
+        victim = self._victim(sequence, newcomers)
         assert victim is not None, "there is somebody to take a stream from"
         self.running.remove(victim)
         self._kv_cache.release(victim, keep=True)
@@ -127,29 +174,50 @@ class Scheduler:
         victim.num_preemptions += 1
         self.waiting.append(victim)
 
-    def _victim(self, sequence: Sequence) -> Sequence | None:
-        """The lowest class's youngest, of a class below the newcomer's; else the youngest of the tenant that has the
-        most streams, if the newcomer's has none and that one would keep some."""
+    def _victim(self, sequence: Sequence, newcomers: set[Sequence]) -> Sequence | None:
+        """The lowest class's youngest, of a class below this one's; else the youngest of the tenant that has the most
+        streams, if this one's has none and that one keeps some. Nobody who has only just got its stream, and nobody
+        over and over: without room in RAM it would begin anew each time."""
         own_class = sequence.request.traffic_class
-        lower = [s for s in self.running if s.request.traffic_class > own_class]
+        able = [s for s in self.running if s not in newcomers and (_is_batch(s) or s.num_preemptions < MAX_PREEMPTIONS)]
+        lower = [s for s in able if s.request.traffic_class > own_class]
         if lower:
             return max(lower, key=lambda s: (s.request.traffic_class, s.arrival))
         streams = Counter(s.request.tenant for s in self.running)
         if streams[sequence.request.tenant]:
             return None
-        tenant, n_streams = streams.most_common(1)[0]
-        equal = [s for s in self.running if s.request.tenant == tenant and s.request.traffic_class == own_class]
-        return max(equal, key=lambda s: s.arrival) if n_streams > 1 and equal else None
+        equal = [s for s in able if s.request.traffic_class == own_class and streams[s.request.tenant] > 1]
+        return max(equal, key=lambda s: (streams[s.request.tenant], self._served(s), s.arrival), default=None)
+
+    def _fair_share(self, sequence: Sequence) -> FairShare:
+        return self._fair_shares[_is_batch(sequence)]
+
+    def _served(self, sequence: Sequence) -> int:
+        return self._fair_share(sequence).served(sequence.request.tenant)
 
     # The step.
 
     def _batch_may_run(self) -> bool:
-        others = any(s.request.traffic_class is not TrafficClass.BATCH for s in self.running)
-        return not others or self._batch_debt_ms <= 0.0
+        return self._batch_debt_ms <= 0.0 or all(_is_batch(s) for s in self.running)
+
+    def _charge_batch(self, share: float, step_ms: float) -> None:
+        """Batch owes the others their part of the time that it took beside them; while it was alone it owes nothing."""
+        taken_ms = step_ms * share
+        debt_ms = self._batch_debt_ms + taken_ms * (1 - BATCH_SHARE) / BATCH_SHARE - (step_ms - taken_ms)
+        self._batch_debt_ms = 0.0 if share == 1.0 else max(0.0, debt_ms)
 
     def _prefill(self, prefills: list[Sequence], decodes: list[ScheduledChunk]) -> list[ScheduledChunk]:
         """Chunks that fit beside the decodes, shortest remaining first."""
-        prefills.sort(key=lambda s: (self._class_now(s), s.num_uncomputed_tokens, s.arrival))
+        starved_ns = self._clock_ns() - STARVED_NS
+        prefills.sort(
+            key=lambda s: (
+                _is_batch(s),
+                s.progressed_ns > starved_ns,
+                s.request.traffic_class,
+                s.num_uncomputed_tokens,
+                s.arrival,
+            )
+        )
         budget_ms = self._max_step_ms if decodes else self._max_step_ms * PREFILL_ONLY_FACTOR
         n_decodes = len(decodes)
         cells = sum(_cells(chunk.sequence, 1) for chunk in decodes)
@@ -187,6 +255,14 @@ class Scheduler:
             prefill_rows=n_prefill + size, decode_rows=n_decodes, cells=cells + _cells(sequence, size)
         )
         return step_ms <= budget_ms
+
+
+def _party(sequence: Sequence) -> tuple[str, TrafficClass]:
+    return sequence.request.tenant, sequence.request.traffic_class
+
+
+def _is_batch(sequence: Sequence) -> bool:
+    return sequence.request.traffic_class is TrafficClass.BATCH
 
 
 def _cells(sequence: Sequence, n_tokens: int) -> int:

@@ -38,6 +38,7 @@ class Sequence:
         num_preemptions: how often it lost its stream to a better claim.
         arrival: its place in the order of arrival.
         arrived_ns: when it arrived, on the engine's clock.
+        progressed_ns: when a step last computed some of it, or when it got its stream.
     """
 
     request: AddRequest
@@ -54,6 +55,7 @@ class Sequence:
     num_preemptions: int = 0
     arrival: int = 0
     arrived_ns: int = 0
+    progressed_ns: int = 0
     _has_run: bool = False
 
     def __post_init__(self) -> None:
@@ -90,12 +92,15 @@ class Sequence:
         return self.num_computed_tokens == self.num_prompt_tokens - 1
 
     def reuse(self, length: int) -> None:
-        """A new stream holds its first `length` tokens already. Nobody pays for computing them; the first time, those
-        of the prompt are billed as cached."""
+        """A new stream holds its first `length` tokens already. Nobody pays for computing them; those of the prompt
+        are billed as cached, if it has computed nothing itself so far. If it loses its stream before that, what it
+        had found there does not count."""
         self.num_computed_tokens = length
-        if not self._has_run:
+        if self._has_run:
+            self.num_charged_tokens = max(self.num_charged_tokens, length)
+        else:
+            self.num_charged_tokens = length
             self.num_cached_tokens = min(length, self.num_prompt_tokens)
-        self.num_charged_tokens = max(self.num_charged_tokens, length)
 
     def advance(self, n_tokens: int, *, step_ns: int, n_rows: int) -> None:
         """Records that a step of `n_rows` rows and `step_ns` computed the next `n_tokens`. Its share is rounded down,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -142,6 +143,46 @@ def test_priority_takes_a_stream_from_default_and_default_from_batch():
         order += [r for r in driving.outputs if r not in order and any(o.finish_reason for o in driving.outputs[r])]
     assert order == ["priority", "default", "batch"]
     expect(driving, "batch", b"b" * 30, 50)
+
+
+@pytest.mark.parametrize("host", [0, 100_000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_lost_its_stream_pays_for_nothing_twice(kind, host):
+    driving = driver(kind, n_seq_max=1, host_cache_bytes=host, n_rows_max=16)
+    driving.add(ask("batch", b"b" * 40, 10, traffic=TrafficClass.BATCH))
+    for _ in range(5):
+        driving.step()
+    driving.add(ask("default", b"d" * 40, 3))
+    driving.run()
+    expect(driving, "batch", b"b" * 40, 10)
+    alone = driver(kind, n_seq_max=1, n_rows_max=16)
+    alone.add(ask("batch", b"b" * 40, 10))
+    alone.run()
+    usage, usage_alone = driving.usage("batch"), alone.usage("batch")
+    assert replace(usage, compute_ms=0) == replace(usage_alone, compute_ms=0)
+    assert usage.compute_ms <= usage_alone.compute_ms
+
+
+def test_a_clock_that_is_set_back_costs_nothing_and_breaks_nothing():
+    driving = driver()
+    driving.add(ask("one", SYSTEM, 6))
+    driving.runner._step_ms = -50.0
+    driving.run()
+    expect(driving, "one", SYSTEM, 6)
+    assert driving.usage("one").compute_ms == 0
+
+
+def test_three_requests_of_60_percent_of_the_pool_each_finish_with_few_preemptions():
+    driving = driver(n_seq_max=1, host_cache_bytes=0, cells_per_sequence=200, n_rows_max=16)
+    prompts = {name: name.encode() * 60 for name in "abc"}
+    for name, prompt in prompts.items():
+        driving.add(ask(name, prompt, 60, tenant=name))
+        driving.step()
+    sequences = list(driving.core._sequences.values())
+    driving.run()
+    for name, prompt in prompts.items():
+        expect(driving, name, prompt, 60)
+    assert max(sequence.num_preemptions for sequence in sequences) <= 2
 
 
 def test_whoever_is_cancelled_before_the_first_step_used_nothing():
