@@ -23,7 +23,17 @@ from inferd.price import Price
 from inferd.toml_table import TomlTable, kind_of, nearest, one_line, quoted
 
 TABLES: Mapping[str, tuple[str, ...]] = {
-    "models": ("source", "max_context", "n_parallel", "n_ubatch", "n_threads", "n_gpu_layers", "chat_template"),
+    "models": (
+        "source",
+        "max_context",
+        "n_parallel",
+        "n_ubatch",
+        "n_threads",
+        "n_gpu_layers",
+        "host_cache_mib",
+        "max_step_ms",
+        "chat_template",
+    ),
     "deployments": (
         "model",
         "serverless",
@@ -33,6 +43,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "usd_per_1m_tokens",
         "free_until",
         "default_max_tokens",
+        "shared_cache",
     ),
 }
 """Each top-level table of models.toml that holds tables, and the keys of those. The others: ledger_config.SETTINGS."""
@@ -57,6 +68,8 @@ class ModelConfig:
         n_ubatch: most rows of one step.
         n_threads: compute threads, or None for what the process may use.
         n_gpu_layers: layers put on the GPU; -1 is all, 0 none.
+        host_cache_mib: host RAM for prefixes that have no sequence of their own; 0 is none.
+        max_step_ms: how long a step may take while somebody waits for a next token, or None for the backend's default.
         chat_template: Jinja text that replaces the template in the GGUF, or None.
         chat_template_path: the file `chat_template` was read from, or None.
     """
@@ -69,6 +82,8 @@ class ModelConfig:
     n_ubatch: int = 512
     n_threads: int | None = None
     n_gpu_layers: int = -1
+    host_cache_mib: int = 1024
+    max_step_ms: int | None = None
     chat_template: str | None = None
     chat_template_path: Path | None = None
 
@@ -84,6 +99,7 @@ class DeploymentConfig:
         price: None means public and free.
         default_max_tokens: completion tokens allowed to a request that names no limit (BILLING R4).
         free_until_ms: the first moment at which `price` holds; None: it always does (BILLING R13).
+        shared_cache: whether teams share cached prefixes here.
     """
 
     name: str
@@ -92,6 +108,7 @@ class DeploymentConfig:
     price: Price | None
     default_max_tokens: int = 4096
     free_until_ms: int | None = None
+    shared_cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,6 +214,8 @@ def _model(table: TomlTable, environ: Mapping[str, str]) -> ModelConfig:
         n_ubatch=table.integer("n_ubatch", ModelConfig.n_ubatch, 16, 8192),
         n_threads=table.integer("n_threads", None, 1, 1024),
         n_gpu_layers=table.integer("n_gpu_layers", ModelConfig.n_gpu_layers, -1, 10_000),
+        host_cache_mib=table.integer("host_cache_mib", ModelConfig.host_cache_mib, 0, 2**24),
+        max_step_ms=table.integer("max_step_ms", None, 1, 60_000),
         chat_template=template,
         chat_template_path=template_path,
     )
@@ -241,6 +260,7 @@ def _deployment(table: TomlTable, models: Mapping[str, ModelConfig]) -> Deployme
         price=price,
         free_until_ms=free_until_ms,
         default_max_tokens=table.integer("default_max_tokens", DeploymentConfig.default_max_tokens, 1, _TOKENS_MAX),
+        shared_cache=table.get("shared_cache", bool) or False,
     )
 
 

@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from inferd.engine.batch import Batch
+from inferd.engine.runner import MemoryKind, SequenceState
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Segment
 
@@ -15,6 +18,8 @@ BEGIN = 257
 N_VOCAB = 258
 RUINED = -1
 """What stands in memory for a row that was never computed."""
+NOT_COPIED_YET = -2
+"""What can be read of a cell before the copy to it is carried out."""
 
 
 @dataclass
@@ -67,11 +72,15 @@ class FakeSampler:
 class Failure:
     """The next `execute` returns `code` after `rows_done` rows have gone into memory. The next `rows_lost` rows are
     those of the ubatch that failed: llama.cpp cuts them out again, except from memory that can't be cut, which keeps
-    their positions over a ruined state."""
+    their positions over a ruined state. With 1 (no room) and -1 (refused) nothing changes."""
 
     code: int
     rows_done: int = 0
     rows_lost: int = 0
+
+    def __post_init__(self) -> None:
+        if self.code in (1, -1):
+            self.rows_done = self.rows_lost = 0
 
 
 class FakeRunner:
@@ -79,8 +88,11 @@ class FakeRunner:
     function of what is really in the sequence's memory, so that wrong memory makes wrong text.
 
     Args:
-        cuts: False models recurrent memory, which can only be dropped whole.
-        step_ms: how far each step turns the clock.
+        cuts: False models recurrent memory, which can only be copied or dropped whole.
+        n_window: not 0 models sliding-window attention: cells that a later row no longer sees get overwritten, but
+            for the last `window_slack` of them, and a state in host RAM never has them.
+        reuses: False models memory of an unknown kind.
+        step_ms, row_ms: how far each step, and each of its rows, turns the clock.
         answer: what every sequence says, then its end token; instead of a function of its memory.
     """
 
@@ -91,8 +103,12 @@ class FakeRunner:
         n_rows_max: int = 64,
         cells_per_sequence: int = 256,
         cuts: bool = True,
+        n_window: int = 0,
+        window_slack: int = 8,
+        reuses: bool = True,
         clock: FakeClock | None = None,
         step_ms: float = 1.0,
+        row_ms: float = 0.0,
         answer: bytes | None = None,
     ) -> None:
         self.n_seq_max = n_seq_max
@@ -106,10 +122,23 @@ class FakeRunner:
         self.samplers: list[FakeSampler] = []
         self.crash: Exception | None = None
         self.closed = False
+        self.n_window = n_window
+        self.memory_kind = MemoryKind.WINDOW if n_window else MemoryKind.PLAIN if cuts else MemoryKind.RECURRENT
+        if not reuses:
+            self.memory_kind = MemoryKind.OPAQUE
+        self.n_copies = 0
+        self.n_restores = 0
+        self.n_restores_to_fail = 0
+        self.n_steps_for_copies = 0
+        self._cells: list[list[int]] = [[] for _ in range(n_seq_max)]
+        self._copies: list[tuple[int, int]] = []
+        self._n_lost = [0] * n_seq_max
         self._cuts = cuts
         self._clock = clock
         self._step_ms = step_ms
+        self._row_ms = row_ms
         self._answer = answer
+        self._slack = window_slack
         self._outputs: dict[int, int] = {}
 
     @staticmethod
@@ -134,24 +163,27 @@ class FakeRunner:
         assert 0 < batch.n_rows <= self.n_rows_max, "rows"
         assert list(batch.seq_ids) == sorted(batch.seq_ids), "rows are sorted by sequence id"
         if self._clock is not None:
-            self._clock.advance_ms(self._step_ms)
+            self._clock.advance_ms(self._step_ms + self._row_ms * batch.n_rows)
         self.rows_per_step.append(batch.n_rows)
         self.rows_by_sequence.append(dict(Counter(batch.seq_ids.tolist())))
         self._outputs = {}
         failure = self.failures.pop(0) if self.failures else None
+        if failure is None or failure.code != -1:
+            self._carry_out_copies()
         n_rows = batch.n_rows if failure is None else min(batch.n_rows, failure.rows_done)
         for row in range(n_rows):
             memory = self.memory[batch.seq_ids[row]]
             assert batch.positions[row] == len(memory), "positions are consecutive"
             assert len(memory) < self.cells_per_sequence, "no cell left"
-            memory.append(int(batch.token_ids[row]))
+            self._look_back(int(batch.seq_ids[row]))
+            self._write(int(batch.seq_ids[row]), int(batch.token_ids[row]))
             if batch.wants_logits[row]:
                 self._outputs[row] = self.next_token(memory)
         if failure is None:
             return 0
         if not self._cuts:
             for seq_id in batch.seq_ids[n_rows : n_rows + failure.rows_lost]:
-                self.memory[seq_id].append(RUINED)
+                self._write(seq_id, RUINED)
         self._outputs = {}
         return failure.code
 
@@ -175,11 +207,85 @@ class FakeRunner:
         if start > 0 and not self._cuts:
             return False
         del self.memory[seq_id][start:]
+        if start == 0:
+            self._n_lost[seq_id] = 0
         return True
 
+    def seq_pos_min(self, seq_id: int) -> int:
+        return self._n_lost[seq_id] if self.seq_pos_max(seq_id) >= 0 else -1
+
+    def seq_cp(self, source: int, destination: int) -> None:
+        assert source != destination, "a stream is copied to another one"
+        assert not self.memory[destination], "the other stream is empty"
+        self.memory[destination] = [NOT_COPIED_YET] * len(self.memory[source])
+        self._copies.append((source, destination))
+        self._n_lost[destination] = self._n_lost[source]
+        self.n_copies += 1
+
+    def seq_state_size(self, seq_id: int) -> int:
+        return 4 * (1 + len(self.memory[seq_id]))
+
+    def awaits_copy(self, seq_id: int) -> bool:
+        return any(seq_id in copy for copy in self._copies)
+
+    def seq_state(self, seq_id: int) -> SequenceState:
+        assert not self.awaits_copy(seq_id), "its cells are there"
+        n_tokens = len(self.memory[seq_id])
+        n_lost = max(self._n_lost[seq_id], n_tokens - self.n_window) if self.n_window else 0
+        return np.array([n_lost, *self.memory[seq_id]], dtype=np.int32).view(np.uint8)
+
+    def restore_seq(self, seq_id: int, state: SequenceState) -> bool:
+        assert not self.memory[seq_id], "the stream is empty"
+        if self.awaits_copy(seq_id):
+            self._carry_out_copies()
+            self.n_steps_for_copies += 1
+        self.n_restores += 1
+        if self.n_restores_to_fail:
+            self.n_restores_to_fail -= 1
+            self._write(seq_id, RUINED)
+            return False
+        self._n_lost[seq_id], *self.memory[seq_id] = state.view(np.int32).tolist()
+        self._cells[seq_id] = list(self.memory[seq_id])
+        return True
+
+    def contents(self, seq_id: int) -> list[int]:
+        """The tokens that a sequence's memory was computed from, copies that are still to come included."""
+        cells = [list(stream) for stream in self._cells]
+        for source, destination in self._copies:
+            cells[destination] = list(cells[source])
+        return cells[seq_id][: len(self.memory[seq_id])]
+
+    def _write(self, seq_id: int, token_id: int) -> None:
+        del self._cells[seq_id][len(self.memory[seq_id]) :]
+        self._cells[seq_id].append(token_id)
+        self.memory[seq_id].append(token_id)
+
+    def _carry_out_copies(self) -> None:
+        """llama.cpp copies cells when it decodes next; cutting a stream only changes what it counts as used."""
+        for source, destination in self._copies:
+            self._cells[destination] = list(self._cells[source])
+        for _, destination in self._copies:
+            self.memory[destination] = self._cells[destination][: len(self.memory[destination])]
+        self._copies.clear()
+
+    @staticmethod
+    def read(state: SequenceState) -> list[int]:
+        """The tokens in a copy of a sequence's memory."""
+        return [int(token_id) for token_id in state.view(np.int32)[1:]]
+
+    def _look_back(self, seq_id: int) -> None:
+        """With a window, a row needs the last `n_window` cells; what no later row needs may be gone at any time."""
+        if self.n_window:
+            first = max(0, len(self.memory[seq_id]) - self.n_window + 1)
+            assert self._n_lost[seq_id] <= first, "a cell within the window was overwritten"
+            self._n_lost[seq_id] = max(self._n_lost[seq_id], first - self._slack)
+
     def seq_pos_max(self, seq_id: int) -> int:
+        """A stream that was cut back before the window that it still has seems empty: llama.cpp asks the layers that
+        have a window."""
         assert 0 <= seq_id < self.n_seq_max, "sequence id"
-        return len(self.memory[seq_id]) - 1
+        n_tokens = len(self.memory[seq_id])
+        return n_tokens - 1 if n_tokens > self._n_lost[seq_id] else -1
 
     def is_end_of_generation(self, token_id: int) -> bool:
         return token_id == END

@@ -6,6 +6,7 @@ import hashlib
 
 from inferd import __version__
 from inferd.config import ModelConfig
+from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
 from inferd.engine.engine import Engine, EngineState
 from inferd.engine.llama.loading import build_core, load_model
@@ -15,6 +16,8 @@ from inferd.errors import ConfigError
 from inferd.openai.chat_template import ChatTemplate
 from inferd.tokenizer import Tokenizer
 
+_MIB = 2**20
+
 
 class LocalReplica:
     """Belongs to the event loop. `tokenizer`, `chat_template` and `fingerprint` are there once it is ready."""
@@ -23,7 +26,9 @@ class LocalReplica:
     chat_template: ChatTemplate
     fingerprint: str
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, compute_turn: ComputeTurn) -> None:
+        """`compute_turn` is that of the device, shared with every other replica on it."""
+        self._compute_turn = compute_turn
         self._config = config
         self._engine = Engine(config.key, self._build_core)
 
@@ -74,6 +79,9 @@ class LocalReplica:
             n_parallel=config.n_parallel,
             n_ubatch=config.n_ubatch,
             n_threads=config.n_threads,
+            host_cache_bytes=config.host_cache_mib * _MIB,
+            max_step_ms=config.max_step_ms,
+            compute_turn=self._compute_turn,
         )
 
     def _fingerprint(self, llama_version: str, template: str) -> str:

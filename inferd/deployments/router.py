@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from inferd.config import Config
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
+from inferd.engine.compute_turn import ComputeTurn
 from inferd.errors import ModelNotFoundError
 
 
@@ -20,7 +21,9 @@ class Router:
     def from_config(cls, config: Config) -> Router:
         """One replica for each model that a deployment opens onto; nothing is loaded yet."""
         used = {deployment.model for deployment in config.deployments.values()}
-        replicas = {key: LocalReplica(model) for key, model in config.models.items() if key in used}
+        # All models share the one device that llama.cpp puts them on.
+        turn = ComputeTurn()
+        replicas = {key: LocalReplica(model, turn) for key, model in config.models.items() if key in used}
         return cls(
             {
                 name: Deployment(
@@ -29,6 +32,7 @@ class Router:
                     price=deployment.price,
                     free_until_ms=deployment.free_until_ms,
                     default_max_tokens=deployment.default_max_tokens,
+                    shared_cache=deployment.shared_cache,
                     created_s=int(config.models[deployment.model].source.stat().st_mtime),
                 )
                 for name, deployment in config.deployments.items()

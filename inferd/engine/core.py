@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from inferd.engine.batch import Batch, ScheduledChunk, build_batch
+from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
@@ -13,6 +14,8 @@ from inferd.engine.runner import Runner
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence
 
+_NS_PER_MS = 1_000_000
+MAX_STEP_MS = 400.0
 MAX_FAILURES = 3
 """Failed decodes in a row after which a sequence is given up."""
 
@@ -20,15 +23,31 @@ MAX_FAILURES = 3
 class EngineCore:
     """Continuous batching of many sequences over one runner.
 
+    Args:
+        host_cache_bytes: RAM for prefixes that have no stream of their own.
+        max_step_ms: how long a step may take while somebody waits for a next token.
+        compute_turn: of the device, if other engines compute on it too.
+
     Every request that `add_request` took ends in exactly one terminal output. Outputs gather until `take_outputs`:
     a step that raises loses none of them.
     """
 
-    def __init__(self, runner: Runner, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+        *,
+        host_cache_bytes: int = 0,
+        max_step_ms: float = MAX_STEP_MS,
+        compute_turn: ComputeTurn | None = None,
+    ) -> None:
+        self._compute_turn = compute_turn or ComputeTurn()
         self._runner = runner
         self._clock_ns = clock_ns
-        self._kv_cache = KVCache(runner)
-        self._scheduler = Scheduler(self._kv_cache, runner.n_rows_max)
+        self._kv_cache = KVCache(runner, host_budget_bytes=host_cache_bytes)
+        self._scheduler = Scheduler(
+            self._kv_cache, n_rows_max=runner.n_rows_max, max_step_ms=max_step_ms, clock_ns=clock_ns
+        )
         self._sequences: dict[str, Sequence] = {}
         self._outputs: list[RequestOutput] = []
 
@@ -74,6 +93,12 @@ class EngineCore:
         chunks = self._scheduler.schedule()
         if not chunks:
             return
+        urgency = min(chunk.sequence.request.traffic_class for chunk in chunks)
+        with self._compute_turn.take(urgency):
+            self._compute(chunks)
+
+    def _compute(self, chunks: list[ScheduledChunk]) -> None:
+        """Executes the chunks, samples, and takes both into the books. Waiting for the turn is not compute time."""
         started_ns = self._clock_ns()
         batch = self._execute(chunks)
         if batch is None:
@@ -84,9 +109,12 @@ class EngineCore:
             self._runner.sample(sequence.sampler, row)
             for sequence, row in zip(completing, batch.output_rows, strict=True)
         ]
-        step_ns = self._clock_ns() - started_ns
+        step_ns = max(0, self._clock_ns() - started_ns)
+        self._scheduler.observe(chunks, step_ns / _NS_PER_MS)
         for chunk in batch.chunks:
             chunk.sequence.advance(chunk.n_tokens, step_ns=step_ns, n_rows=batch.n_rows)
+            if self._kv_cache.wants_checkpoints and chunk.sequence.is_at_checkpoint:
+                self._kv_cache.checkpoint(chunk.sequence)
         for sequence, token_id in zip(completing, token_ids, strict=True):
             self._append(sequence, token_id)
 
@@ -128,7 +156,8 @@ class EngineCore:
         token_id: int | None = None,
         error: str | None = None,
     ) -> None:
-        self._scheduler.finish(sequence)
+        # After an error its memory is not to be trusted, by nobody.
+        self._scheduler.finish(sequence, keep=reason is not FinishReason.ERROR)
         del self._sequences[sequence.request_id]
         sequence.sampler.close()
         output = RequestOutput(

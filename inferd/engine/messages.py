@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from inferd.sampling_params import SamplingParams
 from inferd.usage import Usage
@@ -18,6 +18,14 @@ class FinishReason(StrEnum):
     ERROR = "error"  # the engine failed or was stopped; never billed
 
 
+class TrafficClass(IntEnum):
+    """Who goes first; smaller is sooner."""
+
+    PRIORITY = 0
+    DEFAULT = 1
+    BATCH = 2  # only what the others leave over
+
+
 @dataclass(frozen=True, slots=True)
 class AddRequest:
     """One prompt to continue.
@@ -26,7 +34,9 @@ class AddRequest:
         request_id: unique among live requests.
         prompt: token ids, not empty; `len(prompt) + max_tokens` fits one sequence's context.
         max_tokens: most tokens to sample, at least 1.
-        tenant: opaque name of who asks.
+        tenant: opaque name of who asks; fairness and shares of the cache go by it.
+        cache_scope: opaque; requests of one scope share prefixes, others never see them.
+        session: opaque name of a conversation, or None; its newest branch stays in the cache longest.
     """
 
     request_id: str
@@ -34,6 +44,9 @@ class AddRequest:
     params: SamplingParams
     max_tokens: int
     tenant: str
+    cache_scope: str = ""
+    session: str | None = None
+    traffic_class: TrafficClass = TrafficClass.DEFAULT
 
     def __post_init__(self) -> None:
         assert self.prompt, "a prompt has at least one token"

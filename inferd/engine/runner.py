@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from inferd.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from inferd.engine.batch import Batch
+
+
+SequenceState = npt.NDArray[np.uint8]
+"""What `seq_state` copied: opaque, one-dimensional, in host RAM."""
+
+
+class MemoryKind(Enum):
+    """What a sequence's memory allows; found out from the model, never from its name."""
+
+    PLAIN = "plain"  # can be cut anywhere
+    WINDOW = "window"  # sliding-window attention: can be cut, but what lies outside of the window may be gone
+    RECURRENT = "recurrent"  # recurrent or hybrid: stands at its last position, can only be copied or dropped whole
+    OPAQUE = "opaque"  # unknown: nothing is reused
 
 
 class Sampler(Protocol):
@@ -44,6 +61,16 @@ class Runner(Protocol):
         """Token ids lie in [0, n_vocab)."""
         ...
 
+    @property
+    def memory_kind(self) -> MemoryKind:
+        """What may be reused of it."""
+        ...
+
+    @property
+    def n_window(self) -> int:
+        """Tokens that a sliding window sees; 0 unless the memory is of that kind."""
+        ...
+
     def execute(self, batch: Batch) -> int:
         """Computes the rows. Returns llama_decode's code: 0 is good; after any other value part of the rows may
         have been computed: read `seq_pos_max` again. Logits last until the next call."""
@@ -63,6 +90,31 @@ class Runner(Protocol):
 
     def seq_pos_max(self, seq_id: int) -> int:
         """Highest position in memory, -1 if there is none."""
+        ...
+
+    def seq_pos_min(self, seq_id: int) -> int:
+        """Lowest position in memory, -1 if there is none."""
+        ...
+
+    def seq_cp(self, source: int, destination: int) -> None:
+        """Copies a sequence's whole memory into an empty one."""
+        ...
+
+    def awaits_copy(self, seq_id: int) -> bool:
+        """True while a copy from or to the sequence is not carried out: the next `execute` does that first. Until
+        then its state cannot be read, and to restore it takes a step of its own."""
+        ...
+
+    def seq_state_size(self, seq_id: int) -> int:
+        """Bytes that `seq_state` would return."""
+        ...
+
+    def seq_state(self, seq_id: int) -> SequenceState:
+        """A copy of a sequence's memory, used cells only."""
+        ...
+
+    def restore_seq(self, seq_id: int, state: SequenceState) -> bool:
+        """Puts such a copy into an empty sequence; False if that failed, then what it holds is undefined."""
         ...
 
     def is_end_of_generation(self, token_id: int) -> bool:

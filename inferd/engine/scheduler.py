@@ -2,60 +2,269 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter
+from collections.abc import Callable
 
 from inferd.engine.batch import ScheduledChunk
+from inferd.engine.branch import NO_SEQ_ID
+from inferd.engine.cost_model import CostModel
+from inferd.engine.fair_share import FairShare
 from inferd.engine.kv_cache import KVCache
+from inferd.engine.messages import TrafficClass
+from inferd.engine.prefix_cache import Hit
 from inferd.engine.sequence import Sequence, SequenceStatus
 
-PREFILL_ROWS_BESIDE_DECODES = 128
-"""Prefill rows in a step in which somebody waits for a next token. Small chunks cost throughput, large ones stall
-the others: on 2 cores at 2,000 tokens of context, 128 rows take 0.5 s at 85 % of full speed."""
+MIN_PREFILL_ROWS = 32
+"""A prefill that goes on at all does so in chunks worth their overhead."""
+PREFILL_ONLY_FACTOR = 1.75
+"""A step in which nobody waits for a next token may be longer: it only delays who arrives meanwhile."""
+AGEING_NS = 10_000_000_000
+"""A default request that has waited so long goes with the priority ones. Batch never ages."""
+STARVED_NS = 2_000_000_000
+"""A prefill that got no row for so long goes first once, however many shorter ones there are."""
+BATCH_SHARE = 0.1
+"""Part of the device's time that batch gets while others have work."""
+MAX_PREEMPTIONS = 2
+"""How often a sequence loses its stream at most; batch may always lose it."""
 
 
 class Scheduler:
-    """First come, first served. Live decodes first, one row each; then prefill with what is left of the step."""
+    """Live decodes first, one row each; then prefill, shortest remaining first within a class, as much as keeps the
+    step under `max_step_ms`.
 
-    def __init__(self, kv_cache: KVCache, n_rows_max: int) -> None:
+    Waiting requests are admitted by class, then by the tenant that was served least, then in order of arrival. One
+    whose next tokens somebody else is computing stays where it is: soon it can have them for a copy. Batch has its
+    own fair shares: what a tenant gets of the time that is left over does not count against it elsewhere.
+    """
+
+    def __init__(self, kv_cache: KVCache, *, n_rows_max: int, max_step_ms: float, clock_ns: Callable[[], int]) -> None:
         assert n_rows_max > 0, "a step has at least one row"
         self._kv_cache = kv_cache
         self._n_rows_max = n_rows_max
-        self.waiting: deque[Sequence] = deque()
+        self._max_step_ms = max_step_ms
+        self._clock_ns = clock_ns
+        self._fair_shares = {True: FairShare(), False: FairShare()}
+        self._following: dict[Sequence, Hit] = {}
+        self._batch_debt_ms = 0.0
+        self._num_arrived = 0
+        self.cost_model = CostModel()
+        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
 
     def add(self, sequence: Sequence) -> None:
         assert sequence.status is SequenceStatus.WAITING, "only a new sequence is added"
+        sequence.arrival = self._num_arrived
+        sequence.arrived_ns = self._clock_ns()
+        self._num_arrived += 1
         self.waiting.append(sequence)
+        self._fair_share(sequence).enter(sequence.request.tenant)
 
-    def finish(self, sequence: Sequence) -> None:
-        """Takes the sequence out, whatever it was doing, and frees its memory."""
+    def finish(self, sequence: Sequence, *, keep: bool) -> None:
+        """Takes the sequence out, whatever it was doing; with `keep`, what it computed stays in the cache."""
         if sequence.status is SequenceStatus.RUNNING:
             self.running.remove(sequence)
-            self._kv_cache.release(sequence)
+            self._kv_cache.release(sequence, keep=keep)
         elif sequence.status is SequenceStatus.WAITING:
             self.waiting.remove(sequence)
+            self._following.pop(sequence, None)
         sequence.status = SequenceStatus.FINISHED
+        self._fair_share(sequence).leave(sequence.request.tenant)
 
     def schedule(self) -> list[ScheduledChunk]:
         """The next step's chunks, at most `n_rows_max` rows; empty if nobody has work."""
         self._admit()
-        decodes = [sequence for sequence in self.running if sequence.num_uncomputed_tokens == 1]
+        batch_may_run = self._batch_may_run()
+        runnable = [s for s in self.running if batch_may_run or not _is_batch(s)]
+        decodes = [s for s in runnable if s.num_uncomputed_tokens == 1]
+        prefills = [s for s in runnable if s.num_uncomputed_tokens > 1]
+        if len(decodes) > self._n_rows_max:
+            decodes.sort(key=lambda s: (s.request.traffic_class, self._served(s), s.arrival))
         chunks = [ScheduledChunk(sequence, 1) for sequence in decodes[: self._n_rows_max]]
-        n_rows = self._n_rows_max - len(chunks)
-        if chunks:
-            n_rows = min(n_rows, PREFILL_ROWS_BESIDE_DECODES)
-        for sequence in self.running:
-            if n_rows == 0:
-                break
-            if sequence.num_uncomputed_tokens > 1:
-                n_tokens = min(sequence.num_uncomputed_tokens, n_rows)
-                chunks.append(ScheduledChunk(sequence, n_tokens))
-                n_rows -= n_tokens
-        return chunks
+        return chunks + self._prefill(prefills, chunks)
+
+    def observe(self, chunks: list[ScheduledChunk], step_ms: float) -> None:
+        """Learns from a step that was executed and charges the tenants for it; before the sequences advance."""
+        now_ns = self._clock_ns()
+        rows = prefill_rows = batch_rows = cells = 0
+        for chunk in chunks:
+            sequence = chunk.sequence
+            rows += chunk.n_tokens
+            prefill_rows += chunk.n_tokens if chunk.n_tokens > 1 else 0
+            batch_rows += chunk.n_tokens if _is_batch(sequence) else 0
+            cells += _cells(sequence, chunk.n_tokens)
+            n_new = max(0, sequence.num_computed_tokens + chunk.n_tokens - sequence.num_charged_tokens)
+            self._fair_share(sequence).charge(
+                sequence.request.tenant,
+                prompt_tokens=max(0, n_new - chunk.completes),
+                output_tokens=int(chunk.completes),
+            )
+            sequence.progressed_ns = now_ns
+        self.cost_model.observe(
+            prefill_rows=prefill_rows, decode_rows=rows - prefill_rows, cells=cells, step_ms=step_ms
+        )
+        self._charge_batch(batch_rows / rows, min(max(0.0, step_ms), self._max_step_ms * PREFILL_ONLY_FACTOR))
+
+    # Admission.
 
     def _admit(self) -> None:
-        while self.waiting and self._kv_cache.can_allocate():
-            sequence = self.waiting.popleft()
+        newcomers: set[Sequence] = set()
+        hopeless: set[tuple[str, TrafficClass]] = set()
+        for sequence in sorted(self._contenders(), key=self._claims()):
+            if not self._kv_cache.can_allocate():
+                if _party(sequence) in hopeless:
+                    continue
+                if self._victim(sequence, newcomers) is None:
+                    hopeless.add(_party(sequence))
+                    continue
+            if self._follows(sequence):
+                continue
+            if not self._kv_cache.can_allocate():
+                self._preempt_for(sequence, newcomers)
             self._kv_cache.allocate(sequence)
+            self.waiting.remove(sequence)
             sequence.status = SequenceStatus.RUNNING
+            sequence.progressed_ns = self._clock_ns()
             self.running.append(sequence)
+            newcomers.add(sequence)
+
+    def _contenders(self) -> list[Sequence]:
+        """Those who wait and may get a stream now; what decides is the same for all of one tenant and class."""
+        if not self.waiting or self._kv_cache.can_allocate():
+            return self.waiting
+        parties = {_party(s): s for s in self.waiting}
+        able = {party for party, sequence in parties.items() if self._victim(sequence, set()) is not None}
+        return [s for s in self.waiting if _party(s) in able] if able else []
+
+    def _claims(self) -> Callable[[Sequence], tuple[int, bool, int, int]]:
+        """Who goes first. A default request goes with the priority ones once it is old, or if its tenant has nothing
+        that runs."""
+        now_ns = self._clock_ns()
+        with_streams = {(s.request.tenant, _is_batch(s)) for s in self.running}
+
+        def claim(sequence: Sequence) -> tuple[int, bool, int, int]:
+            traffic_class = sequence.request.traffic_class
+            has_stream = (sequence.request.tenant, _is_batch(sequence)) in with_streams
+            is_old = now_ns - sequence.arrived_ns >= AGEING_NS
+            if traffic_class is TrafficClass.DEFAULT and (is_old or not has_stream):
+                traffic_class = TrafficClass.PRIORITY
+            return traffic_class, has_stream, self._served(sequence), sequence.arrival
+
+        return claim
+
+    def _follows(self, sequence: Sequence) -> bool:
+        """True while a running sequence is about to compute what this one needs next. Looks for one only if the last
+        one that was found has done so, or has stopped running: with a thousand who wait, looking takes long."""
+        hit = self._following.get(sequence)
+        if hit is None or hit.owner.seq_id == NO_SEQ_ID or hit.owner.num_computed_tokens >= hit.length:
+            hit = self._kv_cache.leader(sequence)
+        if hit is None:
+            self._following.pop(sequence, None)
+            return False
+        self._following[sequence] = hit
+        return True
+
+    def _preempt_for(self, sequence: Sequence, newcomers: set[Sequence]) -> None:
+        """Frees a stream for one who has a better claim to it. What the loser has computed is parked, and found again
+        when it comes back."""
+        victim = self._victim(sequence, newcomers)
+        assert victim is not None, "there is somebody to take a stream from"
+        self.running.remove(victim)
+        self._kv_cache.release(victim, keep=True)
+        victim.status = SequenceStatus.WAITING
+        victim.num_preemptions += 1
+        self.waiting.append(victim)
+
+    def _victim(self, sequence: Sequence, newcomers: set[Sequence]) -> Sequence | None:
+        """The lowest class's youngest, of a class below this one's; else the youngest of the tenant that has the most
+        streams, if this one's has none and that one keeps some. Nobody who has only just got its stream, and nobody
+        over and over: without room in RAM it would begin anew each time."""
+        own_class = sequence.request.traffic_class
+        able = [s for s in self.running if s not in newcomers and (_is_batch(s) or s.num_preemptions < MAX_PREEMPTIONS)]
+        lower = [s for s in able if s.request.traffic_class > own_class]
+        if lower:
+            return max(lower, key=lambda s: (s.request.traffic_class, s.arrival))
+        streams = Counter(s.request.tenant for s in self.running)
+        if streams[sequence.request.tenant]:
+            return None
+        equal = [s for s in able if s.request.traffic_class == own_class and streams[s.request.tenant] > 1]
+        return max(equal, key=lambda s: (streams[s.request.tenant], self._served(s), s.arrival), default=None)
+
+    def _fair_share(self, sequence: Sequence) -> FairShare:
+        return self._fair_shares[_is_batch(sequence)]
+
+    def _served(self, sequence: Sequence) -> int:
+        return self._fair_share(sequence).served(sequence.request.tenant)
+
+    # The step.
+
+    def _batch_may_run(self) -> bool:
+        return self._batch_debt_ms <= 0.0 or all(_is_batch(s) for s in self.running)
+
+    def _charge_batch(self, share: float, step_ms: float) -> None:
+        """Batch owes the others their part of the time that it took beside them; while it was alone it owes nothing."""
+        taken_ms = step_ms * share
+        debt_ms = self._batch_debt_ms + taken_ms * (1 - BATCH_SHARE) / BATCH_SHARE - (step_ms - taken_ms)
+        self._batch_debt_ms = 0.0 if share == 1.0 else max(0.0, debt_ms)
+
+    def _prefill(self, prefills: list[Sequence], decodes: list[ScheduledChunk]) -> list[ScheduledChunk]:
+        """Chunks that fit beside the decodes, shortest remaining first."""
+        starved_ns = self._clock_ns() - STARVED_NS
+        prefills.sort(
+            key=lambda s: (
+                _is_batch(s),
+                s.progressed_ns > starved_ns,
+                s.request.traffic_class,
+                s.num_uncomputed_tokens,
+                s.arrival,
+            )
+        )
+        budget_ms = self._max_step_ms if decodes else self._max_step_ms * PREFILL_ONLY_FACTOR
+        n_decodes = len(decodes)
+        cells = sum(_cells(chunk.sequence, 1) for chunk in decodes)
+        chunks: list[ScheduledChunk] = []
+        n_prefill = 0
+        for sequence in prefills:
+            room = self._n_rows_max - n_decodes - n_prefill
+            n_tokens = self._chunk_size(sequence, room, n_prefill, n_decodes, cells, budget_ms)
+            if n_tokens == 0:
+                break
+            chunks.append(ScheduledChunk(sequence, n_tokens))
+            n_prefill += n_tokens
+            cells += _cells(sequence, n_tokens)
+        return chunks
+
+    def _chunk_size(
+        self, sequence: Sequence, room: int, n_prefill: int, n_decodes: int, cells: int, budget_ms: float
+    ) -> int:
+        """The most tokens that keep the step within its time; the first chunk of a step is never starved."""
+        most = min(sequence.num_uncomputed_tokens, room)
+        if self._kv_cache.wants_checkpoints and (left := sequence.num_tokens_to_checkpoint) > 0:
+            most = min(most, left)
+        size = most
+        while size > MIN_PREFILL_ROWS and not self._fits(sequence, size, n_prefill, n_decodes, cells, budget_ms):
+            # Down to the next rung of 32, 64, 128, ...: graphs of a shape seen before are reused.
+            size = 1 << (size - 1).bit_length() - 1
+        if n_prefill and not self._fits(sequence, size, n_prefill, n_decodes, cells, budget_ms):
+            return 0
+        return size
+
+    def _fits(
+        self, sequence: Sequence, size: int, n_prefill: int, n_decodes: int, cells: int, budget_ms: float
+    ) -> bool:
+        step_ms = self.cost_model.step_ms(
+            prefill_rows=n_prefill + size, decode_rows=n_decodes, cells=cells + _cells(sequence, size)
+        )
+        return step_ms <= budget_ms
+
+
+def _party(sequence: Sequence) -> tuple[str, TrafficClass]:
+    return sequence.request.tenant, sequence.request.traffic_class
+
+
+def _is_batch(sequence: Sequence) -> bool:
+    return sequence.request.traffic_class is TrafficClass.BATCH
+
+
+def _cells(sequence: Sequence, n_tokens: int) -> int:
+    """Sum over the rows of a chunk of the cells that each attends to."""
+    return n_tokens * sequence.num_computed_tokens + n_tokens * (n_tokens + 1) // 2

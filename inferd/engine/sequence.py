@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from inferd.engine.branch import NO_SEQ_ID
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.messages import AddRequest
 from inferd.engine.runner import Sampler
 from inferd.usage import Usage
 
-NO_SEQ_ID = -1
 _NS_PER_MS = 1_000_000
 
 
@@ -33,7 +33,12 @@ class Sequence:
         num_charged_tokens: high-water mark of `num_computed_tokens`. Losing computed tokens does not lower it:
             nobody pays twice, neither in tokens nor in time.
         compute_ns: this sequence's share of the time of the steps so far.
+        num_cached_tokens: prompt tokens that were in memory when it first got a stream.
         num_failures: failed steps since the last good one.
+        num_preemptions: how often it lost its stream to a better claim.
+        arrival: its place in the order of arrival.
+        arrived_ns: when it arrived, on the engine's clock.
+        progressed_ns: when a step last computed some of it, or when it got its stream.
     """
 
     request: AddRequest
@@ -47,6 +52,11 @@ class Sequence:
     num_cached_tokens: int = 0
     compute_ns: int = 0
     num_failures: int = 0
+    num_preemptions: int = 0
+    arrival: int = 0
+    arrived_ns: int = 0
+    progressed_ns: int = 0
+    _has_run: bool = False
 
     def __post_init__(self) -> None:
         self.token_ids = list(self.request.prompt)
@@ -71,9 +81,31 @@ class Sequence:
     def num_uncomputed_tokens(self) -> int:
         return len(self.token_ids) - self.num_computed_tokens
 
+    @property
+    def num_tokens_to_checkpoint(self) -> int:
+        """Tokens up to the prompt's last one, where memory that cannot be cut is kept for others; 0 past that."""
+        return max(0, self.num_prompt_tokens - 1 - self.num_computed_tokens)
+
+    @property
+    def is_at_checkpoint(self) -> bool:
+        """All of the prompt but its last token has just been computed."""
+        return self.num_computed_tokens == self.num_prompt_tokens - 1
+
+    def reuse(self, length: int) -> None:
+        """A new stream holds its first `length` tokens already. Nobody pays for computing them; those of the prompt
+        are billed as cached, if it has computed nothing itself so far. If it loses its stream before that, what it
+        had found there does not count."""
+        self.num_computed_tokens = length
+        if self._has_run:
+            self.num_charged_tokens = max(self.num_charged_tokens, length)
+        else:
+            self.num_charged_tokens = length
+            self.num_cached_tokens = min(length, self.num_prompt_tokens)
+
     def advance(self, n_tokens: int, *, step_ns: int, n_rows: int) -> None:
         """Records that a step of `n_rows` rows and `step_ns` computed the next `n_tokens`. Its share is rounded down,
         so that all shares together never exceed the time that the device was busy."""
+        self._has_run = True
         self.num_computed_tokens += n_tokens
         num_new = max(0, self.num_computed_tokens - self.num_charged_tokens)
         self.num_charged_tokens += num_new
@@ -81,7 +113,10 @@ class Sequence:
         self.num_failures = 0
 
     def usage(self) -> Usage:
-        """What has been used so far (BILLING R14, R16); compute time is rounded half-up to ms, once."""
+        """What has been used so far (BILLING R14, R16), nothing before its first step; compute time is rounded half-up
+        to ms, once."""
+        if not self._has_run:
+            return Usage()
         return Usage(
             prompt_tokens=min(self.num_charged_tokens, self.num_prompt_tokens),
             cached_tokens=self.num_cached_tokens,

@@ -132,6 +132,4 @@ def read_log(
         f"SELECT seq, at_ms, actor, action, team, details FROM log {where} ORDER BY seq DESC LIMIT ?",
         (*chosen.values(), limit),
     )
-    return [
-        LogEntry(seq, at_ms, by, what, whose, json.loads(details)) for seq, at_ms, by, what, whose, details in rows
-    ]
+    return [LogEntry(seq, at_ms, by, what, whose, json.loads(details)) for seq, at_ms, by, what, whose, details in rows]

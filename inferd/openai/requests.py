@@ -90,6 +90,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_isolation_key: str | None = None
     metadata: dict[str, str] | None = None
 
     # Only the values that ask for nothing else than what is done anyway.
@@ -258,7 +259,7 @@ def _check_logit_bias(request: ChatRequest) -> None:
 
 def _check_tags(request: ChatRequest) -> None:
     """Tags go into records: their size is bounded, and NUL, which SQLite's text functions stop at, is refused."""
-    for field in ("model", "user", "safety_identifier", "prompt_cache_key"):
+    for field in ("model", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_isolation_key"):
         _check_tag(field, getattr(request, field) or "", TAG_CHARACTERS_MAX)
     metadata = request.metadata or {}
     if len(metadata) > METADATA_MAX:

@@ -20,6 +20,8 @@ from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
 from inferd.server.request_id import PREFIX
 from inferd.server.services import services_of
+from inferd.server.tags import header_tag
+from inferd.serving.cache_hints import CacheHints
 from inferd.serving.completion import Completion, Finished, TextDelta
 
 MAX_TOKENS_HEADER = "inferd-max-tokens"
@@ -35,7 +37,12 @@ async def chat_completions(request: Request) -> Response:
     deployment = services.router.find(chat.model)
     require_model(caller, deployment.name)
     request_id: str = request.state.request_id
-    completion = services.completions.begin(request_id, caller, deployment, chat)
+    hints = CacheHints.of(
+        chat,
+        affinity=header_tag(request, "x-session-affinity"),
+        isolation_key=header_tag(request, "x-prompt-cache-isolation-key"),
+    )
+    completion = services.completions.begin(request_id, caller, deployment, chat, hints)
     answer = ChatResponse(
         id="chatcmpl-" + request_id.removeprefix(PREFIX),
         created=int(time.time()),

@@ -21,6 +21,7 @@ from inferd.money import format_usd
 from inferd.openai.requests import ChatRequest
 from inferd.price import Price
 from inferd.serving.admission import PreparedPrompt, prepare
+from inferd.serving.cache_hints import NO_HINTS, CacheHints
 from inferd.serving.completion import Admission, Completion, Finished, TextDelta
 from inferd.usage import Usage
 
@@ -38,6 +39,7 @@ class _Job:
     caller: Caller
     deployment: Deployment
     request: ChatRequest
+    cache: CacheHints
     price: Price | None
     admitted_at_ms: int
 
@@ -73,7 +75,14 @@ class Completions:
     def num_live(self) -> int:
         return len(self._tasks)
 
-    def begin(self, request_id: str, caller: Caller, deployment: Deployment, request: ChatRequest) -> Completion:
+    def begin(
+        self,
+        request_id: str,
+        caller: Caller,
+        deployment: Deployment,
+        request: ChatRequest,
+        cache: CacheHints = NO_HINTS,
+    ) -> Completion:
         """Takes a request on; wait for `Completion.admitted`. Raises OverloadedError while the server stops or
         the model is not ready."""
         if self._closed:
@@ -82,7 +91,7 @@ class Completions:
             raise OverloadedError(f"The model `{deployment.name}` is not ready yet.", retry_after_s=RETRY_AFTER_S)
         completion = Completion(request_id)
         now_ms = self._clock_ms()
-        job = _Job(completion, caller, deployment, request, deployment.price_at(now_ms), now_ms)
+        job = _Job(completion, caller, deployment, request, cache, deployment.price_at(now_ms), now_ms)
         task = asyncio.create_task(self._run(job), name=f"completion {request_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -143,12 +152,15 @@ class Completions:
         await self._ledger.execute(hold)
 
     def _submit(self, job: _Job, prompt: PreparedPrompt) -> OutputStream:
+        scope = job.deployment.cache_scope(job.caller.team, job.cache.isolation_key)
         request = AddRequest(
             request_id=job.completion.request_id,
             prompt=prompt.token_ids,
             params=prompt.params,
             max_tokens=prompt.max_tokens,
             tenant=job.caller.team,
+            cache_scope=scope,
+            session=job.cache.session,
         )
         return job.deployment.replica.submit(request)
 

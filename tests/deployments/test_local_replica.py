@@ -11,6 +11,7 @@ import pytest
 from inferd.config import ModelConfig
 from inferd.deployments import local_replica
 from inferd.deployments.local_replica import LocalReplica
+from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
 from inferd.engine.messages import AddRequest, FinishReason
 from inferd.errors import ConfigError, OverloadedError
@@ -54,8 +55,8 @@ def loading(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> Loader:
 
 
 async def test_every_key_of_the_configuration_reaches_llama_cpp(config, monkeypatch):
-    loader = loading(monkeypatch, Loader())
-    replica = LocalReplica(config)
+    loader, turn = loading(monkeypatch, Loader()), ComputeTurn()
+    replica = LocalReplica(config, turn)
     await replica.start()
     assert loader.options == {
         "path": config.source,
@@ -64,6 +65,9 @@ async def test_every_key_of_the_configuration_reaches_llama_cpp(config, monkeypa
         "n_parallel": 2,
         "n_ubatch": 32,
         "n_threads": 1,
+        "host_cache_bytes": 1024 * 2**20,
+        "max_step_ms": None,
+        "compute_turn": turn,
     }
     assert (replica.key, replica.max_context, replica.is_ready) == ("tiny", 64, True)
     await replica.stop()
@@ -71,7 +75,7 @@ async def test_every_key_of_the_configuration_reaches_llama_cpp(config, monkeypa
 
 async def test_it_is_ready_between_start_and_stop_and_takes_requests_only_then(config, monkeypatch):
     loading(monkeypatch, Loader())
-    replica = LocalReplica(config)
+    replica = LocalReplica(config, ComputeTurn())
     assert not replica.is_ready
     with pytest.raises(OverloadedError):
         replica.submit(REQUEST)
@@ -85,12 +89,12 @@ async def test_it_is_ready_between_start_and_stop_and_takes_requests_only_then(c
 
 
 async def test_stopping_one_that_never_started_does_nothing(config):
-    await LocalReplica(config).stop()
+    await LocalReplica(config, ComputeTurn()).stop()
 
 
 async def test_the_configured_template_replaces_the_models(config, monkeypatch):
     loading(monkeypatch, Loader())
-    replica = LocalReplica(replace(config, chat_template="{{ messages[0].content }}!"))
+    replica = LocalReplica(replace(config, chat_template="{{ messages[0].content }}!"), ComputeTurn())
     await replica.start()
     segments = replica.chat_template.render([{"role": "user", "content": "hi"}])
     assert "".join(segment.text for segment in segments) == "hi!"
@@ -100,7 +104,7 @@ async def test_the_configured_template_replaces_the_models(config, monkeypatch):
 @pytest.mark.parametrize(("template", "what"), [(None, "no chat template"), ("{% if %}", "line 1")])
 async def test_a_model_without_a_usable_template_does_not_start_and_is_freed(config, monkeypatch, template, what):
     loader = loading(monkeypatch, Loader(template))
-    replica = LocalReplica(config)
+    replica = LocalReplica(config, ComputeTurn())
     with pytest.raises(ConfigError, match=what) as caught:
         await replica.start()
     assert "tiny.gguf" in caught.value.message
@@ -112,7 +116,7 @@ async def test_a_model_without_a_usable_template_does_not_start_and_is_freed(con
 async def test_the_fingerprint_names_the_model_and_how_it_is_run(config, monkeypatch):
     async def fingerprint(changed: ModelConfig) -> str:
         loading(monkeypatch, Loader())
-        replica = LocalReplica(changed)
+        replica = LocalReplica(changed, ComputeTurn())
         await replica.start()
         await replica.stop()
         return replica.fingerprint

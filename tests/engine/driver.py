@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferd.engine.core import EngineCore
+from inferd.engine.core import MAX_STEP_MS, EngineCore
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
 from inferd.sampling_params import SamplingParams
 from inferd.usage import Usage
@@ -21,9 +21,16 @@ def request(
 class Driver:
     """Gathers each request's outputs; no output may follow a terminal one, none may belong to nobody."""
 
-    def __init__(self, runner: FakeRunner, clock: FakeClock | None = None) -> None:
+    def __init__(
+        self,
+        runner: FakeRunner,
+        clock: FakeClock | None = None,
+        *,
+        host_cache_bytes: int = 0,
+        max_step_ms: float = MAX_STEP_MS,
+    ) -> None:
         self.runner = runner
-        self.core = EngineCore(runner, clock or FakeClock())
+        self.core = EngineCore(runner, clock or FakeClock(), host_cache_bytes=host_cache_bytes, max_step_ms=max_step_ms)
         self.outputs: dict[str, list[RequestOutput]] = {}
 
     def add(self, *requests: AddRequest) -> None:
@@ -44,7 +51,17 @@ class Driver:
             outputs = self.outputs[output.request_id]
             assert not outputs or outputs[-1].finish_reason is None, "an output after the terminal one"
             outputs.append(output)
+        self.check_memory()
+
+    def check_memory(self) -> None:
+        """Books and memory agree to the token: lengths alone would not show a wrong prefix."""
         self.core.check_integrity()
+        kv_cache = self.core._kv_cache
+        for seq_id, sequence in kv_cache._running.items():
+            assert self.runner.contents(seq_id) == sequence.token_ids[: sequence.num_computed_tokens]
+        for branch in kv_cache.prefix_cache.branches():
+            held = self.runner.contents(branch.seq_id) if branch.state is None else self.runner.read(branch.state)
+            assert held == list(branch.token_ids), "a branch holds what it says"
 
     def run(self) -> None:
         for _ in range(MAX_STEPS):

@@ -113,7 +113,8 @@ def test_nobody_pays_for_failed_steps_or_for_computing_again(cuts) -> None:
     driver = Driver(runner, clock)
     driver.add(request(prompt=b"x" * 24, max_tokens=4))
     driver.run()
-    assert driver.usage() == Usage(prompt_tokens=24, completion_tokens=4, compute_ms=10 * (3 + 3))
+    n_prefill_steps = 3 if cuts else 4  # memory that cannot be cut stops once more, before the prompt's last token
+    assert driver.usage() == Usage(prompt_tokens=24, completion_tokens=4, compute_ms=10 * (n_prefill_steps + 3))
 
 
 def test_abort_after_a_failure_has_used_what_good_steps_computed() -> None:
@@ -190,5 +191,5 @@ def test_whatever_happens_every_request_ends_once_and_the_books_are_right(events
         if driver.reason(name) is FinishReason.LENGTH:
             assert (usage.prompt_tokens, driver.outputs[name][-1].error) == (len(prompt), None)
     assert all(sampler.closed for sampler in runner.samplers)
-    assert all(memory == [] for memory in runner.memory)
+    assert driver.core.num_running == 0, "what is in memory now belongs to the cache: check_memory has seen to it"
     driver.core.close()

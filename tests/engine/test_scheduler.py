@@ -4,19 +4,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.engine.batch import build_batch
 from inferd.engine.kv_cache import KVCache
-from inferd.engine.scheduler import PREFILL_ROWS_BESIDE_DECODES, Scheduler
+from inferd.engine.messages import AddRequest, TrafficClass
+from inferd.engine.scheduler import (
+    BATCH_SHARE,
+    MIN_PREFILL_ROWS,
+    PREFILL_ONLY_FACTOR,
+    STARVED_NS,
+    Scheduler,
+)
 from inferd.engine.sequence import NO_SEQ_ID, Sequence, SequenceStatus
+from inferd.sampling_params import SamplingParams
 from tests.engine.test_sequence import new_sequence
-from tests.fakes import FakeRunner
+from tests.fakes import FakeClock, FakeRunner
+
+UNBOUNDED_MS = 1e9
 
 
-def new_scheduler(n_seq_max: int = 4, n_rows_max: int = 512) -> Scheduler:
-    return Scheduler(KVCache(FakeRunner(n_seq_max=n_seq_max)), n_rows_max)
+def new_scheduler(n_seq_max: int = 4, n_rows_max: int = 512, max_step_ms: float = UNBOUNDED_MS) -> Scheduler:
+    cache = KVCache(FakeRunner(n_seq_max=n_seq_max, n_rows_max=n_rows_max, cells_per_sequence=4096))
+    return Scheduler(cache, n_rows_max=n_rows_max, max_step_ms=max_step_ms, clock_ns=FakeClock())
 
 
 def add(scheduler: Scheduler, *lengths: int) -> list[Sequence]:
-    sequences = [new_sequence(b"x" * length) for length in lengths]
+    """Sequences with nothing in common."""
+    first = 0 if not scheduler._num_arrived else scheduler._num_arrived
+    sequences = [new_sequence(bytes([first + i]) * length) for i, length in enumerate(lengths)]
     for sequence in sequences:
         scheduler.add(sequence)
     return sequences
@@ -39,13 +53,11 @@ def test_nobody_has_work_then_there_is_no_step() -> None:
     assert new_scheduler().schedule() == []
 
 
-def test_prefill_alone_takes_the_whole_step_first_come_first_served() -> None:
+def test_prefill_alone_takes_the_whole_step_shortest_first() -> None:
     scheduler = new_scheduler()
     first, second, third = add(scheduler, 300, 400, 50)
-    assert compute(scheduler) == {first: 300, second: 212}
-    # `first` decodes from here on, so the others get less.
-    assert compute(scheduler) == {first: 1, second: PREFILL_ROWS_BESIDE_DECODES}
-    assert compute(scheduler) == {first: 1, second: 60, third: 50}
+    assert compute(scheduler) == {third: 50, first: 300, second: 162}
+    assert compute(scheduler) == {third: 1, first: 1, second: 238}
     assert compute(scheduler) == {first: 1, second: 1, third: 1}
 
 
@@ -65,7 +77,7 @@ def test_more_sequences_than_ids_wait_in_order() -> None:
     assert scheduler.running == [first, second]
     assert list(scheduler.waiting) == [third, fourth]
     assert third.seq_id == NO_SEQ_ID
-    scheduler.finish(first)
+    scheduler.finish(first, keep=True)
     scheduler.schedule()
     assert scheduler.running == [second, third]
     assert third.seq_id == 0
@@ -75,8 +87,8 @@ def test_finish_takes_a_sequence_out_wherever_it_is() -> None:
     scheduler = new_scheduler(n_seq_max=1)
     running, waiting = add(scheduler, 3, 3)
     scheduler.schedule()
-    scheduler.finish(waiting)
-    scheduler.finish(running)
+    scheduler.finish(waiting, keep=True)
+    scheduler.finish(running, keep=True)
     assert not scheduler.running
     assert not scheduler.waiting
     assert running.status is waiting.status is SequenceStatus.FINISHED
@@ -95,16 +107,163 @@ def test_only_a_new_sequence_is_added() -> None:
     st.integers(1, 600),
     st.integers(1, 6),
     st.integers(1, 30),
+    st.floats(1, 2000),
 )
-def test_every_step_keeps_to_its_rows_and_serves_every_decode_it_can(lengths, n_rows_max, n_seq_max, n_steps) -> None:
-    scheduler = new_scheduler(n_seq_max, n_rows_max)
+def test_every_step_keeps_to_its_rows_and_serves_every_decode_it_can(
+    lengths, n_rows_max, n_seq_max, n_steps, max_step_ms
+) -> None:
+    scheduler = new_scheduler(n_seq_max, n_rows_max, max_step_ms)
     add(scheduler, *lengths)
     for _ in range(n_steps):
         decoding = {sequence for sequence in scheduler.running if sequence.num_uncomputed_tokens == 1}
+        cells = {sequence: sequence.num_computed_tokens for sequence in scheduler.running}
         rows = compute(scheduler)
         assert 0 < sum(rows.values()) <= n_rows_max
         assert len(decoding & rows.keys()) == min(len(decoding), n_rows_max)
-        if decoding:
-            n_prefill = sum(n_rows for sequence, n_rows in rows.items() if sequence not in decoding)
-            n_new = sum(1 for sequence in rows if sequence not in decoding and rows[sequence] == 1)
-            assert n_prefill <= PREFILL_ROWS_BESIDE_DECODES + n_new
+        prefill = {sequence: n_rows for sequence, n_rows in rows.items() if n_rows > 1}
+        n_decodes = len(rows) - len(prefill)
+        expected_ms = scheduler.cost_model.step_ms(
+            prefill_rows=sum(prefill.values()),
+            decode_rows=n_decodes,
+            cells=sum(n * cells.get(s, 0) + n * (n + 1) // 2 for s, n in rows.items()),
+        )
+        budget_ms = max_step_ms * (1 if n_decodes else PREFILL_ONLY_FACTOR)
+        least = len(prefill) == 1 and max(prefill.values()) <= MIN_PREFILL_ROWS
+        assert not prefill or least or expected_ms <= budget_ms
+
+
+def waiting(
+    scheduler: Scheduler, prompt: bytes, *, tenant: str = "team", traffic: TrafficClass = TrafficClass.DEFAULT
+) -> Sequence:
+    sequence = new_sequence(prompt)
+    sequence.request = AddRequest("r", tuple(prompt), SamplingParams(), 100, tenant, "", None, traffic)
+    scheduler.add(sequence)
+    return sequence
+
+
+def own(number: int, length: int = 30) -> bytes:
+    """A prompt with nothing in common with any other."""
+    return bytes([number]) * length
+
+
+def play(scheduler: Scheduler, step_ms: float = 10.0) -> dict[Sequence, int]:
+    """A good step that takes its time, with all that follows."""
+    chunks = scheduler.schedule()
+    assert scheduler._kv_cache._runner.execute(build_batch(chunks)) == 0
+    scheduler._clock_ns.advance_ms(step_ms)
+    scheduler.observe(chunks, step_ms)
+    for chunk in chunks:
+        completes = chunk.completes
+        chunk.sequence.advance(chunk.n_tokens, step_ns=0, n_rows=1)
+        if completes:
+            chunk.sequence.token_ids.append(0)
+    return {chunk.sequence: chunk.n_tokens for chunk in chunks}
+
+
+# The step's time.
+
+
+def taught_scheduler(max_step_ms: float, *, n_seq_max: int = 8) -> Scheduler:
+    """It knows that a row takes a millisecond, and a step five."""
+    scheduler = new_scheduler(n_seq_max, max_step_ms=max_step_ms)
+    for n_rows in (1, 16, 64, 256, 512) * 20:
+        scheduler.cost_model.observe(prefill_rows=n_rows, decode_rows=0, cells=n_rows * 100, step_ms=5 + n_rows)
+        scheduler.cost_model.observe(prefill_rows=0, decode_rows=n_rows, cells=n_rows * 100, step_ms=5 + n_rows)
+    return scheduler
+
+
+def test_beside_decodes_a_prefill_gets_what_the_step_has_time_for_in_powers_of_two() -> None:
+    scheduler = taught_scheduler(100)
+    decode = waiting(scheduler, own(1, 1))
+    play(scheduler)
+    prefill = waiting(scheduler, own(2, 500))
+    assert play(scheduler) == {decode: 1, prefill: 64}
+
+
+def test_alone_a_prefill_may_take_longer() -> None:
+    scheduler = taught_scheduler(160)
+    prefill = waiting(scheduler, own(2, 2000))
+    assert play(scheduler) == {prefill: 256}
+
+
+def test_a_prefill_goes_on_however_long_the_decodes_take() -> None:
+    scheduler = taught_scheduler(1)
+    waiting(scheduler, own(1, 1))
+    play(scheduler)
+    prefill = waiting(scheduler, own(2, 500))
+    assert play(scheduler)[prefill] == MIN_PREFILL_ROWS
+
+
+def test_a_short_prompt_overtakes_a_long_one_and_a_long_one_is_not_starved_by_short_ones() -> None:
+    scheduler = taught_scheduler(100)
+    long = waiting(scheduler, own(0, 3000))
+    play(scheduler, 100)
+    progress = [long.num_computed_tokens]
+    for number in range(1, 100):
+        short = waiting(scheduler, own(number, 190))
+        play(scheduler, 100)
+        if short.num_uncomputed_tokens == 1:
+            scheduler.finish(short, keep=False)
+        progress.append(long.num_computed_tokens)
+        if progress[-1] == 3000:
+            break
+    steps_without = max(progress.count(n) for n in progress)
+    assert steps_without * 100 <= STARVED_NS / 1e6 + 300
+    assert progress[-1] > progress[0] + 3 * MIN_PREFILL_ROWS
+
+
+def test_a_priority_prefill_goes_before_a_shorter_default_one() -> None:
+    scheduler = taught_scheduler(20)
+    default, priority = waiting(scheduler, own(0, 50)), waiting(scheduler, own(1, 200), traffic=TrafficClass.PRIORITY)
+    assert play(scheduler) == {priority: 32}
+    assert default in scheduler.running
+
+
+def test_a_prompt_of_one_token_is_served_like_a_decode_and_charged_as_what_it_is() -> None:
+    scheduler = new_scheduler()
+    sequence = waiting(scheduler, own(0, 1))
+    play(scheduler)
+    assert scheduler._served(sequence) == 2, "one token was sampled"
+    longer = waiting(scheduler, own(1, 30), tenant="other")
+    before = scheduler._served(longer)
+    play(scheduler)
+    assert scheduler._served(longer) - before == 29 + 2
+
+
+# Batch.
+
+
+def batch_beside_default(n_steps: int) -> tuple[int, int]:
+    scheduler = new_scheduler()
+    default = waiting(scheduler, own(0))
+    batch = waiting(scheduler, own(1), traffic=TrafficClass.BATCH)
+    n_batch = n_both = 0
+    for _ in range(n_steps):
+        rows = play(scheduler)
+        assert default in rows
+        n_both += 1
+        n_batch += batch in rows
+    return n_batch, n_both
+
+
+def test_beside_others_batch_gets_its_share_of_the_time_and_no_more() -> None:
+    n_batch, n_steps = batch_beside_default(2000)
+    # A step of two rows, one of them batch's, counts half.
+    assert n_batch / 2 / n_steps == pytest.approx(BATCH_SHARE, rel=0.1)
+
+
+def test_a_night_of_batch_alone_owes_the_morning_nothing() -> None:
+    scheduler = new_scheduler()
+    batch = waiting(scheduler, own(1), traffic=TrafficClass.BATCH)
+    for _ in range(200):
+        assert batch in play(scheduler, 1000)
+    waiting(scheduler, own(0))
+    assert sum(batch in play(scheduler) for _ in range(100)) >= 10
+
+
+def test_one_step_that_hung_does_not_shut_batch_out_for_long() -> None:
+    scheduler = new_scheduler(max_step_ms=400)
+    waiting(scheduler, own(0))
+    batch = waiting(scheduler, own(1), traffic=TrafficClass.BATCH)
+    assert batch in play(scheduler, 3_600_000)
+    assert any(batch in play(scheduler, 100) for _ in range(80))

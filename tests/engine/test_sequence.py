@@ -69,3 +69,37 @@ def test_a_request_has_a_prompt_and_room_for_a_token() -> None:
         request(prompt=b"")
     with pytest.raises(AssertionError, match="sampled"):
         request(max_tokens=0)
+
+
+def test_what_was_in_memory_is_billed_as_cached_and_costs_no_time() -> None:
+    sequence = new_sequence(b"x" * 20)
+    sequence.reuse(16)
+    assert sequence.usage().total_tokens == 0, "nothing before its first step"
+    sequence.advance(4, step_ns=8_000_000, n_rows=8)
+    usage = sequence.usage()
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.compute_ms) == (20, 16, 4)
+
+
+def test_what_it_found_in_a_stream_that_it_lost_before_its_first_step_does_not_count() -> None:
+    sequence = new_sequence(b"x" * 20)
+    sequence.reuse(16)
+    sequence.reuse(0)
+    sequence.advance(4, step_ns=0, n_rows=4)
+    usage = sequence.usage()
+    assert (usage.prompt_tokens, usage.cached_tokens) == (4, 0)
+
+
+def test_only_what_was_there_before_it_computed_anything_is_cached() -> None:
+    sequence = new_sequence(b"x" * 20)
+    sequence.advance(10, step_ns=10_000_000, n_rows=10)
+    sequence.reuse(18)
+    sequence.advance(2, step_ns=2_000_000, n_rows=2)
+    usage = sequence.usage()
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.compute_ms) == (20, 0, 12)
+
+
+def test_a_sampled_token_that_is_found_in_memory_is_not_a_cached_one_of_the_prompt() -> None:
+    sequence = new_sequence(b"x" * 5)
+    sequence.token_ids += [1] * 5
+    sequence.reuse(9)
+    assert sequence.num_cached_tokens == 5

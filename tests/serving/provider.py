@@ -134,8 +134,13 @@ class Provider:
         (replica,) = self.router.replicas
         return replica._engine._inbox.qsize()
 
+    reuses = False
+
     def build_core(self, model: FakeModel, *, max_context: int, n_parallel: int, n_ubatch: int, **_: Any) -> EngineCore:
-        self.runner = self.make_runner(n_seq_max=n_parallel, n_rows_max=n_ubatch, cells_per_sequence=max_context)
+        # Nothing is shared unless a test says so: what a request costs does not depend on the ones before it.
+        self.runner = self.make_runner(
+            n_seq_max=n_parallel, n_rows_max=n_ubatch, cells_per_sequence=max_context, reuses=self.reuses
+        )
         return EngineCore(self.runner)
 
     def grant(self, nanousd: int, team: str = "acme") -> None:

@@ -287,3 +287,16 @@ async def test_waiting_for_idle_gives_up_after_its_time(provider):
     assert await provider.completions.wait_idle(None)
     assert provider.completions.num_live == 0
     await read(completion)
+
+
+async def test_a_prompt_that_was_computed_before_is_billed_as_cached(tmp_path, monkeypatch):
+    """R12"""
+    monkeypatch.setattr(Provider, "reuses", True)
+    async with running_provider(tmp_path, monkeypatch) as provider:
+        for request_id in ("req_1", "req_2"):
+            _, end = await answer(provider, request_id, max_tokens=2)
+        # All but the last token, whose logits are needed anew.
+        assert end.usage.cached_tokens == N_PROMPT - 1
+        first, second = provider.rows("usage")
+        assert (first["cached_tokens"], second["cached_tokens"]) == (0, N_PROMPT - 1)
+        assert second["cost_nanousd"] == end.cost_nanousd < first["cost_nanousd"]

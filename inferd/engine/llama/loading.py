@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.library import load_library
@@ -12,6 +13,10 @@ from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
 from inferd.engine.llama.threads import available_cores
 from inferd.errors import ConfigError
+
+MAX_STEP_MS_CPU = 400.0
+MAX_STEP_MS_GPU = 50.0
+"""How long a prompt may hold up those who decode. On a CPU, less would leave it chunks too small to be fast."""
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +26,17 @@ def load_model(path: Path, *, n_gpu_layers: int = -1) -> Model:
     return Model(load_library(), path, n_gpu_layers=n_gpu_layers)
 
 
-def build_core(model: Model, *, max_context: int, n_parallel: int, n_ubatch: int, n_threads: int | None) -> EngineCore:
+def build_core(
+    model: Model,
+    *,
+    max_context: int,
+    n_parallel: int,
+    n_ubatch: int,
+    n_threads: int | None,
+    host_cache_bytes: int,
+    max_step_ms: float | None,
+    compute_turn: ComputeTurn,
+) -> EngineCore:
     """Makes a context on `model` (the core owns both from here) and warms it up. Call it on the thread that will
     step. Raises ConfigError; the model is then closed."""
     try:
@@ -47,4 +62,6 @@ def build_core(model: Model, *, max_context: int, n_parallel: int, n_ubatch: int
         runner.close()
         raise
     logger.info("%s is warm: %d sequences of %d tokens", model.path.name, n_parallel, max_context)
-    return EngineCore(runner)
+    if max_step_ms is None:
+        max_step_ms = MAX_STEP_MS_GPU if model.is_offloaded else MAX_STEP_MS_CPU
+    return EngineCore(runner, host_cache_bytes=host_cache_bytes, max_step_ms=max_step_ms, compute_turn=compute_turn)

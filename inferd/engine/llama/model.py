@@ -31,6 +31,9 @@ class Model:
             raise ConfigError(f"{path}: this model has an encoder; only decoder-only text models can be served")
         self.vocabulary = Vocabulary(library, api.llama_model_get_vocab(handle))
         self.n_ctx_train: int = api.llama_model_n_ctx_train(handle)
+        self.is_offloaded: bool = n_gpu_layers != 0 and api.llama_supports_gpu_offload()
+        self.n_window: int = api.llama_model_n_swa(handle)
+        self.is_recurrent: bool = api.llama_model_is_recurrent(handle) or api.llama_model_is_hybrid(handle)
         self.size_bytes: int = api.llama_model_size(handle)
 
     @property

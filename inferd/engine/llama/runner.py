@@ -8,7 +8,7 @@ from inferd.engine.batch import Batch
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.samplers import SamplerChain
-from inferd.engine.runner import Sampler
+from inferd.engine.runner import MemoryKind, Sampler, SequenceState
 from inferd.sampling_params import SamplingParams
 
 
@@ -22,6 +22,8 @@ class LlamaRunner:
         self.n_rows_max = context.n_ubatch
         self.cells_per_sequence = max_context
         self.n_vocab = model.vocabulary.n_vocab
+        self.n_window = model.n_window
+        self.memory_kind = _memory_kind(model, context)
 
     def execute(self, batch: Batch) -> int:
         return self._context.decode(batch)
@@ -38,6 +40,24 @@ class LlamaRunner:
 
     def seq_pos_max(self, seq_id: int) -> int:
         return self._context.seq_pos_max(seq_id)
+
+    def seq_pos_min(self, seq_id: int) -> int:
+        return self._context.seq_pos_min(seq_id)
+
+    def seq_cp(self, source: int, destination: int) -> None:
+        self._context.seq_cp(source, destination)
+
+    def awaits_copy(self, seq_id: int) -> bool:
+        return self._context.awaits_copy(seq_id)
+
+    def seq_state_size(self, seq_id: int) -> int:
+        return self._context.seq_state_size(seq_id)
+
+    def seq_state(self, seq_id: int) -> SequenceState:
+        return self._context.seq_state(seq_id)
+
+    def restore_seq(self, seq_id: int, state: SequenceState) -> bool:
+        return self._context.restore_seq(seq_id, state)
 
     def is_end_of_generation(self, token_id: int) -> bool:
         return token_id in self._model.vocabulary.end_of_generation
@@ -58,6 +78,22 @@ class LlamaRunner:
     def close(self) -> None:
         self._context.close()
         self._model.close()
+
+
+def _memory_kind(model: Model, context: Context) -> MemoryKind:
+    if model.is_recurrent:
+        return MemoryKind.RECURRENT
+    if not _can_be_cut(context):
+        return MemoryKind.OPAQUE
+    return MemoryKind.WINDOW if model.n_window else MemoryKind.PLAIN
+
+
+def _can_be_cut(context: Context) -> bool:
+    """Tries it: computes two tokens and cuts off the second."""
+    context.decode(_dummy_batch([2]))
+    cut = context.seq_rm(0, 1) and context.seq_pos_max(0) == 0
+    context.clear()
+    return cut
 
 
 def _dummy_batch(rows_per_sequence: list[int]) -> Batch:

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,8 +41,10 @@ class Loaded:
     context: Context
     runner: LlamaRunner
 
-    def core(self) -> EngineCore:
-        return EngineCore(self.runner)
+    def core(self, **options: Any) -> EngineCore:
+        """A core that starts with empty memory."""
+        self.context.clear()
+        return EngineCore(self.runner, **options)
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.model.vocabulary.encode([Segment(text, special=True)]))

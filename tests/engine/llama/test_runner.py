@@ -69,7 +69,7 @@ def test_no_control_text_reaches_an_answer(loaded) -> None:
     assert outputs[-1].token_ids[0] in loaded.model.vocabulary.end_of_generation
 
 
-def test_an_abort_releases_the_memory(loaded) -> None:
+def test_after_an_abort_the_memory_is_parked_or_empty(loaded) -> None:
     core = loaded.core()
     core.add_request(loaded.request(PROMPT, 100, "a"))
     core.add_request(loaded.request(LONG_PROMPT, 100, "b"))
@@ -77,11 +77,17 @@ def test_an_abort_releases_the_memory(loaded) -> None:
         core.step()
     assert [loaded.context.seq_pos_max(seq_id) > 0 for seq_id in range(3)] == [True, True, False]
     core.abort("a")
-    assert loaded.context.seq_pos_max(0) == -1
+    assert loaded.context.seq_pos_max(0) == -1, "too short to be worth keeping"
     core.check_integrity()
+    parked = loaded.context.seq_pos_max(1) + 1
     core.abort("b")
-    assert [loaded.context.seq_pos_max(seq_id) for seq_id in range(N_PARALLEL)] == [-1] * N_PARALLEL
+    assert positions(loaded) == [-1, parked - 1, -1, -1]
+    assert core.num_running == 0
     assert [output.finish_reason for output in core.take_outputs()[-2:]] == [FinishReason.CANCELLED] * 2
+    core.add_request(loaded.request(LONG_PROMPT + "The end.", 2, "next"))
+    usage = run(core)[-1].usage
+    n_shared = len(loaded.encode(LONG_PROMPT))
+    assert n_shared - 2 <= usage.cached_tokens <= n_shared, "up to where the two texts are the same tokens"
 
 
 class Interruption:
@@ -162,7 +168,8 @@ def test_after_a_mixed_step_that_failed_half_way_books_and_memory_agree(loaded, 
     assert by_request(outputs) == token_ids
     usage = {output.request_id: output.usage for output in outputs if output.usage}
     assert usage["late"].prompt_tokens == len(loaded.encode(LONG_PROMPT))
-    assert positions(loaded) == [-1] * N_PARALLEL
+    core.abort_all("the end")
+    core.check_integrity()
 
 
 @pytest.mark.parametrize("share", [0.1, 0.95])

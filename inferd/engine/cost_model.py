@@ -1,0 +1,69 @@
+"""How long a step will take, learned while running."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+_FORGET = 0.98
+"""Weight of the past at each new step: the last hundred or so count."""
+_SCALE = np.array([1.0, 1e-2, 1e-2, 1e-5])
+"""Brings the features to about 1: a constant, hundreds of rows, hundreds of thousands of cells."""
+_PRIOR_MS = (1.0, 100.0, 100.0, 0.0)
+"""Per scaled feature. Deliberately slow (1 ms a row): the first steps are small, and soon it knows better."""
+_FLOOR_MS = 0.1
+_INERTIA = 1e-3
+"""How strongly a weight stays where it was, in observations; what no step tells of for long just stays."""
+_MAX_SURPRISE = 8.0
+_NUM_CREDULOUS = 10
+"""After its first observations, a step that takes much more or less than expected does not count in full: something
+else held it up (a suspended process)."""
+
+
+class CostModel:
+    """time = a + b x prefill rows + c x decode rows + d x sum over rows of the cells they attend to.
+
+    Least squares of the relative error with exponential forgetting; no weight is negative. Belongs to the engine
+    thread.
+    """
+
+    def __init__(self) -> None:
+        self._weights: npt.NDArray[np.float64] = np.array(_PRIOR_MS)
+        self._information: npt.NDArray[np.float64] = np.zeros((4, 4))
+        self._target: npt.NDArray[np.float64] = np.zeros(4)
+        self._num_observed = 0
+
+    def observe(self, *, prefill_rows: int, decode_rows: int, cells: int, step_ms: float) -> None:
+        """Learns from a step that took `step_ms`; `cells` is the sum over its rows. A time that is not positive (the
+        clock was set back) tells nothing."""
+        if step_ms <= 0.0:
+            return
+        unit_ms = max(step_ms, 1.0)
+        if self._num_observed >= _NUM_CREDULOUS:
+            unit_ms = max(self.step_ms(prefill_rows=prefill_rows, decode_rows=decode_rows, cells=cells), 1.0)
+            step_ms = min(step_ms, _MAX_SURPRISE * unit_ms)
+        self._num_observed += 1
+        features = _SCALE * (1.0, prefill_rows, decode_rows, cells)
+        weight = 1.0 / unit_ms**2
+        self._information = _FORGET * self._information + weight * np.outer(features, features)
+        self._target = _FORGET * self._target + weight * step_ms * features
+        self._solve()
+
+    def step_ms(self, *, prefill_rows: int, decode_rows: int, cells: int) -> float:
+        """Expected duration; never negative."""
+        a, b, c, d = (self._weights * _SCALE).tolist()
+        return float(a + b * prefill_rows + c * decode_rows + d * cells)
+
+    def _solve(self) -> None:
+        """Weights that fit best; one that would be negative is zero, and the others are fitted without it."""
+        inertia = _INERTIA / np.maximum(self._weights, _FLOOR_MS) ** 2
+        matrix = self._information + np.diag(inertia)
+        target = self._target + inertia * self._weights
+        free = np.ones(4, dtype=np.bool_)
+        while free.any():
+            solved = np.linalg.solve(matrix[np.ix_(free, free)], target[free])
+            if (solved >= 0.0).all():
+                self._weights = np.zeros(4)
+                self._weights[free] = solved
+                return
+            free[np.flatnonzero(free)[solved < 0.0]] = False
