@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from inferd.ledger import counters, grants, statements
 from inferd.ledger.accounts import BY_RULE, revenue_account
-from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy, alert_low_balance, alert_spending
+from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy, alert_exhausted, alert_low_balance, alert_spending
 from inferd.ledger.billing import terms_of
 from inferd.ledger.caps import caps_of
 from inferd.ledger.clock import expiry_ms
@@ -128,6 +128,24 @@ class OpenHold:
             "postpaid": 1 if postpaid else None,
         }
         insert(conn, "holds", values)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRefusal:
+    """A hold was refused by a cap that is used up: whoever watches the cap is told once a period, as at 100 %.
+
+    A command of its own, since a refused hold changes nothing.
+    """
+
+    durable: ClassVar[bool] = False
+    hold: OpenHold
+
+    def apply(self, conn: sqlite3.Connection) -> None:
+        hold = self.hold
+        terms = terms_of(conn, hold.team, hold.admitted_at_ms)
+        caps = caps_of(conn, terms, hold.spender, hold.admitted_at_ms)
+        amount_nanousd = hold_nanousd(hold.price, hold.prompt_tokens, hold.max_completion_tokens)
+        alert_exhausted(conn, hold.team, caps, amount_nanousd, hold.admitted_at_ms)
 
 
 @dataclass(frozen=True, slots=True)
