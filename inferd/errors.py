@@ -102,9 +102,14 @@ class AuthenticationError(RequestError):
 
 
 class InsufficientCreditError(RequestError):
-    """The balance cannot cover the request's worst case."""
+    """Credit or a cap cannot cover the request's worst case."""
 
     default_code = "credit_balance_exhausted"
+
+    @property
+    def is_spend_limit(self) -> bool:
+        """Whether a cap that is used up is the cause: `team_spend_limit_exceeded`, `project_...` and so on."""
+        return self.code is not None and self.code.endswith("_spend_limit_exceeded")
 
 
 class PermissionDeniedError(RequestError):

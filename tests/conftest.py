@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 MAX_EXAMPLES = 100
 MAX_EXAMPLES_ALL = 2000
@@ -12,6 +12,15 @@ for name, max_examples in (("default", MAX_EXAMPLES), ("all", MAX_EXAMPLES_ALL))
     settings.register_profile(
         name, deadline=None, max_examples=max_examples, suppress_health_check=[HealthCheck.too_slow], print_blob=True
     )
+# For scripts/check mutate: most mutants die at the first examples, and nobody reads the smallest one.
+settings.register_profile(
+    "mutation",
+    deadline=None,
+    max_examples=50,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("default")
 
 

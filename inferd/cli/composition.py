@@ -96,10 +96,8 @@ async def _serve(
     writer.start()
     keeping_up = asyncio.create_task(upkeep.run(), name="upkeep of the ledger")
     try:
-        with closing(Authenticator(store)) as authenticator:
-            server = HttpServer(
-                build_app(Services(router, completions, authenticator, LedgerClient(store, writer))), drain
-            )
+        with closing(Authenticator(store)) as authenticator, closing(LedgerClient(store, writer)) as ledger:
+            server = HttpServer(build_app(Services(router, completions, authenticator, ledger)), drain)
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready())
             await server.run_on(listener)

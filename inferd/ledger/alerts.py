@@ -83,6 +83,19 @@ def alert_spending(
                 )
 
 
+def alert_exhausted(conn: sqlite3.Connection, team: str, caps: Sequence[Cap], needed_nanousd: int, now_ms: int) -> None:
+    """Write down, as their 100 %, which caps do not leave what a request needs, were every open hold void."""
+    for cap in caps:
+        if needed_nanousd > cap.left_without_holds_nanousd:
+            _add(
+                conn,
+                Alert(
+                    *(0, "threshold", team, cap.scope, cap.source, cap.period, 100),
+                    *(cap.limit_nanousd, cap.count.posted_nanousd, now_ms),
+                ),
+            )
+
+
 def alert_low_balance(
     conn: sqlite3.Connection, team: str, left_nanousd: int, policy: AlertPolicy, *, now_ms: int
 ) -> None:

@@ -17,6 +17,7 @@ class Terms:
         overage: what happens at zero, as it is in effect; `overage_source` says why.
         tier: the tier in effect; `tier_source` says why.
         raised_nanousd: what the raises in force at that moment add to each cap of the team.
+        has_budgets: whether the team, or a project, user or key of it, has any.
     """
 
     team: str
@@ -28,6 +29,7 @@ class Terms:
     payment_method: bool
     earned_tier: int
     raised_nanousd: int
+    has_budgets: bool
 
     @property
     def postpaid(self) -> bool:
@@ -45,10 +47,11 @@ class BillingRow:
 
 def terms_of(conn: sqlite3.Connection, team: str, at_ms: int) -> Terms:
     """The terms of an existing team."""
-    plan_name, tier_override, overage, payment_method, earned, raised_nanousd = conn.execute(
+    plan_name, tier_override, overage, payment_method, earned, raised_nanousd, has_budgets = conn.execute(
         "SELECT plan, tier_override, overage, coalesce(payment_method, 0), coalesce(earned_tier, 0), "
         "coalesce((SELECT sum(amount_nanousd) FROM cap_adjustments WHERE cap_adjustments.team = teams.team "
-        "AND until_ms > ?1 AND from_ms <= ?1), 0) "
+        "AND until_ms > ?1 AND from_ms <= ?1), 0), "
+        "EXISTS (SELECT 1 FROM budgets WHERE budgets.team = teams.team) "
         "FROM teams LEFT JOIN billing USING (team) WHERE teams.team = ?2",
         (at_ms, team),
     ).fetchone()
@@ -65,6 +68,7 @@ def terms_of(conn: sqlite3.Connection, team: str, at_ms: int) -> Terms:
         payment_method=bool(payment_method),
         earned_tier=earned,
         raised_nanousd=raised_nanousd,
+        has_budgets=bool(has_budgets),
     )
 
 

@@ -7,12 +7,12 @@ project, key and user: their budgets. A cap bounds posted + held.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from inferd.ledger.billing import Terms
-from inferd.ledger.counters import Count, Spender, count, team_scope
+from inferd.ledger.counters import Cell, Count, Spender, count, team_scope
 from inferd.ledger.periods import LIFETIME, format_instant, period_bounds_ms, period_label
 from inferd.ledger.plans import TIER_MONTHLY_NANOUSD
 from inferd.money import format_usd
@@ -99,14 +99,26 @@ def team_caps(conn: sqlite3.Connection, terms: Terms, at_ms: int) -> list[Cap]:
     return caps_of_scopes(conn, terms, [team_scope(terms.team)], at_ms)
 
 
-def caps_of(conn: sqlite3.Connection, terms: Terms, spender: Spender, at_ms: int) -> list[Cap]:
-    """Every cap that a request of `spender`, admitted at `at_ms`, must keep; those of the team first."""
-    return caps_of_scopes(conn, terms, spender.scopes, at_ms)
+def caps_of(
+    conn: sqlite3.Connection, terms: Terms, spender: Spender, at_ms: int, known: Mapping[Cell, Count] | None = None
+) -> list[Cap]:
+    """Every cap that a request of `spender`, admitted at `at_ms`, must keep; those of the team first.
+
+    Args:
+        known: counters that the caller has just read.
+    """
+    return caps_of_scopes(conn, terms, spender.scopes, at_ms, known)
 
 
-def caps_of_scopes(conn: sqlite3.Connection, terms: Terms, scopes: Sequence[str], at_ms: int) -> list[Cap]:
+def caps_of_scopes(
+    conn: sqlite3.Connection,
+    terms: Terms,
+    scopes: Sequence[str],
+    at_ms: int,
+    known: Mapping[Cell, Count] | None = None,
+) -> list[Cap]:
     """Those of the team, and the budgets of `scopes`, in the periods of `at_ms`."""
-    counts: dict[tuple[str, str], Count] = {}
+    counts = dict(known or {})
     caps = []
     for scope, source, name, kind, base_nanousd in _limits(conn, terms, scopes):
         cell = (scope, period_label(kind, at_ms))
@@ -126,6 +138,8 @@ def _limits(
     tier_nanousd = TIER_MONTHLY_NANOUSD[terms.tier]
     if tier_nanousd is not None:
         yield team, "tier", f"tier {terms.tier}", "month", tier_nanousd
+    if not terms.has_budgets:
+        return
     rows = conn.execute(
         f"SELECT scope, period, amount_nanousd FROM budgets WHERE scope IN ({', '.join('?' * len(scopes))})", scopes
     ).fetchall()

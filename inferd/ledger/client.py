@@ -1,10 +1,11 @@
-"""Operations of the ledger for an event loop: reads in a thread of their own, changes through the one writer."""
+"""Operations of the ledger for an event loop: reads in threads of their own, changes through the one writer."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -14,6 +15,8 @@ from inferd.ledger.writer import LedgerWriter
 T = TypeVar("T")
 Connection = sqlite3.Connection
 """What operations take, for those who may not import sqlite3."""
+
+_READERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +31,19 @@ class _Change(Generic[T]):
 
 
 class LedgerClient:
-    """What handlers of reports and of the admin API talk to."""
+    """What handlers of reports and of the admin API talk to. `close` ends its threads.
+
+    A report may read millions of rows: its threads are not those that prepare prompts, so that no completion waits.
+    """
 
     def __init__(self, store: Store, writer: LedgerWriter) -> None:
         self._store = store
         self._writer = writer
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-reader")
 
     async def read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Run a reading operation on one snapshot, beside everything else. Raises what it raises."""
-        return await asyncio.to_thread(self._read, operation)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, operation)
 
     async def change(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Run a writing operation and wait until it is synced to disk. Raises what it raises; then nothing changed.
@@ -45,6 +52,10 @@ class LedgerClient:
             OverloadedError: the file cannot be written now, or the writer has stopped.
         """
         return await self._writer.execute(_Change(operation))
+
+    def close(self) -> None:
+        """Waits for the reads under way; those that wait are dropped."""
+        self._readers.shutdown(cancel_futures=True)
 
     def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         with self._store.reading() as conn:

@@ -56,6 +56,21 @@ class Count:
     held_nanousd: int
 
 
+# Scope and period.
+Cell = tuple[str, str]
+
+
+def team_counts(conn: sqlite3.Connection, team: str, at_ms: int) -> dict[Cell, Count]:
+    """The team's month, year and lifetime."""
+    scope = team_scope(team)
+    counts = {(scope, period): Count(0, 0) for period in periods_of(at_ms)}
+    rows = conn.execute(
+        "SELECT scope, period, posted_nanousd, held_nanousd FROM counters WHERE scope = ? AND period IN (?, ?, ?)",
+        (scope, *periods_of(at_ms)),
+    )
+    return counts | {(scope, period): Count(posted, held) for scope, period, posted, held in rows}
+
+
 def held_nanousd(conn: sqlite3.Connection, team: str) -> int:
     """What the team's open holds add up to."""
     row = conn.execute(
@@ -95,9 +110,13 @@ def add_hold(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, ad
 
 def resolve_hold(
     conn: sqlite3.Connection, spender: Spender, held_nanousd: int, posted_nanousd: int, admitted_at_ms: int
-) -> None:
-    """Turn a hold of `held_nanousd` into `posted_nanousd` of cost, in the periods of its admission."""
-    _move(conn, spender, -held_nanousd, posted_nanousd, admitted_at_ms)
+) -> dict[Cell, Count]:
+    """Turn a hold of `held_nanousd` into `posted_nanousd` of cost, in the periods of its admission.
+
+    Returns:
+        The counters that it changed, as they are now.
+    """
+    return _move(conn, spender, -held_nanousd, posted_nanousd, admitted_at_ms)
 
 
 def refund(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admitted_at_ms: int) -> None:
@@ -105,12 +124,14 @@ def refund(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admi
     _move(conn, spender, 0, -amount_nanousd, admitted_at_ms)
 
 
-def _move(conn: sqlite3.Connection, spender: Spender, held: int, posted: int, admitted_at_ms: int) -> None:
+def _move(conn: sqlite3.Connection, spender: Spender, held: int, posted: int, admitted_at_ms: int) -> dict[Cell, Count]:
     scopes = spender.scopes
     # Narrow scopes have no rows for years and lifetimes, so the product of scopes and periods names the right ones.
-    changed = conn.execute(
+    rows = conn.execute(
         "UPDATE counters SET held_nanousd = held_nanousd + ?, posted_nanousd = posted_nanousd + ? "
-        f"WHERE scope IN ({', '.join('?' * len(scopes))}) AND period IN (?, ?, ?)",
+        f"WHERE scope IN ({', '.join('?' * len(scopes))}) AND period IN (?, ?, ?) "
+        "RETURNING scope, period, posted_nanousd, held_nanousd",
         (held, posted, *scopes, *periods_of(admitted_at_ms)),
-    ).rowcount
-    assert changed == len(scopes) + 2, f"{spender}: a team's month, year and lifetime are counted, and others' months"
+    ).fetchall()
+    assert len(rows) == len(scopes) + 2, f"{spender}: a team's month, year and lifetime are counted, and others' months"
+    return {(scope, period): Count(posted, held) for scope, period, posted, held in rows}

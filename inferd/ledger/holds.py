@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from inferd.ledger import counters, grants, statements
 from inferd.ledger.accounts import BY_RULE, revenue_account
-from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy, alert_low_balance, alert_spending
+from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy, alert_exhausted, alert_low_balance, alert_spending
 from inferd.ledger.billing import terms_of
 from inferd.ledger.caps import caps_of
 from inferd.ledger.clock import expiry_ms
-from inferd.ledger.counters import Spender
-from inferd.ledger.periods import periods_of
+from inferd.ledger.counters import Cell, Count, Spender
+from inferd.ledger.periods import LIFETIME, periods_of
 from inferd.ledger.pricing import cost_nanousd, hold_nanousd
 from inferd.ledger.refusal import Funds, refusal
 from inferd.ledger.rows import insert
@@ -89,11 +90,12 @@ class OpenHold:
         amount_nanousd = hold_nanousd(self.price, self.prompt_tokens, self.max_completion_tokens)
         terms = terms_of(conn, self.team, self.admitted_at_ms)
         open_grants = grants.open_grants(conn, self.team)
-        held_nanousd = counters.held_nanousd(conn, self.team)
+        counts = counters.team_counts(conn, self.team, self.admitted_at_ms)
+        held_nanousd = counts[counters.team_scope(self.team), LIFETIME].held_nanousd
         at_ms = expiry_ms(conn, self.admitted_at_ms)
         funds = Funds(
             terms=terms,
-            caps=caps_of(conn, terms, self.spender, self.admitted_at_ms),
+            caps=caps_of(conn, terms, self.spender, self.admitted_at_ms, counts),
             available_nanousd=grants.available_nanousd(open_grants, held_nanousd, at_ms),
             balance_nanousd=grants.available_nanousd(open_grants, 0, at_ms),
         )
@@ -128,6 +130,24 @@ class OpenHold:
             "postpaid": 1 if postpaid else None,
         }
         insert(conn, "holds", values)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRefusal:
+    """A hold was refused by a cap that is used up: whoever watches the cap is told once a period, as at 100 %.
+
+    A command of its own, since a refused hold changes nothing.
+    """
+
+    durable: ClassVar[bool] = False
+    hold: OpenHold
+
+    def apply(self, conn: sqlite3.Connection) -> None:
+        hold = self.hold
+        terms = terms_of(conn, hold.team, hold.admitted_at_ms)
+        caps = caps_of(conn, terms, hold.spender, hold.admitted_at_ms)
+        amount_nanousd = hold_nanousd(hold.price, hold.prompt_tokens, hold.max_completion_tokens)
+        alert_exhausted(conn, hold.team, caps, amount_nanousd, hold.admitted_at_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +193,15 @@ class SettleHold:
             txn, open_grants = drawing.txn, drawing.grants
             if drawing.owed_nanousd:
                 statements.change(conn, held.team, month, charged=drawing.owed_nanousd)
-        held.finish(conn, self.usage, cost, self.status, self.finish_reason, self.finished_at_ms, txn)
+        counts = held.finish(conn, self.usage, cost, self.status, self.finish_reason, self.finished_at_ms, txn)
         open_grants = grants.expire(conn, held.team, open_grants, self.finished_at_ms)
         if cost > 0:
-            self._alert(conn, held, sum(grant.remaining_nanousd for grant in open_grants))
+            self._alert(conn, held, counts, sum(grant.remaining_nanousd for grant in open_grants))
         return Settlement(cost)
 
-    def _alert(self, conn: sqlite3.Connection, held: _HeldRow, left_nanousd: int) -> None:
+    def _alert(self, conn: sqlite3.Connection, held: _HeldRow, counts: Mapping[Cell, Count], left_nanousd: int) -> None:
         terms = terms_of(conn, held.team, held.admitted_at_ms)
-        caps = caps_of(conn, terms, held.spender, held.admitted_at_ms)
+        caps = caps_of(conn, terms, held.spender, held.admitted_at_ms, counts)
         alert_spending(conn, held.team, caps, self.alerts, now_ms=self.finished_at_ms)
         alert_low_balance(conn, held.team, left_nanousd, self.alerts, now_ms=self.finished_at_ms)
 
@@ -234,8 +254,8 @@ class _HeldRow:
         finish_reason: str | None,
         finished_at_ms: int,
         txn: int | None,
-    ) -> None:
-        """Write the usage row and turn what the counters hold into what they have posted."""
+    ) -> Mapping[Cell, Count]:
+        """Write the usage row and turn what the counters hold into what they have posted; returns those counters."""
         add_usage(
             conn,
             request_id=self.request_id,
@@ -254,7 +274,7 @@ class _HeldRow:
             finished_at_ms=finished_at_ms,
             txn=txn,
         )
-        counters.resolve_hold(conn, self.spender, self.amount_nanousd, cost_nanousd, self.admitted_at_ms)
+        return counters.resolve_hold(conn, self.spender, self.amount_nanousd, cost_nanousd, self.admitted_at_ms)
 
 
 def _take(conn: sqlite3.Connection, request_id: str, state: Literal["settled", "voided"], at_ms: int) -> _HeldRow:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from inferd.deployments.deployment import Deployment
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
 from inferd.engine.output_stream import OutputStream
-from inferd.errors import GenerationError, InferdError, OverloadedError
+from inferd.errors import GenerationError, InferdError, InsufficientCreditError, OverloadedError
 from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy
-from inferd.ledger.holds import OpenHold, SettleHold, VoidHold
+from inferd.ledger.holds import AlertRefusal, OpenHold, SettleHold, VoidHold
 from inferd.ledger.keys import Caller
 from inferd.ledger.usage import RecordFree
 from inferd.ledger.writer import LedgerWriter
@@ -149,7 +150,13 @@ class Completions:
             admitted_at_ms=job.admitted_at_ms,
             contact=self._contact,
         )
-        await self._ledger.execute(hold)
+        try:
+            await self._ledger.execute(hold)
+        except InsufficientCreditError as refusal:
+            if refusal.is_spend_limit:
+                with suppress(OverloadedError):  # the next refusal alerts as well
+                    self._ledger.submit(AlertRefusal(hold))
+            raise
 
     def _submit(self, job: _Job, prompt: PreparedPrompt) -> OutputStream:
         scope = job.deployment.cache_scope(job.caller.team, job.cache.isolation_key)

@@ -19,24 +19,30 @@ Row = dict[str, Any]
 NANOUSD_PER_USD = 10**9
 _PRICE = "input_picousd, cached_input_picousd, output_picousd"
 _WHO = "team, project, user, key_id, deployment, service_tier"
+_COUNTS = "prompt_tokens, cached_tokens, completion_tokens, compute_ms, cost_nanousd"
 CHECKED = {
-    "transaction": ("transactions", "txn, kind, request_id, actor, reason, at_ms"),
-    "entry": ("entries", "txn, line, account, amount_nanousd"),
+    "transaction": ("transactions", "txn, kind, request_id, actor, reason, at_ms", "period"),
+    "entry": ("entries", "txn, line, account, amount_nanousd", None),
     "grant": (
         "grants",
         "grant_id, team, kind, priority, amount_nanousd, expires_at_ms, note, origin, txn, created_at_ms, created_by",
+        None,
     ),
     "hold": (
         "holds",
         f"request_id, epoch, {_WHO}, {_PRICE}, prompt_tokens, max_completion_tokens, amount_nanousd, admitted_at_ms",
+        "postpaid",
     ),
     "usage": (
         "usage",
-        f"request_id, {_WHO}, {_PRICE}, prompt_tokens, cached_tokens, completion_tokens, compute_ms, cost_nanousd, "
-        "status, finish_reason, admitted_at_ms, finished_at_ms, txn",
+        f"request_id, {_WHO}, {_PRICE}, {_COUNTS}, status, finish_reason, admitted_at_ms, finished_at_ms, txn",
+        None,
     ),
+    "rollup": ("rollups", "rollup, until_ms, requests, at_ms", None),
+    "usage_daily": ("usage_daily", f"rollup, line, day_start_ms, {_WHO}, status, requests, {_COUNTS}", None),
+    "refund": ("refunds", f"txn, request_id, {_WHO}, amount_nanousd, admitted_at_ms", None),
 }
-"""Record -> its table, and the columns that its checksum covers, in their order."""
+"""Record -> its table, the columns that its checksum covers, and one more that it covers where it is not null."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,10 @@ class Export:
             self.entries[entry["txn"]].append(entry)
 
     def totals(self, team: str) -> Totals:
-        """What the usage rows of a team add up to."""
-        rows = [row for row in self.rows["usage"] if row["team"] == team]
+        """What the usage rows of a team add up to, the daily ones included; before refunds."""
+        rows = [row for row in (*self.rows["usage"], *self.rows["usage_daily"]) if row["team"] == team]
         return Totals(
-            requests=len(rows),
+            requests=sum(row.get("requests", 1) for row in rows),
             prompt_tokens=sum(row["prompt_tokens"] for row in rows),
             cached_tokens=sum(row["cached_tokens"] for row in rows),
             completion_tokens=sum(row["completion_tokens"] for row in rows),
@@ -101,9 +107,11 @@ class Export:
         ]
 
     def _checksum_faults(self) -> Iterator[str]:
-        for record, (table, columns) in CHECKED.items():
+        for record, (table, columns, added) in CHECKED.items():
             for row in self.rows[record]:
                 values = [table, *(row[column] for column in columns.split(", "))]
+                if added is not None and row[added] is not None:
+                    values.append(row[added])
                 text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
                 if hashlib.sha256(text.encode()).hexdigest()[:32] != row["checksum"]:
                     yield f"{record} {row} was changed"
@@ -171,7 +179,7 @@ class Export:
             if row["status"] == "failed" and (cost or row["completion_tokens"]):
                 yield f"request {request_id} failed and was billed"
         revenue_of: Counter[str] = Counter()
-        for row in self.rows["usage"]:
+        for row in (*self.rows["usage"], *self.rows["usage_daily"]):
             revenue_of[f"revenue:{row['deployment']}"] += row["cost_nanousd"]
         for account in self.rows["account"]:
             name, balance = account["account"], account["balance_nanousd"]
@@ -179,26 +187,41 @@ class Export:
                 yield f"{name} is {balance}, which is not what its requests cost"
         if any(revenue_of.values()):
             yield f"no accounts for the revenue {revenue_of}"
-        if settled:
+        if settled and not self.rows["rollup"]:
             yield f"settlements without a usage row: {settled}"
 
     def _counter_faults(self) -> Iterator[str]:
         posted: Counter[tuple[str, str]] = Counter()
         held: Counter[tuple[str, str]] = Counter()
-        for request_id, hold in self.holds.items():
-            moment = datetime.fromtimestamp(hold["admitted_at_ms"] / 1000, UTC)
-            for period in (moment.strftime("%Y-%m"), moment.strftime("%Y"), "lifetime"):
-                key = (f"team:{hold['team']}", period)
-                if hold["state"] == "held":
-                    held[key] += hold["amount_nanousd"]
-                elif request_id in self.usage:
-                    posted[key] += self.usage[request_id]["cost_nanousd"]
+        for row in self.rows["usage"]:
+            for key in counters_of(row, row["admitted_at_ms"]):
+                posted[key] += row["cost_nanousd"]
+        for row in self.rows["usage_daily"]:
+            for key in counters_of(row, row["day_start_ms"]):
+                posted[key] += row["cost_nanousd"]
+        for row in self.rows["refund"]:
+            for key in counters_of(row, row["admitted_at_ms"]):
+                posted[key] -= row["amount_nanousd"]
+        for hold in self.held():
+            for key in counters_of(hold, hold["admitted_at_ms"]):
+                held[key] += hold["amount_nanousd"]
         for row in self.rows["counter"]:
             key = (row["scope"], row["period"])
             if (row["posted_nanousd"], row["held_nanousd"]) != (posted.pop(key, 0), held.pop(key, 0)):
                 yield f"counter {key} does not fit its requests: {row}"
         if any(posted.values()) or any(held.values()):
             yield f"no counters for {dict(posted)} and {dict(held)}"
+
+
+def counters_of(row: Row, admitted_at_ms: int) -> Iterator[tuple[str, str]]:
+    """(scope, period) of each counter that a request admitted then counts in."""
+    moment = datetime.fromtimestamp(admitted_at_ms / 1000, UTC)
+    month, team = moment.strftime("%Y-%m"), row["team"]
+    yield from ((f"team:{team}", period) for period in (month, moment.strftime("%Y"), "lifetime"))
+    yield f"project:{team}/{row['project']}", month
+    yield f"key:{row['key_id']}", month
+    if row["user"] is not None:
+        yield f"user:{team}/{row['user']}", month
 
 
 def price(row: Row) -> int:

@@ -114,10 +114,10 @@ class ServerProcess:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def team(self, name: str, credit_nanousd: int) -> Team:
-        """A new team with this credit and one key, made beside the running server."""
+        """A new team with this credit and one key, made beside the running server; on a plan that blocks at zero."""
         now_ms = time.time_ns() // 1_000_000
         with Store(self.data_dir).immediate() as conn:
-            operations.create_team(conn, name, "pro", actor="test", now_ms=now_ms)
+            operations.create_team(conn, name, "academic", actor="test", now_ms=now_ms)
             if credit_nanousd:
                 operations.grant_credit(conn, name, credit_nanousd, actor="test", now_ms=now_ms)
             key = operations.create_key(conn, name, actor="test", now_ms=now_ms)
@@ -134,8 +134,14 @@ class Team:
         self.key = key
 
     def openai(self) -> OpenAI:
-        """The official client; it does not retry, so that each call is one request."""
-        return OpenAI(base_url=self.server.base_url, api_key=self.key, max_retries=0, timeout=PATIENCE_S)
+        """The official client; it does not retry, so that each call is one request, and keeps no connection open."""
+        return OpenAI(
+            base_url=self.server.base_url,
+            api_key=self.key,
+            max_retries=0,
+            timeout=PATIENCE_S,
+            default_headers={"connection": "close"},
+        )
 
     def http(self) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {self.key}"}

@@ -131,7 +131,7 @@ def test_the_books_survive_many_kills_at_commits(fake_server, seed):
     rng = random.Random(seed)
     points = [
         (rng.choice(["before", "after"]), rng.choice(["OpenHold", "SettleHold"]), rng.randrange(1, 60))
-        for _ in range(12)
+        for _ in range(10)
     ]
     die_at_each(fake_server, points, seed)
 
@@ -139,4 +139,4 @@ def test_the_books_survive_many_kills_at_commits(fake_server, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20, 30))
 def test_the_books_survive_many_kills_at_any_moment(fake_server, seed):
-    kill_often(fake_server, 15, seed)
+    kill_often(fake_server, 10, seed)

@@ -15,7 +15,7 @@ from tests.e2e.server_process import INFERD, PATIENCE_S, ROOT, Team
 
 
 def test_a_team_made_by_the_command_line_is_served_at_once_and_a_revoked_key_is_not(server):
-    assert server.command("teams", "create", "by-hand", "--plan", "pro").returncode == 0
+    assert server.command("teams", "create", "by-hand", "--plan", "academic").returncode == 0
     key = server.json("keys", "create", "--team", "by-hand")
     team = Team(server, "by-hand", key["id"], key["key"])
     client = team.openai()

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from inferd.ledger import operations
+from inferd.ledger import money_operations, operations
 from inferd.ledger.export import export_lines
 from inferd.ledger.holds import OpenHold, SettleHold, VoidHold
 from inferd.ledger.lock import DataLock
+from inferd.ledger.retention import RollUpUsage
 from inferd.ledger.store import Store
 from inferd.ledger.usage import RecordFree
 from inferd.price import Price
@@ -25,7 +26,8 @@ WHO: dict[str, Any] = {"team": "acme", "project": "inference", "user": None, "se
 
 @pytest.fixture
 def lines(tmp_path: Path) -> list[str]:
-    """Two grants, one of them expiring; a settled, a voided, an open and a free request."""
+    """Two grants, one of them expiring; an old request that was rolled up; a settled one with a part of it refunded, a
+    voided, an open and a free one."""
     with DataLock(tmp_path) as lock:
         store = Store(tmp_path, lock)
         epoch = store.begin_epoch(NOW_MS)
@@ -34,16 +36,14 @@ def lines(tmp_path: Path) -> list[str]:
             operations.grant_credit(conn, "acme", 10**9, expires_at_ms=NOW_MS + 5, actor="test", now_ms=NOW_MS)
             key_id = operations.create_key(conn, "acme", actor="test", now_ms=NOW_MS).id
             who = {**WHO, "key_id": key_id, "deployment": "a/b", "admitted_at_ms": NOW_MS}
+            asked: dict[str, Any] = {"price": Price(333_333, 700_001), "prompt_tokens": 11, "max_completion_tokens": 7}
+            OpenHold(request_id="old", epoch=epoch, **asked, **{**who, "admitted_at_ms": NOW_MS - 1}).apply(conn)
+            SettleHold("old", Usage(11, 0, 2, 60), "completed", NOW_MS, "stop").apply(conn)
+            assert RollUpUsage(before_ms=NOW_MS, now_ms=NOW_MS).apply(conn) == 1
             for request_id in ("settled", "voided", "open"):
-                OpenHold(
-                    request_id=request_id,
-                    price=Price(333_333, 700_001),
-                    prompt_tokens=11,
-                    max_completion_tokens=7,
-                    epoch=epoch,
-                    **who,
-                ).apply(conn)
+                OpenHold(request_id=request_id, epoch=epoch, **asked, **who).apply(conn)
             SettleHold("settled", Usage(11, 4, 5, 60), "completed", NOW_MS + 9, "stop").apply(conn)
+            money_operations.refund(conn, "settled", 3, reason="slow", actor="test", now_ms=NOW_MS + 9)
             VoidHold("voided", "failed", NOW_MS + 9).apply(conn)
             free = {**who, "deployment": "a/free"}
             RecordFree("free", usage=Usage(3, 0, 2, 1), status="completed", finished_at_ms=NOW_MS + 1, **free).apply(
@@ -69,7 +69,9 @@ def test_good_books_have_no_fault(lines):
     export = Export(lines)
     assert export.faults() == []
     assert [hold["request_id"] for hold in export.held()] == ["open"]
-    assert export.drawn_nanousd("acme") == export.totals("acme").cost_nanousd == price(export.usage["settled"])
+    assert export.drawn_nanousd("acme") == export.totals("acme").cost_nanousd
+    assert export.totals("acme").requests == 4
+    assert export.usage["settled"]["cost_nanousd"] == price(export.usage["settled"])
 
 
 def test_every_changed_number_is_a_fault_without_checksums_too(lines, monkeypatch):
@@ -80,10 +82,11 @@ def test_every_changed_number_is_a_fault_without_checksums_too(lines, monkeypatc
     assert {"entry.amount_nanousd", "usage.cost_nanousd", "counter.held_nanousd", "hold.amount_nanousd"} <= tried
 
     monkeypatch.setattr("tests.e2e.refold.CHECKED", {})
-    # What a grant was once, and how many tokens a voided or a free request did not pay for, only its checksum knows.
+    # What a grant was once, and which tokens a voided, a free or a rolled up request used, only the checksum knows.
     unknown = {what for what, bad in changed_numbers(lines) if not Export(bad).faults()}
     assert unknown <= {
         "grant.amount_nanousd",
+        *(f"usage_daily.{name}" for name in ("prompt_tokens", "cached_tokens", "completion_tokens")),
         *(f"usage.{name}" for name in ("prompt_tokens", "cached_tokens", "completion_tokens")),
         *(f"usage.{name}" for name in ("input_picousd", "output_picousd")),
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from inferd.errors import InsufficientCreditError
 from inferd.ledger import cap_operations
 from inferd.ledger.alerts import AlertPolicy, all_alerts
+from inferd.ledger.holds import AlertRefusal
 from inferd.ledger.periods import parse_instant_ms
 
 
@@ -89,3 +91,21 @@ def test_a_low_balance_can_be_left_out(books):
     books.grant(100)
     spend(books, 100, alerts=AlertPolicy((), 0))
     assert all_alerts(books.conn) == []
+
+
+def test_a_refusal_by_a_cap_that_is_used_up_is_its_hundred_percent(capped):
+    """R7"""
+    spend(capped, 99)
+    refused = capped.open_hold(2)
+    with pytest.raises(InsufficientCreditError):
+        capped.apply(refused)
+    capped.apply(AlertRefusal(refused))
+    capped.apply(AlertRefusal(refused))
+    assert [row[3:] for row in thresholds(capped)] == [(50, 99), (80, 99), (100, 99)]
+
+
+def test_a_refusal_for_what_is_held_alone_alerts_nobody(capped):
+    """R7"""
+    capped.hold(99)
+    capped.apply(AlertRefusal(capped.open_hold(2)))
+    assert thresholds(capped) == []

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from inferd.errors import NotFoundError
 from inferd.ledger import money_operations, operations, teams
 from inferd.ledger.audit import audit
+from inferd.ledger.export import export_lines
 from inferd.ledger.reports import GROUPS, usage_report
 from inferd.ledger.retention import DAY_MS, RollUpUsage, cutoff_ms
 from inferd.ledger.teams import Project, User
 from inferd.ledger.usage import RecordFree
 from inferd.price import Price
 from inferd.usage import Usage
+from tests.e2e.refold import Export
 from tests.ledger.books import NOW_MS, memory_books
 from tests.ledger.every_record import move_everything
 from tests.ledger.test_audit import tamper
@@ -147,5 +149,6 @@ def test_refunds_statements_and_postpaid_requests_outlive_their_usage_rows(books
     assert books.apply(RollUpUsage(NOW_MS + 1, NOW_MS)) == 1
     assert reports(books) == before
     books.assert_clean()
+    assert Export(export_lines(books.conn, now_ms=NOW_MS)).faults() == []
     with pytest.raises(NotFoundError):
         money_operations.refund(books.conn, ids["request"], 1, reason="late", actor="test", now_ms=NOW_MS)

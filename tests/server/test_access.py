@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
+from openai import AsyncOpenAI, PermissionDeniedError
 
 from inferd.ledger import access, operations
 from tests.server.test_errors import error_of
@@ -56,6 +58,20 @@ async def test_the_project_header_decides_whose_usage_it_is(provider):
         assert response.status_code == 200
     assert (await chat(provider, provider.key)).status_code == 200
     assert [row["project"] for row in provider.rows("usage")] == ["search", "search", "inference"]
+
+
+async def test_the_official_client_says_its_project(provider):
+    """R9"""
+    change(provider, operations.create_project, "acme", "search")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(provider.app)) as http_client:
+        client = AsyncOpenAI(
+            api_key=provider.key, project="search", base_url="http://inferd/v1", http_client=http_client
+        )
+        await client.chat.completions.create(**chat_body(max_tokens=1))
+        with pytest.raises(PermissionDeniedError) as refusal:
+            await client.with_options(project="nothing").chat.completions.create(**chat_body(max_tokens=1))
+    assert refusal.value.code == "invalid_project"
+    assert provider.usage_row()["project"] == "search"
 
 
 async def test_a_project_that_is_not_the_caller_s_is_refused_before_anything_happens(provider):

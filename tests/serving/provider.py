@@ -121,9 +121,8 @@ class Provider:
         self.completions = Completions(self.writer, epoch=self.epoch, clock_ms=wall_clock_ms)
         self.reader = self.store.connect()
         self.authenticator = Authenticator(self.store)
-        self.app = build_app(
-            Services(self.router, self.completions, self.authenticator, LedgerClient(self.store, self.writer))
-        )
+        self.ledger = LedgerClient(self.store, self.writer)
+        self.app = build_app(Services(self.router, self.completions, self.authenticator, self.ledger))
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         headers = {"authorization": f"Bearer {self.key}"}
         self.client = httpx.AsyncClient(transport=transport, base_url="http://inferd", headers=headers)
@@ -219,7 +218,7 @@ async def running_provider(
     provider.writer.start()
     (replica,) = provider.router.replicas
     try:
-        with closing(provider.reader), closing(provider.authenticator):
+        with closing(provider.reader), closing(provider.authenticator), closing(provider.ledger):
             if started:
                 await replica.start()
             yield provider
