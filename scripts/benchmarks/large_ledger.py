@@ -12,7 +12,7 @@ from inferd.ledger.store import Store
 # 2026-01-01 00:00 UTC; history is spread over the year after it.
 FIRST_MS = 1_767_225_600_000
 YEAR_MS = 365 * 86_400_000
-GRANT_NANOUSD = 10**15
+GRANT_NANOUSD = 10**14
 CHECKSUM = "0" * 32
 
 
