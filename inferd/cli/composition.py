@@ -90,8 +90,9 @@ async def _serve(
             console.print(f"Waiting for {completions.num_live} requests to end (Ctrl-C again: don't wait)...")
         await completions.wait_idle(DRAIN_TIMEOUT_S)
 
-    def ready() -> None:
-        print_banner(console, listener, store.data_dir, list(config.deployments), new_key)
+    def ready(server: HttpServer) -> None:
+        if not server.is_stopping:
+            print_banner(console, listener, store.data_dir, list(config.deployments), new_key)
 
     writer.start()
     keeping_up = asyncio.create_task(upkeep.run(), name="upkeep of the ledger")
@@ -99,7 +100,7 @@ async def _serve(
         with closing(Authenticator(store)) as authenticator, closing(LedgerClient(store, writer)) as ledger:
             server = HttpServer(build_app(Services(router, completions, authenticator, ledger)), drain)
             warming = asyncio.create_task(_warm_up(router, server, console))
-            warming.add_done_callback(lambda task: server.stop() if task.exception() else ready())
+            warming.add_done_callback(lambda task: server.stop() if task.exception() else ready(server))
             await server.run_on(listener)
             await asyncio.wait([warming])  # a model that is being loaded cannot be interrupted
             # Engines end what is still live with an error, which voids its hold; then the books can close.
@@ -116,7 +117,7 @@ async def _serve(
 async def _warm_up(router: Router, server: HttpServer, console: Console) -> None:
     """One model after the other: two that load at once would only slow each other down."""
     for replica in router.replicas:
-        if server.should_exit:
+        if server.is_stopping:
             return
         console.print(f"Loading {replica.key} ...")
         started_s = time.monotonic()

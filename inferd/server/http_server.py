@@ -41,6 +41,11 @@ class HttpServer(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop, from the start of the drain on."""
+        return self._draining is not None
+
     async def run_on(self, listener: socket.socket) -> None:
         """Serves until it is told to stop."""
         self._loop = asyncio.get_running_loop()

@@ -61,17 +61,24 @@ class ServerProcess:
 
     def start(self, launcher: Sequence[str] = INFERD) -> None:
         """Returns once it is ready."""
+        self.spawn(launcher)
+        self.base_url = self.until_it_prints(_READY)[1]
+
+    def spawn(self, launcher: Sequence[str] = INFERD) -> None:
+        """Returns at once."""
         assert not self.is_running, "one process a data folder"
         self._n_starts += 1
         arguments = ("serve", "--config", str(self.config), "--data-dir", str(self.data_dir), "--port", "0")
         with self._output_path.open("wb") as out, self._output_path.with_suffix(".log").open("wb") as log:
             self._process = subprocess.Popen([*launcher, *arguments], stdout=out, stderr=log, cwd=ROOT)
+
+    def until_it_prints(self, pattern: re.Pattern[str]) -> re.Match[str]:
         deadline_s = time.monotonic() + PATIENCE_S
-        while (ready := _READY.search(self.output)) is None:
+        while (found := pattern.search(self.output)) is None:
             assert self.is_running, f"it did not start:\n{self.output}\n{self.log}"
-            assert time.monotonic() < deadline_s, f"it never became ready:\n{self.output}\n{self.log}"
+            assert time.monotonic() < deadline_s, f"it hangs:\n{self.output}\n{self.log}"
             time.sleep(0.02)
-        self.base_url = ready[1]
+        return found
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None, "it was started"

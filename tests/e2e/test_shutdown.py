@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 
 import httpx
 
-from tests.e2e.models import EOG_BAN, MODEL, ask
+from tests.e2e.models import EOG_BAN, MAX_CONTEXT, MODEL, ask
 from tests.e2e.server_process import ServerProcess, Team
 
 
@@ -62,3 +63,27 @@ def test_sigterm_finishes_the_streams_and_exits_0_and_the_next_start_keeps_every
     assert after.usage == before.usage
     assert len(after.rows["epoch"]) == len(before.rows["epoch"]) + 1
     assert MODEL in {model.id for model in team.openai().models.list()}
+
+
+def test_sigterm_while_the_model_loads_ends_it_without_a_word_of_readiness(slot, own_server):
+    slot.clear()
+    own_server.spawn()
+    own_server.until_it_prints(re.compile("Loading"))
+    own_server.signal(signal.SIGTERM)
+    assert own_server.wait() == 0
+    assert "ready" not in own_server.output
+    assert "Traceback" not in own_server.log
+
+
+def test_a_model_that_cannot_be_loaded_ends_it_with_2_and_one_line(slot, own_server):
+    slot.clear()
+    own_server.config.write_text(
+        own_server.config.read_text().replace(f"max_context = {MAX_CONTEXT}", "max_context = 9000")
+    )
+    own_server.spawn()
+    assert own_server.wait() == 2
+    assert "ready" not in own_server.output
+    errors = [line for line in own_server.log.splitlines() if line.startswith("inferd: ")]
+    assert len(errors) == 1
+    assert "max_context = 9000 is more than the 8192 tokens" in errors[0]
+    assert "Traceback" not in own_server.log
