@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import uvloop
@@ -15,6 +15,7 @@ from rich.console import Console
 from inferd.cli.banner import KEY_FILE, print_banner
 from inferd.config import Config
 from inferd.deployments.router import Router
+from inferd.errors import OverloadedError
 from inferd.ledger import operations
 from inferd.ledger.alerts import AlertPolicy
 from inferd.ledger.authenticator import Authenticator
@@ -74,7 +75,12 @@ async def _serve(
 ) -> None:
     writer = LedgerWriter(store)
     router = Router.from_config(config)
-    clock = WatchedClock(lambda because: writer.submit(PauseClock(because)))
+
+    def pause_expiry(because: str) -> None:
+        with suppress(OverloadedError):  # the writer has stopped: nothing expires any more
+            writer.submit(PauseClock(because))
+
+    clock = WatchedClock(pause_expiry)
     upkeep = Upkeep(store, writer, clock, retention_days=config.ledger.usage_retention_days, alerts=config.alerts)
     completions = Completions(
         writer,
