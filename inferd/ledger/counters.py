@@ -97,9 +97,7 @@ def count(conn: sqlite3.Connection, scope: str, period: str) -> Count:
 
 def add_hold(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admitted_at_ms: int) -> None:
     """Count a new hold."""
-    month, year, lifetime = periods_of(admitted_at_ms)
-    team = team_scope(spender.team)
-    cells = [(team, month), (team, year), (team, lifetime), *((scope, month) for scope in spender.narrow_scopes)]
+    cells = _cells(spender, admitted_at_ms)
     conn.execute(
         f"INSERT INTO counters (scope, period, posted_nanousd, held_nanousd) "
         f"VALUES {', '.join(['(?, ?, 0, ?)'] * len(cells))} "
@@ -110,13 +108,9 @@ def add_hold(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, ad
 
 def resolve_hold(
     conn: sqlite3.Connection, spender: Spender, held_nanousd: int, posted_nanousd: int, admitted_at_ms: int
-) -> dict[Cell, Count]:
-    """Turn a hold of `held_nanousd` into `posted_nanousd` of cost, in the periods of its admission.
-
-    Returns:
-        The counters that it changed, as they are now.
-    """
-    return _move(conn, spender, -held_nanousd, posted_nanousd, admitted_at_ms)
+) -> None:
+    """Turn a hold of `held_nanousd` into `posted_nanousd` of cost, in the periods of its admission."""
+    _move(conn, spender, -held_nanousd, posted_nanousd, admitted_at_ms)
 
 
 def refund(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admitted_at_ms: int) -> None:
@@ -124,14 +118,19 @@ def refund(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admi
     _move(conn, spender, 0, -amount_nanousd, admitted_at_ms)
 
 
-def _move(conn: sqlite3.Connection, spender: Spender, held: int, posted: int, admitted_at_ms: int) -> dict[Cell, Count]:
-    scopes = spender.scopes
-    # Narrow scopes have no rows for years and lifetimes, so the product of scopes and periods names the right ones.
-    rows = conn.execute(
+def _move(conn: sqlite3.Connection, spender: Spender, held: int, posted: int, admitted_at_ms: int) -> None:
+    cells = _cells(spender, admitted_at_ms)
+    # One update a row: several in one statement, or RETURNING, take two to three times as long.
+    changed = conn.executemany(
         "UPDATE counters SET held_nanousd = held_nanousd + ?, posted_nanousd = posted_nanousd + ? "
-        f"WHERE scope IN ({', '.join('?' * len(scopes))}) AND period IN (?, ?, ?) "
-        "RETURNING scope, period, posted_nanousd, held_nanousd",
-        (held, posted, *scopes, *periods_of(admitted_at_ms)),
-    ).fetchall()
-    assert len(rows) == len(scopes) + 2, f"{spender}: a team's month, year and lifetime are counted, and others' months"
-    return {(scope, period): Count(posted, held) for scope, period, posted, held in rows}
+        "WHERE scope = ? AND period = ?",
+        [(held, posted, *cell) for cell in cells],
+    ).rowcount
+    assert changed == len(cells), f"{spender}: a team's month, year and lifetime are counted, and others' months"
+
+
+def _cells(spender: Spender, at_ms: int) -> list[Cell]:
+    """The counters that a request moves."""
+    month, year, lifetime = periods_of(at_ms)
+    team = team_scope(spender.team)
+    return [(team, month), (team, year), (team, lifetime), *((scope, month) for scope in spender.narrow_scopes)]

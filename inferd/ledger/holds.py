@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -18,7 +17,7 @@ from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy, alert_exhausted, a
 from inferd.ledger.billing import terms_of
 from inferd.ledger.caps import caps_of
 from inferd.ledger.clock import expiry_ms
-from inferd.ledger.counters import Cell, Count, Spender
+from inferd.ledger.counters import Spender
 from inferd.ledger.periods import LIFETIME, periods_of
 from inferd.ledger.pricing import cost_nanousd, hold_nanousd
 from inferd.ledger.refusal import Funds, refusal
@@ -193,14 +192,15 @@ class SettleHold:
             txn, open_grants = drawing.txn, drawing.grants
             if drawing.owed_nanousd:
                 statements.change(conn, held.team, month, charged=drawing.owed_nanousd)
-        counts = held.finish(conn, self.usage, cost, self.status, self.finish_reason, self.finished_at_ms, txn)
+        held.finish(conn, self.usage, cost, self.status, self.finish_reason, self.finished_at_ms, txn)
         open_grants = grants.expire(conn, held.team, open_grants, self.finished_at_ms)
         if cost > 0:
-            self._alert(conn, held, counts, sum(grant.remaining_nanousd for grant in open_grants))
+            self._alert(conn, held, sum(grant.remaining_nanousd for grant in open_grants))
         return Settlement(cost)
 
-    def _alert(self, conn: sqlite3.Connection, held: _HeldRow, counts: Mapping[Cell, Count], left_nanousd: int) -> None:
+    def _alert(self, conn: sqlite3.Connection, held: _HeldRow, left_nanousd: int) -> None:
         terms = terms_of(conn, held.team, held.admitted_at_ms)
+        counts = counters.team_counts(conn, held.team, held.admitted_at_ms)
         caps = caps_of(conn, terms, held.spender, held.admitted_at_ms, counts)
         alert_spending(conn, held.team, caps, self.alerts, now_ms=self.finished_at_ms)
         alert_low_balance(conn, held.team, left_nanousd, self.alerts, now_ms=self.finished_at_ms)
@@ -254,8 +254,8 @@ class _HeldRow:
         finish_reason: str | None,
         finished_at_ms: int,
         txn: int | None,
-    ) -> Mapping[Cell, Count]:
-        """Write the usage row and turn what the counters hold into what they have posted; returns those counters."""
+    ) -> None:
+        """Write the usage row and turn what the counters hold into what they have posted."""
         add_usage(
             conn,
             request_id=self.request_id,
@@ -274,7 +274,7 @@ class _HeldRow:
             finished_at_ms=finished_at_ms,
             txn=txn,
         )
-        return counters.resolve_hold(conn, self.spender, self.amount_nanousd, cost_nanousd, self.admitted_at_ms)
+        counters.resolve_hold(conn, self.spender, self.amount_nanousd, cost_nanousd, self.admitted_at_ms)
 
 
 def _take(conn: sqlite3.Connection, request_id: str, state: Literal["settled", "voided"], at_ms: int) -> _HeldRow:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from inferd.errors import InvalidValueError
 
 LIFETIME = "lifetime"
+_DAY_MS = 86_400_000
 
 
 def periods_of(at_ms: int) -> tuple[str, str, str]:
     """The month, the year and the lifetime that a moment counts in: `("2026-11", "2026", "lifetime")`."""
-    moment = datetime.fromtimestamp(at_ms // 1000, UTC)
+    return _periods_of_day(at_ms // _DAY_MS)
+
+
+@lru_cache(maxsize=64)
+def _periods_of_day(day: int) -> tuple[str, str, str]:
+    """`day`: whole days since 1970. Asked for several times a request, and nearly always for today."""
+    moment = datetime.fromtimestamp(day * _DAY_MS // 1000, UTC)
     return f"{moment.year:04d}-{moment.month:02d}", f"{moment.year:04d}", LIFETIME
 
 

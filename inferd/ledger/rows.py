@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -123,15 +124,15 @@ FORMATS = {
     )
 }
 _INSERT_SQL = {table: row_format.insert_sql for table, row_format in FORMATS.items()}
+_FIXED = {table: itemgetter(*row_format.fixed) for table, row_format in FORMATS.items()}
 
 
-def checksum(table: str, values: list[Any]) -> str:
+def checksum(table: str, values: Sequence[Any]) -> str:
     """The checksum of a row of `table`, given its `covered` columns in order."""
-    fixed_values = values
-    num_fixed = len(FORMATS[table].fixed)
-    while len(fixed_values) > num_fixed and fixed_values[-1] is None:
-        fixed_values = fixed_values[:-1]
-    return hashlib.sha256(msgspec.json.encode([table, *fixed_values])).hexdigest()[:CHECKSUM_HEX_DIGITS]
+    num_covered, num_fixed = len(values), len(FORMATS[table].fixed)
+    while num_covered > num_fixed and values[num_covered - 1] is None:
+        num_covered -= 1
+    return hashlib.sha256(msgspec.json.encode([table, *values[:num_covered]])).hexdigest()[:CHECKSUM_HEX_DIGITS]
 
 
 def insert(conn: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> None:
@@ -139,7 +140,8 @@ def insert(conn: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> N
     row_format = FORMATS[table]
     required = len(row_format.fixed) + len(row_format.mutable)
     assert required <= len(values) <= required + len(row_format.added), f"{table}: every column, and no other"
-    covered = [values[column] for column in row_format.fixed]
-    covered += [values.get(column) for column in row_format.added]
-    mutable = [values[column] for column in row_format.mutable]
+    covered = _FIXED[table](values)
+    if row_format.added:
+        covered += tuple(map(values.get, row_format.added))
+    mutable = map(values.__getitem__, row_format.mutable)
     conn.execute(_INSERT_SQL[table], (*covered, *mutable, checksum(table, covered)))
