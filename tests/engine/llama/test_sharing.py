@@ -88,9 +88,9 @@ def test_what_is_restored_into_the_source_of_a_copy_does_not_reach_the_copy(mode
     model.rows(0, 0, model.prefix)
     model.context.seq_cp(0, 1)
     model.context.seq_rm(0, 0)
-    assert model.context.awaits_copy(0)
+    assert not model.context.is_writable(0)
     assert model.context.restore_seq(0, stranger)
-    assert not model.context.awaits_copy(0)
+    assert model.context.is_writable(0)
     assert [model.context.seq_pos_max(seq_id) for seq_id in (0, 1)] == [len(model.tail) - 1, len(model.prefix) - 1]
     assert np.array_equal(model.rows(1, len(model.prefix), model.other), wanted)
 
