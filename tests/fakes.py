@@ -225,18 +225,21 @@ class FakeRunner:
     def seq_state_size(self, seq_id: int) -> int:
         return 4 * (1 + len(self.memory[seq_id]))
 
-    def awaits_copy(self, seq_id: int) -> bool:
-        return any(seq_id in copy for copy in self._copies)
+    def is_readable(self, seq_id: int) -> bool:
+        return all(seq_id != destination for _, destination in self._copies)
+
+    def is_writable(self, seq_id: int) -> bool:
+        return all(seq_id not in copy for copy in self._copies)
 
     def seq_state(self, seq_id: int) -> SequenceState:
-        assert not self.awaits_copy(seq_id), "its cells are there"
+        assert self.is_readable(seq_id), "its cells are there"
         n_tokens = len(self.memory[seq_id])
         n_lost = max(self._n_lost[seq_id], n_tokens - self.n_window) if self.n_window else 0
         return np.array([n_lost, *self.memory[seq_id]], dtype=np.int32).view(np.uint8)
 
     def restore_seq(self, seq_id: int, state: SequenceState) -> bool:
         assert not self.memory[seq_id], "the stream is empty"
-        if self.awaits_copy(seq_id):
+        if not self.is_writable(seq_id):
             self._carry_out_copies()
             self.n_steps_for_copies += 1
         self.n_restores += 1

@@ -143,7 +143,7 @@ class KVCache:
     def _choose_id(self, hit: Hit | None) -> int:
         free = self._free_ids()
         if hit is not None and isinstance(hit.owner, Branch) and hit.owner.state is not None:
-            free = [seq_id for seq_id in free if not self._runner.awaits_copy(seq_id)] or free
+            free = [seq_id for seq_id in free if self._runner.is_writable(seq_id)] or free
         return free[0]
 
     def _is_intact(self, owner: Owner, length: int) -> bool:
@@ -235,7 +235,7 @@ class KVCache:
                 self._parked[other_id] = self._parked.pop(seq_id)
                 branch.seq_id = other_id
                 return
-        if cache.fits_host(num_bytes) and not self._runner.awaits_copy(seq_id):
+        if cache.fits_host(num_bytes) and self._runner.is_readable(seq_id):
             state = self._runner.seq_state(seq_id)
             del self._parked[seq_id]
             cache.move_to_host(branch, state)

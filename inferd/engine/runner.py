@@ -100,9 +100,13 @@ class Runner(Protocol):
         """Copies a sequence's whole memory into an empty one."""
         ...
 
-    def awaits_copy(self, seq_id: int) -> bool:
-        """True while a copy from or to the sequence is not carried out: the next `execute` does that first. Until
-        then its state cannot be read, and to restore it takes a step of its own."""
+    def is_readable(self, seq_id: int) -> bool:
+        """False while a copy to the sequence is not carried out, which the next `execute` does first: `seq_state` has
+        to wait until then."""
+        ...
+
+    def is_writable(self, seq_id: int) -> bool:
+        """False while a copy from or to the sequence is not carried out: `restore_seq` would take a step of its own."""
         ...
 
     def seq_state_size(self, seq_id: int) -> int:

@@ -235,6 +235,20 @@ def test_host_ram_is_not_read_into_a_stream_whose_copy_is_still_to_come() -> Non
     caching.compute(copied, restored, another)
 
 
+def test_a_branch_that_is_being_copied_from_is_not_lost_when_its_stream_is_needed() -> None:
+    caching = Caching(n_seq_max=2, host=LARGE)
+    other = caching.admit(letters("o"))
+    caching.compute(other)
+    caching.park(SYSTEM + letters("a"))  # in stream 1
+    caching.finish(other)
+    sharing = caching.admit(SYSTEM + letters("x"))  # stream 0, a copy of stream 1 that is still to come
+    assert (sharing.seq_id, sharing.num_computed_tokens, caching.runner.n_copies) == (0, len(SYSTEM), 1)
+    newcomer = caching.admit(letters("n"))
+    assert newcomer.seq_id == 1
+    assert SYSTEM + letters("a") in caching.in_host()
+    caching.compute(sharing, newcomer)
+
+
 # Sliding windows.
 
 

@@ -49,7 +49,8 @@ class Context:
         assert (self.n_seq_max, self.n_ubatch) == (n_seq_max, n_ubatch), "llama.cpp changed the sizes"
         assert self.n_ctx_seq >= n_ctx_seq, "llama.cpp gave less context than asked for"
         self._memory: Any = api.llama_get_memory(self.handle)
-        self._awaiting_copy: set[int] = set()
+        self._copy_sources: set[int] = set()
+        self._copy_targets: set[int] = set()
         self._tokens = np.zeros(n_ubatch, dtype=np.int32)
         self._positions = np.zeros(n_ubatch, dtype=np.int32)
         self._seq_ids = np.zeros(n_ubatch, dtype=np.int32)
@@ -82,7 +83,7 @@ class Context:
         self._batch.n_tokens = n_rows
         code: int = self._library.api.llama_decode(self.handle, self._batch)
         if code != -1:  # a batch that is refused does not get as far as the copies
-            self._awaiting_copy.clear()
+            self._copies_are_done()
         self._library.api.llama_synchronize(self.handle)  # lets the GIL go; the short calls after it don't
         return code
 
@@ -105,23 +106,28 @@ class Context:
 
     def seq_cp(self, source: int, destination: int) -> None:
         """Copies a whole stream; llama.cpp aborts the process on a range between streams. It copies positions at
-        once and cells when it decodes next: whatever reads or writes cells in between has `awaits_copy` to mind."""
+        once and cells when it decodes next: who reads or writes cells in between asks `is_readable`, `is_writable`.
+        """
         assert 0 <= source < self.n_seq_max, "sequence ids are in range"
         assert 0 <= destination < self.n_seq_max, "sequence ids are in range"
         assert source != destination, "a stream is copied to another one"
         assert self.seq_pos_max(destination) == -1, "the other stream is empty"
         self._library.api.llama_memory_seq_cp(self._memory, source, destination, -1, -1)
-        self._awaiting_copy |= {source, destination}
+        self._copy_sources.add(source)
+        self._copy_targets.add(destination)
 
-    def awaits_copy(self, seq_id: int) -> bool:
-        return seq_id in self._awaiting_copy
+    def is_readable(self, seq_id: int) -> bool:
+        return seq_id not in self._copy_targets
+
+    def is_writable(self, seq_id: int) -> bool:
+        return seq_id not in self._copy_targets | self._copy_sources
 
     def seq_state_size(self, seq_id: int) -> int:
         return int(self._library.api.llama_state_seq_get_size(self.handle, seq_id))
 
     def seq_state(self, seq_id: int) -> SequenceState:
         """The stream's used cells, as llama.cpp writes them; with sliding windows, the last window of those layers."""
-        assert seq_id not in self._awaiting_copy, "its cells are there"
+        assert self.is_readable(seq_id), "its cells are there"
         state = np.empty(self.seq_state_size(seq_id), dtype=np.uint8)
         data = _pointer(state, ctypes.c_uint8)
         written = self._library.api.llama_state_seq_get_data(self.handle, data, len(state), seq_id)
@@ -130,7 +136,7 @@ class Context:
 
     def restore_seq(self, seq_id: int, state: SequenceState) -> bool:
         assert self.seq_pos_max(seq_id) == -1, "the stream is empty"
-        if seq_id in self._awaiting_copy and not self._carry_out_copies(seq_id):
+        if not self.is_writable(seq_id) and not self._carry_out_copies(seq_id):
             return False
         data = _pointer(state, ctypes.c_uint8)
         return bool(self._library.api.llama_state_seq_set_data(self.handle, data, len(state), seq_id))
@@ -144,8 +150,12 @@ class Context:
         self._library.api.llama_synchronize(self.handle)
         self.seq_rm(empty_id, 0)
         if code == 0:
-            self._awaiting_copy.clear()
+            self._copies_are_done()
         return code == 0
+
+    def _copies_are_done(self) -> None:
+        self._copy_sources.clear()
+        self._copy_targets.clear()
 
     def clear(self) -> None:
         """Empties every stream."""

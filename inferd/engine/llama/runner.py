@@ -47,8 +47,11 @@ class LlamaRunner:
     def seq_cp(self, source: int, destination: int) -> None:
         self._context.seq_cp(source, destination)
 
-    def awaits_copy(self, seq_id: int) -> bool:
-        return self._context.awaits_copy(seq_id)
+    def is_readable(self, seq_id: int) -> bool:
+        return self._context.is_readable(seq_id)
+
+    def is_writable(self, seq_id: int) -> bool:
+        return self._context.is_writable(seq_id)
 
     def seq_state_size(self, seq_id: int) -> int:
         return self._context.seq_state_size(seq_id)

@@ -1,0 +1,190 @@
+"""Random traffic over everything that the cache and the scheduler can do, one long life of one core: what each request
+says is what a lone, cold run says, and books and memory agree to the token after every step."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from inferd.engine.core import EngineCore
+from inferd.engine.kv_cache import KVCache
+from inferd.engine.messages import AddRequest, FinishReason, TrafficClass
+from inferd.engine.prefix_cache import PrefixCache
+from inferd.engine.scheduler import MAX_PREEMPTIONS, Scheduler
+from inferd.sampling_params import SamplingParams
+from tests.engine.driver import Driver
+from tests.fakes import Failure, FakeClock, FakeRunner
+
+KINDS = {
+    "plain": {},
+    "window": {"n_window": 24, "window_slack": 8},
+    "wide window": {"n_window": 24, "window_slack": 1000},
+    "recurrent": {"cuts": False},
+    "unknown": {"reuses": False},
+}
+CELLS = 160
+HOST_BYTES = {"no": 0, "little": 2_000, "much": 50_000}
+
+
+class Life:
+    """Draws operations and plays them; knows what each request has to say."""
+
+    def __init__(self, kind: str, host_bytes: int, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.clock = FakeClock()
+        self.runner = FakeRunner(
+            n_seq_max=4,
+            n_rows_max=self.rng.choice([16, 48]),
+            cells_per_sequence=CELLS,
+            clock=self.clock,
+            step_ms=5.0,
+            row_ms=1.0,
+            **KINDS[kind],
+        )
+        self.driver = Driver(self.runner, self.clock, host_cache_bytes=host_bytes, max_step_ms=40.0)
+        self.systems = [bytes(self.rng.randbytes(60)) for _ in range(3)]
+        self.prompts: dict[str, bytes] = {}
+        self.live: list[str] = []
+        self.ended: list[str] = []
+        self.sequences: dict[str, object] = {}
+
+    def play(self, n_operations: int) -> None:
+        for _ in range(n_operations):
+            operation = self.rng.choices(
+                [self.submit, self.fork, self.steps, self.cancel, self.fail, self.spoil, self.evict, self.wait],
+                [10, 6, 20, 2, 2, 1, 1, 1],
+            )[0]
+            operation()
+            self.settle()
+        self.driver.run()
+        self.settle()
+        assert not self.live
+
+    def submit(self) -> None:
+        system = self.rng.choice(self.systems)
+        self.ask(system[: self.rng.randint(0, 60)] + self.rng.randbytes(self.rng.randint(1, 30)))
+
+    def fork(self) -> None:
+        """Goes on from what an ended request had said, or from a part of it."""
+        if self.ended:
+            name = self.rng.choice(self.ended[-8:])
+            said = self.prompts[name] + self.driver.text(name).encode()
+            kept = said if self.rng.random() < 0.7 else said[: self.rng.randint(1, len(said))]
+            self.ask((kept + self.rng.randbytes(self.rng.randint(0, 8)))[: CELLS - 20])
+
+    def ask(self, prompt: bytes) -> None:
+        if len(self.live) >= 12:
+            return self.steps()
+        name = f"r{len(self.prompts)}"
+        self.prompts[name] = prompt
+        tenant = self.rng.choice("abc")
+        request = AddRequest(
+            name,
+            tuple(prompt),
+            SamplingParams(),
+            self.rng.randint(1, 20),
+            tenant,
+            cache_scope=tenant,
+            session=self.rng.choice([None, "s", "t"]),
+            traffic_class=self.rng.choice(list(TrafficClass)),
+        )
+        self.driver.add(request)
+        self.sequences[name] = self.driver.core._sequences[name]
+        self.live.append(name)
+        return None
+
+    def steps(self) -> None:
+        for _ in range(self.rng.randint(1, 4)):
+            self.driver.step()
+
+    def cancel(self) -> None:
+        if self.live:
+            self.driver.abort(self.rng.choice(self.live))
+
+    def fail(self) -> None:
+        code = self.rng.choice([1, 2, -1, -3])
+        self.runner.failures.append(Failure(code, self.rng.randint(0, 30), self.rng.randint(0, 4)))
+
+    def spoil(self) -> None:
+        self.runner.n_restores_to_fail = 1
+
+    def evict(self) -> None:
+        """A branch in host RAM goes, as if the budget had been used up by others."""
+        cache = self.driver.core._kv_cache.prefix_cache
+        if in_host := [branch for branch in cache.branches() if branch.state is not None]:
+            cache.drop(self.rng.choice(in_host))
+
+    def wait(self) -> None:
+        self.clock.advance_ms(self.rng.choice([10, 3_000, 20_000]))
+
+    def settle(self) -> None:
+        """Checks those that have ended."""
+        for name in [n for n in self.live if self.driver.outputs[n] and self.driver.outputs[n][-1].finish_reason]:
+            self.live.remove(name)
+            self.check(name)
+            if self.driver.reason(name) is not FinishReason.ERROR:
+                self.ended.append(name)
+
+    def check(self, name: str) -> None:
+        prompt, sequence = self.prompts[name], self.sequences[name]
+        n_tokens = len(self.driver.token_ids(name))
+        assert self.driver.text(name).encode() == FakeRunner.continuation(prompt, n_tokens)
+        usage = self.driver.usage(name)
+        assert usage.completion_tokens == n_tokens
+        assert usage.cached_tokens < len(prompt)
+        assert usage.prompt_tokens == len(prompt) if n_tokens else usage.prompt_tokens <= len(prompt)
+        if self.driver.reason(name) is FinishReason.LENGTH:
+            assert n_tokens == sequence.request.max_tokens
+        if sequence.request.traffic_class is not TrafficClass.BATCH:
+            assert sequence.num_preemptions <= MAX_PREEMPTIONS
+
+
+def counted(monkeypatch) -> Counter[str]:
+    """Counts what happens, so that a life in which nothing happened proves nothing."""
+    happened: Counter[str] = Counter()
+    for owner, method in [
+        (Scheduler, "_preempt_for"),
+        (KVCache, "_take_over"),
+        (KVCache, "_move_away"),
+        (KVCache, "resync"),
+        (PrefixCache, "move_to_host"),
+        (FakeRunner, "restore_seq"),
+        (FakeRunner, "seq_cp"),
+        (EngineCore, "abort"),
+    ]:
+        original = getattr(owner, method)
+
+        def counting(*args, _original=original, _method=method, **names):
+            happened[_method] += 1
+            return _original(*args, **names)
+
+        monkeypatch.setattr(owner, method, counting)
+    return happened
+
+
+def expect_much_happened(happened: Counter[str], kind: str, host: str) -> None:
+    wanted = {"_preempt_for", "resync", "abort"}
+    if kind != "unknown":
+        wanted |= {"_move_away"} | ({"move_to_host", "restore_seq"} if host == "much" else set())
+    if kind in ("plain", "wide window"):
+        wanted |= {"_take_over", "seq_cp"}
+    assert not wanted - happened.keys(), happened
+
+
+@pytest.mark.parametrize("host", HOST_BYTES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_life_of_random_operations(kind, host, monkeypatch) -> None:
+    happened = counted(monkeypatch)
+    Life(kind, HOST_BYTES[host], seed=1).play(400)
+    expect_much_happened(happened, kind, host)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["little", "much"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_life_of_ten_thousand_operations(kind, host, monkeypatch) -> None:
+    happened = counted(monkeypatch)
+    Life(kind, HOST_BYTES[host], seed=2).play(10_000)
+    expect_much_happened(happened, kind, host)
