@@ -25,7 +25,7 @@ KINDS = {
     "unknown": {"reuses": False},
 }
 CELLS = 160
-HOST_BYTES = {"no": 0, "little": 2_000, "much": 50_000}
+HOST_BYTES = {"no": 0, "little": 2_000, "much": 15_000}
 
 
 class Life:
