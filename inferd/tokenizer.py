@@ -39,6 +39,11 @@ class Tokenizer(Protocol):
         """Size of the vocabulary; token ids lie in [0, n_vocab)."""
         ...
 
+    @property
+    def max_token_bytes(self) -> int:
+        """Bytes of the longest token: a text of n bytes is at least n / max_token_bytes tokens."""
+        ...
+
     def encode(self, segments: Sequence[Segment]) -> list[int]:
         """Token ids of the segments in order; begins with BOS exactly once if the vocabulary asks for one."""
         ...

@@ -39,6 +39,7 @@ class ByteTokenizer:
     """One token a byte; two control tokens, which only special text can write."""
 
     n_vocab = N_VOCAB
+    max_token_bytes = 1
     bos_text = "<|begin|>"
     eos_text = "<|end|>"
     control_texts = ("<|begin|>", "<|end|>")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inferd.deployments.deployment import Deployment
-from inferd.errors import ContextLengthError
+from inferd.deployments.local_replica import LocalReplica
+from inferd.errors import ContextLengthError, InvalidRequestError
 from inferd.openai.requests import ChatRequest
 from inferd.sampling_params import SamplingParams
 
@@ -34,16 +35,18 @@ def prepare(request: ChatRequest, deployment: Deployment) -> PreparedPrompt:
     """
     replica = deployment.replica
     request.check_vocabulary(replica.tokenizer.n_vocab)
+    _refuse_hopeless(request, replica)
     segments = replica.chat_template.render(request.template_messages())
     token_ids = tuple(replica.tokenizer.encode(segments))
+    if not token_ids:
+        raise InvalidRequestError(
+            "The messages come to no token at all in this model's vocabulary: send some text that it knows.",
+            param="messages",
+            code="invalid_value",
+        )
     room = replica.max_context - len(token_ids)
     if room < 1:
-        raise ContextLengthError(
-            f"This model's maximum context length is {replica.max_context} tokens, and at least one of them is needed "
-            f"for the completion. However, your messages resulted in {len(token_ids)} tokens. Please reduce the "
-            "length of the messages.",
-            param="messages",
-        )
+        raise _too_long(replica, str(len(token_ids)))
     asked = request.completion_limit
     max_tokens = min(asked if asked is not None else deployment.default_max_tokens, room)
     return PreparedPrompt(
@@ -51,4 +54,22 @@ def prepare(request: ChatRequest, deployment: Deployment) -> PreparedPrompt:
         params=request.sampling_params(),
         max_tokens=max_tokens,
         clamped_max_tokens=max_tokens if asked is not None and max_tokens < asked else None,
+    )
+
+
+def _refuse_hopeless(request: ChatRequest, replica: LocalReplica) -> None:
+    """Refuses what is certainly too long before it is rendered and tokenised: 8 MB of it would take seconds of a core
+    and gigabytes, for nothing."""
+    n_bytes = sum(len(message.text().encode()) for message in request.messages)
+    least_tokens = -(-n_bytes // replica.tokenizer.max_token_bytes)
+    if least_tokens >= replica.max_context:
+        raise _too_long(replica, f"at least {least_tokens}")
+
+
+def _too_long(replica: LocalReplica, n_tokens: str) -> ContextLengthError:
+    return ContextLengthError(
+        f"This model's maximum context length is {replica.max_context} tokens, and at least one of them is needed "
+        f"for the completion. However, your messages resulted in {n_tokens} tokens. Please reduce the length of the "
+        "messages.",
+        param="messages",
     )

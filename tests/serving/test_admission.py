@@ -71,3 +71,20 @@ async def test_what_the_caller_asked_of_sampling_reaches_the_engine(provider):
     params = prepared(provider, temperature=0.5, top_p=0.9, seed=7, stop=["\n"], logit_bias={"3": -100}).params
     assert (params.temperature, params.top_p, params.seed) == (0.5, 0.9, 7)
     assert (params.stop, params.logit_bias) == (("\n",), ((3, -100.0),))
+
+
+async def test_what_is_certainly_too_long_is_refused_before_it_is_rendered_or_tokenised(provider, monkeypatch):
+    replica = provider.router.find(PRICED).replica
+    monkeypatch.setattr(type(replica.tokenizer), "encode", lambda *_: pytest.fail("tokenised"))
+    monkeypatch.setattr(type(replica.chat_template), "render", lambda *_: pytest.fail("rendered"))
+    with pytest.raises(ContextLengthError, match=f"{MAX_CONTEXT} tokens.*at least {MAX_CONTEXT} tokens") as caught:
+        prepared(provider, content="é" * (MAX_CONTEXT // 2))
+    assert (caught.value.param, caught.value.code) == ("messages", "context_length_exceeded")
+
+
+async def test_messages_that_come_to_no_token_are_refused(provider, monkeypatch):
+    tokenizer = provider.router.find(PRICED).replica.tokenizer
+    monkeypatch.setattr(type(tokenizer), "encode", lambda *_: [])
+    with pytest.raises(InvalidRequestError, match="no token at all") as caught:
+        prepared(provider)
+    assert caught.value.param == "messages"

@@ -32,6 +32,7 @@ class Vocabulary:
         control = (self._text(token) for token in range(self.n_vocab) if attributes(vocab, token) & hidden)
         self.control_texts: Sequence[str] = tuple(text for text in control if text)
         self._pieces: dict[int, bytes] = {}
+        self.max_token_bytes = max(len(self.piece(token)) for token in range(self.n_vocab))
 
     def encode(self, segments: Sequence[Segment]) -> list[int]:
         """Token ids; control tokens are read in `special` segments only. BOS comes first, once, if it is asked for

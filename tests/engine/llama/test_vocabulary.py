@@ -84,3 +84,10 @@ def test_a_token_outside_the_vocabulary_has_no_piece(vocabulary) -> None:
     for token_id in (-1, vocabulary.n_vocab):
         with pytest.raises(AssertionError, match="vocabulary"):
             vocabulary.piece(token_id)
+
+
+def test_no_text_takes_fewer_tokens_than_its_bytes_by_the_longest_token(vocabulary: Vocabulary) -> None:
+    assert vocabulary.max_token_bytes == max(len(vocabulary.piece(token)) for token in range(vocabulary.n_vocab))
+    for text in (" " * 5000, "-" * 5000, "a" * 5000, "\n" * 5000, "é" * 2500):
+        n_bytes = len(text.encode())
+        assert len(vocabulary.encode([Segment(text, special=False)])) * vocabulary.max_token_bytes >= n_bytes
