@@ -152,6 +152,9 @@ def find_key(conn: sqlite3.Connection, key_id: str) -> Key:
     """Raises NotFoundError if there is none of that id."""
     row = conn.execute(f"SELECT {_SHOWN} FROM keys WHERE key_id = ?", (key_id,)).fetchone()
     if row is None:
+        if match := _KEY.fullmatch(key_id):
+            # Never the key itself: messages end up in logs.
+            raise NotFoundError(f"this is a whole key, which stays secret; give its id, {match[1]}")
         raise NotFoundError(f"there is no key {key_id!r}; `inferd keys list` shows the ids")
     return _key(row)
 

@@ -118,6 +118,14 @@ def test_names_that_exist_or_do_not_are_told_apart(books):
         operations.revoke_key(books.conn, "nobody", **WHO)
 
 
+def test_a_whole_key_given_for_its_id_is_not_repeated(books):
+    """R21"""
+    secret = f"sk-inferd-{'A' * 12}-{'b' * 43}"
+    with pytest.raises(NotFoundError, match="A" * 12) as caught:
+        operations.revoke_key(books.conn, secret, **WHO)
+    assert "b" * 43 not in str(caught.value)
+
+
 def test_keys_are_listed_and_revoked_without_their_secret(books):
     """R21"""
     operations.create_team(books.conn, "lab", **WHO)
