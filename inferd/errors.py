@@ -17,6 +17,7 @@
     │   ├── ModelNotFoundError             404
     │   ├── RateLimitError                 429, `retry_after_s`
     │   └── OverloadedError                503, `retry_after_s`
+    ├── LedgerDamagedError         the ledger's file is broken (exit status 1, 500)
     └── GenerationError            the engine failed under an accepted request (500); never billed
 
 A programmer's fault is an `assert`, not one of these. `server/errors.py` is the one place that maps them to HTTP.
@@ -134,6 +135,10 @@ class OverloadedError(RequestError):
     """The server is full, starting or stopping; the caller did nothing wrong."""
 
     default_code = "server_overloaded"
+
+
+class LedgerDamagedError(InferdError):
+    """SQLite cannot make sense of the ledger's file; only a backup helps."""
 
 
 class GenerationError(InferdError):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from inferd.errors import ConfigError, OperationError
+from inferd.errors import ConfigError, LedgerDamagedError, OperationError
 from inferd.ledger import epochs
 from inferd.ledger.backup import copy
 from inferd.ledger.folder import create_file, prepare_folder
@@ -73,8 +73,8 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One snapshot for several reads."""
-        with closing(self.connect()) as conn:
+        """One snapshot for several reads. Raises LedgerDamagedError."""
+        with _damage_named(), closing(self.connect()) as conn:
             conn.execute("BEGIN")
             yield conn
             conn.execute("ROLLBACK")
@@ -85,8 +85,9 @@ class Store:
 
         Raises:
             OperationError: others kept the file locked for `BUSY_TIMEOUT_S`, or it cannot be written.
+            LedgerDamagedError: the file is broken.
         """
-        with closing(self.connect_writer()) as conn:
+        with _damage_named(), closing(self.connect_writer()) as conn:
             _begin_immediate(conn)
             try:
                 yield conn
@@ -168,6 +169,20 @@ def is_busy(exc: sqlite3.Error) -> bool:
     """Whether another connection's write lock is the cause."""
     code: int | None = getattr(exc, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """SQLite's complaint of a broken file in words for the operator; every other error passes."""
+    try:
+        yield
+    except sqlite3.DatabaseError as exc:
+        code: int | None = getattr(exc, "sqlite_errorcode", None)
+        if code is None or code & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        raise LedgerDamagedError(
+            f"the ledger's file is damaged: {exc}; `inferd audit` says where, `inferd restore FILE` takes a backup"
+        ) from exc
 
 
 def _begin_immediate(conn: sqlite3.Connection) -> None:

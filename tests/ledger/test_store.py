@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from inferd.errors import ConfigError, OperationError
+from inferd.errors import ConfigError, LedgerDamagedError, OperationError
 from inferd.ledger import operations
 from inferd.ledger import store as store_module
 from inferd.ledger.lock import DataLock
@@ -176,3 +176,17 @@ def test_the_connections_that_write_keep_to_references_and_triggers(store):
             conn.execute("INSERT INTO projects VALUES ('nobody', 'inference', 1, 'test')")
         with pytest.raises(sqlite3.IntegrityError, match="never deleted"):
             conn.execute("INSERT OR REPLACE INTO teams SELECT * FROM teams")
+
+
+def test_a_damaged_file_is_said_in_words_to_readers_and_writers(store):
+    with store.immediate() as conn:
+        operations.create_team(conn, "acme", actor="test", now_ms=1)
+    with closing(sqlite3.connect(store.path)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    data = bytearray(store.path.read_bytes())
+    data[3 * 4096 :] = b"Z" * (len(data) - 3 * 4096)
+    store.path.write_bytes(data)
+    with pytest.raises(LedgerDamagedError, match="inferd restore"), store.reading() as conn:
+        operations.list_teams(conn)
+    with pytest.raises(LedgerDamagedError, match="inferd restore"), store.immediate() as conn:
+        operations.list_teams(conn)
