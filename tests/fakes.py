@@ -101,6 +101,7 @@ class FakeRunner:
         self,
         *,
         n_seq_max: int = 4,
+        n_running_max: int | None = None,
         n_rows_max: int = 64,
         cells_per_sequence: int = 256,
         cuts: bool = True,
@@ -113,6 +114,8 @@ class FakeRunner:
         answer: bytes | None = None,
     ) -> None:
         self.n_seq_max = n_seq_max
+        self.n_running_max = n_running_max or n_seq_max
+        self.n_pool_cells: int | None = None
         self.n_rows_max = n_rows_max
         self.cells_per_sequence = cells_per_sequence
         self.n_vocab = N_VOCAB
@@ -203,8 +206,9 @@ class FakeRunner:
         self.samplers.append(sampler)
         return sampler
 
-    def seq_rm(self, seq_id: int, start: int) -> bool:
+    def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:
         assert 0 <= seq_id < self.n_seq_max, "sequence id"
+        assert end == -1, "a stream is cut at its end"
         if start > 0 and not self._cuts:
             return False
         del self.memory[seq_id][start:]
@@ -215,7 +219,8 @@ class FakeRunner:
     def seq_pos_min(self, seq_id: int) -> int:
         return self._n_lost[seq_id] if self.seq_pos_max(seq_id) >= 0 else -1
 
-    def seq_cp(self, source: int, destination: int) -> None:
+    def seq_cp(self, source: int, destination: int, length: int | None = None) -> None:
+        assert length is None, "llama.cpp aborts on a range between streams"
         assert source != destination, "a stream is copied to another one"
         assert not self.memory[destination], "the other stream is empty"
         self.memory[destination] = [NOT_COPIED_YET] * len(self.memory[source])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -10,14 +11,20 @@ from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
+from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.runner import Runner
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence
+from inferd.engine.unified_kv_cache import UnifiedKVCache
 
 _NS_PER_MS = 1_000_000
 MAX_STEP_MS = 400.0
 MAX_FAILURES = 3
 """Failed decodes in a row after which a sequence is given up."""
+_NO_ROOM = 1
+"""llama_decode found no cells; nothing was computed."""
+
+logger = logging.getLogger(__name__)
 
 
 class EngineCore:
@@ -44,7 +51,8 @@ class EngineCore:
         self._compute_turn = compute_turn or ComputeTurn()
         self._runner = runner
         self._clock_ns = clock_ns
-        self._kv_cache = KVCache(runner, host_budget_bytes=host_cache_bytes)
+        layout = PartitionedKVCache if runner.n_pool_cells is None else UnifiedKVCache
+        self._kv_cache: KVCache = layout(runner, host_budget_bytes=host_cache_bytes)
         self._scheduler = Scheduler(
             self._kv_cache, n_rows_max=runner.n_rows_max, max_step_ms=max_step_ms, clock_ns=clock_ns
         )
@@ -100,9 +108,9 @@ class EngineCore:
     def _compute(self, chunks: list[ScheduledChunk]) -> None:
         """Executes the chunks, samples, and takes both into the books. Waiting for the turn is not compute time."""
         started_ns = self._clock_ns()
-        batch = self._execute(chunks)
-        if batch is None:
-            self._recover(chunks)
+        batch, code = self._execute(chunks)
+        if code != 0:
+            self._recover(chunks, code)
             return
         completing = [chunk.sequence for chunk in batch.chunks if chunk.completes]
         token_ids = [
@@ -129,11 +137,11 @@ class EngineCore:
         assert not self._sequences, "close comes after abort_all"
         self._runner.close()
 
-    def _execute(self, chunks: list[ScheduledChunk]) -> Batch | None:
+    def _execute(self, chunks: list[ScheduledChunk]) -> tuple[Batch, int]:
         for chunk in chunks:
             self._kv_cache.check_sequence(chunk.sequence)
         batch = build_batch(chunks)
-        return batch if self._runner.execute(batch) == 0 else None
+        return batch, self._runner.execute(batch)
 
     def _append(self, sequence: Sequence, token_id: int) -> None:
         sequence.token_ids.append(token_id)
@@ -170,7 +178,7 @@ class EngineCore:
         )
         self._outputs.append(output)
 
-    def _recover(self, chunks: list[ScheduledChunk]) -> None:
+    def _recover(self, chunks: list[ScheduledChunk], code: int) -> None:
         """After a failed decode each sequence goes on from its last good step, or ends with an error once it has
         failed too often."""
         for chunk in chunks:
@@ -180,3 +188,6 @@ class EngineCore:
                 self._finish(sequence, FinishReason.ERROR, error="llama.cpp could not compute it")
             else:
                 self._kv_cache.resync(sequence)
+        if code == _NO_ROOM:
+            logger.error("llama.cpp found no room for %d rows", sum(chunk.n_tokens for chunk in chunks))
+            self._scheduler.shed()

@@ -72,7 +72,7 @@ class PrefixCache:
 
     # Looking up.
 
-    def find(self, sequence: Sequence, preferred: Owner | None = None) -> Hit | None:
+    def find(self, sequence: Sequence, preferred: Owner | None = None, *, on_device_only: bool = False) -> Hit | None:
         """The longest prefix in memory, at least MIN_SHARED_TOKENS of it and never the whole: the last token is
         computed again, for its logits. Among equals `preferred`, else the oldest."""
         best: Hit | None = None
@@ -82,6 +82,8 @@ class PrefixCache:
                 break
             first = (preferred,) if preferred is not None and preferred in owners else ()
             for owner in (*first, *owners):
+                if on_device_only and owner.seq_id == NO_SEQ_ID:
+                    continue
                 length = self._usable(owner, depth, limit)
                 longer = length >= MIN_SHARED_TOKENS if best is None else length > best.length
                 if longer and self._is_intact(owner, length):
@@ -151,6 +153,14 @@ class PrefixCache:
         branch.state = state
         self._host_bytes_by_tenant[branch.tenant] += branch.num_bytes
 
+    def shorten(self, branch: Branch, length: int) -> None:
+        """The branch has lost what comes after its first `length` tokens."""
+        assert 0 < length < len(branch.token_ids), "something is left of it, and something goes"
+        assert branch.state is None, "a state in host RAM is what it is"
+        self._remove(branch.scope, branch)
+        branch.token_ids = branch.token_ids[:length]
+        self._tree(branch.scope).insert(branch, branch.token_ids)
+
     def drop(self, branch: Branch) -> None:
         """Forgets a branch; its stream, if it has one, is the caller's to empty."""
         del self._branches[branch]
@@ -182,9 +192,11 @@ class PrefixCache:
         RAM, most the newest of each session, among equals the least recently used first."""
         fair_share = self._host_budget_bytes / max(1, len(self._host_bytes_by_tenant))
         within_share = self._host_bytes_by_tenant[branch.tenant] <= fair_share
+        return within_share, self.is_newest_of_session(branch), branch.last_used
+
+    def is_newest_of_session(self, branch: Branch) -> bool:
         session = None if branch.session is None else (branch.tenant, branch.session)
-        is_newest = session is not None and self._newest_of_session.get(session) is branch
-        return within_share, is_newest, branch.last_used
+        return session is not None and self._newest_of_session.get(session) is branch
 
     def check_integrity(self) -> None:
         """Trees, branches and byte counts agree."""

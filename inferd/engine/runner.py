@@ -38,12 +38,25 @@ class Sampler(Protocol):
 class Runner(Protocol):
     """A model with memory for `n_seq_max` sequences. Used by one thread only.
 
+    Memory is partitioned (each sequence has a stream of `cells_per_sequence` cells of its own), or unified: all take
+    cells from one pool, and several may hold one cell.
+
     Positions of a sequence are consecutive from 0. A method that is given a `seq_id` needs it in [0, n_seq_max).
     """
 
     @property
     def n_seq_max(self) -> int:
         """Sequences that can hold memory at the same time."""
+        ...
+
+    @property
+    def n_running_max(self) -> int:
+        """Sequences that can be computed on at the same time; the others hold memory only."""
+        ...
+
+    @property
+    def n_pool_cells(self) -> int | None:
+        """Cells of the pool of unified memory; None where it is partitioned."""
         ...
 
     @property
@@ -84,8 +97,9 @@ class Runner(Protocol):
         """A fresh sampler; every token id of `logit_bias` lies in [0, n_vocab)."""
         ...
 
-    def seq_rm(self, seq_id: int, start: int) -> bool:
-        """Drops positions [start, end); False if this memory can't cut there (then only start=0 works)."""
+    def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:
+        """Drops positions [start, end), -1 being after the last; False if this memory can't cut there (then only
+        all of them can go)."""
         ...
 
     def seq_pos_max(self, seq_id: int) -> int:
@@ -96,8 +110,9 @@ class Runner(Protocol):
         """Lowest position in memory, -1 if there is none."""
         ...
 
-    def seq_cp(self, source: int, destination: int) -> None:
-        """Copies a sequence's whole memory into an empty one."""
+    def seq_cp(self, source: int, destination: int, length: int | None = None) -> None:
+        """Partitioned: copies a sequence's whole memory into an empty one. Unified, with a `length`: the first so many
+        cells become those of the destination too, which has none at these positions."""
         ...
 
     def is_readable(self, seq_id: int) -> bool:

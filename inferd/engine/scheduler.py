@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from inferd.engine.batch import ScheduledChunk
 from inferd.engine.branch import NO_SEQ_ID
@@ -24,8 +24,6 @@ STARVED_NS = 2_000_000_000
 """A prefill that got no row for so long goes first once, however many shorter ones there are."""
 BATCH_SHARE = 0.1
 """Part of the device's time that batch gets while others have work."""
-MAX_PREEMPTIONS = 2
-"""How often a sequence loses its stream at most; batch may always lose it."""
 
 
 class Scheduler:
@@ -73,6 +71,7 @@ class Scheduler:
     def schedule(self) -> list[ScheduledChunk]:
         """The next step's chunks, at most `n_rows_max` rows; empty if nobody has work."""
         self._admit()
+        self._make_room()
         batch_may_run = self._batch_may_run()
         runnable = [s for s in self.running if batch_may_run or not _is_batch(s)]
         decodes = [s for s in runnable if s.num_uncomputed_tokens == 1]
@@ -80,7 +79,9 @@ class Scheduler:
         if len(decodes) > self._n_rows_max:
             decodes.sort(key=lambda s: (s.request.traffic_class, self._served(s), s.arrival))
         chunks = [ScheduledChunk(sequence, 1) for sequence in decodes[: self._n_rows_max]]
-        return chunks + self._prefill(prefills, chunks)
+        chunks += self._prefill(prefills, chunks)
+        self._kv_cache.reserve(chunks)
+        return chunks
 
     def observe(self, chunks: list[ScheduledChunk], step_ms: float) -> None:
         """Learns from a step that was executed and charges the tenants for it; before the sequences advance."""
@@ -118,8 +119,11 @@ class Scheduler:
                     continue
             if self._follows(sequence):
                 continue
-            if not self._kv_cache.can_allocate():
-                self._preempt_for(sequence, newcomers)
+            losers = self._losers(sequence, newcomers)
+            if losers is None:
+                break  # nobody behind it takes what cells there are, or one who needs many would never get them
+            for loser in losers:
+                self._preempt(loser)
             self._kv_cache.allocate(sequence)
             self.waiting.remove(sequence)
             sequence.status = SequenceStatus.RUNNING
@@ -163,31 +167,58 @@ class Scheduler:
         self._following[sequence] = hit
         return True
 
-    def _preempt_for(self, sequence: Sequence, newcomers: set[Sequence]) -> None:
-        """Frees a stream for one who has a better claim to it. What the loser has computed is parked, and found again
-        when it comes back."""
-        victim = self._victim(sequence, newcomers)
-        assert victim is not None, "there is somebody to take a stream from"
+    def _losers(self, sequence: Sequence, newcomers: set[Sequence]) -> list[Sequence] | None:
+        """Those who have to go for it to run; None if that would not help."""
+        losers: list[Sequence] = []
+        cache = self._kv_cache
+        while not (cache.can_allocate(len(losers)) and cache.has_cells_for(sequence, losers)):
+            victim = self._victim(sequence, newcomers, losers)
+            if victim is None:
+                return None
+            losers.append(victim)
+        return losers
+
+    def _preempt(self, victim: Sequence) -> None:
+        """What the loser has computed is parked, and found again when it comes back."""
         self.running.remove(victim)
         self._kv_cache.release(victim, keep=True)
         victim.status = SequenceStatus.WAITING
         victim.num_preemptions += 1
         self.waiting.append(victim)
 
-    def _victim(self, sequence: Sequence, newcomers: set[Sequence]) -> Sequence | None:
+    def _victim(
+        self, sequence: Sequence, newcomers: set[Sequence], losers: Collection[Sequence] = ()
+    ) -> Sequence | None:
         """The lowest class's youngest, of a class below this one's; else the youngest of the tenant that has the most
         streams, if this one's has none and that one keeps some. Nobody who has only just got its stream, and nobody
         over and over: without room in RAM it would begin anew each time."""
         own_class = sequence.request.traffic_class
-        able = [s for s in self.running if s not in newcomers and (_is_batch(s) or s.num_preemptions < MAX_PREEMPTIONS)]
+        running = [s for s in self.running if s not in losers]
+        able = [s for s in running if s not in newcomers and s.may_be_preempted]
         lower = [s for s in able if s.request.traffic_class > own_class]
         if lower:
-            return max(lower, key=lambda s: (s.request.traffic_class, s.arrival))
-        streams = Counter(s.request.tenant for s in self.running)
+            return max(lower, key=_youth)
+        streams = Counter(s.request.tenant for s in running)
         if streams[sequence.request.tenant]:
             return None
         equal = [s for s in able if s.request.traffic_class == own_class and streams[s.request.tenant] > 1]
         return max(equal, key=lambda s: (streams[s.request.tenant], self._served(s), s.arrival), default=None)
+
+    def _make_room(self) -> None:
+        """While cells do not suffice for a row of everybody who runs, the lowest class's youngest goes."""
+        while len(self.running) > 1 and self._kv_cache.num_rows_left() < len(self.running):
+            self._preempt_youngest()
+
+    def shed(self) -> None:
+        """After llama.cpp has found no cells where the books have some, which never happens: fewer of them are used."""
+        if self._kv_cache.shed() and len(self.running) > 1:
+            self._preempt_youngest()
+
+    def _preempt_youngest(self) -> None:
+        # With cells for all that those can grow by who went often enough, somebody else is left. But a failed decode
+        # may have cost a sequence what it shared.
+        able = [sequence for sequence in self.running if sequence.may_be_preempted]
+        self._preempt(max(able or self.running, key=_youth))
 
     def _fair_share(self, sequence: Sequence) -> FairShare:
         return self._fair_shares[_is_batch(sequence)]
@@ -224,7 +255,7 @@ class Scheduler:
         chunks: list[ScheduledChunk] = []
         n_prefill = 0
         for sequence in prefills:
-            room = self._n_rows_max - n_decodes - n_prefill
+            room = min(self._n_rows_max, self._kv_cache.num_rows_left()) - n_decodes - n_prefill
             n_tokens = self._chunk_size(sequence, room, n_prefill, n_decodes, cells, budget_ms)
             if n_tokens == 0:
                 break
@@ -259,6 +290,10 @@ class Scheduler:
 
 def _party(sequence: Sequence) -> tuple[str, TrafficClass]:
     return sequence.request.tenant, sequence.request.traffic_class
+
+
+def _youth(sequence: Sequence) -> tuple[TrafficClass, int]:
+    return sequence.request.traffic_class, sequence.arrival
 
 
 def _is_batch(sequence: Sequence) -> bool:

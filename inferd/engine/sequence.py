@@ -7,11 +7,13 @@ from enum import IntEnum
 
 from inferd.engine.branch import NO_SEQ_ID
 from inferd.engine.detokenizer import Detokenizer
-from inferd.engine.messages import AddRequest
+from inferd.engine.messages import AddRequest, TrafficClass
 from inferd.engine.runner import Sampler
 from inferd.usage import Usage
 
 _NS_PER_MS = 1_000_000
+MAX_PREEMPTIONS = 2
+"""How often a sequence loses its memory to a better claim at most; batch may always lose it."""
 
 
 class SequenceStatus(IntEnum):
@@ -76,6 +78,16 @@ class Sequence:
     @property
     def num_completion_tokens(self) -> int:
         return len(self.token_ids) - len(self.request.prompt)
+
+    @property
+    def num_tokens_to_come(self) -> int:
+        """Tokens that may still be sampled."""
+        return self.request.max_tokens - self.num_completion_tokens
+
+    @property
+    def may_be_preempted(self) -> bool:
+        is_batch = self.request.traffic_class is TrafficClass.BATCH
+        return is_batch or self.num_preemptions < MAX_PREEMPTIONS
 
     @property
     def num_uncomputed_tokens(self) -> int:

@@ -9,10 +9,11 @@ from collections import Counter
 import pytest
 
 from inferd.engine.core import EngineCore
-from inferd.engine.kv_cache import KVCache
+from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.messages import AddRequest, FinishReason, TrafficClass
 from inferd.engine.prefix_cache import PrefixCache
-from inferd.engine.scheduler import MAX_PREEMPTIONS, Scheduler
+from inferd.engine.scheduler import Scheduler
+from inferd.engine.sequence import MAX_PREEMPTIONS
 from inferd.sampling_params import SamplingParams
 from tests.engine.driver import Driver
 from tests.fakes import Failure, FakeClock, FakeRunner
@@ -145,10 +146,10 @@ def counted(monkeypatch) -> Counter[str]:
     """Counts what happens, so that a life in which nothing happened proves nothing."""
     happened: Counter[str] = Counter()
     for owner, method in [
-        (Scheduler, "_preempt_for"),
-        (KVCache, "_take_over"),
-        (KVCache, "_move_away"),
-        (KVCache, "resync"),
+        (Scheduler, "_preempt"),
+        (PartitionedKVCache, "_take_over"),
+        (PartitionedKVCache, "_move_away"),
+        (PartitionedKVCache, "resync"),
         (PrefixCache, "move_to_host"),
         (FakeRunner, "restore_seq"),
         (FakeRunner, "seq_cp"),
@@ -165,7 +166,7 @@ def counted(monkeypatch) -> Counter[str]:
 
 
 def expect_much_happened(happened: Counter[str], kind: str, host: str) -> None:
-    wanted = {"_preempt_for", "resync", "abort"}
+    wanted = {"_preempt", "resync", "abort"}
     if kind != "unknown":
         wanted |= {"_move_away"} | ({"move_to_host", "restore_seq"} if host == "much" else set())
     if kind in ("plain", "wide window"):

@@ -4,7 +4,7 @@ import pytest
 
 from inferd.engine.batch import ScheduledChunk, build_batch
 from inferd.engine.branch import NO_SEQ_ID
-from inferd.engine.kv_cache import KVCache
+from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.messages import AddRequest
 from inferd.engine.sequence import Sequence
 from inferd.sampling_params import SamplingParams
@@ -20,7 +20,7 @@ class Caching:
 
     def __init__(self, n_seq_max: int = 4, *, host: int = 0, **options: int) -> None:
         self.runner = FakeRunner(n_seq_max=n_seq_max, n_rows_max=256, **options)
-        self.cache = KVCache(self.runner, host_budget_bytes=host)
+        self.cache = PartitionedKVCache(self.runner, host_budget_bytes=host)
 
     def admit(self, prompt: bytes, *, session: str | None = None, tenant: str = "team") -> Sequence:
         sequence = new_sequence(prompt)

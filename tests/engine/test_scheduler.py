@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.engine.batch import build_batch
-from inferd.engine.kv_cache import KVCache
+from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.messages import AddRequest, TrafficClass
 from inferd.engine.scheduler import (
     BATCH_SHARE,
@@ -23,7 +23,7 @@ UNBOUNDED_MS = 1e9
 
 
 def new_scheduler(n_seq_max: int = 4, n_rows_max: int = 512, max_step_ms: float = UNBOUNDED_MS) -> Scheduler:
-    cache = KVCache(FakeRunner(n_seq_max=n_seq_max, n_rows_max=n_rows_max, cells_per_sequence=4096))
+    cache = PartitionedKVCache(FakeRunner(n_seq_max=n_seq_max, n_rows_max=n_rows_max, cells_per_sequence=4096))
     return Scheduler(cache, n_rows_max=n_rows_max, max_step_ms=max_step_ms, clock_ns=FakeClock())
 
 

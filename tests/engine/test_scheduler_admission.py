@@ -6,7 +6,8 @@ import pytest
 
 from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import TrafficClass
-from inferd.engine.scheduler import AGEING_NS, MAX_PREEMPTIONS, Scheduler
+from inferd.engine.scheduler import AGEING_NS, Scheduler
+from inferd.engine.sequence import MAX_PREEMPTIONS
 from tests.engine.test_scheduler import new_scheduler, own, play, waiting
 
 
@@ -214,10 +215,10 @@ def test_with_all_streams_taken_a_thousand_who_wait_are_not_looked_up(monkeypatc
         waiting(scheduler, number.to_bytes(2, "big") * 20)
     n_looks, victim = 0, Scheduler._victim
 
-    def counted(self, sequence, newcomers):
+    def counted(self, sequence, *others):
         nonlocal n_looks
         n_looks += 1
-        return victim(self, sequence, newcomers)
+        return victim(self, sequence, *others)
 
     monkeypatch.setattr(Scheduler, "_victim", counted)
     monkeypatch.setattr(KVCache, "leader", lambda *_: pytest.fail("nobody can be admitted"))

@@ -17,10 +17,20 @@ _CELL_PADDING = 256  # llama.cpp pads the context, and each sequence's part of i
 
 
 class Context:
-    """Partitioned KV memory: `n_seq_max` streams of the same number of cells (DESIGN: attention then runs over a
-    sequence's own cells only). `swa_full` keeps sliding-window layers whole, so that nothing vanishes under us."""
+    """Memory for `n_seq_max` sequences. Partitioned: each has a stream of `n_ctx_seq` cells, and attention runs over
+    its own cells only. Unified: all take cells from one pool of `n_pool_cells`, and attention runs over all that are
+    used. `swa_full` keeps sliding-window layers whole, so that nothing vanishes under us."""
 
-    def __init__(self, model: Model, *, n_seq_max: int, n_ctx_seq: int, n_ubatch: int, n_threads: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_seq_max: int,
+        n_ctx_seq: int,
+        n_ubatch: int,
+        n_threads: int,
+        n_pool_cells: int | None = None,
+    ) -> None:
         """Raises ConfigError if llama.cpp cannot make the context (mostly: not enough memory)."""
         self._library = model.library
         api = self._library.api
@@ -28,26 +38,28 @@ class Context:
         assert n_ubatch >= n_seq_max, "a step has room for one row of every sequence"
         params = api.llama_context_default_params()
         params.n_seq_max = n_seq_max
-        params.n_ctx = _pad(n_ctx_seq) * n_seq_max
+        assert n_pool_cells is None or n_ctx_seq <= n_pool_cells, "the longest sequence fits into the pool"
+        params.n_ctx = _pad(n_ctx_seq) * n_seq_max if n_pool_cells is None else _pad(n_pool_cells)
         n_ubatch = min(n_ubatch, params.n_ctx)  # llama.cpp cuts it down to that
         params.n_batch = params.n_ubatch = n_ubatch
         params.n_outputs_max = n_seq_max  # 0 would reserve logits for a whole ubatch
         params.n_threads = params.n_threads_batch = n_threads
-        params.kv_unified = False
+        params.kv_unified = n_pool_cells is not None
         params.swa_full = True
         params.no_perf = True
         self.handle: Any = api.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise ConfigError(
-                f"{model.path}: llama.cpp cannot make a context of {n_seq_max} x {_pad(n_ctx_seq)} cells "
-                f"({_pad(n_ctx_seq) * n_seq_max * model.kv_bytes_per_cell / 2**30:.1f} GiB of keys and values); "
-                "lower n_parallel or max_context"
+                f"{model.path}: llama.cpp cannot make a context of {params.n_ctx} cells "
+                f"({params.n_ctx * model.kv_bytes_per_cell / 2**30:.1f} GiB of keys and values); "
+                f"lower {'n_parallel or max_context' if n_pool_cells is None else 'kv_cells'}"
             )
         self.n_seq_max: int = api.llama_n_seq_max(self.handle)
         self.n_ctx_seq: int = api.llama_n_ctx_seq(self.handle)
         self.n_ubatch: int = api.llama_n_ubatch(self.handle)
         assert (self.n_seq_max, self.n_ubatch) == (n_seq_max, n_ubatch), "llama.cpp changed the sizes"
         assert self.n_ctx_seq >= n_ctx_seq, "llama.cpp gave less context than asked for"
+        self.n_pool_cells: int | None = None if n_pool_cells is None else api.llama_n_ctx(self.handle)
         self._memory: Any = api.llama_get_memory(self.handle)
         self._copy_sources: set[int] = set()
         self._copy_targets: set[int] = set()
@@ -92,9 +104,9 @@ class Context:
         assert self._logits[row], "only a row with logits can be sampled: llama.cpp aborts on others"
         return int(self._library.short.llama_sampler_sample(sampler_handle, self.handle, row))
 
-    def seq_rm(self, seq_id: int, start: int) -> bool:
+    def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:
         assert 0 <= seq_id < self.n_seq_max, "sequence ids are in range"
-        return bool(self._library.short.llama_memory_seq_rm(self._memory, seq_id, start, -1))
+        return bool(self._library.short.llama_memory_seq_rm(self._memory, seq_id, start, end))
 
     def seq_pos_max(self, seq_id: int) -> int:
         assert 0 <= seq_id < self.n_seq_max, "sequence ids are in range"
@@ -104,13 +116,17 @@ class Context:
         assert 0 <= seq_id < self.n_seq_max, "sequence ids are in range"
         return int(self._library.short.llama_memory_seq_pos_min(self._memory, seq_id))
 
-    def seq_cp(self, source: int, destination: int) -> None:
-        """Copies a whole stream; llama.cpp aborts the process on a range between streams. It copies positions at
-        once and cells when it decodes next: who reads or writes cells in between asks `is_readable`, `is_writable`.
-        """
+    def seq_cp(self, source: int, destination: int, length: int | None = None) -> None:
+        """Partitioned: copies a whole stream; llama.cpp aborts the process on a range between streams. It copies
+        positions at once and cells when it decodes next: who reads or writes cells in between asks `is_readable`,
+        `is_writable`. Unified: notes the first `length` cells as the destination's too; nothing is copied."""
         assert 0 <= source < self.n_seq_max, "sequence ids are in range"
         assert 0 <= destination < self.n_seq_max, "sequence ids are in range"
-        assert source != destination, "a stream is copied to another one"
+        assert source != destination, "a sequence is copied to another one"
+        assert (length is None) == (self.n_pool_cells is None), "a length is for unified memory, and needed there"
+        if length is not None:
+            self._library.api.llama_memory_seq_cp(self._memory, source, destination, 0, length)
+            return
         assert self.seq_pos_max(destination) == -1, "the other stream is empty"
         self._library.api.llama_memory_seq_cp(self._memory, source, destination, -1, -1)
         self._copy_sources.add(source)

@@ -15,10 +15,12 @@ from inferd.sampling_params import SamplingParams
 class LlamaRunner:
     """Owns its context and its model."""
 
-    def __init__(self, model: Model, context: Context, *, max_context: int) -> None:
+    def __init__(self, model: Model, context: Context, *, max_context: int, n_running_max: int | None = None) -> None:
         self._model = model
         self._context = context
         self.n_seq_max = context.n_seq_max
+        self.n_running_max = n_running_max or context.n_seq_max
+        self.n_pool_cells = context.n_pool_cells
         self.n_rows_max = context.n_ubatch
         self.cells_per_sequence = max_context
         self.n_vocab = model.vocabulary.n_vocab
@@ -35,8 +37,8 @@ class LlamaRunner:
     def new_sampler(self, params: SamplingParams) -> SamplerChain:
         return SamplerChain(self._model.library, params, n_vocab=self.n_vocab, history=self.cells_per_sequence)
 
-    def seq_rm(self, seq_id: int, start: int) -> bool:
-        return self._context.seq_rm(seq_id, start)
+    def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:
+        return self._context.seq_rm(seq_id, start, end)
 
     def seq_pos_max(self, seq_id: int) -> int:
         return self._context.seq_pos_max(seq_id)
@@ -44,8 +46,8 @@ class LlamaRunner:
     def seq_pos_min(self, seq_id: int) -> int:
         return self._context.seq_pos_min(seq_id)
 
-    def seq_cp(self, source: int, destination: int) -> None:
-        self._context.seq_cp(source, destination)
+    def seq_cp(self, source: int, destination: int, length: int | None = None) -> None:
+        self._context.seq_cp(source, destination, length)
 
     def is_readable(self, seq_id: int) -> bool:
         return self._context.is_readable(seq_id)
@@ -69,10 +71,10 @@ class LlamaRunner:
         return self._model.vocabulary.piece(token_id)
 
     def warm_up(self) -> None:
-        """A full step, one of one row, one of a row for every sequence: graphs are built and memory is touched
+        """A full step, one of one row, one of a row for every sequence that may run: graphs are built and memory is touched
         before the first request, and a model that cannot compute is found out now. Raises RuntimeError."""
         n_rows = min(self.n_rows_max, self.cells_per_sequence)
-        for shape in ([n_rows], [1], [1] * self.n_seq_max):
+        for shape in ([n_rows], [1], [1] * self.n_running_max):
             code = self._context.decode(_dummy_batch(shape))
             self._context.clear()
             if code != 0:
