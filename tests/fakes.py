@@ -162,15 +162,7 @@ class FakeRunner:
         return bytes(memory[len(prompt) :])
 
     def execute(self, batch: Batch) -> int:
-        if self.crash is not None:
-            raise self.crash
-        assert 0 < batch.n_rows <= self.n_rows_max, "rows"
-        assert list(batch.seq_ids) == sorted(batch.seq_ids), "rows are sorted by sequence id"
-        if self._clock is not None:
-            self._clock.advance_ms(self._step_ms + self._row_ms * batch.n_rows)
-        self.rows_per_step.append(batch.n_rows)
-        self.rows_by_sequence.append(dict(Counter(batch.seq_ids.tolist())))
-        self._outputs = {}
+        self._begin(batch)
         failure = self.failures.pop(0) if self.failures else None
         if failure is None or failure.code != -1:
             self._carry_out_copies()
@@ -190,6 +182,17 @@ class FakeRunner:
                 self._write(seq_id, RUINED)
         self._outputs = {}
         return failure.code
+
+    def _begin(self, batch: Batch) -> None:
+        if self.crash is not None:
+            raise self.crash
+        assert 0 < batch.n_rows <= self.n_rows_max, "rows"
+        assert list(batch.seq_ids) == sorted(batch.seq_ids), "rows are sorted by sequence id"
+        if self._clock is not None:
+            self._clock.advance_ms(self._step_ms + self._row_ms * batch.n_rows)
+        self.rows_per_step.append(batch.n_rows)
+        self.rows_by_sequence.append(dict(Counter(batch.seq_ids.tolist())))
+        self._outputs = {}
 
     def sample(self, sampler: FakeSampler, row: int) -> int:
         assert not sampler.closed, "sampled after close"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inferd.engine.core import MAX_STEP_MS, EngineCore
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
+from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.sampling_params import SamplingParams
 from inferd.usage import Usage
 from tests.fakes import FakeClock, FakeRunner
@@ -62,6 +63,8 @@ class Driver:
         for branch in kv_cache.prefix_cache.branches():
             held = self.runner.contents(branch.seq_id) if branch.state is None else self.runner.read(branch.state)
             assert held == list(branch.token_ids), "a branch holds what it says"
+        if isinstance(kv_cache, UnifiedKVCache):
+            self.runner.check_used(kv_cache._cells.n_used)
 
     def run(self) -> None:
         for _ in range(MAX_STEPS):

@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from functools import partial
 
 import pytest
 
 from inferd.engine.core import EngineCore
-from inferd.engine.partitioned_kv_cache import PartitionedKVCache
+from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import AddRequest, FinishReason, TrafficClass
+from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.prefix_cache import PrefixCache
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import MAX_PREEMPTIONS
+from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.sampling_params import SamplingParams
 from tests.engine.driver import Driver
+from tests.fake_cells import UnifiedFakeRunner
 from tests.fakes import Failure, FakeClock, FakeRunner
 
 KINDS = {
@@ -26,23 +30,33 @@ KINDS = {
     "unknown": {"reuses": False},
 }
 CELLS = 160
+POOL = 230
+"""Cells of the unified layout: four sequences do not fit, one and a half of the longest do."""
+LAYOUTS = {
+    "partitioned": dict(KINDS),
+    "unified": {kind: options for kind, options in KINDS.items() if kind not in ("recurrent", "wide window")},
+}
+CASES = [(layout, kind) for layout, kinds in LAYOUTS.items() for kind in kinds]
 HOST_BYTES = {"no": 0, "little": 2_000, "much": 15_000}
 
 
 class Life:
     """Draws operations and plays them; knows what each request has to say."""
 
-    def __init__(self, kind: str, host_bytes: int, seed: int) -> None:
+    def __init__(self, layout: str, kind: str, host_bytes: int, seed: int) -> None:
         self.rng = random.Random(seed)
         self.clock = FakeClock()
-        self.runner = FakeRunner(
-            n_seq_max=4,
+        fakes = {
+            "partitioned": partial(FakeRunner, n_seq_max=4),
+            "unified": partial(UnifiedFakeRunner, n_running_max=4, n_seq_max=8, n_pool_cells=POOL),
+        }
+        self.runner = fakes[layout](
             n_rows_max=self.rng.choice([16, 48]),
             cells_per_sequence=CELLS,
             clock=self.clock,
             step_ms=5.0,
             row_ms=1.0,
-            **KINDS[kind],
+            **LAYOUTS[layout][kind],
         )
         self.driver = Driver(self.runner, self.clock, host_cache_bytes=host_bytes, max_step_ms=40.0)
         self.systems = [bytes(self.rng.randbytes(60)) for _ in range(3)]
@@ -62,6 +76,8 @@ class Life:
         self.driver.run()
         self.settle()
         assert not self.live
+        if isinstance(self.runner, UnifiedFakeRunner):
+            assert self.runner.n_no_room == 0, "the account is exact: no step ever lacked cells"
 
     def submit(self) -> None:
         system = self.rng.choice(self.systems)
@@ -149,7 +165,13 @@ def counted(monkeypatch) -> Counter[str]:
         (Scheduler, "_preempt"),
         (PartitionedKVCache, "_take_over"),
         (PartitionedKVCache, "_move_away"),
-        (PartitionedKVCache, "resync"),
+        (KVCache, "resync"),
+        (UnifiedKVCache, "_share"),
+        (UnifiedKVCache, "_evict"),
+        (UnifiedKVCache, "_restore"),
+        (UnifiedKVCache, "_merge"),
+        (UnifiedKVCache, "shed"),
+        (PrefixCache, "shorten"),
         (PrefixCache, "move_to_host"),
         (FakeRunner, "restore_seq"),
         (FakeRunner, "seq_cp"),
@@ -165,8 +187,16 @@ def counted(monkeypatch) -> Counter[str]:
     return happened
 
 
-def expect_much_happened(happened: Counter[str], kind: str, host: str) -> None:
+def expect_much_happened(happened: Counter[str], layout: str, kind: str, host: str) -> None:
     wanted = {"_preempt", "resync", "abort"}
+    if layout == "unified":
+        wanted |= {"shed"}
+        if kind != "unknown":
+            wanted |= {"_share", "_evict"} | ({"_restore", "_merge"} if host == "much" and kind == "plain" else set())
+        if kind == "plain" and host == "no":
+            wanted |= {"shorten"}
+        assert not wanted - happened.keys(), happened
+        return
     if kind != "unknown":
         wanted |= {"_move_away"} | ({"move_to_host", "restore_seq"} if host == "much" else set())
     if kind in ("plain", "wide window"):
@@ -175,17 +205,17 @@ def expect_much_happened(happened: Counter[str], kind: str, host: str) -> None:
 
 
 @pytest.mark.parametrize("host", HOST_BYTES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_life_of_random_operations(kind, host, monkeypatch) -> None:
+@pytest.mark.parametrize(("layout", "kind"), CASES)
+def test_a_life_of_random_operations(layout, kind, host, monkeypatch) -> None:
     happened = counted(monkeypatch)
-    Life(kind, HOST_BYTES[host], seed=1).play(400)
-    expect_much_happened(happened, kind, host)
+    Life(layout, kind, HOST_BYTES[host], seed=1).play(400)
+    expect_much_happened(happened, layout, kind, host)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("host", ["little", "much"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_life_of_ten_thousand_operations(kind, host, monkeypatch) -> None:
+@pytest.mark.parametrize(("layout", "kind"), CASES)
+def test_a_life_of_ten_thousand_operations(layout, kind, host, monkeypatch) -> None:
     happened = counted(monkeypatch)
-    Life(kind, HOST_BYTES[host], seed=2).play(10_000)
-    expect_much_happened(happened, kind, host)
+    Life(layout, kind, HOST_BYTES[host], seed=2).play(10_000)
+    expect_much_happened(happened, layout, kind, host)

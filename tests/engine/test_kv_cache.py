@@ -4,8 +4,8 @@ import pytest
 
 from inferd.engine.batch import ScheduledChunk, build_batch
 from inferd.engine.branch import NO_SEQ_ID
-from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.messages import AddRequest
+from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.sequence import Sequence
 from inferd.sampling_params import SamplingParams
 from tests.engine.test_sequence import new_sequence

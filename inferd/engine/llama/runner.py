@@ -71,8 +71,8 @@ class LlamaRunner:
         return self._model.vocabulary.piece(token_id)
 
     def warm_up(self) -> None:
-        """A full step, one of one row, one of a row for every sequence that may run: graphs are built and memory is touched
-        before the first request, and a model that cannot compute is found out now. Raises RuntimeError."""
+        """A full step, one of one row, one of a row for every sequence that may run: graphs are built and memory is
+        touched before the first request, and a model that cannot compute is found out now. Raises RuntimeError."""
         n_rows = min(self.n_rows_max, self.cells_per_sequence)
         for shape in ([n_rows], [1], [1] * self.n_running_max):
             code = self._context.decode(_dummy_batch(shape))
