@@ -19,6 +19,8 @@ import tomli
 from inferd.errors import ConfigError
 from inferd.ledger_config import SETTINGS, AlertsConfig, LedgerConfig, alerts_config, ledger_config
 from inferd.model_source import resolve_path, resolve_source
+from inferd.plans import SHIPPED, Catalog
+from inferd.plans_config import PLAN_KEYS, TIER_KEYS, catalog_config
 from inferd.price import Price
 from inferd.toml_table import TomlTable, kind_of, nearest, one_line, quoted
 
@@ -45,6 +47,8 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "default_max_tokens",
         "shared_cache",
     ),
+    "plans": PLAN_KEYS,
+    "tiers": TIER_KEYS,
 }
 """Each top-level table of models.toml that holds tables, and the keys of those. The others: ledger_config.SETTINGS."""
 
@@ -113,25 +117,19 @@ class DeploymentConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A whole models.toml. Both mappings keep the file's order."""
+    """A whole models.toml. The mappings keep the file's order."""
 
     path: Path
     models: Mapping[str, ModelConfig]
     deployments: Mapping[str, DeploymentConfig]
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
+    catalog: Catalog = SHIPPED
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """Reads and checks `path`. Raises ConfigError with one line that names file, table and key."""
-    document = _parse(path)
-    for table, value in document.items():
-        if table in SETTINGS:
-            continue
-        if table not in TABLES:
-            raise ConfigError(f"{path}: [{quoted(table)}]: unknown table{nearest(table, {**TABLES, **SETTINGS})}")
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path}: {table}: expected tables such as [{table}.NAME], got {kind_of(value)}")
+    document = _document(path)
     models = {
         key: _model(TomlTable(path, "models", key, value, TABLES["models"]), environ)
         for key, value in _items(document, "models")
@@ -146,7 +144,30 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         deployments=deployments,
         ledger=ledger_config(path, document.get("ledger", {})),
         alerts=alerts_config(path, document.get("alerts", {})),
+        catalog=_catalog(path, document),
     )
+
+
+def load_catalog(path: Path) -> Catalog:
+    """The plans and tiers of a models.toml; whether its models can be served does not matter. Raises ConfigError."""
+    return _catalog(path, _document(path))
+
+
+def _catalog(path: Path, document: dict[str, Any]) -> Catalog:
+    return catalog_config(path, document.get("plans", {}), document.get("tiers", {}))
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """The file as TOML, with no table that is not known."""
+    document = _parse(path)
+    for table, value in document.items():
+        if table in SETTINGS:
+            continue
+        if table not in TABLES:
+            raise ConfigError(f"{path}: [{quoted(table)}]: unknown table{nearest(table, {**TABLES, **SETTINGS})}")
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {table}: expected tables such as [{table}.NAME], got {kind_of(value)}")
+    return document
 
 
 def default_config_path(option: Path | None, folder: Path | None = None) -> Path:

@@ -25,6 +25,7 @@ _KINDS: Mapping[type, str] = {
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _PRICE_DECIMALS = 6
 _PRICE_MAX_USD = 1_000_000
+_USD_DECIMALS = 9
 
 
 class TomlTable:
@@ -97,6 +98,18 @@ class TomlTable:
 
     def usd_per_1m_tokens(self, key: str) -> int | None:
         """Pico-USD per token: USD per 1M tokens x 10^6, exactly. None if the key is not there."""
+        return self._decimal(key, _PRICE_MAX_USD, _PRICE_DECIMALS, "a price", "USD per 1M tokens")
+
+    def nanousd(self, key: str, most_usd: int) -> int | None:
+        """An amount of USD, not negative, as nano-USD. None if the key is not there."""
+        return self._decimal(key, most_usd, _USD_DECIMALS, "an amount", "USD")
+
+    def is_text(self, key: str, text: str) -> bool:
+        """Whether the value is this very string, which stands for what no number says."""
+        return key in self and self._values[key] == text
+
+    def _decimal(self, key: str, most: int, decimals: int, what: str, unit: str) -> int | None:
+        """A number of at most so many decimals, in units of its last one."""
         value = self._values.get(key)
         if type(value) is int:
             amount = Decimal(value)
@@ -108,16 +121,16 @@ class TomlTable:
         if not amount.is_finite():
             raise self.error(key, f"must be a finite number, got {amount}")
         if amount < 0:
-            raise self.error(key, f"a price cannot be negative, got {amount}")
-        if amount > _PRICE_MAX_USD:
-            raise self.error(key, f"must be at most {_PRICE_MAX_USD} USD per 1M tokens, got {amount}")
+            raise self.error(key, f"{what} cannot be negative, got {amount}")
+        if amount > most:
+            raise self.error(key, f"must be at most {most} {unit}, got {amount}")
         digits = amount.as_tuple()
         assert isinstance(digits.exponent, int), "a finite decimal has an integer exponent"
-        excess = -digits.exponent - _PRICE_DECIMALS
+        excess = -digits.exponent - decimals
         if excess > 0 and any(digits.digits[-excess:]):
-            raise self.error(key, f"must have at most {_PRICE_DECIMALS} decimals, got {amount}")
-        # Exact: at most 12 digits are not trailing zeros, and decimals keep 28.
-        return int(amount * 10**_PRICE_DECIMALS)
+            raise self.error(key, f"must have at most {decimals} decimals, got {amount}")
+        # Exact: at most 19 digits are not trailing zeros, and decimals keep 28.
+        return int(amount * 10**decimals)
 
 
 def quoted(key: str) -> str:

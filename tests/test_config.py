@@ -304,5 +304,5 @@ def test_the_documentation_has_a_section_for_every_key():
 def test_every_key_listed_is_one_that_the_reader_takes():
     source = Path(config_module.__file__).read_text(encoding="utf-8")
     reader = source.split("def _model(")[1]
-    for keys in TABLES.values():
+    for keys in (TABLES["models"], TABLES["deployments"]):
         assert all(f'"{key}"' in reader for key in keys)

@@ -16,7 +16,7 @@ from inferd.cli.banner import KEY_FILE, print_banner
 from inferd.config import Config
 from inferd.deployments.router import Router
 from inferd.errors import OverloadedError
-from inferd.ledger import operations
+from inferd.ledger import operations, plan_operations
 from inferd.ledger.alerts import AlertPolicy
 from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.client import LedgerClient
@@ -32,6 +32,7 @@ from inferd.serving.completions import Completions
 from inferd.serving.upkeep import Upkeep
 
 DRAIN_TIMEOUT_S = 30.0
+_ACTOR = "cli:serve"
 
 
 def run(config: Config, folder: Path, host: str, port: int) -> None:
@@ -48,6 +49,8 @@ def _run(config: Config, folder: Path, lock: DataLock, host: str, port: int) -> 
     console = Console(highlight=False)
     store = Store(folder, lock)
     epoch = store.begin_epoch(wall_clock_ms())
+    with store.immediate() as conn:
+        plan_operations.apply_plans(conn, config.catalog, actor=_ACTOR, now_ms=wall_clock_ms())
     new_key = _ensure_default_key(store, folder)
     with closing(bind(host, port)) as listener:
         if not host.startswith("127.") and host not in ("localhost", "::1"):
@@ -59,7 +62,7 @@ def _ensure_default_key(store: Store, folder: Path) -> str | None:
     """The key if this start made it. Its file is written before the commit that makes it valid, so that a crash in
     between leaves a useless file, not a team whose key nobody knows."""
     with store.immediate() as conn:
-        new_key = operations.ensure_default_team(conn, actor="cli:serve", now_ms=wall_clock_ms())
+        new_key = operations.ensure_default_team(conn, actor=_ACTOR, now_ms=wall_clock_ms())
         if new_key is None:
             return None
         descriptor = os.open(folder / KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -11,7 +11,7 @@ from inferd.cli.access import actor, open_store
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
 from inferd.cli.suspension import Reason
-from inferd.ledger.names import PLANS
+from inferd.ledger.names import DEFAULT_PLAN
 from inferd.ledger.periods import format_instant
 from inferd.money import format_usd
 from inferd.serving.clock import wall_clock_ms
@@ -25,7 +25,7 @@ app = typer.Typer(no_args_is_help=True, help="Whom keys, credits and usage belon
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 letters, digits and . _ - @ +")],
-    plan: Annotated[str, typer.Option(metavar="PLAN", help=f"One of {', '.join(PLANS)}.")] = "free",
+    plan: Annotated[str, typer.Option(metavar="PLAN", help="One of `inferd plans list`.")] = DEFAULT_PLAN,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:

@@ -10,7 +10,6 @@ from inferd.cli.access import actor, open_store
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
 from inferd.errors import InvalidValueError
-from inferd.ledger.names import PLANS
 from inferd.ledger.periods import format_instant
 from inferd.money import format_usd
 from inferd.serving.clock import wall_clock_ms
@@ -29,7 +28,7 @@ def register(app: typer.Typer) -> None:
 def set_(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The team.")],
     plan: Annotated[
-        str | None, typer.Option(metavar="PLAN", show_default=False, help=f"One of {', '.join(PLANS)}.")
+        str | None, typer.Option(metavar="PLAN", show_default=False, help="One of `inferd plans list`.")
     ] = None,
     tier: Annotated[
         str | None,

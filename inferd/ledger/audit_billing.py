@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from inferd.ledger.accounts import PAYMENTS, REFUNDS, funding_account, receivable_account
 from inferd.ledger.billing import qualifying_nanousd, read_billing
+from inferd.ledger.catalog import catalog_in_force
 from inferd.ledger.finding import Finding
 from inferd.ledger.periods import periods_of
-from inferd.ledger.plans import earned_tier
 
 Entries = list[tuple[str, int]]
 
@@ -154,7 +154,7 @@ def wrong_tiers(conn: sqlite3.Connection) -> Iterator[Finding]:
     """No team's earned tier is below what it has paid for."""
     for (team,) in conn.execute("SELECT team FROM billing").fetchall():
         row = read_billing(conn, team)
-        least = earned_tier(qualifying_nanousd(conn, team), payment_method=row.payment_method)
+        least = catalog_in_force(conn).earned_tier(qualifying_nanousd(conn, team), payment_method=row.payment_method)
         if row.earned_tier < least:
             yield Finding("billing", team, f"its earned tier is {row.earned_tier}, but it has paid for {least}")
 

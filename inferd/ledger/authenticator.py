@@ -1,9 +1,10 @@
-"""Keys checked at every request, on a reading connection of its own."""
+"""Keys, and the limits of whose they are, looked up at every request, on a reading connection of its own."""
 
 from __future__ import annotations
 
 from inferd.ledger.keys import Caller, authenticate
 from inferd.ledger.store import Store
+from inferd.ledger.team_limits import TeamLimits, team_limits
 
 
 class Authenticator:
@@ -16,6 +17,10 @@ class Authenticator:
     def authenticate(self, presented: str, now_ms: int, project: str | None = None) -> Caller:
         """The caller whose key was presented. Raises AuthenticationError, PermissionDeniedError; see `keys`."""
         return authenticate(self._conn, presented, now_ms, project)
+
+    def limits(self, caller: Caller, now_ms: int) -> TeamLimits:
+        """What the caller's plan and tier allow it now; as cheap and as true as the look-up of its key."""
+        return team_limits(self._conn, caller.team, now_ms, project=caller.project, user=caller.user)
 
     def close(self) -> None:
         self._conn.close()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from inferd.ledger.plans import PLANS, Overage, Plan, earned_tier
+from inferd.ledger.catalog import IN_FORCE, catalog_in_force, catalog_of
 from inferd.ledger.rows import insert
+from inferd.ledger.team_limits import TierChoice
+from inferd.plans import Overage, Plan, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +17,7 @@ class Terms:
 
     Attributes:
         overage: what happens at zero, as it is in effect; `overage_source` says why.
-        tier: the tier in effect; `tier_source` says why.
+        tier: the tier in effect; `tier_source` says why, `tier_limits` what it allows.
         raised_nanousd: what the raises in force at that moment add to each cap of the team.
         has_budgets: whether the team, or a project, user or key of it, has any.
     """
@@ -24,6 +26,7 @@ class Terms:
     plan: Plan
     tier: int
     tier_source: str
+    tier_limits: Tier
     overage: Overage
     overage_source: str
     payment_method: bool
@@ -45,24 +48,31 @@ class BillingRow:
     earned_tier: int = 0
 
 
+_TERMS = (
+    "SELECT plan, tier_override, tier_override_until_ms, overage, coalesce(payment_method, 0), "
+    f"coalesce(earned_tier, 0), {IN_FORCE}, "
+    "coalesce((SELECT sum(amount_nanousd) FROM cap_adjustments WHERE cap_adjustments.team = teams.team "
+    "AND until_ms > ?1 AND from_ms <= ?1), 0), "
+    "EXISTS (SELECT 1 FROM budgets WHERE budgets.team = teams.team) "
+    "FROM teams LEFT JOIN billing USING (team) WHERE teams.team = ?2"
+)
+
+
 def terms_of(conn: sqlite3.Connection, team: str, at_ms: int) -> Terms:
     """The terms of an existing team."""
-    plan_name, tier_override, overage, payment_method, earned, raised_nanousd, has_budgets = conn.execute(
-        "SELECT plan, tier_override, overage, coalesce(payment_method, 0), coalesce(earned_tier, 0), "
-        "coalesce((SELECT sum(amount_nanousd) FROM cap_adjustments WHERE cap_adjustments.team = teams.team "
-        "AND until_ms > ?1 AND from_ms <= ?1), 0), "
-        "EXISTS (SELECT 1 FROM budgets WHERE budgets.team = teams.team) "
-        "FROM teams LEFT JOIN billing USING (team) WHERE teams.team = ?2",
-        (at_ms, team),
-    ).fetchone()
-    plan = PLANS[plan_name]
-    tier, tier_source = _tier(plan, tier_override, earned)
+    plan_name, override, until_ms, overage, payment_method, earned, catalog_text, raised_nanousd, has_budgets = (
+        conn.execute(_TERMS, (at_ms, team)).fetchone()
+    )
+    catalog = catalog_of(catalog_text)
+    plan = catalog.plans[plan_name]
+    tier, tier_source = TierChoice(override, until_ms, earned).in_effect(plan, at_ms)
     overage, overage_source = _overage(plan, overage, tier, bool(payment_method))
     return Terms(
         team=team,
         plan=plan,
         tier=tier,
         tier_source=tier_source,
+        tier_limits=catalog.tiers[tier],
         overage=overage,
         overage_source=overage_source,
         payment_method=bool(payment_method),
@@ -72,20 +82,12 @@ def terms_of(conn: sqlite3.Connection, team: str, at_ms: int) -> Terms:
     )
 
 
-def _tier(plan: Plan, override: int | None, earned: int) -> tuple[int, str]:
-    if override is not None:
-        return override, "set by the operator"
-    if earned > plan.tier_floor:
-        return earned, "earned"
-    return plan.tier_floor, f"the least of plan {plan.name}"
-
-
 def _overage(plan: Plan, chosen: Overage | None, tier: int, payment_method: bool) -> tuple[Overage, str]:
     wanted, source = (plan.overage, f"plan {plan.name}") if chosen is None else (chosen, "set by the operator")
     if wanted == "postpaid" and tier == 0:
         return "block", "postpaid is impossible at tier 0"
-    if wanted == "postpaid" and plan.name == "free" and not payment_method:
-        return "block", "postpaid needs a payment method on plan free"
+    if wanted == "postpaid" and plan.payment_method_required and not payment_method:
+        return "block", f"postpaid needs a payment method on plan {plan.name}"
     return wanted, source
 
 
@@ -130,6 +132,6 @@ def qualifying_nanousd(conn: sqlite3.Connection, team: str) -> int:
 def raise_earned_tier(conn: sqlite3.Connection, team: str, *, actor: str, now_ms: int) -> None:
     """Money has come in, or a payment method: the earned tier rises if it is enough; it never falls by itself."""
     row = read_billing(conn, team)
-    tier = earned_tier(qualifying_nanousd(conn, team), payment_method=row.payment_method)
+    tier = catalog_in_force(conn).earned_tier(qualifying_nanousd(conn, team), payment_method=row.payment_method)
     if tier > row.earned_tier:
         write_billing(conn, team, BillingRow(row.overage, row.payment_method, tier), actor=actor, now_ms=now_ms)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferd.ledger.periods import format_instant
-from inferd.ledger.plans import PeriodKind
 from inferd.ledger.rows import insert
 from inferd.money import format_usd
+from inferd.plans import PeriodKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,14 @@ from inferd.ledger.alerts import DEFAULT_POLICY, alert_spending
 from inferd.ledger.billing import Terms, raise_earned_tier, read_billing, terms_of, write_billing
 from inferd.ledger.budgets import Budget, Raise
 from inferd.ledger.caps import Cap, caps_of_scopes
+from inferd.ledger.catalog import find_plan
 from inferd.ledger.counters import key_scope, project_scope, team_scope, user_scope
 from inferd.ledger.idempotency import once
 from inferd.ledger.log import logged
-from inferd.ledger.names import check_plan, check_text
+from inferd.ledger.names import check_text
 from inferd.ledger.periods import format_instant
-from inferd.ledger.plans import OVERAGES, PERIOD_KINDS, TOP_TIER, Overage, PeriodKind
 from inferd.money import NANOUSD_PER_USD, format_usd
+from inferd.plans import OVERAGES, PERIOD_KINDS, TOP_TIER, Overage, PeriodKind
 
 _MAX_AMOUNT_NANOUSD = 1_000_000_000 * NANOUSD_PER_USD
 
@@ -71,7 +72,7 @@ def set_team(
     """
     teams.find_team(conn, team)
     if plan is not None:
-        check_plan(plan)
+        find_plan(conn, plan)
         conn.execute("UPDATE teams SET plan = ?1 WHERE team = ?2 AND plan <> ?1", (plan, team))
     if tier is not None and not 0 <= tier <= TOP_TIER:
         raise InvalidValueError(f"a tier is 0 to {TOP_TIER}, not {tier}")
@@ -88,7 +89,8 @@ def set_team(
     raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
     terms = terms_of(conn, team, now_ms)
     if overage == "postpaid" and not terms.postpaid:
-        remedy = "--payment-method on" if terms.plan.name == "free" and not terms.payment_method else "--tier 1"
+        no_method = terms.plan.payment_method_required and not terms.payment_method
+        remedy = "--payment-method on" if no_method else "--tier 1"
         raise InvalidValueError(f"{terms.overage_source}; `inferd teams set {team} {remedy}` allows it")
     return terms
 

@@ -14,7 +14,6 @@ from typing import Literal
 from inferd.ledger.billing import Terms
 from inferd.ledger.counters import Cell, Count, Spender, count, team_scope
 from inferd.ledger.periods import LIFETIME, format_instant, period_bounds_ms, period_label
-from inferd.ledger.plans import TIER_MONTHLY_NANOUSD
 from inferd.money import format_usd
 
 CapSource = Literal["plan", "tier", "budget"]
@@ -135,7 +134,7 @@ def _limits(
     """(scope, source, its name, month|year|lifetime, nano-USD)."""
     plan, team = terms.plan, team_scope(terms.team)
     yield team, "plan", f"plan {plan.name}", plan.cap_period, plan.cap_nanousd
-    tier_nanousd = TIER_MONTHLY_NANOUSD[terms.tier]
+    tier_nanousd = terms.tier_limits.monthly_nanousd
     if tier_nanousd is not None:
         yield team, "tier", f"tier {terms.tier}", "month", tier_nanousd
     if not terms.has_budgets:

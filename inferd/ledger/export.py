@@ -34,6 +34,8 @@ _RECORDS = {
     "usage": ("*", "usage", "admitted_at_ms, request_id"),
     "rollup": ("*", "rollups", "rollup"),
     "usage_daily": ("*", "usage_daily", "rollup, line"),
+    "catalog": ("*", "catalogs", "seq"),
+    "concurrency": ("*", "concurrency", "scope"),
     "billing": ("*", "billing", "team"),
     "budget": ("*", "budgets", "scope, period"),
     "cap_adjustment": ("*", "cap_adjustments", "adjustment_id"),

@@ -1,4 +1,4 @@
-"""Which names a team, a project and a user may have, and the plans there are."""
+"""Which names a team, a project and a user may have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from inferd.errors import InvalidValueError
 
 _MAX_TEXT = 200
 
-PLANS = ("free", "academic", "pro", "enterprise")
+DEFAULT_PLAN = "free"
 DEFAULT_TEAM = "default"
 DEFAULT_PROJECT = "inference"
 
@@ -29,9 +29,3 @@ def check_text(what: str, text: str | None) -> None:
     """Raises InvalidValueError unless `text` (a label, note, reason; None: none given) can be kept."""
     if text is not None and not (0 < len(text) <= _MAX_TEXT and text.isprintable()):
         raise InvalidValueError(f"a {what} is 1 to {_MAX_TEXT} printable characters")
-
-
-def check_plan(plan: str) -> None:
-    """Raises InvalidValueError unless `plan` is one of `PLANS`."""
-    if plan not in PLANS:
-        raise InvalidValueError(f"there is no plan {plan!r}; choose one of {', '.join(PLANS)}")

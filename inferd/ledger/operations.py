@@ -15,14 +15,14 @@ from inferd.errors import InvalidValueError, NotFoundError
 from inferd.ledger import keys, teams
 from inferd.ledger.accounts import balance_nanousd, funding_account
 from inferd.ledger.billing import raise_earned_tier
+from inferd.ledger.catalog import find_plan
 from inferd.ledger.credit import Credit, credit_of
 from inferd.ledger.grants import DEFAULT_PRIORITY, GRANT_KINDS, Grant, GrantKind, add_grant
 from inferd.ledger.idempotency import once
 from inferd.ledger.keys import DEFAULT_SCOPES, SCOPES, Key, NewKey
 from inferd.ledger.log import logged, record
-from inferd.ledger.names import DEFAULT_PROJECT, DEFAULT_TEAM, check_name, check_plan, check_text
+from inferd.ledger.names import DEFAULT_PLAN, DEFAULT_PROJECT, DEFAULT_TEAM, check_name, check_text
 from inferd.ledger.periods import format_instant
-from inferd.ledger.plans import PLANS
 from inferd.ledger.suspensions import suspended_subjects
 from inferd.ledger.teams import Project, Team, User
 from inferd.money import NANOUSD_PER_USD, format_usd
@@ -48,11 +48,11 @@ class TeamDetails:
 
 
 @logged("teams.create")
-def create_team(conn: sqlite3.Connection, name: str, plan: str = "free", *, actor: str, now_ms: int) -> Team:
-    """A new team with project `inference`; on plan free with $5 of promotional sign-up credit (R3)."""
+def create_team(conn: sqlite3.Connection, name: str, plan: str = DEFAULT_PLAN, *, actor: str, now_ms: int) -> Team:
+    """A new team with project `inference` and its plan's promotional sign-up credit (R3)."""
     check_name("team", name)
-    check_plan(plan)
-    return _create_team(conn, Team(name, plan, None, now_ms, actor), PLANS[plan].signup_nanousd)
+    signup_nanousd = find_plan(conn, plan).signup_nanousd
+    return _create_team(conn, Team(name, plan, None, now_ms, actor), signup_nanousd)
 
 
 def ensure_default_team(conn: sqlite3.Connection, *, actor: str, now_ms: int) -> NewKey | None:

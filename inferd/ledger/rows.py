@@ -101,6 +101,8 @@ FORMATS = {
             1,
             ("adjustment_id", "team", "from_ms", "until_ms", "amount_nanousd", "reason", "actor", "at_ms", "txn"),
         ),
+        RowFormat("catalogs", 1, ("seq", "catalog", "actor", "at_ms")),
+        RowFormat("concurrency", 1, ("scope", "team", "max_requests", "set_at_ms", "set_by")),
         RowFormat("refunds", 1, ("txn", "request_id", *_CALLER, "amount_nanousd", "admitted_at_ms")),
         RowFormat("voids", 1, ("grant_id", "reason", "actor", "at_ms")),
         RowFormat(

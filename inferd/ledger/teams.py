@@ -10,13 +10,19 @@ from inferd.errors import ConflictError, NotFoundError
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """A team. `tier_override` None: the tier is earned."""
+    """A team.
+
+    Attributes:
+        tier_override: the operator's tier; None: the tier is earned.
+        tier_override_until_ms: the first moment at which that holds no more; None: it stays.
+    """
 
     team: str
     plan: str
     tier_override: int | None
     created_at_ms: int
     created_by: str
+    tier_override_until_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +45,7 @@ class User:
     created_by: str
 
 
-_TEAM = "team, plan, tier_override, created_at_ms, created_by"
+_TEAM = "team, plan, tier_override, created_at_ms, created_by, tier_override_until_ms"
 
 
 def all_teams(conn: sqlite3.Connection) -> list[Team]:
@@ -59,7 +65,7 @@ def add_team(conn: sqlite3.Connection, team: Team) -> None:
     """Raises ConflictError if the name is taken."""
     try:
         conn.execute(
-            f"INSERT INTO teams ({_TEAM}) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO teams (team, plan, tier_override, created_at_ms, created_by) VALUES (?, ?, ?, ?, ?)",
             (team.team, team.plan, team.tier_override, team.created_at_ms, team.created_by),
         )
     except sqlite3.IntegrityError as exc:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from inferd.errors import InsufficientCreditError
-from inferd.ledger import cap_operations, operations
+from inferd.ledger import cap_operations, operations, plan_operations
 from inferd.ledger.audit import audit
 from inferd.ledger.writer import LedgerWriter
+from inferd.plans import SHIPPED
 from inferd.price import Price
 from tests.ledger.test_races import in_threads
 
@@ -55,7 +57,7 @@ def writer(store):
     writer.stop()
 
 
-def limit(books, cap, each, monkeypatch):
+def limit(books, cap, each):
     """Room for K requests of `each` nano-USD, and almost one more, by one cap alone."""
     room = K * each + each - 1
     who = {"actor": "test", "now_ms": books.now_ms}
@@ -65,21 +67,20 @@ def limit(books, cap, each, monkeypatch):
     if cap in own:
         cap_operations.set_budget(books.conn, "acme", room, **own[cap], **who)
     if cap == "tier":
-        monkeypatch.setattr("inferd.ledger.caps.TIER_MONTHLY_NANOUSD", (room,) * 6)
+        tiers = tuple(replace(tier, monthly_nanousd=room) for tier in SHIPPED.tiers)
+        plan_operations.apply_plans(books.conn, replace(SHIPPED, tiers=tiers), **who)
     if cap == "plan":
-        from dataclasses import replace
-
-        from inferd.ledger.plans import PLANS
-
-        monkeypatch.setitem(PLANS, "academic", replace(PLANS["academic"], cap_nanousd=room))
+        academic = replace(SHIPPED.plans["academic"], cap_nanousd=room)
+        catalog = replace(SHIPPED, plans={**SHIPPED.plans, "academic": academic})
+        plan_operations.apply_plans(books.conn, catalog, **who)
 
 
 @pytest.mark.parametrize("cap", CAPS)
 @pytest.mark.parametrize(("n", "price"), SHAPES)
-def test_a_cap_for_k_of_n_threads_admits_exactly_k(served, writer, monkeypatch, cap, n, price):
+def test_a_cap_for_k_of_n_threads_admits_exactly_k(served, writer, cap, n, price):
     """R4, R7: with n choices, and with a unified price."""
     each = (PROMPT + n * MAX_TOKENS) * (1 if price is None else 2)
-    limit(served, cap, each, monkeypatch)
+    limit(served, cap, each)
     changes = {"user": "ada"} if price is None else {"user": "ada", "price": price}
     commands = [served.open_hold(PROMPT, n * MAX_TOKENS, **changes) for _ in range(N)]
     outcomes = in_threads(N, lambda number: writer.submit(commands[number]).result(30))

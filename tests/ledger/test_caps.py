@@ -12,8 +12,8 @@ from inferd.ledger.audit import audit
 from inferd.ledger.billing import terms_of
 from inferd.ledger.caps import caps_of, team_caps
 from inferd.ledger.periods import parse_instant_ms
-from inferd.ledger.plans import earned_tier
 from inferd.money import NANOUSD_PER_USD, parse_usd
+from inferd.plans import SHIPPED
 from inferd.price import Price
 from inferd.usage import Usage
 
@@ -321,7 +321,7 @@ def test_without_its_payment_method_a_free_team_blocks_again(books):
 )
 def test_tiers_are_earned_by_what_was_paid(books, usd, tier):
     """R2"""
-    assert earned_tier(parse_usd(usd), payment_method=False) == tier
+    assert SHIPPED.earned_tier(parse_usd(usd), payment_method=False) == tier
     operations.create_team(books.conn, "small", "free", **who(books))
     if tier:
         operations.grant_credit(books.conn, "small", parse_usd(usd), **who(books))

@@ -24,9 +24,9 @@ from inferd.errors import InsufficientCreditError, OperationError
 from inferd.ledger import cap_operations, money_operations, operations
 from inferd.ledger.epochs import begin
 from inferd.ledger.grants import ExpireGrants
-from inferd.ledger.plans import PLANS, TIER_MONTHLY_NANOUSD
 from inferd.ledger.reports import usage_report
 from inferd.money import parse_usd
+from inferd.plans import SHIPPED
 from inferd.price import Price
 from inferd.usage import Usage
 from tests.ledger.books import memory_books
@@ -104,10 +104,10 @@ class Money(RuleBasedStateMachine):
     def room(self, owner: dict[str, str]) -> int:
         """The largest hold that every rule allows."""
         team = self.books.conn.execute("SELECT plan, tier_override FROM teams WHERE team = 'acme'").fetchone()
-        plan, tier = PLANS[team[0]], team[1]
+        plan, tier = SHIPPED.plans[team[0]], team[1]
         now_ms = self.books.now_ms
         raised = sum(amount for from_ms, until_ms, amount in self.raises if from_ms <= now_ms < until_ms)
-        limits = [("team", plan.cap_period, plan.cap_nanousd), ("team", "month", TIER_MONTHLY_NANOUSD[tier])]
+        limits = [("team", plan.cap_period, plan.cap_nanousd), ("team", "month", SHIPPED.tiers[tier].monthly_nanousd)]
         limits += [(scope, kind, amount) for (scope, kind), amount in self.budgets.items() if scope in scopes(owner)]
         left = []
         for scope, kind, amount in limits:

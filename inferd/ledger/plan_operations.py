@@ -1,0 +1,75 @@
+"""What an operator can do with plans, tiers and the limits that come from them.
+
+As in operations.py: in the caller's transaction, with `actor` and `now_ms`; a mistake is an error with its remedy.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from inferd.errors import InvalidValueError, NotFoundError
+from inferd.ledger import teams
+from inferd.ledger.billing import raise_earned_tier
+from inferd.ledger.catalog import catalog_in_force, put_catalog
+from inferd.ledger.concurrency import ConcurrencyLimit, drop_concurrency, put_concurrency
+from inferd.ledger.counters import project_scope, user_scope
+from inferd.ledger.log import logged
+from inferd.ledger.team_limits import TeamLimits, team_limits
+from inferd.plans import Catalog
+
+_MAX_CONCURRENCY = 1_000_000
+
+
+@logged("plans.apply")
+def apply_plans(conn: sqlite3.Connection, catalog: Catalog, *, actor: str, now_ms: int) -> bool:
+    """Put plans and tiers in force, from the next request on; False if they were already. Tiers that cost less now
+    are earned at once.
+
+    Raises:
+        ConfigError: a team is on a plan that they lack.
+    """
+    if not put_catalog(conn, catalog, actor=actor, now_ms=now_ms):
+        return False
+    for (team,) in conn.execute("SELECT team FROM teams ORDER BY team").fetchall():
+        raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
+    return True
+
+
+def show_plans(conn: sqlite3.Connection) -> Catalog:
+    """The plans and tiers in force."""
+    return catalog_in_force(conn)
+
+
+@logged("projects.set")
+def set_project_concurrency(
+    conn: sqlite3.Connection, team: str, project: str, max_requests: int | None, *, actor: str, now_ms: int
+) -> TeamLimits:
+    """How many requests of a project may be under way at once; None: what the plan says (R10)."""
+    teams.find_team(conn, team)
+    if project not in {each.project for each in teams.projects_of(conn, team)}:
+        raise NotFoundError(f"team {team!r} has no project {project!r}")
+    _set_concurrency(conn, team, project_scope(team, project), max_requests, actor, now_ms)
+    return team_limits(conn, team, now_ms, project=project)
+
+
+@logged("users.set")
+def set_user_concurrency(
+    conn: sqlite3.Connection, team: str, user: str, max_requests: int | None, *, actor: str, now_ms: int
+) -> TeamLimits:
+    """How many requests of a user may be under way at once; None: what the plan says (R10)."""
+    teams.find_team(conn, team)
+    if user not in {each.user for each in teams.users_of(conn, team)}:
+        raise NotFoundError(f"team {team!r} has no user {user!r}")
+    _set_concurrency(conn, team, user_scope(team, user), max_requests, actor, now_ms)
+    return team_limits(conn, team, now_ms, user=user)
+
+
+def _set_concurrency(
+    conn: sqlite3.Connection, team: str, scope: str, max_requests: int | None, actor: str, now_ms: int
+) -> None:
+    if max_requests is None:
+        drop_concurrency(conn, scope)
+        return
+    if not 1 <= max_requests <= _MAX_CONCURRENCY:
+        raise InvalidValueError(f"a number of requests at once is 1 to {_MAX_CONCURRENCY}, not {max_requests}")
+    put_concurrency(conn, ConcurrencyLimit(scope, team, max_requests, now_ms, actor))

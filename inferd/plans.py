@@ -1,0 +1,123 @@
+"""Plans and tiers (BILLING R1, R2, R3, R6, R10, R15): what a team may spend and how fast it may go, as data.
+
+A plan is the contract of a team, a tier how far it is trusted. models.toml changes what is shipped here
+(plans_config.py); the ledger keeps what is in force (ledger/catalog.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from inferd.money import NANOUSD_PER_USD
+
+Overage = Literal["block", "postpaid", "contact"]
+OVERAGES: tuple[Overage, ...] = ("block", "postpaid", "contact")
+PeriodKind = Literal["month", "year", "lifetime"]
+PERIOD_KINDS: tuple[PeriodKind, ...] = ("month", "year", "lifetime")
+IncludedEvery = Literal["once", "month"]
+INCLUDED_EVERY: tuple[IncludedEvery, ...] = ("once", "month")
+TOP_TIER = 5
+EARNED_TIERS = (2, 3, 4)
+"""Those that an amount of paid money earns; 1 is earned by any of it, or by a payment method on file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A contract.
+
+    Attributes:
+        cap_nanousd: the most that a team spends in each `cap_period`.
+        overage: what happens when the credit is spent, unless the team is set otherwise.
+        tier_floor: the least tier of its teams.
+        signup_nanousd: promotional credit that `teams create` gives.
+        included_nanousd: promotional credit that the first hold of each period gives: of each month, or of all time.
+        included_valid_days: how long that lasts; None: it does not expire.
+        payment_method_required: whether its teams need a payment method on file before they can be postpaid.
+        project_concurrency, user_concurrency: requests under way at once in each project, of each user; None: no limit.
+    """
+
+    name: str
+    cap_nanousd: int
+    cap_period: Literal["month", "year"]
+    overage: Overage
+    tier_floor: int
+    signup_nanousd: int = 0
+    included_nanousd: int = 0
+    included_every: IncludedEvery = "once"
+    included_valid_days: int | None = None
+    payment_method_required: bool = False
+    project_concurrency: int | None = 64
+    user_concurrency: int | None = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """How far a team is trusted. None means no limit, unless it says other.
+
+    Attributes:
+        rpm: the most requests in any minute; of an adaptive tier, the most that it grows to.
+        free_rpm: the same of requests to free deployments, which count in `rpm` as well.
+        max_output_tokens: the most completion tokens of a request.
+        monthly_nanousd: the most that a team spends in a UTC month. Tier 0 has none: its credit is its limit.
+        token_rate_ceiling: how many times the three rates below a team's adaptive token rates may grow to; None: the
+            tier has no token rates.
+        rpm_min: where an adaptive `rpm` shrinks to; None: it is not adaptive. So `free_rpm_min`.
+        qualifying_nanousd: the paid money that earns it; None: money alone does not.
+        prompt_tpm, uncached_prompt_tpm, generated_tpm: tokens a minute per team and model: where the adaptive rates
+            begin, and what they never fall below.
+    """
+
+    number: int
+    rpm: int | None
+    free_rpm: int | None
+    max_output_tokens: int | None
+    monthly_nanousd: int | None
+    token_rate_ceiling: int | None
+    rpm_min: int | None = None
+    free_rpm_min: int | None = None
+    qualifying_nanousd: int | None = None
+    prompt_tpm: int = 3_600_000
+    uncached_prompt_tpm: int = 900_000
+    generated_tpm: int = 36_000
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All plans by name, and the tiers 0 to `TOP_TIER`."""
+
+    plans: dict[str, Plan]
+    tiers: tuple[Tier, ...]
+
+    def earned_tier(self, qualifying_nanousd: int, *, payment_method: bool) -> int:
+        """The tier that so much paid money earns (R2)."""
+        for number in reversed(EARNED_TIERS):
+            least_nanousd = self.tiers[number].qualifying_nanousd
+            if least_nanousd is not None and qualifying_nanousd >= least_nanousd:
+                return number
+        return 1 if payment_method or qualifying_nanousd > 0 else 0
+
+
+def _usd(amount: int) -> int:
+    return amount * NANOUSD_PER_USD
+
+
+SHIPPED_PLANS: Mapping[str, Plan] = {
+    plan.name: plan
+    for plan in (
+        Plan("free", _usd(100), "month", "block", 0, signup_nanousd=_usd(5), payment_method_required=True),
+        Plan("academic", _usd(100), "month", "block", 1),
+        Plan("pro", _usd(6_000), "month", "postpaid", 4),
+        Plan("enterprise", _usd(700_000), "year", "contact", TOP_TIER),
+    )
+}
+SHIPPED_TIERS: tuple[Tier, ...] = (
+    Tier(0, 60, 60, 4_096, None, 1, rpm_min=10, free_rpm_min=10),
+    Tier(1, 100, 60, 16_384, _usd(50), 1),
+    Tier(2, 1_000, 1_000, 16_384, _usd(500), 2, qualifying_nanousd=_usd(50)),
+    Tier(3, 5_000, 5_000, 32_768, _usd(5_000), 5, qualifying_nanousd=_usd(500)),
+    Tier(4, 10_000, 10_000, 65_536, _usd(50_000), 10, qualifying_nanousd=_usd(5_000)),
+    Tier(TOP_TIER, None, None, None, None, None),
+)
+SHIPPED = Catalog(dict(SHIPPED_PLANS), SHIPPED_TIERS)
