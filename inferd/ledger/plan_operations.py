@@ -13,14 +13,13 @@ from inferd.ledger.billing import raise_earned_tier
 from inferd.ledger.catalog import catalog_in_force, put_catalog
 from inferd.ledger.concurrency import ConcurrencyLimit, drop_concurrency, put_concurrency
 from inferd.ledger.counters import project_scope, user_scope
-from inferd.ledger.log import logged
+from inferd.ledger.log import logged, record
 from inferd.ledger.team_limits import TeamLimits, team_limits
 from inferd.plans import Catalog
 
 _MAX_CONCURRENCY = 1_000_000
 
 
-@logged("plans.apply")
 def apply_plans(conn: sqlite3.Connection, catalog: Catalog, *, actor: str, now_ms: int) -> bool:
     """Put plans and tiers in force, from the next request on; False if they were already. Tiers that cost less now
     are earned at once.
@@ -28,8 +27,15 @@ def apply_plans(conn: sqlite3.Connection, catalog: Catalog, *, actor: str, now_m
     Raises:
         ConfigError: a team is on a plan that they lack.
     """
+    before = catalog_in_force(conn)
     if not put_catalog(conn, catalog, actor=actor, now_ms=now_ms):
         return False
+    plans = sorted({*before.plans, *catalog.plans})
+    changed = {
+        "plans": [name for name in plans if before.plans.get(name) != catalog.plans.get(name)],
+        "tiers": [tier.number for tier in catalog.tiers if tier != before.tiers[tier.number]],
+    }
+    record(conn, "plans.apply", team=None, details=changed, actor=actor, now_ms=now_ms)
     for (team,) in conn.execute("SELECT team FROM teams ORDER BY team").fetchall():
         raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
     return True

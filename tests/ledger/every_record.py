@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from inferd.ledger import cap_operations, money_operations
+from inferd.ledger import cap_operations, money_operations, plan_operations
+from inferd.plans import SHIPPED
 from tests.ledger.books import Books
 
 
@@ -18,6 +20,9 @@ def move_everything(books: Books) -> dict[str, Any]:
     cap_operations.set_team(books.conn, "acme", overage="postpaid", **who)
     cap_operations.set_budget(books.conn, "acme", 500, "month", project="inference", **who)
     cap_operations.raise_caps(books.conn, "acme", 7, until_ms=books.now_ms + 1, reason="a fair", **who)
+    course = replace(SHIPPED.plans["academic"], name="course")
+    plan_operations.apply_plans(books.conn, replace(SHIPPED, plans={**SHIPPED.plans, "course": course}), **who)
+    plan_operations.set_project_concurrency(books.conn, "acme", "inference", 8, **who)
     books.grant(100)
     request = books.hold(100, 300)
     books.settle(request, 100, 300)

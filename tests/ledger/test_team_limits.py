@@ -88,6 +88,8 @@ def test_plans_that_are_put_in_force_hold_from_the_next_look_on(books):
     assert plan_operations.apply_plans(books.conn, changed, **who(books))
     assert catalog_in_force(books.conn) == changed
     assert (limits(books).tier.rpm, limits(books).project_concurrency) == (7, 2)
+    (entry,) = read_log(books.conn, action="plans")
+    assert (entry.actor, entry.details) == ("test", {"plans": ["academic"], "tiers": [1]})
     assert [cap.limit_nanousd for cap in cap_operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps] == [
         parse_usd("100"),
         9,
