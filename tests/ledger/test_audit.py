@@ -48,7 +48,7 @@ MONEY_AND_TOKENS = [
 def ledger():
     """Two grants, a settled request (transaction 3), a void one, an open hold; an idle team."""
     books = memory_books()
-    books.conn.execute("INSERT INTO teams VALUES ('other', 'pro', NULL, 1, 'test')")
+    books.conn.execute("INSERT INTO teams VALUES ('other', 'pro', NULL, 1, 'test', NULL)")
     books.conn.execute("INSERT INTO projects VALUES ('other', 'inference', 1, 'test')")
     books.grant(10_000, "promotional", expires_at_ms=books.now_ms + 10**9)
     books.grant(10_000, idempotency_key="k")

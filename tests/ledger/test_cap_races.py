@@ -92,9 +92,9 @@ def test_a_cap_for_k_of_n_threads_admits_exactly_k(served, writer, cap, n, price
 
 
 @pytest.mark.parametrize("cap", ["credit", "team", "project", "key", "user"])
-def test_two_processes_together_admit_exactly_k(served, writer, store, monkeypatch, cap):
+def test_two_processes_together_admit_exactly_k(served, writer, store, cap):
     """R4, R7, R20"""
-    limit(served, cap, 30, monkeypatch)
+    limit(served, cap, 30)
     folder = sys.modules["inferd"].__path__[0].rpartition("/")[0]
     command = [sys.executable, "-c", TAKES, folder, str(store.data_dir), served.key.id, str(served.now_ms), str(N)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
