@@ -16,12 +16,15 @@ from typing import Any, TypeVar
 
 import tomli
 
+from inferd import ledger_config as ledger_tables
+from inferd import server_config as server_tables
 from inferd.errors import ConfigError
-from inferd.ledger_config import SETTINGS, AlertsConfig, LedgerConfig, alerts_config, ledger_config
+from inferd.ledger_config import AlertsConfig, LedgerConfig, alerts_config, ledger_config
 from inferd.model_source import resolve_path, resolve_source
 from inferd.plans import SHIPPED, Catalog
 from inferd.plans_config import PLAN_KEYS, TIER_KEYS, catalog_config
 from inferd.price import Price
+from inferd.server_config import ServerConfig, server_config
 from inferd.toml_table import TomlTable, kind_of, nearest, one_line, quoted
 
 TABLES: Mapping[str, tuple[str, ...]] = {
@@ -50,7 +53,10 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "plans": PLAN_KEYS,
     "tiers": TIER_KEYS,
 }
-"""Each top-level table of models.toml that holds tables, and the keys of those. The others: ledger_config.SETTINGS."""
+"""Each top-level table of models.toml that holds tables, and the keys of those. The others: SETTINGS."""
+
+SETTINGS: Mapping[str, tuple[str, ...]] = {**ledger_tables.SETTINGS, **server_tables.SETTINGS}
+"""Each top-level table of models.toml that is one table, and its keys."""
 
 _T = TypeVar("_T")
 _MODEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -125,6 +131,7 @@ class Config:
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
     catalog: Catalog = SHIPPED
+    server: ServerConfig = field(default_factory=ServerConfig)
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
@@ -145,6 +152,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         ledger=ledger_config(path, document.get("ledger", {})),
         alerts=alerts_config(path, document.get("alerts", {})),
         catalog=_catalog(path, document),
+        server=server_config(path, document.get("server", {})),
     )
 
 

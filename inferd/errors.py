@@ -10,12 +10,15 @@
     ├── RequestError               a caller's request is refused; `code` is OpenAI's, one per cause
     │   ├── InvalidRequestError            400, `param` names the field
     │   │   ├── ContextLengthError         400 context_length_exceeded
-    │   │   └── RequestTooLargeError       413 request_too_large
+    │   │   ├── RequestTooLargeError       413 request_too_large
+    │   │   ├── RequestTimeoutError        408 request_timeout
+    │   │   └── MisdirectedRequestError    421 unknown_host
     │   ├── AuthenticationError            401
     │   ├── InsufficientCreditError        402
     │   ├── PermissionDeniedError          403
     │   ├── ModelNotFoundError             404
     │   ├── RateLimitError                 429, `retry_after_s`
+    │   │   └── TooManyFailuresError       429 too_many_wrong_keys
     │   └── OverloadedError                503, `retry_after_s`
     ├── LedgerDamagedError         the ledger's file is broken (exit status 1, 500)
     └── GenerationError            the engine failed under an accepted request (500); never billed
@@ -96,6 +99,18 @@ class RequestTooLargeError(InvalidRequestError):
     default_code = "request_too_large"
 
 
+class RequestTimeoutError(InvalidRequestError):
+    """The client was too slow in sending its request."""
+
+    default_code = "request_timeout"
+
+
+class MisdirectedRequestError(InvalidRequestError):
+    """The Host header names a machine that this one is not."""
+
+    default_code = "unknown_host"
+
+
 class AuthenticationError(RequestError):
     """No key, a malformed one, or one that is unknown, revoked or expired."""
 
@@ -129,6 +144,12 @@ class RateLimitError(RequestError):
     """The caller goes too fast."""
 
     default_code = "rate_limit_exceeded"
+
+
+class TooManyFailuresError(RateLimitError):
+    """The caller's address came too often with a missing or wrong key."""
+
+    default_code = "too_many_wrong_keys"
 
 
 class OverloadedError(RequestError):

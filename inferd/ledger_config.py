@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 from inferd.toml_table import TomlTable
@@ -29,7 +28,6 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
 RETENTION_DAYS_MIN = 60
 SECRET_PREFIX = "whsec_"
 _SECRET_BYTES = (24, 64)
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def ledger_config(path: Path, values: object) -> LedgerConfig:
 def alerts_config(path: Path, values: object) -> AlertsConfig:
     """Raises ConfigError."""
     table = TomlTable(path, "alerts", "", values, SETTINGS["alerts"])
-    webhooks = _items(table, "webhooks", str, ())
+    webhooks = table.items("webhooks", str, ())
     for url in webhooks:
         fault = _url_fault(url)
         if fault is not None:
@@ -86,7 +84,7 @@ def alerts_config(path: Path, values: object) -> AlertsConfig:
     secret = _secret(table)
     if webhooks and not secret:
         raise table.error("webhook_secret", f"is missing: {_SECRET_HELP}")
-    thresholds = _items(table, "thresholds_percent", int, AlertsConfig.thresholds_percent)
+    thresholds = table.items("thresholds_percent", int, AlertsConfig.thresholds_percent)
     if not all(1 <= percent <= 100 for percent in thresholds) or list(thresholds) != sorted(set(thresholds)):
         raise table.error("thresholds_percent", "must be different integers of 1 to 100, ascending")
     return AlertsConfig(
@@ -96,15 +94,6 @@ def alerts_config(path: Path, values: object) -> AlertsConfig:
         thresholds_percent=thresholds,
         low_balance_percent=table.integer("low_balance_percent", AlertsConfig.low_balance_percent, 0, 100),
     )
-
-
-def _items(table: TomlTable, key: str, kind: type[_T], default: tuple[_T, ...]) -> tuple[_T, ...]:
-    values = table.get(key, list)
-    if values is None:
-        return default
-    if not all(type(value) is kind for value in values):
-        raise table.error(key, f"must be a list of {'strings' if kind is str else 'integers'}")
-    return tuple(values)
 
 
 _SECRET_HELP = (

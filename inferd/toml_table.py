@@ -81,6 +81,15 @@ class TomlTable:
             raise self.error(key, f"must lie between {low} and {high}, got {value}")
         return value
 
+    def items(self, key: str, kind: type[_T], default: tuple[_T, ...]) -> tuple[_T, ...]:
+        """An array whose items are all of exactly this type."""
+        values = self.get(key, list)
+        if values is None:
+            return default
+        if not all(type(value) is kind for value in values):
+            raise self.error(key, f"must be a list of {'strings' if kind is str else 'integers'}")
+        return tuple(values)
+
     def instant_ms(self, key: str) -> int | None:
         """Milliseconds since 1970 of a TOML date (00:00 UTC) or date-time (UTC unless it has an offset)."""
         if key not in self:

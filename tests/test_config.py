@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd import config as config_module
-from inferd.config import TABLES, Config, data_dir, default_config_path, load_config
+from inferd.config import SETTINGS, TABLES, Config, data_dir, default_config_path, load_config
 from inferd.errors import ConfigError
-from inferd.ledger_config import SETTINGS
 from inferd.price import Price
 
 REPOSITORY = Path(__file__).parent.parent

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.config import TABLES
-from inferd.ledger_config import SETTINGS
+from inferd.config import SETTINGS, TABLES
 from inferd.server.app import ROUTES
 
 ROOT = Path(__file__).parent.parent

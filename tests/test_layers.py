@@ -25,6 +25,7 @@ RANKS = {
     "toml_table": 1,
     "ledger_config": 1,
     "plans_config": 1,
+    "server_config": 1,
     "engine": 2,
     "ledger": 2,
     "limits": 2,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 import socket
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 from rich.console import Console
+
+from inferd.server_config import ServerConfig
 
 KEY_FILE = "default.key"
 
@@ -15,10 +18,15 @@ _ANY_ADDRESS = ("0.0.0.0", "::")
 
 
 def print_banner(
-    console: Console, listener: socket.socket, folder: Path, deployments: Sequence[str], new_key: str | None
+    console: Console,
+    listener: socket.socket,
+    folder: Path,
+    deployments: Sequence[str],
+    new_key: str | None,
+    scheme: str = "http",
 ) -> None:
     """The key itself is shown only by the start that made it; the snippets read it from its file."""
-    base_url = f"http://{_authority(listener)}/v1"
+    base_url = f"{scheme}://{_authority(listener)}/v1"
     key_file = folder / KEY_FILE
     model = deployments[0] if deployments else "MODEL"
     console.print(f"\n[bold]inferd is ready[/]: {base_url}\n")
@@ -41,6 +49,18 @@ def print_banner(
         console.file.write(snippet)
     console.file.write("\n")
     console.file.flush()
+
+
+def warn_of_plain_http(console: Console, listener: socket.socket, config: ServerConfig) -> None:
+    """Keys and prompts readable on the way, unless TLS ends here or, as far as we are told, at a proxy."""
+    address = listener.getsockname()[0]
+    if ip_address(address.partition("%")[0]).is_loopback or config.tls_certificate or config.trusted_proxies:
+        return
+    console.print(
+        f"[bold white on red] WARNING [/] {address} is not a loopback address, and this is HTTP without TLS: everyone "
+        "on the way can read keys, prompts and answers. Set [bold]tls_certificate[/] in \\[server] of models.toml, or "
+        "put a proxy that speaks TLS before it and name it in [bold]trusted_proxies[/]; see docs/security.md."
+    )
 
 
 def _authority(listener: socket.socket) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from inferd.cli.banner import KEY_FILE, print_banner
+from inferd.cli.banner import KEY_FILE, print_banner, warn_of_plain_http
 from inferd.config import Config
 from inferd.deployments.router import Router
 from inferd.errors import OverloadedError
@@ -25,7 +25,7 @@ from inferd.ledger.lock import DataLock
 from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
 from inferd.server.app import build_app
-from inferd.server.http_server import HttpServer, bind
+from inferd.server.http_server import HttpServer, bind, tls_context
 from inferd.server.services import Services
 from inferd.serving.clock import WatchedClock, wall_clock_ms
 from inferd.serving.completions import Completions
@@ -53,9 +53,8 @@ def _run(config: Config, folder: Path, lock: DataLock, host: str, port: int) -> 
         plan_operations.apply_plans(conn, config.catalog, actor=_ACTOR, now_ms=wall_clock_ms())
     new_key = _ensure_default_key(store, folder)
     with closing(bind(host, port)) as listener:
-        if not host.startswith("127.") and host not in ("localhost", "::1"):
-            console.print(f"[bold red]WARNING[/]: {host} is not a loopback address, and this is HTTP without TLS.")
-        uvloop.run(_serve(config, store, epoch, listener, console, new_key))
+        warn_of_plain_http(console, listener, config.server)
+        uvloop.run(_serve(config, store, epoch, listener, host, console, new_key))
 
 
 def _ensure_default_key(store: Store, folder: Path) -> str | None:
@@ -74,8 +73,11 @@ def _ensure_default_key(store: Store, folder: Path) -> str | None:
 
 
 async def _serve(
-    config: Config, store: Store, epoch: int, listener: socket.socket, console: Console, new_key: str | None
+    config: Config, store: Store, epoch: int, listener: socket.socket, host: str, console: Console, new_key: str | None
 ) -> None:
+    tls = None
+    if config.server.tls_certificate is not None:
+        tls = tls_context(config.server.tls_certificate, config.server.tls_key)
     writer = LedgerWriter(store)
     router = Router.from_config(config)
 
@@ -101,13 +103,15 @@ async def _serve(
 
     def ready(server: HttpServer) -> None:
         if not server.is_stopping:
-            print_banner(console, listener, store.data_dir, list(config.deployments), new_key)
+            scheme = "http" if tls is None else "https"
+            print_banner(console, listener, store.data_dir, list(config.deployments), new_key, scheme)
 
     writer.start()
     keeping_up = asyncio.create_task(upkeep.run(), name="upkeep of the ledger")
     try:
         with closing(Authenticator(store)) as authenticator, closing(LedgerClient(store, writer)) as ledger:
-            server = HttpServer(build_app(Services(router, completions, authenticator, ledger)), drain)
+            app = build_app(Services(router, completions, authenticator, ledger), config.server, host)
+            server = HttpServer(app, drain, tls)
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready(server))
             await server.run_on(listener)

@@ -31,7 +31,8 @@ def serve(
     Example: inferd serve --port 8080
     """
     logging.basicConfig(level=_level(log_level), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # Its warnings are about what clients send; anybody could fill the log.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     # Heavy, and needed by no other command.
     from inferd.cli.composition import run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -11,12 +12,14 @@ from inferd.errors import InferdError
 from inferd.server.admin.routes import ADMIN_ROUTES
 from inferd.server.chat import chat_completions
 from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
+from inferd.server.gate import Gate
 from inferd.server.health import health
 from inferd.server.key import get_key
 from inferd.server.models import get_model, list_models
 from inferd.server.organization import costs, usage_completions
 from inferd.server.request_id import RequestIdMiddleware
 from inferd.server.services import Services
+from inferd.server_config import ServerConfig
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
@@ -30,12 +33,23 @@ ROUTES = (
 )
 
 
-def build_app(services: Services) -> ASGIApp:
-    """The services are started and stopped by whoever made them."""
+def build_app(services: Services, config: ServerConfig | None = None, bound_host: str = "localhost") -> ASGIApp:
+    """The services are started and stopped by whoever made them. Raises ConfigError, see Gate."""
+    config = config or ServerConfig()
     app = Starlette(
         routes=list(ROUTES),
         exception_handlers={InferdError: on_inferd_error, HTTPException: on_http_exception, Exception: on_bug},
     )
     app.state.services = services
+    gated: ASGIApp = Gate(app, config, bound_host)
+    if config.cors_origins:
+        # Outside of the gate, so that pages can read why they were refused.
+        gated = CORSMiddleware(
+            gated,
+            allow_origins=config.cors_origins,
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=("*",),
+        )
     # Outside of Starlette's own error handling, so that a 500 has its id too.
-    return RequestIdMiddleware(app)
+    return RequestIdMiddleware(gated)

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import math
+
 from starlette.requests import Request
 
-from inferd.errors import AuthenticationError, PermissionDeniedError
+from inferd.errors import AuthenticationError, PermissionDeniedError, TooManyFailuresError
 from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.keys import Caller, Scope
+from inferd.server.client_address import site_of
+from inferd.server.services import services_of
 from inferd.serving.clock import wall_clock_ms
 
 PROJECT_HEADER = "openai-project"
 
 
 def authenticate_request(request: Request, authenticator: Authenticator) -> Caller:
-    """Raises AuthenticationError; PermissionDeniedError if its project is not its key's, or something is suspended."""
+    """Raises AuthenticationError; TooManyFailuresError if its address has caused too many of those;
+    PermissionDeniedError if its project is not its key's, or something is suspended."""
+    try:
+        return _authenticated(request, authenticator)
+    except AuthenticationError as error:
+        site = site_of(request.state.client_address)
+        wait_s = services_of(request).unauthorized.fail(site)
+        if wait_s is None:
+            raise
+        raise TooManyFailuresError(
+            f"Too many requests without a valid API key came from your address ({site}); try again in "
+            f"{math.ceil(wait_s)} s. A valid key is not affected.",
+            retry_after_s=wait_s,
+        ) from error
+
+
+def _authenticated(request: Request, authenticator: Authenticator) -> Caller:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise AuthenticationError(

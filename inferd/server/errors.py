@@ -18,6 +18,7 @@ from inferd.errors import (
     InsufficientCreditError,
     InvalidRequestError,
     LedgerDamagedError,
+    MisdirectedRequestError,
     ModelNotFoundError,
     NotFoundError,
     OperationError,
@@ -25,7 +26,9 @@ from inferd.errors import (
     PermissionDeniedError,
     RateLimitError,
     RequestError,
+    RequestTimeoutError,
     RequestTooLargeError,
+    TooManyFailuresError,
 )
 from inferd.openai.errors import encode_error
 
@@ -35,6 +38,8 @@ logger = logging.getLogger(__name__)
 _STATUS: dict[type[InferdError], tuple[int, str]] = {
     InvalidRequestError: (400, "invalid_request_error"),
     RequestTooLargeError: (413, "invalid_request_error"),
+    RequestTimeoutError: (408, "invalid_request_error"),
+    MisdirectedRequestError: (421, "invalid_request_error"),
     AuthenticationError: (401, "authentication_error"),
     InsufficientCreditError: (402, "insufficient_quota"),
     PermissionDeniedError: (403, "permission_error"),
@@ -53,6 +58,8 @@ _OPERATION_CODES: dict[type[InferdError], str] = {
     ConflictError: "already_exists",
     IdempotencyConflictError: "idempotency_key_reused",
 }
+# Whoever meets one of these is to pay for a new connection before the next.
+_HANGS_UP = (RequestTimeoutError, TooManyFailuresError)
 _ROUTING_CODES = {404: "not_found", 405: "method_not_allowed"}
 INTERNAL_MESSAGE = "The server had an error while processing your request"
 
@@ -87,6 +94,8 @@ def error_response(error: InferdError) -> Response:
         headers["x-should-retry"] = "false"
     elif status == 401:
         headers["www-authenticate"] = "Bearer"
+    if isinstance(error, _HANGS_UP):
+        headers["connection"] = "close"
     return Response(error_body(error), status_code=status, headers=headers, media_type="application/json")
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from inferd.errors import ConfigError
+from inferd.server.connections import MAX_CONNECTIONS, Connections
+from inferd.server.http_protocol import HttpConfig
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _CLOSE_TIMEOUT_S = 5
+# Files that are none of a client's: the ledger, its readers, models, webhooks.
+_RESERVED_FILES = 256
 
 
 class HttpServer(uvicorn.Server):
@@ -24,16 +31,22 @@ class HttpServer(uvicorn.Server):
 
     sse-starlette would cut every stream at the first signal: it watches `should_exit`, which is set only after the
     drain.
+
+    Args:
+        tls: for HTTPS; see `tls_context`.
     """
 
-    def __init__(self, app: ASGIApp, drain: Callable[[], Awaitable[None]]) -> None:
-        config = uvicorn.Config(
+    def __init__(self, app: ASGIApp, drain: Callable[[], Awaitable[None]], tls: ssl.SSLContext | None = None) -> None:
+        config = HttpConfig(
             app,
+            Connections(_max_connections()),
             loop="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # the gate reads them
+            ssl_context_factory=None if tls is None else lambda config, default: tls,
             timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
         )
         super().__init__(config)
@@ -69,6 +82,28 @@ class HttpServer(uvicorn.Server):
             await self._drain()
         finally:
             self.should_exit = True
+
+
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """For a server: Python's defaults, TLS 1.2 and newer. Raises ConfigError if the files are no certificate and its
+    key."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # Without a password: a server that starts by itself has nobody to ask.
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(f"[server] tls_certificate: {certificate} and its key cannot be used: {error}") from error
+    return context
+
+
+def _max_connections() -> int:
+    """As many as there may be files; the soft limit on those is raised to the hard one as far as needed."""
+    wanted = MAX_CONNECTIONS + _RESERVED_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft - _RESERVED_FILES))
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
 from inferd.deployments.router import Router
 from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.client import LedgerClient
+from inferd.server.unauthorized_limit import UnauthorizedLimit
 from inferd.serving.completions import Completions
 
 
@@ -20,6 +21,7 @@ class Services:
     completions: Completions
     authenticator: Authenticator
     ledger: LedgerClient
+    unauthorized: UnauthorizedLimit = field(default_factory=UnauthorizedLimit)
 
 
 def services_of(request: Request) -> Services:

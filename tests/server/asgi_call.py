@@ -26,7 +26,9 @@ class AsgiCall:
         self._reads = asyncio.Event()
         self._reads.set()
         self._changed = asyncio.Event()
-        raw_headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        raw_headers = [
+            (name.lower().encode(), value.encode()) for name, value in ({"host": "localhost"} | headers).items()
+        ]
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},

@@ -65,7 +65,7 @@ async def test_the_official_client_says_its_project(provider):
     change(provider, operations.create_project, "acme", "search")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(provider.app)) as http_client:
         client = AsyncOpenAI(
-            api_key=provider.key, project="search", base_url="http://inferd/v1", http_client=http_client
+            api_key=provider.key, project="search", base_url="http://localhost/v1", http_client=http_client
         )
         await client.chat.completions.create(**chat_body(max_tokens=1))
         with pytest.raises(PermissionDeniedError) as refusal:

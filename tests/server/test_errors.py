@@ -223,11 +223,14 @@ async def test_every_error_that_a_caller_can_meet_has_a_status_of_its_own():
         errors.InvalidRequestError: (400, "invalid_request_error"),
         errors.ContextLengthError: (400, "invalid_request_error"),
         errors.RequestTooLargeError: (413, "invalid_request_error"),
+        errors.RequestTimeoutError: (408, "invalid_request_error"),
+        errors.MisdirectedRequestError: (421, "invalid_request_error"),
         errors.AuthenticationError: (401, "authentication_error"),
         errors.InsufficientCreditError: (402, "insufficient_quota"),
         errors.PermissionDeniedError: (403, "permission_error"),
         errors.ModelNotFoundError: (404, "invalid_request_error"),
         errors.RateLimitError: (429, "rate_limit_error"),
+        errors.TooManyFailuresError: (429, "rate_limit_error"),
         errors.OverloadedError: (503, "server_error"),
     }
     assert status_of(errors.GenerationError("words")) == (500, "server_error")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,23 +17,29 @@ import pytest
 from inferd.errors import ConfigError
 from inferd.openai.responses import ChatResponse
 from inferd.server import event_stream
-from inferd.server.http_server import HttpServer, bind
+from inferd.server.http_server import HttpServer, bind, tls_context
 from tests.serving.provider import FREE, PATIENCE_S, Provider, chat_body, prompt_of
 
 pytestmark = pytest.mark.anyio
 
 N_PROMPT = len(prompt_of())
+TLS = Path(__file__).parent / "tls"  # a certificate of localhost's own, good for a hundred years
+
+
+def trusted() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(TLS / "certificate.pem"))
 
 
 class Served:
     """A provider behind a socket."""
 
-    def __init__(self, provider: Provider, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, provider: Provider, drain: Callable[[], Awaitable[None]], tls: ssl.SSLContext | None) -> None:
         self.listener = bind("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
-        self.server = HttpServer(provider.app, drain)
+        self.server = HttpServer(provider.app, drain, tls)
         headers = {"authorization": f"Bearer {provider.key}"}
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=PATIENCE_S)
+        base_url = f"http://127.0.0.1:{self.port}" if tls is None else f"https://localhost:{self.port}"
+        self.client = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=PATIENCE_S, verify=trusted())
         self.task = asyncio.create_task(self.server.run_on(self.listener))
 
     async def ended(self) -> None:
@@ -40,12 +48,12 @@ class Served:
 
 
 @asynccontextmanager
-async def served_on_socket(provider: Provider) -> AsyncIterator[Served]:
+async def served_on_socket(provider: Provider, tls: ssl.SSLContext | None = None) -> AsyncIterator[Served]:
     async def drain() -> None:
         provider.completions.close()
         await provider.completions.wait_idle(PATIENCE_S)
 
-    served = Served(provider, drain)
+    served = Served(provider, drain, tls)
     with closing(served.listener):
         try:
             await provider.until(lambda: served.server.started)
@@ -157,7 +165,7 @@ async def test_a_reader_whose_socket_is_full_is_given_up(provider, monkeypatch):
 def _raw_request(provider: Provider, **fields: Any) -> bytes:
     body = json.dumps(chat_body(**fields)).encode()
     return (
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: inferd\r\nContent-Length: %d\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
         b"Authorization: Bearer %s\r\n\r\n%s" % (len(body), provider.key.encode(), body)
     )
 
@@ -171,6 +179,23 @@ async def test_a_free_request_is_waited_for_too(provider):
         provider.runner.let_go()
         assert (await asked).status_code == 200
         await served.ended()
+
+
+async def test_with_a_certificate_it_speaks_tls_and_nothing_else(provider):
+    tls = tls_context(TLS / "certificate.pem", TLS / "key.pem")
+    async with served_on_socket(provider, tls) as served:
+        response = await served.client.post("/v1/chat/completions", json=chat_body(max_tokens=2, stream=True))
+        assert response.status_code == 200
+        assert response.text.endswith("data: [DONE]\n\n")
+        async with httpx.AsyncClient() as plain:
+            with pytest.raises(httpx.TransportError):
+                await plain.get(f"http://127.0.0.1:{served.port}/health")
+
+
+@pytest.mark.parametrize("key", [None, TLS / "certificate.pem"])
+def test_a_certificate_without_its_key_is_said_at_the_start(key):
+    with pytest.raises(ConfigError, match=r"tls_certificate: .*certificate\.pem and its key cannot be used: "):
+        tls_context(TLS / "certificate.pem", key)
 
 
 def test_a_port_in_use_and_a_host_that_is_not_ours_are_said_in_one_line():

@@ -215,7 +215,7 @@ async def test_the_official_client_reads_both(used):
     transport = httpx.ASGITransport(used.app)
     async with httpx.AsyncClient(transport=transport) as http_client:
         client = AsyncOpenAI(
-            api_key=used.key, admin_api_key=used.admin, base_url="http://inferd/v1", http_client=http_client
+            api_key=used.key, admin_api_key=used.admin, base_url="http://localhost/v1", http_client=http_client
         )
         usage = client.admin.organization.usage
         answer = await usage.completions(start_time=DAY_1, end_time=DAY_1 + DAY_S, group_by=["model", "user_id"])

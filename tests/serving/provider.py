@@ -125,7 +125,7 @@ class Provider:
         self.app = build_app(Services(self.router, self.completions, self.authenticator, self.ledger))
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         headers = {"authorization": f"Bearer {self.key}"}
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://inferd", headers=headers)
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
 
     @property
     def num_in_inbox(self) -> int:
