@@ -19,6 +19,7 @@ import tomli
 from inferd import ledger_config as ledger_tables
 from inferd import server_config as server_tables
 from inferd.errors import ConfigError
+from inferd.kv_memory import SEQUENCES_MAX, KVLayout, KVMemory, plan_kv_memory
 from inferd.ledger_config import AlertsConfig, LedgerConfig, alerts_config, ledger_config
 from inferd.model_source import resolve_path, resolve_source
 from inferd.plans import SHIPPED, Catalog
@@ -32,6 +33,8 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "source",
         "max_context",
         "n_parallel",
+        "kv_cells",
+        "kv_layout",
         "n_ubatch",
         "n_threads",
         "n_gpu_layers",
@@ -61,8 +64,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {**ledger_tables.SETTINGS, **server_ta
 _T = TypeVar("_T")
 _MODEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEPLOYMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._:-]*")
-_SEQUENCES_MAX = 256  # LLAMA_MAX_SEQ of llama.cpp's llama-cparams.h
-_TOKENS_MAX = 2**20  # times 256 sequences still fits the 32 bits in which llama.cpp counts cells
+_TOKENS_MAX = 2**20  # times SEQUENCES_MAX still fits the 32 bits in which llama.cpp counts cells
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ class ModelConfig:
         source: the GGUF file; it existed when the configuration was read.
         source_text: `source` as models.toml has it.
         max_context: most tokens of one sequence, prompt and completion together.
-        n_parallel: sequences decoded together; each owns `max_context` cells of the KV cache.
+        n_parallel: sequences decoded together.
+        kv_cells: tokens whose keys and values fit, all together; None: `max_context` for each of `n_parallel`.
+        kv_layout: how sequences divide them.
         n_ubatch: most rows of one step.
         n_threads: compute threads, or None for what the process may use.
         n_gpu_layers: layers put on the GPU; -1 is all, 0 none.
@@ -89,6 +93,8 @@ class ModelConfig:
     source_text: str
     max_context: int = 4096
     n_parallel: int = 8
+    kv_cells: int | None = None
+    kv_layout: KVLayout = KVLayout.AUTO
     n_ubatch: int = 512
     n_threads: int | None = None
     n_gpu_layers: int = -1
@@ -96,6 +102,17 @@ class ModelConfig:
     max_step_ms: int | None = None
     chat_template: str | None = None
     chat_template_path: Path | None = None
+
+    @property
+    def kv_memory(self) -> KVMemory:
+        """What `max_context`, `n_parallel`, `kv_cells` and `kv_layout` come to. Raises ConfigError."""
+        return plan_kv_memory(
+            self.kv_layout,
+            max_context=self.max_context,
+            n_parallel=self.n_parallel,
+            kv_cells=self.kv_cells,
+            n_ubatch=self.n_ubatch,
+        )
 
 
 @dataclass(frozen=True)
@@ -239,7 +256,9 @@ def _model(table: TomlTable, environ: Mapping[str, str]) -> ModelConfig:
         source=source,
         source_text=source_text,
         max_context=table.integer("max_context", ModelConfig.max_context, 16, _TOKENS_MAX),
-        n_parallel=table.integer("n_parallel", ModelConfig.n_parallel, 1, _SEQUENCES_MAX),
+        n_parallel=table.integer("n_parallel", ModelConfig.n_parallel, 1, SEQUENCES_MAX),
+        kv_cells=table.integer("kv_cells", None, 16, _TOKENS_MAX * SEQUENCES_MAX),
+        kv_layout=_kv_layout(table),
         n_ubatch=table.integer("n_ubatch", ModelConfig.n_ubatch, 16, 8192),
         n_threads=table.integer("n_threads", None, 1, 1024),
         n_gpu_layers=table.integer("n_gpu_layers", ModelConfig.n_gpu_layers, -1, 10_000),
@@ -250,7 +269,20 @@ def _model(table: TomlTable, environ: Mapping[str, str]) -> ModelConfig:
     )
     if model.n_ubatch < model.n_parallel:
         raise table.error("n_ubatch", f"must be at least n_parallel ({model.n_parallel}), got {model.n_ubatch}")
+    try:
+        _ = model.kv_memory
+    except ConfigError as error:
+        raise table.error("kv_cells", error.message) from error
     return model
+
+
+def _kv_layout(table: TomlTable) -> KVLayout:
+    text = table.get("kv_layout", str)
+    if text is None:
+        return KVLayout.AUTO
+    if text not in list(KVLayout):
+        raise table.error("kv_layout", f"must be {', '.join(KVLayout)}, got {quoted(text)}")
+    return KVLayout(text)
 
 
 def _folder(table: TomlTable) -> Path:

@@ -44,6 +44,7 @@ def test_a_minimal_file_gets_the_documented_defaults(tmp_path):
     model = config.models["m"]
     assert model.source == (tmp_path / "m.gguf").resolve()
     assert (model.max_context, model.n_parallel, model.n_ubatch) == (4096, 8, 512)
+    assert str(model.kv_memory) == "partitioned, 32768 cells, 8 sequences at a time, up to 4096 tokens each"
     assert (model.n_threads, model.n_gpu_layers, model.chat_template) == (None, -1, None)
     deployment = config.deployments["o/d"]
     assert (deployment.model, deployment.price, deployment.default_max_tokens) == ("m", None, 4096)
@@ -54,12 +55,13 @@ def test_every_key_is_read(tmp_path):
     config = load(
         tmp_path,
         '[models.m]\nsource = "m.gguf"\nmax_context = 8192\nn_parallel = 2\nn_ubatch = 256\nn_threads = 3\n'
-        'n_gpu_layers = 0\nchat_template = "t.jinja"\n'
+        'kv_cells = 9000\nkv_layout = "unified"\nn_gpu_layers = 0\nchat_template = "t.jinja"\n'
         '[deployments."o/d"]\nmodel = "m"\nserverless = true\ninput_usd_per_1m_tokens = 0.1\n'
         "output_usd_per_1m_tokens = 0.4\ncached_input_usd_per_1m_tokens = 0.025\ndefault_max_tokens = 7\n",
     )
     model = config.models["m"]
     assert (model.max_context, model.n_parallel, model.n_ubatch) == (8192, 2, 256)
+    assert (model.kv_cells, model.kv_layout, model.kv_memory.is_unified) == (9000, "unified", True)
     assert (model.n_threads, model.n_gpu_layers) == (3, 0)
     assert model.chat_template == "{{ messages }}"
     assert model.chat_template_path == (tmp_path / "t.jinja").resolve()
@@ -98,6 +100,12 @@ def test_a_package_source_does_not_import_the_package():
         (MODEL + "n_parallel = 0\n", "[models.m] n_parallel: must lie between 1 and 256, got 0"),
         (MODEL + "n_gpu_layers = -2\n", "[models.m] n_gpu_layers: must lie between -1 and"),
         (MODEL + "n_parallel = 64\nn_ubatch = 32\n", "[models.m] n_ubatch: must be at least n_parallel (64), got 32"),
+        (MODEL + 'kv_layout = "paged"\n', "[models.m] kv_layout: must be auto, partitioned, unified, got paged"),
+        (
+            MODEL + "kv_cells = 4095\n",
+            "[models.m] kv_cells: must be at least max_context (4096), got 4095: the longest request",
+        ),
+        (MODEL + 'kv_cells = 5000\nkv_layout = "partitioned"\n', "[models.m] kv_cells: 5000 cells are too few"),
         (MODEL + "max_context = 1048577\n", "[models.m] max_context: must lie between 16 and 1048576, got 1048577"),
         (MODEL + 'chat_template = "no.jinja"\n', "[models.m] chat_template: no such file: "),
         ("[models.m]\n", "[models.m] source: is missing"),

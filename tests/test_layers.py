@@ -21,6 +21,7 @@ RANKS = {
     "money": 0,
     "plans": 0,
     "config": 1,
+    "kv_memory": 1,
     "model_source": 1,
     "toml_table": 1,
     "ledger_config": 1,

@@ -36,16 +36,17 @@ def list_(config: ConfigFile = None, json: Json = False, data: DataDir = None) -
         print_json(record)
         return
     print_table(
-        ("Deployment", "Model", "Context", "Billing", *_PRICE_NAMES, "Source"),
+        ("Deployment", "Model", "Context", "KV cells", "Layout", "Billing", *_PRICE_NAMES, "Source"),
         (
             (
-                *(row["deployment"], row["model"], row["max_context"], _billing(row)),
+                *(row["deployment"], row["model"], row["max_context"], row["kv_cells"], row["kv_layout"]),
+                _billing(row),
                 *(row[price] for price in _PRICES),
                 row["source"],
             )
             for row in record["deployments"]
         ),
-        right=("Context", *_PRICE_NAMES),
+        right=("Context", "KV cells", *_PRICE_NAMES),
     )
     say("", f"From {settings.path}; usage is written to {folder}.")
 
@@ -110,6 +111,8 @@ def _deployment_record(settings: Config, deployment: DeploymentConfig) -> dict[s
         "source": model.source_text,
         "file": str(model.source),
         "max_context": model.max_context,
+        "kv_layout": str(model.kv_memory.layout),
+        "kv_cells": model.kv_memory.n_cells,
         "default_max_tokens": deployment.default_max_tokens,
         "free": deployment.price is None,
         "free_until": None if deployment.free_until_ms is None else format_instant(deployment.free_until_ms),

@@ -75,8 +75,8 @@ class LocalReplica:
         self.fingerprint = self._fingerprint(model.library.version, source or "")
         return build_core(
             model,
-            max_context=config.max_context,
-            n_parallel=config.n_parallel,
+            memory=config.kv_memory,
+            kv_layout=config.kv_layout,
             n_ubatch=config.n_ubatch,
             n_threads=config.n_threads,
             host_cache_bytes=config.host_cache_mib * _MIB,
@@ -94,6 +94,8 @@ class LocalReplica:
             config.source.stat().st_size,
             config.max_context,
             config.n_parallel,
+            config.kv_cells,
+            config.kv_layout,
             config.n_ubatch,
             config.n_threads,
             config.n_gpu_layers,

@@ -207,18 +207,16 @@ class Scheduler:
     def _make_room(self) -> None:
         """While cells do not suffice for a row of everybody who runs, the lowest class's youngest goes."""
         while len(self.running) > 1 and self._kv_cache.num_rows_left() < len(self.running):
-            self._preempt_youngest()
+            # With cells for all that those can grow by who went often enough, somebody else is left. But a failed
+            # decode may have cost a sequence what it shared.
+            able = [sequence for sequence in self.running if sequence.may_be_preempted]
+            self._preempt(max(able or self.running, key=_youth))
 
     def shed(self) -> None:
         """After llama.cpp has found no cells where the books have some, which never happens: fewer of them are used."""
-        if self._kv_cache.shed() and len(self.running) > 1:
-            self._preempt_youngest()
-
-    def _preempt_youngest(self) -> None:
-        # With cells for all that those can grow by who went often enough, somebody else is left. But a failed decode
-        # may have cost a sequence what it shared.
         able = [sequence for sequence in self.running if sequence.may_be_preempted]
-        self._preempt(max(able or self.running, key=_youth))
+        if self._kv_cache.shed() and able and len(self.running) > 1:
+            self._preempt(max(able, key=_youth))
 
     def _fair_share(self, sequence: Sequence) -> FairShare:
         return self._fair_shares[_is_batch(sequence)]

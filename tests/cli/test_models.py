@@ -47,6 +47,8 @@ def test_deployments_as_json(inferd, config, data_dir, command):
         "source": "tiny.gguf",
         "file": str(config.parent / "tiny.gguf"),
         "max_context": 2048,
+        "kv_layout": "partitioned",
+        "kv_cells": 8 * 2048,
         "default_max_tokens": 99,
         "free": False,
         "free_until": None,
@@ -63,8 +65,8 @@ def test_the_list_has_model_context_prices_and_source(inferd, config):
     out = inferd("models", "list", "--config", str(config)).out
     tiny, _, free = out.splitlines()[2:5]
     prices = ["0.100000000", "0.050000000", "1234.567891000"]
-    assert tiny.split() == ["local/tiny", "tiny", "2,048", "paid", *prices, "tiny.gguf"]
-    assert free.split() == ["local/free", "tiny", "2,048", "free", "-", "-", "-", "tiny.gguf"]
+    assert tiny.split() == ["local/tiny", "tiny", "2,048", "16,384", "partitioned", "paid", *prices, "tiny.gguf"]
+    assert free.split() == ["local/free", "tiny", "2,048", "16,384", "partitioned", "free", "-", "-", "-", "tiny.gguf"]
     assert str(config) in out
 
 

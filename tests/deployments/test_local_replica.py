@@ -15,6 +15,7 @@ from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
 from inferd.engine.messages import AddRequest, FinishReason
 from inferd.errors import ConfigError, OverloadedError
+from inferd.kv_memory import KVLayout, KVMemory
 from inferd.sampling_params import SamplingParams
 from tests.fakes import FakeRunner
 from tests.serving.provider import TEMPLATE, FakeModel
@@ -38,7 +39,8 @@ class Loader:
     def build_core(self, model: FakeModel, **options: Any) -> EngineCore:
         assert model is self.model
         self.options |= options
-        return EngineCore(FakeRunner(n_seq_max=options["n_parallel"], cells_per_sequence=options["max_context"]))
+        memory: KVMemory = options["memory"]
+        return EngineCore(FakeRunner(n_seq_max=memory.n_seq_max, cells_per_sequence=memory.max_context))
 
 
 @pytest.fixture
@@ -61,8 +63,8 @@ async def test_every_key_of_the_configuration_reaches_llama_cpp(config, monkeypa
     assert loader.options == {
         "path": config.source,
         "n_gpu_layers": -1,
-        "max_context": 64,
-        "n_parallel": 2,
+        "memory": KVMemory(KVLayout.PARTITIONED, max_context=64, n_running_max=2, n_seq_max=2, n_cells=128),
+        "kv_layout": KVLayout.AUTO,
         "n_ubatch": 32,
         "n_threads": 1,
         "host_cache_bytes": 1024 * 2**20,
@@ -127,7 +129,9 @@ async def test_the_fingerprint_names_the_model_and_how_it_is_run(config, monkeyp
     others = [
         replace(config, max_context=32),
         replace(config, n_parallel=1),
+        replace(config, kv_cells=100),
+        replace(config, kv_layout=KVLayout.UNIFIED),
         replace(config, n_threads=2),
         replace(config, chat_template=TEMPLATE + " "),
     ]
-    assert len({first, *[await fingerprint(other) for other in others]}) == 5
+    assert len({first, *[await fingerprint(other) for other in others]}) == 7

@@ -20,7 +20,9 @@ from typing import Any, Literal
 from inferd.cli.main import main
 from inferd.deployments import local_replica
 from inferd.engine.core import EngineCore
+from inferd.kv_memory import KVMemory
 from inferd.ledger.writer import LedgerWriter
+from tests.fake_cells import UnifiedFakeRunner
 from tests.fakes import FakeRunner
 from tests.serving.provider import FakeModel
 
@@ -37,8 +39,26 @@ class SlowRunner(FakeRunner):
         return super().execute(batch)
 
 
-def _build_fake_core(model: FakeModel, *, max_context: int, n_parallel: int, n_ubatch: int, **_: Any) -> EngineCore:
-    return EngineCore(SlowRunner(n_seq_max=n_parallel, n_rows_max=n_ubatch, cells_per_sequence=max_context))
+class SlowUnifiedRunner(UnifiedFakeRunner):
+    """The same, with one pool of cells."""
+
+    def execute(self, batch: Any) -> int:
+        time.sleep(STEP_S)
+        self.rows_per_step.clear()
+        self.rows_by_sequence.clear()
+        return super().execute(batch)
+
+
+def _build_fake_core(model: FakeModel, *, memory: KVMemory, n_ubatch: int, **_: Any) -> EngineCore:
+    sizes: dict[str, int] = {
+        "n_seq_max": memory.n_seq_max,
+        "n_running_max": memory.n_running_max,
+        "n_rows_max": n_ubatch,
+        "cells_per_sequence": memory.max_context,
+    }
+    if memory.is_unified:
+        return EngineCore(SlowUnifiedRunner(n_pool_cells=memory.n_cells, **sizes))
+    return EngineCore(SlowRunner(**sizes))
 
 
 def take_fakes() -> None:

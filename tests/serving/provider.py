@@ -20,6 +20,7 @@ from inferd.config import Config, DeploymentConfig, ModelConfig
 from inferd.deployments import local_replica
 from inferd.deployments.router import Router
 from inferd.engine.core import EngineCore
+from inferd.kv_memory import KVMemory
 from inferd.ledger import operations
 from inferd.ledger.audit import audit
 from inferd.ledger.authenticator import Authenticator
@@ -135,10 +136,14 @@ class Provider:
 
     reuses = False
 
-    def build_core(self, model: FakeModel, *, max_context: int, n_parallel: int, n_ubatch: int, **_: Any) -> EngineCore:
+    def build_core(self, model: FakeModel, *, memory: KVMemory, n_ubatch: int, **_: Any) -> EngineCore:
         # Nothing is shared unless a test says so: what a request costs does not depend on the ones before it.
         self.runner = self.make_runner(
-            n_seq_max=n_parallel, n_rows_max=n_ubatch, cells_per_sequence=max_context, reuses=self.reuses
+            n_seq_max=memory.n_seq_max,
+            n_running_max=memory.n_running_max,
+            n_rows_max=n_ubatch,
+            cells_per_sequence=memory.max_context,
+            reuses=self.reuses,
         )
         return EngineCore(self.runner)
 

@@ -13,6 +13,7 @@ from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
 from inferd.engine.llama.threads import available_cores
 from inferd.errors import ConfigError
+from inferd.kv_memory import KVLayout, KVMemory, plan_states
 
 MAX_STEP_MS_CPU = 400.0
 MAX_STEP_MS_GPU = 50.0
@@ -29,8 +30,8 @@ def load_model(path: Path, *, n_gpu_layers: int = -1) -> Model:
 def build_core(
     model: Model,
     *,
-    max_context: int,
-    n_parallel: int,
+    memory: KVMemory,
+    kv_layout: KVLayout,
     n_ubatch: int,
     n_threads: int | None,
     host_cache_bytes: int,
@@ -38,30 +39,34 @@ def build_core(
     compute_turn: ComputeTurn,
 ) -> EngineCore:
     """Makes a context on `model` (the core owns both from here) and warms it up. Call it on the thread that will
-    step. Raises ConfigError; the model is then closed."""
+    step. `memory` is what `kv_layout` came to for models that keep cells. Raises ConfigError; the model is then closed.
+    """
     try:
-        if max_context > model.n_ctx_train:
+        if memory.max_context > model.n_ctx_train:
             raise ConfigError(
-                f"{model.path.name}: max_context = {max_context} is more than the {model.n_ctx_train} tokens "
+                f"{model.path.name}: max_context = {memory.max_context} is more than the {model.n_ctx_train} tokens "
                 "that this model was trained for"
             )
+        if model.is_recurrent:
+            memory = plan_states(memory, has_cells=model.has_cells, layout=kv_layout, name=model.path.name)
         context = Context(
             model,
-            n_seq_max=n_parallel,
-            n_ctx_seq=max_context,
+            n_seq_max=memory.n_seq_max,
+            n_ctx_seq=memory.max_context,
+            n_pool_cells=memory.n_cells if memory.is_unified else None,
             n_ubatch=n_ubatch,
             n_threads=n_threads or available_cores(),
         )
     except ConfigError:
         model.close()
         raise
-    runner = LlamaRunner(model, context, max_context=max_context)
+    runner = LlamaRunner(model, context, max_context=memory.max_context, n_running_max=memory.n_running_max)
     try:
         runner.warm_up()
     except RuntimeError:
         runner.close()
         raise
-    logger.info("%s is warm: %d sequences of %d tokens", model.path.name, n_parallel, max_context)
+    logger.info("%s is warm. KV memory: %s", model.path.name, memory)
     if max_step_ms is None:
         max_step_ms = MAX_STEP_MS_GPU if model.is_offloaded else MAX_STEP_MS_CPU
     return EngineCore(runner, host_cache_bytes=host_cache_bytes, max_step_ms=max_step_ms, compute_turn=compute_turn)

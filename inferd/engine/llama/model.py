@@ -34,6 +34,7 @@ class Model:
         self.is_offloaded: bool = n_gpu_layers != 0 and api.llama_supports_gpu_offload()
         self.n_window: int = api.llama_model_n_swa(handle)
         self.is_recurrent: bool = api.llama_model_is_recurrent(handle) or api.llama_model_is_hybrid(handle)
+        self.has_cells: bool = not api.llama_model_is_recurrent(handle)
         self.size_bytes: int = api.llama_model_size(handle)
 
     @property

@@ -7,10 +7,28 @@ from inferd.engine.llama.context import Context
 from inferd.engine.llama.loading import build_core, load_model
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
+from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.errors import ConfigError
+from inferd.kv_memory import KVLayout, plan_kv_memory
 from tests.engine.llama.conftest import N_THREADS, Loaded, run
+from tests.engine.llama.tiny_models import WRITERS
 
-DEFAULTS = {"host_cache_bytes": 0, "max_step_ms": None, "compute_turn": ComputeTurn()}
+
+def sizes(max_context: int, n_parallel: int = 1, n_ubatch: int = 64, layout: str = "auto", kv_cells: int | None = None):
+    """Options of build_core."""
+    layout = KVLayout(layout)
+    memory = plan_kv_memory(
+        layout, max_context=max_context, n_parallel=n_parallel, kv_cells=kv_cells, n_ubatch=n_ubatch
+    )
+    return {
+        "memory": memory,
+        "kv_layout": layout,
+        "n_ubatch": n_ubatch,
+        "n_threads": N_THREADS,
+        "host_cache_bytes": 0,
+        "max_step_ms": None,
+        "compute_turn": ComputeTurn(),
+    }
 
 
 @pytest.mark.parametrize("kept", [0, 3, 4, 100, 1_000_000])
@@ -36,13 +54,13 @@ def test_more_context_than_the_model_was_trained_for_is_a_configuration_error(mo
     monkeypatch.setattr(Model, "close", lambda self: (closed.append(self), close(self)))
     model = load_model(model_path)
     with pytest.raises(ConfigError, match=f"{model.n_ctx_train + 1} is more than the {model.n_ctx_train} tokens"):
-        build_core(model, max_context=model.n_ctx_train + 1, n_parallel=1, n_ubatch=64, n_threads=N_THREADS, **DEFAULTS)
+        build_core(model, **sizes(model.n_ctx_train + 1))
     assert closed == [model]
 
 
 def test_a_step_larger_than_the_whole_context_is_cut_down_and_warm_up_leaves_nothing(model_path) -> None:
     model = load_model(model_path)
-    core = build_core(model, max_context=20, n_parallel=1, n_ubatch=512, n_threads=N_THREADS, **DEFAULTS)
+    core = build_core(model, **sizes(20, n_ubatch=512))
     core.check_integrity()
     loaded = Loaded(model, core._runner._context, core._runner)
     assert (core._runner.n_rows_max, core._runner.cells_per_sequence) == (256, 20)
@@ -57,7 +75,7 @@ def test_a_model_that_cannot_compute_is_found_out_at_warm_up(model_path, monkeyp
     monkeypatch.setattr(LlamaRunner, "close", lambda self: (closed.append(self), close(self)))
     monkeypatch.setattr(Context, "decode", lambda self, batch: -3)
     with pytest.raises(RuntimeError, match="llama_decode returned -3"):
-        build_core(load_model(model_path), max_context=64, n_parallel=2, n_ubatch=64, n_threads=N_THREADS, **DEFAULTS)
+        build_core(load_model(model_path), **sizes(64, n_parallel=2))
     assert len(closed) == 1
 
 
@@ -68,3 +86,30 @@ def test_the_file_tells_its_template_size_and_context(model_path) -> None:
     assert 0 < model.size_bytes <= model_path.stat().st_size
     assert model.kv_bytes_per_cell == 2 * 30 * 3 * 64 * 2
     model.close()
+
+
+def test_contexts_that_do_not_fit_side_by_side_share_one_pool(model_path, caplog) -> None:
+    caplog.set_level("INFO", "inferd.engine.llama.loading")
+    core = build_core(load_model(model_path), **sizes(1024, n_parallel=4, kv_cells=1200))
+    assert isinstance(core._kv_cache, UnifiedKVCache)
+    runner = core._runner
+    assert (runner.n_pool_cells, runner.cells_per_sequence, runner.n_running_max, runner.n_seq_max) == (
+        1280,  # llama.cpp pads to 256
+        1024,
+        4,
+        16,
+    )
+    assert "unified, 1200 cells, 4 sequences at a time, up to 1024 tokens each" in caplog.text
+    core.check_integrity()
+    core.close()
+
+
+@pytest.mark.parametrize(("kind", "n_streams"), [("recurrent", 4), ("hybrid", 2)])
+def test_a_model_that_keeps_states_is_partitioned(kind, n_streams, tmp_path) -> None:
+    path = tmp_path / "tiny.gguf"
+    WRITERS[kind](path)
+    core = build_core(load_model(path), **sizes(512, n_parallel=4, kv_cells=1200))
+    assert (core._runner.n_pool_cells, core._runner.n_seq_max) == (None, n_streams)
+    core.close()
+    with pytest.raises(ConfigError, match=r'tiny\.gguf: kv_layout = "unified" is not for this model'):
+        build_core(load_model(path), **sizes(512, n_parallel=4, kv_cells=1200, layout="unified"))
