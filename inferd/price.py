@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+PPM = 1_000_000
+"""A multiplier of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Pico-USD per token. USD per 1M tokens with at most 6 decimals is a whole number of these.
+    """By the token or by the time of computing; never both.
+
+    USD per 1M tokens with at most 6 decimals is a whole number of pico-USD per token, and USD per second one of
+    pico-USD per millisecond.
 
     Attributes:
         input_picousd: one uncached prompt token.
-        cached_input_picousd: one prompt token from the cache; None means half of `input_picousd`.
         output_picousd: one sampled token.
+        cached_input_picousd: one prompt token from the cache; None means half of `input_picousd`.
+        compute_picousd: one millisecond of compute; None: billed by token.
+        multiplier_ppm: of the service tier, on all of them, in millionths.
     """
 
     input_picousd: int
     output_picousd: int
     cached_input_picousd: int | None = None
+    compute_picousd: int | None = None
+    multiplier_ppm: int = PPM
 
     def __post_init__(self) -> None:
         assert self.input_picousd >= 0, "prices are not negative"
@@ -25,3 +35,20 @@ class Price:
         assert self.cached_input_picousd is None or 0 <= self.cached_input_picousd <= self.input_picousd, (
             "a cached token costs no more than an uncached one"
         )
+        assert self.multiplier_ppm >= 0, "multipliers are not negative"
+        if self.compute_picousd is not None:
+            assert self.compute_picousd >= 0, "prices are not negative"
+            assert self.input_picousd == self.output_picousd == 0, "what is billed by time has no price of tokens"
+
+    @classmethod
+    def by_time(cls, compute_picousd: int) -> Price:
+        """Pico-USD per millisecond of compute."""
+        return cls(0, 0, compute_picousd=compute_picousd)
+
+    @property
+    def is_by_time(self) -> bool:
+        return self.compute_picousd is not None
+
+    def times(self, multiplier_ppm: int) -> Price:
+        """This price in a service tier of that multiplier."""
+        return replace(self, multiplier_ppm=multiplier_ppm)

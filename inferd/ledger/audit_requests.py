@@ -7,32 +7,32 @@ from collections.abc import Iterator
 
 from inferd.ledger.accounts import receivable_account, revenue_account
 from inferd.ledger.finding import Finding
+from inferd.ledger.price_columns import PRICE_COLUMNS, possible_price
 from inferd.ledger.pricing import cost_nanousd, hold_nanousd
-from inferd.price import Price
 from inferd.usage import Usage
 
 _SAME = (
-    *("team", "project", "user", "key_id", "deployment", "service_tier", "input_picousd", "cached_input_picousd"),
-    *("output_picousd", "admitted_at_ms"),
+    *("team", "project", "user", "key_id", "deployment", "service_tier"),
+    *(*PRICE_COLUMNS, "admitted_at_ms"),
 )
 
 
 def wrong_holds(conn: sqlite3.Connection) -> Iterator[Finding]:
     """A hold keeps its request's worst case; a resolved one has its usage row, an open one belongs to this epoch."""
     rows = conn.execute(
-        "SELECT request_id, state, amount_nanousd, input_picousd, output_picousd, cached_input_picousd, "
-        "holds.prompt_tokens, max_completion_tokens, epoch, (SELECT max(epoch) FROM epochs), "
+        f"SELECT request_id, state, amount_nanousd, {', '.join(PRICE_COLUMNS)}, "
+        "prompt_tokens, max_completion_tokens, max_compute_ms, epoch, (SELECT max(epoch) FROM epochs), "
         "EXISTS (SELECT 1 FROM usage WHERE usage.request_id = holds.request_id) FROM holds"
     )
-    for request_id, state, amount, *price_columns, prompt, max_completion, epoch, newest_epoch, has_usage in rows:
-        price = _price(*price_columns)
-        if price is None or min(prompt, max_completion) < 0:
-            yield Finding("holds", request_id, "its price or its token counts cannot be")
-        elif amount != (worst := hold_nanousd(price, prompt, max_completion)):
+    for request_id, state, amount, *price_columns, prompt, completion, compute_ms, epoch, newest, has_usage in rows:
+        price = possible_price(price_columns)
+        if price is None or min(prompt, completion) < 0 or price.is_by_time != (compute_ms is not None):
+            yield Finding("holds", request_id, "its price or its counts cannot be")
+        elif amount != (worst := hold_nanousd(price, prompt, completion, compute_ms or 0)):
             yield Finding("holds", request_id, f"it holds {amount}, but its worst case costs {worst}")
         if has_usage != (state != "held"):
             yield Finding("holds", request_id, f"it is {state}, {'with' if has_usage else 'without'} a usage row")
-        if state == "held" and epoch != newest_epoch:
+        if state == "held" and epoch != newest:
             yield Finding("holds", request_id, f"it is held by epoch {epoch}, which is over")
 
 
@@ -40,7 +40,7 @@ def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
     """Counts are possible, the cost is the price of the usage, and a priced row is what its hold was opened for."""
     same = " AND ".join(f"usage.{column} IS holds.{column}" for column in _SAME)
     rows = conn.execute(
-        "SELECT request_id, usage.input_picousd, usage.output_picousd, usage.cached_input_picousd, "
+        f"SELECT request_id, {', '.join(f'usage.{column}' for column in PRICE_COLUMNS)}, "
         "usage.prompt_tokens, cached_tokens, completion_tokens, compute_ms, cost_nanousd, usage.txn, "
         f"state, amount_nanousd, {same} FROM usage LEFT JOIN holds USING (request_id)"
     )
@@ -58,14 +58,14 @@ def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
         fits,
     ) in rows:
         problems = []
-        price = _price(*price_columns)
+        price = possible_price(price_columns)
         if not 0 <= cached <= prompt or completion < 0 or compute_ms < 0:
             problems.append("its counts cannot be")
         elif price is not None and state is not None:
             exact = cost_nanousd(price, Usage(prompt, cached, completion, compute_ms))
             if cost != min(exact, held):
                 problems.append(f"it cost {cost}, but its usage at its price costs {exact}, of {held} held")
-        if price is None and (cost != 0 or state is not None or price_columns != [None, None, None]):
+        if price is None and (cost != 0 or state is not None or set(price_columns) != {None}):
             problems.append("it has no price, but a hold or a cost")
         if price is not None and state is None:
             problems.append("it has a price, but no hold")
@@ -119,12 +119,3 @@ def wrong_settlements(conn: sqlite3.Connection) -> Iterator[Finding]:
     )
     for request_id, txn in missing:
         yield Finding("usage", request_id, f"its settlement, transaction {txn}, does not exist")
-
-
-def _price(input_picousd: int | None, output_picousd: int | None, cached_input_picousd: int | None) -> Price | None:
-    """The snapshot as a Price; None for a free row, or for columns that no price has."""
-    if input_picousd is None or output_picousd is None or min(input_picousd, output_picousd) < 0:
-        return None
-    if cached_input_picousd is not None and not 0 <= cached_input_picousd <= input_picousd:
-        return None
-    return Price(input_picousd, output_picousd, cached_input_picousd)

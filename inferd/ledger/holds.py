@@ -19,8 +19,9 @@ from inferd.ledger.caps import caps_of
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.counters import Spender
 from inferd.ledger.periods import LIFETIME, periods_of
+from inferd.ledger.price_columns import PRICE_COLUMNS, columns_of, price_of
 from inferd.ledger.pricing import cost_nanousd, hold_nanousd
-from inferd.ledger.refusal import Funds, refusal
+from inferd.ledger.refusal import Funds, WorstCase, refusal
 from inferd.ledger.rows import insert
 from inferd.ledger.usage import add_usage
 from inferd.price import Price
@@ -50,13 +51,14 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class OpenHold:
-    """Admit a priced request: hold its worst case, `hold_nanousd(price, prompt_tokens, max_completion_tokens)`.
+    """Admit a priced request: hold its worst case, see `hold_nanousd`.
 
     Attributes:
         request_id: the server's own; never used before.
         max_completion_tokens: the engine's stop, so that the cost cannot exceed the hold.
         epoch: what `Store.begin_epoch` returned.
 
+        max_compute_ms: the engine's other stop, if the price is by time.
         contact: whom a team that is out of credit asks, if its plan says so.
 
     Raises (from apply):
@@ -80,13 +82,19 @@ class OpenHold:
     epoch: int
     admitted_at_ms: int
     contact: str | None = None
+    max_compute_ms: int | None = None
 
     @property
     def spender(self) -> Spender:
         return Spender(self.team, self.project, self.user, self.key_id)
 
+    @property
+    def amount_nanousd(self) -> int:
+        """What it can cost at most."""
+        return hold_nanousd(self.price, self.prompt_tokens, self.max_completion_tokens, self.max_compute_ms or 0)
+
     def apply(self, conn: sqlite3.Connection) -> Hold:
-        amount_nanousd = hold_nanousd(self.price, self.prompt_tokens, self.max_completion_tokens)
+        amount_nanousd = self.amount_nanousd
         terms = terms_of(conn, self.team, self.admitted_at_ms)
         open_grants = grants.open_grants(conn, self.team)
         counts = counters.team_counts(conn, self.team, self.admitted_at_ms)
@@ -99,13 +107,16 @@ class OpenHold:
             balance_nanousd=grants.available_nanousd(open_grants, 0, at_ms),
         )
         if amount_nanousd > funds.left_nanousd:
-            raise refusal(
-                funds, amount_nanousd, self.price, self.prompt_tokens, self.max_completion_tokens, self.contact
-            )
+            raise refusal(funds, self._worst_case(amount_nanousd), self.contact)
         grants.expire(conn, self.team, open_grants, self.admitted_at_ms)
         self._insert(conn, amount_nanousd, postpaid=amount_nanousd > funds.available_nanousd)
         counters.add_hold(conn, self.spender, amount_nanousd, self.admitted_at_ms)
         return Hold(self.request_id, amount_nanousd)
+
+    def _worst_case(self, amount_nanousd: int) -> WorstCase:
+        return WorstCase(
+            amount_nanousd, self.price, self.prompt_tokens, self.max_completion_tokens, self.max_compute_ms
+        )
 
     def _insert(self, conn: sqlite3.Connection, amount_nanousd: int, *, postpaid: bool) -> None:
         values = {
@@ -117,9 +128,7 @@ class OpenHold:
             "key_id": self.key_id,
             "deployment": self.deployment,
             "service_tier": self.service_tier,
-            "input_picousd": self.price.input_picousd,
-            "cached_input_picousd": self.price.cached_input_picousd,
-            "output_picousd": self.price.output_picousd,
+            **columns_of(self.price),
             "prompt_tokens": self.prompt_tokens,
             "max_completion_tokens": self.max_completion_tokens,
             "amount_nanousd": amount_nanousd,
@@ -127,6 +136,7 @@ class OpenHold:
             "state": "held",
             "resolved_at_ms": None,
             "postpaid": 1 if postpaid else None,
+            "max_compute_ms": self.max_compute_ms,
         }
         insert(conn, "holds", values)
 
@@ -145,8 +155,7 @@ class AlertRefusal:
         hold = self.hold
         terms = terms_of(conn, hold.team, hold.admitted_at_ms)
         caps = caps_of(conn, terms, hold.spender, hold.admitted_at_ms)
-        amount_nanousd = hold_nanousd(hold.price, hold.prompt_tokens, hold.max_completion_tokens)
-        alert_exhausted(conn, hold.team, caps, amount_nanousd, hold.admitted_at_ms)
+        alert_exhausted(conn, hold.team, caps, hold.amount_nanousd, hold.admitted_at_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +290,8 @@ def _take(conn: sqlite3.Connection, request_id: str, state: Literal["settled", "
     """Resolve the hold, if it is still held."""
     rows = conn.execute(
         "UPDATE holds SET state = ?, resolved_at_ms = ? WHERE request_id = ? AND state = 'held' "
-        "RETURNING team, project, user, key_id, deployment, service_tier, input_picousd, output_picousd, "
-        "cached_input_picousd, amount_nanousd, admitted_at_ms",
+        f"RETURNING team, project, user, key_id, deployment, service_tier, {', '.join(PRICE_COLUMNS)}, "
+        "amount_nanousd, admitted_at_ms",
         (state, at_ms, request_id),
     ).fetchall()
     if not rows:
@@ -298,7 +307,7 @@ def _take(conn: sqlite3.Connection, request_id: str, state: Literal["settled", "
         key_id=key_id,
         deployment=deployment,
         service_tier=service_tier,
-        price=Price(*price),
+        price=price_of(price),
         amount_nanousd=amount_nanousd,
         admitted_at_ms=admitted_at_ms,
     )

@@ -39,25 +39,39 @@ class Funds:
         return left if self.terms.postpaid else min(left, self.available_nanousd)
 
 
-def refusal(
-    funds: Funds,
-    amount_nanousd: int,
-    price: Price,
-    prompt_tokens: int,
-    max_completion_tokens: int,
-    contact: str | None,
-) -> InsufficientCreditError:
+@dataclass(frozen=True, slots=True)
+class WorstCase:
+    """What a request asks for, and what that can cost at most. `max_compute_ms`: of a price by time."""
+
+    amount_nanousd: int
+    price: Price
+    prompt_tokens: int
+    max_completion_tokens: int
+    max_compute_ms: int | None = None
+
+    def describe(self) -> str:
+        most = f"This request can cost up to ${format_usd(self.amount_nanousd)}"
+        if self.max_compute_ms is not None:
+            return f"{most} ({self.max_compute_ms} ms of compute)"
+        return (
+            f"{most} ({self.prompt_tokens} prompt tokens and at most {self.max_completion_tokens} completion tokens)"
+        )
+
+    def remedy(self, left_nanousd: int) -> str:
+        """What would fit into that much."""
+        if self.price.is_by_time:
+            return "this model is billed by time, so a smaller max_tokens does not help"
+        fits = largest_max_tokens(self.price, self.prompt_tokens, left_nanousd)
+        if fits:
+            return f"the largest max_tokens that would fit is {fits}"
+        return "the largest max_tokens that would fit is 0: not even one token is covered"
+
+
+def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> InsufficientCreditError:
     """The error of a hold that `funds` do not cover. What waiting cannot mend is told before what it can."""
-    fits = largest_max_tokens(price, prompt_tokens, funds.left_nanousd)
-    cost = (
-        f"This request can cost up to ${format_usd(amount_nanousd)} ({prompt_tokens} prompt tokens and at "
-        f"most {max_completion_tokens} completion tokens), but"
-    )
-    remedy = (
-        f"the largest max_tokens that would fit is {fits}"
-        if fits
-        else "the largest max_tokens that would fit is 0: not even one token is covered"
-    )
+    amount_nanousd = worst_case.amount_nanousd
+    cost = f"{worst_case.describe()}, but"
+    remedy = worst_case.remedy(funds.left_nanousd)
     terms = funds.terms
     credit = f"{cost} team '{terms.team}' has ${format_usd(funds.available_nanousd)} available; {remedy}."
     if not terms.postpaid and amount_nanousd > funds.balance_nanousd:

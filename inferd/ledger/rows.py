@@ -74,7 +74,7 @@ FORMATS = {
                 *("amount_nanousd", "admitted_at_ms"),
             ),
             ("state", "resolved_at_ms"),
-            ("postpaid",),
+            ("postpaid", "compute_picousd", "multiplier_ppm", "max_compute_ms"),
         ),
         RowFormat(
             "usage",
@@ -83,6 +83,7 @@ FORMATS = {
                 *("request_id", *_CALLER, *_PRICE, "prompt_tokens", "cached_tokens", "completion_tokens"),
                 *("compute_ms", "cost_nanousd", "status", "finish_reason", "admitted_at_ms", "finished_at_ms", "txn"),
             ),
+            added=("compute_picousd", "multiplier_ppm"),
         ),
         RowFormat(
             "keys",

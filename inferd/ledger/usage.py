@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from inferd.ledger.price_columns import columns_of
 from inferd.ledger.rows import insert
 from inferd.price import Price
 from inferd.usage import Usage
@@ -41,9 +42,7 @@ def add_usage(
         "key_id": key_id,
         "deployment": deployment,
         "service_tier": service_tier,
-        "input_picousd": None if price is None else price.input_picousd,
-        "cached_input_picousd": None if price is None else price.cached_input_picousd,
-        "output_picousd": None if price is None else price.output_picousd,
+        **columns_of(price),
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
         "completion_tokens": usage.completion_tokens,
