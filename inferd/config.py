@@ -18,15 +18,15 @@ import tomli
 
 from inferd import ledger_config as ledger_tables
 from inferd import server_config as server_tables
+from inferd.deployment_config import DEPLOYMENT_KEYS, DeploymentConfig, deployment_config
 from inferd.errors import ConfigError
 from inferd.kv_memory import SEQUENCES_MAX, KVLayout, KVMemory, plan_kv_memory
 from inferd.ledger_config import AlertsConfig, LedgerConfig, alerts_config, ledger_config
 from inferd.model_source import resolve_path, resolve_source
 from inferd.plans import SHIPPED, Catalog
 from inferd.plans_config import PLAN_KEYS, TIER_KEYS, catalog_config
-from inferd.price import Price
 from inferd.server_config import ServerConfig, server_config
-from inferd.toml_table import TomlTable, kind_of, nearest, one_line, quoted
+from inferd.toml_table import TOKENS_MAX, TomlTable, kind_of, nearest, one_line, quoted
 
 TABLES: Mapping[str, tuple[str, ...]] = {
     "models": (
@@ -42,17 +42,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "max_step_ms",
         "chat_template",
     ),
-    "deployments": (
-        "model",
-        "serverless",
-        "input_usd_per_1m_tokens",
-        "output_usd_per_1m_tokens",
-        "cached_input_usd_per_1m_tokens",
-        "usd_per_1m_tokens",
-        "free_until",
-        "default_max_tokens",
-        "shared_cache",
-    ),
+    "deployments": DEPLOYMENT_KEYS,
     "plans": PLAN_KEYS,
     "tiers": TIER_KEYS,
 }
@@ -63,8 +53,6 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {**ledger_tables.SETTINGS, **server_ta
 
 _T = TypeVar("_T")
 _MODEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_DEPLOYMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._:-]*")
-_TOKENS_MAX = 2**20  # times SEQUENCES_MAX still fits the 32 bits in which llama.cpp counts cells
 
 
 @dataclass(frozen=True)
@@ -116,29 +104,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class DeploymentConfig:
-    """One name that callers use, opening onto an engine.
-
-    Attributes:
-        name: `owner/name`, the model id of the API.
-        model: key of the ModelConfig behind it.
-        serverless: billed by token and public; the only mode yet.
-        price: None means public and free.
-        default_max_tokens: completion tokens allowed to a request that names no limit (BILLING R4).
-        free_until_ms: the first moment at which `price` holds; None: it always does (BILLING R13).
-        shared_cache: whether teams share cached prefixes here.
-    """
-
-    name: str
-    model: str
-    serverless: bool
-    price: Price | None
-    default_max_tokens: int = 4096
-    free_until_ms: int | None = None
-    shared_cache: bool = False
-
-
-@dataclass(frozen=True)
 class Config:
     """A whole models.toml. The mappings keep the file's order."""
 
@@ -159,7 +124,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         for key, value in _items(document, "models")
     }
     deployments = {
-        name: _deployment(TomlTable(path, "deployments", name, value, TABLES["deployments"]), models)
+        name: deployment_config(TomlTable(path, "deployments", name, value, TABLES["deployments"]), models)
         for name, value in _items(document, "deployments")
     }
     return Config(
@@ -255,9 +220,9 @@ def _model(table: TomlTable, environ: Mapping[str, str]) -> ModelConfig:
         key=table.name,
         source=source,
         source_text=source_text,
-        max_context=table.integer("max_context", ModelConfig.max_context, 16, _TOKENS_MAX),
+        max_context=table.integer("max_context", ModelConfig.max_context, 16, TOKENS_MAX),
         n_parallel=table.integer("n_parallel", ModelConfig.n_parallel, 1, SEQUENCES_MAX),
-        kv_cells=table.integer("kv_cells", None, 16, _TOKENS_MAX * SEQUENCES_MAX),
+        kv_cells=table.integer("kv_cells", None, 16, TOKENS_MAX * SEQUENCES_MAX),
         kv_layout=_kv_layout(table),
         n_ubatch=table.integer("n_ubatch", ModelConfig.n_ubatch, 16, 8192),
         n_threads=table.integer("n_threads", None, 1, 1024),
@@ -298,53 +263,3 @@ def _resolved(table: TomlTable, key: str, find: Callable[[], _T]) -> _T:
         raise table.error(key, f"cannot be read: {error}") from error
     except UnicodeDecodeError as error:
         raise table.error(key, f"is not UTF-8 text: {error.reason} at byte {error.start}") from error
-
-
-def _deployment(table: TomlTable, models: Mapping[str, ModelConfig]) -> DeploymentConfig:
-    if not _DEPLOYMENT_NAME.fullmatch(table.name):
-        raise ConfigError(
-            f"{table.path}: [deployments] {quoted(table.name)}: "
-            "the name must have the form owner/name, of letters, digits, '.', '_' and '-'"
-        )
-    model = table.require("model", str)
-    if model not in models:
-        raise table.error("model", f"there is no [models.{quoted(model)}]{nearest(model, models)}")
-    if not table.get("serverless", bool):
-        raise table.error("serverless", "must be true: private deployments (an owner, GPU-hours) are not supported yet")
-    price, free_until_ms = _price(table), table.instant_ms("free_until")
-    if free_until_ms is not None and price is None:
-        raise table.error("free_until", "needs the price that holds from then on")
-    return DeploymentConfig(
-        name=table.name,
-        model=model,
-        serverless=True,
-        price=price,
-        free_until_ms=free_until_ms,
-        default_max_tokens=table.integer("default_max_tokens", DeploymentConfig.default_max_tokens, 1, _TOKENS_MAX),
-        shared_cache=table.get("shared_cache", bool) or False,
-    )
-
-
-def _price(table: TomlTable) -> Price | None:
-    """BILLING R12 and R13. No price at all means public and free."""
-    unified_key, input_key = "usd_per_1m_tokens", "input_usd_per_1m_tokens"
-    output_key, cached_key = "output_usd_per_1m_tokens", "cached_input_usd_per_1m_tokens"
-    unified, cached = table.usd_per_1m_tokens(unified_key), table.usd_per_1m_tokens(cached_key)
-    per_input, per_output = table.usd_per_1m_tokens(input_key), table.usd_per_1m_tokens(output_key)
-    if unified is not None:
-        if per_input is not None or per_output is not None:
-            raise table.error(unified_key, f"is the price of both; leave out {input_key} and {output_key}, or this one")
-        per_input = per_output = unified
-    if per_input is None and per_output is None and cached is None:
-        return None
-    if per_input is None:
-        raise table.error(input_key, "is missing: a priced deployment needs input and output")
-    if per_output is None:
-        raise table.error(output_key, "is missing: a priced deployment needs input and output")
-    if cached is not None and cached > per_input:
-        raise table.error(cached_key, "a cached token cannot cost more than an uncached one")
-    if per_input == per_output == 0:
-        raise table.error(
-            input_key if unified is None else unified_key, "leave the prices out to make a deployment free"
-        )
-    return Price(input_picousd=per_input, output_picousd=per_output, cached_input_picousd=cached)

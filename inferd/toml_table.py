@@ -13,6 +13,9 @@ from typing import TypeVar
 
 from inferd.errors import ConfigError
 
+TOKENS_MAX = 2**20
+"""Most tokens that a key may name: times 256 sequences they fit the 32 bits in which llama.cpp counts cells."""
+
 _T = TypeVar("_T")
 _KINDS: Mapping[type, str] = {
     bool: "true or false",
@@ -108,6 +111,18 @@ class TomlTable:
     def usd_per_1m_tokens(self, key: str) -> int | None:
         """Pico-USD per token: USD per 1M tokens x 10^6, exactly. None if the key is not there."""
         return self._decimal(key, _PRICE_MAX_USD, _PRICE_DECIMALS, "a price", "USD per 1M tokens")
+
+    def usd_per_second(self, key: str) -> int | None:
+        """Pico-USD per millisecond: USD per second x 10^9, exactly. None if the key is not there."""
+        microusd = self._decimal(key, _PRICE_MAX_USD, _PRICE_DECIMALS, "a price", "USD per second")
+        return None if microusd is None else microusd * 1_000
+
+    def multiplier_ppm(self, key: str, low: int, high: int) -> int | None:
+        """Millionths, exactly. None if the key is not there."""
+        multiplier_ppm = self._decimal(key, high, _PRICE_DECIMALS, "a multiplier", "times the price")
+        if multiplier_ppm is not None and multiplier_ppm < low * 10**_PRICE_DECIMALS:
+            raise self.error(key, f"must be at least {low} times the price")
+        return multiplier_ppm
 
     def nanousd(self, key: str, most_usd: int) -> int | None:
         """An amount of USD, not negative, as nano-USD. None if the key is not there."""

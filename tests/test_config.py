@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd import config as config_module
+from inferd import deployment_config
 from inferd.config import SETTINGS, TABLES, Config, data_dir, default_config_path, load_config
 from inferd.errors import ConfigError
 from inferd.price import Price
@@ -223,6 +224,42 @@ def test_free_until_is_a_moment_in_utc_unless_it_says_other(tmp_path, text, mill
     assert deployment.price == Price(1_000_000, 1_000_000)
 
 
+def test_a_price_by_time(tmp_path):
+    """R12: USD per second are 10^9 pico-USD per millisecond."""
+    deployment = load(tmp_path, PRICED + "usd_per_second = 0.004\nmax_compute_ms = 5000\n").deployments["o/d"]
+    assert (deployment.price, deployment.max_compute_ms) == (Price.by_time(4_000_000), 5_000)
+    assert load(tmp_path, PRICED + "usd_per_second = 0.000001\n").deployments["o/d"].price == Price.by_time(1_000)
+
+
+def test_the_tiers_of_a_deployment(tmp_path):
+    """R12, R17, R23"""
+    tiers = load(tmp_path, PRICED + f"{BOTH} = 1\n").deployments["o/d"].tiers_ppm
+    assert tiers == {"default": 1_000_000, "batch": 500_000}
+    all_of_them = "priority_multiplier = 1.75\nflex = true\nbatch_multiplier = 0.25\n"
+    tiers = load(tmp_path, PRICED + f"{BOTH} = 1\n{all_of_them}").deployments["o/d"].tiers_ppm
+    assert tiers == {"default": 1_000_000, "batch": 250_000, "priority": 1_750_000, "flex": 250_000}
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("usd_per_second = 0.004\ninput_usd_per_1m_tokens = 1", "by token or by time"),
+        ("usd_per_second = 0", "leave the prices out"),
+        ("usd_per_second = 0.0000001", "at most 6 decimals"),
+        ("max_compute_ms = 1000", "belongs to a price by time"),
+        ("priority_multiplier = 2", "needs a price"),
+        ("batch_multiplier = 0.5", "needs a price"),
+        (f"{BOTH} = 1\npriority_multiplier = 0.9", "at least 1 times"),
+        (f"{BOTH} = 1\nbatch_multiplier = 1.1", "at most 1 times"),
+        (f"{BOTH} = 1\nbatch_multiplier = 0.1234567", "at most 6 decimals"),
+    ],
+)
+def test_inconsistent_tiers_and_prices_by_time_are_refused(tmp_path, text, what):
+    """R12, R13"""
+    with pytest.raises(ConfigError, match=what):
+        load(tmp_path, PRICED + text + "\n")
+
+
 @given(picousd=st.integers(min_value=1, max_value=10**12), zeros=st.integers(min_value=0, max_value=40))
 def test_prices_are_read_exactly(tmp_path_factory, picousd, zeros):
     folder = tmp_path_factory.getbasetemp()
@@ -309,7 +346,8 @@ def test_the_documentation_has_a_section_for_every_key():
 
 
 def test_every_key_listed_is_one_that_the_reader_takes():
-    source = Path(config_module.__file__).read_text(encoding="utf-8")
-    reader = source.split("def _model(")[1]
-    for keys in (TABLES["models"], TABLES["deployments"]):
-        assert all(f'"{key}"' in reader for key in keys)
+    readers = {"models": (config_module, "def _model("), "deployments": (deployment_config, "def deployment_config(")}
+    for table, (module, start) in readers.items():
+        text = Path(module.__file__).read_text(encoding="utf-8")
+        reader = text.split(start)[1] + text.split("_BY_TOKEN = (")[-1].split(")")[0]
+        assert [key for key in TABLES[table] if f'"{key}"' not in reader] == []

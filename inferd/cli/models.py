@@ -9,10 +9,12 @@ import typer
 
 from inferd.cli.options import ConfigFile, DataDir, Json
 from inferd.cli.output import print_json, print_table, say
-from inferd.config import Config, DeploymentConfig, data_dir, default_config_path, load_config
+from inferd.config import Config, data_dir, default_config_path, load_config
+from inferd.deployment_config import DeploymentConfig
 from inferd.errors import ConfigError
 from inferd.ledger.periods import format_instant
 from inferd.money import format_usd
+from inferd.price import PPM
 
 app = typer.Typer(no_args_is_help=True, help="What models.toml offers to callers, and at what price.")
 
@@ -24,7 +26,8 @@ _PRICE_NAMES = ("Input", "Cached input", "Output")
 
 @app.command(name="list")
 def list_(config: ConfigFile = None, json: Json = False, data: DataDir = None) -> None:
-    """List the deployments that callers can use, with model, context in tokens, and prices in USD per 1M tokens.
+    """List the deployments that callers can use, with model, context in tokens, prices in USD per 1M tokens or per
+    second of compute, and the service tiers beyond the default, with their multiples of the price.
 
     ```console
     $ inferd models list
@@ -36,17 +39,28 @@ def list_(config: ConfigFile = None, json: Json = False, data: DataDir = None) -
         print_json(record)
         return
     print_table(
-        ("Deployment", "Model", "Context", "KV cells", "Layout", "Billing", *_PRICE_NAMES, "Source"),
+        (
+            "Deployment",
+            "Model",
+            "Context",
+            "KV cells",
+            "Layout",
+            "Billing",
+            *_PRICE_NAMES,
+            "Per second",
+            "Tiers",
+            "Source",
+        ),
         (
             (
                 *(row["deployment"], row["model"], row["max_context"], row["kv_cells"], row["kv_layout"]),
                 _billing(row),
                 *(row[price] for price in _PRICES),
-                row["source"],
+                *(row["usd_per_second"], _tiers(row["service_tiers"]), row["source"]),
             )
             for row in record["deployments"]
         ),
-        right=("Context", "KV cells", *_PRICE_NAMES),
+        right=("Context", "KV cells", *_PRICE_NAMES, "Per second"),
     )
     say("", f"From {settings.path}; usage is written to {folder}.")
 
@@ -116,13 +130,17 @@ def _deployment_record(settings: Config, deployment: DeploymentConfig) -> dict[s
         "default_max_tokens": deployment.default_max_tokens,
         "free": deployment.price is None,
         "free_until": None if deployment.free_until_ms is None else format_instant(deployment.free_until_ms),
+        "usd_per_second": _usd_per_second(deployment),
+        "max_compute_ms": deployment.max_compute_ms if _is_by_time(deployment) else None,
+        "service_tiers": {tier.value: ppm / PPM for tier, ppm in deployment.tiers_ppm.items()},
     } | dict(zip(_PRICES, _prices(deployment), strict=True))
 
 
 def _prices(deployment: DeploymentConfig) -> tuple[str | None, str | None, str | None]:
-    """Input, cached input (half of input unless listed), output; USD per 1M tokens, exact; None where it is free."""
+    """Input, cached input (half of input unless listed), output; USD per 1M tokens, exact; None where it is free or
+    billed by time."""
     price = deployment.price
-    if price is None:
+    if price is None or price.is_by_time:
         return None, None, None
     half_input_nanousd = price.input_picousd * _NANOUSD_PER_1M_TOKENS // 2
     cached = price.cached_input_picousd
@@ -133,6 +151,23 @@ def _prices(deployment: DeploymentConfig) -> tuple[str | None, str | None, str |
     )
 
 
+def _is_by_time(deployment: DeploymentConfig) -> bool:
+    return deployment.price is not None and deployment.price.is_by_time
+
+
+def _usd_per_second(deployment: DeploymentConfig) -> str | None:
+    price = deployment.price
+    if price is None or price.compute_picousd is None:
+        return None
+    return format_usd(price.compute_picousd)  # pico-USD per ms are nano-USD per second
+
+
+def _tiers(multipliers: dict[str, float]) -> str:
+    """Those that not every deployment has."""
+    extra = (f"{tier} x {multiple:g}" for tier, multiple in multipliers.items() if tier not in ("default", "batch"))
+    return ", ".join(extra) or "-"
+
+
 def _billing(row: dict[str, Any]) -> str:
     if row["free_until"] is not None:
         return f"free until {row['free_until']}"
@@ -140,11 +175,14 @@ def _billing(row: dict[str, Any]) -> str:
 
 
 def _price_sentence(deployment: DeploymentConfig) -> str:
-    shown = _prices(deployment)
-    if None in shown:
+    if deployment.price is None:
         return "free, for every team"
-    named = zip(_PRICE_NAMES, shown, strict=True)
-    sentence = ", ".join(f"${_trim(str(usd))} {name.lower()}" for name, usd in named) + " per 1M tokens"
+    if deployment.price.is_by_time:
+        per_second = _usd_per_second(deployment)
+        sentence = f"${_trim(str(per_second))} per second of compute, at most {deployment.max_compute_ms} ms a request"
+    else:
+        named = zip(_PRICE_NAMES, _prices(deployment), strict=True)
+        sentence = ", ".join(f"${_trim(str(usd))} {name.lower()}" for name, usd in named) + " per 1M tokens"
     until_ms = deployment.free_until_ms
     return sentence if until_ms is None else f"free until {format_instant(until_ms)}, then {sentence}"
 

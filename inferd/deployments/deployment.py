@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inferd.deployments.local_replica import LocalReplica
+from inferd.errors import InvalidRequestError
 from inferd.price import Price
+from inferd.service_tier import ServiceTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,8 @@ class Deployment:
         price: None means public and free.
         free_until_ms: the first moment at which `price` holds; None: it always does.
         shared_cache: teams share cached prefixes here.
+        tiers_ppm: the service tiers that it serves, and the multiplier of `price` in each.
+        max_compute_ms: after so much compute a request ends; None: it is not billed by time.
         default_max_tokens: completion limit of a request that names none (BILLING R4).
         created_s: Unix time of its model file, shown by /v1/models.
     """
@@ -26,13 +31,26 @@ class Deployment:
     price: Price | None
     default_max_tokens: int
     created_s: int
+    tiers_ppm: Mapping[ServiceTier, int]
+    max_compute_ms: int | None = None
     free_until_ms: int | None = None
     shared_cache: bool = False
 
-    def price_at(self, moment_ms: int) -> Price | None:
-        """The price of requests admitted at that moment; None: free (BILLING R13)."""
+    def price_at(self, moment_ms: int, tier: ServiceTier = ServiceTier.DEFAULT) -> Price | None:
+        """The price of requests of that tier admitted at that moment; None: free (BILLING R13)."""
         is_free = self.free_until_ms is not None and moment_ms < self.free_until_ms
-        return None if is_free else self.price
+        return None if is_free or self.price is None else self.price.times(self.tiers_ppm[tier])
+
+    def check_tier(self, tier: ServiceTier) -> None:
+        """Raises InvalidRequestError for one that it does not serve (BILLING R17)."""
+        if tier in self.tiers_ppm:
+            return
+        served = [tier for tier in self.tiers_ppm if tier is not ServiceTier.BATCH]
+        raise InvalidRequestError(
+            f"The model `{self.name}` does not offer the service tier '{tier}'; it offers {', '.join(served)}.",
+            param="service_tier",
+            code="service_tier_unavailable",
+        )
 
     def cache_scope(self, team: str, isolation_key: str | None) -> str:
         """Who shares prefixes with whom: a team with itself, and less than that with an isolation key of its own.

@@ -9,6 +9,7 @@ from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.errors import ModelNotFoundError
+from inferd.price import Price
 
 
 class Router:
@@ -30,6 +31,8 @@ class Router:
                     name=name,
                     replica=replicas[deployment.model],
                     price=deployment.price,
+                    tiers_ppm=deployment.tiers_ppm,
+                    max_compute_ms=deployment.max_compute_ms if _is_by_time(deployment.price) else None,
                     free_until_ms=deployment.free_until_ms,
                     default_max_tokens=deployment.default_max_tokens,
                     shared_cache=deployment.shared_cache,
@@ -61,3 +64,7 @@ class Router:
                 param="model",
             )
         return deployment
+
+
+def _is_by_time(price: Price | None) -> bool:
+    return price is not None and price.is_by_time

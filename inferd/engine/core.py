@@ -14,7 +14,7 @@ from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
 from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.runner import Runner
 from inferd.engine.scheduler import Scheduler
-from inferd.engine.sequence import Sequence
+from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.engine.unified_kv_cache import UnifiedKVCache
 
 _NS_PER_MS = 1_000_000
@@ -125,6 +125,9 @@ class EngineCore:
                 self._kv_cache.checkpoint(chunk.sequence)
         for sequence, token_id in zip(completing, token_ids, strict=True):
             self._append(sequence, token_id)
+        for chunk in batch.chunks:
+            if chunk.sequence.is_out_of_time and chunk.sequence.status is SequenceStatus.RUNNING:
+                self._finish(chunk.sequence, FinishReason.LENGTH)
 
     def check_integrity(self) -> None:
         """Asserts that books and native memory agree; cheap enough for every idle moment and every test."""

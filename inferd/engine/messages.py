@@ -13,7 +13,7 @@ class FinishReason(StrEnum):
     """Why a request ended. Every accepted request ends with exactly one of these."""
 
     STOP = "stop"  # an end token or a stop string
-    LENGTH = "length"  # `max_tokens` reached
+    LENGTH = "length"  # `max_tokens` reached, or `max_compute_ms`
     CANCELLED = "cancelled"  # aborted by the caller
     ERROR = "error"  # the engine failed or was stopped; never billed
 
@@ -36,6 +36,7 @@ class AddRequest:
         max_tokens: most tokens to sample, at least 1.
         tenant: opaque name of who asks; fairness and shares of the cache go by it.
         cache_scope: opaque; requests of one scope share prefixes, others never see them.
+        max_compute_ms: after so much compute it ends like at `max_tokens`, or None.
         session: opaque name of a conversation, or None; its newest branch stays in the cache longest.
     """
 
@@ -47,10 +48,12 @@ class AddRequest:
     cache_scope: str = ""
     session: str | None = None
     traffic_class: TrafficClass = TrafficClass.DEFAULT
+    max_compute_ms: int | None = None
 
     def __post_init__(self) -> None:
         assert self.prompt, "a prompt has at least one token"
         assert self.max_tokens > 0, "at least one token is to be sampled"
+        assert self.max_compute_ms is None or self.max_compute_ms > 0, "some time is needed to compute"
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,14 +124,26 @@ class Sequence:
         self.compute_ns += step_ns * num_new // n_rows
         self.num_failures = 0
 
+    @property
+    def compute_ms(self) -> int:
+        """Rounded half-up, once; what the last step took beyond the limit is not charged (BILLING R4)."""
+        compute_ms = (self.compute_ns + _NS_PER_MS // 2) // _NS_PER_MS
+        most_ms = self.request.max_compute_ms
+        return compute_ms if most_ms is None else min(compute_ms, most_ms)
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """It has used up the compute that it may have."""
+        most_ms = self.request.max_compute_ms
+        return most_ms is not None and self.compute_ns >= most_ms * _NS_PER_MS
+
     def usage(self) -> Usage:
-        """What has been used so far (BILLING R14, R16), nothing before its first step; compute time is rounded half-up
-        to ms, once."""
+        """What has been used so far (BILLING R14, R16), nothing before its first step."""
         if not self._has_run:
             return Usage()
         return Usage(
             prompt_tokens=min(self.num_charged_tokens, self.num_prompt_tokens),
             cached_tokens=self.num_cached_tokens,
             completion_tokens=self.num_completion_tokens,
-            compute_ms=(self.compute_ns + _NS_PER_MS // 2) // _NS_PER_MS,
+            compute_ms=self.compute_ms,
         )

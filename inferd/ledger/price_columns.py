@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from inferd.price import PPM, Price
 
@@ -10,7 +10,7 @@ PRICE_COLUMNS = ("input_picousd", "cached_input_picousd", "output_picousd", "com
 
 
 def columns_of(price: Price | None) -> dict[str, int | None]:
-    """By name; all NULL for a free deployment. NULL is also a multiplier of one, as in rows from before there were any."""
+    """By name; all NULL for a free deployment. A multiplier of one is NULL too, as in rows of before."""
     if price is None:
         return dict.fromkeys(PRICE_COLUMNS)
     return {
@@ -22,9 +22,11 @@ def columns_of(price: Price | None) -> dict[str, int | None]:
     }
 
 
-def price_of(values: Any) -> Price:
+def price_of(values: Sequence[int | None]) -> Price:
     """From the values of PRICE_COLUMNS of a priced row, in their order."""
     input_picousd, cached_input_picousd, output_picousd, compute_picousd, multiplier_ppm = values
+    assert input_picousd is not None, "a priced row has both prices of tokens"
+    assert output_picousd is not None, "a priced row has both prices of tokens"
     return Price(
         input_picousd,
         output_picousd,
@@ -34,7 +36,7 @@ def price_of(values: Any) -> Price:
     )
 
 
-def possible_price(values: Any) -> Price | None:
+def possible_price(values: Sequence[int | None]) -> Price | None:
     """The same for a row that somebody may have changed; None for a free row, or for columns that no price has."""
     input_picousd, cached_input_picousd, output_picousd, compute_picousd, multiplier_ppm = values
     if input_picousd is None or output_picousd is None or min(input_picousd, output_picousd) < 0:

@@ -53,9 +53,7 @@ class WorstCase:
         most = f"This request can cost up to ${format_usd(self.amount_nanousd)}"
         if self.max_compute_ms is not None:
             return f"{most} ({self.max_compute_ms} ms of compute)"
-        return (
-            f"{most} ({self.prompt_tokens} prompt tokens and at most {self.max_completion_tokens} completion tokens)"
-        )
+        return f"{most} ({self.prompt_tokens} prompt tokens and at most {self.max_completion_tokens} completion tokens)"
 
     def remedy(self, left_nanousd: int) -> str:
         """What would fit into that much."""

@@ -15,6 +15,7 @@ from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode, shorten
 from inferd.openai.messages import Message, check_messages, template_messages
 from inferd.sampling_params import SamplingParams
+from inferd.service_tier import ServiceTier
 
 STOP_MAX = 16
 STOP_CHARACTERS_MAX = 1024
@@ -50,7 +51,12 @@ _UNSUPPORTED = (
     "verbosity",
     "web_search_options",
 )
-_SERVICE_TIERS = ("auto", "default")
+_SERVICE_TIERS = {
+    "auto": ServiceTier.DEFAULT,
+    "default": ServiceTier.DEFAULT,
+    "priority": ServiceTier.PRIORITY,
+    "flex": ServiceTier.FLEX,
+}
 _SEED_MODULUS = 2**32 - 1  # 2**32 - 1 itself is LLAMA_DEFAULT_SEED, llama.cpp's "choose one at random"
 _LEAST_TEMPERATURE = 1e-5  # below it division overflows 32-bit floats before sampling differs from greedy
 _LEAST_TOP_P = 1e-6  # an empty nucleus still holds the best token
@@ -132,6 +138,11 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
     @property
+    def tier(self) -> ServiceTier:
+        """The service tier that was asked for; whether the deployment offers it is another question."""
+        return _SERVICE_TIERS[self.service_tier or "default"]
+
+    @property
     def stop_strings(self) -> tuple[str, ...]:
         if self.stop is None:
             return ()
@@ -205,7 +216,8 @@ def _check_unsupported(request: ChatRequest) -> None:
         raise _unsupported_value("response_format", "Only the response format of type 'text' is supported yet.")
     if request.service_tier not in (None, *_SERVICE_TIERS):
         raise InvalidRequestError(
-            f"The service tier '{shorten(request.service_tier or '')}' is not available; use 'auto' or 'default'.",
+            f"There is no service tier '{shorten(request.service_tier or '')}'; use one of "
+            f"{', '.join(_SERVICE_TIERS)}.",
             param="service_tier",
             code="service_tier_unavailable",
         )

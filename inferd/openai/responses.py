@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from inferd.money import format_usd
+from inferd.service_tier import ServiceTier
 from inferd.usage import Usage
 
 FinishReason = Literal["stop", "length"]
@@ -25,13 +26,15 @@ class PromptTokensDetails(msgspec.Struct, frozen=True):
 
 
 class UsageBody(msgspec.Struct, frozen=True):
-    """What was billed (BILLING R14). `prompt_tokens` includes the cached ones; `cost` is USD with 9 places."""
+    """What was billed (BILLING R14). `prompt_tokens` includes the cached ones; `cost` is USD with 9 places;
+    `compute_ms` is there where that is what costs."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
     cost: str
+    compute_ms: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class AssistantMessage(msgspec.Struct, frozen=True):
@@ -54,7 +57,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     choices: list[Choice]
     usage: UsageBody
-    service_tier: Literal["default"] = "default"
+    service_tier: ServiceTier
     system_fingerprint: str
 
 
@@ -76,7 +79,7 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     model: str
     choices: list[ChunkChoice]
-    service_tier: Literal["default"] = "default"
+    service_tier: ServiceTier
     system_fingerprint: str
     usage: UsageBody | msgspec.UnsetType | None = msgspec.UNSET
 
@@ -98,7 +101,7 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 _ENCODER = msgspec.json.Encoder()
 
 
-def usage_body(usage: Usage, cost_nanousd: int) -> UsageBody:
+def usage_body(usage: Usage, cost_nanousd: int, *, by_time: bool = False) -> UsageBody:
     """The usage as the ledger has it; `cost_nanousd` is 0 for a free deployment."""
     return UsageBody(
         prompt_tokens=usage.prompt_tokens,
@@ -106,6 +109,7 @@ def usage_body(usage: Usage, cost_nanousd: int) -> UsageBody:
         total_tokens=usage.total_tokens,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
         cost=format_usd(cost_nanousd),
+        compute_ms=usage.compute_ms if by_time else msgspec.UNSET,
     )
 
 
@@ -117,6 +121,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
         created: Unix time in seconds.
         model: the deployment's name.
         system_fingerprint: build, model and configuration.
+        service_tier: the one that is served and billed.
         include_usage: whether the caller asked for a usage chunk.
     """
 
@@ -124,6 +129,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     model: str
     system_fingerprint: str
+    service_tier: ServiceTier = ServiceTier.DEFAULT
     include_usage: bool = False
 
     def completion(self, text: str, finish_reason: FinishReason, usage: UsageBody) -> bytes:
@@ -135,6 +141,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
                 model=self.model,
                 choices=[Choice(AssistantMessage(text), finish_reason)],
                 usage=usage,
+                service_tier=self.service_tier,
                 system_fingerprint=self.system_fingerprint,
             )
         )
@@ -161,6 +168,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
                 created=self.created,
                 model=self.model,
                 choices=choices,
+                service_tier=self.service_tier,
                 system_fingerprint=self.system_fingerprint,
                 usage=usage if self.include_usage else msgspec.UNSET,
             )

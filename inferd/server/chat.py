@@ -48,6 +48,7 @@ async def chat_completions(request: Request) -> Response:
         created=int(time.time()),
         model=deployment.name,
         system_fingerprint=deployment.replica.fingerprint,
+        service_tier=chat.tier,
         include_usage=chat.include_usage,
     )
     async with cancelled_on_disconnect(completion, request):
@@ -67,7 +68,7 @@ async def _whole(completion: Completion, answer: ChatResponse, headers: dict[str
         elif event.finish_reason is FinishReason.CANCELLED:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         else:
-            usage = usage_body(event.usage, event.cost_nanousd)
+            usage = usage_body(event.usage, event.cost_nanousd, by_time=event.by_time)
             body = answer.completion("".join(text), _wire_reason(event), usage)
             return Response(body, headers=headers, media_type="application/json")
     raise AssertionError("events end with Finished")
@@ -83,7 +84,7 @@ async def _events(completion: Completion, answer: ChatResponse) -> AsyncIterator
             elif event.finish_reason is not FinishReason.CANCELLED:
                 yield _event(answer.finish_chunk(_wire_reason(event)))
                 if answer.include_usage:
-                    yield _event(answer.usage_chunk(usage_body(event.usage, event.cost_nanousd)))
+                    yield _event(answer.usage_chunk(usage_body(event.usage, event.cost_nanousd, by_time=event.by_time)))
                 yield _event(STREAM_DONE)
     except InferdError as error:
         yield _event(error_body(error))

@@ -21,11 +21,12 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end: settled and committed before anyone sees it."""
+    """The end: settled and committed before anyone sees it. `by_time`: it costs its compute time."""
 
     finish_reason: FinishReason
     usage: Usage
     cost_nanousd: int
+    by_time: bool = False
 
 
 @dataclass(frozen=True, slots=True)

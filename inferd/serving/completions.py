@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inferd.deployments.deployment import Deployment
-from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
+from inferd.engine.messages import AddRequest, FinishReason, RequestOutput, TrafficClass
 from inferd.engine.output_stream import OutputStream
 from inferd.errors import GenerationError, InferdError, InsufficientCreditError, OverloadedError
 from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy
@@ -21,6 +21,7 @@ from inferd.ledger.writer import LedgerWriter
 from inferd.money import format_usd
 from inferd.openai.requests import ChatRequest
 from inferd.price import Price
+from inferd.service_tier import ServiceTier
 from inferd.serving.admission import PreparedPrompt, prepare
 from inferd.serving.cache_hints import NO_HINTS, CacheHints
 from inferd.serving.completion import Admission, Completion, Finished, TextDelta
@@ -28,8 +29,14 @@ from inferd.usage import Usage
 
 logger = logging.getLogger(__name__)
 
-SERVICE_TIER = "default"
 RETRY_AFTER_S = 5.0
+
+_TRAFFIC_CLASSES = {
+    ServiceTier.PRIORITY: TrafficClass.PRIORITY,
+    ServiceTier.DEFAULT: TrafficClass.DEFAULT,
+    ServiceTier.FLEX: TrafficClass.BATCH,
+    ServiceTier.BATCH: TrafficClass.BATCH,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +48,17 @@ class _Job:
     deployment: Deployment
     request: ChatRequest
     cache: CacheHints
+    tier: ServiceTier
     price: Price | None
     admitted_at_ms: int
+
+    @property
+    def by_time(self) -> bool:
+        return self.price is not None and self.price.is_by_time
+
+    @property
+    def max_compute_ms(self) -> int | None:
+        return self.deployment.max_compute_ms if self.by_time else None
 
 
 class Completions:
@@ -85,14 +101,17 @@ class Completions:
         cache: CacheHints = NO_HINTS,
     ) -> Completion:
         """Takes a request on; wait for `Completion.admitted`. Raises OverloadedError while the server stops or
-        the model is not ready."""
+        the model is not ready, InvalidRequestError if it does not offer the service tier."""
+        tier = request.tier
+        deployment.check_tier(tier)
         if self._closed:
             raise OverloadedError("The server is shutting down.", retry_after_s=RETRY_AFTER_S)
         if not deployment.replica.is_ready:
             raise OverloadedError(f"The model `{deployment.name}` is not ready yet.", retry_after_s=RETRY_AFTER_S)
         completion = Completion(request_id)
         now_ms = self._clock_ms()
-        job = _Job(completion, caller, deployment, request, cache, deployment.price_at(now_ms), now_ms)
+        price = deployment.price_at(now_ms, tier)
+        job = _Job(completion, caller, deployment, request, cache, tier, price, now_ms)
         task = asyncio.create_task(self._run(job), name=f"completion {request_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -142,13 +161,14 @@ class Completions:
             user=job.caller.user,
             key_id=job.caller.key_id,
             deployment=job.deployment.name,
-            service_tier=SERVICE_TIER,
+            service_tier=job.tier,
             price=job.price,
             prompt_tokens=len(prompt.token_ids),
             max_completion_tokens=prompt.max_tokens,
             epoch=self._epoch,
             admitted_at_ms=job.admitted_at_ms,
             contact=self._contact,
+            max_compute_ms=job.max_compute_ms,
         )
         try:
             await self._ledger.execute(hold)
@@ -168,6 +188,8 @@ class Completions:
             tenant=job.caller.team,
             cache_scope=scope,
             session=job.cache.session,
+            traffic_class=_TRAFFIC_CLASSES[job.tier],
+            max_compute_ms=job.max_compute_ms,
         )
         return job.deployment.replica.submit(request)
 
@@ -204,7 +226,8 @@ class Completions:
                 status: Literal["cancelled", "completed"] = (
                     "cancelled" if reason is FinishReason.CANCELLED else "completed"
                 )
-                event = Finished(reason, usage, await self._resolve(job, status, usage, reason))
+                cost_nanousd = await self._resolve(job, status, usage, reason)
+                event = Finished(reason, usage, cost_nanousd, job.by_time)
                 self._log(job, event)
         except Exception:  # the reader must not wait for ever
             # Not in the books, so not to be seen as complete. Its hold is voided by the next start.
@@ -262,7 +285,7 @@ class Completions:
             user=job.caller.user,
             key_id=job.caller.key_id,
             deployment=job.deployment.name,
-            service_tier=SERVICE_TIER,
+            service_tier=job.tier,
             usage=usage,
             status=status,
             finish_reason=finish_reason,

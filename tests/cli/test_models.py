@@ -55,6 +55,9 @@ def test_deployments_as_json(inferd, config, data_dir, command):
         "input_usd_per_1m_tokens": "0.100000000",
         "cached_input_usd_per_1m_tokens": "0.050000000",
         "output_usd_per_1m_tokens": "1234.567891000",
+        "usd_per_second": None,
+        "max_compute_ms": None,
+        "service_tiers": {"default": 1.0, "batch": 0.5},
     }
     assert [odd[price] for price in PRICES] == ["0.000001000", "0.000000500", "0.000001000"]
     assert free["free"] is True
@@ -65,9 +68,44 @@ def test_the_list_has_model_context_prices_and_source(inferd, config):
     out = inferd("models", "list", "--config", str(config)).out
     tiny, _, free = out.splitlines()[2:5]
     prices = ["0.100000000", "0.050000000", "1234.567891000"]
-    assert tiny.split() == ["local/tiny", "tiny", "2,048", "16,384", "partitioned", "paid", *prices, "tiny.gguf"]
-    assert free.split() == ["local/free", "tiny", "2,048", "16,384", "partitioned", "free", "-", "-", "-", "tiny.gguf"]
+    assert tiny.split() == [
+        "local/tiny",
+        "tiny",
+        "2,048",
+        "16,384",
+        "partitioned",
+        "paid",
+        *prices,
+        "-",
+        "-",
+        "tiny.gguf",
+    ]
+    assert free.split() == [
+        "local/free",
+        "tiny",
+        "2,048",
+        "16,384",
+        "partitioned",
+        "free",
+        "-",
+        "-",
+        "-",
+        "-",
+        "-",
+        "tiny.gguf",
+    ]
     assert str(config) in out
+
+
+def test_prices_by_time_and_tiers_are_shown(inferd, config):
+    tiers = "priority_multiplier = 1.5\nflex = true\n"
+    timed = '[deployments."local/timed"]\nmodel = "tiny"\nserverless = true\nusd_per_second = 0.004\n' + tiers
+    config.write_text(timed + MODELS_TOML)
+    row = inferd("models", "list", "--config", str(config)).out.splitlines()[2]
+    assert "0.004000000" in row
+    assert "priority x 1.5, flex x 0.5" in row
+    out = inferd("models", "check", "--config", str(config)).out
+    assert "local/timed  $0.004 per second of compute, at most 60000 ms a request" in out
 
 
 def test_a_good_configuration_is_said_to_be_right_with_each_price(inferd, config, data_dir):

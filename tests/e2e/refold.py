@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
+from math import ceil
 from typing import Any
 
 Row = dict[str, Any]
@@ -31,18 +32,18 @@ CHECKED = {
     "hold": (
         "holds",
         f"request_id, epoch, {_WHO}, {_PRICE}, prompt_tokens, max_completion_tokens, amount_nanousd, admitted_at_ms",
-        "postpaid",
+        "postpaid, compute_picousd, multiplier_ppm, max_compute_ms",
     ),
     "usage": (
         "usage",
         f"request_id, {_WHO}, {_PRICE}, {_COUNTS}, status, finish_reason, admitted_at_ms, finished_at_ms, txn",
-        None,
+        "compute_picousd, multiplier_ppm",
     ),
     "rollup": ("rollups", "rollup, until_ms, requests, at_ms", None),
     "usage_daily": ("usage_daily", f"rollup, line, day_start_ms, {_WHO}, status, requests, {_COUNTS}", None),
     "refund": ("refunds", f"txn, request_id, {_WHO}, amount_nanousd, admitted_at_ms", None),
 }
-"""Record -> its table, the columns that its checksum covers, and one more that it covers where it is not null."""
+"""Record -> its table, the columns that its checksum covers, then those it covers up to the last that is not null."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,10 @@ class Export:
         for record, (table, columns, added) in CHECKED.items():
             for row in self.rows[record]:
                 values = [table, *(row[column] for column in columns.split(", "))]
-                if added is not None and row[added] is not None:
-                    values.append(row[added])
+                later = [row[column] for column in added.split(", ")] if added else []
+                while later and later[-1] is None:
+                    later.pop()
+                values += later
                 text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
                 if hashlib.sha256(text.encode()).hexdigest()[:32] != row["checksum"]:
                     yield f"{record} {row} was changed"
@@ -148,7 +151,8 @@ class Export:
         for request_id, hold in self.holds.items():
             picousd = hold["input_picousd"] * hold["prompt_tokens"]
             picousd += hold["output_picousd"] * hold["max_completion_tokens"]
-            worst = -(-picousd // 1000)
+            picousd += (hold["compute_picousd"] or 0) * (hold["max_compute_ms"] or 0)
+            worst = ceil(picousd * multiplier(hold) / 1000)
             if hold["amount_nanousd"] != worst:
                 yield f"hold {request_id} is {hold['amount_nanousd']}, its worst case {worst}"
             row = self.usage.get(request_id)
@@ -232,8 +236,14 @@ def price(row: Row) -> int:
         row["input_picousd"] * (row["prompt_tokens"] - row["cached_tokens"])
         + cached_picousd * row["cached_tokens"]
         + row["output_picousd"] * row["completion_tokens"]
+        + (row["compute_picousd"] or 0) * row["compute_ms"]
     )
-    return int(picousd / 1000 + Fraction(1, 2))
+    return int(picousd * multiplier(row) / 1000 + Fraction(1, 2))
+
+
+def multiplier(row: Row) -> Fraction:
+    """Of the service tier."""
+    return Fraction(1) if row["multiplier_ppm"] is None else Fraction(row["multiplier_ppm"], 10**6)
 
 
 def nanousd(usd: str) -> int:

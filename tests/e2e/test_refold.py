@@ -110,6 +110,7 @@ def test_every_covered_text_is_checked(lines, record):
 
 def test_a_price_is_rounded_half_up_once():
     row = {"prompt_tokens": 1, "cached_tokens": 1, "completion_tokens": 0, "cached_input_picousd": None}
+    row |= {"compute_ms": 5, "compute_picousd": None, "multiplier_ppm": None}
     assert price({**row, "input_picousd": 999, "output_picousd": 0}) == 0
     assert price({**row, "input_picousd": 1000, "output_picousd": 0}) == 1
     assert nanousd("1.000000001") == 10**9 + 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -248,6 +250,32 @@ def test_a_step_is_charged_by_rows() -> None:
     driver.add(request("three", b"abc", 1), request("one", b"a", 1))
     driver.run()
     assert (driver.usage("three").compute_ms, driver.usage("one").compute_ms) == (9, 3)
+
+
+def test_a_request_ends_at_its_compute_limit_and_pays_no_more() -> None:
+    clock = FakeClock()
+    driver = Driver(FakeRunner(clock=clock, step_ms=10), clock)
+    driver.add(replace(request(max_tokens=50), max_compute_ms=35))
+    driver.run()
+    assert driver.reason() is FinishReason.LENGTH
+    assert driver.usage() == Usage(len(b"hello"), 0, 4, compute_ms=35)
+
+
+def test_a_prompt_can_use_up_the_compute_limit_by_itself() -> None:
+    clock = FakeClock()
+    driver = Driver(FakeRunner(clock=clock, step_ms=10, n_rows_max=32), clock)
+    driver.add(replace(request(prompt=b"x" * 200, max_tokens=8), max_compute_ms=20))
+    driver.run()
+    assert driver.reason() is FinishReason.LENGTH
+    assert driver.usage() == Usage(64, 0, 0, compute_ms=20)
+
+
+def test_a_limit_that_is_just_enough_cuts_nothing() -> None:
+    clock = FakeClock()
+    driver = Driver(FakeRunner(clock=clock, step_ms=10), clock)
+    driver.add(replace(request("limited", max_tokens=4), max_compute_ms=40), request("other", b"world", 4))
+    driver.run()
+    assert driver.usage("limited").completion_tokens == driver.usage("other").completion_tokens == 4
 
 
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12)), min_size=1, max_size=10), st.floats(0.0001, 50))

@@ -24,6 +24,7 @@ MONEY_AND_TOKENS = [
         for column in (
             *("amount_nanousd", "prompt_tokens", "max_completion_tokens", "input_picousd", "output_picousd"),
             *("cached_input_picousd", "state", "resolved_at_ms", "admitted_at_ms", "team", "epoch"),
+            *("compute_picousd", "multiplier_ppm", "max_compute_ms"),
         )
     ),
     *(
@@ -31,7 +32,7 @@ MONEY_AND_TOKENS = [
         for column in (
             *("prompt_tokens", "cached_tokens", "completion_tokens", "compute_ms", "cost_nanousd", "input_picousd"),
             *("cached_input_picousd", "output_picousd", "status", "admitted_at_ms", "finished_at_ms", "team", "key_id"),
-            *("deployment", "txn"),
+            *("deployment", "txn", "compute_picousd", "multiplier_ppm"),
         )
     ),
     *(
@@ -102,7 +103,7 @@ REFOLDED = [
 @pytest.mark.parametrize(("table", "where", "row", "column"), REFOLDED)
 def test_a_changed_cell_with_a_forged_checksum_is_found_by_refolding(ledger, table, where, row, column):
     tamper(ledger, f"UPDATE {table} SET {column} = {other_value(ledger, table, column, where)} WHERE {where}")
-    fixed = ", ".join(FORMATS[table].fixed)
+    fixed = ", ".join(FORMATS[table].covered)
     moved = where.replace("txn = 3", "txn IN (3, 4)") if column == "txn" else where
     values = list(ledger.conn.execute(f"SELECT {fixed} FROM {table} WHERE {moved}").fetchone())
     tamper(ledger, f"UPDATE {table} SET checksum = '{checksum(table, values)}' WHERE {moved}")
@@ -140,7 +141,7 @@ def forge(ledger, table, change, where):
     """Change a row and its checksum with it."""
     tamper(ledger, f"UPDATE {table} SET {change} WHERE {where}")
     values = list(
-        ledger.conn.execute(f"SELECT {', '.join(FORMATS[table].fixed)} FROM {table} WHERE {where}").fetchone()
+        ledger.conn.execute(f"SELECT {', '.join(FORMATS[table].covered)} FROM {table} WHERE {where}").fetchone()
     )
     tamper(ledger, f"UPDATE {table} SET checksum = '{checksum(table, values)}' WHERE {where}")
 

@@ -49,8 +49,12 @@ CHECKSUMMED = {
     ),
 }
 
-# Left out where null.
-LATER = {"transaction": ["period"], "hold": ["postpaid"]}
+# Up to the last that is not null.
+LATER = {
+    "transaction": ["period"],
+    "hold": ["postpaid", "compute_picousd", "multiplier_ppm", "max_compute_ms"],
+    "usage": ["compute_picousd", "multiplier_ppm"],
+}
 
 
 def check(records):
@@ -60,7 +64,9 @@ def check(records):
         by_record[record["record"]].append(record)
     for name, (table, columns) in CHECKSUMMED.items():
         for row in by_record[name]:
-            later = [row[c] for c in LATER.get(name, []) if row[c] is not None]
+            later = [row[c] for c in LATER.get(name, [])]
+            while later and later[-1] is None:
+                later.pop()
             text = json.dumps([table, *(row[c] for c in columns), *later], separators=(",", ":"), ensure_ascii=False)
             assert row["checksum"] == hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -78,7 +84,8 @@ def check(records):
     counters = defaultdict(lambda: [0, 0])
     for hold in by_record["hold"]:
         tokens = hold["prompt_tokens"] * hold["input_picousd"] + hold["max_completion_tokens"] * hold["output_picousd"]
-        assert hold["amount_nanousd"] == ceil(Fraction(tokens, 1000))
+        time = (hold["max_compute_ms"] or 0) * (hold["compute_picousd"] or 0)
+        assert hold["amount_nanousd"] == ceil((tokens + time) * multiplier(hold) / 1000)
         assert (hold["state"] == "held") == (hold["request_id"] not in usage)
         row = usage.get(hold["request_id"], {"cost_nanousd": 0})
         assert row["cost_nanousd"] <= hold["amount_nanousd"]
@@ -115,10 +122,15 @@ def check(records):
             (row["prompt_tokens"] - row["cached_tokens"]) * row["input_picousd"]
             + row["cached_tokens"] * cached
             + row["completion_tokens"] * row["output_picousd"]
+            + row["compute_ms"] * (row["compute_picousd"] or 0)
         )
-        assert row["cost_nanousd"] == floor(Fraction(picousd, 1000) + Fraction(1, 2))
+        assert row["cost_nanousd"] == floor(picousd * multiplier(row) / 1000 + Fraction(1, 2))
     assert +revenue == {account: amount for account, amount in balances.items() if account.startswith("revenue:")}
     return by_record
+
+
+def multiplier(row):
+    return Fraction(1) if row["multiplier_ppm"] is None else Fraction(row["multiplier_ppm"], 10**6)
 
 
 def move(counters, row, posted, held):

@@ -235,3 +235,30 @@ def test_the_price_of_admission_is_kept_on_the_row(books):
     ).cost_nanousd == round(7 * 3 + 3 * 1.5 + 5 + 0.01)
     row = usage_row(books, request_id)
     assert (row["input_picousd"], row["cached_input_picousd"], row["output_picousd"]) == (3_000, None, 5_000)
+
+
+def test_time_is_held_at_its_limit_and_billed_by_the_millisecond(books):
+    """R4, R14"""
+    books.grant(10_000)
+    timed = {"price": Price.by_time(2_000), "max_compute_ms": 1_000}
+    request_id = books.hold(10, 20, **timed)
+    assert books.one("SELECT amount_nanousd FROM holds") == 2_000
+    assert books.settle(request_id, usage=Usage(10, 0, 5, compute_ms=123)) == 246
+    row = usage_row(books, request_id)
+    assert (row["compute_picousd"], row["input_picousd"], row["compute_ms"]) == (2_000, 0, 123)
+    books.assert_clean()
+    with pytest.raises(InsufficientCreditError, match=r"1000 ms of compute.*smaller max_tokens does not help"):
+        books.hold(10, 20, price=Price.by_time(20_000), max_compute_ms=1_000)
+
+
+def test_the_multiplier_of_a_tier_is_kept_on_the_row(books):
+    """R12, R17"""
+    books.grant(10_000)
+    request_id = books.hold(10, 20, price=books.price.times(1_500_000), service_tier="priority")
+    assert books.one("SELECT amount_nanousd FROM holds") == 45
+    assert books.settle(request_id, 10, 7) == 26  # 25.5, rounded half-up
+    row = usage_row(books, request_id)
+    assert (row["service_tier"], row["multiplier_ppm"]) == ("priority", 1_500_000)
+    books.assert_clean()
+    books.settle(books.hold(1, 1), 1, 1)
+    assert books.one("SELECT count(*) FROM usage WHERE multiplier_ppm IS NULL") == 1

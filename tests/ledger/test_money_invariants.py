@@ -32,7 +32,12 @@ from inferd.usage import Usage
 from tests.ledger.books import memory_books
 
 DAY_MS = 86_400_000
-PRICES = [Price(1_000, 1_000, 1_000), Price(2_000, 2_000), Price(1_333, 777, 111), Price(1, 5_000)]
+PRICES = [
+    *(Price(1_000, 1_000, 1_000), Price(2_000, 2_000), Price(1_333, 777, 111), Price(1, 5_000)),
+    *(Price(1_333, 777).times(1_500_000), Price(2_000, 2_000, 333).times(500_000), Price.by_time(1_777)),
+]
+TIERS = {1_000_000: "default", 1_500_000: "priority", 500_000: "batch"}
+MAX_COMPUTE_MS = 9
 OWNERS = [{}, {"user": "ada"}, {"project": "web"}, {"user": "bob", "project": "web"}]
 
 
@@ -177,11 +182,15 @@ class Money(RuleBasedStateMachine):
         completion=st.integers(0, 30),
     )
     def open_hold(self, owner: dict[str, str], price: Price, prompt: int, completion: int) -> None:
-        amount = ceil(Fraction(price.input_picousd * prompt + price.output_picousd * completion, 1000))
+        limit: dict[str, Any] = {"max_compute_ms": MAX_COMPUTE_MS} if price.is_by_time else {}
+        picousd = price.input_picousd * prompt + price.output_picousd * completion
+        picousd += (price.compute_picousd or 0) * MAX_COMPUTE_MS
+        amount = ceil(Fraction(picousd * price.multiplier_ppm, 1000 * 10**6))
         room = self.room(owner)
         before = self.books.conn.total_changes
         try:
-            request_id = self.books.hold(prompt, completion, price=price, **owner)
+            tier = TIERS[price.multiplier_ppm]
+            request_id = self.books.hold(prompt, completion, price=price, service_tier=tier, **limit, **owner)
         except InsufficientCreditError:
             assert amount > room
             assert self.books.conn.total_changes == before
@@ -205,7 +214,7 @@ class Money(RuleBasedStateMachine):
         if request is None:
             return
         prompt, completion = request.prompt * share // 10, request.completion * share // 10
-        usage = Usage(prompt, min(cached, prompt), completion, 3)
+        usage = Usage(prompt, min(cached, prompt), completion, MAX_COMPUTE_MS * share // 10)
         cost = self.books.settle(request.id, usage=usage)
         price = request.price
         cached_picousd = price.cached_input_picousd
@@ -214,8 +223,10 @@ class Money(RuleBasedStateMachine):
             price.input_picousd * (prompt - usage.cached_tokens)
             + per_cached * usage.cached_tokens
             + price.output_picousd * completion
+            + (price.compute_picousd or 0) * usage.compute_ms
         )
-        assert cost == floor(Fraction(exact, 1000) + Fraction(1, 2)) <= request.held
+        exact_nanousd = Fraction(exact) * price.multiplier_ppm / (1000 * 10**6)
+        assert cost == floor(exact_nanousd + Fraction(1, 2)) <= request.held
         request.over, request.cost = True, cost
 
     @rule(data=st.data())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.serving.provider import FREE, PRICED
+from tests.serving.provider import FREE, PRICED, TIERED, TIMED
 
 pytestmark = pytest.mark.anyio
 
@@ -14,13 +14,13 @@ async def test_the_list_has_every_deployment_in_the_files_order(provider):
     body = response.json()
     assert response.headers["content-type"] == "application/json"
     assert body["object"] == "list"
-    assert [model["id"] for model in body["data"]] == [PRICED, FREE]
+    assert [model["id"] for model in body["data"]] == [PRICED, FREE, TIMED, TIERED]
     created = provider.router.find(PRICED).created_s
     assert body["data"][0] == {"id": PRICED, "object": "model", "created": created, "owned_by": "local"}
 
 
 async def test_one_model_is_found_by_an_id_with_a_slash_escaped_or_not(provider):
-    (first, _) = (await provider.client.get("/v1/models")).json()["data"]
+    first, *_ = (await provider.client.get("/v1/models")).json()["data"]
     assert (await provider.client.get(f"/v1/models/{PRICED}")).json() == first
     assert (await provider.client.get(f"/v1/models/{PRICED.replace('/', '%2F')}")).json() == first
 

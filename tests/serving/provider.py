@@ -10,13 +10,15 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 
-from inferd.config import Config, DeploymentConfig, ModelConfig
+from inferd.config import Config, ModelConfig
+from inferd.deployment_config import DeploymentConfig
 from inferd.deployments import local_replica
 from inferd.deployments.router import Router
 from inferd.engine.core import EngineCore
@@ -29,9 +31,10 @@ from inferd.ledger.lock import DataLock
 from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
 from inferd.openai.requests import ChatRequest, parse_chat_request
-from inferd.price import Price
+from inferd.price import PPM, Price
 from inferd.server.app import build_app
 from inferd.server.services import Services
+from inferd.service_tier import ServiceTier
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion
 from inferd.serving.completions import Completions
@@ -39,6 +42,8 @@ from tests.fakes import ByteTokenizer, FakeRunner
 
 PRICED = "local/tiny"
 FREE = "local/tiny-free"
+TIERED = "local/tiny-tiered"
+TIMED = "local/tiny-timed"
 INPUT_NANOUSD = 2
 OUTPUT_NANOUSD = 5
 MAX_CONTEXT = 256
@@ -248,8 +253,10 @@ def _config(folder: Path) -> Config:
     price = Price(input_picousd=INPUT_NANOUSD * 1000, output_picousd=OUTPUT_NANOUSD * 1000)
     deployments = {
         name: DeploymentConfig(name, "tiny", True, price_of, DEFAULT_MAX_TOKENS)
-        for name, price_of in ((PRICED, price), (FREE, None))
+        for name, price_of in ((PRICED, price), (FREE, None), (TIMED, Price.by_time(1_000_000)))
     }
+    tiers = {ServiceTier.DEFAULT: PPM, ServiceTier.BATCH: PPM // 2, ServiceTier.PRIORITY: 3 * PPM}
+    deployments[TIERED] = replace(deployments[PRICED], name=TIERED, tiers_ppm=tiers | {ServiceTier.FLEX: PPM // 2})
     return Config(folder / "models.toml", {"tiny": model}, deployments)
 
 
