@@ -34,6 +34,10 @@ class Tokenizer(Protocol):
         """The text of every control token: what user text must not be able to write."""
         ...
 
+    def control_token(self, text: str) -> int | None:
+        """The id of the control token that is written so, None if that is ordinary text here."""
+        ...
+
     @property
     def n_vocab(self) -> int:
         """Size of the vocabulary; token ids lie in [0, n_vocab)."""

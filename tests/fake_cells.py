@@ -154,7 +154,7 @@ class UnifiedFakeRunner(FakeRunner):
                 seen = range(max(0, position - self.n_window + 1), position + 1)
                 assert self.window.of(seq_id).keys() >= set(seen), "a cell within the window was overwritten"
             if batch.wants_logits[row]:
-                self._outputs[row] = self.next_token(self.tokens(seq_id)[: position + 1])
+                self._outputs[row] = self.logits_of(self.tokens(seq_id)[: position + 1])
         return True
 
     def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:

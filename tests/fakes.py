@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
+from llguidance import LLTokenizer, TokenizerWrapper
 
+from inferd.constraint import Constraint, ConstraintKind
 from inferd.engine.batch import Batch
+from inferd.engine.constraint import CompiledConstraint, ConstraintCompiler
 from inferd.engine.runner import MemoryKind, SequenceState
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Segment
@@ -44,6 +49,9 @@ class ByteTokenizer:
     eos_text = "<|end|>"
     control_texts = ("<|begin|>", "<|end|>")
 
+    def control_token(self, text: str) -> int | None:
+        return {"<|begin|>": BEGIN, "<|end|>": END}.get(text)
+
     def encode(self, segments: Sequence[Segment]) -> list[int]:
         token_ids: list[int] = []
         for segment in segments:
@@ -56,6 +64,28 @@ class ByteTokenizer:
                 else:
                     token_ids += character.encode("utf-8")
         return token_ids if token_ids[:1] == [BEGIN] else [BEGIN, *token_ids]
+
+
+class _GuidanceTokenizer:
+    """ByteTokenizer as llguidance wants one."""
+
+    bos_token_id = None
+    eos_token_id = END
+    tokens = [bytes([byte]) for byte in range(256)] + [b"<|end|>", b"<|begin|>"]
+    special_token_ids = (END, BEGIN)
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(text)
+
+
+@functools.cache
+def constraint_compiler() -> ConstraintCompiler:
+    """For the vocabulary of bytes."""
+    return ConstraintCompiler(LLTokenizer(TokenizerWrapper(_GuidanceTokenizer()), eos_token=[END]))
+
+
+def compiled(kind: ConstraintKind, source: str) -> CompiledConstraint:
+    return constraint_compiler().compile(Constraint(kind, source))
 
 
 @dataclass
@@ -143,7 +173,7 @@ class FakeRunner:
         self._row_ms = row_ms
         self._answer = answer
         self._slack = window_slack
-        self._outputs: dict[int, int] = {}
+        self._outputs: dict[int, npt.NDArray[np.float32]] = {}
 
     @staticmethod
     def next_token(memory: Sequence[int]) -> int:
@@ -174,7 +204,7 @@ class FakeRunner:
             self._look_back(int(batch.seq_ids[row]))
             self._write(int(batch.seq_ids[row]), int(batch.token_ids[row]))
             if batch.wants_logits[row]:
-                self._outputs[row] = self.next_token(memory)
+                self._outputs[row] = self.logits_of(memory)
         if failure is None:
             return 0
         if not self._cuts:
@@ -194,13 +224,26 @@ class FakeRunner:
         self.rows_by_sequence.append(dict(Counter(batch.seq_ids.tolist())))
         self._outputs = {}
 
+    @classmethod
+    def logits_of(cls, memory: Sequence[int]) -> npt.NDArray[np.float32]:
+        """The best one is `next_token`, then the others, the highest id first."""
+        logits = np.linspace(0.0, 1.0, N_VOCAB, dtype=np.float32)
+        logits[cls.next_token(memory)] = 10.0
+        return logits
+
+    def logits(self, row: int) -> npt.NDArray[np.float32]:
+        return self._outputs[row]
+
     def sample(self, sampler: FakeSampler, row: int) -> int:
         assert not sampler.closed, "sampled after close"
-        biases = dict(sampler.params.logit_bias)
-        token_id = END if biases.get(END, 0.0) >= 100.0 else self._outputs[row]
+        logits = self._outputs[row].copy()
+        assert np.isfinite(logits).any(), "some token is possible"
         if self._answer is not None:
             n_sampled = len(sampler.sampled)
-            token_id = self._answer[n_sampled] if n_sampled < len(self._answer) else END
+            logits[self._answer[n_sampled] if n_sampled < len(self._answer) else END] += 50.0
+        for biased_id, bias in sampler.params.logit_bias:
+            logits[biased_id] += bias
+        token_id = int(logits.argmax())
         sampler.sampled.append(token_id)
         return token_id
 

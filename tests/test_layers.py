@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RANKS = {
     "__init__": 0,
     "errors": 0,
+    "constraint": 0,
     "sampling_params": 0,
     "usage": 0,
     "tokenizer": 0,
@@ -44,6 +45,7 @@ SHARED_RANKS = {0, 1}
 # Outside modules that only these parts of inferd may import.
 OWNERS = {
     "llama_cpp": ("inferd.engine.llama",),
+    "llguidance": ("inferd.engine",),
     "ctypes": ("inferd.engine.llama",),
     "starlette": ("inferd.server",),
     "sse_starlette": ("inferd.server",),

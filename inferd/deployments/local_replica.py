@@ -7,6 +7,7 @@ import hashlib
 from inferd import __version__
 from inferd.config import ModelConfig
 from inferd.engine.compute_turn import ComputeTurn
+from inferd.engine.constraint import ConstraintCompiler
 from inferd.engine.core import EngineCore
 from inferd.engine.engine import Engine, EngineState
 from inferd.engine.llama.loading import build_core, load_model
@@ -20,10 +21,11 @@ _MIB = 2**20
 
 
 class LocalReplica:
-    """Belongs to the event loop. `tokenizer`, `chat_template` and `fingerprint` are there once it is ready."""
+    """Belongs to the event loop. What has no value in `__init__` is there once it is ready."""
 
     tokenizer: Tokenizer
     chat_template: ChatTemplate
+    constraints: ConstraintCompiler
     fingerprint: str
 
     def __init__(self, config: ModelConfig, compute_turn: ComputeTurn) -> None:
@@ -72,6 +74,7 @@ class LocalReplica:
         except ConfigError:
             model.close()
             raise
+        self.constraints = model.constraint_compiler()
         self.fingerprint = self._fingerprint(model.library.version, source or "")
         return build_core(
             model,

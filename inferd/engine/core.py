@@ -13,6 +13,7 @@ from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
 from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.runner import Runner
+from inferd.engine.sampling import TokenSampling
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.engine.unified_kv_cache import UnifiedKVCache
@@ -50,6 +51,7 @@ class EngineCore:
     ) -> None:
         self._compute_turn = compute_turn or ComputeTurn()
         self._runner = runner
+        self._sampling = TokenSampling(runner)
         self._clock_ns = clock_ns
         layout = PartitionedKVCache if runner.n_pool_cells is None else UnifiedKVCache
         self._kv_cache: KVCache = layout(runner, host_budget_bytes=host_cache_bytes)
@@ -76,7 +78,10 @@ class EngineCore:
         assert request.request_id not in self._sequences, "request ids are unique"
         assert len(request.prompt) + request.max_tokens <= self._kv_cache.cells_per_sequence, "the request fits"
         assert all(0 <= token_id < self._runner.n_vocab for token_id in request.prompt), "token ids are in range"
-        sequence = Sequence(request, self._runner.new_sampler(request.params), Detokenizer(request.params.stop))
+        matcher = None if request.constraint is None else request.constraint.matcher()
+        detokenizer = Detokenizer(request.params.stop)
+        sequence = Sequence(request, self._runner.new_sampler(request.params), detokenizer, matcher)
+        self._sampling.prepare(sequence)
         self._sequences[request.request_id] = sequence
         self._scheduler.add(sequence)
 
@@ -114,8 +119,7 @@ class EngineCore:
             return
         completing = [chunk.sequence for chunk in batch.chunks if chunk.completes]
         token_ids = [
-            self._runner.sample(sequence.sampler, row)
-            for sequence, row in zip(completing, batch.output_rows, strict=True)
+            self._sampling.draw(sequence, row) for sequence, row in zip(completing, batch.output_rows, strict=True)
         ]
         step_ns = max(0, self._clock_ns() - started_ns)
         self._scheduler.observe(chunks, step_ns / _NS_PER_MS)
@@ -138,6 +142,7 @@ class EngineCore:
     def close(self) -> None:
         """Releases the runner; no request is live."""
         assert not self._sequences, "close comes after abort_all"
+        self._sampling.close()
         self._runner.close()
 
     def _execute(self, chunks: list[ScheduledChunk]) -> tuple[Batch, int]:
@@ -146,15 +151,22 @@ class EngineCore:
         batch = build_batch(chunks)
         return batch, self._runner.execute(batch)
 
-    def _append(self, sequence: Sequence, token_id: int) -> None:
+    def _append(self, sequence: Sequence, token_id: int | None) -> None:
+        if token_id is None:
+            return self._finish(sequence, FinishReason.ERROR, error="no token was found that its grammar allows")
         sequence.token_ids.append(token_id)
         if self._runner.is_end_of_generation(token_id):
             return self._finish(sequence, FinishReason.STOP, token_id=token_id)
         text = sequence.detokenizer.push(self._runner.token_to_piece(token_id))
         if sequence.detokenizer.stopped:
             return self._finish(sequence, FinishReason.STOP, text=text, token_id=token_id)
+        if sequence.matcher is not None:
+            sequence.matcher.accept(token_id)
+            if sequence.matcher.is_finished:
+                return self._finish(sequence, FinishReason.STOP, text=text, token_id=token_id)
         if sequence.num_completion_tokens == sequence.request.max_tokens:
             return self._finish(sequence, FinishReason.LENGTH, text=text, token_id=token_id)
+        self._sampling.prepare(sequence)
         self._outputs.append(RequestOutput(sequence.request_id, text, (token_id,)))
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from inferd.engine.constraint import CompiledConstraint
 from inferd.sampling_params import SamplingParams
 from inferd.usage import Usage
 
@@ -38,6 +39,7 @@ class AddRequest:
         cache_scope: opaque; requests of one scope share prefixes, others never see them.
         max_compute_ms: after so much compute it ends like at `max_tokens`, or None.
         session: opaque name of a conversation, or None; its newest branch stays in the cache longest.
+        constraint: what the text must match, compiled for this engine's vocabulary.
     """
 
     request_id: str
@@ -49,6 +51,7 @@ class AddRequest:
     session: str | None = None
     traffic_class: TrafficClass = TrafficClass.DEFAULT
     max_compute_ms: int | None = None
+    constraint: CompiledConstraint | None = None
 
     def __post_init__(self) -> None:
         assert self.prompt, "a prompt has at least one token"

@@ -89,8 +89,14 @@ class Runner(Protocol):
         have been computed: read `seq_pos_max` again. Logits last until the next call."""
         ...
 
+    def logits(self, row: int) -> npt.NDArray[np.float32]:
+        """A row's logits, shape (n_vocab,), in place: what is written there counts when the row is sampled. For rows
+        with logits of the last good `execute`, until the next call."""
+        ...
+
     def sample(self, sampler: Sampler, row: int) -> int:
-        """Draws a token from a row with logits of the last good `execute` and records it in the sampler."""
+        """Draws a token from a row with logits of the last good `execute` and records it in the sampler. At least one
+        of the logits is finite."""
         ...
 
     def new_sampler(self, params: SamplingParams) -> Sampler:

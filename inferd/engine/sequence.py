@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from inferd.engine.branch import NO_SEQ_ID
+from inferd.engine.constraint import Matcher
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.messages import AddRequest, TrafficClass
 from inferd.engine.runner import Sampler
@@ -30,6 +31,7 @@ class Sequence:
     caught up, one more token is sampled.
 
     Attributes:
+        matcher: its place in the grammar that it must keep, if there is one.
         token_ids: the prompt, then every sampled token.
         num_computed_tokens: tokens whose keys and values are in the native memory.
         num_charged_tokens: high-water mark of `num_computed_tokens`. Losing computed tokens does not lower it:
@@ -46,6 +48,7 @@ class Sequence:
     request: AddRequest
     sampler: Sampler
     detokenizer: Detokenizer
+    matcher: Matcher | None = None
     token_ids: list[int] = field(init=False)
     status: SequenceStatus = SequenceStatus.WAITING
     seq_id: int = NO_SEQ_ID

@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 
+from inferd.constraint import Constraint
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode, shorten
 from inferd.openai.messages import Message, check_messages, template_messages
+from inferd.openai.response_format import ResponseFormat, check_response_format, response_constraint
 from inferd.sampling_params import SamplingParams
 from inferd.service_tier import ServiceTier
 
@@ -67,11 +69,6 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
-class ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    type: str
-    json_schema: Any = None
-
-
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A chat request as it came, once `parse_chat_request` has checked it. The properties give it in our own terms."""
 
@@ -92,6 +89,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
+    response_format: ResponseFormat | None = None
+    grammar: str | None = None
 
     user: str | None = None
     safety_identifier: str | None = None
@@ -103,7 +102,6 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     n: int | None = None
     logprobs: bool | None = None
     modalities: list[str] | None = None
-    response_format: ResponseFormat | None = None
     service_tier: str | None = None
     store: bool | None = None
 
@@ -147,6 +145,11 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """What the answer's text must match."""
+        return response_constraint(self.response_format, self.grammar)
 
     def template_messages(self) -> list[dict[str, Any]]:
         """The messages as plain dictionaries for `ChatTemplate.render`."""
@@ -195,6 +198,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
     _check_stop(request)
     _check_logit_bias(request)
     _check_tags(request)
+    check_response_format(request.response_format, request.grammar)
     return request
 
 
@@ -212,8 +216,6 @@ def _check_unsupported(request: ChatRequest) -> None:
         raise _unsupported_value("modalities", 'Only the modality ["text"] is supported.')
     if request.store:
         raise _unsupported_value("store", "'store' must be false: completions are not stored here.")
-    if request.response_format is not None and request.response_format != ResponseFormat("text"):
-        raise _unsupported_value("response_format", "Only the response format of type 'text' is supported yet.")
     if request.service_tier not in (None, *_SERVICE_TIERS):
         raise InvalidRequestError(
             f"There is no service tier '{shorten(request.service_tier or '')}'; use one of "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
+from inferd.engine.constraint import CompiledConstraint
 from inferd.errors import ContextLengthError, InvalidRequestError
 from inferd.openai.requests import ChatRequest
 from inferd.sampling_params import SamplingParams
@@ -24,13 +25,15 @@ class PreparedPrompt:
     params: SamplingParams
     max_tokens: int
     clamped_max_tokens: int | None
+    constraint: CompiledConstraint | None = None
 
 
 def prepare(request: ChatRequest, deployment: Deployment) -> PreparedPrompt:
     """Renders and tokenises; takes milliseconds of CPU, so it runs on a worker thread.
 
     Raises:
-        InvalidRequestError: the template refuses the messages, or logit_bias names no token.
+        InvalidRequestError: the template refuses the messages, logit_bias names no token, or a schema or grammar
+            cannot be enforced.
         ContextLengthError: the prompt leaves no room for even one token.
     """
     replica = deployment.replica
@@ -47,6 +50,8 @@ def prepare(request: ChatRequest, deployment: Deployment) -> PreparedPrompt:
     room = replica.max_context - len(token_ids)
     if room < 1:
         raise _too_long(replica, str(len(token_ids)))
+    constraint = request.constraint
+    compiled = None if constraint is None else replica.constraints.compile(constraint)
     asked = request.completion_limit
     max_tokens = min(asked if asked is not None else deployment.default_max_tokens, room)
     return PreparedPrompt(
@@ -54,6 +59,7 @@ def prepare(request: ChatRequest, deployment: Deployment) -> PreparedPrompt:
         params=request.sampling_params(),
         max_tokens=max_tokens,
         clamped_max_tokens=max_tokens if asked is not None and max_tokens < asked else None,
+        constraint=compiled,
     )
 
 

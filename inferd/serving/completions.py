@@ -190,6 +190,7 @@ class Completions:
             session=job.cache.session,
             traffic_class=_TRAFFIC_CLASSES[job.tier],
             max_compute_ms=job.max_compute_ms,
+            constraint=prompt.constraint,
         )
         return job.deployment.replica.submit(request)
 

@@ -21,6 +21,7 @@ from inferd.config import Config, ModelConfig
 from inferd.deployment_config import DeploymentConfig
 from inferd.deployments import local_replica
 from inferd.deployments.router import Router
+from inferd.engine.constraint import ConstraintCompiler
 from inferd.engine.core import EngineCore
 from inferd.kv_memory import KVMemory
 from inferd.ledger import operations
@@ -38,7 +39,7 @@ from inferd.service_tier import ServiceTier
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion
 from inferd.serving.completions import Completions
-from tests.fakes import ByteTokenizer, FakeRunner
+from tests.fakes import ByteTokenizer, FakeRunner, constraint_compiler
 
 PRICED = "local/tiny"
 FREE = "local/tiny-free"
@@ -100,6 +101,9 @@ class FakeModel:
     def __init__(self, chat_template: str | None = TEMPLATE) -> None:
         self.chat_template = chat_template
         self.closed = False
+
+    def constraint_compiler(self) -> ConstraintCompiler:
+        return constraint_compiler()
 
     def close(self) -> None:
         self.closed = True

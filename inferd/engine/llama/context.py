@@ -57,6 +57,7 @@ class Context:
         self.n_seq_max: int = api.llama_n_seq_max(self.handle)
         self.n_ctx_seq: int = api.llama_n_ctx_seq(self.handle)
         self.n_ubatch: int = api.llama_n_ubatch(self.handle)
+        self._n_vocab = model.vocabulary.n_vocab
         assert (self.n_seq_max, self.n_ubatch) == (n_seq_max, n_ubatch), "llama.cpp changed the sizes"
         assert self.n_ctx_seq >= n_ctx_seq, "llama.cpp gave less context than asked for"
         self.n_pool_cells: int | None = None if n_pool_cells is None else api.llama_n_ctx(self.handle)
@@ -98,6 +99,12 @@ class Context:
             self._copies_are_done()
         self._library.api.llama_synchronize(self.handle)  # lets the GIL go; the short calls after it don't
         return code
+
+    def logits(self, row: int) -> npt.NDArray[np.float32]:
+        """llama.cpp's own memory of a row's logits, shape (n_vocab,): samplers see what is written there."""
+        assert self._logits[row], "only a row with logits can be read: llama.cpp aborts on others"
+        pointer = self._library.short.llama_get_logits_ith(self.handle, row)
+        return np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
 
     def sample(self, sampler_handle: Any, row: int) -> int:
         """Draws from a row with logits of the last decode, and records the token in the chain."""

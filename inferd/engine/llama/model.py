@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from inferd.engine.constraint import ConstraintCompiler
+from inferd.engine.llama.grammar_tokenizer import grammar_tokenizer
 from inferd.engine.llama.library import Library
 from inferd.engine.llama.vocabulary import Vocabulary
 from inferd.errors import ConfigError
@@ -42,6 +44,10 @@ class Model:
         """The Jinja source that the file carries, if any."""
         template = self.library.api.llama_model_chat_template(self.handle, None)
         return template.decode("utf-8") if template else None
+
+    def constraint_compiler(self) -> ConstraintCompiler:
+        """Made anew by each call (some 0.4 s); not to be used once the model is closed."""
+        return ConstraintCompiler(grammar_tokenizer(self.vocabulary))
 
     @property
     def kv_bytes_per_cell(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from inferd.engine.batch import Batch
 from inferd.engine.llama.context import Context
@@ -29,6 +30,9 @@ class LlamaRunner:
 
     def execute(self, batch: Batch) -> int:
         return self._context.decode(batch)
+
+    def logits(self, row: int) -> npt.NDArray[np.float32]:
+        return self._context.logits(row)
 
     def sample(self, sampler: Sampler, row: int) -> int:
         assert isinstance(sampler, SamplerChain), "samplers come from new_sampler"

@@ -17,20 +17,21 @@ class Vocabulary:
     """Implements the Tokenizer protocol over `llama_vocab`. The model that owns it must outlive it."""
 
     def __init__(self, library: Library, vocab: Any) -> None:
-        self._library = library
-        self._vocab = vocab
+        self.library = library
+        self.handle = vocab
         api = library.api
         self.n_vocab: int = api.llama_vocab_n_tokens(vocab)
         is_eog = library.short.llama_vocab_is_eog
         self.end_of_generation = frozenset(token for token in range(self.n_vocab) if is_eog(vocab, token))
         bos, eos = api.llama_vocab_bos(vocab), api.llama_vocab_eos(vocab)
         self._bos: int | None = bos if bos != _NONE and api.llama_vocab_get_add_bos(vocab) else None
-        self.bos_text = "" if bos == _NONE else self._text(bos)
-        self.eos_text = "" if eos == _NONE else self._text(eos)
+        self.bos_text = "" if bos == _NONE else self.text(bos)
+        self.eos_text = "" if eos == _NONE else self.text(eos)
         hidden = api.LLAMA_TOKEN_ATTR_CONTROL | api.LLAMA_TOKEN_ATTR_UNKNOWN
         attributes = library.short.llama_vocab_get_attr
-        control = (self._text(token) for token in range(self.n_vocab) if attributes(vocab, token) & hidden)
-        self.control_texts: Sequence[str] = tuple(text for text in control if text)
+        self._control = {token: self.text(token) for token in range(self.n_vocab) if attributes(vocab, token) & hidden}
+        self._control_ids = {text: token for token, text in self._control.items() if text}
+        self.control_texts: Sequence[str] = tuple(self._control_ids)
         self._pieces: dict[int, bytes] = {}
         self.max_token_bytes = max(len(self.piece(token)) for token in range(self.n_vocab))
 
@@ -51,7 +52,15 @@ class Vocabulary:
             piece = self._pieces[token_id] = self._piece(token_id, special=False)
         return piece
 
-    def _text(self, token_id: int) -> str:
+    def is_control(self, token_id: int) -> bool:
+        """True for tokens that never reach the text."""
+        return token_id in self._control
+
+    def control_token(self, text: str) -> int | None:
+        return self._control_ids.get(text)
+
+    def text(self, token_id: int) -> str:
+        """The token as prompts write it, control tokens included."""
         return self._piece(token_id, special=True).decode("utf-8", "replace")
 
     def _piece(self, token_id: int, *, special: bool) -> bytes:
@@ -59,7 +68,7 @@ class Vocabulary:
         size = _PIECE_BYTES
         while True:
             buffer = ctypes.create_string_buffer(size)
-            n_bytes = self._library.short.llama_token_to_piece(self._vocab, token_id, buffer, size, 0, special)
+            n_bytes = self.library.short.llama_token_to_piece(self.handle, token_id, buffer, size, 0, special)
             if n_bytes >= 0:
                 return buffer.raw[:n_bytes]
             size = -n_bytes
@@ -69,7 +78,7 @@ class Vocabulary:
         size = len(data) + 8
         while True:
             tokens = (ctypes.c_int32 * size)()
-            n_tokens = self._library.api.llama_tokenize(self._vocab, data, len(data), tokens, size, False, special)
+            n_tokens = self.library.api.llama_tokenize(self.handle, data, len(data), tokens, size, False, special)
             if n_tokens >= 0:
                 return tokens[:n_tokens]
             size = -n_tokens

@@ -1,0 +1,125 @@
+"""Constrained generation by llguidance: source text -> compiled grammar -> one matcher a sequence, a mask a token."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
+
+from inferd.constraint import Constraint, ConstraintKind
+from inferd.errors import InvalidRequestError
+
+MAX_SOURCE_BYTES = 128 * 1024
+MAX_REASON_CHARACTERS = 500
+_ONE_SPACE_OR_LINE = r" |\n{1,2}[ \t]{0,20}"
+"""White space between JSON's tokens, bounded as in llama.cpp's own grammars: a small model would never end it."""
+
+Mask = npt.NDArray[np.bool_]
+"""Shape (n_vocab,): True where a token may come next."""
+
+
+class Matcher:
+    """One sequence's place in its grammar. Owned by the engine thread, but for the mask that `prepare` asked for.
+
+    The next mask is computed on another thread, beside the next step's computing; it outlives a loss of cells.
+    """
+
+    def __init__(self, matcher: LLMatcher, n_vocab: int) -> None:
+        self._matcher = matcher
+        self._n_vocab = n_vocab
+        self._bits: Future[bytes] | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """True once nothing but an end token can follow."""
+        return bool(self._matcher.is_stopped())
+
+    def prepare(self, workers: ThreadPoolExecutor) -> None:
+        """Has the next mask computed (llguidance lets the GIL go); after construction and after each `accept`."""
+        assert self._bits is None, "one mask a token"
+        self._bits = workers.submit(self._matcher.compute_bitmask)
+
+    def take_mask(self, timeout_s: float) -> Mask | None:
+        """The mask that was prepared; None if nothing can follow any more, or if it does not come in time: then this
+        matcher is not to be used again."""
+        assert self._bits is not None, "prepare comes first"
+        try:
+            bits = self._bits.result(timeout_s)
+        except TimeoutError:
+            return None
+        self._bits = None
+        allowed = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=self._n_vocab, bitorder="little")
+        mask = allowed.view(np.bool_)
+        return None if self._matcher.is_error() or not mask.any() else mask
+
+    def accept(self, token_id: int) -> None:
+        """Records a token that the mask allowed."""
+        accepted = self._matcher.consume_token(token_id)
+        assert accepted, f"the mask allowed the token: {self._matcher.get_error()}"
+
+
+class CompiledConstraint:
+    """A grammar over a model's vocabulary. Never changes, so requests of one prompt share it."""
+
+    def __init__(self, prototype: LLMatcher, n_vocab: int) -> None:
+        self._prototype = prototype
+        self._n_vocab = n_vocab
+
+    def matcher(self) -> Matcher:
+        """A fresh one, at the beginning; on the engine thread."""
+        return Matcher(self._prototype.deep_copy(), self._n_vocab)
+
+
+class ConstraintCompiler:
+    """Compiles constraints for one vocabulary. Any thread may use it."""
+
+    def __init__(self, tokenizer: LLTokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def compile(self, constraint: Constraint) -> CompiledConstraint:
+        """Milliseconds of CPU, for large schemas some hundred. Raises InvalidRequestError with llguidance's reason."""
+        if len(constraint.source.encode()) > MAX_SOURCE_BYTES:
+            raise _refused(constraint, f"it is longer than {MAX_SOURCE_BYTES} bytes")
+        try:
+            grammar = _grammar(constraint)
+        except ValueError as error:
+            raise _refused(constraint, str(error)) from error
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LLParserLimits(verbose_errors=False))
+        if matcher.is_error():
+            raise _refused(constraint, matcher.get_error())
+        # A copy: the first mask moves a matcher that can never match into an error.
+        probe = matcher.deep_copy()
+        if not any(probe.compute_bitmask()) or probe.is_error():
+            raise _refused(constraint, probe.get_error() or "no text can match it")
+        return CompiledConstraint(matcher, self._tokenizer.vocab_size)
+
+
+def _grammar(constraint: Constraint) -> str:
+    """llguidance's form of it. Raises ValueError for JSON that is none, or GBNF that cannot be read."""
+    if constraint.kind is ConstraintKind.JSON_SCHEMA:
+        return _json_grammar(constraint.source, lenient=False)
+    if constraint.kind is ConstraintKind.JSON_SCHEMA_LENIENT:
+        return _json_grammar(constraint.source, lenient=True)
+    if constraint.kind is ConstraintKind.REGEX:
+        return LLMatcher.grammar_from_regex(constraint.source)
+    if constraint.kind is ConstraintKind.LARK:
+        return LLMatcher.grammar_from_lark(constraint.source)
+    return grammar_from("grammar", constraint.source)
+
+
+def _json_grammar(schema: str, *, lenient: bool) -> str:
+    return LLMatcher.grammar_from_json_schema(
+        schema, defaults={"whitespace_pattern": _ONE_SPACE_OR_LINE}, overrides={"lenient": lenient}
+    )
+
+
+def _refused(constraint: Constraint, reason: str) -> InvalidRequestError:
+    is_schema = constraint.kind in (ConstraintKind.JSON_SCHEMA, ConstraintKind.JSON_SCHEMA_LENIENT)
+    subject = "The JSON schema" if is_schema else "The grammar"
+    return InvalidRequestError(
+        f"{subject} in '{constraint.param}' cannot be enforced: {reason[:MAX_REASON_CHARACTERS]}",
+        param=constraint.param,
+        code="invalid_json_schema" if is_schema else "invalid_grammar",
+    )

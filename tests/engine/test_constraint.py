@@ -1,0 +1,141 @@
+"""Constraints on the vocabulary of bytes: what a matcher allows, when it has ended, what is refused and why."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import sleep
+
+import pytest
+
+from inferd.constraint import Constraint, ConstraintKind
+from inferd.engine.constraint import MAX_SOURCE_BYTES, Matcher
+from inferd.errors import InvalidRequestError
+from tests.fakes import BEGIN, END, N_VOCAB, compiled, constraint_compiler
+
+OBJECT = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"],"additionalProperties":false}'
+
+
+@dataclass
+class Walk:
+    """A matcher fed by hand."""
+
+    matcher: Matcher
+
+    def __post_init__(self) -> None:
+        self.workers = ThreadPoolExecutor(1)
+
+    def allowed(self) -> set[int]:
+        self.matcher.prepare(self.workers)
+        mask = self.matcher.take_mask(10.0)
+        assert mask is not None
+        assert mask.shape == (N_VOCAB,)
+        return {int(token_id) for token_id in mask.nonzero()[0]}
+
+    def feed(self, text: bytes) -> bytes:
+        """As much of the text as is allowed."""
+        for index, byte in enumerate(text):
+            if byte not in self.allowed():
+                return text[:index]
+            self.matcher.accept(byte)
+        return text
+
+
+def walk(kind: ConstraintKind, source: str) -> Walk:
+    return Walk(compiled(kind, source).matcher())
+
+
+def test_a_schema_allows_what_validates_and_nothing_else() -> None:
+    assert walk(ConstraintKind.JSON_SCHEMA, OBJECT).feed(b'{"a": 12}') == b'{"a": 12}'
+    assert walk(ConstraintKind.JSON_SCHEMA, OBJECT).feed(b'{"a": "no"}') == b'{"a": '
+    assert walk(ConstraintKind.JSON_SCHEMA, OBJECT).feed(b"sure: {") == b""
+
+
+def test_a_matcher_has_ended_when_only_an_end_token_can_follow() -> None:
+    walked = walk(ConstraintKind.JSON_SCHEMA, OBJECT)
+    walked.feed(b'{"a":1')
+    assert not walked.matcher.is_finished
+    walked.feed(b"}")
+    assert walked.matcher.is_finished
+    assert walked.allowed() == {END}
+
+
+def test_an_end_token_is_allowed_only_where_the_text_is_complete() -> None:
+    walked = walk(ConstraintKind.REGEX, "ab?")
+    assert END not in walked.allowed()
+    walked.feed(b"a")
+    assert walked.allowed() == {END, ord("b")}
+
+
+def test_white_space_in_json_has_an_end() -> None:
+    walked = walk(ConstraintKind.JSON_SCHEMA, OBJECT)
+    assert walked.feed(b"{" + b"\n" * 100) == b"{\n\n"
+
+
+def test_control_tokens_are_allowed_only_where_a_grammar_names_them() -> None:
+    assert BEGIN not in walk(ConstraintKind.REGEX, "(.|\n)*").allowed()
+    walked = walk(ConstraintKind.LARK, f'start: <[{BEGIN}]> "x"')
+    assert walked.allowed() == {BEGIN}
+
+
+def test_matchers_of_one_constraint_do_not_disturb_each_other() -> None:
+    constraint = compiled(ConstraintKind.REGEX, "ab")
+    first, second = Walk(constraint.matcher()), Walk(constraint.matcher())
+    first.feed(b"ab")
+    assert first.matcher.is_finished
+    assert second.allowed() == {ord("a")}
+
+
+def test_gbnf_is_read_as_well_as_lark() -> None:
+    assert walk(ConstraintKind.GRAMMAR, 'root ::= "a" [0-9]+\n').feed(b"a42b") == b"a42"
+    assert walk(ConstraintKind.GRAMMAR, 'start: "a" /[0-9]+/').feed(b"a42b") == b"a42"
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "reason", "code"),
+    [
+        (ConstraintKind.JSON_SCHEMA, '{"not":{"type":"string"}}', "not", "invalid_json_schema"),
+        (ConstraintKind.JSON_SCHEMA, '{"type":"array","uniqueItems":true}', "uniqueItems", "invalid_json_schema"),
+        (ConstraintKind.JSON_SCHEMA, '{"type":"strin"}', "strin", "invalid_json_schema"),
+        (ConstraintKind.JSON_SCHEMA, '{"$ref":"https://example.com/a.json"}', "example.com", "invalid_json_schema"),
+        (ConstraintKind.JSON_SCHEMA, '{"type":"string","pattern":"("}', "regex", "invalid_json_schema"),
+        (
+            ConstraintKind.JSON_SCHEMA,
+            '{"allOf":[{"type":"string"},{"type":"null"}]}',
+            "nsatisfiable",
+            "invalid_json_schema",
+        ),
+        (ConstraintKind.JSON_SCHEMA, '{"$ref":"#"}', "cannot be enforced: .", "invalid_json_schema"),
+        (ConstraintKind.JSON_SCHEMA, "{", "cannot be enforced: .", "invalid_json_schema"),
+        (ConstraintKind.REGEX, "a(", "regex", "invalid_grammar"),
+        (ConstraintKind.LARK, 'start: "a" (', "Expected", "invalid_grammar"),
+        (ConstraintKind.GRAMMAR, "root ::= (", "cannot be enforced: .", "invalid_grammar"),
+        (ConstraintKind.LARK, 'start: "' + "a" * MAX_SOURCE_BYTES + '"', "longer than", "invalid_grammar"),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused_with_the_reason(
+    kind: ConstraintKind, source: str, reason: str, code: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=reason) as caught:
+        constraint_compiler().compile(Constraint(kind, source, "some.field"))
+    assert caught.value.param == "some.field"
+    assert caught.value.code == code
+    assert len(caught.value.message) < 700
+
+
+def test_lenient_schemas_lose_what_cannot_be_enforced() -> None:
+    walked = walk(ConstraintKind.JSON_SCHEMA_LENIENT, '{"type":"array","uniqueItems":true}')
+    assert walked.feed(b"[1,1]") == b"[1,1]"
+
+
+def test_a_caller_cannot_make_a_strict_schema_lenient() -> None:
+    with pytest.raises(InvalidRequestError, match="uniqueItems"):
+        compiled(ConstraintKind.JSON_SCHEMA, '{"type":"array","uniqueItems":true,"x-guidance":{"lenient":true}}')
+
+
+def test_a_mask_that_does_not_come_in_time_is_given_up() -> None:
+    matcher = compiled(ConstraintKind.REGEX, "a").matcher()
+    with ThreadPoolExecutor(1) as workers:
+        workers.submit(sleep, 0.2)
+        matcher.prepare(workers)
+        assert matcher.take_mask(0.01) is None
