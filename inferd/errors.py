@@ -28,7 +28,7 @@ A programmer's fault is an `assert`, not one of these. `server/errors.py` is the
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class InferdError(Exception):
@@ -141,9 +141,25 @@ class ModelNotFoundError(RequestError):
 
 
 class RateLimitError(RequestError):
-    """The caller goes too fast."""
+    """The caller goes too fast.
+
+    Attributes:
+        limits: what there was too much of, OpenAI's `type` of the error.
+    """
 
     default_code = "rate_limit_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        limits: Literal["requests", "tokens"] = "requests",
+    ) -> None:
+        super().__init__(message, code=code, param=param, retry_after_s=retry_after_s)
+        self.limits = limits
 
 
 class TooManyFailuresError(RateLimitError):

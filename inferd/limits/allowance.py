@@ -1,0 +1,62 @@
+"""What a caller may take: the numbers of its tier as bounds of rates, and its shares of concurrency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from inferd.limits.adaptive_rate import Bounds
+from inferd.limits.concurrency import Share
+from inferd.plans import Tier
+
+
+@dataclass(frozen=True, slots=True)
+class TeamRates:
+    """Bounds a minute; None: no limit. `tokens`: total prompt, uncached prompt, generated, per model; None: none."""
+
+    requests: Bounds | None
+    free_requests: Bounds | None
+    tokens: tuple[Bounds, Bounds, Bounds] | None
+
+
+@lru_cache(maxsize=64)
+def rates_of(tier: Tier) -> TeamRates:
+    """The rates of a tier (BILLING R11, R15). RPM that has a least value adapts, and shrinks with the server's load."""
+    ceiling = tier.token_rate_ceiling
+    tokens = None
+    if ceiling is not None:
+        prompt, uncached, generated = (
+            Bounds(least, least * ceiling) for least in (tier.prompt_tpm, tier.uncached_prompt_tpm, tier.generated_tpm)
+        )
+        tokens = (prompt, uncached, generated)
+    return TeamRates(_rpm(tier.rpm, tier.rpm_min), _rpm(tier.free_rpm, tier.free_rpm_min), tokens)
+
+
+def _rpm(most: int | None, least: int | None) -> Bounds | None:
+    if most is None:
+        return None
+    return Bounds(most, most) if least is None else Bounds(least, most, sheds=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """One caller at one moment.
+
+    Attributes:
+        project_concurrency, user_concurrency: requests under way at once; None: no limit.
+    """
+
+    team: str
+    project: str
+    user: str | None
+    rates: TeamRates
+    project_concurrency: int | None
+    user_concurrency: int | None
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """What concurrency counts; a name has no slash."""
+        project = (f"project:{self.team}/{self.project}", self.project_concurrency)
+        if self.user is None:
+            return (project,)
+        return (project, (f"user:{self.team}/{self.user}", self.user_concurrency))

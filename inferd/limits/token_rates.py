@@ -1,0 +1,90 @@
+"""The three token rates of a team on one model (BILLING R15): total prompt, uncached prompt, generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from inferd.limits.adaptive_rate import Bounds
+from inferd.limits.rate_window import RateStatus, RateWindow
+from inferd.limits.sliding_window import Slot
+from inferd.usage import Usage
+
+Bounds3 = tuple[Bounds, Bounds, Bounds]
+Amounts = tuple[int, int, int]
+
+
+class TokenKind(IntEnum):
+    """Its place in amounts, bounds and windows."""
+
+    PROMPT = 0
+    UNCACHED_PROMPT = 1
+    GENERATED = 2
+
+
+def amounts_of(usage: Usage) -> Amounts:
+    """What a request came to. Cached tokens count in the first only."""
+    return usage.prompt_tokens, usage.prompt_tokens - usage.cached_tokens, usage.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a request under way has taken."""
+
+    amounts: Amounts
+    slots: tuple[Slot, Slot, Slot]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The rate that a request must wait for longest."""
+
+    kind: TokenKind
+    wait_ms: int
+
+
+class TokenRates:
+    """Three windows, each with an adaptive limit of its own. A request takes from all of them or from none."""
+
+    __slots__ = ("_num_open", "_windows")
+
+    def __init__(self, bounds: Bounds3, now_ms: int) -> None:
+        self._windows = tuple(RateWindow(each, now_ms) for each in bounds)
+        self._num_open = 0
+
+    def wait(self, amounts: Amounts, bounds: Bounds3, now_ms: int) -> Wait | None:
+        """None if the amounts may be taken now."""
+        longest: Wait | None = None
+        for kind, window in zip(TokenKind, self._windows, strict=True):
+            wait_ms = window.wait_ms(amounts[kind], bounds[kind], 1.0, now_ms)
+            if wait_ms and (longest is None or wait_ms > longest.wait_ms):
+                longest = Wait(kind, wait_ms)
+        return longest
+
+    def reserve(self, amounts: Amounts, now_ms: int) -> Reservation:
+        """Take them, whether there is room or not; `reconcile` must follow."""
+        first, second, third = self._windows
+        self._num_open += 1
+        slots = (first.add(amounts[0], now_ms), second.add(amounts[1], now_ms), third.add(amounts[2], now_ms))
+        return Reservation(amounts, slots)
+
+    def reconcile(self, reservation: Reservation, actual: Amounts, now_ms: int) -> None:
+        """Put the real counts in the place of what was reserved; all 0 gives everything back. Once."""
+        self._num_open -= 1
+        for window, slot, taken, used in zip(
+            self._windows, reservation.slots, reservation.amounts, actual, strict=True
+        ):
+            window.correct(slot, taken, used, now_ms)
+
+    def replay(self, amounts: Amounts, now_ms: int) -> None:
+        """Take what was taken in an earlier life of the server; in the order of time."""
+        for window, amount in zip(self._windows, amounts, strict=True):
+            window.replay(amount, now_ms)
+
+    def status(self, now_ms: int) -> tuple[RateStatus, RateStatus, RateStatus]:
+        first, second, third = (window.status(1.0, now_ms) for window in self._windows)
+        return first, second, third
+
+    def is_idle(self, now_ms: int) -> bool:
+        """Whether a new one would be the same; never while a request under way is still to be reconciled."""
+        return not self._num_open and all(window.is_idle(now_ms) for window in self._windows)

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from inferd.errors import (
+    ContextLengthError,
+    GenerationError,
+    InsufficientCreditError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    RateLimitError,
+)
+from inferd.limits.adaptive_rate import Bounds
+from inferd.limits.allowance import Allowance, TeamRates, rates_of
+from inferd.limits.rate_limits import RateLimits
+from inferd.limits.ticket import Ticket
+from inferd.plans import SHIPPED_TIERS
+from inferd.usage import Usage
+from tests.limits.clock import MsClock
+
+MODEL = "acme/m"
+
+
+def fixed(limit):
+    return Bounds(limit, limit)
+
+
+def allowance(*, team="acme", rpm=100, free_rpm=50, tokens=(10_000, 5_000, 1_000), project=8, user=4, who="ada"):
+    rates = TeamRates(
+        None if rpm is None else fixed(rpm),
+        None if free_rpm is None else fixed(free_rpm),
+        None if tokens is None else tuple(fixed(each) for each in tokens),
+    )
+    return Allowance(team, "inference", who, rates, project, user)
+
+
+class Server:
+    """Limits, and tickets taken from them."""
+
+    def __init__(self):
+        self.clock = MsClock()
+        self.load = 0.0
+        self.limits = RateLimits(self.clock, lambda: self.load)
+
+    def ticket(self, **options):
+        return Ticket(self.limits, allowance(**options), "ops@example.com")
+
+    def admitted(self, *, is_free=False, prompt=10, max_tokens=10, **options):
+        """Through all the steps. Undone as serving does it if one refuses."""
+        ticket = self.ticket(**options)
+        try:
+            ticket.take_request()
+            ticket.enter(MODEL, is_free=is_free)
+            ticket.reserve(prompt, max_tokens, is_explicit=True)
+        except RateLimitError as error:
+            ticket.refuse(error)
+            raise
+        return ticket
+
+    def n_admitted(self, n_asked, **options):
+        """How many of so many at once get in, and the last refusal."""
+        tickets, refused = [], None
+        for _ in range(n_asked):
+            try:
+                tickets.append(self.admitted(**options))
+            except RateLimitError as error:
+                refused = error
+        return len(tickets), refused
+
+    def used(self, *, is_free=True):
+        """(team's requests, free requests, under way in the project, of the user, prompt, uncached, generated)"""
+        now_ms = self.clock()
+        requests = self.limits.requests("acme", fixed(100), now_ms)
+        free = self.limits.free_requests("acme", fixed(50), now_ms)
+        tokens = self.limits.tokens("acme", MODEL, allowance().rates.tokens, now_ms)
+        return (
+            requests.status(1.0, now_ms).used,
+            free.status(1.0, now_ms).used,
+            self.limits.concurrency.count("project:acme/inference"),
+            self.limits.concurrency.count("user:acme/ada"),
+            *(status.used for status in tokens.status(now_ms)),
+        )
+
+
+@pytest.fixture
+def server():
+    return Server()
+
+
+WIDE = {"rpm": None, "free_rpm": None, "tokens": None, "project": None, "user": None}
+
+
+@pytest.mark.parametrize(
+    ("limit", "options", "code"),
+    [
+        ({"rpm": 7}, {}, "rate_limit_exceeded"),
+        ({"free_rpm": 7}, {"is_free": True}, "free_rate_limit_exceeded"),
+        ({"project": 7}, {}, "project_concurrency_limit_reached"),
+        ({"user": 7}, {}, "user_concurrency_limit_reached"),
+        ({"tokens": (7 * 30, 10**6, 10**6)}, {"prompt": 30}, "prompt_token_rate_limit_exceeded"),
+        ({"tokens": (10**6, 7 * 30, 10**6)}, {"prompt": 30}, "uncached_prompt_token_rate_limit_exceeded"),
+        ({"tokens": (10**6, 10**6, 7 * 30)}, {"max_tokens": 30}, "generated_token_rate_limit_exceeded"),
+    ],
+)
+def test_of_four_times_a_limit_at_once_exactly_the_limit_passes(server, limit, options, code):
+    """R10, R11, R15: each kind of limit alone."""
+    n_admitted, refused = server.n_admitted(28, **{**WIDE, **limit}, **options)
+    assert n_admitted == 7
+    assert refused.code == code
+    assert ("Limit 210, Used 210, Requested 30" if "tokens" in limit else "7") in refused.message
+    assert "ops@example.com" in refused.message
+    assert refused.limits == ("tokens" if "token" in code else "requests")
+
+
+def test_another_team_is_not_touched(server):
+    server.n_admitted(10, rpm=3)
+    assert server.n_admitted(5, rpm=3, team="other")[0] == 3
+
+
+def test_whoever_comes_back_when_told_gets_in(server):
+    """R11: Retry-After is true."""
+    for _ in range(5):
+        server.admitted(rpm=5, user=None)
+        server.clock.advance_s(7.3)
+    with pytest.raises(RateLimitError) as caught:
+        server.admitted(rpm=5, user=None)
+    server.clock.advance_s(caught.value.retry_after_s - 0.001)
+    with pytest.raises(RateLimitError):
+        server.admitted(rpm=5, user=None)
+    server.clock.advance_s(0.001)
+    server.admitted(rpm=5, user=None)
+
+
+def test_the_message_names_limit_use_reset_and_whom_to_ask(server):
+    server.admitted(rpm=1)
+    server.clock.advance_s(18.5)
+    with pytest.raises(RateLimitError) as caught:
+        server.admitted(rpm=1)
+    assert caught.value.message == (
+        "Rate limit reached for team `acme` on requests per min (RPM): Limit 1, Used 1, Requested 1. "
+        "Please try again in 42s. For a higher limit, ask ops@example.com."
+    )
+
+
+def test_concurrency_says_it_in_the_words_of_the_documentation(server):
+    """R10: 429 `Concurrency limit reached for requests`."""
+    server.admitted(user=1)
+    with pytest.raises(RateLimitError, match=r"^Concurrency limit reached for requests"):
+        server.admitted(user=1)
+
+
+BEFORE = [{"rpm": 10}, {"free_rpm": 10}, {"project": 10}, {"user": 10}, {"tokens": (10**6, 10**6, 10**6)}]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"free_rpm": 1},
+        {"project": 1},
+        {"user": 1},
+        *({"tokens": t} for t in itertools.permutations((15, 10**6, 10**6))),
+    ],
+)
+def test_a_request_refused_by_a_later_limit_has_used_up_none_of_the_earlier_ones(server, later):
+    """R11: a 429 gives back."""
+    limits = {key: value for each in BEFORE for key, value in each.items()} | later
+    server.admitted(is_free=True, **limits)
+    before = server.used()
+    for _ in range(50):
+        with pytest.raises(RateLimitError) as caught:
+            server.admitted(is_free=True, **limits)
+        assert caught.value.code != "rate_limit_exceeded"
+    assert server.used() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (RateLimitError("429"), False),
+        (InsufficientCreditError("402"), False),
+        (OverloadedError("503"), False),
+        (InvalidRequestError("400"), True),
+        (ContextLengthError("400"), True),
+        (ModelNotFoundError("404"), True),
+        (PermissionDeniedError("403"), True),
+        (GenerationError("500"), True),
+        (RuntimeError("a bug"), True),
+    ],
+)
+def test_what_a_refusal_gives_back(server, error, counts):
+    """R11: given back on 429, 402, 503; kept on 400, 404. Tokens and concurrency are never kept."""
+    ticket = server.admitted(is_free=True)
+    assert server.used() == (1, 1, 1, 1, 10, 10, 10)
+    ticket.refuse(error)
+    assert server.used() == ((1, 1) if counts else (0, 0)) + (0, 0, 0, 0, 0)
+    ticket.refuse(error)
+    ticket.settle(Usage(5, 0, 5))
+    assert server.used()[2:] == (0, 0, 0, 0, 0)
+
+
+def test_at_the_end_the_real_counts_stand_and_concurrency_is_left(server):
+    """R15: cached tokens count in the first rate only; what was not generated is given back."""
+    ticket = server.admitted(prompt=100, max_tokens=500)
+    assert server.used() == (1, 0, 1, 1, 100, 100, 500)
+    server.clock.advance_s(20)
+    ticket.settle(Usage(prompt_tokens=100, cached_tokens=90, completion_tokens=40))
+    assert server.used() == (1, 0, 0, 0, 100, 10, 40)
+    server.clock.advance_s(40)
+    assert server.used() == (0, 0, 0, 0, 0, 0, 0)
+
+
+def test_what_ran_longer_than_was_reserved_counts_from_its_end(server):
+    server.limits.completion_tokens(MODEL).add(20)
+    ticket = server.ticket()
+    ticket.take_request()
+    ticket.enter(MODEL, is_free=False)
+    ticket.reserve(10, 400, is_explicit=False)
+    assert server.used()[-1] == 40
+    server.clock.advance_s(59)
+    ticket.settle(Usage(10, 0, 300))
+    assert server.used()[-1] == 300
+    server.clock.advance_s(1)
+    assert server.used()[-1] == 260
+
+
+def test_a_request_without_max_tokens_reserves_its_limit_until_there_is_a_mean(server):
+    """R15: twice the deployment's running mean."""
+    for usage, reserved in ((None, 400), (Usage(1, 0, 60), 120), (Usage(1, 0, 1000), 400)):
+        if usage is not None:
+            server.limits.completion_tokens(MODEL).add(usage.completion_tokens)
+        ticket = server.ticket()
+        ticket.enter(MODEL, is_free=False)
+        ticket.reserve(10, 400, is_explicit=False)
+        assert server.used()[-1] == reserved
+        ticket.refuse(OverloadedError("x"))
+
+
+def test_an_explicit_limit_is_reserved_whatever_the_mean(server):
+    """R15."""
+    server.limits.completion_tokens(MODEL).add(20)
+    ticket = server.ticket()
+    ticket.enter(MODEL, is_free=False)
+    ticket.reserve(10, 400, is_explicit=True)
+    assert server.used()[-1] == 400
+
+
+def test_completions_teach_the_mean(server):
+    ticket = server.admitted()
+    ticket.settle(Usage(10, 0, 30))
+    assert server.limits.completion_tokens(MODEL).mean == 30
+
+
+def test_models_have_token_rates_of_their_own(server):
+    server.admitted(tokens=(15, 15, 15))
+    ticket = server.ticket(tokens=(15, 15, 15))
+    ticket.enter("acme/other", is_free=False)
+    ticket.reserve(15, 15, is_explicit=True)
+
+
+def test_a_request_under_way_keeps_its_windows(server):
+    """What it came to is counted, however long it took and whatever was idle."""
+    ticket = server.admitted(prompt=10, max_tokens=10)
+    for _ in range(20):
+        server.clock.advance_s(60)
+        server.admitted(team="other", who="bob", tokens=(10**6, 10**6, 10**6)).settle(Usage())
+    ticket.settle(Usage(10, 0, 500))
+    assert server.used()[-1] == 490
+
+
+def test_the_tighter_window_is_shown(server):
+    ticket = server.admitted(is_free=True, rpm=100, free_rpm=3)
+    status = ticket.request_status()
+    assert (status.limit, status.remaining, status.reset_ms) == (3, 2, 60_000)
+    assert [s.limit for s in ticket.token_status()] == [10_000, 5_000, 1_000]
+
+
+def test_without_limits_nothing_is_kept(server):
+    """R1: tier 5 ships unlimited."""
+    ticket = Ticket(server.limits, Allowance("acme", "inference", None, rates_of(SHIPPED_TIERS[5]), None, None))
+    ticket.take_request()
+    ticket.enter(MODEL, is_free=True)
+    ticket.reserve(10**9, 10**9, is_explicit=True)
+    assert server.limits.num_windows == 0
+    assert (ticket.request_status(), ticket.token_status()) == (None, None)
+
+
+def test_tiers_have_the_rates_of_the_rules():
+    """R15: floors of 3.6M, 900k and 36k a minute; ceilings 1, 1, 2, 5, 10 times that."""
+    for tier, factor in zip(SHIPPED_TIERS, (1, 1, 2, 5, 10), strict=False):
+        floors = (3_600_000, 900_000, 36_000)
+        assert rates_of(tier).tokens == tuple(Bounds(floor, factor * floor) for floor in floors)
+    assert rates_of(SHIPPED_TIERS[0]).requests == Bounds(10, 60, sheds=True)
+    assert rates_of(SHIPPED_TIERS[1]).free_requests == Bounds(60, 60)
+
+
+def test_tier_0_shrinks_with_the_servers_load(server):
+    """R1: adaptive 10 to 60, by the load of the server."""
+    rates = rates_of(SHIPPED_TIERS[0])
+    allowed = Allowance("acme", "inference", None, rates, None, None)
+
+    def at_once():
+        return sum(_passes(Ticket(server.limits, allowed)) for _ in range(240))
+
+    assert at_once() == 10
+    server.clock.advance_s(120)
+    for per_minute in (8, 16, 32, 50):  # a caller that keeps within its limit, and makes use of it
+        for _ in range(20 * per_minute):
+            assert _passes(Ticket(server.limits, allowed))
+            server.clock.advance_s(60 / per_minute)
+    server.clock.advance_s(60)
+    assert at_once() in (58, 59, 60)
+    server.load = 1.0
+    at_once()
+    server.clock.advance_s(20 * 60)
+    assert at_once() == 10
+
+
+def _passes(ticket):
+    try:
+        ticket.take_request()
+    except RateLimitError as error:
+        ticket.refuse(error)
+        return False
+    return True
+
+
+def test_memory_is_bounded_and_idle_windows_go(server):
+    for number in range(2_000):
+        ticket = server.admitted(team=f"team-{number}")
+        ticket.settle(Usage(10, 0, 5))
+        server.clock.advance_s(0.1)
+    assert server.limits.num_windows < 2 * 800
+    server.clock.advance_s(3600)
+    for _ in range(2_000):
+        server.admitted(rpm=10**6, tokens=(10**9,) * 3).settle(Usage())
+    assert server.limits.num_windows <= 2
+    assert len(server.limits.concurrency) == 0
