@@ -24,11 +24,13 @@ from inferd.ledger.clock import PauseClock
 from inferd.ledger.lock import DataLock
 from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
+from inferd.limits.rate_limits import RateLimits
 from inferd.server.app import build_app
 from inferd.server.http_server import HttpServer, bind, tls_context
 from inferd.server.services import Services
-from inferd.serving.clock import WatchedClock, wall_clock_ms
+from inferd.serving.clock import WatchedClock, steady_clock_ms, wall_clock_ms
 from inferd.serving.completions import Completions
+from inferd.serving.turnstile import Turnstile, seed
 from inferd.serving.upkeep import Upkeep
 
 DRAIN_TIMEOUT_S = 30.0
@@ -87,6 +89,9 @@ async def _serve(
 
     clock = WatchedClock(pause_expiry)
     upkeep = Upkeep(store, writer, clock, retention_days=config.ledger.usage_retention_days, alerts=config.alerts)
+    limits = RateLimits(steady_clock_ms, lambda: router.load)
+    with store.reading() as conn:
+        seed(limits, conn, now_ms=clock())
     completions = Completions(
         writer,
         epoch=epoch,
@@ -110,8 +115,13 @@ async def _serve(
     keeping_up = asyncio.create_task(upkeep.run(), name="upkeep of the ledger")
     try:
         with closing(Authenticator(store)) as authenticator, closing(LedgerClient(store, writer)) as ledger:
+<<<<<<< HEAD
             app = build_app(Services(router, completions, authenticator, ledger), config.server, host)
             server = HttpServer(app, drain, tls)
+=======
+            turnstile = Turnstile(limits, authenticator, clock, config.ledger.contact)
+            server = HttpServer(build_app(Services(router, completions, authenticator, ledger, turnstile)), drain)
+>>>>>>> 6ddc009 (Limits wired into serving and server: tickets, headers, perf metrics, seeding)
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready(server))
             await server.run_on(listener)

@@ -43,6 +43,12 @@ class LocalReplica:
         return self._engine.state is EngineState.READY
 
     @property
+    def load(self) -> float:
+        """0 while every request has a sequence of its own, 1 once as many again wait for one."""
+        n_parallel = self._config.n_parallel
+        return min(1.0, max(0.0, (self._engine.num_live - n_parallel) / n_parallel))
+
+    @property
     def max_context(self) -> int:
         """Most tokens of one request, prompt and completion together."""
         return self._config.max_context

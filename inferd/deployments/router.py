@@ -51,6 +51,11 @@ class Router:
     def is_ready(self) -> bool:
         return all(replica.is_ready for replica in self.replicas)
 
+    @property
+    def load(self) -> float:
+        """How full the fullest replica is, 0 to 1."""
+        return max((deployment.replica.load for deployment in self._deployments.values()), default=0.0)
+
     def deployments(self) -> list[Deployment]:
         return list(self._deployments.values())
 

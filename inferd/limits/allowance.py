@@ -44,6 +44,7 @@ class Allowance:
 
     Attributes:
         project_concurrency, user_concurrency: requests under way at once; None: no limit.
+        max_output_tokens: the most completion tokens of a request (BILLING R18); None: no limit.
     """
 
     team: str
@@ -52,6 +53,7 @@ class Allowance:
     rates: TeamRates
     project_concurrency: int | None
     user_concurrency: int | None
+    max_output_tokens: int | None = None
 
     @property
     def shares(self) -> tuple[Share, ...]:
@@ -60,3 +62,6 @@ class Allowance:
         if self.user is None:
             return (project,)
         return (project, (f"user:{self.team}/{self.user}", self.user_concurrency))
+
+
+UNLIMITED = Allowance("", "", None, TeamRates(None, None, None), None, None)

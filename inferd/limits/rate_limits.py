@@ -6,11 +6,13 @@ from collections.abc import Callable
 from functools import partial
 
 from inferd.limits.adaptive_rate import Bounds, ServerRoom
+from inferd.limits.allowance import TeamRates
 from inferd.limits.concurrency import Concurrency
 from inferd.limits.idle_table import IdleTable
 from inferd.limits.rate_window import RateWindow
 from inferd.limits.running_mean import RunningMean
-from inferd.limits.token_rates import Bounds3, TokenRates
+from inferd.limits.token_rates import Bounds3, TokenRates, amounts_of
+from inferd.usage import Usage
 
 ModelOfTeam = tuple[str, str]
 """A team, and a model id."""
@@ -55,6 +57,28 @@ class RateLimits:
 
     def tokens(self, team: str, model: str, bounds: Bounds3, now_ms: int) -> TokenRates:
         return self._tokens.get((team, model), partial(TokenRates, bounds, now_ms), now_ms)
+
+    def replay(
+        self,
+        team: str,
+        model: str,
+        rates: TeamRates,
+        usage: Usage,
+        *,
+        num_requests: int,
+        is_free: bool,
+        ago_ms: int,
+    ) -> None:
+        """Count what some requests came to in an earlier life of the server; in the order of time."""
+        at_ms = self._clock_ms() - ago_ms
+        if rates.requests is not None:
+            self.requests(team, rates.requests, at_ms).replay(num_requests, at_ms)
+        if rates.free_requests is not None and is_free:
+            self.free_requests(team, rates.free_requests, at_ms).replay(num_requests, at_ms)
+        if rates.tokens is not None:
+            self.tokens(team, model, rates.tokens, at_ms).replay(amounts_of(usage), at_ms)
+        if usage.completion_tokens:
+            self.completion_tokens(model).add(usage.completion_tokens / num_requests, num_requests)
 
     def completion_tokens(self, model: str) -> RunningMean:
         """How long completions of a deployment are."""

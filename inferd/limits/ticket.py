@@ -10,7 +10,7 @@ refuse         instead, from any of them on      undone, as docs/rate-limits.md 
 from __future__ import annotations
 
 from inferd.errors import InsufficientCreditError, OverloadedError, RateLimitError
-from inferd.limits.allowance import Allowance
+from inferd.limits.allowance import UNLIMITED, Allowance
 from inferd.limits.rate_limits import RateLimits
 from inferd.limits.rate_window import RateStatus, RateWindow
 from inferd.limits.refusals import concurrency_refusal, request_refusal, token_refusal
@@ -40,6 +40,11 @@ class Ticket:
         self._is_inside = False
         self._tokens: TokenRates | None = None
         self._reservation: Reservation | None = None
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The most completion tokens that the caller's tier allows a request; None: any."""
+        return self._allowance.max_output_tokens
 
     def take_request(self) -> None:
         """Raises RateLimitError."""
@@ -127,3 +132,8 @@ class Ticket:
         if self._is_inside:
             self._limits.concurrency.leave(self._allowance.shares)
             self._is_inside = False
+
+
+def unlimited_ticket() -> Ticket:
+    """Of a request that counts in no limit."""
+    return Ticket(RateLimits(lambda: 0), UNLIMITED)

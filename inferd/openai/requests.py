@@ -105,6 +105,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     service_tier: str | None = None
     store: bool | None = None
 
+    # Fireworks'.
+    perf_metrics_in_response: bool | None = None
+
     # Known, so that they are refused by name and not as unknown fields.
     audio: Any = None
     function_call: Any = None

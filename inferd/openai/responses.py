@@ -59,6 +59,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     usage: UsageBody
     service_tier: ServiceTier
     system_fingerprint: str
+    perf_metrics: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -82,6 +83,7 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: ServiceTier
     system_fingerprint: str
     usage: UsageBody | msgspec.UnsetType | None = msgspec.UNSET
+    perf_metrics: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +125,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
         system_fingerprint: build, model and configuration.
         service_tier: the one that is served and billed.
         include_usage: whether the caller asked for a usage chunk.
+        include_perf_metrics: whether the caller asked for metrics in the body; else they are not shown there.
     """
 
     id: str
@@ -131,8 +134,11 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
     system_fingerprint: str
     service_tier: ServiceTier = ServiceTier.DEFAULT
     include_usage: bool = False
+    include_perf_metrics: bool = False
 
-    def completion(self, text: str, finish_reason: FinishReason, usage: UsageBody) -> bytes:
+    def completion(
+        self, text: str, finish_reason: FinishReason, usage: UsageBody, perf_metrics: dict[str, str] | None = None
+    ) -> bytes:
         """The whole `chat.completion`."""
         return _ENCODER.encode(
             ChatCompletion(
@@ -143,6 +149,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
                 usage=usage,
                 service_tier=self.service_tier,
                 system_fingerprint=self.system_fingerprint,
+                perf_metrics=self._shown(perf_metrics),
             )
         )
 
@@ -153,15 +160,23 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
     def text_chunk(self, text: str) -> bytes:
         return self._chunk([ChunkChoice(Delta(content=text))])
 
-    def finish_chunk(self, finish_reason: FinishReason) -> bytes:
-        return self._chunk([ChunkChoice(Delta(), finish_reason)])
+    def finish_chunk(self, finish_reason: FinishReason, perf_metrics: dict[str, str] | None = None) -> bytes:
+        return self._chunk([ChunkChoice(Delta(), finish_reason)], perf_metrics=perf_metrics)
 
     def usage_chunk(self, usage: UsageBody) -> bytes:
         """The last chunk before `[DONE]`; only for callers who asked for it."""
         assert self.include_usage, "a usage chunk goes only to those who asked for it"
         return self._chunk([], usage)
 
-    def _chunk(self, choices: list[ChunkChoice], usage: UsageBody | None = None) -> bytes:
+    def _shown(self, perf_metrics: dict[str, str] | None) -> dict[str, str] | msgspec.UnsetType:
+        return perf_metrics if perf_metrics is not None and self.include_perf_metrics else msgspec.UNSET
+
+    def _chunk(
+        self,
+        choices: list[ChunkChoice],
+        usage: UsageBody | None = None,
+        perf_metrics: dict[str, str] | None = None,
+    ) -> bytes:
         return _ENCODER.encode(
             ChatChunk(
                 id=self.id,
@@ -171,6 +186,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
                 service_tier=self.service_tier,
                 system_fingerprint=self.system_fingerprint,
                 usage=usage if self.include_usage else msgspec.UNSET,
+                perf_metrics=self._shown(perf_metrics),
             )
         )
 

@@ -18,10 +18,13 @@ from inferd.server.body import read_body
 from inferd.server.disconnect import cancelled_on_disconnect
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
+from inferd.server.limits import given_back_if_refused, limit_headers, remember_ticket
+from inferd.server.perf_metrics import perf_headers, perf_metrics
 from inferd.server.request_id import PREFIX
 from inferd.server.services import services_of
 from inferd.server.tags import header_tag
 from inferd.serving.cache_hints import CacheHints
+from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion, Finished, TextDelta
 
 MAX_TOKENS_HEADER = "inferd-max-tokens"
@@ -30,19 +33,26 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; nobody reads this answer
 
 async def chat_completions(request: Request) -> Response:
     """Refusals come as JSON before anything is streamed; what fails later comes as an event with `error`."""
+    received_ns = time.monotonic_ns()
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator)
     require_scope(caller, "inference")
-    chat = parse_chat_request(await read_body(request))
-    deployment = services.router.find(chat.model)
-    require_model(caller, deployment.name)
+    ticket = services.turnstile.ticket(caller)
+    remember_ticket(request, ticket)
     request_id: str = request.state.request_id
-    hints = CacheHints.of(
-        chat,
-        affinity=header_tag(request, "x-session-affinity"),
-        isolation_key=header_tag(request, "x-prompt-cache-isolation-key"),
-    )
-    completion = services.completions.begin(request_id, caller, deployment, chat, hints)
+    with given_back_if_refused(ticket):
+        # Before the body is read: whoever goes too fast costs little.
+        ticket.take_request()
+        chat = parse_chat_request(await read_body(request))
+        deployment = services.router.find(chat.model)
+        require_model(caller, deployment.name)
+        hints = CacheHints.of(
+            chat,
+            affinity=header_tag(request, "x-session-affinity"),
+            isolation_key=header_tag(request, "x-prompt-cache-isolation-key"),
+        )
+        ticket.enter(deployment.name, is_free=deployment.price_at(wall_clock_ms()) is None)
+        completion = services.completions.begin(request_id, caller, deployment, chat, hints, ticket)
     answer = ChatResponse(
         id="chatcmpl-" + request_id.removeprefix(PREFIX),
         created=int(time.time()),
@@ -50,17 +60,20 @@ async def chat_completions(request: Request) -> Response:
         system_fingerprint=deployment.replica.fingerprint,
         service_tier=chat.tier,
         include_usage=chat.include_usage,
+        include_perf_metrics=bool(chat.perf_metrics_in_response),
     )
     async with cancelled_on_disconnect(completion, request):
         admission = await completion.admitted()
         clamped = admission.clamped_max_tokens
         headers = {} if clamped is None else {MAX_TOKENS_HEADER: str(clamped)}
         if not chat.streamed:
-            return await _whole(completion, answer, headers)
-    return EventStream(_events(completion, answer), completion.cancel, headers)
+            response = await _whole(completion, answer, received_ns)
+            response.headers.update(headers | limit_headers(request))
+            return response
+    return EventStream(_events(completion, answer, received_ns), completion.cancel, headers | limit_headers(request))
 
 
-async def _whole(completion: Completion, answer: ChatResponse, headers: dict[str, str]) -> Response:
+async def _whole(completion: Completion, answer: ChatResponse, received_ns: int) -> Response:
     text: list[str] = []
     async for event in completion.events():
         if isinstance(event, TextDelta):
@@ -69,12 +82,13 @@ async def _whole(completion: Completion, answer: ChatResponse, headers: dict[str
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         else:
             usage = usage_body(event.usage, event.cost_nanousd, by_time=event.by_time)
-            body = answer.completion("".join(text), _wire_reason(event), usage)
-            return Response(body, headers=headers, media_type="application/json")
+            metrics = perf_metrics(event, received_ns)
+            body = answer.completion("".join(text), _wire_reason(event), usage, metrics)
+            return Response(body, headers=perf_headers(metrics), media_type="application/json")
     raise AssertionError("events end with Finished")
 
 
-async def _events(completion: Completion, answer: ChatResponse) -> AsyncIterator[bytes]:
+async def _events(completion: Completion, answer: ChatResponse, received_ns: int) -> AsyncIterator[bytes]:
     """The stream's events. Everything from the finish reason on comes after the commit that bills it."""
     yield _event(answer.role_chunk())
     try:
@@ -82,7 +96,7 @@ async def _events(completion: Completion, answer: ChatResponse) -> AsyncIterator
             if isinstance(event, TextDelta):
                 yield _event(answer.text_chunk(event.text))
             elif event.finish_reason is not FinishReason.CANCELLED:
-                yield _event(answer.finish_chunk(_wire_reason(event)))
+                yield _event(answer.finish_chunk(_wire_reason(event), perf_metrics(event, received_ns)))
                 if answer.include_usage:
                     yield _event(answer.usage_chunk(usage_body(event.usage, event.cost_nanousd, by_time=event.by_time)))
                 yield _event(STREAM_DONE)

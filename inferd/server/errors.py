@@ -31,6 +31,7 @@ from inferd.errors import (
     TooManyFailuresError,
 )
 from inferd.openai.errors import encode_error
+from inferd.server.limits import limit_headers
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ _STATUS: dict[type[InferdError], tuple[int, str]] = {
     InsufficientCreditError: (402, "insufficient_quota"),
     PermissionDeniedError: (403, "permission_error"),
     ModelNotFoundError: (404, "invalid_request_error"),
-    RateLimitError: (429, "rate_limit_error"),
+    RateLimitError: (429, "requests"),
     OverloadedError: (503, "server_error"),
     GenerationError: (500, "server_error"),
     LedgerDamagedError: (500, "server_error"),
@@ -68,7 +69,8 @@ def status_of(error: InferdError) -> tuple[int, str]:
     """HTTP status and OpenAI's `type` of an error that a caller may see."""
     for ancestor in type(error).__mro__:
         if ancestor in _STATUS:
-            return _STATUS[ancestor]
+            status, error_type = _STATUS[ancestor]
+            return status, error.limits if isinstance(error, RateLimitError) else error_type
     return 500, "server_error"
 
 
@@ -81,11 +83,11 @@ def error_body(error: InferdError) -> bytes:
     return encode_error(error.message, error_type, code=code)
 
 
-def error_response(error: InferdError) -> Response:
-    """A response with the hints that OpenAI's SDKs obey: they retry 409, 429 and 5xx by themselves, unless
-    `x-should-retry` says otherwise."""
+def error_response(error: InferdError, headers: dict[str, str] | None = None) -> Response:
+    """A response with those headers, and with the hints that OpenAI's SDKs obey: they retry 409, 429 and 5xx by
+    themselves, unless `x-should-retry` says otherwise."""
     status, _ = status_of(error)
-    headers: dict[str, str] = {}
+    headers = dict(headers or {})
     retry_after_s = error.retry_after_s if isinstance(error, RequestError) else None
     if retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(retry_after_s))
@@ -101,7 +103,7 @@ def error_response(error: InferdError) -> Response:
 
 async def on_inferd_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, InferdError), "registered for InferdError"
-    return error_response(error)
+    return error_response(error, limit_headers(request))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.client import LedgerClient
 from inferd.server.unauthorized_limit import UnauthorizedLimit
 from inferd.serving.completions import Completions
+from inferd.serving.turnstile import Turnstile
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,11 @@ class Services:
     completions: Completions
     authenticator: Authenticator
     ledger: LedgerClient
+<<<<<<< HEAD
     unauthorized: UnauthorizedLimit = field(default_factory=UnauthorizedLimit)
+=======
+    turnstile: Turnstile
+>>>>>>> 6ddc009 (Limits wired into serving and server: tickets, headers, perf metrics, seeding)
 
 
 def services_of(request: Request) -> Services:

@@ -28,8 +28,11 @@ class PreparedPrompt:
     constraint: CompiledConstraint | None = None
 
 
-def prepare(request: ChatRequest, deployment: Deployment) -> PreparedPrompt:
+def prepare(request: ChatRequest, deployment: Deployment, max_output_tokens: int | None = None) -> PreparedPrompt:
     """Renders and tokenises; takes milliseconds of CPU, so it runs on a worker thread.
+
+    Args:
+        max_output_tokens: the most completion tokens that the caller's tier allows (BILLING R18); None: any.
 
     Raises:
         InvalidRequestError: the template refuses the messages, logit_bias names no token, or a schema or grammar
@@ -53,7 +56,8 @@ def prepare(request: ChatRequest, deployment: Deployment) -> PreparedPrompt:
     constraint = request.constraint
     compiled = None if constraint is None else replica.constraints.compile(constraint)
     asked = request.completion_limit
-    max_tokens = min(asked if asked is not None else deployment.default_max_tokens, room)
+    most = room if max_output_tokens is None else min(room, max_output_tokens)
+    max_tokens = min(asked if asked is not None else deployment.default_max_tokens, most)
     return PreparedPrompt(
         token_ids=token_ids,
         params=request.sampling_params(),

@@ -21,12 +21,20 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end: settled and committed before anyone sees it. `by_time`: it costs its compute time."""
+    """The end: settled and committed before anyone sees it.
+
+    Attributes:
+        by_time: it costs its compute time.
+        first_token_ns: when the first token came from the engine, None if none did; on `time.monotonic_ns`.
+        ended_ns: when it was settled.
+    """
 
     finish_reason: FinishReason
     usage: Usage
     cost_nanousd: int
-    by_time: bool = False
+    by_time: bool
+    first_token_ns: int | None
+    ended_ns: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from inferd.ledger.holds import AlertRefusal, OpenHold, SettleHold, VoidHold
 from inferd.ledger.keys import Caller
 from inferd.ledger.usage import RecordFree
 from inferd.ledger.writer import LedgerWriter
+from inferd.limits.ticket import Ticket, unlimited_ticket
 from inferd.money import format_usd
 from inferd.openai.requests import ChatRequest
 from inferd.price import Price
@@ -51,6 +53,7 @@ class _Job:
     tier: ServiceTier
     price: Price | None
     admitted_at_ms: int
+    ticket: Ticket
 
     @property
     def by_time(self) -> bool:
@@ -59,6 +62,14 @@ class _Job:
     @property
     def max_compute_ms(self) -> int | None:
         return self.deployment.max_compute_ms if self.by_time else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Terminal:
+    """The last output of a request, and when its first token came, on `time.monotonic_ns`; None if none did."""
+
+    output: RequestOutput
+    first_token_ns: int | None
 
 
 class Completions:
@@ -99,10 +110,16 @@ class Completions:
         deployment: Deployment,
         request: ChatRequest,
         cache: CacheHints = NO_HINTS,
+        ticket: Ticket | None = None,
     ) -> Completion:
         """Takes a request on; wait for `Completion.admitted`. Raises OverloadedError while the server stops or
-        the model is not ready, InvalidRequestError if it does not offer the service tier."""
-        tier = request.tier
+        the model is not ready, InvalidRequestError if it does not offer the service tier.
+
+        Args:
+            ticket: of a caller that has entered; from here on the request gives back what it took. None: it counts
+                in no limit.
+        """
+        tier, ticket = request.tier, ticket or unlimited_ticket()
         deployment.check_tier(tier)
         if self._closed:
             raise OverloadedError("The server is shutting down.", retry_after_s=RETRY_AFTER_S)
@@ -111,7 +128,7 @@ class Completions:
         completion = Completion(request_id)
         now_ms = self._clock_ms()
         price = deployment.price_at(now_ms, tier)
-        job = _Job(completion, caller, deployment, request, cache, tier, price, now_ms)
+        job = _Job(completion, caller, deployment, request, cache, tier, price, now_ms, ticket)
         task = asyncio.create_task(self._run(job), name=f"completion {request_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -131,9 +148,12 @@ class Completions:
     async def _run(self, job: _Job) -> None:
         completion = job.completion
         try:
-            prompt = await asyncio.to_thread(prepare, job.request, job.deployment)
+            prompt = await asyncio.to_thread(prepare, job.request, job.deployment, job.ticket.max_output_tokens)
+            is_explicit = job.request.completion_limit is not None
+            job.ticket.reserve(len(prompt.token_ids), prompt.max_tokens, is_explicit=is_explicit)
             await self._hold(job, prompt)
         except Exception as error:  # noqa: BLE001 - handed to the one who waits in Completion.admitted
+            job.ticket.refuse(error)
             completion.refuse(error)
             return
         # From here on there is a hold, and whatever happens this task resolves it.
@@ -143,11 +163,11 @@ class Completions:
             try:
                 await self._resolve(job, "failed", Usage())
             finally:
+                job.ticket.refuse(error)
                 completion.refuse(error)
             return
         completion.admit(Admission(prompt.clamped_max_tokens))
-        terminal = await self._relay(job, stream)
-        await self._end(job, terminal)
+        await self._end(job, await self._relay(job, stream))
 
     async def _hold(self, job: _Job, prompt: PreparedPrompt) -> None:
         """Free deployments need no credit and take no hold (BILLING R7), but room on the disk for their usage row."""
@@ -194,15 +214,18 @@ class Completions:
         )
         return job.deployment.replica.submit(request)
 
-    async def _relay(self, job: _Job, stream: OutputStream) -> RequestOutput:
+    async def _relay(self, job: _Job, stream: OutputStream) -> _Terminal:
         """Passes text on until the terminal output, which it returns."""
         aborter = asyncio.create_task(self._abort_when_cancelled(job))
+        first_token_ns = None
         try:
             async for output in stream:
+                if output.token_ids and first_token_ns is None:
+                    first_token_ns = time.monotonic_ns()
                 if output.text:
                     job.completion.put(TextDelta(output.text))
                 if output.finish_reason is not None:
-                    return output
+                    return _Terminal(output, first_token_ns)
         finally:
             aborter.cancel()
         raise AssertionError("a stream ends with a terminal output")
@@ -211,11 +234,13 @@ class Completions:
         await job.completion.cancelled.wait()
         job.deployment.replica.abort(job.completion.request_id)
 
-    async def _end(self, job: _Job, terminal: RequestOutput) -> None:
+    async def _end(self, job: _Job, end: _Terminal) -> None:
         """Settles or voids (BILLING R16), and only then lets the reader see the end."""
+        terminal = end.output
         usage, reason = terminal.usage, terminal.finish_reason
         assert usage is not None, "a terminal output has a usage"
         assert reason is not None, "a terminal output has a reason"
+        job.ticket.settle(usage)
         try:
             if reason is FinishReason.ERROR:
                 logger.error("request %s failed: %s", job.completion.request_id, terminal.error)
@@ -228,7 +253,7 @@ class Completions:
                     "cancelled" if reason is FinishReason.CANCELLED else "completed"
                 )
                 cost_nanousd = await self._resolve(job, status, usage, reason)
-                event = Finished(reason, usage, cost_nanousd, job.by_time)
+                event = Finished(reason, usage, cost_nanousd, job.by_time, end.first_token_ns, time.monotonic_ns())
                 self._log(job, event)
         except Exception:  # the reader must not wait for ever
             # Not in the books, so not to be seen as complete. Its hold is voided by the next start.

@@ -31,6 +31,7 @@ from inferd.ledger.client import LedgerClient
 from inferd.ledger.lock import DataLock
 from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
+from inferd.limits.rate_limits import RateLimits
 from inferd.openai.requests import ChatRequest, parse_chat_request
 from inferd.price import PPM, Price
 from inferd.server.app import build_app
@@ -39,6 +40,7 @@ from inferd.service_tier import ServiceTier
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion
 from inferd.serving.completions import Completions
+from inferd.serving.turnstile import Turnstile
 from tests.fakes import ByteTokenizer, FakeRunner, constraint_compiler
 
 PRICED = "local/tiny"
@@ -113,6 +115,7 @@ class Provider:
     """Attributes:
     runner: the weights that are not there; set once the engine has started.
     key: of team `acme`, which has `credit_nanousd` and nothing else.
+    steady_ms: the clock of the rate limits, which stands still; of nothing else.
     """
 
     def __init__(self, folder: Path, make_runner: Callable[..., PacedRunner], make_writer: Callable[[Store], Any]):
@@ -132,7 +135,10 @@ class Provider:
         self.reader = self.store.connect()
         self.authenticator = Authenticator(self.store)
         self.ledger = LedgerClient(self.store, self.writer)
-        self.app = build_app(Services(self.router, self.completions, self.authenticator, self.ledger))
+        self.steady_ms = 10**9
+        self.limits = RateLimits(lambda: self.steady_ms, lambda: self.router.load)
+        self.turnstile = Turnstile(self.limits, self.authenticator, wall_clock_ms, "ops@example.com")
+        self.app = build_app(Services(self.router, self.completions, self.authenticator, self.ledger, self.turnstile))
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         headers = {"authorization": f"Bearer {self.key}"}
         self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
