@@ -115,13 +115,9 @@ async def _serve(
     keeping_up = asyncio.create_task(upkeep.run(), name="upkeep of the ledger")
     try:
         with closing(Authenticator(store)) as authenticator, closing(LedgerClient(store, writer)) as ledger:
-<<<<<<< HEAD
-            app = build_app(Services(router, completions, authenticator, ledger), config.server, host)
-            server = HttpServer(app, drain, tls)
-=======
             turnstile = Turnstile(limits, authenticator, clock, config.ledger.contact)
-            server = HttpServer(build_app(Services(router, completions, authenticator, ledger, turnstile)), drain)
->>>>>>> 6ddc009 (Limits wired into serving and server: tickets, headers, perf metrics, seeding)
+            services = Services(router, completions, authenticator, ledger, turnstile)
+            server = HttpServer(build_app(services, config.server, host), drain, tls)
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready(server))
             await server.run_on(listener)

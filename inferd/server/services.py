@@ -22,11 +22,8 @@ class Services:
     completions: Completions
     authenticator: Authenticator
     ledger: LedgerClient
-<<<<<<< HEAD
-    unauthorized: UnauthorizedLimit = field(default_factory=UnauthorizedLimit)
-=======
     turnstile: Turnstile
->>>>>>> 6ddc009 (Limits wired into serving and server: tickets, headers, perf metrics, seeding)
+    unauthorized: UnauthorizedLimit = field(default_factory=UnauthorizedLimit)
 
 
 def services_of(request: Request) -> Services:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from openai import OpenAI
 
-from inferd.ledger import operations
+from inferd.ledger import cap_operations, operations
 from inferd.ledger.store import Store
 from tests.e2e.refold import Export
 
@@ -121,10 +121,12 @@ class ServerProcess:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def team(self, name: str, credit_nanousd: int) -> Team:
-        """A new team with this credit and one key, made beside the running server; on a plan that blocks at zero."""
+        """A new team with this credit and one key, made beside the running server; on a plan that blocks at zero,
+        and in the tier without rate limits."""
         now_ms = time.time_ns() // 1_000_000
         with Store(self.data_dir).immediate() as conn:
             operations.create_team(conn, name, "academic", actor="test", now_ms=now_ms)
+            cap_operations.set_team(conn, name, tier=5, actor="test", now_ms=now_ms)
             if credit_nanousd:
                 operations.grant_credit(conn, name, credit_nanousd, actor="test", now_ms=now_ms)
             key = operations.create_key(conn, name, actor="test", now_ms=now_ms)

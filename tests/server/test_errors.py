@@ -229,7 +229,7 @@ async def test_every_error_that_a_caller_can_meet_has_a_status_of_its_own():
         errors.InsufficientCreditError: (402, "insufficient_quota"),
         errors.PermissionDeniedError: (403, "permission_error"),
         errors.ModelNotFoundError: (404, "invalid_request_error"),
-        errors.RateLimitError: (429, "rate_limit_error"),
+        errors.RateLimitError: (429, "requests"),
         errors.TooManyFailuresError: (429, "rate_limit_error"),
         errors.OverloadedError: (503, "server_error"),
     }

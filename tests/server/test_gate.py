@@ -23,7 +23,9 @@ PROXY, CLIENT = "10.0.0.1", "192.0.2.7"
 def client(
     provider: Provider, config: ServerConfig, bound_host: str = "127.0.0.1", peer: str = "127.0.0.1"
 ) -> httpx.AsyncClient:
-    services = Services(provider.router, provider.completions, provider.authenticator, provider.ledger)
+    services = Services(
+        provider.router, provider.completions, provider.authenticator, provider.ledger, provider.turnstile
+    )
     transport = httpx.ASGITransport(build_app(services, config, bound_host), client=(peer, 1))
     headers = {"authorization": f"Bearer {provider.key}"}
     return httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
