@@ -230,7 +230,7 @@ async def test_every_error_that_a_caller_can_meet_has_a_status_of_its_own():
         errors.PermissionDeniedError: (403, "permission_error"),
         errors.ModelNotFoundError: (404, "invalid_request_error"),
         errors.RateLimitError: (429, "requests"),
-        errors.TooManyFailuresError: (429, "rate_limit_error"),
+        errors.TooManyFailuresError: (429, "requests"),
         errors.OverloadedError: (503, "server_error"),
     }
     assert status_of(errors.GenerationError("words")) == (500, "server_error")
