@@ -55,6 +55,7 @@ def grant(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.credit import caps_below_balance
     from inferd.ledger.records import grant_record
 
     moment_ms = wall_clock_ms()
@@ -72,8 +73,9 @@ def grant(
             now_ms=moment_ms,
         )
         credit = operations.show_credit(conn, team, now_ms=moment_ms)
+        warnings = caps_below_balance(conn, team, moment_ms)
     if json:
-        print_json(grant_record(made))
+        print_json(grant_record(made) | {"warnings": warnings})
         return
     amount = f"${format_usd(made.amount_nanousd)} of {made.kind} credit"
     if made.created_at_ms < moment_ms:
@@ -82,11 +84,8 @@ def grant(
     else:
         say(f"Granted {amount} to team {team} (grant {made.grant_id}).")
     say(f"It has ${format_usd(credit.available_nanousd)} available.")
-    if credit.available_nanousd + credit.held_nanousd < credit.balance_nanousd:
-        say(
-            f"Warning: a cap lies below its balance of ${format_usd(credit.balance_nanousd)}; "
-            f"`{command_line(data_dir, 'teams', 'show', team)}` shows which."
-        )
+    for warning in warnings:
+        say(f"Warning: {warning}; `{command_line(data_dir, 'teams', 'show', team)}` shows all limits.")
     say_next("See what it has, holds and owes", command_line(data_dir, "credits", "show", team))
 
 

@@ -20,6 +20,7 @@ from inferd.cli import (
     ledger,
     log,
     models,
+    plans,
     projects,
     statements,
     teams,
@@ -44,6 +45,8 @@ app = typer.Typer(
 for panel, nouns in {
     "Serving": {"models": models.app},
     "Who, and with what money": {
+        "plans": plans.plans_app,
+        "tiers": plans.tiers_app,
         "teams": teams.app,
         "projects": projects.app,
         "users": users.app,

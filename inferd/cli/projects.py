@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from inferd.cli import suspension
+from inferd.cli import concurrency_limit, suspension
 from inferd.cli.access import actor, open_store
+from inferd.cli.concurrency_limit import Concurrency
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say, say_next
 from inferd.cli.suspension import Reason
@@ -72,6 +73,25 @@ def list_(
     else:
         say(f"Team {team} has no projects.")
         say_next("Create one", command_line(data_dir, "projects", "create", team, "NAME"))
+
+
+@app.command(name="set")
+def set_(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="Its team.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The project.")],
+    concurrency: Concurrency,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Change how many requests of a project may be under way at once.
+
+    ```console
+    $ inferd projects set acme website --concurrency 128
+    ```
+    """
+    from inferd.ledger import plan_operations
+
+    concurrency_limit.set_("project", team, name, plan_operations.set_project_concurrency, concurrency, json, data_dir)
 
 
 @app.command()

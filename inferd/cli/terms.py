@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from inferd.cli.access import actor, open_store
-from inferd.cli.options import DataDir, Json
+from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
+from inferd.cli.plans import adaptive
 from inferd.errors import InvalidValueError
-from inferd.ledger.periods import format_instant
+from inferd.ledger.periods import format_instant, parse_instant_ms
 from inferd.money import format_usd
 from inferd.serving.clock import wall_clock_ms
 
@@ -33,6 +34,10 @@ def set_(
     tier: Annotated[
         str | None,
         typer.Option(metavar="TIER", show_default=False, help="0 to 5, whatever it has earned; or `earned`."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", show_default=False, help=f"When --tier ends. {DATE_HELP} Default: never."),
     ] = None,
     overage: Annotated[
         Literal["block", "postpaid", "contact"] | None,
@@ -57,7 +62,7 @@ def set_(
 
     ```console
     $ inferd teams set acme --payment-method on --overage postpaid
-    $ inferd teams set physics-lab --plan pro --tier 5
+    $ inferd teams set physics-lab --plan pro --tier 5 --until 2027-01-01
     ```
     """
     from inferd.ledger import cap_operations
@@ -72,6 +77,7 @@ def set_(
             name,
             plan=plan,
             tier=None if tier in (None, _EARNED) else int(tier or ""),
+            tier_until_ms=None if until is None else parse_instant_ms(until),
             earn_tier=tier == _EARNED,
             overage=overage,
             payment_method=None if payment_method is None else payment_method == "on",
@@ -87,7 +93,7 @@ def set_(
 
 
 def print_limits(limits: Limits) -> None:
-    """Plan, tier and what happens at zero with their sources; a table of caps; raises."""
+    """Plan, tier and what happens at zero with their sources; a table of caps; one of all other limits."""
     terms = limits.terms
     print_fields(
         {
@@ -115,4 +121,16 @@ def print_limits(limits: Limits) -> None:
             for cap in limits.caps
         ),
         right=("Limit (USD)", "Raised by", "Spent", "Held", "Left"),
+    )
+    say("")
+    print_table(
+        ("Limit", "At most", "From"),
+        (
+            *((row.name, adaptive(row.least, row.value), row.source) for row in limits.rates.rows()),
+            *(
+                (f"requests at once of {each.scope}", adaptive(None, each.max_requests), f"set by {each.set_by}")
+                for each in limits.concurrency
+            ),
+        ),
+        right=("At most",),
     )

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from inferd.cli import suspension
+from inferd.cli import concurrency_limit, suspension
 from inferd.cli.access import actor, open_store
+from inferd.cli.concurrency_limit import Concurrency
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say, say_next
 from inferd.cli.suspension import Reason
@@ -69,6 +70,25 @@ def list_(
     else:
         say(f"Team {team} has no users.")
         say_next("Create one", command_line(data_dir, "users", "create", team, "NAME"))
+
+
+@app.command(name="set")
+def set_(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="Its team.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The user.")],
+    concurrency: Concurrency,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Change how many requests of a user may be under way at once.
+
+    ```console
+    $ inferd users set acme alice@acme.org --concurrency 128
+    ```
+    """
+    from inferd.ledger import plan_operations
+
+    concurrency_limit.set_("user", team, name, plan_operations.set_user_concurrency, concurrency, json, data_dir)
 
 
 @app.command()

@@ -15,11 +15,13 @@ from inferd.ledger.billing import Terms, raise_earned_tier, read_billing, terms_
 from inferd.ledger.budgets import Budget, Raise
 from inferd.ledger.caps import Cap, caps_of_scopes
 from inferd.ledger.catalog import find_plan
+from inferd.ledger.concurrency import ConcurrencyLimit, concurrency_of
 from inferd.ledger.counters import key_scope, project_scope, team_scope, user_scope
 from inferd.ledger.idempotency import once
 from inferd.ledger.log import logged
 from inferd.ledger.names import check_text
 from inferd.ledger.periods import format_instant
+from inferd.ledger.team_limits import TeamLimits, team_limits
 from inferd.money import NANOUSD_PER_USD, format_usd
 from inferd.plans import OVERAGES, PERIOD_KINDS, TOP_TIER, Overage, PeriodKind
 
@@ -33,11 +35,15 @@ class Limits:
     Attributes:
         caps: of the team, and of its projects, keys and users with a budget, in the present periods.
         raises: in force now, or later.
+        rates: what is no money: requests, tokens, how many at once.
+        concurrency: what single projects and users have in place of their plan's number.
     """
 
     terms: Terms
     caps: tuple[Cap, ...]
     raises: tuple[Raise, ...]
+    rates: TeamLimits
+    concurrency: tuple[ConcurrencyLimit, ...]
 
 
 def show_limits(conn: sqlite3.Connection, team: str, *, now_ms: int) -> Limits:
@@ -49,6 +55,8 @@ def show_limits(conn: sqlite3.Connection, team: str, *, now_ms: int) -> Limits:
         terms=terms,
         caps=tuple(caps_of_scopes(conn, terms, list(scopes), now_ms)),
         raises=tuple(budgets.raises_of(conn, team, now_ms)),
+        rates=team_limits(conn, team, now_ms),
+        concurrency=tuple(concurrency_of(conn, team)),
     )
 
 
@@ -59,6 +67,7 @@ def set_team(
     *,
     plan: str | None = None,
     tier: int | None = None,
+    tier_until_ms: int | None = None,
     earn_tier: bool = False,
     overage: Overage | None = None,
     payment_method: bool | None = None,
@@ -68,7 +77,7 @@ def set_team(
     """Change a team's terms; what is None stays.
 
     Args:
-        tier: overrides the tier that the team has earned; `earn_tier` ends that.
+        tier: overrides the tier that the team has earned, until `tier_until_ms` if that is given; `earn_tier` ends it.
     """
     teams.find_team(conn, team)
     if plan is not None:
@@ -76,8 +85,11 @@ def set_team(
         conn.execute("UPDATE teams SET plan = ?1 WHERE team = ?2 AND plan <> ?1", (plan, team))
     if tier is not None and not 0 <= tier <= TOP_TIER:
         raise InvalidValueError(f"a tier is 0 to {TOP_TIER}, not {tier}")
+    if tier_until_ms is not None and (tier is None or tier_until_ms <= now_ms):
+        what = "needs the tier that ends then" if tier is None else f"{format_instant(tier_until_ms)} is past"
+        raise InvalidValueError(f"an end of a tier lies ahead, and is set with the tier: this one {what}")
     if tier is not None or earn_tier:
-        conn.execute("UPDATE teams SET tier_override = ?1 WHERE team = ?2 AND tier_override IS NOT ?1", (tier, team))
+        teams.set_tier_override(conn, team, tier, tier_until_ms)
     if overage is not None and overage not in OVERAGES:
         raise InvalidValueError(f"at zero a team can {', '.join(OVERAGES)}, not {overage!r}")
     row = read_billing(conn, team)
@@ -86,7 +98,8 @@ def set_team(
     if overage is not None:
         row = replace(row, overage=overage)
     write_billing(conn, team, row, actor=actor, now_ms=now_ms)
-    raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
+    if payment_method:
+        raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
     terms = terms_of(conn, team, now_ms)
     if overage == "postpaid" and not terms.postpaid:
         no_method = terms.plan.payment_method_required and not terms.payment_method

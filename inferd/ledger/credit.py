@@ -11,6 +11,7 @@ from inferd.ledger.billing import terms_of
 from inferd.ledger.caps import team_caps
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.grants import available_nanousd, open_grants
+from inferd.ledger.included_credit import with_due
 from inferd.money import format_usd
 
 
@@ -19,7 +20,8 @@ class Credit:
     """A team's credit at one moment.
 
     Attributes:
-        balance_nanousd: unspent credit, without what has expired, but with the expired part that still covers holds.
+        balance_nanousd: unspent credit, with what the plan includes and is due, without what has expired, but with the
+            expired part that still covers holds.
         available_nanousd: what a new request can take: of the credit what open holds do not keep (a postpaid team may
             go on without credit), and no more than every cap of the team leaves.
         held_nanousd: what open holds keep.
@@ -46,11 +48,23 @@ class Credit:
         }
 
 
+def caps_below_balance(conn: sqlite3.Connection, team: str, now_ms: int) -> list[str]:
+    """Which caps of a team keep it from spending the credit that it has, in words for whoever gave it (BILLING R1)."""
+    balance_nanousd = credit_of(conn, team, now_ms).balance_nanousd
+    return [
+        f"{cap.source_name} lets the team spend only ${format_usd(cap.left_without_holds_nanousd)} more "
+        f"{'in all' if cap.resets_at_ms is None else f'in {cap.period}'}, which is below its balance of "
+        f"${format_usd(balance_nanousd)}"
+        for cap in team_caps(conn, terms_of(conn, team, now_ms), now_ms)
+        if cap.left_without_holds_nanousd < balance_nanousd
+    ]
+
+
 def credit_of(conn: sqlite3.Connection, team: str, now_ms: int) -> Credit:
     """The credit of an existing team; reads only, and counts nothing that has expired by `now_ms`."""
     held_nanousd = counters.held_nanousd(conn, team)
-    grants, at_ms = open_grants(conn, team), expiry_ms(conn, now_ms)
-    terms = terms_of(conn, team, now_ms)
+    at_ms, terms = expiry_ms(conn, now_ms), terms_of(conn, team, now_ms)
+    grants = with_due(conn, team, terms.plan, open_grants(conn, team), at_ms)
     caps_nanousd = min(cap.left_nanousd for cap in team_caps(conn, terms, now_ms))
     unheld_nanousd = available_nanousd(grants, held_nanousd, at_ms)
     unspent_nanousd = sum(grant.remaining_nanousd for grant in grants)

@@ -11,7 +11,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from inferd.ledger import counters, grants, statements
+from inferd.ledger import counters, grants, included_credit, statements
 from inferd.ledger.accounts import BY_RULE, revenue_account
 from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy, alert_exhausted, alert_low_balance, alert_spending
 from inferd.ledger.billing import terms_of
@@ -96,19 +96,23 @@ class OpenHold:
     def apply(self, conn: sqlite3.Connection) -> Hold:
         amount_nanousd = self.amount_nanousd
         terms = terms_of(conn, self.team, self.admitted_at_ms)
+        at_ms = expiry_ms(conn, self.admitted_at_ms)
         open_grants = grants.open_grants(conn, self.team)
+        with_due = included_credit.with_due(conn, self.team, terms.plan, open_grants, at_ms)
         counts = counters.team_counts(conn, self.team, self.admitted_at_ms)
         held_nanousd = counts[counters.team_scope(self.team), LIFETIME].held_nanousd
-        at_ms = expiry_ms(conn, self.admitted_at_ms)
         funds = Funds(
             terms=terms,
             caps=caps_of(conn, terms, self.spender, self.admitted_at_ms, counts),
-            available_nanousd=grants.available_nanousd(open_grants, held_nanousd, at_ms),
-            balance_nanousd=grants.available_nanousd(open_grants, 0, at_ms),
+            available_nanousd=grants.available_nanousd(with_due, held_nanousd, at_ms),
+            balance_nanousd=grants.available_nanousd(with_due, 0, at_ms),
         )
         if amount_nanousd > funds.left_nanousd:
             raise refusal(funds, self._worst_case(amount_nanousd), self.contact)
-        grants.expire(conn, self.team, open_grants, self.admitted_at_ms)
+        if with_due is open_grants:
+            grants.expire(conn, self.team, open_grants, self.admitted_at_ms)
+        else:
+            included_credit.give(conn, self.team, terms.plan, at_ms, self.admitted_at_ms)
         self._insert(conn, amount_nanousd, postpaid=amount_nanousd > funds.available_nanousd)
         counters.add_hold(conn, self.spender, amount_nanousd, self.admitted_at_ms)
         return Hold(self.request_id, amount_nanousd)

@@ -11,12 +11,14 @@ from inferd.ledger.counters import Spender
 from inferd.ledger.credit import credit_of
 from inferd.ledger.keys import Caller, find_key
 from inferd.ledger.periods import format_instant
+from inferd.ledger.team_limits import team_limits
 
 
 def key_status(conn: sqlite3.Connection, caller: Caller, *, now_ms: int) -> dict[str, Any]:
     """The body of `GET /v1/key`: `limits` has every cap that the caller's next request must keep."""
     key = find_key(conn, caller.key_id)
     terms = terms_of(conn, caller.team, now_ms)
+    rates = team_limits(conn, caller.team, now_ms, project=caller.project, user=caller.user)
     spender = Spender(caller.team, caller.project, caller.user, caller.key_id)
     return {
         "object": "key",
@@ -30,6 +32,8 @@ def key_status(conn: sqlite3.Connection, caller: Caller, *, now_ms: int) -> dict
         "expires_at": None if key.expires_at_ms is None else format_instant(key.expires_at_ms),
         "plan": terms.plan.name,
         "tier": terms.tier,
+        "tier_source": terms.tier_source,
+        "rates": [row.to_json() for row in rates.rows()],
         "credit": credit_of(conn, caller.team, now_ms).to_json(),
         "limits": [cap.to_json() for cap in caps_of(conn, terms, spender, now_ms)],
     }

@@ -23,6 +23,7 @@ def team_record(team: Team, suspended: Set[str]) -> dict[str, Any]:
         "team": team.team,
         "plan": team.plan,
         "tier_override": team.tier_override,
+        "tier_override_until": _instant(team.tier_override_until_ms),
         "status": _status(team_subject(team.team), suspended),
         "created_at": format_instant(team.created_at_ms),
         "created_by": team.created_by,
@@ -51,6 +52,8 @@ def limits_record(limits: Limits) -> dict[str, Any]:
         "overage": terms.overage,
         "overage_source": terms.overage_source,
         "payment_method": terms.payment_method,
+        "rates": [row.to_json() for row in limits.rates.rows()],
+        "concurrency": [each.to_json() for each in limits.concurrency],
         "caps": [cap.to_json() for cap in limits.caps],
         "raises": [each.to_json() for each in limits.raises],
     }
@@ -108,6 +111,10 @@ def grant_record(grant: Grant) -> dict[str, Any]:
         "created_at": format_instant(grant.created_at_ms),
         "created_by": grant.created_by,
     }
+
+
+def _instant(at_ms: int | None) -> str | None:
+    return None if at_ms is None else format_instant(at_ms)
 
 
 def _status(subject: str, suspended: Set[str]) -> str:

@@ -15,6 +15,7 @@ from inferd.price import Price
 
 # When all is enough but held by requests under way: the least that a Retry-After can say.
 _IN_FLIGHT_RETRY_AFTER_S = 1.0
+_OPERATOR = "the operator of this server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,10 @@ def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> Insuffi
         if amount_nanousd > cap.left_without_holds_nanousd:
             resets_at_ms = cap.resets_at_ms
             reset = "never resets" if resets_at_ms is None else f"resets at {format_instant(resets_at_ms)}"
-            return InsufficientCreditError(f"{cost} {cap.describe()}; {remedy}. This limit {reset}.", code=cap.code)
+            ask = _who_raises(cap, terms, contact)
+            return InsufficientCreditError(
+                f"{cost} {cap.describe()}; {remedy}. This limit {reset}. {ask}", code=cap.code
+            )
     if not terms.postpaid and amount_nanousd > funds.available_nanousd:
         message = f"{credit} Requests under way hold ${format_usd(funds.balance_nanousd - funds.available_nanousd)}"
     else:
@@ -91,7 +95,15 @@ def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> Insuffi
     )
 
 
+def _who_raises(cap: Cap, terms: Terms, contact: str | None) -> str:
+    if cap.source == "budget":
+        return f"Whoever manages team '{terms.team}' can change this budget."
+    return f"To raise it, ask {contact or _OPERATOR}."
+
+
 def _advice(terms: Terms, contact: str | None) -> str:
     if terms.overage == "contact":
-        return f"For more credit, contact {contact or 'the operator of this server'}."
-    return "Add credit to the team, or lower max_tokens."
+        return f"For more credit, contact {contact or _OPERATOR}."
+    if terms.plan.payment_method_required and terms.tier > 0:
+        return f"Ask {contact or _OPERATOR} for credit, switch pay-as-you-go on, or lower max_tokens."
+    return f"Ask {contact or _OPERATOR} for credit, or lower max_tokens."

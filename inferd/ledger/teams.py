@@ -72,6 +72,15 @@ def add_team(conn: sqlite3.Connection, team: Team) -> None:
         raise ConflictError(f"there is a team {team.team!r} already") from exc
 
 
+def set_tier_override(conn: sqlite3.Connection, team: str, tier: int | None, until_ms: int | None) -> None:
+    """The operator's tier of an existing team, until a moment or (None) until it is changed; `tier` None: earned."""
+    conn.execute(
+        "UPDATE teams SET tier_override = ?1, tier_override_until_ms = ?2 WHERE team = ?3 "
+        "AND (tier_override IS NOT ?1 OR tier_override_until_ms IS NOT ?2)",
+        (tier, until_ms, team),
+    )
+
+
 def projects_of(conn: sqlite3.Connection, team: str) -> list[Project]:
     """In order of name."""
     rows = conn.execute(

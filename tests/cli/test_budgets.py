@@ -75,7 +75,12 @@ def test_plan_and_tier_are_set(acme):
 
 def test_a_grant_above_a_cap_says_so(acme):
     """R1"""
-    assert "Warning: a cap lies below its balance of $605.000000000" in acme("credits", "grant", "acme", "600").out
+    said = "only $100.000000000 more in 20"
+    out = acme("credits", "grant", "acme", "600").out
+    assert f"Warning: plan free lets the team spend {said}" in out
+    assert "which is below its balance of $605.000000000; `inferd teams show acme" in out
+    (warning,) = acme("credits", "grant", "acme", "1", "--json").json["warnings"]
+    assert said in warning
     assert "Warning" not in acme("teams", "create", "small").out
 
 

@@ -115,7 +115,7 @@ def test_the_page_names_every_field_of_json(inferd):
             *("budgets raise acme 1 --until 2100-01-01 --reason x", "credits list acme", "statements show acme"),
             *("credits refund req-october 0.000001 --reason x", "credits withdraw acme 1 --reason x"),
             *("credits void 1 --reason x", "statements list"),
-            "models list",
+            *("models list", "plans list", "plans apply", "tiers list", "projects set acme p --concurrency 9"),
         )
     ]
     missing = {name for value in printed for name in field_names(value) if f"`{name}`" not in page}

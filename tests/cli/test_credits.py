@@ -42,6 +42,7 @@ def test_a_grant_as_json(inferd):
         "priority": 50,
         "expires_at": "2999-01-01T00:00:00.000Z",
         "note": "welcome",
+        "warnings": [],
     }
 
 

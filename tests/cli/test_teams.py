@@ -32,7 +32,13 @@ def test_a_team_as_json(inferd):
     made = inferd("teams", "create", "acme", "--plan", "pro", "--json").json
     assert INSTANT.fullmatch(made.pop("created_at"))
     assert made.pop("created_by").startswith("cli:")
-    assert made == {"team": "acme", "plan": "pro", "tier_override": None, "status": "active"}
+    assert made == {
+        "team": "acme",
+        "plan": "pro",
+        "tier_override": None,
+        "tier_override_until": None,
+        "status": "active",
+    }
 
 
 def test_the_list_of_teams_is_in_order_of_name(inferd):

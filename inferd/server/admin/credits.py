@@ -12,6 +12,7 @@ from starlette.responses import Response
 from inferd.errors import InvalidRequestError, NotFoundError
 from inferd.ledger import money_operations, operations
 from inferd.ledger.client import Connection
+from inferd.ledger.credit import caps_below_balance
 from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.records import grant_record
 from inferd.openai.decoding import shorten
@@ -77,8 +78,9 @@ async def grant(request: Request) -> Response:
     key, body = call.idempotency_key(), await call.body(NewGrant)
     amount = amount_nanousd(body.amount_usd)
     expires_at_ms = None if body.expires_at is None else parse_instant_ms(body.expires_at)
-    made = await call.change(
-        lambda conn: operations.grant_credit(
+
+    def change(conn: Connection) -> dict[str, Any]:
+        made = operations.grant_credit(
             conn,
             call.team,
             amount,
@@ -90,8 +92,9 @@ async def grant(request: Request) -> Response:
             actor=call.actor,
             now_ms=call.now_ms,
         )
-    )
-    return answer(grant_record(made))
+        return grant_record(made) | {"warnings": caps_below_balance(conn, call.team, call.now_ms)}
+
+    return answer(await call.change(change))
 
 
 async def withdraw(request: Request) -> Response:

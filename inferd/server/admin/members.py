@@ -9,11 +9,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.ledger import access, delegation, operations
+from inferd.ledger import access, delegation, operations, plan_operations
 from inferd.ledger.client import Connection
 from inferd.ledger.records import project_record, user_record
 from inferd.ledger.suspensions import Suspension, project_subject, suspended_subjects, user_subject
-from inferd.server.admin.call import AdminCall, answer, team_call
+from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
 from inferd.server.admin.teams import Nothing, Reason
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -21,6 +21,12 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 class NewProject(msgspec.Struct, forbid_unknown_fields=True):
     project: str
+
+
+class Concurrency(msgspec.Struct, forbid_unknown_fields=True):
+    """Requests under way at once; null: what the plan says."""
+
+    concurrency: int | None
 
 
 class NewUser(msgspec.Struct, forbid_unknown_fields=True):
@@ -74,6 +80,30 @@ async def create_user(request: Request) -> Response:
         return user_record(made, frozenset())
 
     return answer(await call.change(change))
+
+
+async def set_project(request: Request) -> Response:
+    call = operator_call(request)
+    body = await call.body(Concurrency)
+    limits = await call.change(
+        lambda conn: plan_operations.set_project_concurrency(
+            conn, call.team, call.path("project"), body.concurrency, actor=call.actor, now_ms=call.now_ms
+        )
+    )
+    return answer(
+        {"project": call.path("project"), "concurrency": limits.project_concurrency, "source": limits.project_source}
+    )
+
+
+async def set_user(request: Request) -> Response:
+    call = operator_call(request)
+    body = await call.body(Concurrency)
+    limits = await call.change(
+        lambda conn: plan_operations.set_user_concurrency(
+            conn, call.team, call.path("user"), body.concurrency, actor=call.actor, now_ms=call.now_ms
+        )
+    )
+    return answer({"user": call.path("user"), "concurrency": limits.user_concurrency, "source": limits.user_source})
 
 
 def suspender(part: str, operation: Callable[..., Suspension]) -> Handler:

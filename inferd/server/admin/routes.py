@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from inferd.ledger import access
-from inferd.server.admin import alerts, budgets, credits, keys, log, members, teams
+from inferd.server.admin import alerts, budgets, credits, keys, log, members, plans, teams
 
 _TEAM = "/admin/teams/{team}"
 _PROJECT = f"{_TEAM}/projects/{{project}}"
@@ -13,6 +13,8 @@ _USER = f"{_TEAM}/users/{{user}}"
 _KEY = f"{_TEAM}/keys/{{key_id}}"
 
 ADMIN_ROUTES = (
+    Route("/admin/plans", plans.list_plans, methods=["GET"]),
+    Route("/admin/tiers", plans.list_tiers, methods=["GET"]),
     Route("/admin/teams", teams.list_teams, methods=["GET"]),
     Route("/admin/teams", teams.create_team, methods=["POST"]),
     Route(_TEAM, teams.show_team, methods=["GET"]),
@@ -21,10 +23,12 @@ ADMIN_ROUTES = (
     Route(f"{_TEAM}/resume", teams.resume_team, methods=["POST"]),
     Route(f"{_TEAM}/projects", members.list_projects, methods=["GET"]),
     Route(f"{_TEAM}/projects", members.create_project, methods=["POST"]),
+    Route(_PROJECT, members.set_project, methods=["PATCH"]),
     Route(f"{_PROJECT}/suspend", members.suspender("project", access.suspend_project), methods=["POST"]),
     Route(f"{_PROJECT}/resume", members.resumer("project", access.resume_project), methods=["POST"]),
     Route(f"{_TEAM}/users", members.list_users, methods=["GET"]),
     Route(f"{_TEAM}/users", members.create_user, methods=["POST"]),
+    Route(_USER, members.set_user, methods=["PATCH"]),
     Route(f"{_USER}/suspend", members.suspender("user", access.suspend_user), methods=["POST"]),
     Route(f"{_USER}/resume", members.resumer("user", access.resume_user), methods=["POST"]),
     Route(f"{_TEAM}/keys", keys.list_keys, methods=["GET"]),

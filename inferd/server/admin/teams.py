@@ -11,6 +11,7 @@ from starlette.responses import Response
 from inferd.errors import PermissionDeniedError
 from inferd.ledger import access, cap_operations, delegation, operations
 from inferd.ledger.client import Connection
+from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.records import limits_record, team_details_record, team_record
 from inferd.ledger.suspensions import suspended_subjects
 from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
@@ -25,10 +26,11 @@ class NewTeam(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TeamChange(msgspec.Struct, forbid_unknown_fields=True):
-    """What is not given stays. `tier` null: earned again."""
+    """What is not given stays. `tier` null: earned again; `tier_until`: a date, or null for no end."""
 
     plan: str | msgspec.UnsetType = msgspec.UNSET
     tier: int | msgspec.UnsetType | None = msgspec.UNSET
+    tier_until: str | msgspec.UnsetType | None = msgspec.UNSET
     overage: Literal["block", "postpaid", "contact"] | msgspec.UnsetType = msgspec.UNSET
     payment_method: bool | msgspec.UnsetType = msgspec.UNSET
 
@@ -79,6 +81,9 @@ async def set_team(request: Request) -> Response:
     }
     if given.get("tier", 0) is None:
         given = given | {"earn_tier": True}
+    until = given.pop("tier_until", None)
+    if until is not None:
+        given = given | {"tier_until_ms": parse_instant_ms(until)}
 
     def change(conn: Connection) -> dict[str, Any]:
         if not call.is_operator:

@@ -1,0 +1,130 @@
+"""`inferd plans`, `inferd tiers`, and what sets a team's terms."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+GOLD = """
+[plans.gold]
+yearly_cap_usd = 12.5
+included_credit_usd = 3
+included_every = "month"
+included_valid_days = 31
+user_concurrency = "unlimited"
+[tiers.1]
+rpm = 222
+"""
+
+
+@pytest.fixture
+def gold(tmp_path):
+    path = tmp_path / "gold.toml"
+    path.write_text(GOLD)
+    return str(path)
+
+
+def test_the_plans_that_are_shipped_are_listed_as_table_json_and_csv(inferd):
+    """R1."""
+    plans = {plan["plan"]: plan for plan in inferd("plans", "list", "--json").json}
+    assert list(plans) == ["free", "academic", "pro", "enterprise"]
+    assert (plans["pro"]["monthly_cap_usd"], plans["pro"]["yearly_cap_usd"]) == ("6000.000000000", None)
+    assert plans["enterprise"]["yearly_cap_usd"] == "700000.000000000"
+    rows = list(csv.DictReader(io.StringIO(inferd("plans", "list", "--csv").out)))
+    assert [(row["plan"], row["tier_floor"]) for row in rows] == [
+        ("free", "0"),
+        ("academic", "1"),
+        ("pro", "4"),
+        ("enterprise", "5"),
+    ]
+    table = inferd("plans", "list").out
+    assert "700000.000000000 a year" in table
+    assert inferd("plans", "list", "--json", "--csv").status == 2
+
+
+def test_the_tiers_that_are_shipped_are_listed_as_table_json_and_csv(inferd):
+    """R1, R2."""
+    tiers = inferd("tiers", "list", "--json").json
+    assert [(tier["rpm_min"], tier["rpm"]) for tier in tiers] == [
+        (10, 60),
+        (None, 100),
+        (None, 1000),
+        (None, 5000),
+        (None, 10000),
+        (None, None),
+    ]
+    rows = list(csv.DictReader(io.StringIO(inferd("tiers", "list", "--csv").out)))
+    assert [row["qualifying_usd"] for row in rows] == ["", "", "50.000000000", "500.000000000", "5000.000000000", ""]
+    table = inferd("tiers", "list").out.splitlines()
+    assert "10 to 60" in table[2]
+    assert "its credit" in table[2]
+    assert "$50.000000000 paid" in table[4]
+    assert "unlimited" in table[-1]
+
+
+def test_plans_of_a_file_are_put_in_force_and_a_team_is_put_on_one(inferd, gold):
+    """R1, R3."""
+    refused = inferd("teams", "create", "acme", "--plan", "gold")
+    assert refused.status == 1
+    assert "`inferd plans apply`" in refused.err
+    assert inferd("plans", "list", "--config", gold, "--json").json[-1]["plan"] == "gold"
+    assert len(inferd("plans", "list", "--json").json) == 4
+    assert "now in force" in inferd("plans", "apply", "--config", gold).out
+    assert "already in force" in inferd("plans", "apply", "--config", gold).out
+    assert "3.000000000 a month, for 31 days" in inferd("plans", "list").out
+    assert "64, unlimited" in inferd("plans", "list").out
+    assert inferd("tiers", "list", "--json").json[1]["rpm"] == 222
+    assert (
+        "with project inference and $3.000000000 of credit" in inferd("teams", "create", "acme", "--plan", "gold").out
+    )
+
+
+def test_a_plan_that_a_team_is_on_stays(inferd, gold, tmp_path):
+    """R1: unknown or inconsistent data is an error of the configuration."""
+    inferd("plans", "apply", "--config", gold)
+    inferd("teams", "create", "acme", "--plan", "gold")
+    (tmp_path / "none.toml").write_text("")
+    refused = inferd("plans", "apply", "--config", str(tmp_path / "none.toml"))
+    assert refused.status == 2
+    assert "team 'acme' is on it" in refused.err
+    (tmp_path / "wrong.toml").write_text("[tiers.9]\nrpm = 1\n")
+    assert "unknown tier" in inferd("plans", "apply", "--config", str(tmp_path / "wrong.toml")).err
+
+
+def test_a_tier_is_set_until_a_day_and_the_reasons_are_shown(inferd):
+    """R1."""
+    inferd("teams", "create", "acme")
+    set_ = inferd("teams", "set", "acme", "--tier", "3", "--until", "2100-01-01", "--json").json
+    assert (set_["tier"], set_["tier_source"]) == (3, "set by the operator until 2100-01-01T00:00:00.000Z")
+    shown = " ".join(inferd("teams", "show", "acme").out.split())
+    for part in (
+        "3 (set by the operator until 2100-01-01T00:00:00.000Z)",
+        "requests a minute 5,000 tier 3",
+        "requests at once in a project 64 plan free",
+    ):
+        assert part in shown
+    assert inferd("teams", "list", "--json").json[0]["tier_override_until"] == "2100-01-01T00:00:00.000Z"
+    inferd("teams", "set", "acme", "--tier", "earned")
+    assert inferd("teams", "list", "--json").json[0]["tier_override_until"] is None
+    assert inferd("teams", "set", "acme", "--until", "2100-01-01").status == 1
+    assert "is past" in inferd("teams", "set", "acme", "--tier", "1", "--until", "2020-01-01").err
+
+
+@pytest.mark.parametrize(("noun", "one"), [("projects", "project"), ("users", "user")])
+def test_a_project_and_a_user_get_a_number_of_requests_at_once(inferd, noun, one):
+    """R10."""
+    inferd("teams", "create", "acme")
+    inferd(noun, "create", "acme", "x")
+    set_ = inferd(noun, "set", "acme", "x", "--concurrency", "128", "--json").json
+    assert set_ == {"team": "acme", one: "x", "concurrency": 128, "source": "set by the operator"}
+    assert f"requests at once of {one}:acme/x" in inferd("teams", "show", "acme").out
+    assert (
+        "may have 64 requests under way at once (plan free)"
+        in inferd(noun, "set", "acme", "x", "--concurrency", "plan").out
+    )
+    assert f"requests at once of {one}:acme/x" not in inferd("teams", "show", "acme").out
+    assert inferd(noun, "set", "acme", "x", "--concurrency", "many").status == 1
+    assert inferd(noun, "set", "acme", "x", "--concurrency", "0").status == 1
+    assert inferd("log", "--json").json[0]["action"] == f"{noun}.set"
