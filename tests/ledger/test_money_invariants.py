@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, inf
 from typing import Any
 
 from hypothesis import settings
@@ -21,23 +21,32 @@ from hypothesis.stateful import (
 )
 
 from inferd.errors import InsufficientCreditError, OperationError
-from inferd.ledger import cap_operations, money_operations, operations
+from inferd.ledger import cap_operations, money_operations, operations, plan_operations
 from inferd.ledger.epochs import begin
 from inferd.ledger.grants import ExpireGrants
 from inferd.ledger.reports import usage_report
 from inferd.money import parse_usd
-from inferd.plans import SHIPPED
+from inferd.plans import SHIPPED, Catalog, Plan
 from inferd.price import Price
 from inferd.usage import Usage
 from tests.ledger.books import memory_books
 
 DAY_MS = 86_400_000
-PRICES = [
-    *(Price(1_000, 1_000, 1_000), Price(2_000, 2_000), Price(1_333, 777, 111), Price(1, 5_000)),
-    *(Price(1_333, 777).times(1_500_000), Price(2_000, 2_000, 333).times(500_000), Price.by_time(1_777)),
-]
-TIERS = {1_000_000: "default", 1_500_000: "priority", 500_000: "batch"}
-MAX_COMPUTE_MS = 9
+PRICES = [Price(1_000, 1_000, 1_000), Price(2_000, 2_000), Price(1_333, 777, 111), Price(1, 5_000)]
+CATALOG = Catalog(
+    {
+        "academic": replace(SHIPPED.plans["academic"], included_nanousd=11, included_every="once"),
+        "course": Plan("course", 90, "month", "postpaid", 0, 0, 15, "month", 20, payment_method_required=True),
+        "pro": replace(SHIPPED.plans["pro"], tier_floor=2),
+        "enterprise": SHIPPED.plans["enterprise"],
+    },
+    tuple(
+        replace(tier, monthly_nanousd=monthly, qualifying_nanousd=qualifying)
+        for tier, monthly, qualifying in zip(
+            SHIPPED.tiers, (None, 70, 100, 140, 200, None), (None, None, 40, 90, 160, None), strict=True
+        )
+    ),
+)
 OWNERS = [{}, {"user": "ada"}, {"project": "web"}, {"user": "bob", "project": "web"}]
 
 
@@ -70,7 +79,10 @@ class Money(RuleBasedStateMachine):
         for user in ("ada", "bob"):
             operations.create_user(self.books.conn, "acme", user, **who)
         operations.create_project(self.books.conn, "acme", "web", **who)
-        cap_operations.set_team(self.books.conn, "acme", tier=1, **who)
+        plan_operations.apply_plans(self.books.conn, CATALOG, **who)
+        self.plan, self.overage, self.payment_method, self.earned = CATALOG.plans["academic"], None, False, 0
+        self.override: tuple[int, float] | None = None
+        self.given: set[tuple[str, str]] = set()
 
     def teardown(self) -> None:
         self.books.assert_clean()
@@ -106,25 +118,49 @@ class Money(RuleBasedStateMachine):
         ]
         return sum(r.cost - r.refunded for r in mine), sum(0 if r.over else r.held for r in mine)
 
+    @property
+    def tier(self) -> int:
+        if self.override is not None and self.books.now_ms < self.override[1]:
+            return self.override[0]
+        return max(self.earned, self.plan.tier_floor)
+
+    @property
+    def postpaid(self) -> bool:
+        wanted = (self.overage or self.plan.overage) == "postpaid"
+        return wanted and self.tier > 0 and (self.payment_method or not self.plan.payment_method_required)
+
+    @property
+    def due(self) -> tuple[str, str] | None:
+        """The plan and the period whose included credit nobody had yet."""
+        period = "once" if self.plan.included_every == "once" else day(self.books.now_ms)[:7]
+        return None if (self.plan.name, period) in self.given else (self.plan.name, period)
+
+    def money_came_in(self) -> None:
+        """R2, from the accounts: what was paid for credit and on statements, less what was taken back."""
+        balances = dict(self.books.conn.execute("SELECT account, balance_nanousd FROM accounts").fetchall())
+        qualifying = -balances.get("funding:paid", 0) - balances.get("payments", 0)
+        reached = [number for number in (2, 3, 4) if qualifying >= (CATALOG.tiers[number].qualifying_nanousd or 0)]
+        self.earned = max(self.earned, int(self.payment_method or qualifying > 0), *reached)
+
     def room(self, owner: dict[str, str]) -> int:
         """The largest hold that every rule allows."""
-        team = self.books.conn.execute("SELECT plan, tier_override FROM teams WHERE team = 'acme'").fetchone()
-        plan, tier = SHIPPED.plans[team[0]], team[1]
+        plan, tier = self.plan, CATALOG.tiers[self.tier]
         now_ms = self.books.now_ms
         raised = sum(amount for from_ms, until_ms, amount in self.raises if from_ms <= now_ms < until_ms)
-        limits = [("team", plan.cap_period, plan.cap_nanousd), ("team", "month", SHIPPED.tiers[tier].monthly_nanousd)]
+        limits = [("team", plan.cap_period, plan.cap_nanousd), ("team", "month", tier.monthly_nanousd)]
         limits += [(scope, kind, amount) for (scope, kind), amount in self.budgets.items() if scope in scopes(owner)]
         left = []
         for scope, kind, amount in limits:
             if amount is not None:
                 posted, held = self.scope_sums(scope, kind)
                 left.append(amount + (raised if scope == "team" else 0) - posted - held)
-        if self.books.credit().overage != "postpaid":
+        if not self.postpaid:
             unexpired = self.books.one(
                 "SELECT coalesce(sum(remaining_nanousd), 0) FROM grants WHERE (expires_at_ms IS NULL "
                 "OR expires_at_ms > ?) AND grant_id NOT IN (SELECT grant_id FROM voids)",
                 now_ms,
             )
+            unexpired += plan.included_nanousd if self.due else 0
             left.append(unexpired - self.scope_sums("team", "lifetime")[1])
         return max(0, min(left))
 
@@ -135,18 +171,49 @@ class Money(RuleBasedStateMachine):
     )
     def grant(self, amount: int, kind: str, days: int | None) -> None:
         self.books.grant(amount, kind, expires_at_ms=None if days is None else self.books.now_ms + days * DAY_MS)
+        self.money_came_in()
 
     @rule(days=st.sampled_from([1, 9, 31, 200]))
     def wait(self, days: int) -> None:
         self.books.now_ms += days * DAY_MS
 
-    @rule(
-        overage=st.sampled_from(["block", "postpaid", "contact"]),
-        plan=st.sampled_from(["academic", "pro", "enterprise"]),
-        tier=st.sampled_from([1, 4, 5]),
-    )
-    def set_team(self, overage: Any, plan: str, tier: int) -> None:
-        cap_operations.set_team(self.books.conn, "acme", overage=overage, plan=plan, tier=tier, **self.who)
+    @rule(plan=st.sampled_from(sorted(CATALOG.plans)))
+    def change_plan(self, plan: str) -> None:
+        cap_operations.set_team(self.books.conn, "acme", plan=plan, **self.who)
+        self.plan = CATALOG.plans[plan]
+
+    @rule(tier=st.sampled_from([0, 1, 2, 4, 5]), days=st.none() | st.integers(1, 40))
+    def override_tier(self, tier: int, days: int | None) -> None:
+        until_ms = None if days is None else self.books.now_ms + days * DAY_MS
+        cap_operations.set_team(self.books.conn, "acme", tier=tier, tier_until_ms=until_ms, **self.who)
+        self.override = tier, inf if until_ms is None else until_ms
+
+    @rule()
+    def earn_the_tier_again(self) -> None:
+        cap_operations.set_team(self.books.conn, "acme", earn_tier=True, **self.who)
+        self.override = None
+
+    @rule(on=st.booleans())
+    def change_payment_method(self, on: bool) -> None:
+        cap_operations.set_team(self.books.conn, "acme", payment_method=on, **self.who)
+        self.payment_method = on
+        if on:
+            self.money_came_in()
+
+    @rule(overage=st.sampled_from(["block", "postpaid", "contact"]))
+    def change_overage(self, overage: Any) -> None:
+        before, self.overage = self.overage, overage
+        allowed = overage != "postpaid" or self.postpaid
+        self.books.conn.execute("SAVEPOINT change")
+        try:
+            cap_operations.set_team(self.books.conn, "acme", overage=overage, **self.who)
+            assert allowed
+        except OperationError:
+            assert not allowed
+            self.overage = before
+            self.books.conn.execute("ROLLBACK TO change")
+        finally:
+            self.books.conn.execute("RELEASE change")
 
     @rule(
         owner=st.sampled_from([{}, {"user": "ada"}, {"project": "web"}, "key"]),
@@ -182,20 +249,18 @@ class Money(RuleBasedStateMachine):
         completion=st.integers(0, 30),
     )
     def open_hold(self, owner: dict[str, str], price: Price, prompt: int, completion: int) -> None:
-        limit: dict[str, Any] = {"max_compute_ms": MAX_COMPUTE_MS} if price.is_by_time else {}
-        picousd = price.input_picousd * prompt + price.output_picousd * completion
-        picousd += (price.compute_picousd or 0) * MAX_COMPUTE_MS
-        amount = ceil(Fraction(picousd * price.multiplier_ppm, 1000 * 10**6))
+        amount = ceil(Fraction(price.input_picousd * prompt + price.output_picousd * completion, 1000))
         room = self.room(owner)
         before = self.books.conn.total_changes
         try:
-            tier = TIERS[price.multiplier_ppm]
-            request_id = self.books.hold(prompt, completion, price=price, service_tier=tier, **limit, **owner)
+            request_id = self.books.hold(prompt, completion, price=price, **owner)
         except InsufficientCreditError:
             assert amount > room
             assert self.books.conn.total_changes == before
             return
         assert amount <= room
+        if self.due and self.plan.included_nanousd:
+            self.given.add(self.due)
         self.requests.append(Request(request_id, owner, price, prompt, completion, self.books.now_ms, amount))
 
     @rule(owner=st.sampled_from(OWNERS), over=st.sampled_from([0, 1]))
@@ -214,7 +279,7 @@ class Money(RuleBasedStateMachine):
         if request is None:
             return
         prompt, completion = request.prompt * share // 10, request.completion * share // 10
-        usage = Usage(prompt, min(cached, prompt), completion, MAX_COMPUTE_MS * share // 10)
+        usage = Usage(prompt, min(cached, prompt), completion, 3)
         cost = self.books.settle(request.id, usage=usage)
         price = request.price
         cached_picousd = price.cached_input_picousd
@@ -223,10 +288,8 @@ class Money(RuleBasedStateMachine):
             price.input_picousd * (prompt - usage.cached_tokens)
             + per_cached * usage.cached_tokens
             + price.output_picousd * completion
-            + (price.compute_picousd or 0) * usage.compute_ms
         )
-        exact_nanousd = Fraction(exact) * price.multiplier_ppm / (1000 * 10**6)
-        assert cost == floor(exact_nanousd + Fraction(1, 2)) <= request.held
+        assert cost == floor(Fraction(exact, 1000) + Fraction(1, 2)) <= request.held
         request.over, request.cost = True, cost
 
     @rule(data=st.data())
@@ -269,6 +332,7 @@ class Money(RuleBasedStateMachine):
         if paid is None:
             return
         assert self.books.credit().owed_nanousd == owed - paid.amount_nanousd
+        self.money_came_in()
         if paid.raised_nanousd:
             raises = cap_operations.show_limits(self.books.conn, "acme", now_ms=self.books.now_ms).raises
             made = max(raises, key=lambda made: made.adjustment_id)
@@ -316,6 +380,18 @@ class Money(RuleBasedStateMachine):
             assert self.scope_sums("team", "lifetime")[1] <= credit
 
     @invariant()
+    def the_terms_are_those_of_what_was_set_and_paid(self) -> None:
+        limits = cap_operations.show_limits(self.books.conn, "acme", now_ms=self.books.now_ms)
+        assert (limits.terms.plan, limits.terms.tier, limits.terms.earned_tier) == (self.plan, self.tier, self.earned)
+        assert limits.terms.postpaid == self.postpaid
+        assert limits.rates.tier == CATALOG.tiers[self.tier]
+
+    @invariant()
+    def included_credit_was_given_once_a_plan_and_period(self) -> None:
+        origins = self.books.conn.execute("SELECT origin FROM grants WHERE origin IS NOT NULL").fetchall()
+        assert sorted(origins) == sorted((f"included:{plan}:{period}",) for plan, period in self.given)
+
+    @invariant()
     def credit_is_never_negative_and_available_never_above_what_fits(self) -> None:
         credit = self.books.credit()
         assert credit.balance_nanousd >= 0
@@ -332,5 +408,5 @@ def scopes(owner: dict[str, str]) -> set[str]:
 
 
 def test_any_sequence_of_operations_on_money_keeps_every_limit_and_the_books_right():
-    """R2, R6, R7, R8, R12, R16, R19"""
+    """R1, R2, R3, R6, R7, R8, R12, R16, R19"""
     run_state_machine_as_test(Money, settings=settings(stateful_step_count=25))
