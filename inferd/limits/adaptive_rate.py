@@ -60,20 +60,20 @@ class ServerRoom:
 class AdaptiveRate:
     """Begins at the floor. While at least half of it is used in a minute, it doubles in 15 minutes, up to the ceiling;
     while less than a quarter is used, it halves in an hour, down to the floor. It does not grow while about as much
-    is refused as is allowed: whoever only hammers earns nothing by it."""
+    is refused as is allowed: whoever only hammers earns nothing by it.
 
-    __slots__ = ("_at_ms", "_level", "_refused", "_refused_at_ms", "_used")
+    Attributes:
+        used: what the last minute holds; to be set whenever something is taken or given back.
+    """
+
+    __slots__ = ("_at_ms", "_level", "_refused", "_refused_at_ms", "used")
 
     def __init__(self, bounds: Bounds, now_ms: int) -> None:
         self._level = float(bounds.floor)
         self._at_ms = now_ms
-        self._used = 0
+        self.used = 0
         self._refused = 0.0
         self._refused_at_ms = now_ms
-
-    def note_used(self, used: int) -> None:
-        """What the last minute holds, now that something was taken or given back."""
-        self._used = used
 
     def note_refused(self, amount: int, now_ms: int) -> None:
         self._refused = self._refused_lately(now_ms) + amount
@@ -90,8 +90,11 @@ class AdaptiveRate:
             if bounds.floor < bounds.ceiling:
                 self._follow(dt_ms, now_ms)
             self._at_ms = now_ms
-            self._used = used
-        self._level = min(max(self._level, bounds.floor), bounds.ceiling)
+            self.used = used
+        if self._level < bounds.floor:
+            self._level = float(bounds.floor)
+        elif self._level > bounds.ceiling:
+            self._level = float(bounds.ceiling)
 
     def limit(self, bounds: Bounds, room: float) -> int:
         """The limit of this minute, as of the last `advance`."""
@@ -115,9 +118,9 @@ class AdaptiveRate:
     def _follow(self, dt_ms: int, now_ms: int) -> None:
         # What was taken last counts for the minute that it stays in the window; after that nothing was used.
         busy_ms, idle_ms = min(dt_ms, WINDOW_MS), max(0, dt_ms - WINDOW_MS)
-        if self._used < IDLE * self._level:
+        if self.used < IDLE * self._level:
             idle_ms += busy_ms
-        elif self._used >= NEAR * self._level and self._refused_lately(now_ms) <= self._level:
+        elif self.used >= NEAR * self._level and self._refused_lately(now_ms) <= self._level:
             self._level *= 2.0 ** (busy_ms / GROWTH_MS)
         self._level *= 2.0 ** (-idle_ms / DECAY_MS)
 

@@ -44,10 +44,10 @@ class IdleTable(Generic[K, V]):
         return self._entries.get(key)
 
     def _look_at_next(self, now_ms: int) -> None:
-        if not self._entries:
+        entries = self._entries
+        for key in entries:
+            if entries[key].is_idle(now_ms):
+                del entries[key]
+            else:
+                entries.move_to_end(key)
             return
-        key, entry = next(iter(self._entries.items()))
-        if entry.is_idle(now_ms):
-            del self._entries[key]
-        else:
-            self._entries.move_to_end(key)

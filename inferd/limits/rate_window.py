@@ -61,13 +61,14 @@ class RateWindow:
 
     def add(self, amount: int, now_ms: int) -> Slot:
         """Take an amount, whether there is room or not."""
-        slot = self._window.add(amount, now_ms)
-        self._rate.note_used(self._window.used(now_ms))
+        window = self._window
+        slot = window.add(amount, now_ms)
+        self._rate.used = window.total
         return slot
 
     def give_back(self, slot: Slot, amount: int, now_ms: int) -> None:
         self._window.give_back(slot, amount, now_ms)
-        self._rate.note_used(self._window.used(now_ms))
+        self._rate.used = self._window.total
 
     def correct(self, slot: Slot, taken: int, actual: int, now_ms: int) -> None:
         """Put what it really came to in the place of an estimate."""

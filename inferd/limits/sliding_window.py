@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 WINDOW_MS = 60_000
@@ -25,31 +24,38 @@ class SlidingWindow:
     than was checked for; and when room comes back is known in advance.
 
     Moments come from one clock that never goes back. Each method first drops what is over.
+
+    Attributes:
+        total: what it held after the last call.
     """
 
-    __slots__ = ("_slots", "_used")
+    __slots__ = ("_slots", "total")
 
     def __init__(self) -> None:
-        self._slots: deque[Slot] = deque()
-        self._used = 0
+        # A list: a deque takes the memory of 64 slots from the start, and most windows have one or two.
+        self._slots: list[Slot] = []
+        self.total = 0
 
     def used(self, now_ms: int) -> int:
         """What the last minute holds."""
         slots = self._slots
         while slots and slots[0].last_ms + WINDOW_MS <= now_ms:
-            self._used -= slots.popleft().amount
-        return self._used
+            self.total -= slots.pop(0).amount
+        return self.total
 
     def add(self, amount: int, now_ms: int) -> Slot:
         """Take an amount, whether there is room or not."""
         self.used(now_ms)
         number = now_ms // _SLOT_MS
-        if not self._slots or self._slots[-1].number != number:
-            self._slots.append(Slot(number))
-        slot = self._slots[-1]
+        slots = self._slots
+        if slots and slots[-1].number == number:
+            slot = slots[-1]
+        else:
+            slot = Slot(number)
+            slots.append(slot)
         slot.amount += amount
         slot.last_ms = now_ms
-        self._used += amount
+        self.total += amount
         return slot
 
     def give_back(self, slot: Slot, amount: int, now_ms: int) -> None:
@@ -58,7 +64,7 @@ class SlidingWindow:
         if slot.last_ms + WINDOW_MS > now_ms:
             assert amount <= slot.amount, "no more is given back than was taken"
             slot.amount -= amount
-            self._used -= amount
+            self.total -= amount
 
     def wait_ms(self, amount: int, now_ms: int, limit_after: Callable[[int], int]) -> int:
         """How long until `amount` fits, if nobody else takes any; 0: now.

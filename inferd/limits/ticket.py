@@ -33,6 +33,7 @@ class Ticket:
     def __init__(self, limits: RateLimits, allowance: Allowance, contact: str | None = None) -> None:
         self._limits = limits
         self._allowance = allowance
+        self._shares = allowance.shares
         self._contact = contact
         self._windows: list[RateWindow] = []
         self._slots: list[tuple[RateWindow, Slot]] = []
@@ -61,14 +62,11 @@ class Ticket:
         bounds = allowance.rates.free_requests
         if is_free and bounds is not None:
             self._take(limits.free_requests(allowance.team, bounds, now_ms), is_free=True, now_ms=now_ms)
-        full = limits.concurrency.enter(allowance.shares)
+        full = limits.concurrency.enter(self._shares)
         if full is not None:
-            scope, limit = allowance.shares[full]
+            scope, limit = self._shares[full]
             raise concurrency_refusal(scope, limit or 0, self._contact)
         self._is_inside = True
-        rates = allowance.rates.tokens
-        if rates is not None:
-            self._tokens = limits.tokens(allowance.team, model, rates, now_ms)
 
     def reserve(self, prompt_tokens: int, max_tokens: int, *, is_explicit: bool) -> None:
         """Take tokens: the prompt as if nothing of it were cached, and `max_tokens` if the caller named it, else twice
@@ -110,14 +108,14 @@ class Ticket:
         return min((w.status(room, now_ms) for w in self._windows), key=lambda s: s.remaining, default=None)
 
     def token_status(self) -> tuple[RateStatus, RateStatus, RateStatus] | None:
-        """Total prompt, uncached prompt, generated; None: there are no limits, or the model is not known yet."""
+        """Total prompt, uncached prompt, generated; None: there are no limits, or it did not get as far as them."""
         return None if self._tokens is None else self._tokens.status(self._limits.now_ms())
 
     def _take(self, window: RateWindow, *, is_free: bool, now_ms: int) -> None:
         bounds = self._allowance.rates.free_requests if is_free else self._allowance.rates.requests
         assert bounds is not None, "a window has bounds"
         self._windows.append(window)
-        room = self._limits.room(now_ms)
+        room = self._limits.room(now_ms) if bounds.sheds else 1.0
         wait_ms = window.wait_ms(1, bounds, room, now_ms)
         if wait_ms:
             status = window.status(room, now_ms)
@@ -130,7 +128,7 @@ class Ticket:
             self._tokens.reconcile(self._reservation, amounts, self._limits.now_ms())
             self._reservation = None
         if self._is_inside:
-            self._limits.concurrency.leave(self._allowance.shares)
+            self._limits.concurrency.leave(self._shares)
             self._is_inside = False
 
 

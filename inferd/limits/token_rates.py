@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from inferd.limits.adaptive_rate import Bounds
 from inferd.limits.rate_window import RateStatus, RateWindow
@@ -27,8 +28,7 @@ def amounts_of(usage: Usage) -> Amounts:
     return usage.prompt_tokens, usage.prompt_tokens - usage.cached_tokens, usage.completion_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """What a request under way has taken."""
 
     amounts: Amounts
@@ -55,10 +55,10 @@ class TokenRates:
     def wait(self, amounts: Amounts, bounds: Bounds3, now_ms: int) -> Wait | None:
         """None if the amounts may be taken now."""
         longest: Wait | None = None
-        for kind, window in zip(TokenKind, self._windows, strict=True):
+        for kind, window in enumerate(self._windows):
             wait_ms = window.wait_ms(amounts[kind], bounds[kind], 1.0, now_ms)
             if wait_ms and (longest is None or wait_ms > longest.wait_ms):
-                longest = Wait(kind, wait_ms)
+                longest = Wait(TokenKind(kind), wait_ms)
         return longest
 
     def reserve(self, amounts: Amounts, now_ms: int) -> Reservation:
@@ -87,4 +87,6 @@ class TokenRates:
 
     def is_idle(self, now_ms: int) -> bool:
         """Whether a new one would be the same; never while a request under way is still to be reconciled."""
-        return not self._num_open and all(window.is_idle(now_ms) for window in self._windows)
+        first, second, third = self._windows
+        is_idle = not self._num_open and first.is_idle(now_ms)
+        return is_idle and second.is_idle(now_ms) and third.is_idle(now_ms)

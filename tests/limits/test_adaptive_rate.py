@@ -19,7 +19,7 @@ def run(rate, minutes, use, *, start_ms=0, refused=0, bounds=BOUNDS):
         if refused:
             rate.note_refused(refused, now_ms)
         rate.advance(bounds, used, now_ms)
-        rate.note_used(used)
+        rate.used = used
     return now_ms
 
 
@@ -45,7 +45,7 @@ def test_unused_it_halves_in_an_hour_down_to_the_floor():
     rate = AdaptiveRate(BOUNDS, 0)
     end_ms = run(rate, 60, 0.9)
     assert rate.limit(BOUNDS, 1.0) == 10_000
-    rate.note_used(0)
+    rate.used = 0
     rate.advance(BOUNDS, 0, end_ms + 60 * MINUTE)
     assert rate.limit(BOUNDS, 1.0) == pytest.approx(5_000, rel=0.01)
     rate.advance(BOUNDS, 0, end_ms + 60 * 60 * MINUTE)
@@ -63,7 +63,7 @@ def test_between_a_quarter_and_a_half_it_stays():
 def test_one_burst_counts_for_a_minute_however_late_anyone_looks_again():
     rate = AdaptiveRate(BOUNDS, 0)
     rate.advance(BOUNDS, 0, 10 * MINUTE)
-    rate.note_used(900)
+    rate.used = 900
     rate.advance(BOUNDS, 0, 11 * MINUTE)
     assert rate.level == pytest.approx(1_000 * 2 ** (1 / 15))
 
