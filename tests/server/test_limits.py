@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from inferd.ledger import cap_operations
+from inferd.ledger.plan_operations import set_project_concurrency
 from inferd.limits.adaptive_rate import Bounds
 from inferd.plans import SHIPPED_TIERS
 from inferd.server.limits import duration
@@ -104,10 +105,7 @@ async def test_a_server_that_stops_gives_back_what_it_refuses(provider):
 async def test_of_four_times_the_concurrency_exactly_the_limit_passes(provider):
     """R10: from admission to the terminal output, 429 `Concurrency limit reached for requests`."""
     with provider.store.immediate() as conn:
-        conn.execute(
-            "INSERT INTO concurrency (scope, team, max_requests, set_at_ms, set_by, checksum) "
-            "VALUES ('project:acme/inference', 'acme', 5, 0, 'test', '')"
-        )
+        set_project_concurrency(conn, "acme", "inference", 5, actor="test", now_ms=wall_clock_ms())
     provider.runner.hold_back()
     asked = [asyncio.create_task(provider.chat(max_tokens=1)) for _ in range(20)]
     await provider.until(lambda: sum(task.done() for task in asked) == 15)
@@ -122,8 +120,6 @@ async def test_of_four_times_the_concurrency_exactly_the_limit_passes(provider):
     assert sorted(answer.status_code for answer in await asyncio.gather(*asked)) == [200] * 5 + [429] * 15
     assert used(provider) == (5, 0)
     assert (await provider.chat()).status_code == 200
-    with provider.store.immediate() as conn:
-        conn.execute("DELETE FROM concurrency")
 
 
 async def test_free_deployments_have_a_minute_of_their_own_as_well(provider):
