@@ -115,3 +115,16 @@ async def test_credit_that_is_merely_held_is_retried(provider, monkeypatch):
     assert second.usage.completion_tokens == 5
     assert pauses.seconds == [1]
     assert provider.hold_states() == ["settled", "settled"]
+
+
+async def test_whoever_is_refused_before_a_large_body_was_read_can_go_on(provider):
+    """R11: the refusal comes at once, and the connection stays good."""
+    with provider.store.immediate() as conn:
+        cap_operations.set_team(conn, "acme", tier=0, actor="test", now_ms=wall_clock_ms())
+    async with served_on_socket(provider) as served:
+        for _ in range(10):
+            assert (await served.client.post("/v1/chat/completions", content=b"{")).status_code == 400
+        for _ in range(3):
+            refused = await served.client.post("/v1/chat/completions", content=b" " * (5 << 20))
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+        assert (await served.client.get("/v1/models")).status_code == 200
