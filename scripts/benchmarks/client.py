@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 class Answer:
     """One streamed answer. Times in seconds, from the moment the request was sent."""
 
-    started_s: float
+    started_s: float = 0.0
     token_times_s: list[float] = field(default_factory=list)
     text: str = ""
     prompt_tokens: int = 0
@@ -33,8 +33,9 @@ class Answer:
         return [after - before for before, after in itertools.pairwise(times)]
 
 
-async def stream_chat(base_url: str, key: str, body: dict[str, Any]) -> Answer:
-    """POSTs a streamed chat completion. Raises RuntimeError with what the server said if it refuses."""
+async def stream_chat(base_url: str, key: str, body: dict[str, Any], answer: Answer) -> None:
+    """POSTs a streamed chat completion and fills `answer` as it comes. Raises RuntimeError with what the server said
+    if it refuses. Cancelled, it hangs up."""
     url = urlsplit(base_url)
     payload = json.dumps(body | {"stream": True, "stream_options": {"include_usage": True}}).encode()
     reader, writer = await asyncio.open_connection(url.hostname, url.port, limit=2**20)
@@ -42,7 +43,7 @@ async def stream_chat(base_url: str, key: str, body: dict[str, Any]) -> Answer:
         f"POST {url.path}/chat/completions HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\nConnection: close\r\n\r\n"
     )
-    answer = Answer(started_s=time.perf_counter())
+    answer.started_s = time.perf_counter()
     writer.write(head.encode() + payload)
     try:
         status = await reader.readline()
@@ -56,7 +57,6 @@ async def stream_chat(base_url: str, key: str, body: dict[str, Any]) -> Answer:
         answer.ended_s = time.perf_counter() - answer.started_s
     finally:
         writer.close()
-    return answer
 
 
 def _take(answer: Answer, chunk: dict[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,20 +18,30 @@ from pathlib import Path
 
 PORT = 8765
 START_TIMEOUT_S = 120.0
+INFERD = "import sys; from inferd.cli.main import main; sys.exit(main())"
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running one."""
+    """A running one.
+
+    Attributes:
+        other_key: of another team, where there are teams.
+        pid: its process, if it is one of this machine.
+    """
 
     name: str
     base_url: str
     key: str
     model: str
+    other_key: str | None = None
+    pid: int | None = None
 
 
 @contextmanager
-def inferd(model: Path, *, n_parallel: int, max_context: int, host_cache_mib: int) -> Iterator[Server]:
+def inferd(
+    model: Path, *, n_parallel: int, max_context: int, host_cache_mib: int, two_teams: bool = False
+) -> Iterator[Server]:
     """`inferd serve` on a data folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "models.toml"
@@ -39,31 +51,74 @@ def inferd(model: Path, *, n_parallel: int, max_context: int, host_cache_mib: in
             '[deployments."bench/m"]\nmodel = "m"\nserverless = true\nusd_per_1m_tokens = 0.1\n'
         )
         data = Path(folder) / "data"
-        words = [sys.executable, "-m", "inferd.cli.main", "serve", "--config", str(config), "--data-dir", str(data)]
-        with _process([*words, "--port", str(PORT), "--log-level", "warning"]):
+        command = [sys.executable, "-c", INFERD]
+        words = ["serve", "--config", str(config), "--data-dir", str(data), "--port", str(PORT)]
+        with _process([*command, *words, "--log-level", "warning"], "/health") as pid:
             key = (data / "default.key").read_text().strip()
-            yield Server("inferd", f"http://127.0.0.1:{PORT}/v1", key, "bench/m")
+            other_key = _second_team(command, data) if two_teams else None
+            yield Server("inferd", _url(), key, "bench/m", other_key, pid)
+
+
+def _second_team(command: list[str], data: Path) -> str:
+    """Made beside the running server, as an operator would."""
+    key = ""
+    for words in (
+        ["teams", "create", "second", "--plan", "enterprise"],
+        ["credits", "grant", "second", "10"],
+        ["keys", "create", "--team", "second"],
+    ):
+        run = [*command, *words, "--data-dir", str(data)]
+        done = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True)
+        key = next((word for word in done.stdout.split() if word.startswith("sk-")), key)
+    assert key, "keys create shows the key"
+    return key
 
 
 @contextmanager
 def llama_server(binary: Path, model: Path, *, n_parallel: int, max_context: int) -> Iterator[Server]:
     """llama-server with unified KV and room for as many sequences of the same length."""
     words = [str(binary), "-m", str(model), "--port", str(PORT), "-np", str(n_parallel), "-kvu", "--jinja"]
-    words += ["-c", str(max_context * n_parallel), "--no-webui", "-t", str(os.cpu_count())]
-    with _process(words):
-        yield Server(f"llama-server -np {n_parallel}", f"http://127.0.0.1:{PORT}/v1", "none", "m")
+    words += ["-c", str(max_context * n_parallel), "--no-ui", "-t", str(os.cpu_count())]
+    with _process(words, "/health") as pid:
+        yield Server(f"llama-server -np {n_parallel}", _url(), "none", "m", pid=pid)
 
 
 @contextmanager
-def _process(words: list[str]) -> Iterator[None]:
+def example_server(python: Path, script: Path, model: Path, *, n_parallel: int, max_context: int) -> Iterator[Server]:
+    """llama-cpp-python's examples/server, run by a Python that has what the script's head asks for. It keeps what is
+    cached in sequences of their own, 64 in its own configurations."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.json"
+        options = {
+            "path": str(model),
+            "alias": "m",
+            "n_ctx": max_context * n_parallel,
+            "n_seq_max": max(64, n_parallel),
+            "max_seq_len": max_context,
+            "n_batch": 2048,
+            "n_ubatch": 512,
+            "store_logits": False,
+        }
+        config.write_text(json.dumps({"server": {"port": PORT}, "model": options}))
+        with _process([str(python), str(script), "-C", str(config)], "/healthz") as pid:
+            yield Server("examples/server", _url(), "none", "m", pid=pid)
+
+
+def _url() -> str:
+    return f"http://127.0.0.1:{PORT}/v1"
+
+
+@contextmanager
+def _process(words: list[str], health: str) -> Iterator[int]:
     if shutil.which(words[0]) is None:
         raise SystemExit(f"{words[0]} is not there")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the server would outlive us
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
         try:
-            _wait_until_healthy(process)
-            yield
-        except BaseException:
+            _wait_until_healthy(process, health)
+            yield process.pid
+        except Exception:
             log.seek(0)
             sys.stderr.write(log.read().decode(errors="replace")[-3000:])
             raise
@@ -72,16 +127,16 @@ def _process(words: list[str]) -> Iterator[None]:
             process.wait(60)
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes]) -> None:
+def _wait_until_healthy(process: subprocess.Popen[bytes], path: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise SystemExit(f"the server ended with status {process.returncode}")
+            raise RuntimeError(f"the server ended with status {process.returncode}")
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health", timeout=2) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}{path}", timeout=2) as response:
                 if response.status == 200:
                     return
         except OSError:
             pass
         time.sleep(0.2)
-    raise SystemExit("the server did not become healthy")
+    raise RuntimeError("the server did not become healthy")

@@ -1,189 +1,194 @@
-"""What is asked of a server, and what is taken down. All requests are greedy and of fixed length where it matters."""
+"""What is asked of a server, and what is taken down."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from scripts.benchmarks.client import Answer, stream_chat
-from scripts.benchmarks.servers import Server
+from scripts.benchmarks.client import Answer
+from scripts.benchmarks.load import Figures, Load, cached_share, times, together, tokens_per_s
+from scripts.benchmarks.prompts import assistant, system, user, words
 
-Figures = dict[str, float]
-_WORDS = [
-    "river",
-    "stone",
-    "cloud",
-    "garden",
-    "window",
-    "paper",
-    "silver",
-    "morning",
-    "bridge",
-    "lantern",
-    "forest",
-    "copper",
-    "thunder",
-    "violin",
-    "harbor",
-    "meadow",
-    "engine",
-    "pepper",
-    "marble",
-    "shadow",
-    "rocket",
-    "cotton",
-    "island",
-    "saddle",
-    "winter",
-    "candle",
-    "pocket",
-    "orchard",
-    "velvet",
-    "compass",
-]
+SHARED_WORDS = 800  # about 1,200 tokens
+LONG_WORDS = 1900  # about 3,100 tokens
+ANSWER_TOKENS = 24
+N_STREAMS = 16
+LONG_TOKENS = 3000
+N_FILLING = 40  # of about 28 MB each: 16 streams, and more than 512 MiB
 
 
-def words(n: int, seed: int) -> str:
-    """About 1.4 tokens a word."""
-    chosen = random.Random(seed).choices(_WORDS, k=n)
-    return " ".join(f"{word} {index}" if index % 7 == 0 else word for index, word in enumerate(chosen))
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One load on one freshly started server.
+
+    Attributes:
+        only_inferd: it measures inferd against itself, or needs what no peer has.
+        host_cache_mib: inferd's `host_cache_mib`.
+        n_users: of a workload that the oracle can do too.
+    """
+
+    run: Callable[[Load], Awaitable[Figures]]
+    only_inferd: bool = False
+    two_teams: bool = False
+    host_cache_mib: int = 4096
+    n_users: int | None = None
 
 
-class Load:
-    """Asks one server."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    async def ask(self, messages: list[dict[str, str]], max_tokens: int, **fields: object) -> Answer:
-        body = {"model": self._server.model, "messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
-        return await stream_chat(self._server.base_url, self._server.key, body | fields)
-
-
-def user(text: str) -> dict[str, str]:
-    return {"role": "user", "content": text}
-
-
-def system(text: str) -> dict[str, str]:
-    return {"role": "system", "content": text}
-
-
-async def _all(asks: list[Awaitable[Answer]]) -> tuple[list[Answer], float]:
-    started = time.perf_counter()
-    answers = await asyncio.gather(*asks)
-    return list(answers), time.perf_counter() - started
-
-
-def _rate(answers: list[Answer], wall_s: float) -> float:
-    return sum(answer.completion_tokens for answer in answers) / wall_s
+async def warm(load: Load) -> None:
+    """The first request of a process loads what is loaded late; nobody's first request is measured."""
+    await load.ask([system("x"), user("Say hello.")], 4)
 
 
 async def one_stream(load: Load) -> Figures:
-    answers, wall_s = await _all([load.ask([user("Tell me a long story about a bridge.")], 96)])
-    return {"tokens_per_s": _rate(answers, wall_s), "ttft_ms": answers[0].ttft_s * 1e3}
+    """Three stories, one after the other: the median counts."""
+    rates, ttfts = [], []
+    for subject in ("bridge", "lantern", "violin"):
+        (answer,), wall_s = await together([load.ask([user(f"Tell me a long story about a {subject}.")], 96)])
+        rates.append(tokens_per_s([answer], wall_s))
+        ttfts.append(answer.ttft_s * 1e3)
+    return {"tokens_per_s": statistics.median(rates), "ttft_ms": statistics.median(ttfts)}
 
 
 async def short_shared(load: Load) -> Figures:
     """16 streams that share the template's system prompt."""
-    asks = [load.ask([user(f"Write about the number {i} and {words(3, i)}.")], 64) for i in range(16)]
-    answers, wall_s = await _all(asks)
-    return {"tokens_per_s": _rate(answers, wall_s)}
+    asks = [load.ask([user(f"Write about the number {i} and {words(3, i)}.")], 64) for i in range(N_STREAMS)]
+    answers, wall_s = await together(asks)
+    return {"tokens_per_s": tokens_per_s(answers, wall_s), **times(answers)}
 
 
 async def short_alone(load: Load) -> Figures:
-    """16 streams that share nothing but the first control token."""
-    asks = [load.ask([system(words(20, 100 + i)), user(f"Write about {words(3, i)}.")], 64) for i in range(16)]
-    answers, wall_s = await _all(asks)
-    return {"tokens_per_s": _rate(answers, wall_s)}
+    """16 streams that share nothing but the template's first tokens."""
+    asks = [load.ask([system(words(20, 100 + i)), user(f"Write about {words(3, i)}.")], 64) for i in range(N_STREAMS)]
+    answers, wall_s = await together(asks)
+    return {"tokens_per_s": tokens_per_s(answers, wall_s), **times(answers)}
 
 
 def cold_prefix(n_users: int) -> Callable[[Load], Awaitable[Figures]]:
     async def run(load: Load) -> Figures:
-        """Users with one cold system prompt of about 1,200 tokens, two questions each."""
-        prompt = system(words(800, 7))
+        """Users behind one cold system prompt, two questions each."""
+        prompt = system(words(SHARED_WORDS, 7))
 
         async def one(i: int) -> list[Answer]:
-            first = await load.ask([prompt, user(f"What about {words(2, i)}?")], 24)
-            turns = [prompt, user(f"What about {words(2, i)}?"), {"role": "assistant", "content": first.text}]
-            return [first, await load.ask([*turns, user("And why is that?")], 24)]
+            turns = [prompt, user(f"What about {words(2, i)}?")]
+            first = await load.ask(turns, ANSWER_TOKENS)
+            return [first, await load.ask([*turns, assistant(first.text), user("And why is that?")], ANSWER_TOKENS)]
 
         started = time.perf_counter()
         pairs = await asyncio.gather(*(one(i) for i in range(n_users)))
-        return {"wall_s": time.perf_counter() - started, **_cached([answer for pair in pairs for answer in pair])}
+        answers = [answer for pair in pairs for answer in pair]
+        return {"wall_s": time.perf_counter() - started, "cached_share": cached_share(answers), **times(answers)}
 
     return run
 
 
 def sessions(n_sessions: int, n_turns: int) -> Callable[[Load], Awaitable[Figures]]:
     async def run(load: Load) -> Figures:
-        """Conversations turn by turn: every session asks its next question once all have their answer."""
-        histories = [[system(words(150, 500 + i))] for i in range(n_sessions)]
-        later: list[Answer] = []
-        started = time.perf_counter()
-        for turn in range(n_turns):
-            for i, history in enumerate(histories):
+        """Conversations side by side: each asks its next question once it has its answer."""
+
+        async def one(i: int) -> list[Answer]:
+            history = [system(words(150, 500 + i))]
+            answers = []
+            for turn in range(n_turns):
                 history.append(user(f"Question {turn}: {words(20, 31 * i + turn)}?"))
-            answers = await asyncio.gather(
-                *(load.ask(history, 24, user=f"session-{i}") for i, history in enumerate(histories))
-            )
-            for history, answer in zip(histories, answers, strict=True):
-                history.append({"role": "assistant", "content": answer.text})
-            later += answers if turn else []
+                answers.append(await load.ask(history, ANSWER_TOKENS, user=f"session-{i}"))
+                history.append(assistant(answers[-1].text))
+            return answers
+
+        started = time.perf_counter()
+        found = await asyncio.gather(*(one(i) for i in range(n_sessions)))
         wall_s = time.perf_counter() - started
-        ttfts = [answer.ttft_s for answer in later]
-        return {"wall_s": wall_s, "later_ttft_p50_ms": statistics.median(ttfts) * 1e3, **_cached(later)}
+        later = [answer for answers in found for answer in answers[1:]]
+        return {
+            "wall_s": wall_s,
+            "later_ttft_p50_ms": statistics.median(answer.ttft_s for answer in later) * 1e3,
+            "later_cached_share": cached_share(later),
+        }
 
     return run
 
 
 async def long_among_streams(load: Load) -> Figures:
-    """A prompt of some 3,000 tokens arrives among 4 streams."""
-    streams = [
-        asyncio.create_task(load.ask([user(f"Tell a very long story about {words(3, i)}.")], 400)) for i in range(4)
-    ]
+    """A prompt of some 3,000 tokens arrives among 4 streams, which go on until it has its first token."""
+    streams = [load.start([user(f"Tell a very long story about {words(3, i)}.")], LONG_TOKENS) for i in range(4)]
     await asyncio.sleep(3.0)
     arrived = time.perf_counter()
-    newcomer = await load.ask([user(words(1900, 77))], 8)
-    done = time.perf_counter()
-    answers = await asyncio.gather(*streams)
-    gaps, meanwhile = [], []
-    for answer in answers:
-        times = [answer.started_s + at for at in answer.token_times_s]
-        during = [at for at in times if arrived <= at <= arrived + newcomer.ttft_s]
-        gaps += [b - a for a, b in itertools.pairwise(times) if arrived <= b <= done]
-        meanwhile.append(len(during) / newcomer.ttft_s)
+    newcomer = await load.ask([user(words(LONG_WORDS, 77))], 1)
+    ends = arrived + newcomer.ttft_s
+    await asyncio.sleep(1.0)  # the gap that they are in is to end
+    gaps, rates = [], []
+    for stream in streams:
+        token_times = await stream.hang_up()
+        rates.append(sum(arrived <= at <= ends for at in token_times) / newcomer.ttft_s)
+        gaps += [after - before for before, after in itertools.pairwise(token_times) if after >= arrived]
     return {
         "worst_gap_ms": max(gaps) * 1e3,
         "newcomer_ttft_s": newcomer.ttft_s,
-        "slowest_stream_tokens_per_s": min(meanwhile),
+        "slowest_stream_tokens_per_s": min(rates),
         "prompt_tokens": float(newcomer.prompt_tokens),
     }
 
 
 async def short_during_prefill(load: Load) -> Figures:
-    """A short prompt arrives during the prefill of a long one."""
-    long = asyncio.create_task(load.ask([user(words(1900, 78))], 8))
+    """A prompt of some 40 tokens arrives during the prefill of a long one."""
+    long = asyncio.create_task(load.ask([user(words(LONG_WORDS, 78))], 8))
     await asyncio.sleep(2.0)
     short = await load.ask([user("Say hello.")], 8)
-    return {"short_ttft_ms": short.ttft_s * 1e3, "long_ttft_s": (await long).ttft_s}
+    return {
+        "short_ttft_ms": short.ttft_s * 1e3,
+        "short_prompt_tokens": float(short.prompt_tokens),
+        "long_ttft_s": (await long).ttft_s,
+    }
 
 
-def _cached(answers: list[Answer]) -> Figures:
-    return {"cached_share": sum(a.cached_tokens for a in answers) / max(1, sum(a.prompt_tokens for a in answers))}
+async def full_cache(load: Load) -> Figures:
+    """8 streams with nothing cached but themselves; then again once every stream is parked and host RAM is full."""
+    empty = await _decode_rate(load, 0)
+    prompt = system(words(SHARED_WORDS, 7))
+    branches = [await load.ask([prompt, user(words(40, 900 + i))], 1) for i in range(N_FILLING)]
+    full = await _decode_rate(load, 1)
+    return {
+        "empty_tokens_per_s": empty,
+        "full_tokens_per_s": full,
+        "full_over_empty_share": full / empty,
+        "branches": float(len(branches)),
+    }
 
 
-WORKLOADS: dict[str, Callable[[Load], Awaitable[Figures]]] = {
-    "one-stream": one_stream,
-    "short-shared": short_shared,
-    "short-alone": short_alone,
-    "cold-prefix-8": cold_prefix(8),
-    "cold-prefix-16": cold_prefix(16),
-    "sessions-24x4": sessions(24, 4),
-    "sessions-64x3": sessions(64, 3),
-    "long-among-streams": long_among_streams,
-    "short-during-prefill": short_during_prefill,
+async def _decode_rate(load: Load, seed: int) -> float:
+    """Tokens/s of 8 streams, from the moment when all have their first token until one has its last."""
+    asks = [
+        load.ask([system(words(20, 40 + seed)), user(f"Write about {words(3, 10 * seed + i)}.")], 96) for i in range(8)
+    ]
+    answers, _ = await together(asks)
+    times_s = [[answer.started_s + at for at in answer.token_times_s] for answer in answers]
+    begin, end = max(each[0] for each in times_s), min(each[-1] for each in times_s)
+    return sum(begin <= at <= end for each in times_s for at in each) / (end - begin)
+
+
+async def team_arrival(load: Load) -> Figures:
+    """A team asks while another one holds every stream with answers of 1,000 tokens, and has as many waiting."""
+    first = [load.start([user(f"Write a book about {words(3, i)}.")], 1000) for i in range(2 * N_STREAMS)]
+    await asyncio.sleep(5.0)
+    newcomer = await load.ask([user("Say hello to the world.")], 8, as_other=True)
+    for running in first:
+        await running.hang_up()
+    return {"newcomer_ttft_s": newcomer.ttft_s, "streams": float(sum(bool(each.answer.text) for each in first))}
+
+
+WORKLOADS: dict[str, Workload] = {
+    "one-stream": Workload(one_stream),
+    "short-shared": Workload(short_shared),
+    "short-alone": Workload(short_alone),
+    "cold-prefix-8": Workload(cold_prefix(8), n_users=8),
+    "cold-prefix-16": Workload(cold_prefix(16), n_users=16),
+    "sessions-24x4": Workload(sessions(24, 4)),
+    "sessions-64x3": Workload(sessions(64, 3)),
+    "long-among-streams": Workload(long_among_streams),
+    "short-during-prefill": Workload(short_during_prefill),
+    "full-cache": Workload(full_cache, only_inferd=True, host_cache_mib=512),
+    "team-arrival": Workload(team_arrival, only_inferd=True, two_teams=True),
 }

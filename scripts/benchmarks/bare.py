@@ -1,0 +1,68 @@
+"""As little Python as possible around the native calls: what the engine is measured against."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from inferd.engine.batch import Batch
+from inferd.engine.llama.context import Context
+from inferd.engine.llama.runner import LlamaRunner
+from inferd.sampling_params import SamplingParams
+
+GREEDY = SamplingParams(temperature=0.0)
+Prompt = tuple[int, ...]
+Row = tuple[int, int, int, bool]  # token, position, sequence, wants logits
+
+
+class Bare:
+    """Greedy, without a scheduler, a cache or text."""
+
+    def __init__(self, context: Context, runner: LlamaRunner) -> None:
+        self._context = context
+        self._sampler = runner.new_sampler(GREEDY)
+        self._lengths = [0] * context.n_seq_max
+
+    def prefill(self, prompts: dict[int, Prompt]) -> list[int]:
+        """Computes the prompts of the sequences, in their order, in steps of n_ubatch rows; the tokens that follow."""
+        token_ids: list[int] = []
+        rows = self._rows(prompts)
+        while step := list(itertools.islice(rows, self._context.n_ubatch)):
+            token_ids += self._step(step)
+        return token_ids
+
+    def copy(self, source: int, destination: int) -> None:
+        self._context.seq_cp(source, destination)
+        self._lengths[destination] = self._lengths[source]
+
+    def decode(self, token_ids: list[int], n_tokens: int) -> None:
+        """The first sequences, as many as there are tokens, side by side."""
+        for _ in range(n_tokens):
+            rows = [(token_id, self._lengths[seq_id], seq_id, True) for seq_id, token_id in enumerate(token_ids)]
+            self._lengths[: len(rows)] = [length + 1 for length in self._lengths[: len(rows)]]
+            token_ids = self._step(rows)
+
+    def clear(self) -> None:
+        self._context.clear()
+        self._lengths = [0] * self._context.n_seq_max
+
+    def _rows(self, prompts: dict[int, Prompt]) -> Iterator[Row]:
+        for seq_id, prompt in prompts.items():
+            for left, token_id in zip(range(len(prompt) - 1, -1, -1), prompt, strict=True):
+                yield token_id, self._lengths[seq_id], seq_id, left == 0
+                self._lengths[seq_id] += 1
+
+    def _step(self, rows: list[Row]) -> list[int]:
+        token_ids, positions, seq_ids, wants = zip(*rows, strict=True)
+        batch = Batch(
+            chunks=(),
+            token_ids=np.array(token_ids, dtype=np.int32),
+            positions=np.array(positions, dtype=np.int32),
+            seq_ids=np.array(seq_ids, dtype=np.int32),
+            wants_logits=np.array(wants, dtype=np.bool_),
+            output_rows=tuple(row for row, wanted in enumerate(wants) if wanted),
+        )
+        assert self._context.decode(batch) == 0, "the kernels work"
+        return [self._context.sample(self._sampler.handle, row) for row in batch.output_rows]

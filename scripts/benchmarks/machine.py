@@ -1,0 +1,55 @@
+"""What else the machine was doing while something was measured. Linux; elsewhere nothing is known."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """Shares of all cores' time, 0 to 1: `others` went to other processes, `stolen` to other virtual machines."""
+
+    others: float
+    stolen: float
+
+
+class Watch:
+    """Watches the machine while `pid` (a server with all its threads) and this process are measured. A second busy
+    process makes OpenMP's threads wait for each other: on two cores it can cost nine tenths of the speed."""
+
+    def __init__(self, pid: int | None) -> None:
+        self._pids = [os.getpid(), *([pid] if pid else [])]
+        self._started_s = time.perf_counter()
+        self._started = self._read()
+
+    def stop(self) -> Disturbance:
+        cores_s = (time.perf_counter() - self._started_s) * (os.cpu_count() or 1)
+        busy, stolen, ours = (after - before for before, after in zip(self._started, self._read(), strict=True))
+        return Disturbance(max(0.0, busy - ours) / cores_s, stolen / cores_s)
+
+    def _read(self) -> tuple[float, float, float]:
+        """Seconds so far: all cores busy, stolen, and of our processes."""
+        if not (_PROC / "stat").exists():
+            return 0.0, 0.0, 0.0
+        user, nice, system, _, _, irq, softirq, steal = map(int, (_PROC / "stat").read_text().split()[1:9])
+        ours = 0
+        for pid in self._pids:
+            fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            ours += int(fields[11]) + int(fields[12])  # utime, stime: proc_pid_stat(5)
+        return (user + nice + system + irq + softirq) / _TICKS_PER_S, steal / _TICKS_PER_S, ours / _TICKS_PER_S
+
+
+def wait_until_idle(*, others_max: float, timeout_s: float) -> None:
+    """Waits for a second in which other processes took less than that share of the cores, at most `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        watch = Watch(None)
+        time.sleep(1.0)
+        if watch.stop().others < others_max:
+            return
