@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection
 
-from inferd.engine.batch import ScheduledChunk
+from inferd.engine.batch import TILE_ROWS, ScheduledChunk
 from inferd.engine.branch import NO_SEQ_ID
 from inferd.engine.cost_model import CostModel
 from inferd.engine.fair_share import FairShare
@@ -14,8 +14,9 @@ from inferd.engine.messages import TrafficClass
 from inferd.engine.prefix_cache import Hit
 from inferd.engine.sequence import Sequence, SequenceStatus
 
-MIN_PREFILL_ROWS = 32
-"""A prefill that goes on at all does so in chunks worth their overhead."""
+MIN_PREFILL_ROWS = TILE_ROWS
+"""A prefill that goes on at all does so in chunks worth their overhead, and in multiples of this: graphs of a shape
+that was seen before are reused."""
 PREFILL_ONLY_FACTOR = 1.75
 """A step in which nobody waits for a next token may be longer: it only delays who arrives meanwhile."""
 AGEING_NS = 10_000_000_000
@@ -271,8 +272,7 @@ class Scheduler:
             most = min(most, left)
         size = most
         while size > MIN_PREFILL_ROWS and not self._fits(sequence, size, n_prefill, n_decodes, cells, budget_ms):
-            # Down to the next rung of 32, 64, 128, ...: graphs of a shape seen before are reused.
-            size = 1 << (size - 1).bit_length() - 1
+            size = (size - 1) // MIN_PREFILL_ROWS * MIN_PREFILL_ROWS
         if n_prefill and not self._fits(sequence, size, n_prefill, n_decodes, cells, budget_ms):
             return 0
         return size

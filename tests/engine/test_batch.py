@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from inferd.engine.batch import ScheduledChunk, build_batch
+from inferd.engine.batch import TILE_ROWS, ScheduledChunk, build_batch
 from inferd.engine.sequence import Sequence
 from tests.engine.test_sequence import new_sequence
 
@@ -24,6 +26,30 @@ def test_rows_are_sorted_by_sequence_id_and_start_where_the_books_are() -> None:
     assert [chunk.sequence for chunk in batch.chunks] == [low, high]
     assert batch.n_rows == 3
     assert all(array.dtype == np.int32 for array in (batch.token_ids, batch.positions, batch.seq_ids))
+
+
+def pieces(rows: dict[int, int], order: list[int]) -> list[dict[int, int]]:
+    """How llama.cpp cuts a batch with so many rows of each sequence, in that order: `split_equal`, sequential."""
+    left, found = dict(rows), []
+    while any(left.values()):
+        piece: list[int] = []
+        for seq_id in order:
+            if left[seq_id] and (not piece or seq_id == piece[-1] + 1):
+                piece.append(seq_id)
+        n_rows = min(left[seq_id] for seq_id in piece)
+        found.append(dict.fromkeys(piece, n_rows))
+        left |= {seq_id: left[seq_id] - n_rows for seq_id in piece}
+    return found
+
+
+@given(st.dictionaries(st.integers(0, 12), st.sampled_from([1, TILE_ROWS, 3 * TILE_ROWS]), min_size=1))
+def test_long_chunks_are_computed_apart_and_decodes_together(rows) -> None:
+    chunks = [ScheduledChunk(sequence_at(seq_id, bytes(n)), n) for seq_id, n in rows.items()]
+    cut = pieces(rows, [chunk.sequence.seq_id for chunk in build_batch(chunks).chunks])
+    assert all(piece == {seq_id: rows[seq_id]} for piece in cut for seq_id in piece if rows[seq_id] > 1)
+    short = sorted(seq_id for seq_id, n in rows.items() if n == 1)
+    runs = sum(seq_id - 1 not in short for seq_id in short)
+    assert len(cut) == runs + len(rows) - len(short), "no more pieces than gaps between the decodes' ids ask for"
 
 
 def test_only_the_last_row_of_a_chunk_that_completes_has_logits() -> None:

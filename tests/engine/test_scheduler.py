@@ -172,12 +172,12 @@ def taught_scheduler(max_step_ms: float, *, n_seq_max: int = 8) -> Scheduler:
     return scheduler
 
 
-def test_beside_decodes_a_prefill_gets_what_the_step_has_time_for_in_powers_of_two() -> None:
-    scheduler = taught_scheduler(100)
+def test_beside_decodes_a_prefill_gets_what_the_step_has_time_for_in_whole_tiles() -> None:
+    scheduler = taught_scheduler(250)
     decode = waiting(scheduler, own(1, 1))
     play(scheduler)
     prefill = waiting(scheduler, own(2, 500))
-    assert play(scheduler) == {decode: 1, prefill: 64}
+    assert play(scheduler) == {decode: 1, prefill: 3 * MIN_PREFILL_ROWS}
 
 
 def test_alone_a_prefill_may_take_longer() -> None:
@@ -215,7 +215,7 @@ def test_a_short_prompt_overtakes_a_long_one_and_a_long_one_is_not_starved_by_sh
 def test_a_priority_prefill_goes_before_a_shorter_default_one() -> None:
     scheduler = taught_scheduler(20)
     default, priority = waiting(scheduler, own(0, 50)), waiting(scheduler, own(1, 200), traffic=TrafficClass.PRIORITY)
-    assert play(scheduler) == {priority: 32}
+    assert play(scheduler) == {priority: MIN_PREFILL_ROWS}
     assert default in scheduler.running
 
 
