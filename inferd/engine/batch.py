@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from inferd.engine.sequence import Sequence
 
-
 TILE_ROWS = 64
 """Rows of one sequence from which on attention on a CPU goes by tiles (GGML_FA_TILE_Q of ggml-cpu): at 2,000 tokens of
 context 63 rows took 1.5 times as long as 64."""

@@ -55,6 +55,8 @@ async def stream_chat(base_url: str, key: str, body: dict[str, Any], answer: Ans
             elif line.startswith(b"data: [DONE]"):
                 break
         answer.ended_s = time.perf_counter() - answer.started_s
+        # Where a server reports no usage, one event is one token.
+        answer.completion_tokens = answer.completion_tokens or len(answer.token_times_s)
     finally:
         writer.close()
 
