@@ -26,7 +26,7 @@ from scripts.benchmarks.servers import Server, example_server, inferd, llama_ser
 from scripts.benchmarks.workloads import WORKLOADS, Workload, warm
 
 ORACLE = "oracle"
-MAX_TRIES = 3
+MAX_TRIES = 2
 IDLE_TIMEOUT_S = 60.0
 Found = dict[str, dict[str, list[Figures]]]  # by workload, by peer
 
