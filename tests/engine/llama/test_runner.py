@@ -7,6 +7,7 @@ import ctypes
 import numpy as np
 import pytest
 
+from inferd.engine.batch import TILE_ROWS
 from inferd.engine.messages import FinishReason
 from tests.engine.llama.conftest import N_PARALLEL, Loaded, run
 
@@ -155,12 +156,12 @@ def test_after_a_mixed_step_that_failed_half_way_books_and_memory_agree(loaded, 
 
     monkeypatch.setattr(loaded.context, "decode", decode_and_look)
     interruption = Interruption(loaded)
-    interruption.at = n_looks * 3 // 4  # two ubatches: one row of each sequence, then the rest of the prefill
+    interruption.at = n_looks * 3 // 4  # two ubatches: the long chunk by itself, then those who decode
     with interruption:
         core.step()
     ((code, left),) = seen
     assert code == 2
-    assert left == [before[0] + 1, before[1] + 1, 0, -1], "the first ubatch is in memory, the second is not"
+    assert left == [*before[:2], TILE_ROWS - 1, -1], "the first ubatch is in memory, the second is not"
     core.check_integrity()
     assert positions(loaded) == before, "everyone is back at the last good step"
 
