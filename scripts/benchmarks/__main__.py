@@ -27,7 +27,7 @@ from scripts.benchmarks.workloads import WORKLOADS, Workload, warm
 
 ORACLE = "oracle"
 MAX_TRIES = 2
-IDLE_TIMEOUT_S = 60.0
+IDLE_TIMEOUT_S = 30.0
 Found = dict[str, dict[str, list[Figures]]]  # by workload, by peer
 
 
@@ -46,8 +46,7 @@ def main() -> None:
                 figures, disturbance = _undisturbed(peer, workload, arguments, ends)
                 found[name][peer].append(figures)
                 shown = "  ".join(f"{key} {value:.2f}" for key, value in figures.items())
-                machine = f"(others {disturbance.others:.0%}, stolen {disturbance.stolen:.0%})"
-                print(f"[{repeat + 1}/{arguments.repeats}] {name:20} {peer:9} {shown}  {machine}", flush=True)
+                print(f"[{repeat + 1}/{arguments.repeats}] {name:20} {peer:9} {shown}  ({disturbance})", flush=True)
     _report(found)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1))

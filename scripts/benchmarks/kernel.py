@@ -83,7 +83,7 @@ def main() -> None:
         watch = Watch(None)
         pairs = [(cases[name][0](), cases[name][1]()) for _ in range(arguments.repeats)]
         first, second = (statistics.median(values) for values in zip(*pairs, strict=True))
-        print(_line(name, first, second) + f"   (others {watch.stop().others:.0%})", flush=True)
+        print(_line(name, first, second) + f"   ({watch.stop()})", flush=True)
 
 
 def _line(name: str, first: float, second: float) -> str:

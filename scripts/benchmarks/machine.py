@@ -13,10 +13,15 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """Shares of all cores' time, 0 to 1: `others` went to other processes, `stolen` to other virtual machines."""
+    """Shares of all cores' time, 0 to 1: `others` went to other processes, `niced` to those that give way (mostly
+    while the measured ones slept), `stolen` to other virtual machines."""
 
     others: float
+    niced: float
     stolen: float
+
+    def __str__(self) -> str:
+        return f"others {self.others:.0%}, niced {self.niced:.0%}, stolen {self.stolen:.0%}"
 
 
 class Watch:
@@ -30,19 +35,21 @@ class Watch:
 
     def stop(self) -> Disturbance:
         cores_s = (time.perf_counter() - self._started_s) * (os.cpu_count() or 1)
-        busy, stolen, ours = (after - before for before, after in zip(self._started, self._read(), strict=True))
-        return Disturbance(max(0.0, busy - ours) / cores_s, stolen / cores_s)
+        busy, niced, stolen, ours = (after - before for before, after in zip(self._started, self._read(), strict=True))
+        return Disturbance(max(0.0, busy - ours) / cores_s, niced / cores_s, stolen / cores_s)
 
-    def _read(self) -> tuple[float, float, float]:
-        """Seconds so far: all cores busy, stolen, and of our processes."""
+    def _read(self) -> tuple[float, float, float, float]:
+        """Seconds so far: all cores busy, niced, stolen, and of our processes."""
         if not (_PROC / "stat").exists():
-            return 0.0, 0.0, 0.0
+            return 0.0, 0.0, 0.0, 0.0
         user, nice, system, _, _, irq, softirq, steal = map(int, (_PROC / "stat").read_text().split()[1:9])
         ours = 0
         for pid in self._pids:
             fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
             ours += int(fields[11]) + int(fields[12])  # utime, stime: proc_pid_stat(5)
-        return (user + nice + system + irq + softirq) / _TICKS_PER_S, steal / _TICKS_PER_S, ours / _TICKS_PER_S
+        # proc_stat(5): `user` is without `nice`.
+        busy = user + system + irq + softirq
+        return busy / _TICKS_PER_S, nice / _TICKS_PER_S, steal / _TICKS_PER_S, ours / _TICKS_PER_S
 
 
 def wait_until_idle(*, others_max: float, timeout_s: float) -> None:
