@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLTokenizer
 
 from inferd.constraint import Constraint, ConstraintKind
 from inferd.engine.batch import Batch
-from inferd.engine.constraint import CompiledConstraint, ConstraintCompiler
+from inferd.engine.constraint import CompiledConstraint, ConstraintCompiler, grammar_of
+from inferd.engine.grammar_trial import GrammarVocabulary, tokenizer_of
 from inferd.engine.runner import MemoryKind, SequenceState
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Segment
@@ -67,26 +68,28 @@ class ByteTokenizer:
         return token_ids if token_ids[:1] == [BEGIN] else [BEGIN, *token_ids]
 
 
-class _GuidanceTokenizer:
-    """ByteTokenizer as llguidance wants one."""
-
-    bos_token_id = None
-    eos_token_id = END
-    tokens = [bytes([byte]) for byte in range(256)] + [b"<|end|>", b"<|begin|>"]
-    special_token_ids = (END, BEGIN)
-
-    def __call__(self, text: bytes) -> list[int]:
-        return list(text)
+GRAMMAR_VOCABULARY = GrammarVocabulary(
+    tokens=(*(bytes([byte]) for byte in range(256)), b"\xff<|end|>", b"\xff<|begin|>"),
+    control_ids=(END, BEGIN),
+    end_ids=(END,),
+)
 
 
-@functools.cache
 def constraint_compiler() -> ConstraintCompiler:
-    """For the vocabulary of bytes."""
-    return ConstraintCompiler(LLTokenizer(TokenizerWrapper(_GuidanceTokenizer()), eos_token=[END]))
+    """For the vocabulary of bytes; to be closed."""
+    return ConstraintCompiler(_grammar_tokenizer(), GRAMMAR_VOCABULARY)
 
 
 def compiled(kind: ConstraintKind, source: str) -> CompiledConstraint:
-    return constraint_compiler().compile(Constraint(kind, source))
+    """Without a trial."""
+    matcher = LLMatcher(_grammar_tokenizer(), grammar_of(Constraint(kind, source)), log_level=0)
+    assert not matcher.is_error(), matcher.get_error()
+    return CompiledConstraint(matcher, N_VOCAB)
+
+
+@functools.cache
+def _grammar_tokenizer() -> LLTokenizer:
+    return tokenizer_of(GRAMMAR_VOCABULARY)
 
 
 @dataclass

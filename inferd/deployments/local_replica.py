@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 from inferd import __version__
@@ -66,6 +67,8 @@ class LocalReplica:
 
     async def stop(self) -> None:
         """Ends live requests with an error and frees the model."""
+        if self.is_ready:
+            await asyncio.to_thread(self.constraints.close)
         await self._engine.stop()
 
     def _build_core(self) -> EngineCore:

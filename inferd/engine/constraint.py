@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
+from llguidance import LLMatcher, LLTokenizer, grammar_from
 
 from inferd.constraint import Constraint, ConstraintKind
-from inferd.errors import InvalidRequestError
+from inferd.engine.grammar_trial import LIMITS, GrammarTrial, GrammarVocabulary
+from inferd.errors import InvalidRequestError, OverloadedError
 
 MAX_SOURCE_BYTES = 128 * 1024
 MAX_REASON_CHARACTERS = 500
+MAX_COMPILED = 64
+"""Grammars that are kept: the same schema comes again and again."""
+MAX_WAITING = 16
+RETRY_AFTER_S = 5.0
 _ONE_SPACE_OR_LINE = r" |\n{1,2}[ \t]{0,20}"
 """White space between JSON's tokens, bounded as in llama.cpp's own grammars: a small model would never end it."""
 
@@ -73,30 +80,73 @@ class CompiledConstraint:
 
 
 class ConstraintCompiler:
-    """Compiles constraints for one vocabulary. Any thread may use it."""
+    """Compiles constraints for one vocabulary, one at a time, on one thread of its own: what one caller's schema costs
+    delays no other request than those that bring a new schema too.
 
-    def __init__(self, tokenizer: LLTokenizer) -> None:
+    Args:
+        tokenizer: over the model that will generate; not to be used once that is closed.
+        vocabulary: the same, as plain data for trials.
+    """
+
+    def __init__(self, tokenizer: LLTokenizer, vocabulary: GrammarVocabulary) -> None:
         self._tokenizer = tokenizer
+        self._trial = GrammarTrial(vocabulary)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="inferd-grammar")
+        self._compiled: OrderedDict[tuple[ConstraintKind, str], CompiledConstraint] = OrderedDict()
+        self._num_waiting = 0
+        self._is_closed = False
 
-    def compile(self, constraint: Constraint) -> CompiledConstraint:
-        """Milliseconds of CPU, for large schemas some hundred. Raises InvalidRequestError with llguidance's reason."""
+    async def compile(self, constraint: Constraint) -> CompiledConstraint:
+        """Milliseconds for most, two seconds at most. Belongs to one event loop.
+
+        Raises:
+            InvalidRequestError: with llguidance's reason.
+            OverloadedError: too many others wait for theirs, or the model is being unloaded.
+        """
         if len(constraint.source.encode()) > MAX_SOURCE_BYTES:
             raise _refused(constraint, f"it is longer than {MAX_SOURCE_BYTES} bytes")
+        key = (constraint.kind, constraint.source)
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compiled[key] = await self._compile_new(constraint)
+            while len(self._compiled) > MAX_COMPILED:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(key)
+        return compiled
+
+    def close(self) -> None:
+        """Waits for what is being compiled and ends the trials' process; before the model is closed."""
+        self._is_closed = True
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        self._trial.close()
+
+    async def _compile_new(self, constraint: Constraint) -> CompiledConstraint:
+        if self._is_closed or self._num_waiting >= MAX_WAITING:
+            raise OverloadedError("Too many new schemas at once, please try again later", retry_after_s=RETRY_AFTER_S)
+        self._num_waiting += 1
         try:
-            grammar = _grammar(constraint)
+            loop = asyncio.get_running_loop()
+            compiled = await loop.run_in_executor(self._worker, self._try_and_compile, constraint)
+        finally:
+            self._num_waiting -= 1
+        if isinstance(compiled, str):
+            raise _refused(constraint, compiled)
+        return compiled
+
+    def _try_and_compile(self, constraint: Constraint) -> CompiledConstraint | str:
+        """On the worker; a text is the reason why not."""
+        try:
+            grammar = grammar_of(constraint)
         except ValueError as error:
-            raise _refused(constraint, str(error)) from error
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LLParserLimits(verbose_errors=False))
-        if matcher.is_error():
-            raise _refused(constraint, matcher.get_error())
-        # A copy: the first mask moves a matcher that can never match into an error.
-        probe = matcher.deep_copy()
-        if not any(probe.compute_bitmask()) or probe.is_error():
-            raise _refused(constraint, probe.get_error() or "no text can match it")
-        return CompiledConstraint(matcher, self._tokenizer.vocab_size)
+            return str(error)
+        reason = self._trial.run(grammar)
+        if reason is not None:
+            return reason
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LIMITS)
+        return matcher.get_error() if matcher.is_error() else CompiledConstraint(matcher, self._tokenizer.vocab_size)
 
 
-def _grammar(constraint: Constraint) -> str:
+def grammar_of(constraint: Constraint) -> str:
     """llguidance's form of it. Raises ValueError for JSON that is none, or GBNF that cannot be read."""
     if constraint.kind is ConstraintKind.JSON_SCHEMA:
         return _json_grammar(constraint.source, lenient=False)

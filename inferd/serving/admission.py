@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from inferd.constraint import Constraint
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
-from inferd.engine.constraint import CompiledConstraint
 from inferd.errors import ContextLengthError, InvalidRequestError
 from inferd.openai.requests import ChatRequest
 from inferd.sampling_params import SamplingParams
@@ -25,7 +25,7 @@ class PreparedPrompt:
     params: SamplingParams
     max_tokens: int
     clamped_max_tokens: int | None
-    constraint: CompiledConstraint | None = None
+    constraint: Constraint | None = None
 
 
 def prepare(request: ChatRequest, deployment: Deployment, max_output_tokens: int | None = None) -> PreparedPrompt:
@@ -35,8 +35,7 @@ def prepare(request: ChatRequest, deployment: Deployment, max_output_tokens: int
         max_output_tokens: the most completion tokens that the caller's tier allows (BILLING R18); None: any.
 
     Raises:
-        InvalidRequestError: the template refuses the messages, logit_bias names no token, or a schema or grammar
-            cannot be enforced.
+        InvalidRequestError: the template refuses the messages, or logit_bias names no token.
         ContextLengthError: the prompt leaves no room for even one token.
     """
     replica = deployment.replica
@@ -53,8 +52,6 @@ def prepare(request: ChatRequest, deployment: Deployment, max_output_tokens: int
     room = replica.max_context - len(token_ids)
     if room < 1:
         raise _too_long(replica, str(len(token_ids)))
-    constraint = request.constraint
-    compiled = None if constraint is None else replica.constraints.compile(constraint)
     asked = request.completion_limit
     most = room if max_output_tokens is None else min(room, max_output_tokens)
     max_tokens = min(asked if asked is not None else deployment.default_max_tokens, most)
@@ -63,7 +60,7 @@ def prepare(request: ChatRequest, deployment: Deployment, max_output_tokens: int
         params=request.sampling_params(),
         max_tokens=max_tokens,
         clamped_max_tokens=max_tokens if asked is not None and max_tokens < asked else None,
-        constraint=compiled,
+        constraint=request.constraint,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inferd.deployments.deployment import Deployment
+from inferd.engine.constraint import CompiledConstraint
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput, TrafficClass
 from inferd.engine.output_stream import OutputStream
 from inferd.errors import GenerationError, InferdError, InsufficientCreditError, OverloadedError
@@ -149,6 +150,7 @@ class Completions:
         completion = job.completion
         try:
             prompt = await asyncio.to_thread(prepare, job.request, job.deployment, job.ticket.max_output_tokens)
+            constraint = await self._compile(job, prompt)
             is_explicit = job.request.completion_limit is not None
             job.ticket.reserve(len(prompt.token_ids), prompt.max_tokens, is_explicit=is_explicit)
             await self._hold(job, prompt)
@@ -158,7 +160,7 @@ class Completions:
             return
         # From here on there is a hold, and whatever happens this task resolves it.
         try:
-            stream = self._submit(job, prompt)
+            stream = self._submit(job, prompt, constraint)
         except Exception as error:  # noqa: BLE001 - handed on as above, once the hold is gone
             try:
                 await self._resolve(job, "failed", Usage())
@@ -198,7 +200,13 @@ class Completions:
                     self._ledger.submit(AlertRefusal(hold))
             raise
 
-    def _submit(self, job: _Job, prompt: PreparedPrompt) -> OutputStream:
+    @staticmethod
+    async def _compile(job: _Job, prompt: PreparedPrompt) -> CompiledConstraint | None:
+        if prompt.constraint is None:
+            return None
+        return await job.deployment.replica.constraints.compile(prompt.constraint)
+
+    def _submit(self, job: _Job, prompt: PreparedPrompt, constraint: CompiledConstraint | None) -> OutputStream:
         scope = job.deployment.cache_scope(job.caller.team, job.cache.isolation_key)
         request = AddRequest(
             request_id=job.completion.request_id,
@@ -210,7 +218,7 @@ class Completions:
             session=job.cache.session,
             traffic_class=_TRAFFIC_CLASSES[job.tier],
             max_compute_ms=job.max_compute_ms,
-            constraint=prompt.constraint,
+            constraint=constraint,
         )
         return job.deployment.replica.submit(request)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from time import sleep
 
 import pytest
 
 from inferd.constraint import Constraint, ConstraintKind
-from inferd.engine.constraint import MAX_SOURCE_BYTES, Matcher
-from inferd.errors import InvalidRequestError
+from inferd.engine.constraint import MAX_SOURCE_BYTES, MAX_WAITING, CompiledConstraint, ConstraintCompiler, Matcher
+from inferd.errors import InvalidRequestError, OverloadedError
 from tests.fakes import BEGIN, END, N_VOCAB, compiled, constraint_compiler
 
 OBJECT = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"],"additionalProperties":false}'
@@ -39,6 +43,21 @@ class Walk:
                 return text[:index]
             self.matcher.accept(byte)
         return text
+
+
+@pytest.fixture(scope="module")
+def compiler() -> Iterator[ConstraintCompiler]:
+    with closing(constraint_compiler()) as made:
+        yield made
+
+
+def compile_all(compiler: ConstraintCompiler, *constraints: Constraint) -> list[CompiledConstraint]:
+    """All at once, as the event loop does it."""
+
+    async def compiled_all() -> list[CompiledConstraint]:
+        return await asyncio.gather(*(compiler.compile(constraint) for constraint in constraints))
+
+    return asyncio.run(compiled_all())
 
 
 def walk(kind: ConstraintKind, source: str) -> Walk:
@@ -114,10 +133,10 @@ def test_gbnf_is_read_as_well_as_lark() -> None:
     ],
 )
 def test_what_cannot_be_enforced_is_refused_with_the_reason(
-    kind: ConstraintKind, source: str, reason: str, code: str
+    compiler: ConstraintCompiler, kind: ConstraintKind, source: str, reason: str, code: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=reason) as caught:
-        constraint_compiler().compile(Constraint(kind, source, "some.field"))
+        compile_all(compiler, Constraint(kind, source, "some.field"))
     assert caught.value.param == "some.field"
     assert caught.value.code == code
     assert len(caught.value.message) < 700
@@ -128,9 +147,50 @@ def test_lenient_schemas_lose_what_cannot_be_enforced() -> None:
     assert walked.feed(b"[1,1]") == b"[1,1]"
 
 
-def test_a_caller_cannot_make_a_strict_schema_lenient() -> None:
+def test_a_caller_cannot_make_a_strict_schema_lenient(compiler: ConstraintCompiler) -> None:
+    source = '{"type":"array","uniqueItems":true,"x-guidance":{"lenient":true}}'
     with pytest.raises(InvalidRequestError, match="uniqueItems"):
-        compiled(ConstraintKind.JSON_SCHEMA, '{"type":"array","uniqueItems":true,"x-guidance":{"lenient":true}}')
+        compile_all(compiler, Constraint(ConstraintKind.JSON_SCHEMA, source))
+
+
+CHAIN = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(3800)} | {"a3800": {"type": "string"}}
+HOSTILE = {
+    "a chain of references": Constraint(ConstraintKind.JSON_SCHEMA, json.dumps({"$defs": CHAIN, "$ref": "#/$defs/a0"})),
+    "a chain of rules": Constraint(
+        ConstraintKind.LARK, "\n".join(["start: a0", *(f"a{i}: a{i + 1}" for i in range(8000))])
+    ),
+    "regular expressions of all at once": Constraint(
+        ConstraintKind.LARK, "start: A\nA: " + " & ".join(f"/(.*a){{{i}}}.*/" for i in range(1, 40))
+    ),
+    "deep brackets": Constraint(ConstraintKind.LARK, "start: " + "(" * 60_000),
+    "deep arrays": Constraint(ConstraintKind.JSON_SCHEMA, '{"allOf":[' * 9000 + "{}" + "]}" * 9000),
+    "deep GBNF": Constraint(ConstraintKind.GRAMMAR, "root ::= " + "(" * 2000 + '"a"' + ")" * 2000),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_grammar_costs_its_sender_a_refusal_and_nobody_else(compiler: ConstraintCompiler, name: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        compile_all(compiler, HOSTILE[name])
+    assert compile_all(compiler, Constraint(ConstraintKind.REGEX, f"({name})"))
+
+
+def test_a_grammar_that_is_known_needs_no_second_trial(compiler: ConstraintCompiler) -> None:
+    constraint = Constraint(ConstraintKind.JSON_SCHEMA, OBJECT)
+    assert compile_all(compiler, constraint) == compile_all(compiler, constraint)
+
+
+def test_those_who_wait_with_new_schemas_are_not_too_many(compiler: ConstraintCompiler) -> None:
+    many = [Constraint(ConstraintKind.REGEX, f"x{i}") for i in range(MAX_WAITING + 1)]
+    with pytest.raises(OverloadedError):
+        compile_all(compiler, *many)
+
+
+def test_nothing_is_compiled_once_it_is_closed() -> None:
+    closed = constraint_compiler()
+    closed.close()
+    with pytest.raises(OverloadedError):
+        compile_all(closed, Constraint(ConstraintKind.REGEX, "a"))
 
 
 def test_a_mask_that_does_not_come_in_time_is_given_up() -> None:

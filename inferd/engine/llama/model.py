@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inferd.engine.constraint import ConstraintCompiler
-from inferd.engine.llama.grammar_tokenizer import grammar_tokenizer
+from inferd.engine.llama.grammar_tokenizer import grammar_tokenizer, grammar_vocabulary
 from inferd.engine.llama.library import Library
 from inferd.engine.llama.vocabulary import Vocabulary
 from inferd.errors import ConfigError
@@ -46,8 +46,9 @@ class Model:
         return template.decode("utf-8") if template else None
 
     def constraint_compiler(self) -> ConstraintCompiler:
-        """Made anew by each call (some 0.4 s); not to be used once the model is closed."""
-        return ConstraintCompiler(grammar_tokenizer(self.vocabulary))
+        """Made anew by each call (some 0.4 s); to be closed before the model is."""
+        data = grammar_vocabulary(self.vocabulary)
+        return ConstraintCompiler(grammar_tokenizer(self.vocabulary, data), data)
 
     @property
     def kv_bytes_per_cell(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -20,14 +23,15 @@ SCHEMA = """{"type":"object","properties":{"name":{"type":"string","maxLength":2
 
 
 @pytest.fixture(scope="module")
-def compiler(loaded: Loaded) -> ConstraintCompiler:
-    return loaded.model.constraint_compiler()
+def compiler(loaded: Loaded) -> Iterator[ConstraintCompiler]:
+    with closing(loaded.model.constraint_compiler()) as made:
+        yield made
 
 
 def test_the_text_matches_at_any_temperature_and_whatever_is_biased(
     loaded: Loaded, compiler: ConstraintCompiler
 ) -> None:
-    constraint = compiler.compile(Constraint(ConstraintKind.JSON_SCHEMA, SCHEMA))
+    constraint = asyncio.run(compiler.compile(Constraint(ConstraintKind.JSON_SCHEMA, SCHEMA)))
     core = loaded.core()
     (end, *_) = sorted(loaded.model.vocabulary.end_of_generation)
     params = [
@@ -53,7 +57,7 @@ def test_every_end_token_ends_a_match_and_no_other_control_token_gets_in(
     loaded: Loaded, compiler: ConstraintCompiler
 ) -> None:
     vocabulary = loaded.model.vocabulary
-    matcher = compiler.compile(Constraint(ConstraintKind.REGEX, r"(.|\n)*")).matcher()
+    matcher = asyncio.run(compiler.compile(Constraint(ConstraintKind.REGEX, r"(.|\n)*"))).matcher()
     with ThreadPoolExecutor(1) as workers:
         matcher.prepare(workers)
         mask = matcher.take_mask(10.0)
