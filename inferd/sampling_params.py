@@ -15,10 +15,13 @@ class SamplingParams:
         top_p: nucleus mass in (0, 1]; 1 keeps everything.
         top_k: number of candidates kept; 0 keeps everything (OpenAI has no top-k, so none is imposed).
         min_p: least probability relative to the best candidate, in [0, 1]; 0 is off.
+        typical_p: locally typical mass in (0, 1]; 1 keeps everything.
+        repeat_penalty: above 0; logits of generated tokens are divided by it (multiplied where negative); 1 is off.
         seed: 32-bit seed, or None for a fresh random one.
         frequency_penalty, presence_penalty: in [-2, 2], over generated tokens only.
         logit_bias: (token id, bias) pairs, added to the raw logits.
         stop: strings that end the text; the match itself is not part of it.
+        top_logprobs: how many alternatives are reported beside each token's own probability; None: nothing is.
     """
 
     temperature: float = 1.0
@@ -30,11 +33,17 @@ class SamplingParams:
     presence_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     stop: tuple[str, ...] = ()
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    top_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         assert self.temperature >= 0.0, "temperature is not negative"
         assert 0.0 < self.top_p <= 1.0, "top_p lies in (0, 1]"
         assert self.top_k >= 0, "top_k is not negative"
         assert 0.0 <= self.min_p <= 1.0, "min_p lies in [0, 1]"
+        assert 0.0 < self.typical_p <= 1.0, "typical_p lies in (0, 1]"
+        assert self.repeat_penalty > 0.0, "repeat_penalty is positive"
+        assert self.top_logprobs is None or self.top_logprobs >= 0, "top_logprobs is not negative"
         assert self.seed is None or 0 <= self.seed < 2**32, "seed has 32 bits"
         assert all(self.stop), "stop strings are not empty"

@@ -15,6 +15,7 @@ RANKS = {
     "__init__": 0,
     "errors": 0,
     "constraint": 0,
+    "logprobs": 0,
     "sampling_params": 0,
     "usage": 0,
     "tokenizer": 0,

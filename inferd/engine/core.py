@@ -13,10 +13,11 @@ from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
 from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.runner import Runner
-from inferd.engine.sampling import TokenSampling
+from inferd.engine.sampling import DrawnToken, TokenSampling
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.engine.unified_kv_cache import UnifiedKVCache
+from inferd.logprobs import TokenLogprob
 
 _NS_PER_MS = 1_000_000
 MAX_STEP_MS = 400.0
@@ -118,7 +119,7 @@ class EngineCore:
             self._recover(chunks, code)
             return
         completing = [chunk.sequence for chunk in batch.chunks if chunk.completes]
-        token_ids = [
+        drawn_tokens = [
             self._sampling.draw(sequence, row) for sequence, row in zip(completing, batch.output_rows, strict=True)
         ]
         step_ns = max(0, self._clock_ns() - started_ns)
@@ -127,8 +128,8 @@ class EngineCore:
             chunk.sequence.advance(chunk.n_tokens, step_ns=step_ns, n_rows=batch.n_rows)
             if self._kv_cache.wants_checkpoints and chunk.sequence.is_at_checkpoint:
                 self._kv_cache.checkpoint(chunk.sequence)
-        for sequence, token_id in zip(completing, token_ids, strict=True):
-            self._append(sequence, token_id)
+        for sequence, drawn in zip(completing, drawn_tokens, strict=True):
+            self._append(sequence, drawn)
         for chunk in batch.chunks:
             if chunk.sequence.is_out_of_time and chunk.sequence.status is SequenceStatus.RUNNING:
                 self._finish(chunk.sequence, FinishReason.LENGTH)
@@ -151,23 +152,24 @@ class EngineCore:
         batch = build_batch(chunks)
         return batch, self._runner.execute(batch)
 
-    def _append(self, sequence: Sequence, token_id: int | None) -> None:
-        if token_id is None:
+    def _append(self, sequence: Sequence, drawn: DrawnToken | None) -> None:
+        if drawn is None:
             return self._finish(sequence, FinishReason.ERROR, error="no token was found that its grammar allows")
+        token_id = drawn.token_id
         sequence.token_ids.append(token_id)
         if self._runner.is_end_of_generation(token_id):
-            return self._finish(sequence, FinishReason.STOP, token_id=token_id)
+            return self._finish(sequence, FinishReason.STOP, drawn=DrawnToken(token_id))
         text = sequence.detokenizer.push(self._runner.token_to_piece(token_id))
         if sequence.detokenizer.stopped:
-            return self._finish(sequence, FinishReason.STOP, text=text, token_id=token_id)
+            return self._finish(sequence, FinishReason.STOP, text=text, drawn=drawn)
         if sequence.matcher is not None:
             sequence.matcher.accept(token_id)
             if sequence.matcher.is_finished:
-                return self._finish(sequence, FinishReason.STOP, text=text, token_id=token_id)
+                return self._finish(sequence, FinishReason.STOP, text=text, drawn=drawn)
         if sequence.num_completion_tokens == sequence.request.max_tokens:
-            return self._finish(sequence, FinishReason.LENGTH, text=text, token_id=token_id)
+            return self._finish(sequence, FinishReason.LENGTH, text=text, drawn=drawn)
         self._sampling.prepare(sequence)
-        self._outputs.append(RequestOutput(sequence.request_id, text, (token_id,)))
+        self._outputs.append(RequestOutput(sequence.request_id, text, (token_id,), logprobs=_logprobs(drawn)))
         return None
 
     def _finish(
@@ -176,7 +178,7 @@ class EngineCore:
         reason: FinishReason,
         *,
         text: str = "",
-        token_id: int | None = None,
+        drawn: DrawnToken | None = None,
         error: str | None = None,
     ) -> None:
         # After an error its memory is not to be trusted, by nobody.
@@ -186,7 +188,8 @@ class EngineCore:
         output = RequestOutput(
             request_id=sequence.request_id,
             text=text + sequence.detokenizer.flush(),
-            token_ids=() if token_id is None else (token_id,),
+            token_ids=() if drawn is None else (drawn.token_id,),
+            logprobs=_logprobs(drawn),
             finish_reason=reason,
             usage=sequence.usage(),
             error=error,
@@ -206,3 +209,7 @@ class EngineCore:
         if code == _NO_ROOM:
             logger.error("llama.cpp found no room for %d rows", sum(chunk.n_tokens for chunk in chunks))
             self._scheduler.shed()
+
+
+def _logprobs(drawn: DrawnToken | None) -> tuple[TokenLogprob, ...]:
+    return () if drawn is None or drawn.logprob is None else (drawn.logprob,)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 from inferd.engine.constraint import CompiledConstraint
+from inferd.logprobs import TokenLogprob
 from inferd.sampling_params import SamplingParams
 from inferd.usage import Usage
 
@@ -75,6 +76,7 @@ class RequestOutput:
         token_ids: tokens sampled in this step.
         usage: set on the terminal output only; for CANCELLED, what was computed until then.
         error: for ERROR, what happened, in words for the operator.
+        logprobs: of the sampled tokens but the end token, where the request asked for them.
     """
 
     request_id: str
@@ -83,6 +85,7 @@ class RequestOutput:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     error: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     def __post_init__(self) -> None:
         assert (self.finish_reason is None) == (self.usage is None), "a terminal output, and only it, has a usage"

@@ -32,6 +32,9 @@ _RANGES = {
     "temperature": (0, 2),
     "top_p": (0, 1),
     "min_p": (0, 1),
+    "typical_p": (0, 1),
+    "repeat_penalty": (0.01, 10),
+    "top_logprobs": (0, 20),
     "top_k": (-1, 2**31 - 1),
     "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
@@ -49,7 +52,6 @@ _UNSUPPORTED = (
     "reasoning_effort",
     "tool_choice",
     "tools",
-    "top_logprobs",
     "verbosity",
     "web_search_options",
 )
@@ -85,10 +87,14 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
+    typical_p: float | None = None
+    repeat_penalty: float | None = None
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
     response_format: ResponseFormat | None = None
     grammar: str | None = None
 
@@ -100,7 +106,6 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     # Only the values that ask for nothing else than what is done anyway.
     n: int | None = None
-    logprobs: bool | None = None
     modalities: list[str] | None = None
     service_tier: str | None = None
     store: bool | None = None
@@ -120,7 +125,6 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     reasoning_effort: Any = None
     tool_choice: Any = None
     tools: Any = None
-    top_logprobs: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
@@ -171,6 +175,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             frequency_penalty=self.frequency_penalty or 0.0,
             logit_bias=tuple((int(token_id), bias) for token_id, bias in (self.logit_bias or {}).items()),
             stop=self.stop_strings,
+            typical_p=1.0 if self.typical_p is None else max(self.typical_p, _LEAST_TOP_P),
+            repeat_penalty=1.0 if self.repeat_penalty is None else self.repeat_penalty,
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
 
     def check_vocabulary(self, n_vocab: int) -> None:
@@ -198,6 +205,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
     check_messages(request.messages)
     _check_limits(request)
     _check_ranges(request)
+    _check_logprobs(request)
     _check_stop(request)
     _check_logit_bias(request)
     _check_tags(request)
@@ -213,8 +221,6 @@ def _check_unsupported(request: ChatRequest) -> None:
             )
     if request.n not in (None, 1):
         raise _unsupported_value("n", "Only n = 1 is supported yet.")
-    if request.logprobs:
-        raise _unsupported_value("logprobs", "'logprobs' is not supported yet; leave it out.")
     if request.modalities not in (None, ["text"]):
         raise _unsupported_value("modalities", 'Only the modality ["text"] is supported.')
     if request.store:
@@ -250,6 +256,11 @@ def _check_ranges(request: ChatRequest) -> None:
         value = getattr(request, field)
         if value is not None and not low <= value <= high:
             raise _invalid(field, f"'{field}' must lie between {low} and {high}, got {shorten(str(value))}.")
+
+
+def _check_logprobs(request: ChatRequest) -> None:
+    if request.top_logprobs is not None and not request.logprobs:
+        raise _invalid("top_logprobs", "'top_logprobs' is only allowed when 'logprobs' is true.")
 
 
 def _check_stop(request: ChatRequest) -> None:

@@ -11,7 +11,9 @@ from typing import Literal
 
 import msgspec
 
+from inferd.logprobs import TokenLogprob
 from inferd.money import format_usd
+from inferd.openai.logprobs import ChoiceLogprobs, choice_logprobs
 from inferd.service_tier import ServiceTier
 from inferd.usage import Usage
 
@@ -47,7 +49,7 @@ class Choice(msgspec.Struct, frozen=True):
     message: AssistantMessage
     finish_reason: FinishReason
     index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +73,7 @@ class ChunkChoice(msgspec.Struct, frozen=True):
     delta: Delta
     finish_reason: FinishReason | None = None
     index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,15 +139,26 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
     include_perf_metrics: bool = False
 
     def completion(
-        self, text: str, finish_reason: FinishReason, usage: UsageBody, perf_metrics: dict[str, str] | None = None
+        self,
+        text: str,
+        finish_reason: FinishReason,
+        usage: UsageBody,
+        perf_metrics: dict[str, str] | None = None,
+        logprobs: Sequence[TokenLogprob] | None = None,
     ) -> bytes:
-        """The whole `chat.completion`."""
+        """The whole `chat.completion`. `logprobs`: None unless they were asked for."""
         return _ENCODER.encode(
             ChatCompletion(
                 id=self.id,
                 created=self.created,
                 model=self.model,
-                choices=[Choice(AssistantMessage(text), finish_reason)],
+                choices=[
+                    Choice(
+                        AssistantMessage(text),
+                        finish_reason,
+                        logprobs=None if logprobs is None else choice_logprobs(logprobs),
+                    )
+                ],
                 usage=usage,
                 service_tier=self.service_tier,
                 system_fingerprint=self.system_fingerprint,
@@ -157,8 +170,9 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
         """The first chunk."""
         return self._chunk([ChunkChoice(Delta(role="assistant", content=""))])
 
-    def text_chunk(self, text: str) -> bytes:
-        return self._chunk([ChunkChoice(Delta(content=text))])
+    def text_chunk(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> bytes:
+        shown = choice_logprobs(logprobs) if logprobs else None
+        return self._chunk([ChunkChoice(Delta(content=text), logprobs=shown)])
 
     def finish_chunk(self, finish_reason: FinishReason, perf_metrics: dict[str, str] | None = None) -> bytes:
         return self._chunk([ChunkChoice(Delta(), finish_reason)], perf_metrics=perf_metrics)

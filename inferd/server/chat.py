@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError
+from inferd.logprobs import TokenLogprob
 from inferd.openai.requests import parse_chat_request
 from inferd.openai.responses import STREAM_DONE, ChatResponse, usage_body
 from inferd.server.auth import authenticate_request, require_model, require_scope
@@ -67,23 +68,26 @@ async def chat_completions(request: Request) -> Response:
         clamped = admission.clamped_max_tokens
         headers = {} if clamped is None else {MAX_TOKENS_HEADER: str(clamped)}
         if not chat.streamed:
-            response = await _whole(completion, answer, received_ns)
+            response = await _whole(completion, answer, received_ns, shows_logprobs=bool(chat.logprobs))
             response.headers.update(headers | limit_headers(request))
             return response
     return EventStream(_events(completion, answer, received_ns), completion.cancel, headers | limit_headers(request))
 
 
-async def _whole(completion: Completion, answer: ChatResponse, received_ns: int) -> Response:
+async def _whole(completion: Completion, answer: ChatResponse, received_ns: int, *, shows_logprobs: bool) -> Response:
     text: list[str] = []
+    logprobs: list[TokenLogprob] = []
     async for event in completion.events():
         if isinstance(event, TextDelta):
             text.append(event.text)
+            logprobs += event.logprobs
         elif event.finish_reason is FinishReason.CANCELLED:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         else:
             usage = usage_body(event.usage, event.cost_nanousd, by_time=event.by_time)
             metrics = perf_metrics(event, received_ns)
-            body = answer.completion("".join(text), _wire_reason(event), usage, metrics)
+            shown = logprobs if shows_logprobs else None
+            body = answer.completion("".join(text), _wire_reason(event), usage, metrics, shown)
             return Response(body, headers=perf_headers(metrics), media_type="application/json")
     raise AssertionError("events end with Finished")
 
@@ -94,7 +98,7 @@ async def _events(completion: Completion, answer: ChatResponse, received_ns: int
     try:
         async for event in completion.events():
             if isinstance(event, TextDelta):
-                yield _event(answer.text_chunk(event.text))
+                yield _event(answer.text_chunk(event.text, event.logprobs))
             elif event.finish_reason is not FinishReason.CANCELLED:
                 yield _event(answer.finish_chunk(_wire_reason(event), perf_metrics(event, received_ns)))
                 if answer.include_usage:

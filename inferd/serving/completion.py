@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError
+from inferd.logprobs import TokenLogprob
 from inferd.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More text."""
+    """More text, which may be empty, and the probabilities of its tokens if the request asked for them."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,8 +230,8 @@ class Completions:
             async for output in stream:
                 if output.token_ids and first_token_ns is None:
                     first_token_ns = time.monotonic_ns()
-                if output.text:
-                    job.completion.put(TextDelta(output.text))
+                if output.text or output.logprobs:
+                    job.completion.put(TextDelta(output.text, output.logprobs))
                 if output.finish_reason is not None:
                     return _Terminal(output, first_token_ns)
         finally:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import pytest
+
 from inferd.constraint import ConstraintKind
 from inferd.engine.messages import AddRequest, FinishReason
+from inferd.engine.sampling import log_softmax
 from inferd.sampling_params import SamplingParams
 from tests.engine.driver import Driver, request
 from tests.fakes import END, FakeRunner, compiled
@@ -99,3 +102,29 @@ def test_a_grammar_without_a_next_token_ends_its_request_alone(monkeypatch) -> N
     driver.run()
     assert driver.reason("stuck") is FinishReason.ERROR
     assert driver.reason("free") is FinishReason.LENGTH
+
+
+def test_logprobs_are_those_of_the_raw_logits_whatever_grammar_bias_and_temperature_do() -> None:
+    driver = Driver(FakeRunner())
+    params = SamplingParams(temperature=2.0, logit_bias=((ord("x"), 5.0),), top_logprobs=3)
+    driver.add(constrained(max_tokens=50, params=params))
+    driver.run()
+    memory = list(b"hello")
+    tokens = [token for output in driver.outputs["r"] for token in output.logprobs]
+    assert b"".join(token.piece for token in tokens).decode() == driver.text()
+    for token in tokens:
+        expected = log_softmax(FakeRunner.logits_of(memory))
+        assert token.logprob == pytest.approx(expected[token.piece[0]])
+        assert token.top[0].piece == bytes([FakeRunner.next_token(memory)]), "masked tokens are among the best ones"
+        best = sorted(expected, reverse=True)[:3]
+        assert [alternative.logprob for alternative in token.top] == pytest.approx(best)
+        memory += token.piece
+
+
+def test_nothing_is_reported_unless_asked_for_and_never_an_end_token() -> None:
+    driver = Driver(FakeRunner(answer=b"ab"))
+    driver.add(request("plain"), request("asked", params=SamplingParams(top_logprobs=0)))
+    driver.run()
+    assert [token for output in driver.outputs["plain"] for token in output.logprobs] == []
+    asked = [token for output in driver.outputs["asked"] for token in output.logprobs]
+    assert [(token.piece, token.top) for token in asked] == [(b"a", ()), (b"b", ())]

@@ -13,8 +13,8 @@ _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: llama.cpp takes it as "draw one
 
 
 class SamplerChain:
-    """logit bias, penalties, temperature, top-k, top-p, min-p, draw: the order that OpenAI's parameters imply
-    (nucleus after temperature). Penalties count the generated tokens: only those are ever accepted, and
+    """logit bias, penalties, temperature, top-k, typical-p, top-p, min-p, draw: the order that OpenAI's parameters
+    imply (nucleus after temperature). Penalties count the generated tokens: only those are ever accepted, and
     `history` is at least as many as can be generated."""
 
     def __init__(self, library: Library, params: SamplingParams, *, n_vocab: int, history: int) -> None:
@@ -34,10 +34,10 @@ class SamplerChain:
         if params.logit_bias:
             biases = (api.llama_logit_bias * len(params.logit_bias))(*params.logit_bias)
             samplers.append(api.llama_sampler_init_logit_bias(n_vocab, len(biases), biases))
-        if params.frequency_penalty or params.presence_penalty:
+        if params.frequency_penalty or params.presence_penalty or params.repeat_penalty != 1.0:
             samplers.append(
                 api.llama_sampler_init_penalties(
-                    n_vocab, history, 1.0, params.frequency_penalty, params.presence_penalty
+                    n_vocab, history, params.repeat_penalty, params.frequency_penalty, params.presence_penalty
                 )
             )
         if params.temperature < _MIN_TEMPERATURE:
@@ -46,6 +46,8 @@ class SamplerChain:
             samplers.append(api.llama_sampler_init_temp(params.temperature))
         if params.top_k > 0:
             samplers.append(api.llama_sampler_init_top_k(min(params.top_k, n_vocab)))
+        if params.typical_p < 1.0:
+            samplers.append(api.llama_sampler_init_typical(params.typical_p, 1))
         if params.top_p < 1.0:
             samplers.append(api.llama_sampler_init_top_p(params.top_p, 1))
         if params.min_p > 0.0:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+import numpy as np
 import pytest
 
 from inferd.constraint import Constraint, ConstraintKind
+from inferd.engine.batch import Batch
 from inferd.engine.constraint import ConstraintCompiler
 from inferd.engine.messages import FinishReason
 from inferd.sampling_params import SamplingParams
@@ -69,3 +71,32 @@ def test_every_end_token_ends_a_match_and_no_other_control_token_gets_in(
     assert all(mask[token_id] for token_id in vocabulary.end_of_generation)
     (letter,) = vocabulary.encode([Segment("a", special=False)])
     assert mask[letter]
+
+
+def test_logprobs_agree_with_a_softmax_of_the_raw_logits(
+    loaded: Loaded, compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw: list[np.ndarray] = []
+    execute = loaded.runner.execute
+
+    def keep_logits(batch: Batch) -> int:
+        code = execute(batch)
+        raw.extend(loaded.runner.logits(row).copy() for row in batch.output_rows)
+        return code
+
+    monkeypatch.setattr(loaded.runner, "execute", keep_logits)
+    constraint = asyncio.run(compiler.compile(Constraint(ConstraintKind.REGEX, "[a-z ]{30}")))
+    params = SamplingParams(temperature=1.3, seed=3, frequency_penalty=1.0, top_logprobs=20)
+    core = loaded.core()
+    core.add_request(dataclasses.replace(loaded.request("Once", 40, params=params), constraint=constraint))
+    outputs = run(core)
+    tokens = [token for output in outputs for token in output.logprobs]
+    token_ids = [token_id for output in outputs for token_id in output.token_ids]
+    assert len(tokens) == len(token_ids) == len(raw)
+    for token, token_id, logits in zip(tokens, token_ids, raw, strict=True):
+        exact = logits.astype(np.longdouble)
+        exact = exact - np.log(np.exp(exact).sum())
+        assert token.logprob == pytest.approx(float(exact[token_id]), abs=1e-9)
+        best = np.argsort(-exact, kind="stable")[:20]
+        assert [alternative.logprob for alternative in token.top] == pytest.approx(exact[best].astype(float), abs=1e-9)
+        assert token.top[0].piece == loaded.model.vocabulary.piece(int(best[0]))

@@ -25,12 +25,13 @@ def greedy(loaded) -> list[int]:
         SamplingParams(temperature=1.5, top_k=1),
         SamplingParams(temperature=1.5, top_p=1e-6),
         SamplingParams(temperature=1.5, min_p=1.0),
+        SamplingParams(temperature=1.5, typical_p=1e-6, top_k=1),
         SamplingParams(temperature=1e-6),
         SamplingParams(temperature=1e-38),
         SamplingParams(temperature=1e-300),
         SamplingParams(temperature=0.0, seed=5, top_k=40, top_p=0.5),
     ],
-    ids=["top_k", "top_p", "min_p", "cold", "colder", "subnormal", "zero"],
+    ids=["top_k", "top_p", "min_p", "typical_p", "cold", "colder", "subnormal", "zero"],
 )
 def test_parameters_that_leave_one_candidate_are_greedy(loaded, greedy, params) -> None:
     assert loaded.generate(PROMPT, N_TOKENS, params) == greedy
@@ -69,6 +70,22 @@ def test_penalties_count_the_generated_tokens(loaded, penalty) -> None:
     assert punished != plain
     assert punished[0] == plain[0], "the prompt is not punished"
     assert len(set(punished)) > len(set(plain))
+
+
+def test_a_repeat_penalty_counts_the_generated_tokens_too(loaded) -> None:
+    plain = loaded.generate(COUNTING, 16)
+    punished = loaded.generate(COUNTING, 16, SamplingParams(temperature=0.0, repeat_penalty=1.8))
+    assert punished[0] == plain[0]
+    assert len(set(punished)) > len(set(plain))
+
+
+def test_typical_p_narrows_what_is_drawn(loaded) -> None:
+    def drawn(typical_p: float) -> set[tuple[int, ...]]:
+        params = [SamplingParams(temperature=1.5, typical_p=typical_p, seed=seed) for seed in range(8)]
+        return {tuple(loaded.generate(PROMPT, 1, each)) for each in params}
+
+    assert len(drawn(1e-6)) == 1
+    assert len(drawn(1.0)) > 1
 
 
 def test_a_frequency_penalty_grows_with_every_repetition_over_the_whole_answer(loaded) -> None:
