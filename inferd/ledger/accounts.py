@@ -19,7 +19,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Literal
 
-from inferd.ledger.rows import insert
+from inferd.ledger.rows import insert_covered
 
 EXPIRED = "expired"
 REFUNDS = "refunds"
@@ -75,18 +75,9 @@ def post(
     assert sum(amount for _, amount in postings) == 0, "a transaction adds up to zero"
     assert len({account for account, _ in postings}) == len(postings), "one entry an account"
     txn: int = conn.execute("SELECT coalesce(max(txn), 0) + 1 FROM transactions").fetchone()[0]
-    values = {
-        "txn": txn,
-        "kind": kind,
-        "request_id": request_id,
-        "actor": actor,
-        "reason": reason,
-        "at_ms": at_ms,
-        "period": period,
-    }
-    insert(conn, "transactions", values)
+    insert_covered(conn, "transactions", (txn, kind, request_id, actor, reason, at_ms, period))
     for line, (account, amount_nanousd) in enumerate(postings, start=1):
-        insert(conn, "entries", {"txn": txn, "line": line, "account": account, "amount_nanousd": amount_nanousd})
+        insert_covered(conn, "entries", (txn, line, account, amount_nanousd))
     conn.executemany(
         "INSERT INTO accounts (account, balance_nanousd) VALUES (?, ?) "
         "ON CONFLICT (account) DO UPDATE SET balance_nanousd = balance_nanousd + excluded.balance_nanousd",

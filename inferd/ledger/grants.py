@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from inferd.ledger import counters
 from inferd.ledger.accounts import BY_RULE, EXPIRED, credit_account, funding_account, post, receivable_account
@@ -19,8 +19,7 @@ DEFAULT_PRIORITY = 50
 _NEVER_MS = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class OpenGrant:
+class OpenGrant(NamedTuple):
     """A grant with something left.
 
     Attributes:
@@ -50,7 +49,8 @@ Parts = list[tuple[OpenGrant, int]]
 def draw_parts(grants: Sequence[OpenGrant], cost_nanousd: int) -> tuple[Parts, int]:
     """Which grants pay a cost, and how much of it each; and what no grant covers, which is owed."""
     parts: Parts = []
-    for grant in sorted(grants, key=lambda grant: grant.draw_order):
+    ordered = sorted(grants, key=lambda grant: grant.draw_order) if len(grants) > 1 else grants
+    for grant in ordered:
         if cost_nanousd == 0:
             break
         part = min(cost_nanousd, grant.remaining_nanousd)
@@ -87,6 +87,11 @@ def available_nanousd(grants: Sequence[OpenGrant], held_nanousd: int, now_ms: in
     return max(0, unexpired - held_nanousd)
 
 
+def can_expire(grants: Sequence[OpenGrant]) -> bool:
+    """Whether the clock matters to them: it is read at each request, so only where it does."""
+    return any(grant.expires_at_ms is not None for grant in grants)
+
+
 def open_grants(conn: sqlite3.Connection, team: str) -> list[OpenGrant]:
     """The team's grants with something left, in no order."""
     rows = conn.execute(
@@ -95,7 +100,7 @@ def open_grants(conn: sqlite3.Connection, team: str) -> list[OpenGrant]:
         "WHERE team = ? AND remaining_nanousd > 0",
         (team,),
     )
-    return [OpenGrant(*row) for row in rows]
+    return [OpenGrant._make(row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,7 @@ def draw(
 
 def expire(conn: sqlite3.Connection, team: str, grants: Sequence[OpenGrant], now_ms: int) -> Sequence[OpenGrant]:
     """Write down what has expired of the team's open grants; returns them as they are then."""
-    if all(grant.expires_at_ms is None for grant in grants):
+    if not can_expire(grants):
         return grants
     parts = expired_parts(grants, counters.held_nanousd(conn, team), expiry_ms(conn, now_ms))
     if not parts:
@@ -177,10 +182,12 @@ def lower(conn: sqlite3.Connection, grants: Sequence[OpenGrant], parts: Parts) -
         [(part, grant.grant_id) for grant, part in parts],
     )
     taken = {grant.grant_id: part for grant, part in parts}
-    left = [
-        replace(grant, remaining_nanousd=grant.remaining_nanousd - taken.get(grant.grant_id, 0)) for grant in grants
-    ]
-    return [grant for grant in left if grant.remaining_nanousd > 0]
+    left = []
+    for grant in grants:
+        part = taken.get(grant.grant_id, 0)
+        if part < grant.remaining_nanousd:
+            left.append(grant._replace(remaining_nanousd=grant.remaining_nanousd - part) if part else grant)
+    return left
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,28 +290,22 @@ class _HeldRow:
         counters.resolve_hold(conn, self.spender, self.amount_nanousd, cost_nanousd, self.admitted_at_ms)
 
 
+_SELECT_HOLD = (
+    f"SELECT rowid, state, team, project, user, key_id, deployment, service_tier, {', '.join(PRICE_COLUMNS)}, "
+    "amount_nanousd, admitted_at_ms FROM holds WHERE request_id = ?"
+)
+
+
 def _take(conn: sqlite3.Connection, request_id: str, state: Literal["settled", "voided"], at_ms: int) -> _HeldRow:
     """Resolve the hold, if it is still held."""
-    rows = conn.execute(
-        "UPDATE holds SET state = ?, resolved_at_ms = ? WHERE request_id = ? AND state = 'held' "
-        f"RETURNING team, project, user, key_id, deployment, service_tier, {', '.join(PRICE_COLUMNS)}, "
-        "amount_nanousd, admitted_at_ms",
-        (state, at_ms, request_id),
-    ).fetchall()
-    if not rows:
-        before = conn.execute("SELECT state FROM holds WHERE request_id = ?", (request_id,)).fetchone()
-        was = "was never opened" if before is None else f"is {before[0]} already"
+    # Read, then changed by its rowid: RETURNING takes half as long again.
+    row = conn.execute(_SELECT_HOLD, (request_id,)).fetchone()
+    if row is None or row[1] != "held":
+        was = "was never opened" if row is None else f"is {row[1]} already"
         raise HoldResolvedError(f"request {request_id} cannot be {state}: its hold {was}")
-    team, project, user, key_id, deployment, service_tier, *price, amount_nanousd, admitted_at_ms = rows[0]
+    rowid, _, team, project, user, key_id, deployment, service_tier, *price, amount_nanousd, admitted_at_ms = row
+    conn.execute("UPDATE holds SET state = ?, resolved_at_ms = ? WHERE rowid = ?", (state, at_ms, rowid))
     return _HeldRow(
-        request_id=request_id,
-        team=team,
-        project=project,
-        user=user,
-        key_id=key_id,
-        deployment=deployment,
-        service_tier=service_tier,
-        price=price_of(price),
-        amount_nanousd=amount_nanousd,
-        admitted_at_ms=admitted_at_ms,
+        *(request_id, team, project, user, key_id, deployment, service_tier, price_of(price)),
+        *(amount_nanousd, admitted_at_ms),
     )

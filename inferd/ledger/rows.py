@@ -128,14 +128,16 @@ FORMATS = {
 }
 _INSERT_SQL = {table: row_format.insert_sql for table, row_format in FORMATS.items()}
 _FIXED = {table: itemgetter(*row_format.fixed) for table, row_format in FORMATS.items()}
+_NUM_FIXED = {table: len(row_format.fixed) for table, row_format in FORMATS.items()}
+_encode = msgspec.json.Encoder().encode
 
 
 def checksum(table: str, values: Sequence[Any]) -> str:
     """The checksum of a row of `table`, given its `covered` columns in order."""
-    num_covered, num_fixed = len(values), len(FORMATS[table].fixed)
+    num_covered, num_fixed = len(values), _NUM_FIXED[table]
     while num_covered > num_fixed and values[num_covered - 1] is None:
         num_covered -= 1
-    return hashlib.sha256(msgspec.json.encode([table, *values[:num_covered]])).hexdigest()[:CHECKSUM_HEX_DIGITS]
+    return hashlib.sha256(_encode((table, *values[:num_covered]))).hexdigest()[:CHECKSUM_HEX_DIGITS]
 
 
 def insert(conn: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> None:
@@ -146,5 +148,11 @@ def insert(conn: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> N
     covered = _FIXED[table](values)
     if row_format.added:
         covered += tuple(map(values.get, row_format.added))
-    mutable = map(values.__getitem__, row_format.mutable)
+    insert_covered(conn, table, covered, tuple(map(values.__getitem__, row_format.mutable)))
+
+
+def insert_covered(
+    conn: sqlite3.Connection, table: str, covered: tuple[Any, ...], mutable: tuple[Any, ...] = ()
+) -> None:
+    """`insert` for what happens at every request: `covered` in the order of `RowFormat.covered`, nothing left out."""
     conn.execute(_INSERT_SQL[table], (*covered, *mutable, checksum(table, covered)))

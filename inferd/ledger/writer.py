@@ -70,7 +70,10 @@ class LedgerWriter:
         self._max_queued = max_queued
         self._changed = threading.Condition()
         self._queue: list[_Queued] = []
+        # What coroutines have asked for since their loop last handed over; each list belongs to its loop's thread.
+        self._gathered: dict[asyncio.AbstractEventLoop, list[_Queued]] = {}
         self._stopping = False
+        self._ended = False
         self._thread: threading.Thread | None = None
         self._conn: sqlite3.Connection | None = None
         self._synchronous = ""
@@ -98,7 +101,9 @@ class LedgerWriter:
         """
         waiter: Future[T] = Future()
         waiter.set_running_or_notify_cancel()
-        self._enqueue(_Queued(command, waiter))
+        with self._changed:
+            self._check_open(command, len(self._queue))
+            self._enqueue([_Queued(command, waiter)])
         return waiter
 
     async def execute(self, command: Command[T]) -> T:
@@ -113,16 +118,37 @@ class LedgerWriter:
         """
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
-        self._enqueue(_Queued(command, waiter, loop))
+        gathered = self._gathered.get(loop)
+        self._check_open(command, len(self._queue) + len(gathered or ()))
+        queued = _Queued(command, waiter, loop)
+        if gathered is None:
+            # Handed over after all callbacks that are ready now: one wake-up of the writer for them together. Else it
+            # would begin a group with the first of them, and fight with this thread for the interpreter's lock.
+            self._gathered[loop] = [queued]
+            loop.call_soon(self._hand_over, loop)
+        else:
+            gathered.append(queued)
         return await waiter
 
-    def _enqueue(self, queued: _Queued) -> None:
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Queue what the coroutines of a loop have gathered; runs on that loop."""
+        gathered = self._gathered.pop(loop)
+        try:
+            self._enqueue(gathered)
+        except OverloadedError as exc:
+            self._refuse(gathered, exc)
+
+    def _check_open(self, command: Command[Any], num_queued: int) -> None:
+        if self._stopping:
+            raise OverloadedError("The server is shutting down; try again.", retry_after_s=_RETRY_AFTER_S)
+        if num_queued >= self._max_queued and not command.durable:
+            raise OverloadedError("The server has too much to write down; try again.", retry_after_s=_RETRY_AFTER_S)
+
+    def _enqueue(self, group: Sequence[_Queued]) -> None:
         with self._changed:
-            if self._stopping:
-                raise OverloadedError("The server is shutting down; try again.", retry_after_s=_RETRY_AFTER_S)
-            if len(self._queue) >= self._max_queued and not queued.command.durable:
-                raise OverloadedError("The server has too much to write down; try again.", retry_after_s=_RETRY_AFTER_S)
-            self._queue.append(queued)
+            if self._ended:
+                raise OverloadedError("The ledger's writer has stopped.", retry_after_s=_RETRY_AFTER_S)
+            self._queue.extend(group)
             self._changed.notify()
 
     def _run(self) -> None:
@@ -133,7 +159,7 @@ class LedgerWriter:
         finally:
             # Reached with a queue only if the loop above broke: then nobody must be left waiting.
             with self._changed:
-                self._stopping = True
+                self._stopping = self._ended = True
                 left, self._queue = self._queue, []
             self._refuse(left, OverloadedError("The ledger's writer has stopped.", retry_after_s=_RETRY_AFTER_S))
             self._conn.close()
