@@ -10,7 +10,15 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from inferd.ledger import audit_access, audit_billing, audit_counters, audit_money, audit_requests, audit_rollups
+from inferd.ledger import (
+    audit_access,
+    audit_billing,
+    audit_counters,
+    audit_limits,
+    audit_money,
+    audit_requests,
+    audit_rollups,
+)
 from inferd.ledger.finding import Finding
 from inferd.ledger.rows import FORMATS, checksum
 from inferd.ledger.schema import expected_objects, objects
@@ -40,8 +48,8 @@ _CHECKS = (
     *(audit_billing.wrong_charges, audit_billing.wrong_payments, audit_billing.wrong_tiers),
     *(audit_requests.wrong_holds, audit_requests.wrong_usage, audit_requests.wrong_states),
     *(audit_requests.wrong_settlements, audit_access.gaps_in_the_log, audit_access.wrong_suspensions),
-    audit_rollups.wrong_rollups,
-    audit_rollups.wrong_daily_costs,
+    *(audit_limits.wrong_budgets, audit_limits.wrong_raises, audit_limits.wrong_alerts),
+    *(audit_rollups.wrong_rollups, audit_rollups.wrong_daily_costs),
 )
 
 
