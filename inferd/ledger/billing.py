@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from inferd.ledger.catalog import IN_FORCE, catalog_in_force, catalog_of
 from inferd.ledger.rows import insert
@@ -60,12 +62,18 @@ _TERMS = (
 
 def terms_of(conn: sqlite3.Connection, team: str, at_ms: int) -> Terms:
     """The terms of an existing team."""
-    plan_name, override, until_ms, overage, payment_method, earned, catalog_text, raised_nanousd, has_budgets = (
-        conn.execute(_TERMS, (at_ms, team)).fetchone()
-    )
+    row = conn.execute(_TERMS, (at_ms, team)).fetchone()
+    return _terms(team, row, None if row[2] is None else at_ms)
+
+
+@lru_cache(maxsize=4096)
+def _terms(team: str, row: tuple[Any, ...], at_ms: int | None) -> Terms:
+    """What a row of _TERMS says; `at_ms` matters only to an override that ends. Asked for twice a request, and the row
+    of a team seldom changes; it is the cache's key, so this cannot be out of date."""
+    plan_name, override, until_ms, overage, payment_method, earned, catalog_text, raised_nanousd, has_budgets = row
     catalog = catalog_of(catalog_text)
     plan = catalog.plans[plan_name]
-    tier, tier_source = TierChoice(override, until_ms, earned).in_effect(plan, at_ms)
+    tier, tier_source = TierChoice(override, until_ms, earned).in_effect(plan, at_ms or 0)
     overage, overage_source = _overage(plan, overage, tier, bool(payment_method))
     return Terms(
         team=team,

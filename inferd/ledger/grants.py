@@ -16,7 +16,6 @@ GrantKind = Literal["paid", "promotional"]
 GRANT_KINDS: tuple[GrantKind, ...] = ("paid", "promotional")
 # Of 0 to 100; grants with the smaller number are drawn first.
 DEFAULT_PRIORITY = 50
-_NEVER_MS = 2**63 - 1
 
 
 class OpenGrant(NamedTuple):
@@ -37,10 +36,10 @@ class OpenGrant(NamedTuple):
         return self.expires_at_ms is not None and self.expires_at_ms <= now_ms
 
     @property
-    def draw_order(self) -> tuple[int, int, bool, int]:
+    def draw_order(self) -> tuple[int, bool, int, bool, int]:
         """Priority, then earliest expiry, then promotional before paid, then oldest."""
-        expiry_ms = _NEVER_MS if self.expires_at_ms is None else self.expires_at_ms
-        return self.priority, expiry_ms, self.kind == "paid", self.grant_id
+        never = self.expires_at_ms is None
+        return self.priority, never, self.expires_at_ms or 0, self.kind == "paid", self.grant_id
 
 
 Parts = list[tuple[OpenGrant, int]]
@@ -76,7 +75,7 @@ def expired_parts(grants: Sequence[OpenGrant], held_nanousd: int, now_ms: int) -
     for _, grant in sorted(expired, key=lambda expired_at: expired_at[0]):
         part = min(grant.remaining_nanousd, unheld_nanousd)
         unheld_nanousd -= part
-        if part > 0:
+        if part:
             parts.append((grant, part))
     return parts
 
@@ -241,7 +240,7 @@ def add_grant(
     Args:
         origin: names a grant that a rule makes at most once a team, such as `signup:free`; None for one by hand.
     """
-    grant_id: int = conn.execute("SELECT coalesce(max(grant_id), 0) + 1 FROM grants").fetchone()[0]
+    (grant_id,) = conn.execute("SELECT coalesce(max(grant_id), 0) + 1 FROM grants").fetchone()
     postings = [(funding_account(kind), -amount_nanousd), (credit_account(team, grant_id), amount_nanousd)]
     txn = post(conn, "grant", postings, actor=actor, at_ms=now_ms, reason=note)
     grant = Grant(grant_id, team, kind, priority, amount_nanousd, expires_at_ms, note, now_ms, actor)

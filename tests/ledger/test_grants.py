@@ -130,3 +130,8 @@ def test_a_sweep_with_nothing_to_expire_writes_nothing(books):
     before = books.dump()
     assert books.apply(ExpireGrants(books.now_ms)) == 0
     assert books.dump() == before
+
+
+def test_a_grant_has_the_priority_in_the_middle_unless_it_is_told_another(books):
+    assert books.grant(1).priority == 50
+    assert books.grant(1, priority=0).priority == 0
