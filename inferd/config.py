@@ -21,7 +21,7 @@ from inferd import server_config as server_tables
 from inferd.deployment_config import DEPLOYMENT_KEYS, DeploymentConfig, deployment_config
 from inferd.errors import ConfigError
 from inferd.kv_memory import SEQUENCES_MAX, KVLayout, KVMemory, plan_kv_memory
-from inferd.ledger_config import AlertsConfig, LedgerConfig, alerts_config, ledger_config
+from inferd.ledger_config import AlertsConfig, LedgerConfig, alert_thresholds, alerts_config, ledger_config
 from inferd.model_source import resolve_path, resolve_source
 from inferd.plans import SHIPPED, Catalog
 from inferd.plans_config import PLAN_KEYS, TIER_KEYS, catalog_config
@@ -141,6 +141,11 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
 def load_catalog(path: Path) -> Catalog:
     """The plans and tiers of a models.toml; whether its models can be served does not matter. Raises ConfigError."""
     return _catalog(path, _document(path))
+
+
+def load_alert_thresholds(path: Path) -> tuple[int, ...]:
+    """`[alerts] thresholds_percent` of a models.toml, likewise. Raises ConfigError."""
+    return alert_thresholds(path, _document(path).get("alerts", {}))
 
 
 def _catalog(path: Path, document: dict[str, Any]) -> Catalog:

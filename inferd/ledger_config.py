@@ -71,6 +71,15 @@ def ledger_config(path: Path, values: object) -> LedgerConfig:
     return LedgerConfig(contact, table.integer("usage_retention_days", None, RETENTION_DAYS_MIN, 36_500))
 
 
+def alert_thresholds(path: Path, values: object) -> tuple[int, ...]:
+    """`thresholds_percent` of `[alerts]` alone, for who delivers no alerts and has no secret. Raises ConfigError."""
+    table = TomlTable(path, "alerts", "", values, SETTINGS["alerts"])
+    thresholds = table.items("thresholds_percent", int, AlertsConfig.thresholds_percent)
+    if not all(1 <= percent <= 100 for percent in thresholds) or list(thresholds) != sorted(set(thresholds)):
+        raise table.error("thresholds_percent", "must be different integers of 1 to 100, ascending")
+    return thresholds
+
+
 def alerts_config(path: Path, values: object) -> AlertsConfig:
     """Raises ConfigError."""
     table = TomlTable(path, "alerts", "", values, SETTINGS["alerts"])
@@ -84,14 +93,11 @@ def alerts_config(path: Path, values: object) -> AlertsConfig:
     secret = _secret(table)
     if webhooks and not secret:
         raise table.error("webhook_secret", f"is missing: {_SECRET_HELP}")
-    thresholds = table.items("thresholds_percent", int, AlertsConfig.thresholds_percent)
-    if not all(1 <= percent <= 100 for percent in thresholds) or list(thresholds) != sorted(set(thresholds)):
-        raise table.error("thresholds_percent", "must be different integers of 1 to 100, ascending")
     return AlertsConfig(
         webhooks=webhooks,
         webhook_secret=secret,
         allow_private_addresses=table.get("allow_private_addresses", bool) or False,
-        thresholds_percent=thresholds,
+        thresholds_percent=alert_thresholds(path, values),
         low_balance_percent=table.integer("low_balance_percent", AlertsConfig.low_balance_percent, 0, 100),
     )
 

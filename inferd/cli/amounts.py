@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -29,3 +30,8 @@ def amount_nanousd(usd: str) -> int:
         return parse_usd(usd)
     except ValueError as exc:
         raise InvalidValueError(str(exc)) from exc
+
+
+def budgets_text(budgets: Mapping[str, str]) -> str:
+    """`50.000000000 a month`, for a table; empty for none."""
+    return ", ".join(f"{usd} in all" if by == "lifetime" else f"{usd} a {by}" for by, usd in budgets.items())

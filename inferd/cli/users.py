@@ -8,6 +8,7 @@ import typer
 
 from inferd.cli import concurrency_limit, suspension
 from inferd.cli.access import actor, open_store
+from inferd.cli.amounts import budgets_text
 from inferd.cli.concurrency_limit import Concurrency
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say, say_next
@@ -55,18 +56,24 @@ def list_(
     ```
     """
     from inferd.ledger import access
-    from inferd.ledger.records import user_record
+    from inferd.ledger.budgets import budgets_of
+    from inferd.ledger.counters import user_scope
+    from inferd.ledger.records import user_record, with_budgets
     from inferd.ledger.suspensions import suspended_subjects
 
     with open_store(data_dir).reading() as conn:
         found = access.list_users(conn, team)
         suspended = suspended_subjects(conn, team)
-    records = [user_record(user, suspended) for user in found]
+        budgets = budgets_of(conn, team)
+    records = [with_budgets(user_record(user, suspended), user_scope(team, user.user), budgets) for user in found]
     if json:
         print_json(records)
     elif records:
         columns = ("user", "status", "created_at", "created_by")
-        print_table(("User", "Status", "Created", "By"), ([record[name] for name in columns] for record in records))
+        print_table(
+            ("User", "Status", "Created", "By", "Budgets (USD)"),
+            ([*(record[name] for name in columns), budgets_text(record["budgets"])] for record in records),
+        )
     else:
         say(f"Team {team} has no users.")
         say_next("Create one", command_line(data_dir, "users", "create", team, "NAME"))

@@ -49,9 +49,10 @@ class LedgerClient:
         """Run a writing operation and wait until it is synced to disk. Raises what it raises; then nothing changed.
 
         Raises:
-            OverloadedError: the file cannot be written now, or the writer has stopped.
+            OverloadedError: the file cannot be written now (another process keeps it, the disk is full), or the writer
+                has stopped. It is not tried again: whoever asked is told at once.
         """
-        return await self._writer.execute(_Change(operation))
+        return await self._writer.execute(_Change(operation), patient=False)
 
     def close(self) -> None:
         """Waits for the reads under way; those that wait are dropped."""

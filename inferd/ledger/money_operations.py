@@ -149,7 +149,7 @@ def refund(
     _check_reason(reason, idempotency_key)
     row = conn.execute("SELECT team FROM usage WHERE request_id = ?", (request_id,)).fetchone()
     if row is None:
-        raise NotFoundError(f"there is no ended request {request_id!r}; `inferd usage --by request` lists them")
+        raise NotFoundError(refunds.why_no_refund(conn, request_id))
 
     def perform() -> dict[str, object]:
         return asdict(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any
 
+from inferd.ledger.budgets import Budget
 from inferd.ledger.grants import Grant
 from inferd.ledger.keys import Key
 from inferd.ledger.periods import format_instant
@@ -57,6 +58,12 @@ def limits_record(limits: Limits) -> dict[str, Any]:
         "caps": [cap.to_json() for cap in limits.caps],
         "raises": [each.to_json() for each in limits.raises],
     }
+
+
+def with_budgets(record: dict[str, Any], scope: str, budgets: Sequence[Budget]) -> dict[str, Any]:
+    """The record of a project or user, and what it may spend: USD by `month`, `year` or `lifetime`."""
+    own = {budget.period: format_usd(budget.amount_nanousd) for budget in budgets if budget.scope == scope}
+    return record | {"budgets": own}
 
 
 def project_record(project: Project, suspended: Set[str]) -> dict[str, Any]:

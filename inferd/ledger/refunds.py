@@ -42,6 +42,19 @@ class Refund:
         }
 
 
+def why_no_refund(conn: sqlite3.Connection, request_id: str) -> str:
+    """A request without a usage row: entries stay when detail is rolled up."""
+    settled = conn.execute(
+        "SELECT 1 FROM transactions WHERE kind = 'settlement' AND request_id = ?", (request_id,)
+    ).fetchone()
+    if settled is None:
+        return f"there is no ended request {request_id!r}; `inferd usage --by request` lists them"
+    return (
+        f"request {request_id!r} is too old for a refund: its detail was rolled up into daily rows "
+        "(`usage_retention_days` of models.toml); give its team credit instead with `inferd credits grant`"
+    )
+
+
 def refund_request(
     conn: sqlite3.Connection, request_id: str, amount_nanousd: int | None, *, reason: str, actor: str, now_ms: int
 ) -> Refund:
@@ -58,7 +71,7 @@ def refund_request(
         (request_id,),
     ).fetchone()
     if row is None:
-        raise NotFoundError(f"there is no ended request {request_id!r}; `inferd usage --by request` lists them")
+        raise NotFoundError(why_no_refund(conn, request_id))
     team, project, user, key_id, deployment, service_tier, cost_nanousd, settlement, admitted_at_ms = row
     left_nanousd = cost_nanousd - refunded_nanousd(conn, request_id)
     amount_nanousd = left_nanousd if amount_nanousd is None else amount_nanousd

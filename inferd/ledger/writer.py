@@ -45,6 +45,7 @@ class _Queued:
     command: Command[Any]
     waiter: Future[Any] | asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop | None = None
+    patient: bool = True
     result: Any = None
     error: BaseException | None = None
 
@@ -106,11 +107,14 @@ class LedgerWriter:
             self._enqueue([_Queued(command, waiter)])
         return waiter
 
-    async def execute(self, command: Command[T]) -> T:
+    async def execute(self, command: Command[T], *, patient: bool = True) -> T:
         """Queue a command and wait for its commit.
 
         Cancelling the caller does not take the command back: it is carried out, and nobody hears of it. So whoever
         must know (a hold's owner) awaits this in a task that outlives the client.
+
+        Args:
+            patient: whether a durable command is tried again while the file cannot be written, however long that is.
 
         Raises:
             OverloadedError: as `submit`; also if the file cannot be written now. Then nothing was changed.
@@ -120,7 +124,7 @@ class LedgerWriter:
         waiter: asyncio.Future[T] = loop.create_future()
         gathered = self._gathered.get(loop)
         self._check_open(command, len(self._queue) + len(gathered or ()))
-        queued = _Queued(command, waiter, loop)
+        queued = _Queued(command, waiter, loop, patient)
         if gathered is None:
             # Handed over after all callbacks that are ready now: one wake-up of the writer for them together. Else it
             # would begin a group with the first of them, and fight with this thread for the interpreter's lock.
@@ -259,18 +263,16 @@ class LedgerWriter:
     def _postpone(self, group: list[_Queued], cause: sqlite3.Error) -> None:
         """The file could not be written (busy, full): nothing of the group happened. Refuse what is new, keep the rest.
 
-        A durable command is tried again until it works, for its request did happen; unless the writer is stopping
-        or the file is broken.
+        A durable command is tried again until it works, for its request did happen; unless somebody waits who can ask
+        again, the writer is stopping or the file is broken.
         """
         _log.error("the ledger could not be written: %s", cause)
         keep = isinstance(cause, sqlite3.OperationalError) and not self._stopping
-        kept = [queued for queued in group if keep and queued.command.durable]
-        refused = [queued for queued in group if not (keep and queued.command.durable)]
+        kept = [queued for queued in group if keep and queued.command.durable and queued.patient]
+        refused = [queued for queued in group if not (keep and queued.command.durable and queued.patient)]
         with self._changed:
             self._queue = kept + self._queue
-        error = OverloadedError("The server cannot write its books just now; try again.", retry_after_s=_RETRY_AFTER_S)
-        error.__cause__ = cause
-        self._refuse(refused, error)
+        self._refuse(refused, _unwritable(cause))
         if kept:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, timeout=_PAUSE_S)
@@ -293,6 +295,19 @@ class LedgerWriter:
                 loop.call_soon_threadsafe(_reply_all, waiting)
             except RuntimeError:
                 _log.info("%d callers of the ledger left with their event loop", len(waiting))
+
+
+def _unwritable(cause: sqlite3.Error) -> OverloadedError:
+    if (getattr(cause, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL:
+        error = OverloadedError(
+            "The server's disk is full, nothing was changed; make room, then try again.",
+            code="disk_full",
+            retry_after_s=_DISK_RETRY_AFTER_S,
+        )
+    else:
+        error = OverloadedError("The server cannot write its books just now; try again.", retry_after_s=_RETRY_AFTER_S)
+    error.__cause__ = cause
+    return error
 
 
 def _is_about_the_file(exc: Exception) -> bool:

@@ -94,7 +94,7 @@ class Completions:
     ) -> None:
         self._ledger = ledger
         self._contact = contact
-        self._alerts = alerts
+        self.alerts = alerts
         self._epoch = epoch
         self._clock_ms = clock_ms
         self._tasks: set[asyncio.Task[None]] = set()
@@ -300,7 +300,7 @@ class Completions:
         if status == "failed" or usage.total_tokens == 0:
             await self._ledger.execute(VoidHold(request_id, "failed" if status == "failed" else "cancelled", now_ms))
             return 0
-        settle = SettleHold(request_id, usage, status, now_ms, finish_reason, self._alerts)
+        settle = SettleHold(request_id, usage, status, now_ms, finish_reason, self.alerts)
         settlement = await self._ledger.execute(settle)
         return settlement.cost_nanousd
 

@@ -91,3 +91,28 @@ def test_every_change_is_in_the_log(acme):
     acme("credits", "void", "1", "--reason", "y")
     entries = acme("log", "--json").json
     assert [entry["action"] for entry in entries][:4] == ["credits.void", "budgets.raise", "budgets.set", "teams.set"]
+
+
+def test_lists_of_projects_and_users_show_their_budgets(acme):
+    acme("users", "create", "acme", "ada")
+    acme("budgets", "set", "acme", "20", "--project", "inference", "--by", "year")
+    acme("budgets", "set", "acme", "3", "--user", "ada")
+    (project,) = acme("projects", "list", "acme", "--json").json
+    assert project["budgets"] == {"year": "20.000000000"}
+    (user,) = acme("users", "list", "acme", "--json").json
+    assert user["budgets"] == {"month": "3.000000000"}
+    assert "20.000000000 a year" in acme("projects", "list", "acme").out
+    assert "3.000000000 a month" in acme("users", "list", "acme").out
+
+
+def test_a_budget_alerts_by_the_thresholds_of_the_configuration(acme, tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        "inferd.ledger.cap_operations.alert_spending",
+        lambda conn, team, caps, policy, *, now_ms: found.append(policy.thresholds_percent),
+    )
+    config = tmp_path / "alerts.toml"
+    config.write_text("[alerts]\nthresholds_percent = [30, 90]\n")
+    acme("budgets", "set", "acme", "20", "--config", str(config))
+    acme("budgets", "set", "acme", "20")
+    assert found == [(30, 90), (50, 80, 100)]

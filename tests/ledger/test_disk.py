@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import closing
 
 import pytest
 
 from inferd.errors import OverloadedError
-from inferd.ledger import disk
+from inferd.ledger import disk, operations
+from inferd.ledger.client import LedgerClient
 from inferd.ledger.writer import LedgerWriter
 from inferd.usage import Usage
 
@@ -54,6 +57,27 @@ def test_a_settlement_that_finds_the_disk_full_keeps_its_hold_and_is_tried_again
     assert served.credit().held_nanousd > 0
     writer._conn.execute("PRAGMA max_page_count = 1000000")
     assert {future.result(10).cost_nanousd for future in settling} == {1}
+    served.assert_clean()
+
+
+def test_a_change_by_an_admin_is_refused_at_once_on_a_full_disk(served, writer, store):
+    served.grant(100)
+    writer.submit(served.open_hold(1)).result(10)  # the writer has begun
+    writer._conn.execute(f"PRAGMA max_page_count = {served.one('PRAGMA page_count')}")
+
+    async def create(client, names):
+        for name in names:
+            await client.change(
+                lambda conn, name=name: operations.create_team(conn, name, "free", actor="test", now_ms=served.now_ms)
+            )
+
+    with closing(LedgerClient(store, writer)) as client:
+        with pytest.raises(OverloadedError, match="disk is full, nothing was changed") as refusal:
+            asyncio.run(create(client, [f"team-{number}" for number in range(1000)]))
+        assert (refusal.value.code, refusal.value.retry_after_s) == ("disk_full", 60.0)
+        writer._conn.execute("PRAGMA max_page_count = 1000000")
+        asyncio.run(create(client, ["late"]))
+    assert served.one("SELECT count(*) FROM teams WHERE team = 'late'") == 1
     served.assert_clean()
 
 

@@ -152,3 +152,10 @@ def test_refunds_statements_and_postpaid_requests_outlive_their_usage_rows(books
     assert Export(export_lines(books.conn, now_ms=NOW_MS)).faults() == []
     with pytest.raises(NotFoundError):
         money_operations.refund(books.conn, ids["request"], 1, reason="late", actor="test", now_ms=NOW_MS)
+
+
+def test_a_request_that_was_rolled_up_is_too_old_for_a_refund_and_the_error_says_so(rolled):
+    settled = rolled.one("SELECT request_id FROM transactions WHERE kind = 'settlement' ORDER BY txn LIMIT 1")
+    for request_id, problem in ((settled, "rolled up into daily rows .* `inferd credits grant`"), ("none", "no ended")):
+        with pytest.raises(NotFoundError, match=problem):
+            money_operations.refund(rolled.conn, request_id, 1, reason="late", actor="test", now_ms=NOW_MS)

@@ -12,6 +12,7 @@ from inferd.ledger import cap_operations, delegation
 from inferd.ledger.client import Connection
 from inferd.ledger.periods import parse_instant_ms
 from inferd.server.admin.call import amount_nanousd, answer, operator_call, team_call
+from inferd.server.services import services_of
 
 Period = Literal["month", "year", "lifetime"]
 
@@ -58,6 +59,7 @@ async def set_budget(request: Request) -> Response:
             project=body.project,
             user=body.user,
             key_id=body.key,
+            alerts=services_of(request).completions.alerts,
             actor=call.actor,
             now_ms=call.now_ms,
         ).to_json()

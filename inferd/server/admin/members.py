@@ -10,8 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.ledger import access, delegation, operations, plan_operations
+from inferd.ledger.budgets import budgets_of
 from inferd.ledger.client import Connection
-from inferd.ledger.records import project_record, user_record
+from inferd.ledger.counters import project_scope, user_scope
+from inferd.ledger.records import project_record, user_record, with_budgets
 from inferd.ledger.suspensions import Suspension, project_subject, suspended_subjects, user_subject
 from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
 from inferd.server.admin.teams import Nothing, Reason
@@ -43,7 +45,11 @@ async def list_projects(request: Request) -> Response:
 
     def read(conn: Connection) -> list[dict[str, Any]]:
         suspended = suspended_subjects(conn, call.team)
-        return [project_record(project, suspended) for project in access.list_projects(conn, call.team)]
+        budgets = budgets_of(conn, call.team)
+        return [
+            with_budgets(project_record(project, suspended), project_scope(call.team, project.project), budgets)
+            for project in access.list_projects(conn, call.team)
+        ]
 
     return answer({"projects": await call.read(read)})
 
@@ -53,7 +59,11 @@ async def list_users(request: Request) -> Response:
 
     def read(conn: Connection) -> list[dict[str, Any]]:
         suspended = suspended_subjects(conn, call.team)
-        return [user_record(user, suspended) for user in access.list_users(conn, call.team)]
+        budgets = budgets_of(conn, call.team)
+        return [
+            with_budgets(user_record(user, suspended), user_scope(call.team, user.user), budgets)
+            for user in access.list_users(conn, call.team)
+        ]
 
     return answer({"users": await call.read(read)})
 
