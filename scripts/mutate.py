@@ -23,6 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 TOOL = ROOT / ".venv" / "mutation"
 REQUIREMENT = "cosmic-ray==8.7.0"
 GOAL = 0.9
+# A mutant that never ends is killed by the processor time it used: on a machine that is busy, or stopped for a while,
+# hours may pass that say nothing of it.
+CPU_LIMIT_S = 200
+WALL_LIMIT_S = 7200
 LEDGER = "tests/ledger"
 # Module -> its own tests, which kill most; what is left meets all of COMMON.
 MODULES = {
@@ -83,19 +87,23 @@ def _mutate(folder: Path, module: str) -> Result:
     own = MODULES[module]
     names = dict.fromkeys((*own, *COMMON))
     tests = " ".join(f"{LEDGER}/{name}.py" for name in names if (folder / LEDGER / f"{name}.py").exists())
-    command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider --hypothesis-profile=mutation {tests}"
+    pytest = f"{sys.executable} -m pytest -x -q -p no:cacheprovider --hypothesis-profile=mutation"
+    command = f"prlimit --cpu={CPU_LIMIT_S} {pytest} {tests}"
     (folder / "cosmic-ray.toml").write_text(
-        f'[cosmic-ray]\nmodule-path = ["inferd/ledger/{module}.py"]\ntimeout = 120.0\nexcluded-modules = []\n'
+        f'[cosmic-ray]\nmodule-path = ["inferd/ledger/{module}.py"]\n'
+        f"timeout = {WALL_LIMIT_S}.0\nexcluded-modules = []\n"
         f'test-command = "{command}"\n[cosmic-ray.distributor]\nname = "local"\n'
         f"[cosmic-ray.filters.operators-filter]\nexclude-operators = {EXCLUDED}\n"
     )
     for words in (
-        ("cosmic-ray", "init", "cosmic-ray.toml", "session.sqlite"),
-        ("cr-filter-operators", "session.sqlite", "cosmic-ray.toml"),
-        ("cosmic-ray", "baseline", "cosmic-ray.toml"),
-        ("cosmic-ray", "exec", "cosmic-ray.toml", "session.sqlite"),
+        ("cosmic_ray.cli", "init", "cosmic-ray.toml", "session.sqlite"),
+        ("cosmic_ray.tools.filters.operators_filter", "session.sqlite", "cosmic-ray.toml"),
+        ("cosmic_ray.cli", "baseline", "cosmic-ray.toml"),
+        ("cosmic_ray.cli", "exec", "cosmic-ray.toml", "session.sqlite"),
     ):
-        subprocess.run([TOOL / "bin" / words[0], *words[1:]], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        # As modules: the scripts beside them name the folder in which the environment was made.
+        command_line = [TOOL / "bin" / "python", "-m", *words]
+        subprocess.run(command_line, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     with closing(sqlite3.connect(folder / "session.sqlite")) as conn:
         rows = conn.execute("SELECT test_outcome, diff FROM work_results WHERE worker_outcome <> 'SKIPPED'").fetchall()
     survivors = [diff for outcome, diff in rows if outcome == "SURVIVED"]
