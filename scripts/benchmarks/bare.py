@@ -37,6 +37,10 @@ class Bare:
         self._context.seq_cp(source, destination)
         self._lengths[destination] = self._lengths[source]
 
+    def restored(self, seq_id: int, length: int) -> None:
+        """Somebody has put so many tokens into the sequence."""
+        self._lengths[seq_id] = length
+
     def decode(self, token_ids: list[int], n_tokens: int) -> None:
         """The first sequences, as many as there are tokens, side by side."""
         for _ in range(n_tokens):
