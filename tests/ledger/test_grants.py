@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inferd.errors import InsufficientCreditError
-from inferd.ledger.grants import ExpireGrants, OpenGrant, draw_parts
+from inferd.ledger.grants import ExpireGrants, OpenGrant, draw_parts, expired_parts
 
 HOUR_MS = 3_600_000
 
@@ -135,3 +135,12 @@ def test_a_sweep_with_nothing_to_expire_writes_nothing(books):
 def test_a_grant_has_the_priority_in_the_middle_unless_it_is_told_another(books):
     assert books.grant(1).priority == 50
     assert books.grant(1, priority=0).priority == 0
+
+
+def test_nothing_expires_of_a_postpaid_team_whose_holds_are_more_than_its_credit():
+    grant = OpenGrant(1, "paid", 50, 10, expires_at_ms=5)
+    assert not grant.voided
+    assert expired_parts([grant], held_nanousd=20, now_ms=5) == []
+    assert expired_parts([grant], held_nanousd=10, now_ms=5) == []
+    assert expired_parts([grant], held_nanousd=9, now_ms=5) == [(grant, 1)]
+    assert expired_parts([grant], held_nanousd=0, now_ms=4) == []
