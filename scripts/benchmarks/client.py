@@ -21,6 +21,7 @@ class Answer:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    compute_ms: int = 0
     ended_s: float = 0.0
 
     @property
@@ -71,4 +72,5 @@ def _take(answer: Answer, chunk: dict[str, Any]) -> None:
     if usage := chunk.get("usage"):
         answer.prompt_tokens = usage["prompt_tokens"]
         answer.completion_tokens = usage["completion_tokens"]
+        answer.compute_ms = usage.get("compute_ms", 0)
         answer.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)

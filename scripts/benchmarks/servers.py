@@ -49,6 +49,9 @@ def inferd(
             f'[models.m]\nsource = "{model}"\nmax_context = {max_context}\nn_parallel = {n_parallel}\n'
             f"host_cache_mib = {host_cache_mib}\n"
             '[deployments."bench/m"]\nmodel = "m"\nserverless = true\nusd_per_1m_tokens = 0.1\n'
+            "priority_multiplier = 1.5\nflex = true\n"
+            '[deployments."bench/timed"]\nmodel = "m"\nserverless = true\nusd_per_second = 0.000001\n'
+            "priority_multiplier = 1.5\nflex = true\n"
         )
         data = Path(folder) / "data"
         command = [sys.executable, "-c", INFERD]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from scripts.benchmarks.client import Answer
 from scripts.benchmarks.load import Figures, Load, cached_share, times, together, tokens_per_s
 from scripts.benchmarks.prompts import assistant, system, user, words
+from scripts.benchmarks.traffic import beside_batch, billed_time, priority
 
 SHARED_WORDS = 800  # about 1,200 tokens
 LONG_WORDS = 1900  # about 3,100 tokens
@@ -190,5 +191,8 @@ WORKLOADS: dict[str, Workload] = {
     "long-among-streams": Workload(long_among_streams),
     "short-during-prefill": Workload(short_during_prefill),
     "full-cache": Workload(full_cache, only_inferd=True, host_cache_mib=512),
+    "beside-batch": Workload(beside_batch, only_inferd=True),
+    "priority": Workload(priority, only_inferd=True),
+    "billed-time": Workload(billed_time, only_inferd=True),
     "team-arrival": Workload(team_arrival, only_inferd=True, two_teams=True),
 }
