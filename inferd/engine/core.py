@@ -16,6 +16,7 @@ from inferd.engine.runner import Runner
 from inferd.engine.sampling import DrawnToken, TokenSampling
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence, SequenceStatus
+from inferd.engine.speed import Speed
 from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.logprobs import TokenLogprob
 
@@ -73,6 +74,13 @@ class EngineCore:
     @property
     def num_running(self) -> int:
         return len(self._scheduler.running)
+
+    @property
+    def speed(self) -> Speed:
+        """How fast it is with those who run now."""
+        running = self._scheduler.running
+        cells = sum(sequence.num_computed_tokens for sequence in running)
+        return Speed.expected(self._scheduler.cost_model, n_decodes=len(running), cells=cells)
 
     def add_request(self, request: AddRequest) -> None:
         """Queues a request. What a person could have got wrong was refused before; here it is a precondition."""

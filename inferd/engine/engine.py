@@ -10,20 +10,19 @@ import threading
 from collections.abc import Callable
 from enum import Enum
 
+from inferd.engine.backlog import Backlog
 from inferd.engine.core import EngineCore
 from inferd.engine.messages import AbortRequest, AddRequest, FinishReason, RequestOutput
 from inferd.engine.output_stream import OutputStream
+from inferd.engine.speed import Speed
 from inferd.errors import OverloadedError
 from inferd.usage import Usage
 
 logger = logging.getLogger(__name__)
 
-MAX_LIVE_REQUESTS = 1024
-MAX_LIVE_TOKENS = 4_000_000
-"""Bounds of all requests that wait or run: some 100 MB of Python integers at most."""
 MAX_CRASHES = 3
 """Steps in a row that raise before the engine is given up."""
-RETRY_AFTER_S = 5.0
+NOT_READY_RETRY_AFTER_S = 5.0
 
 
 class EngineState(Enum):
@@ -51,8 +50,7 @@ class Engine:
         self._build_core = build_core
         self._inbox: queue.SimpleQueue[AddRequest | AbortRequest | _Stop] = queue.SimpleQueue()
         self._streams: dict[str, OutputStream] = {}
-        self._tokens: dict[str, int] = {}
-        self._num_tokens = 0
+        self._backlog = Backlog()
         self._thread = threading.Thread(target=self._run, name=f"inferd-engine-{name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started = asyncio.Event()
@@ -74,17 +72,18 @@ class Engine:
     def submit(self, request: AddRequest) -> OutputStream:
         """Queues a request; its outputs end with exactly one terminal one. Raises OverloadedError."""
         if self.state is not EngineState.READY:
-            raise OverloadedError(f"The engine is {self.state.value}. Try again later.", retry_after_s=RETRY_AFTER_S)
-        num_tokens = len(request.prompt) + request.max_tokens
-        if self.num_live >= MAX_LIVE_REQUESTS or self._num_tokens + num_tokens > MAX_LIVE_TOKENS:
             raise OverloadedError(
-                "The engine is currently overloaded, please try again later", retry_after_s=RETRY_AFTER_S
+                f"The engine is {self.state.value}. Try again later.", retry_after_s=NOT_READY_RETRY_AFTER_S
+            )
+        if not self._backlog.has_room_for(request):
+            raise OverloadedError(
+                "The engine is currently overloaded, please try again later",
+                retry_after_s=self._backlog.retry_after_s(request),
             )
         assert request.request_id not in self._streams, "request ids are unique"
         stream = OutputStream(request.request_id)
         self._streams[request.request_id] = stream
-        self._tokens[request.request_id] = num_tokens
-        self._num_tokens += num_tokens
+        self._backlog.add(request)
         self._inbox.put(request)
         return stream
 
@@ -101,12 +100,14 @@ class Engine:
         await self._ended.wait()
         await asyncio.to_thread(self._thread.join)
 
-    def _deliver(self, outputs: list[RequestOutput]) -> None:
+    def _deliver(self, outputs: list[RequestOutput], speed: Speed | None = None) -> None:
+        if speed is not None:
+            self._backlog.observe(speed)
         for output in outputs:
             stream = self._streams[output.request_id]
             if output.finish_reason is not None:
                 del self._streams[output.request_id]
-                self._num_tokens -= self._tokens.pop(output.request_id)
+                self._backlog.remove(output.request_id)
             stream.put(output)
 
     def _set_state(self, state: EngineState, failure: BaseException | None = None) -> None:
@@ -170,7 +171,7 @@ class Engine:
                     raise
                 logger.exception("engine %s: a step crashed", self.name)
             if outputs := core.take_outputs():
-                self._call_loop(self._deliver, outputs)
+                self._call_loop(self._deliver, outputs, core.speed)
 
     def _read_inbox(self, core: EngineCore) -> bool:
         """Takes in all that is queued; waits if there is nothing else to do. False: stop."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from inferd.engine import engine as engine_module
+from inferd.engine import backlog as backlog_module
 from inferd.engine.core import EngineCore
 from inferd.engine.engine import MAX_CRASHES, Engine, EngineState
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
@@ -59,7 +59,7 @@ def run_engine(test: Callable[[Engine], Awaitable[None]], runner: FakeRunner) ->
             await test(engine)
             await engine.stop()
             assert engine.num_live == 0
-            assert engine._num_tokens == 0
+            assert engine._backlog.num_tokens == 0
             assert not engine._thread.is_alive()
             assert runner.closed
             return engine
@@ -123,7 +123,7 @@ def test_an_engine_that_was_never_started_takes_nothing_and_stops() -> None:
 
 
 def test_too_many_requests_are_refused_and_taken_again_when_there_is_room(monkeypatch) -> None:
-    monkeypatch.setattr(engine_module, "MAX_LIVE_REQUESTS", 2)
+    monkeypatch.setattr(backlog_module, "MAX_LIVE_REQUESTS", 2)
     runner = GatedRunner()
 
     async def test(engine: Engine) -> None:
@@ -131,7 +131,9 @@ def test_too_many_requests_are_refused_and_taken_again_when_there_is_room(monkey
         streams = [engine.submit(request(name)) for name in "ab"]
         with pytest.raises(OverloadedError) as refused:
             engine.submit(request("c"))
-        assert refused.value.retry_after_s
+        # Two requests of 5 + 8 tokens, none of which has ended: what the engine expects of itself.
+        expected = engine._backlog.retry_after_s(request("c"))
+        assert refused.value.retry_after_s == expected != 5.0
         runner.gate.set()
         await asyncio.gather(*map(read, streams))
         await read(engine.submit(request("c")))
@@ -140,7 +142,7 @@ def test_too_many_requests_are_refused_and_taken_again_when_there_is_room(monkey
 
 
 def test_too_many_tokens_are_refused_and_taken_again_when_there_is_room(monkeypatch) -> None:
-    monkeypatch.setattr(engine_module, "MAX_LIVE_TOKENS", 20)
+    monkeypatch.setattr(backlog_module, "MAX_LIVE_TOKENS", 20)
     runner = GatedRunner()
 
     async def test(engine: Engine) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inferd import errors
-from inferd.engine import engine as engine_module
+from inferd.engine import backlog as backlog_module
 from inferd.server.errors import status_of
 from tests.server.asgi_call import AsgiCall
 from tests.serving.provider import FREE, MAX_CONTEXT, chat_body, cost_of, prompt_of, running_provider
@@ -138,7 +138,7 @@ async def test_before_the_model_is_warm_and_at_the_end_it_is_503_with_a_time_to_
 
 
 async def test_a_full_engine_is_503_and_gives_the_hold_back(provider, monkeypatch):
-    monkeypatch.setattr(engine_module, "MAX_LIVE_REQUESTS", 0)
+    monkeypatch.setattr(backlog_module, "MAX_LIVE_REQUESTS", 0)
     response = await provider.chat()
     error_of(response, 503, "server_error", "server_overloaded")
     assert response.headers["x-should-retry"] == "true"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inferd.engine import engine as engine_module
+from inferd.engine import backlog as backlog_module
 from inferd.engine.messages import FinishReason
 from inferd.errors import (
     ContextLengthError,
@@ -159,7 +159,7 @@ async def test_a_request_that_is_refused_leaves_nothing_behind(provider, fields,
 
 
 async def test_what_the_engine_has_no_room_for_gets_its_hold_back(provider, monkeypatch):
-    monkeypatch.setattr(engine_module, "MAX_LIVE_REQUESTS", 1)
+    monkeypatch.setattr(backlog_module, "MAX_LIVE_REQUESTS", 1)
     provider.runner.hold_back()
     first = provider.begin("req_1", max_tokens=2)
     await first.admitted()
