@@ -81,8 +81,9 @@ class UnifiedKVCache(KVCache):
             length = self._cut(seq_id, hit.length)
         else:
             length = self._fill(seq_id, hit)
-            if hit.owner.seq_id == NO_SEQ_ID and self._runner.memory_kind is MemoryKind.PLAIN:
-                self._merge(seq_id, length, self._device_hit(sequence))
+            on_device = self._device_hit(sequence) if hit.owner.seq_id == NO_SEQ_ID else None
+            if length and on_device is not None and self._runner.memory_kind is MemoryKind.PLAIN:
+                self._merge(seq_id, length, on_device)
         assert seq_id is not None, "there are more ids than sequences that may run"
         self.prefix_cache.shrink_host()
         self._start(sequence, seq_id, length)
@@ -196,10 +197,8 @@ class UnifiedKVCache(KVCache):
             return 0
         return self._cut(seq_id, length)
 
-    def _merge(self, seq_id: int, length: int, hit: Hit | None) -> None:
+    def _merge(self, seq_id: int, length: int, hit: Hit) -> None:
         """What was read from host RAM and is on the device too is held once: llama.cpp cannot restore a part only."""
-        if hit is None or length == 0:
-            return
         n_shared = min(hit.length, length)
         removed = self._runner.seq_rm(seq_id, 0, n_shared)
         assert removed, "plain memory can be cut anywhere"

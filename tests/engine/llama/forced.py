@@ -52,7 +52,7 @@ class ForcedRunner(LlamaRunner):
     """The real model, but for the choice of tokens."""
 
     def __init__(self, context: Context, model) -> None:
-        super().__init__(model, context, max_context=N_CTX)
+        super().__init__(model, context, max_context=N_CTX, n_running_max=N_SEQ_MAX)
         self.next_script: list[int] = []
 
     def new_sampler(self, params: SamplingParams) -> Sampler:
@@ -149,9 +149,13 @@ def difference(found: list[Logits], wanted: list[Logits]) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(found, wanted, strict=True))
 
 
-def bench(path: Path) -> Iterator[Bench]:
+def bench(path: Path, n_pool_cells: int | None = None) -> Iterator[Bench]:
+    """With `n_pool_cells`, unified memory, and ids for branches besides those of the running sequences."""
     model = load_model(path, n_gpu_layers=0)
-    context = Context(model, n_seq_max=N_SEQ_MAX, n_ctx_seq=N_CTX, n_ubatch=N_ROWS, n_threads=1)
+    n_seq_max = N_SEQ_MAX if n_pool_cells is None else 3 * N_SEQ_MAX
+    context = Context(
+        model, n_seq_max=n_seq_max, n_ctx_seq=N_CTX, n_ubatch=N_ROWS, n_threads=1, n_pool_cells=n_pool_cells
+    )
     runner = ForcedRunner(context, model)
     yield Bench(context, runner)
     runner.close()

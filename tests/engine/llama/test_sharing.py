@@ -300,6 +300,10 @@ def test_a_failed_decode_is_not_felt_by_those_who_share(model) -> None:
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_random_operations_leave_books_and_memory_in_agreement(model, seed) -> None:
+    play_random_operations(model, seed)
+
+
+def play_random_operations(model: Bench, seed: int) -> None:
     rng = random.Random(seed)
     core = model.core(host_cache_bytes=rng.choice([0, 2_000_000, HOST_BYTES]))
     kept: list[list[int]] = [model.tokens(number, 100) for number in range(3)]

@@ -65,6 +65,23 @@ class _Writer:
         self.gguf.close()
 
 
+def write_plain(path: Path) -> None:
+    """Llama: attention over all that came before."""
+    n_layers = 3
+    writer = _Writer(path, "llama", n_layers)
+    writer.gguf.add_head_count(N_HEAD)
+    writer.gguf.add_head_count_kv(N_HEAD_KV)
+    writer.gguf.add_rope_dimension_count(HEAD_SIZE)
+    writer.gguf.add_vocab_size(N_VOCAB)
+    writer.vector("output_norm.weight", N_EMBD)
+    for number in range(n_layers):
+        layer = f"blk.{number}"
+        writer.vector(f"{layer}.attn_norm.weight", N_EMBD)
+        writer.attention(layer, norms=False)
+        writer.feed_forward(layer)
+    writer.close()
+
+
 def write_window(path: Path) -> None:
     """Gemma 3: five layers with a sliding window, then one without."""
     n_layers = 6
