@@ -9,7 +9,7 @@ from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.sequence import Sequence
 from inferd.sampling_params import SamplingParams
 from tests.engine.test_sequence import new_sequence
-from tests.fakes import FakeRunner
+from tests.fakes import Failure, FakeRunner
 
 LARGE = 1_000_000
 SYSTEM = bytes(range(64, 96))
@@ -326,6 +326,19 @@ def test_a_checkpoint_is_kept_once_and_serves_again_and_again() -> None:
         assert sequence.num_computed_tokens == len(SYSTEM)
         caching.compute(sequence)
     assert caching.in_host() == {SYSTEM}
+
+
+def test_after_a_failure_it_goes_on_from_the_checkpoint_and_not_from_the_beginning() -> None:
+    caching = Caching(cuts=False, host=LARGE)
+    sequence = caching.admit(SYSTEM + b"x")
+    assert caching.runner.execute(build_batch([ScheduledChunk(sequence, len(SYSTEM))])) == 0
+    sequence.advance(len(SYSTEM), step_ns=1, n_rows=1)
+    caching.cache.checkpoint(sequence)
+    caching.runner.failures.append(Failure(2, rows_done=0, rows_lost=1))
+    assert caching.runner.execute(build_batch([ScheduledChunk(sequence, 1)])) == 2
+    caching.cache.resync(sequence)
+    assert (sequence.num_computed_tokens, caching.runner.n_restores) == (len(SYSTEM), 1)
+    caching.compute(sequence)
 
 
 def test_memory_of_an_unknown_kind_is_never_reused() -> None:
