@@ -25,15 +25,15 @@ def driver(pool: int = 256, *, host: int = 0, n_window: int = 0, reuses: bool = 
 @pytest.mark.parametrize("host", [0, 100_000])
 @pytest.mark.parametrize("kind", [{}, {"n_window": 24}, {"reuses": False}], ids=["plain", "window", "unknown"])
 def test_three_requests_of_60_percent_of_the_pool_each_finish_with_few_preemptions(kind, host) -> None:
-    driving = driver(200, host=host, **kind)
-    prompts = {name: name.encode() * 50 for name in "abc"}
+    driving = driver(500, host=host, **kind)
+    prompts = {name: name.encode() * 80 for name in "abc"}
     for name, prompt in prompts.items():
-        driving.add(ask(name, prompt, 70, tenant=name))
+        driving.add(ask(name, prompt, 220, tenant=name))
         driving.step()
     sequences = list(driving.core._sequences.values())
     driving.run()
     for name, prompt in prompts.items():
-        expect(driving, name, prompt, 70)
+        expect(driving, name, prompt, 220)
     assert 0 < max(sequence.num_preemptions for sequence in sequences) <= MAX_PREEMPTIONS
     assert driving.runner.n_no_room == 0
 
@@ -80,10 +80,10 @@ def test_cold_requests_with_one_system_prompt_compute_it_once_and_hold_it_once()
 
 
 def test_the_youngest_of_the_lowest_class_makes_room_and_nobody_older_does() -> None:
-    driving = driver(200)
+    driving = driver(300)
     names = {"old": TrafficClass.DEFAULT, "young": TrafficClass.DEFAULT, "urgent": TrafficClass.PRIORITY}
     for name, traffic in names.items():
-        driving.add(ask(name, name[:1].encode() * 20, 80, tenant=name, traffic=traffic))
+        driving.add(ask(name, name[:1].encode() * 20, 120, tenant=name, traffic=traffic))
         driving.step()
     sequences = dict(driving.core._sequences)
     driving.run()
