@@ -218,6 +218,7 @@ class Scheduler:
         able = [sequence for sequence in self.running if sequence.may_be_preempted]
         if self._kv_cache.shed() and able and len(self.running) > 1:
             self._preempt(max(able, key=_youth))
+            self._kv_cache.shed()  # what it has parked with that
 
     def _fair_share(self, sequence: Sequence) -> FairShare:
         return self._fair_shares[_is_batch(sequence)]

@@ -25,27 +25,27 @@ def driver(pool: int = 256, *, host: int = 0, n_window: int = 0, reuses: bool = 
 @pytest.mark.parametrize("host", [0, 100_000])
 @pytest.mark.parametrize("kind", [{}, {"n_window": 24}, {"reuses": False}], ids=["plain", "window", "unknown"])
 def test_three_requests_of_60_percent_of_the_pool_each_finish_with_few_preemptions(kind, host) -> None:
-    driving = driver(500, host=host, **kind)
-    prompts = {name: name.encode() * 80 for name in "abc"}
+    driving = driver(300, host=host, **kind)
+    prompts = {name: name.encode() * 50 for name in "abc"}
     for name, prompt in prompts.items():
-        driving.add(ask(name, prompt, 220, tenant=name))
+        driving.add(ask(name, prompt, 130, tenant=name))
         driving.step()
     sequences = list(driving.core._sequences.values())
     driving.run()
     for name, prompt in prompts.items():
-        expect(driving, name, prompt, 220)
+        expect(driving, name, prompt, 130)
     assert 0 < max(sequence.num_preemptions for sequence in sequences) <= MAX_PREEMPTIONS
     assert driving.runner.n_no_room == 0
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("host", [0, 3_000])
 @pytest.mark.parametrize("kind", [{}, {"n_window": 24}, {"reuses": False}], ids=["plain", "window", "unknown"])
 def test_no_mix_of_legal_requests_ends_in_an_error(kind, host, seed) -> None:
     rng = random.Random(seed)
     driving = driver(160, host=host, **kind)
     wanted, sequences = {}, []
-    for number in range(40):
+    for number in range(16):
         n_prompt = rng.randint(1, 159)
         prompt = SYSTEM[: rng.randint(0, min(64, n_prompt - 1))]
         prompt += rng.randbytes(n_prompt - len(prompt))
