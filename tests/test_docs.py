@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inferd.config import SETTINGS, TABLES
+from inferd.openai.requests import UNSUPPORTED, ChatRequest
 from inferd.server.app import ROUTES
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +22,24 @@ def test_every_route_is_documented(route):
     methods = route.methods - {"HEAD"}
     for method in methods:
         assert f"`{method} {path}`" in API, f"docs/api.md does not describe {method} {path}"
+
+
+def rows_of_chat_fields() -> dict[str, str]:
+    """Each field that the table of chat completions names, with what it says of it."""
+    section = API.partition("## Chat completions")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ", 1) for line in section.splitlines() if line.startswith("| `")]
+    return {name.partition(".")[0]: told for cell, told in rows for name in re.findall(r"`([\w.]+)`", cell)}
+
+
+@pytest.mark.parametrize("field", ChatRequest.__struct_fields__)
+def test_the_table_of_chat_fields_says_what_happens_to_each(field):
+    told = rows_of_chat_fields().get(field)
+    assert told, f"docs/api.md does not describe {field}"
+    assert (field in UNSUPPORTED) == told.startswith("refused"), f"docs/api.md is wrong about {field}"
+
+
+def test_the_table_of_chat_fields_names_no_other():
+    assert set(rows_of_chat_fields()) <= set(ChatRequest.__struct_fields__)
 
 
 @pytest.mark.parametrize("key", [key for keys in TABLES.values() for key in keys])

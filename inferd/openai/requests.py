@@ -40,7 +40,7 @@ _RANGES = {
     "frequency_penalty": (-2, 2),
     "seed": (-(2**63), 2**63 - 1),
 }
-_UNSUPPORTED = (
+UNSUPPORTED = (
     "audio",
     "function_call",
     "functions",
@@ -214,7 +214,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
 
 
 def _check_unsupported(request: ChatRequest) -> None:
-    for field in _UNSUPPORTED:
+    for field in UNSUPPORTED:
         if getattr(request, field) is not None:
             raise InvalidRequestError(
                 f"'{field}' is not supported yet; leave it out.", param=field, code="unsupported_parameter"
