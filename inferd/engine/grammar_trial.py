@@ -20,7 +20,10 @@ START_TIMEOUT_S = 60.0
 MEMORY_BYTES = 2 * 2**30
 STACK_BYTES = 1024 * 1024
 """Less than any thread has on which it is compiled again."""
-LIMITS = LLParserLimits(verbose_errors=False)
+LIMITS = LLParserLimits(
+    initial_lexer_fuel=200_000, step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False
+)
+"""Some masks of a large regular expression take as long as these allow: a second at most."""
 TOO_COMPLEX = "it is too complex to be compiled here; make it smaller"
 
 

@@ -12,8 +12,8 @@ from inferd.engine.runner import Runner
 from inferd.engine.sequence import Sequence
 from inferd.logprobs import TokenAlternative, TokenLogprob
 
-N_WORKERS = 2
-MASK_TIMEOUT_S = 2.0
+N_WORKERS = 4
+MASK_TIMEOUT_S = 1.5
 """A mask takes well under a millisecond; a grammar whose mask takes so long ends its request, and nobody else's."""
 
 
