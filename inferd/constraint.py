@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+JSON_WHITE_SPACE = r" |\n{1,2}[ \t]{0,20}"
+"""White space between JSON's tokens, bounded as in llama.cpp's own grammars: a small model would never end it."""
+
 
 class ConstraintKind(StrEnum):
     """The language that a constraint's source is written in."""

@@ -54,6 +54,9 @@ class ByteTokenizer:
     def control_token(self, text: str) -> int | None:
         return {"<|begin|>": BEGIN, "<|end|>": END}.get(text)
 
+    def show(self, texts: Sequence[str]) -> None:
+        assert not texts, "no family writes these"
+
     def encode(self, segments: Sequence[Segment]) -> list[int]:
         token_ids: list[int] = []
         for segment in segments:

@@ -15,6 +15,7 @@ from inferd.engine.llama.loading import build_core, load_model
 from inferd.engine.messages import AddRequest
 from inferd.engine.output_stream import OutputStream
 from inferd.errors import ConfigError
+from inferd.openai.chat_format import ChatFormat
 from inferd.openai.chat_template import ChatTemplate
 from inferd.tokenizer import Tokenizer
 
@@ -25,7 +26,7 @@ class LocalReplica:
     """Belongs to the event loop. What has no value in `__init__` is there once it is ready."""
 
     tokenizer: Tokenizer
-    chat_template: ChatTemplate
+    chat_format: ChatFormat
     constraints: ConstraintCompiler
     fingerprint: str
 
@@ -79,10 +80,11 @@ class LocalReplica:
         source = config.chat_template or model.chat_template
         name = str(config.chat_template_path or config.source)
         try:
-            self.chat_template = ChatTemplate(source, self.tokenizer, name=name)
+            self.chat_format = ChatFormat(ChatTemplate(source, self.tokenizer, name=name))
         except ConfigError:
             model.close()
             raise
+        model.vocabulary.show(self.chat_format.notation(model.vocabulary.control_texts))
         self.constraints = model.constraint_compiler()
         self.fingerprint = self._fingerprint(model.library.version, source or "")
         return build_core(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer, grammar_from
 
-from inferd.constraint import Constraint, ConstraintKind
+from inferd.constraint import JSON_WHITE_SPACE, Constraint, ConstraintKind
 from inferd.engine.grammar_trial import LIMITS, GrammarTrial, GrammarVocabulary
 from inferd.errors import InvalidRequestError, OverloadedError
 
@@ -20,8 +20,6 @@ MAX_COMPILED = 64
 """Grammars that are kept: the same schema comes again and again."""
 MAX_WAITING = 16
 RETRY_AFTER_S = 5.0
-_ONE_SPACE_OR_LINE = r" |\n{1,2}[ \t]{0,20}"
-"""White space between JSON's tokens, bounded as in llama.cpp's own grammars: a small model would never end it."""
 
 Mask = npt.NDArray[np.bool_]
 """Shape (n_vocab,): True where a token may come next."""
@@ -161,12 +159,13 @@ def grammar_of(constraint: Constraint) -> str:
 
 def _json_grammar(schema: str, *, lenient: bool) -> str:
     return LLMatcher.grammar_from_json_schema(
-        schema, defaults={"whitespace_pattern": _ONE_SPACE_OR_LINE}, overrides={"lenient": lenient}
+        schema, defaults={"whitespace_pattern": JSON_WHITE_SPACE}, overrides={"lenient": lenient}
     )
 
 
 def _refused(constraint: Constraint, reason: str) -> InvalidRequestError:
-    is_schema = constraint.kind in (ConstraintKind.JSON_SCHEMA, ConstraintKind.JSON_SCHEMA_LENIENT)
+    is_schema = constraint.kind not in (ConstraintKind.REGEX, ConstraintKind.LARK, ConstraintKind.GRAMMAR)
+    is_schema = is_schema or constraint.param == "tools"  # a grammar of ours, for their schemas
     subject = "The JSON schema" if is_schema else "The grammar"
     return InvalidRequestError(
         f"{subject} in '{constraint.param}' cannot be enforced: {reason[:MAX_REASON_CHARACTERS]}",

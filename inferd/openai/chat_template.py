@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import NoReturn
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -22,9 +22,34 @@ from inferd.errors import ConfigError, InvalidRequestError
 from inferd.openai.islands import ControlTexts, Fence, mapped_strings
 from inferd.tokenizer import Segment, Tokenizer
 
+_WORDS = frozenset(
+    (
+        *("role", "content", "name", "type", "function", "description", "parameters", "arguments", "id"),
+        *(
+            "tool_calls",
+            "tool_call_id",
+            "reasoning_content",
+            "thinking",
+            "properties",
+            "required",
+            "items",
+            "enum",
+            "const",
+        ),
+        *("default", "format", "anyOf", "oneOf", "allOf", "additionalProperties", "nullable", "title", "$ref"),
+        *("$defs", "minimum", "maximum", "object", "array", "string", "number", "integer", "boolean"),
+        *("null"),
+    )
+)
+
 
 class ChatTemplate:
-    """A compiled template. Every method may be called from any thread."""
+    """A compiled template. Every method may be called from any thread.
+
+    Attributes:
+        source: its text.
+        variables: the names that it reads and does not set itself.
+    """
 
     def __init__(
         self,
@@ -55,6 +80,8 @@ class ChatTemplate:
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"{name}: line {error.lineno}: {error.message}") from error
         self._special_tokens = {"bos_token": tokenizer.bos_text, "eos_token": tokenizer.eos_text}
+        self.source = source
+        self.variables = frozenset(meta.find_undeclared_variables(self._environment.parse(source)))
         self._own_characters = frozenset(source).union(tokenizer.bos_text, tokenizer.eos_text)
         self._control_texts = ControlTexts(tokenizer.control_texts)
         # OpenAI renamed "system" to "developer"; templates that do not know the new name get the old one.
@@ -74,9 +101,10 @@ class ChatTemplate:
             InvalidRequestError: the template refuses the messages or fails on them.
         """
         fence = self._fence(messages, variables)
+        mark = _sparing_words(fence.mark)
         names: dict[str, object] = {"tools": None, "documents": None, **self._special_tokens}
-        names |= {name: mapped_strings(value, fence.mark) for name, value in variables.items()}
-        marked = [self._marked(message, fence.mark) for message in messages]
+        names |= {name: mapped_strings(value, mark) for name, value in variables.items()}
+        marked = [self._marked(message, mark) for message in messages]
         try:
             rendered = self._template.render(names, messages=marked, add_generation_prompt=add_generation_prompt)
         # What template code can raise on data that its author did not expect, beside Jinja's own errors.
@@ -105,6 +133,12 @@ class ChatTemplate:
         if role == "developer" and not self._knows_developer:
             role = "system"
         return {key: mapped_strings(value, mark) for key, value in message.items()} | {"role": role}
+
+
+def _sparing_words(mark: Callable[[str], str]) -> Callable[[str], str]:
+    """`mark`, but for the words of the API and of JSON schemas. Templates look members up by them and compare them, and
+    some are part of a control token's text, such as "function" in `<start_function_call>`; none is one."""
+    return lambda text: text if text in _WORDS else mark(text)
 
 
 def _environment(clock: Callable[[], datetime]) -> ImmutableSandboxedEnvironment:

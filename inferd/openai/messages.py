@@ -1,4 +1,4 @@
-"""The messages of a chat request: what callers may send, and the plain dictionaries that templates read."""
+"""The messages of a chat request: what callers may send."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from inferd.errors import InvalidRequestError
+from inferd.openai.call_history import ToolCall, check_call_history
 from inferd.openai.decoding import shorten
 
 _NAME = re.compile(r"[^\s<|\\/>]{1,64}")
@@ -34,8 +35,9 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: str | list[ContentPart] | None = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: Any = None
-    tool_call_id: Any = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
     function_call: Any = None
     audio: Any = None
     annotations: Any = None
@@ -55,23 +57,22 @@ def check_messages(messages: Sequence[Message]) -> None:
         )
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
-
-
-def template_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The messages as Hugging Face chat templates expect them: role, content as a string, name where given."""
-    return [
-        {"role": message.role, "content": message.text()} | ({"name": message.name} if message.name else {})
-        for message in messages
-    ]
+    check_call_history(messages)
 
 
 def _check_message(message: Message, path: str) -> None:
-    if message.role in ("tool", "function"):
-        raise _unsupported(f"{path}.role", f"Messages of role '{message.role}' are not supported yet.")
-    for field in ("tool_calls", "tool_call_id", "function_call", "audio", "refusal", "annotations"):
+    if message.role == "function":
+        raise _unsupported(f"{path}.role", "Messages of role 'function' are not supported: use tools and role 'tool'.")
+    for field in ("function_call", "audio", "refusal", "annotations"):
         if getattr(message, field) not in (None, []):
-            raise _unsupported(f"{path}.{field}", f"'{path}.{field}' is not supported yet.")
-    if message.content is None:
+            raise _unsupported(f"{path}.{field}", f"'{path}.{field}' is not supported.")
+    if message.reasoning_content is not None and message.role != "assistant":
+        raise InvalidRequestError(
+            f"'{path}.reasoning_content' belongs to messages of the role 'assistant'.",
+            param=f"{path}.reasoning_content",
+            code="invalid_value",
+        )
+    if message.content is None and not message.tool_calls:
         raise InvalidRequestError(
             f"'{path}.content' is missing: send a string or an array of text parts.",
             param=f"{path}.content",
@@ -83,7 +84,7 @@ def _check_message(message: Message, path: str) -> None:
             param=f"{path}.name",
             code="invalid_value",
         )
-    if not isinstance(message.content, str):
+    if isinstance(message.content, list):
         for index, part in enumerate(message.content):
             _check_part(part, f"{path}.content[{index}]")
         if not message.content:

@@ -14,8 +14,10 @@ import msgspec
 from inferd.constraint import Constraint
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode, shorten
-from inferd.openai.messages import Message, check_messages, template_messages
+from inferd.openai.messages import Message, check_messages
+from inferd.openai.reasoning_effort import ReasoningEffort
 from inferd.openai.response_format import ResponseFormat, check_response_format, response_constraint
+from inferd.openai.tools import Tool, ToolChoice, ToolSet, check_tools, tool_set
 from inferd.sampling_params import SamplingParams
 from inferd.service_tier import ServiceTier
 
@@ -45,13 +47,9 @@ UNSUPPORTED = (
     "function_call",
     "functions",
     "moderation",
-    "parallel_tool_calls",
     "prediction",
     "prompt_cache_options",
     "prompt_cache_retention",
-    "reasoning_effort",
-    "tool_choice",
-    "tools",
     "verbosity",
     "web_search_options",
 )
@@ -98,6 +96,11 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     response_format: ResponseFormat | None = None
     grammar: str | None = None
 
+    tools: list[Tool] | None = None
+    tool_choice: str | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: ReasoningEffort | None = None
+
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -118,13 +121,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     function_call: Any = None
     functions: Any = None
     moderation: Any = None
-    parallel_tool_calls: Any = None
     prediction: Any = None
     prompt_cache_options: Any = None
     prompt_cache_retention: Any = None
-    reasoning_effort: Any = None
-    tool_choice: Any = None
-    tools: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
@@ -158,9 +157,10 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """What the answer's text must match."""
         return response_constraint(self.response_format, self.grammar)
 
-    def template_messages(self) -> list[dict[str, Any]]:
-        """The messages as plain dictionaries for `ChatTemplate.render`."""
-        return template_messages(self.messages)
+    @property
+    def tool_set(self) -> ToolSet:
+        """The tools that the answer may call."""
+        return tool_set(self.tools, self.tool_choice, self.parallel_tool_calls)
 
     def sampling_params(self) -> SamplingParams:
         """OpenAI's defaults: temperature 1, top_p 1, no top-k, no min-p."""
@@ -203,6 +203,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
     if not request.model:
         raise _invalid("model", "'model' is empty: name a model, see GET /v1/models.")
     check_messages(request.messages)
+    check_tools(request.tools, request.tool_choice, request.parallel_tool_calls)
     _check_limits(request)
     _check_ranges(request)
     _check_logprobs(request)

@@ -17,7 +17,7 @@ from inferd.openai.logprobs import ChoiceLogprobs, choice_logprobs
 from inferd.service_tier import ServiceTier
 from inferd.usage import Usage
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 STREAM_DONE = b"[DONE]"
 """Data of the event that ends a stream."""
@@ -25,6 +25,10 @@ STREAM_DONE = b"[DONE]"
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
     cached_tokens: int
+
+
+class CompletionTokensDetails(msgspec.Struct, frozen=True):
+    reasoning_tokens: int
 
 
 class UsageBody(msgspec.Struct, frozen=True):
@@ -37,12 +41,30 @@ class UsageBody(msgspec.Struct, frozen=True):
     prompt_tokens_details: PromptTokensDetails
     cost: str
     compute_ms: int | msgspec.UnsetType = msgspec.UNSET
+    completion_tokens_details: CompletionTokensDetails | msgspec.UnsetType = msgspec.UNSET
+
+
+class CalledFunctionBody(msgspec.Struct, frozen=True):
+    """`arguments` is the text of a JSON object."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallBody(msgspec.Struct, frozen=True):
+    id: str
+    function: CalledFunctionBody
+    type: Literal["function"] = "function"
 
 
 class AssistantMessage(msgspec.Struct, frozen=True):
-    content: str
+    """`content` is null beside calls without a word. What a model thought or called is only there if it did."""
+
+    content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: list[ToolCallBody] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -64,13 +86,29 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     perf_metrics: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
-class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
+class FunctionDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    arguments: str
+    name: str | None = None
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first of a call has its id, type and name, the others more of its arguments."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta | None = None
+
+
+class MessageDelta(msgspec.Struct, frozen=True, omit_defaults=True):
     role: str | None = None
     content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):
-    delta: Delta
+    delta: MessageDelta
     finish_reason: FinishReason | None = None
     index: int = 0
     logprobs: ChoiceLogprobs | None = None
@@ -105,8 +143,11 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 _ENCODER = msgspec.json.Encoder()
 
 
-def usage_body(usage: Usage, cost_nanousd: int, *, by_time: bool = False) -> UsageBody:
-    """The usage as the ledger has it; `cost_nanousd` is 0 for a free deployment."""
+def usage_body(
+    usage: Usage, cost_nanousd: int, *, by_time: bool = False, reasoning_tokens: int | None = None
+) -> UsageBody:
+    """The usage as the ledger has it; `cost_nanousd` is 0 for a free deployment, `reasoning_tokens` None if the model
+    has no reasoning or it cannot be counted."""
     return UsageBody(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
@@ -114,6 +155,9 @@ def usage_body(usage: Usage, cost_nanousd: int, *, by_time: bool = False) -> Usa
         prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
         cost=format_usd(cost_nanousd),
         compute_ms=usage.compute_ms if by_time else msgspec.UNSET,
+        completion_tokens_details=(
+            msgspec.UNSET if reasoning_tokens is None else CompletionTokensDetails(reasoning_tokens)
+        ),
     )
 
 
@@ -140,7 +184,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     def completion(
         self,
-        text: str,
+        message: AssistantMessage,
         finish_reason: FinishReason,
         usage: UsageBody,
         perf_metrics: dict[str, str] | None = None,
@@ -154,7 +198,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
                 model=self.model,
                 choices=[
                     Choice(
-                        AssistantMessage(text),
+                        message,
                         finish_reason,
                         logprobs=None if logprobs is None else choice_logprobs(logprobs),
                     )
@@ -168,14 +212,14 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     def role_chunk(self) -> bytes:
         """The first chunk."""
-        return self._chunk([ChunkChoice(Delta(role="assistant", content=""))])
+        return self._chunk([ChunkChoice(MessageDelta(role="assistant", content=""))])
 
-    def text_chunk(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> bytes:
+    def delta_chunk(self, delta: MessageDelta, logprobs: Sequence[TokenLogprob] = ()) -> bytes:
         shown = choice_logprobs(logprobs) if logprobs else None
-        return self._chunk([ChunkChoice(Delta(content=text), logprobs=shown)])
+        return self._chunk([ChunkChoice(delta, logprobs=shown)])
 
     def finish_chunk(self, finish_reason: FinishReason, perf_metrics: dict[str, str] | None = None) -> bytes:
-        return self._chunk([ChunkChoice(Delta(), finish_reason)], perf_metrics=perf_metrics)
+        return self._chunk([ChunkChoice(MessageDelta(), finish_reason)], perf_metrics=perf_metrics)
 
     def usage_chunk(self, usage: UsageBody) -> bytes:
         """The last chunk before `[DONE]`; only for callers who asked for it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,8 +11,10 @@ from starlette.responses import Response
 from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError
 from inferd.logprobs import TokenLogprob
+from inferd.openai.answer_reader import AnswerReader
 from inferd.openai.requests import parse_chat_request
-from inferd.openai.responses import STREAM_DONE, ChatResponse, usage_body
+from inferd.openai.responses import STREAM_DONE, ChatResponse, MessageDelta, UsageBody, usage_body
+from inferd.openai.responses import FinishReason as WireReason
 from inferd.server.auth import authenticate_request, require_model, require_scope
 from inferd.server.body import read_body
 from inferd.server.disconnect import cancelled_on_disconnect
@@ -65,44 +66,57 @@ async def chat_completions(request: Request) -> Response:
     )
     async with cancelled_on_disconnect(completion, request):
         admission = await completion.admitted()
+        reader = deployment.replica.chat_format.reader(chat, in_reasoning=admission.in_reasoning)
         clamped = admission.clamped_max_tokens
         headers = {} if clamped is None else {MAX_TOKENS_HEADER: str(clamped)}
         if not chat.streamed:
-            response = await _whole(completion, answer, received_ns, shows_logprobs=bool(chat.logprobs))
+            shows_logprobs = bool(chat.logprobs)
+            response = await _whole(completion, answer, reader, received_ns, shows_logprobs=shows_logprobs)
             response.headers.update(headers | limit_headers(request))
             return response
-    return EventStream(_events(completion, answer, received_ns), completion.cancel, headers | limit_headers(request))
+    events = _events(completion, answer, reader, received_ns)
+    return EventStream(events, completion.cancel, headers | limit_headers(request))
 
 
-async def _whole(completion: Completion, answer: ChatResponse, received_ns: int, *, shows_logprobs: bool) -> Response:
-    text: list[str] = []
+async def _whole(
+    completion: Completion, answer: ChatResponse, reader: AnswerReader, received_ns: int, *, shows_logprobs: bool
+) -> Response:
     logprobs: list[TokenLogprob] = []
     async for event in completion.events():
         if isinstance(event, TextDelta):
-            text.append(event.text)
+            reader.push(event.text, event.n_tokens)
             logprobs += event.logprobs
         elif event.finish_reason is FinishReason.CANCELLED:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         else:
-            usage = usage_body(event.usage, event.cost_nanousd, by_time=event.by_time)
+            reader.finish()
             metrics = perf_metrics(event, received_ns)
             shown = logprobs if shows_logprobs else None
-            body = answer.completion("".join(text), _wire_reason(event), usage, metrics, shown)
+            usage = _usage(event, reader)
+            body = answer.completion(reader.message(), _wire_reason(event, reader), usage, metrics, shown)
             return Response(body, headers=perf_headers(metrics), media_type="application/json")
     raise AssertionError("events end with Finished")
 
 
-async def _events(completion: Completion, answer: ChatResponse, received_ns: int) -> AsyncIterator[bytes]:
+async def _events(
+    completion: Completion, answer: ChatResponse, reader: AnswerReader, received_ns: int
+) -> AsyncIterator[bytes]:
     """The stream's events. Everything from the finish reason on comes after the commit that bills it."""
     yield _event(answer.role_chunk())
     try:
         async for event in completion.events():
             if isinstance(event, TextDelta):
-                yield _event(answer.text_chunk(event.text, event.logprobs))
+                deltas = reader.push(event.text, event.n_tokens)
+                if event.logprobs and not deltas:  # text that is held back, or none
+                    deltas = [MessageDelta(content="")]
+                for number, delta in enumerate(deltas):
+                    yield _event(answer.delta_chunk(delta, () if number else event.logprobs))
             elif event.finish_reason is not FinishReason.CANCELLED:
-                yield _event(answer.finish_chunk(_wire_reason(event), perf_metrics(event, received_ns)))
+                for delta in reader.finish():
+                    yield _event(answer.delta_chunk(delta))
+                yield _event(answer.finish_chunk(_wire_reason(event, reader), perf_metrics(event, received_ns)))
                 if answer.include_usage:
-                    yield _event(answer.usage_chunk(usage_body(event.usage, event.cost_nanousd, by_time=event.by_time)))
+                    yield _event(answer.usage_chunk(_usage(event, reader)))
                 yield _event(STREAM_DONE)
     except InferdError as error:
         yield _event(error_body(error))
@@ -112,5 +126,11 @@ def _event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-def _wire_reason(event: Finished) -> Literal["stop", "length"]:
-    return "stop" if event.finish_reason is FinishReason.STOP else "length"
+def _usage(event: Finished, reader: AnswerReader) -> UsageBody:
+    return usage_body(event.usage, event.cost_nanousd, by_time=event.by_time, reasoning_tokens=reader.reasoning_tokens)
+
+
+def _wire_reason(event: Finished, reader: AnswerReader) -> WireReason:
+    if event.finish_reason is not FinishReason.STOP:
+        return "length"
+    return "tool_calls" if reader.has_calls else "stop"

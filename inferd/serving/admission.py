@@ -18,6 +18,7 @@ class PreparedPrompt:
 
     Attributes:
         max_tokens: the engine's stop and the size of the hold (BILLING R4).
+        in_reasoning: the prompt ends in the opening of the model's reasoning.
         clamped_max_tokens: `max_tokens` if it is less than the caller asked for (BILLING R18), else None.
     """
 
@@ -25,6 +26,7 @@ class PreparedPrompt:
     params: SamplingParams
     max_tokens: int
     clamped_max_tokens: int | None
+    in_reasoning: bool
     constraint: Constraint | None = None
 
 
@@ -41,8 +43,8 @@ def prepare(request: ChatRequest, deployment: Deployment, max_output_tokens: int
     replica = deployment.replica
     request.check_vocabulary(replica.tokenizer.n_vocab)
     _refuse_hopeless(request, replica)
-    segments = replica.chat_template.render(request.template_messages())
-    token_ids = tuple(replica.tokenizer.encode(segments))
+    prompt = replica.chat_format.prompt(request)
+    token_ids = tuple(replica.tokenizer.encode(prompt.segments))
     if not token_ids:
         raise InvalidRequestError(
             "The messages come to no token at all in this model's vocabulary: send some text that it knows.",
@@ -60,7 +62,8 @@ def prepare(request: ChatRequest, deployment: Deployment, max_output_tokens: int
         params=request.sampling_params(),
         max_tokens=max_tokens,
         clamped_max_tokens=max_tokens if asked is not None and max_tokens < asked else None,
-        constraint=request.constraint,
+        in_reasoning=prompt.in_reasoning,
+        constraint=replica.chat_format.constraint(request, in_reasoning=prompt.in_reasoning),
     )
 
 

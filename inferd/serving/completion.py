@@ -15,10 +15,12 @@ from inferd.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More text, which may be empty, and the probabilities of its tokens if the request asked for them."""
+    """More text, which may be empty, the probabilities of its tokens if the request asked for them, and how many tokens
+    were sampled for it."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    n_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What is known once a request was accepted."""
+    """What is known once a request was accepted. `in_reasoning`: its prompt ends in the opening of the reasoning."""
 
     clamped_max_tokens: int | None
+    in_reasoning: bool = False
 
 
 class Completion:

@@ -168,7 +168,7 @@ class Completions:
                 job.ticket.refuse(error)
                 completion.refuse(error)
             return
-        completion.admit(Admission(prompt.clamped_max_tokens))
+        completion.admit(Admission(prompt.clamped_max_tokens, prompt.in_reasoning))
         await self._end(job, await self._relay(job, stream))
 
     async def _hold(self, job: _Job, prompt: PreparedPrompt) -> None:
@@ -230,8 +230,8 @@ class Completions:
             async for output in stream:
                 if output.token_ids and first_token_ns is None:
                     first_token_ns = time.monotonic_ns()
-                if output.text or output.logprobs:
-                    job.completion.put(TextDelta(output.text, output.logprobs))
+                if output.text or output.token_ids:
+                    job.completion.put(TextDelta(output.text, output.logprobs, len(output.token_ids)))
                 if output.finish_reason is not None:
                     return _Terminal(output, first_token_ns)
         finally:

@@ -8,7 +8,7 @@ from inferd.deployments.deployment import Deployment
 
 
 def deployment(*, shared_cache=False):
-    return Deployment("o/m", cast(Any, None), None, 100, 0, shared_cache=shared_cache)
+    return Deployment("o/m", cast(Any, None), None, 100, 0, {}, shared_cache=shared_cache)
 
 
 def test_a_team_shares_with_itself_only():

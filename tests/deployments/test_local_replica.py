@@ -16,6 +16,8 @@ from inferd.engine.core import EngineCore
 from inferd.engine.messages import AddRequest, FinishReason
 from inferd.errors import ConfigError, OverloadedError
 from inferd.kv_memory import KVLayout, KVMemory
+from inferd.openai.messages import Message
+from inferd.openai.requests import ChatRequest
 from inferd.sampling_params import SamplingParams
 from tests.fakes import FakeRunner
 from tests.serving.provider import TEMPLATE, FakeModel
@@ -98,8 +100,8 @@ async def test_the_configured_template_replaces_the_models(config, monkeypatch):
     loading(monkeypatch, Loader())
     replica = LocalReplica(replace(config, chat_template="{{ messages[0].content }}!"), ComputeTurn())
     await replica.start()
-    segments = replica.chat_template.render([{"role": "user", "content": "hi"}])
-    assert "".join(segment.text for segment in segments) == "hi!"
+    prompt = replica.chat_format.prompt(ChatRequest(model="m", messages=[Message("user", "hi")]))
+    assert "".join(segment.text for segment in prompt.segments) == "hi!"
     await replica.stop()
 
 

@@ -7,7 +7,15 @@ from openai.types import Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from inferd.openai.errors import encode_error
-from inferd.openai.responses import ChatResponse, ModelObject, encode_model, encode_model_list, usage_body
+from inferd.openai.responses import (
+    AssistantMessage,
+    ChatResponse,
+    MessageDelta,
+    ModelObject,
+    encode_model,
+    encode_model_list,
+    usage_body,
+)
 from inferd.usage import Usage
 
 USAGE = Usage(prompt_tokens=10, cached_tokens=4, completion_tokens=3)
@@ -25,7 +33,7 @@ def response(include_usage: bool = False) -> ChatResponse:
 
 
 def test_a_whole_completion_is_what_openai_sends():
-    encoded = response().completion("hi", "stop", usage_body(USAGE, 1_500))
+    encoded = response().completion(AssistantMessage("hi"), "stop", usage_body(USAGE, 1_500))
     assert json.loads(encoded) == {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -50,7 +58,11 @@ def test_a_stream_begins_with_the_role_and_ends_with_the_reason():
     stream = response()
     first, text, last = (
         json.loads(chunk)
-        for chunk in (stream.role_chunk(), stream.text_chunk("h\n\u2028"), stream.finish_chunk("length"))
+        for chunk in (
+            stream.role_chunk(),
+            stream.delta_chunk(MessageDelta(content="h\n\u2028")),
+            stream.finish_chunk("length"),
+        )
     )
     assert first == {
         "id": "chatcmpl-1",
@@ -71,7 +83,7 @@ def test_a_stream_begins_with_the_role_and_ends_with_the_reason():
 
 def test_with_usage_asked_for_every_chunk_has_the_field_and_only_the_last_has_it_filled():
     stream = response(include_usage=True)
-    chunks = [stream.role_chunk(), stream.text_chunk("x"), stream.finish_chunk("stop")]
+    chunks = [stream.role_chunk(), stream.delta_chunk(MessageDelta(content="x")), stream.finish_chunk("stop")]
     assert all(json.loads(chunk)["usage"] is None for chunk in chunks)
     last = json.loads(stream.usage_chunk(usage_body(USAGE, 1_500)))
     assert (last["choices"], last["usage"]) == ([], USAGE_JSON)
@@ -79,13 +91,13 @@ def test_with_usage_asked_for_every_chunk_has_the_field_and_only_the_last_has_it
 
 
 def test_without_usage_asked_for_no_chunk_has_the_field():
-    assert b"usage" not in response().text_chunk("x")
+    assert b"usage" not in response().delta_chunk(MessageDelta(content="x"))
     with pytest.raises(AssertionError, match="only to those who asked"):
         response().usage_chunk(usage_body(USAGE, 0))
 
 
 def test_a_chunk_is_one_line_so_that_it_fits_an_event():
-    assert b"\n" not in response().text_chunk("a\r\nb")
+    assert b"\n" not in response().delta_chunk(MessageDelta(content="a\r\nb"))
 
 
 def test_models_are_listed_and_shown_alone():

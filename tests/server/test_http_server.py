@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from inferd.errors import ConfigError
-from inferd.openai.responses import ChatResponse
+from inferd.openai.responses import ChatResponse, MessageDelta
 from inferd.server import event_stream
 from inferd.server.http_server import HttpServer, bind, tls_context
 from tests.serving.provider import FREE, PATIENCE_S, Provider, chat_body, prompt_of
@@ -145,8 +145,12 @@ async def test_a_client_that_hangs_up_while_it_waits_for_a_whole_answer_ends_its
 async def test_a_reader_whose_socket_is_full_is_given_up(provider, monkeypatch):
     monkeypatch.setattr(event_stream, "SEND_TIMEOUT_S", 0.2)
     # A short answer does not fill a socket's buffers, so each chunk is made a megabyte.
-    text_chunk = ChatResponse.text_chunk
-    monkeypatch.setattr(ChatResponse, "text_chunk", lambda self, text: text_chunk(self, text * 2**20))
+    delta_chunk = ChatResponse.delta_chunk
+
+    def long_chunk(self, delta):
+        return delta_chunk(self, MessageDelta(content=delta.content * 2**20))
+
+    monkeypatch.setattr(ChatResponse, "delta_chunk", long_chunk)
     provider.runner.hold_back()
     async with served_on_socket(provider) as served:
         reader = socket.create_connection(("127.0.0.1", served.port))

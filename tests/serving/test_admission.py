@@ -76,7 +76,7 @@ async def test_what_the_caller_asked_of_sampling_reaches_the_engine(provider):
 async def test_what_is_certainly_too_long_is_refused_before_it_is_rendered_or_tokenised(provider, monkeypatch):
     replica = provider.router.find(PRICED).replica
     monkeypatch.setattr(type(replica.tokenizer), "encode", lambda *_: pytest.fail("tokenised"))
-    monkeypatch.setattr(type(replica.chat_template), "render", lambda *_: pytest.fail("rendered"))
+    monkeypatch.setattr(type(replica.chat_format), "prompt", lambda *_: pytest.fail("rendered"))
     with pytest.raises(ContextLengthError, match=f"{MAX_CONTEXT} tokens.*at least {MAX_CONTEXT} tokens") as caught:
         prepared(provider, content="é" * (MAX_CONTEXT // 2))
     assert (caught.value.param, caught.value.code) == ("messages", "context_length_exceeded")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from inferd.engine.llama.library import Library
@@ -32,6 +32,7 @@ class Vocabulary:
         self._control = {token: self.text(token) for token in range(self.n_vocab) if attributes(vocab, token) & hidden}
         self._control_ids = {text: token for token, text in self._control.items() if text}
         self.control_texts: Sequence[str] = tuple(self._control_ids)
+        self._shown: frozenset[int] = frozenset()
         self._pieces: dict[int, bytes] = {}
         self.max_token_bytes = max(len(self.piece(token)) for token in range(self.n_vocab))
 
@@ -49,15 +50,22 @@ class Vocabulary:
         """The token's bytes; b"" for control tokens."""
         piece = self._pieces.get(token_id)
         if piece is None:
-            piece = self._pieces[token_id] = self._piece(token_id, special=False)
+            piece = self._pieces[token_id] = self._piece(token_id, special=token_id in self._shown)
         return piece
 
     def is_control(self, token_id: int) -> bool:
         """True for tokens that never reach the text."""
-        return token_id in self._control
+        return token_id in self._control and token_id not in self._shown
 
     def control_token(self, text: str) -> int | None:
-        return self._control_ids.get(text)
+        token_id = self._control_ids.get(text)
+        return None if token_id in self._shown else token_id
+
+    def show(self, texts: Collection[str]) -> None:
+        """Control tokens that answers are written with: from now on their text is text that the model says; end tokens
+        still have none. Comes before the first request."""
+        self._shown = frozenset(self._control_ids[text] for text in texts) - self.end_of_generation
+        self._pieces.clear()
 
     def text(self, token_id: int) -> str:
         """The token as prompts write it, control tokens included."""

@@ -1,0 +1,73 @@
+"""One model's way to talk: its chat template, what that makes of tools, and the dialect that its answers come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from inferd.constraint import Constraint
+from inferd.openai.answer_constraint import answer_constraint
+from inferd.openai.answer_reader import AnswerReader
+from inferd.openai.chat_template import ChatTemplate
+from inferd.openai.conversation import conversation
+from inferd.openai.dialects.answer_parser import answer_parser
+from inferd.openai.dialects.families import GENERIC, detect_dialect, with_reasoning
+from inferd.openai.reasoning_effort import effort_variables
+from inferd.openai.requests import ChatRequest
+from inferd.openai.template_traits import probe_template
+from inferd.tokenizer import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A rendered request. `in_reasoning`: it ends in the opening of the model's reasoning."""
+
+    segments: Sequence[Segment]
+    in_reasoning: bool
+
+
+class ChatFormat:
+    """Made once a model; every method may be called from any thread."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+        family = detect_dialect(template.source)
+        self._traits = probe_template(template, family)
+        self.dialect = family if self._traits.writes_calls else with_reasoning(GENERIC, template.source)
+
+    @property
+    def reasons(self) -> bool:
+        """Whether answers may hold reasoning that can be told apart."""
+        return self.dialect.channels or self.dialect.reasoning is not None
+
+    def notation(self, control_texts: Iterable[str]) -> list[str]:
+        """Those control tokens that calls and reasoning are written with: they must be part of an answer's text."""
+        markers = list(self.dialect.markers())
+        return [text for text in control_texts if any(text in marker for marker in markers)]
+
+    def prompt(self, request: ChatRequest) -> ChatPrompt:
+        """Raises InvalidRequestError: the template refuses the messages, or cannot reason as was asked."""
+        tools = request.tool_set
+        variables = effort_variables(request.reasoning_effort, self._template.variables, reasons=self.reasons)
+        if tools.functions and self._traits.describes_tools:
+            variables["tools"] = tools.template_tools()
+        elif self._traits.wants_list:
+            variables["tools"] = []
+        messages = conversation(request.messages, tools, self.dialect, self._traits)
+        segments = self._template.render(messages, add_generation_prompt=True, **variables)
+        return ChatPrompt(segments, self._ends_in_reasoning(segments))
+
+    def constraint(self, request: ChatRequest, *, in_reasoning: bool) -> Constraint | None:
+        """What the answer must match; see answer_constraint."""
+        return answer_constraint(request, self.dialect, in_reasoning=in_reasoning)
+
+    def reader(self, request: ChatRequest, *, in_reasoning: bool) -> AnswerReader:
+        """For one answer to `request`."""
+        tools = request.tool_set
+        parser = answer_parser(self.dialect, tools.schemas, in_reasoning=in_reasoning)
+        return AnswerReader(parser, counts_reasoning=self.reasons and not request.stop_strings)
+
+    def _ends_in_reasoning(self, segments: Sequence[Segment]) -> bool:
+        if self.dialect.reasoning is None or not segments or not segments[-1].special:
+            return False
+        return segments[-1].text.rstrip().endswith(self.dialect.reasoning.begin.rstrip())

@@ -1,0 +1,47 @@
+"""Arguments as Python writes them: `city="Paris", days=3`."""
+
+from __future__ import annotations
+
+import ast
+
+_CONSTANTS = {"true": True, "false": False, "null": None}
+
+
+def read_python(text: str) -> tuple[dict[str, object], int] | None:
+    """The keyword arguments up to the bracket that closes the call, and its place; None while it is not there.
+    What is no literal stays text, and so does what stands there without a name (as `input`)."""
+    for position, character in enumerate(text):
+        if character != ")":
+            continue
+        try:
+            call = ast.parse(f"f({text[: position + 1]}", mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue  # a bracket within a string or an inner one
+        assert isinstance(call, ast.Call), "the text is that of a call"
+        values = {"input": _literal(call.args[0])} if call.args else {}
+        return values | {word.arg: _literal(word.value) for word in call.keywords if word.arg}, position
+    return None
+
+
+def read_python_literal(text: str) -> object:
+    """The value that a text writes as Python (`{'a': True}`); the text itself if it is none."""
+    try:
+        return _literal(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return text
+
+
+def _literal(node: ast.expr) -> object:
+    """Only what JSON can hold; anything else as the text that it was."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool | None):
+        return node.value
+    if isinstance(node, ast.Name) and node.id in _CONSTANTS:
+        return _CONSTANTS[node.id]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        value = node.operand.value
+        return -value if isinstance(value, int | float) else ast.unparse(node)
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_literal(item) for item in node.elts]
+    if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
+        return {str(key.value): _literal(item) for key, item in zip(node.keys, node.values, strict=True)}  # type: ignore[union-attr]
+    return ast.unparse(node)

@@ -1,0 +1,101 @@
+"""JSON schemas, as far as notations other than JSON need to look into them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from inferd.errors import InvalidRequestError
+
+_JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""As Python writes JSON, and so do the templates that models were trained with."""
+_REFS_MAX = 16
+
+
+def json_schema(schema: Mapping[str, Any], root: Mapping[str, Any], *, strict: bool) -> str:
+    """An expression for the JSON values of a schema within `root`, whose definitions it may refer to."""
+    definitions = {word: root[word] for word in ("$defs", "definitions") if word in root}
+    guidance = _JSON_STYLE | {"lenient": not strict}
+    return f"%json {json.dumps(dict(schema) | definitions | {'x-guidance': guidance}, ensure_ascii=False)}"
+
+
+def resolved(schema: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema that a chain of `$ref`s leads to. True and what is no schema come as {}: anything."""
+    for _ in range(_REFS_MAX):
+        if not isinstance(schema, Mapping):
+            return {}
+        reference = schema.get("$ref")
+        if reference is None:
+            return schema
+        schema = _at(reference, root)
+    raise _unsupported(f"a chain of more than {_REFS_MAX} $ref")
+
+
+def object_members(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[tuple[str, object, bool]]:
+    """(name, schema, whether it is required) of an object's properties. Raises InvalidRequestError for objects that
+    more than their properties describe."""
+    schema = resolved(schema, root)
+    for word in ("anyOf", "oneOf", "allOf", "not", "if", "patternProperties", "dependentRequired", "minProperties"):
+        if word in schema:
+            raise _unsupported(f"'{word}' for an object")
+    properties = schema.get("properties", {})
+    required = schema.get("required", [])
+    if not isinstance(properties, Mapping) or not isinstance(required, list):
+        raise _unsupported("'properties' that is no object, or 'required' that is no array")
+    for name in required:
+        if name not in properties:
+            raise _unsupported(f"the required property {json.dumps(name)}, which 'properties' does not have,")
+    for name, member in properties.items():
+        if member is not False:
+            yield name, member, name in required
+
+
+def string_pattern(schema: Mapping[str, Any]) -> list[str] | str | None:
+    """What bare text a value may be: the list of its values, or a Lark expression; None if it is not a string.
+
+    A value of any type is text where a string is among the types: only text is certain to be read back as itself.
+    """
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(values, list):
+        return values if values and all(isinstance(value, str) for value in values) else None
+    kind = schema.get("type")
+    if kind != "string":
+        free = kind is None and not any(word in schema for word in ("anyOf", "oneOf", "allOf", "not"))
+        return "TEXT" if free else None
+    parts = []
+    if isinstance(schema.get("pattern"), str):
+        parts.append(f"/{_search(schema['pattern'])}/")
+    shortest, longest = schema.get("minLength", 0), schema.get("maxLength", "")
+    if shortest or longest != "":
+        parts.append(f"/(?s:.{{{shortest},{longest}}})/")
+    return " & ".join(parts) or "TEXT"
+
+
+def _search(pattern: str) -> str:
+    """JSON schema's patterns match anywhere; a grammar's match the whole."""
+    begin = "" if pattern.startswith("^") else r"(.|\n)*"
+    end = "" if pattern.endswith("$") and not pattern.endswith("\\$") else r"(.|\n)*"
+    inner = pattern.removeprefix("^")
+    inner = inner[:-1] if not end else inner
+    return f"{begin}({inner}){end}".replace("/", "\\/").replace("\\\\/", "\\/")
+
+
+def _at(reference: object, root: Mapping[str, Any]) -> object:
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        raise _unsupported("a $ref outside of the schema")
+    place: object = root
+    for word in reference[2:].split("/"):
+        key = word.replace("~1", "/").replace("~0", "~")
+        if not isinstance(place, Mapping) or key not in place:
+            raise _unsupported(f"the $ref {json.dumps(reference)}, which leads nowhere,")
+        place = place[key]
+    return place
+
+
+def _unsupported(what: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"The parameters of a tool cannot be enforced in this model's notation of tool calls: {what} is not supported.",
+        param="tools",
+        code="invalid_json_schema",
+    )

@@ -1,0 +1,154 @@
+"""`tools`, `tool_choice`, `parallel_tool_calls` and the calls of a conversation: honoured or refused by path."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from inferd.errors import InvalidRequestError
+from inferd.openai.requests import ChatRequest, parse_chat_request
+
+USER = {"role": "user", "content": "hi"}
+PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def function(name: str, **more: object) -> dict:
+    return {"type": "function", "function": {"name": name, "parameters": PARAMETERS, **more}}
+
+
+TOOLS = [function("add", description="Adds."), function("say")]
+
+
+def parse(**fields: object) -> ChatRequest:
+    return parse_chat_request(json.dumps({"model": "m", "messages": [USER]} | fields).encode())
+
+
+def refused(**fields: object) -> str | None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(**fields)
+    assert caught.value.code, "every refusal has a code"
+    return caught.value.param
+
+
+def named(name: str) -> dict:
+    return {"type": "function", "function": {"name": name}}
+
+
+def allowed(mode: str, *names: str) -> dict:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named(name) for name in names]}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "names", "required"),
+    [
+        (None, ["add", "say"], False),
+        ("auto", ["add", "say"], False),
+        ("required", ["add", "say"], True),
+        ("none", [], False),
+        (named("say"), ["say"], True),
+        (allowed("auto", "say"), ["say"], False),
+        (allowed("required", "say", "add"), ["add", "say"], True),
+    ],
+)
+def test_the_choice_says_what_may_and_what_must_be_called(choice, names, required):
+    tools = parse(tools=TOOLS, tool_choice=choice).tool_set
+    assert ([function.name for function in tools.functions], tools.required) == (names, required)
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "expected"),
+    [("auto", None, True), ("required", True, True), ("auto", False, False), (named("add"), None, False)],
+)
+def test_a_named_function_is_called_once_others_in_parallel_unless_forbidden(choice, parallel, expected):
+    assert parse(tools=TOOLS, tool_choice=choice, parallel_tool_calls=parallel).tool_set.parallel is expected
+
+
+def test_templates_get_every_tool_whole():
+    (first, second) = parse(tools=[TOOLS[0], named("bare")]).tool_set.template_tools()
+    assert first == {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": PARAMETERS}}
+    assert second["function"] == {"name": "bare", "description": "", "parameters": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [function("a b")]}, "tools[0].function.name"),
+        ({"tools": [function("x" * 65)]}, "tools[0].function.name"),
+        ({"tools": [function("add"), function("add")]}, "tools[1].function.name"),
+        ({"tools": [function("add", parameters={"type": "array"})]}, "tools[0].function.parameters"),
+        ({"tools": [function("add", parameters=[])]}, "tools[0].function.parameters"),
+        ({"tools": [function("add", wisdom=True)]}, "tools[0].function.wisdom"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [function(f"f{number}") for number in range(129)]}, "tools"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"tools": [], "tool_choice": "required"}, "tool_choice"),
+        ({"parallel_tool_calls": True}, "parallel_tool_calls"),
+        ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": named("other")}, "tool_choice.function.name"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice.function"),
+        ({"tools": TOOLS, "tool_choice": {"type": "custom", "custom": {"name": "x"}}}, "tool_choice.type"),
+        ({"tools": TOOLS, "tool_choice": allowed("auto", "other")}, "tool_choice.allowed_tools.tools"),
+        ({"tools": TOOLS, "tool_choice": allowed("auto")}, "tool_choice.allowed_tools.tools"),
+        ({"tools": TOOLS, "tool_choice": allowed("never", "add")}, "tool_choice.allowed_tools.mode"),
+        ({"functions": [{"name": "add"}]}, "functions"),
+        ({"function_call": "auto"}, "function_call"),
+        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_path(fields, param):
+    assert refused(**fields) == param
+
+
+def call(call_id: str = "c1", arguments: str = '{"a": 1}', name: str = "add", **more: object) -> dict:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}} | more
+
+
+def calling(*calls: dict, **more: object) -> dict:
+    return {"role": "assistant", "content": None, "tool_calls": list(calls)} | more
+
+
+def result(call_id: str | None = "c1", **more: object) -> dict:
+    return {"role": "tool", "tool_call_id": call_id, "content": "2"} | more
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([result()], "messages[1].tool_call_id"),
+        ([calling(call()), result("c2")], "messages[2].tool_call_id"),
+        ([calling(call()), result(), result()], "messages[3].tool_call_id"),
+        ([calling(call()), result(None)], "messages[2].tool_call_id"),
+        ([calling(call())], "messages[1].tool_calls[0]"),
+        ([calling(call(), call("c2")), result(), USER], "messages[1].tool_calls[1]"),
+        ([calling(call(), call()), result()], "messages[1].tool_calls[1].id"),
+        ([calling(call(arguments='{"a": ')), result()], "messages[1].tool_calls[0].function.arguments"),
+        ([calling(call(arguments="[1]")), result()], "messages[1].tool_calls[0].function.arguments"),
+        ([calling(call(name="a b")), result()], "messages[1].tool_calls[0].function.name"),
+        ([calling(call(""), content="x")], "messages[1].tool_calls[0].id"),
+        ([calling(call(type="custom")), result()], "messages[1].tool_calls[0].type"),
+        ([calling({"id": "c1"}), result()], "messages[1].tool_calls[0].function"),
+        ([calling(call()), result(content=None)], "messages[2].content"),
+        ([USER | {"tool_calls": [call()]}], "messages[1].tool_calls"),
+        ([USER | {"tool_call_id": "c1"}], "messages[1].tool_call_id"),
+        ([USER | {"reasoning_content": "x"}], "messages[1].reasoning_content"),
+        ([{"role": "function", "name": "f", "content": "x"}], "messages[1].role"),
+        ([calling(content=None)], "messages[1].content"),
+    ],
+)
+def test_a_malformed_history_is_refused_by_its_path(messages, param):
+    assert refused(messages=[USER, *messages]) == param
+
+
+def test_a_history_of_calls_is_taken_as_it_came_out():
+    request = parse(
+        messages=[
+            USER,
+            calling(call(), call("c2", arguments=""), reasoning_content="Hm.", refusal=None, annotations=[]),
+            result("c2", content=[{"type": "text", "text": "ok"}]),
+            result(),
+            {"role": "assistant", "content": "2"},
+        ]
+    )
+    assert [called.arguments() for called in request.messages[1].tool_calls or ()] == [{"a": 1}, {}]
