@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import openai
 import pytest
 from pydantic import BaseModel, Field
 from pydantic_ai import Agent, NativeOutput
@@ -24,35 +25,38 @@ class Verdict(BaseModel):
     score: int = Field(ge=0, le=9)
 
 
-def model(team, key: str | None = None) -> OpenAIChatModel:
-    return OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=team.server.base_url, api_key=key or team.key))
+@pytest.fixture
+async def client(team):
+    async with openai.AsyncOpenAI(base_url=team.server.base_url, api_key=team.key, max_retries=0) as client:
+        yield client
 
 
-def agent(team, **options) -> Agent:
-    return Agent(model(team), model_settings={"max_tokens": 120, "temperature": 0}, retries=0, **options)
+def agent(client, max_tokens: int = 120, **options) -> Agent:
+    model = OpenAIChatModel(MODEL, provider=OpenAIProvider(openai_client=client))
+    return Agent(model, model_settings={"max_tokens": max_tokens, "temperature": 0}, retries=0, **options)
 
 
-async def test_chat_and_stream(team):
-    short = Agent(model(team), model_settings={"max_tokens": 12, "temperature": 0})
+async def test_chat_and_stream(client):
+    short = agent(client, max_tokens=12)
     assert (await short.run("Say hello.")).output
     async with short.run_stream("Say hello.") as stream:
         assert [text async for text in stream.stream_text(delta=True, debounce_by=None)]
 
 
 @pytest.mark.parametrize("output", [Verdict, NativeOutput(Verdict)], ids=["as a tool", "as a response format"])
-async def test_structured_output(team, output):
-    done = await agent(team, output_type=output).run("How is the weather in Paris?")
+async def test_structured_output(client, output):
+    done = await agent(client, output_type=output).run("How is the weather in Paris?")
     assert isinstance(done.output, Verdict)
 
 
-async def test_structured_output_streamed(team):
-    async with agent(team, output_type=Verdict).run_stream("How is the weather in Paris?") as stream:
+async def test_structured_output_streamed(client):
+    async with agent(client, output_type=Verdict).run_stream("How is the weather in Paris?") as stream:
         assert isinstance(await stream.get_output(), Verdict)
 
 
-async def test_tools_beside_an_output_tool(team):
+async def test_tools_beside_an_output_tool(client):
     """Every turn has to call one: the tool, or the output that ends the run."""
-    made = agent(team, output_type=Verdict)
+    made = agent(client, output_type=Verdict)
     calls = []
 
     @made.tool_plain
@@ -69,7 +73,7 @@ async def test_tools_beside_an_output_tool(team):
         assert isinstance(done.output, Verdict)
 
 
-async def test_errors(team):
+async def test_errors(client):
     with pytest.raises(ModelHTTPError) as refused:
-        await Agent(model(team, "sk-wrong")).run("Hi")
+        await agent(client.with_options(api_key="sk-wrong")).run("Hi")
     assert refused.value.status_code == 401

@@ -19,6 +19,9 @@ _HEAD = re.compile(
     r'\s*"(?:arguments|parameters)"\s*:\s*(?=\{)'
 )
 """A call's object up to its arguments, in the order in which models write it. Any other waits for its end."""
+_NAME = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")')
+_BARE_KEYS = ('"name"', '"type"', '"id"')
+"""With one of these an object that is a call by itself begins."""
 
 
 class CallParser:
@@ -95,6 +98,9 @@ class CallParser:
                 return head.end()
             self.is_over = True
             return 0
+        if not self._is_marked(opening) and not self._may_be_call(text[opening.end :]):
+            self.is_over = True
+            return 0
         end = JsonEnd()
         length = end.feed(text[opening.end :])
         if not end.is_complete and not final:
@@ -110,8 +116,20 @@ class CallParser:
 
     def _is_call(self, name: str, opening: Opening) -> bool:
         """An object with no marker before it is a call only if it names a tool."""
-        is_marked = bool(opening.format.begin or opening.format.section_begin)
-        return bool(name) and (is_marked or name in self._tools)
+        return bool(name) and (self._is_marked(opening) or name in self._tools)
+
+    @staticmethod
+    def _is_marked(opening: Opening) -> bool:
+        return bool(opening.format.begin or opening.format.section_begin)
+
+    def _may_be_call(self, text: str) -> bool:
+        """Whether an object with no marker before it may still turn out to be a call. An answer in JSON is not held
+        back for longer than that."""
+        name = _NAME.match(text)
+        if name is not None:
+            return json.loads(name[1], strict=False) in self._tools
+        inner = text[1:].lstrip()
+        return any(inner.startswith(key) or key.startswith(inner) for key in _BARE_KEYS)
 
     def _start(self, name: str, deltas: list[Delta]) -> None:
         deltas.append(CallStart(self.num_calls, name))

@@ -9,17 +9,35 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 
 def read_python(text: str) -> tuple[dict[str, object], int] | None:
     """The keyword arguments up to the bracket that closes the call, and its place; None while it is not there.
-    What is no literal stays text, and so does what stands there without a name (as `input`)."""
+    What is no literal stays text; what has no name, and a text that is not Python, come as `input`."""
+    position = _closing_bracket(text)
+    if position is None:
+        return None
+    try:
+        call = ast.parse(f"f({text[: position + 1]}", mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {"input": text[:position]}, position
+    assert isinstance(call, ast.Call), "the text is that of a call"
+    values = {"input": _literal(call.args[0])} if call.args else {}
+    return values | {word.arg: _literal(word.value) for word in call.keywords if word.arg}, position
+
+
+def _closing_bracket(text: str) -> int | None:
+    """The place of the bracket that closes the call: the first that is in no string and closes no other."""
+    depth, quote, escaped = 0, "", False
     for position, character in enumerate(text):
-        if character != ")":
-            continue
-        try:
-            call = ast.parse(f"f({text[: position + 1]}", mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue  # a bracket within a string or an inner one
-        assert isinstance(call, ast.Call), "the text is that of a call"
-        values = {"input": _literal(call.args[0])} if call.args else {}
-        return values | {word.arg: _literal(word.value) for word in call.keywords if word.arg}, position
+        if quote:
+            if not escaped and character == quote:
+                quote = ""
+            escaped = not escaped and character == "\\"
+        elif character in "\"'":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            if depth == 0:
+                return position
+            depth -= 1
     return None
 
 

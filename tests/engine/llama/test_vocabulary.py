@@ -91,3 +91,20 @@ def test_no_text_takes_fewer_tokens_than_its_bytes_by_the_longest_token(vocabula
     for text in (" " * 5000, "-" * 5000, "a" * 5000, "\n" * 5000, "é" * 2500):
         n_bytes = len(text.encode())
         assert len(vocabulary.encode([Segment(text, special=False)])) * vocabulary.max_token_bytes >= n_bytes
+
+
+def test_control_tokens_that_are_shown_are_text_and_end_tokens_never(vocabulary) -> None:
+    (end,) = vocabulary.encode([special("<|im_end|>")])[-1:]
+    shown = next(
+        text for text in vocabulary.control_texts if vocabulary.control_token(text) not in vocabulary.end_of_generation
+    )
+    token_id = vocabulary.control_token(shown)
+    assert vocabulary.is_control(token_id)
+    vocabulary.show([shown, "<|im_end|>"])
+    try:
+        assert (vocabulary.piece(token_id), vocabulary.piece(end)) == (shown.encode(), b"")
+        assert not vocabulary.is_control(token_id), "a grammar speaks of it as text"
+        assert shown in vocabulary.control_texts, "a user still can't write it"
+    finally:
+        vocabulary.show([])
+    assert vocabulary.piece(token_id) == b""

@@ -73,6 +73,8 @@ def parsed(dialect, text, *, tools=TOOLS, in_reasoning=False):
             [("add", "{}"), ("say", "{}")],
         ),
         ("llama-3", '<|python_tag|>say.call(text="a) b", more={"x": [1, None]})', "", None),
+        ("llama-3", "<|python_tag|>say.call(no) python)", "python)", [("say", '{"input": "no"}')]),
+        ("llama-3", "<|python_tag|>say.call(a b)", "", [("say", '{"input": "a b"}')]),
         (
             "llama-3",
             '{"name": "Ada", "parameters": {"born": 1815}}',
@@ -204,6 +206,15 @@ def test_only_a_possible_marker_is_held_back():
     assert parser.push(": 1") == [CallArguments(0, ": 1")]
     assert parser.push("}}\n</tool_call>") == [CallArguments(0, "}")]
     assert (parser.finish(), parser.num_calls) == ([], 1)
+
+
+def test_an_answer_in_json_that_is_no_call_is_not_held_back():
+    parser = answer_parser(FAMILY["llama-3"], TOOLS)
+    assert parser.push('{"') == []
+    assert parser.push('city": "Paris"') == [ContentText('{"city": "Paris"')]
+    parser = answer_parser(FAMILY["llama-3"], TOOLS)
+    assert parser.push('{"name": "ad') == []
+    assert parser.push('a", "born"') == [ContentText('{"name": "ada", "born"')]
 
 
 def test_it_says_whether_the_model_is_still_reasoning():
