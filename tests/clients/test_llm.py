@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.clients.conftest import MODEL
 from tests.e2e.server_process import PATIENCE_S, Team
 
@@ -44,9 +42,8 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("stream", [[], ["--no-stream"]])
-def test_chat(tmp_path, team, stream):
-    assert said(llm(tmp_path, team, "Say hello.", "-o", "max_tokens", "12", *stream))
+def test_chat(tmp_path, team):
+    assert said(llm(tmp_path, team, "Say hello.", "-o", "max_tokens", "12"))
 
 
 def test_structured_output(tmp_path, team):
@@ -64,7 +61,7 @@ def test_structured_output(tmp_path, team):
 
 def test_tools_go_along(tmp_path, team):
     code = "def add(a: int, b: int) -> int:\n    'Adds two numbers.'\n    return a + b\n"
-    said(llm(tmp_path, team, "What is 1 + 2?", "--functions", code, "-o", "max_tokens", "24", "-o", "temperature", "0"))
+    said(llm(tmp_path, team, "What is 1 + 2?", "--no-stream", "--functions", code, "-o", "max_tokens", "12"))
 
 
 def test_errors_are_said(tmp_path, team):

@@ -66,9 +66,9 @@ async def test_tools_beside_an_output_tool(client):
         return "noted"
 
     try:
-        done = await made.run("Note the number one, then judge it.", usage_limits=UsageLimits(request_limit=4))
+        done = await made.run("Note the number one, then judge it.", usage_limits=UsageLimits(request_limit=2))
     except UsageLimitExceeded:
-        assert len(calls) >= 4, "a small model may never tire of it"
+        assert len(calls) >= 2, "a small model may never tire of it"
     else:
         assert isinstance(done.output, Verdict)
 
