@@ -226,7 +226,9 @@ async def _flood(base_url: str, victim: str, flooder: str, times: int, seconds: 
 
 async def _ask(base_url: str, key: str, text: str) -> Answer:
     body = {"model": MODEL, "messages": [user(text)], "max_tokens": MAX_TOKENS, "temperature": 0.0}
-    return await stream_chat(base_url, key, body)
+    answer = Answer()
+    await stream_chat(base_url, key, body, answer)
+    return answer
 
 
 if __name__ == "__main__":
