@@ -48,6 +48,11 @@ class Tokenizer(Protocol):
         """Bytes of the longest token: a text of n bytes is at least n / max_token_bytes tokens."""
         ...
 
-    def encode(self, segments: Sequence[Segment]) -> list[int]:
-        """Token ids of the segments in order; begins with BOS exactly once if the vocabulary asks for one."""
+    def encode(self, segments: Sequence[Segment], *, add_bos: bool = True) -> list[int]:
+        """Token ids of the segments in order; begins with BOS exactly once if the vocabulary asks for one and
+        `add_bos` is true."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids in [0, n_vocab), control tokens by their names; what is no UTF-8 becomes U+FFFD."""
         ...

@@ -57,7 +57,7 @@ class ByteTokenizer:
     def show(self, texts: Sequence[str]) -> None:
         assert not texts, "no family writes these"
 
-    def encode(self, segments: Sequence[Segment]) -> list[int]:
+    def encode(self, segments: Sequence[Segment], *, add_bos: bool = True) -> list[int]:
         token_ids: list[int] = []
         for segment in segments:
             text = segment.text
@@ -68,7 +68,11 @@ class ByteTokenizer:
                     token_ids.append(BEGIN if character == "\ue001" else END)
                 else:
                     token_ids += character.encode("utf-8")
-        return token_ids if token_ids[:1] == [BEGIN] else [BEGIN, *token_ids]
+        return token_ids if token_ids[:1] == [BEGIN] or not add_bos else [BEGIN, *token_ids]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        names = {BEGIN: b"<|begin|>", END: b"<|end|>"}
+        return b"".join(names.get(token_id) or bytes([token_id]) for token_id in token_ids).decode("utf-8", "replace")
 
 
 GRAMMAR_VOCABULARY = GrammarVocabulary(

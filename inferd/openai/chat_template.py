@@ -1,8 +1,8 @@
 """A model's chat template: messages -> prompt text in which user text cannot pose as control tokens (see islands.py).
 
 The Jinja dialect is that of Hugging Face transformers (utils/chat_template_utils.py). Rendering is pure and
-takes time in proportion to the messages, whose size the HTTP body limit bounds; the template itself is the operator's
-and is trusted not to run for ever, only kept from reaching outside (sandbox).
+takes time in proportion to the messages, whose size the HTTP body limit bounds; a template that loops without end, or
+makes strings without end, is stopped (bounded_jinja.py), and none reaches outside (sandbox).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from inferd.errors import ConfigError, InvalidRequestError
+from inferd.openai.bounded_jinja import BoundedEnvironment, render_bounded
 from inferd.openai.islands import ControlTexts, Fence, mapped_strings
 from inferd.tokenizer import Segment, Tokenizer
 
@@ -40,6 +40,11 @@ _WORDS = frozenset(
         *("$defs", "minimum", "maximum", "object", "array", "string", "number", "integer", "boolean"),
         *("null"),
     )
+)
+# What template code can raise on data that its author did not expect, beside Jinja's own errors.
+_FAULTS = (
+    *(jinja2.TemplateError, TypeError, ValueError, LookupError),
+    *(ArithmeticError, AttributeError, RecursionError),
 )
 
 
@@ -106,9 +111,10 @@ class ChatTemplate:
         names |= {name: mapped_strings(value, mark) for name, value in variables.items()}
         marked = [self._marked(message, mark) for message in messages]
         try:
-            rendered = self._template.render(names, messages=marked, add_generation_prompt=add_generation_prompt)
-        # What template code can raise on data that its author did not expect, beside Jinja's own errors.
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            rendered = render_bounded(
+                self._template, names | {"messages": marked, "add_generation_prompt": add_generation_prompt}
+            )
+        except _FAULTS as error:
             raise InvalidRequestError(
                 f"The model's chat template does not accept these messages: {fence.strip(str(error))}",
                 param="messages",
@@ -141,10 +147,8 @@ def _sparing_words(mark: Callable[[str], str]) -> Callable[[str], str]:
     return lambda text: text if text in _WORDS else mark(text)
 
 
-def _environment(clock: Callable[[], datetime]) -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols]
-    )
+def _environment(clock: Callable[[], datetime]) -> BoundedEnvironment:
+    environment = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols])
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda format: clock().strftime(format)

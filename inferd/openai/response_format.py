@@ -21,7 +21,7 @@ class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     description: str | None = None
-    schema: msgspec.Raw = msgspec.Raw()
+    schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     strict: bool | None = None
 
 
@@ -31,7 +31,7 @@ class ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     type: str
     json_schema: JsonSchema | None = None
-    schema: msgspec.Raw = msgspec.Raw()
+    schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 def response_constraint(response_format: ResponseFormat | None, grammar: str | None) -> Constraint | None:

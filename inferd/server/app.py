@@ -16,19 +16,26 @@ from inferd.server.gate import Gate
 from inferd.server.health import health
 from inferd.server.key import get_key
 from inferd.server.models import get_model, list_models
+from inferd.server.openapi import openapi
 from inferd.server.organization import costs, usage_completions
 from inferd.server.request_id import RequestIdMiddleware
 from inferd.server.services import Services
+from inferd.server.text_completions import text_completions
+from inferd.server.tokenize import detokenize, tokenize
 from inferd.server_config import ServerConfig
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/completions", text_completions, methods=["POST"]),
+    Route("/tokenize", tokenize, methods=["POST"]),
+    Route("/detokenize", detokenize, methods=["POST"]),
     Route("/v1/models", list_models, methods=["GET"]),
     Route("/v1/models/{model:path}", get_model, methods=["GET"]),
     Route("/v1/key", get_key, methods=["GET"]),
     Route("/v1/organization/usage/completions", usage_completions, methods=["GET"]),
     Route("/v1/organization/costs", costs, methods=["GET"]),
     Route("/health", health, methods=["GET"]),
+    Route("/openapi.json", openapi, methods=["GET"]),
     *ADMIN_ROUTES,
 )
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from starlette.requests import Request
 
-from inferd.serving.completion import Completion
+
+class Cancellable(Protocol):
+    """A completion, or several."""
+
+    def cancel(self) -> None: ...
 
 
 @asynccontextmanager
-async def cancelled_on_disconnect(completion: Completion, request: Request) -> AsyncIterator[None]:
+async def cancelled_on_disconnect(completion: Cancellable, request: Request) -> AsyncIterator[None]:
     """Cancels the completion if the client goes away, or if the block ends with an error. The body was read."""
 
     async def watch() -> None:

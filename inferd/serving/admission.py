@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from inferd.constraint import Constraint
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
-from inferd.errors import ContextLengthError, InvalidRequestError
+from inferd.errors import InvalidRequestError
 from inferd.openai.requests import ChatRequest
+from inferd.openai.text_requests import TextPrompt
 from inferd.sampling_params import SamplingParams
+from inferd.serving.text_admission import prompt_tokens, too_long
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,10 @@ class PreparedPrompt:
     constraint: Constraint | None = None
 
 
-def prepare(request: ChatRequest, deployment: Deployment, max_output_tokens: int | None = None) -> PreparedPrompt:
-    """Renders and tokenises; takes milliseconds of CPU, so it runs on a worker thread.
+def prepare(
+    request: ChatRequest | TextPrompt, deployment: Deployment, max_output_tokens: int | None = None
+) -> PreparedPrompt:
+    """Renders, if it is a chat, and tokenises; takes milliseconds of CPU, so it runs on a worker thread.
 
     Args:
         max_output_tokens: the most completion tokens that the caller's tier allows (BILLING R18); None: any.
@@ -41,7 +45,33 @@ def prepare(request: ChatRequest, deployment: Deployment, max_output_tokens: int
         ContextLengthError: the prompt leaves no room for even one token.
     """
     replica = deployment.replica
-    request.check_vocabulary(replica.tokenizer.n_vocab)
+    fields = request.request if isinstance(request, TextPrompt) else request
+    fields.check_vocabulary(replica.tokenizer.n_vocab)
+    if isinstance(request, TextPrompt):
+        token_ids, param = prompt_tokens(request, replica), request.param
+        in_reasoning, constraint = False, None
+    else:
+        (token_ids, in_reasoning), param = chat_tokens(request, replica), "messages"
+        constraint = replica.chat_format.constraint(request, in_reasoning=in_reasoning)
+    room = replica.max_context - len(token_ids)
+    if room < 1:
+        raise too_long(replica.max_context, str(len(token_ids)), param)
+    asked = request.completion_limit
+    most = room if max_output_tokens is None else min(room, max_output_tokens)
+    max_tokens = min(asked if asked is not None else deployment.default_max_tokens, most)
+    return PreparedPrompt(
+        token_ids=token_ids,
+        params=fields.sampling_params(),
+        max_tokens=max_tokens,
+        clamped_max_tokens=max_tokens if asked is not None and max_tokens < asked else None,
+        in_reasoning=in_reasoning,
+        constraint=constraint,
+    )
+
+
+def chat_tokens(request: ChatRequest, replica: LocalReplica) -> tuple[tuple[int, ...], bool]:
+    """What the messages come to, rendered; and whether that ends in the opening of the model's reasoning. Raises
+    InvalidRequestError, ContextLengthError."""
     _refuse_hopeless(request, replica)
     prompt = replica.chat_format.prompt(request)
     token_ids = tuple(replica.tokenizer.encode(prompt.segments))
@@ -51,20 +81,7 @@ def prepare(request: ChatRequest, deployment: Deployment, max_output_tokens: int
             param="messages",
             code="invalid_value",
         )
-    room = replica.max_context - len(token_ids)
-    if room < 1:
-        raise _too_long(replica, str(len(token_ids)))
-    asked = request.completion_limit
-    most = room if max_output_tokens is None else min(room, max_output_tokens)
-    max_tokens = min(asked if asked is not None else deployment.default_max_tokens, most)
-    return PreparedPrompt(
-        token_ids=token_ids,
-        params=request.sampling_params(),
-        max_tokens=max_tokens,
-        clamped_max_tokens=max_tokens if asked is not None and max_tokens < asked else None,
-        in_reasoning=prompt.in_reasoning,
-        constraint=replica.chat_format.constraint(request, in_reasoning=prompt.in_reasoning),
-    )
+    return token_ids, prompt.in_reasoning
 
 
 def _refuse_hopeless(request: ChatRequest, replica: LocalReplica) -> None:
@@ -73,13 +90,4 @@ def _refuse_hopeless(request: ChatRequest, replica: LocalReplica) -> None:
     n_bytes = sum(len(message.text().encode()) for message in request.messages)
     least_tokens = -(-n_bytes // replica.tokenizer.max_token_bytes)
     if least_tokens >= replica.max_context:
-        raise _too_long(replica, f"at least {least_tokens}")
-
-
-def _too_long(replica: LocalReplica, n_tokens: str) -> ContextLengthError:
-    return ContextLengthError(
-        f"This model's maximum context length is {replica.max_context} tokens, and at least one of them is needed "
-        f"for the completion. However, your messages resulted in {n_tokens} tokens. Please reduce the length of the "
-        "messages.",
-        param="messages",
-    )
+        raise too_long(replica.max_context, f"at least {least_tokens}", "messages")

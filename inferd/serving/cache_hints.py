@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inferd.openai.requests import ChatRequest
+from inferd.openai.text_requests import TextRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class CacheHints:
     isolation_key: str | None
 
     @classmethod
-    def of(cls, request: ChatRequest, *, affinity: str | None, isolation_key: str | None) -> CacheHints:
+    def of(cls, request: ChatRequest | TextRequest, *, affinity: str | None, isolation_key: str | None) -> CacheHints:
         """Headers come before the body; for the session `x-session-affinity`, else `prompt_cache_key`, else `user`."""
         return cls(
             session=affinity or request.prompt_cache_key or request.user,

@@ -23,11 +23,13 @@ from inferd.ledger.writer import LedgerWriter
 from inferd.limits.ticket import Ticket, unlimited_ticket
 from inferd.money import format_usd
 from inferd.openai.requests import ChatRequest
+from inferd.openai.text_requests import TextPrompt
 from inferd.price import Price
 from inferd.service_tier import ServiceTier
 from inferd.serving.admission import PreparedPrompt, prepare
 from inferd.serving.cache_hints import NO_HINTS, CacheHints
 from inferd.serving.completion import Admission, Completion, Finished, TextDelta
+from inferd.serving.together import Together
 from inferd.usage import Usage
 
 logger = logging.getLogger(__name__)
@@ -49,12 +51,13 @@ class _Job:
     completion: Completion
     caller: Caller
     deployment: Deployment
-    request: ChatRequest
+    request: ChatRequest | TextPrompt
     cache: CacheHints
     tier: ServiceTier
     price: Price | None
     admitted_at_ms: int
     ticket: Ticket
+    together: Together
 
     @property
     def by_time(self) -> bool:
@@ -109,9 +112,10 @@ class Completions:
         request_id: str,
         caller: Caller,
         deployment: Deployment,
-        request: ChatRequest,
+        request: ChatRequest | TextPrompt,
         cache: CacheHints = NO_HINTS,
         ticket: Ticket | None = None,
+        together: Together | None = None,
     ) -> Completion:
         """Takes a request on; wait for `Completion.admitted`. Raises OverloadedError while the server stops or
         the model is not ready, InvalidRequestError if it does not offer the service tier.
@@ -119,6 +123,7 @@ class Completions:
         Args:
             ticket: of a caller that has entered; from here on the request gives back what it took. None: it counts
                 in no limit.
+            together: with whom it starts, or not at all; None: alone.
         """
         tier, ticket = request.tier, ticket or unlimited_ticket()
         deployment.check_tier(tier)
@@ -129,7 +134,8 @@ class Completions:
         completion = Completion(request_id)
         now_ms = self._clock_ms()
         price = deployment.price_at(now_ms, tier)
-        job = _Job(completion, caller, deployment, request, cache, tier, price, now_ms, ticket)
+        together = together or Together()
+        job = _Job(completion, caller, deployment, request, cache, tier, price, now_ms, ticket, together)
         task = asyncio.create_task(self._run(job), name=f"completion {request_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -156,10 +162,12 @@ class Completions:
             await self._hold(job, prompt)
         except Exception as error:  # noqa: BLE001 - handed to the one who waits in Completion.admitted
             job.ticket.refuse(error)
+            job.together.refused(error)
             completion.refuse(error)
             return
         # From here on there is a hold, and whatever happens this task resolves it.
         try:
+            await job.together.held()
             stream = self._submit(job, prompt, constraint)
         except Exception as error:  # noqa: BLE001 - handed on as above, once the hold is gone
             try:

@@ -36,15 +36,19 @@ class Vocabulary:
         self._pieces: dict[int, bytes] = {}
         self.max_token_bytes = max(len(self.piece(token)) for token in range(self.n_vocab))
 
-    def encode(self, segments: Sequence[Segment]) -> list[int]:
+    def encode(self, segments: Sequence[Segment], *, add_bos: bool = True) -> list[int]:
         """Token ids; control tokens are read in `special` segments only. BOS comes first, once, if it is asked for
         and the text does not bring it itself."""
         token_ids: list[int] = []
         for segment in segments:
             token_ids += self._tokenize(segment.text, special=segment.special)
-        if self._bos is not None and token_ids[:1] != [self._bos]:
+        if add_bos and self._bos is not None and token_ids[:1] != [self._bos]:
             token_ids.insert(0, self._bos)
         return token_ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Control tokens by their names."""
+        return b"".join(self._piece(token_id, special=True) for token_id in token_ids).decode("utf-8", "replace")
 
     def piece(self, token_id: int) -> bytes:
         """The token's bytes; b"" for control tokens."""

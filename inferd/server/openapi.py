@@ -1,0 +1,132 @@
+"""`GET /openapi.json`: OpenAPI 3.1, generated from the routes and from the typed requests and answers themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from inferd import __version__
+from inferd.openai.errors import ErrorBody
+from inferd.openai.requests import ChatRequest
+from inferd.openai.responses import ChatChunk, ChatCompletion, ModelList, ModelObject
+from inferd.openai.text_requests import TextRequest
+from inferd.openai.text_responses import TextCompletion
+from inferd.openai.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
+from inferd.server.admin import budgets, credits, keys, members, teams
+
+_OPEN_PATHS = ("/health", "/openapi.json")
+_REF = "#/components/schemas/{name}"
+_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
+_TEAM = "/admin/teams/{team}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What goes in and out as JSON; None: any object, or nothing. `chunk`: each event of a stream, if it can stream."""
+
+    takes: type | None = None
+    gives: type | None = None
+    chunk: type | None = None
+
+
+SHAPES: Mapping[tuple[str, str], Shape] = {
+    ("POST", "/v1/chat/completions"): Shape(ChatRequest, ChatCompletion, ChatChunk),
+    ("POST", "/v1/completions"): Shape(TextRequest, TextCompletion, TextCompletion),
+    ("POST", "/tokenize"): Shape(TokenizeRequest, Tokens),
+    ("POST", "/detokenize"): Shape(DetokenizeRequest, Text),
+    ("GET", "/v1/models"): Shape(gives=ModelList),
+    ("GET", "/v1/models/{model:path}"): Shape(gives=ModelObject),
+    ("POST", "/admin/teams"): Shape(teams.NewTeam),
+    ("PATCH", _TEAM): Shape(teams.TeamChange),
+    ("POST", f"{_TEAM}/suspend"): Shape(teams.Reason),
+    ("POST", f"{_TEAM}/resume"): Shape(teams.Nothing),
+    ("POST", f"{_TEAM}/projects"): Shape(members.NewProject),
+    ("PATCH", f"{_TEAM}/projects/{{project}}"): Shape(members.Concurrency),
+    ("POST", f"{_TEAM}/projects/{{project}}/suspend"): Shape(teams.Reason),
+    ("POST", f"{_TEAM}/projects/{{project}}/resume"): Shape(teams.Nothing),
+    ("POST", f"{_TEAM}/users"): Shape(members.NewUser),
+    ("PATCH", f"{_TEAM}/users/{{user}}"): Shape(members.Concurrency),
+    ("POST", f"{_TEAM}/users/{{user}}/suspend"): Shape(teams.Reason),
+    ("POST", f"{_TEAM}/users/{{user}}/resume"): Shape(teams.Nothing),
+    ("POST", f"{_TEAM}/keys"): Shape(keys.NewKeyBody),
+    ("POST", f"{_TEAM}/keys/{{key_id}}/revoke"): Shape(teams.Nothing),
+    ("POST", f"{_TEAM}/keys/{{key_id}}/suspend"): Shape(teams.Reason),
+    ("POST", f"{_TEAM}/keys/{{key_id}}/resume"): Shape(teams.Nothing),
+    ("PUT", f"{_TEAM}/budgets"): Shape(budgets.NewBudget),
+    ("DELETE", f"{_TEAM}/budgets"): Shape(budgets.BudgetOf),
+    ("POST", f"{_TEAM}/raises"): Shape(budgets.NewRaise),
+    ("POST", f"{_TEAM}/credits/grants"): Shape(credits.NewGrant),
+    ("POST", f"{_TEAM}/credits/grants/{{grant_id}}/void"): Shape(credits.VoidGrant),
+    ("POST", f"{_TEAM}/credits/withdrawals"): Shape(credits.Withdraw),
+    ("POST", f"{_TEAM}/requests/{{request_id}}/refund"): Shape(credits.RefundRequest),
+    ("POST", f"{_TEAM}/statements/{{period}}/payments"): Shape(credits.PayStatement),
+}
+"""By method and path of the route. A route that is not here takes no body."""
+
+
+async def openapi(request: Request) -> Response:
+    """Needs no key: it says nothing of this server but its version."""
+    return Response(msgspec.json.encode(document(request.app.routes)), media_type="application/json")
+
+
+def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
+    """The OpenAPI document of these routes."""
+    types: dict[type, None] = {ErrorBody: None}
+    for shape in SHAPES.values():
+        types |= dict.fromkeys(kind for kind in (shape.takes, shape.gives, shape.chunk) if kind is not None)
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    refs = dict(zip(types, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        assert isinstance(route, Route), "every route has a path and methods"
+        for method in sorted((route.methods or set()) - {"HEAD"}):
+            operations = paths.setdefault(_PARAMETER.sub(r"{\1}", route.path), {})
+            operations[method.lower()] = _operation(route, SHAPES.get((method, route.path), Shape()), refs)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "inferd", "version": __version__},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "sk-inferd-..."}},
+        },
+    }
+
+
+def _operation(route: Route, shape: Shape, refs: Mapping[type, Any]) -> dict[str, Any]:
+    def content(kind: type | None) -> dict[str, Any]:
+        return {"application/json": {"schema": {"type": "object"} if kind is None else refs[kind]}}
+
+    answers = content(shape.gives)
+    if shape.chunk is not None:
+        answers["text/event-stream"] = {
+            "schema": {"type": "string", "description": "events; data: " + shape.chunk.__name__}
+        }
+    operation: dict[str, Any] = {
+        "summary": _summary(route.endpoint),
+        "responses": {
+            "200": {"description": "done", "content": answers},
+            "default": {"description": "refused or failed", "content": content(ErrorBody)},
+        },
+        "security": [] if route.path in _OPEN_PATHS else [{"key": []}],
+    }
+    names = _PARAMETER.findall(route.path)
+    if names:
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        ]
+    if shape.takes is not None:
+        operation["requestBody"] = {"required": True, "content": content(shape.takes)}
+    return operation
+
+
+def _summary(endpoint: Callable[..., Any]) -> str:
+    """The handler's name in words."""
+    return endpoint.__name__.replace("_", " ").capitalize()

@@ -1,0 +1,203 @@
+"""`POST /v1/completions`, streamed and not. Each prompt is a request of its own in the books: `ID`, `ID-1`, ..."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.deployments.deployment import Deployment
+from inferd.engine.messages import FinishReason
+from inferd.errors import InferdError
+from inferd.ledger.keys import Caller
+from inferd.limits.ticket import Ticket
+from inferd.openai.responses import STREAM_DONE, UsageBody, usage_body
+from inferd.openai.text_requests import TextPrompt, TextRequest, parse_text_request
+from inferd.openai.text_responses import TextChoice, TextFinishReason, TextResponse
+from inferd.server.auth import authenticate_request, require_model, require_scope
+from inferd.server.body import read_body
+from inferd.server.chat import CLIENT_CLOSED_REQUEST, MAX_TOKENS_HEADER
+from inferd.server.disconnect import cancelled_on_disconnect
+from inferd.server.errors import error_body
+from inferd.server.event_stream import EventStream
+from inferd.server.limits import given_back_if_refused, limit_headers, remember_ticket
+from inferd.server.request_id import PREFIX
+from inferd.server.services import services_of
+from inferd.server.tags import header_tag
+from inferd.service_tier import ServiceTier
+from inferd.serving.cache_hints import CacheHints
+from inferd.serving.clock import wall_clock_ms
+from inferd.serving.completion import Completion, Finished, TextDelta
+from inferd.serving.together import Together
+from inferd.usage import Usage
+
+
+class _Choices(list[Completion]):
+    """The completions of one call, in the order of its prompts."""
+
+    def cancel(self) -> None:
+        for completion in self:
+            completion.cancel()
+
+
+async def text_completions(request: Request) -> Response:
+    """Refusals come as JSON before anything is streamed; what fails later comes as an event with `error`."""
+    services = services_of(request)
+    caller = authenticate_request(request, services.authenticator)
+    require_scope(caller, "inference")
+    ticket = services.turnstile.ticket(caller)
+    remember_ticket(request, ticket)
+    with given_back_if_refused(ticket):
+        ticket.take_request()
+        text = parse_text_request(await read_body(request))
+        deployment = services.router.find(text.model)
+        require_model(caller, deployment.name)
+        prompts = text.prompts()
+        completions = _begin_all(request, caller, deployment, text, prompts, ticket)
+    answer = TextResponse(
+        id="cmpl-" + request.state.request_id.removeprefix(PREFIX),
+        created=int(time.time()),
+        model=deployment.name,
+        system_fingerprint=deployment.replica.fingerprint,
+        include_usage=text.include_usage,
+    )
+    async with cancelled_on_disconnect(completions, request):
+        admissions = [await completion.admitted() for completion in completions]
+        limits = [admission.clamped_max_tokens for admission in admissions]
+        clamped = min((limit for limit in limits if limit is not None), default=None)
+        headers = {} if clamped is None else {MAX_TOKENS_HEADER: str(clamped)}
+        headers |= limit_headers(request)
+        echoes = [_echo(text, prompt, deployment) for prompt in prompts]
+        if not text.streamed:
+            return await _whole(completions, echoes, answer, headers)
+    return EventStream(_events(completions, echoes, answer), completions.cancel, headers)
+
+
+def _begin_all(
+    request: Request,
+    caller: Caller,
+    deployment: Deployment,
+    text: TextRequest,
+    prompts: Sequence[TextPrompt],
+    ticket: Ticket,
+) -> _Choices:
+    """`ticket` is the first prompt's; each of the others takes its own. Nothing here awaits, so all begin or none."""
+    services = services_of(request)
+    hints = CacheHints.of(
+        text,
+        affinity=header_tag(request, "x-session-affinity"),
+        isolation_key=header_tag(request, "x-prompt-cache-isolation-key"),
+    )
+    first_id: str = request.state.request_id
+    is_free = deployment.price_at(wall_clock_ms(), ServiceTier.DEFAULT) is None
+    together = Together(len(prompts))
+    with ExitStack() as stack:
+        tickets = [ticket]
+        for _ in prompts[1:]:
+            tickets.append(services.turnstile.ticket(caller))
+            stack.enter_context(given_back_if_refused(tickets[-1]))
+            tickets[-1].take_request()
+        for one in tickets:
+            one.enter(deployment.name, is_free=is_free)
+        return _Choices(
+            services.completions.begin(
+                f"{first_id}-{number}" if number else first_id, caller, deployment, prompt, hints, own, together
+            )
+            for number, (prompt, own) in enumerate(zip(prompts, tickets, strict=True))
+        )
+
+
+def _echo(text: TextRequest, prompt: TextPrompt, deployment: Deployment) -> str:
+    """What comes before the completion."""
+    if not text.echo:
+        return ""
+    content = prompt.content
+    return content if isinstance(content, str) else deployment.replica.tokenizer.decode(content)
+
+
+async def _whole(
+    completions: Sequence[Completion], echoes: Sequence[str], answer: TextResponse, headers: dict[str, str]
+) -> Response:
+    choices, ends = [], []
+    for index, (completion, echo) in enumerate(zip(completions, echoes, strict=True)):
+        pieces = [echo]
+        async for event in completion.events():
+            if isinstance(event, TextDelta):
+                pieces.append(event.text)
+            elif event.finish_reason is FinishReason.CANCELLED:
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
+            else:
+                ends.append(event)
+                choices.append(TextChoice("".join(pieces), index, _wire_reason(event)))
+    return Response(answer.whole(choices, _usage(ends)), headers=headers, media_type="application/json")
+
+
+async def _events(
+    completions: Sequence[Completion], echoes: Sequence[str], answer: TextResponse
+) -> AsyncIterator[bytes]:
+    """Pieces of all choices as they come. A choice's finish reason comes after the commit that bills it."""
+    ends: list[Finished] = []
+    try:
+        for index, echo in enumerate(echoes):
+            if echo:
+                yield _event(answer.chunk(TextChoice(echo, index)))
+        async for index, event in _merged(completions):
+            if isinstance(event, TextDelta):
+                yield _event(answer.chunk(TextChoice(event.text, index)))
+            elif event.finish_reason is FinishReason.CANCELLED:
+                return
+            else:
+                ends.append(event)
+                yield _event(answer.chunk(TextChoice("", index, _wire_reason(event))))
+        if answer.include_usage:
+            yield _event(answer.usage_chunk(_usage(ends)))
+        yield _event(STREAM_DONE)
+    except InferdError as error:
+        yield _event(error_body(error))
+
+
+async def _merged(completions: Sequence[Completion]) -> AsyncIterator[tuple[int, TextDelta | Finished]]:
+    """The events of all, each with its completion's index. Raises what fails first."""
+    queue: asyncio.Queue[tuple[int, TextDelta | Finished | InferdError]] = asyncio.Queue()
+
+    async def read(index: int, completion: Completion) -> None:
+        try:
+            async for event in completion.events():
+                queue.put_nowait((index, event))
+        except InferdError as error:
+            queue.put_nowait((index, error))
+
+    readers = [asyncio.create_task(read(index, completion)) for index, completion in enumerate(completions)]
+    n_live = len(readers)
+    try:
+        while n_live:
+            index, event = await queue.get()
+            if isinstance(event, InferdError):
+                raise event
+            n_live -= isinstance(event, Finished)
+            yield index, event
+    finally:
+        for reader in readers:
+            reader.cancel()
+
+
+def _usage(ends: Sequence[Finished]) -> UsageBody:
+    total = Usage(
+        prompt_tokens=sum(end.usage.prompt_tokens for end in ends),
+        cached_tokens=sum(end.usage.cached_tokens for end in ends),
+        completion_tokens=sum(end.usage.completion_tokens for end in ends),
+        compute_ms=sum(end.usage.compute_ms for end in ends),
+    )
+    return usage_body(total, sum(end.cost_nanousd for end in ends), by_time=ends[0].by_time)
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
+
+
+def _wire_reason(event: Finished) -> TextFinishReason:
+    return "stop" if event.finish_reason is FinishReason.STOP else "length"

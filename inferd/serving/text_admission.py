@@ -1,0 +1,48 @@
+"""What one prompt of a text completion comes to: its tokens."""
+
+from __future__ import annotations
+
+from inferd.deployments.local_replica import LocalReplica
+from inferd.errors import ContextLengthError, InvalidRequestError
+from inferd.openai.text_requests import TextPrompt
+from inferd.tokenizer import Segment
+
+
+def prompt_tokens(prompt: TextPrompt, replica: LocalReplica) -> tuple[int, ...]:
+    """Text is the model's own words, so control tokens in it are read as such, and BOS comes first if the vocabulary
+    asks for it and the text does not bring it. Token ids are taken as they are.
+
+    Raises:
+        InvalidRequestError: no token at all, or one that the model does not have.
+        ContextLengthError: it is certainly too long.
+    """
+    n_vocab = replica.tokenizer.n_vocab
+    if isinstance(prompt.content, str):
+        least_tokens = -(-len(prompt.content.encode()) // replica.tokenizer.max_token_bytes)
+        if least_tokens >= replica.max_context:
+            raise too_long(replica.max_context, f"at least {least_tokens}", prompt.param)
+        token_ids = tuple(replica.tokenizer.encode([Segment(prompt.content, special=True)]))
+    else:
+        token_ids = prompt.content
+        for token_id in token_ids:
+            if not 0 <= token_id < n_vocab:
+                raise InvalidRequestError(
+                    f"'{prompt.param}' holds token {token_id}; this model has tokens 0 to {n_vocab - 1}.",
+                    param=prompt.param,
+                    code="invalid_value",
+                )
+    if not token_ids:
+        raise InvalidRequestError(
+            f"'{prompt.param}' comes to no token at all in this model's vocabulary.",
+            param=prompt.param,
+            code="invalid_value",
+        )
+    return token_ids
+
+
+def too_long(max_context: int, n_tokens: str, param: str) -> ContextLengthError:
+    return ContextLengthError(
+        f"This model's maximum context length is {max_context} tokens, and at least one of them is needed for the "
+        f"completion. However, your {param} resulted in {n_tokens} tokens. Please shorten it.",
+        param=param,
+    )

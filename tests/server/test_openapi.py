@@ -1,0 +1,90 @@
+"""`/openapi.json` describes the routes that there are and the bodies that they take."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+
+from inferd.server.app import ROUTES
+from inferd.server.openapi import SHAPES, document
+from tests.serving.provider import PRICED, chat_body
+
+OPERATIONS = [(method, route) for route in ROUTES for method in route.methods - {"HEAD"}]
+# Where the handlers of one route have what they parse it with; those of the admin API say `body(TYPE)`.
+PARSERS = {
+    "parse_chat_request": "ChatRequest",
+    "parse_text_request": "TextRequest",
+    "parse_tokenize_request": "TokenizeRequest",
+    "parse_detokenize_request": "DetokenizeRequest",
+}
+
+
+@pytest.fixture(scope="module")
+def described() -> dict[str, Any]:
+    return json.loads(json.dumps(document(ROUTES)))
+
+
+def plain(path: str) -> str:
+    return path.replace(":path", "")
+
+
+def test_every_route_is_described_and_nothing_else(described):
+    found = {(method.upper(), path) for path, operations in described["paths"].items() for method in operations}
+    assert found == {(method, plain(route.path)) for method, route in OPERATIONS}
+    assert set(SHAPES) <= {(method, route.path) for method, route in OPERATIONS}
+
+
+@pytest.mark.parametrize(("method", "route"), OPERATIONS, ids=lambda value: getattr(value, "path", value))
+def test_a_route_that_parses_a_body_is_described_with_that_body(described, method, route):
+    source = inspect.getsource(route.endpoint)
+    parsed = re.findall(r"\.body\((\w+)\)", source) + [
+        name for parser, name in PARSERS.items() if f"{parser}(" in source
+    ]
+    operation = described["paths"][plain(route.path)][method.lower()]
+    if not parsed:
+        assert "requestBody" not in operation
+        return
+    ref = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    assert [ref.rpartition("/")[2]] == parsed
+
+
+def test_path_parameters_and_who_needs_a_key(described):
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            assert [parameter["name"] for parameter in operation.get("parameters", [])] == re.findall(
+                r"\{(\w+)\}", path
+            )
+            assert (operation["security"] == []) == (path in ("/health", "/openapi.json"))
+
+
+def test_every_reference_leads_somewhere(described):
+    names = set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(described)))
+    assert names
+    assert names <= set(described["components"]["schemas"])
+
+
+@pytest.mark.anyio
+async def test_its_schemas_take_what_the_server_takes_and_give_what_it_gives(provider):
+    response = await provider.client.get("/openapi.json", headers={"authorization": ""})
+    assert response.status_code == 200
+    described = response.json()
+
+    def check(name: str, value: Any) -> None:
+        jsonschema.Draft202012Validator({"$ref": f"#/components/schemas/{name}", **described}).validate(value)
+
+    request = chat_body(max_tokens=2, stop=["x"], logit_bias={"1": -1.5})
+    check("ChatRequest", request)
+    check("ChatCompletion", (await provider.client.post("/v1/chat/completions", json=request)).json())
+    text = {"model": PRICED, "prompt": [[1, 2]], "max_tokens": 1}
+    check("TextRequest", text)
+    check("TextCompletion", (await provider.client.post("/v1/completions", json=text)).json())
+    check("ModelList", (await provider.client.get("/v1/models")).json())
+    check("ErrorBody", (await provider.client.get("/v1/nothing")).json())
+    for wrong in (request | {"maxtokens": 1}, request | {"max_tokens": "2"}, {"model": PRICED}):
+        with pytest.raises(jsonschema.ValidationError):
+            check("ChatRequest", wrong)

@@ -1,0 +1,248 @@
+"""`POST /v1/completions` with everything behind it but weights and socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+from openai import AsyncOpenAI
+
+from tests.fakes import BEGIN, END, FakeRunner
+from tests.server.asgi_call import AsgiCall
+from tests.serving.provider import (
+    DEFAULT_MAX_TOKENS,
+    FREE,
+    MAX_CONTEXT,
+    PRICED,
+    PacedRunner,
+    Provider,
+    cost_of,
+    running_provider,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+def said(token_ids: list[int], n: int) -> str:
+    return FakeRunner.continuation(token_ids, n).decode()
+
+
+async def post(provider: Provider, **fields: Any) -> httpx.Response:
+    return await provider.client.post("/v1/completions", json={"model": PRICED, "prompt": "hello", **fields})
+
+
+def call(provider: Provider, **fields: Any) -> AsgiCall:
+    headers = {"authorization": f"Bearer {provider.key}"}
+    body = json.dumps({"model": PRICED, "prompt": "hello", **fields}).encode()
+    return AsgiCall(provider.app, "POST", "/v1/completions", headers=headers, body=body)
+
+
+async def test_a_whole_answer_has_openais_shape_and_is_billed_like_a_chat(provider):
+    response = await post(provider, max_tokens=5)
+    prompt = [BEGIN, *b"hello"]
+    body = response.json()
+    assert body.pop("created") > 1_700_000_000
+    assert body.pop("system_fingerprint").startswith("fp_")
+    usage = body.pop("usage")
+    assert body == {
+        "id": "cmpl-" + response.headers["x-request-id"].removeprefix("req_"),
+        "object": "text_completion",
+        "model": PRICED,
+        "choices": [{"text": said(prompt, 5), "index": 0, "finish_reason": "length", "logprobs": None}],
+    }
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (6, 5, 11)
+    row = provider.usage_row()
+    assert row["request_id"] == response.headers["x-request-id"]
+    assert row["cost_nanousd"] == cost_of(6, 5)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "token_ids"),
+    [
+        ("hi", [BEGIN, *b"hi"]),
+        ("<|begin|>hi", [BEGIN, *b"hi"]),
+        ("a<|end|>b", [BEGIN, 97, END, 98]),
+        ([97, 98], [97, 98]),
+        ([BEGIN, 97], [BEGIN, 97]),
+        ([[97, 98]], [97, 98]),
+        (["hi"], [BEGIN, *b"hi"]),
+    ],
+)
+async def test_text_gets_its_bos_once_and_reads_control_tokens_and_ids_are_taken_as_they_are(
+    provider, prompt, token_ids
+):
+    body = (await post(provider, prompt=prompt, max_tokens=4)).json()
+    assert body["choices"][0]["text"] == said(token_ids, 4)
+    assert body["usage"]["prompt_tokens"] == len(token_ids)
+
+
+async def test_several_prompts_are_choices_of_one_answer_and_requests_of_their_own_in_the_books(provider):
+    response = await post(provider, prompt=["one", "three", "one"], max_tokens=3)
+    body = response.json()
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
+    texts = [said([BEGIN, *prompt], 3) for prompt in (b"one", b"three", b"one")]
+    assert [choice["text"] for choice in body["choices"]] == texts
+    assert (body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]) == (4 + 6 + 4, 9)
+    first = response.headers["x-request-id"]
+    rows = provider.rows("usage")
+    assert sorted(row["request_id"] for row in rows) == [first, f"{first}-1", f"{first}-2"]
+    assert sum(row["cost_nanousd"] for row in rows) == cost_of(14, 9)
+
+
+async def test_prompts_start_together_or_cost_nothing(tmp_path, monkeypatch):
+    """Credit for two of three: the two that could be held compute nothing."""
+    credit = 2 * cost_of(4, 50)
+    async with running_provider(tmp_path, monkeypatch, credit_nanousd=credit) as provider:
+        response = await post(provider, prompt=["one", "two", "six"], max_tokens=50)
+        assert response.status_code == 402
+        await provider.idle()
+        assert provider.runner.rows_per_step == []
+        assert provider.credit().available_nanousd == credit
+        assert (await post(provider, prompt=["one", "two"], max_tokens=50)).status_code == 200
+
+
+async def test_one_prompt_too_long_refuses_all_and_is_named(provider):
+    response = await post(provider, prompt=["ok", "a" * MAX_CONTEXT])
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt[1]")
+    await provider.idle()
+    assert provider.runner.rows_per_step == []
+
+
+async def test_echo_puts_the_prompt_before_the_text(provider):
+    body = (await post(provider, prompt=["hi", "<|begin|>x"], max_tokens=2, echo=True)).json()
+    assert body["choices"][0]["text"] == "hi" + said([BEGIN, *b"hi"], 2)
+    assert body["choices"][1]["text"] == "<|begin|>x" + said([BEGIN, *b"x"], 2)
+    by_id = (await post(provider, prompt=[104, 105], max_tokens=2, echo=True)).json()
+    assert by_id["choices"][0]["text"] == "hi" + said([104, 105], 2)
+    stream = call(provider, prompt="hi", max_tokens=2, echo=True, stream=True)
+    await stream.ended()
+    assert "".join(c["text"] for chunk in stream.chunks for c in chunk["choices"]) == body["choices"][0]["text"]
+
+
+async def test_a_stop_string_and_the_limit_in_the_context(tmp_path, monkeypatch):
+    def make_runner(**options: Any) -> PacedRunner:
+        return PacedRunner(answer=b"one. two. three.", **options)
+
+    async with running_provider(tmp_path, monkeypatch, make_runner=make_runner) as provider:
+        (choice,) = (await post(provider, stop=["two"])).json()["choices"]
+        assert (choice["text"], choice["finish_reason"]) == ("one. ", "stop")
+        assert (await post(provider)).json()["usage"]["completion_tokens"] <= DEFAULT_MAX_TOKENS
+    async with running_provider(tmp_path / "b", monkeypatch) as provider:
+        response = await post(provider, max_tokens=MAX_CONTEXT)
+        assert response.headers["inferd-max-tokens"] == str(MAX_CONTEXT - 6)
+
+
+async def test_a_stream_of_several_prompts_ends_each_choice_after_its_commit_and_shows_the_sum(provider):
+    stream = call(provider, prompt=["one", "three"], max_tokens=4, stream=True, stream_options={"include_usage": True})
+    await stream.ended()
+    assert stream.events[-1] == "[DONE]"
+    *parts, last = stream.chunks
+    for index, prompt in enumerate((b"one", b"three")):
+        mine = [chunk["choices"][0] for chunk in parts if chunk["choices"][0]["index"] == index]
+        assert "".join(choice["text"] for choice in mine) == said([BEGIN, *prompt], 4)
+        assert [choice["finish_reason"] for choice in mine] == [None] * (len(mine) - 1) + ["length"]
+    assert all(chunk["usage"] is None for chunk in parts)
+    assert last["choices"] == []
+    assert (last["usage"]["prompt_tokens"], last["usage"]["completion_tokens"]) == (10, 8)
+    assert len(provider.rows("usage")) == 2
+
+
+async def test_a_client_that_hangs_up_ends_all_of_its_prompts(provider):
+    provider.runner.hold_back()
+    stream = call(provider, prompt=["one", "two"], max_tokens=200, stream=True)
+    await provider.until(lambda: provider.runner.waits)
+    stream.hang_up()
+    await stream.ended()
+    provider.runner.let_go()
+    await provider.idle()
+    rows = provider.rows("usage")
+    assert len(rows) == 2
+    assert all(row["status"] == "cancelled" and row["completion_tokens"] < 200 for row in rows)
+
+
+async def test_an_engine_that_fails_ends_a_stream_with_an_error_and_bills_nothing(provider):
+    provider.runner.hold_back()
+    stream = call(provider, prompt=["one", "two"], max_tokens=200, stream=True)
+    await provider.until(lambda: provider.runner.waits)
+    (replica,) = provider.router.replicas
+    stopping = asyncio.create_task(replica.stop())
+    await provider.until(lambda: provider.num_in_inbox > 0)
+    provider.runner.let_go()
+    await stopping
+    await stream.ended()
+    await provider.idle()
+    assert "error" in stream.chunks[-1]
+    assert {row["cost_nanousd"] for row in provider.rows("usage") if row["status"] == "failed"} == {0}
+
+
+async def test_a_free_deployment_costs_nothing(tmp_path, monkeypatch):
+    async with running_provider(tmp_path, monkeypatch, credit_nanousd=0) as provider:
+        response = await post(provider, model=FREE, prompt=["a", "b"], max_tokens=2)
+        assert response.json()["usage"]["cost"] == "0.000000000"
+        assert provider.rows("holds") == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"prompt": ""}, None, None),
+        ({"prompt": []}, "invalid_value", "prompt"),
+        ({"prompt": [[]]}, "invalid_value", "prompt"),
+        ({"prompt": ["a", 1]}, "invalid_value", "prompt"),
+        ({"prompt": ["a", [1]]}, "invalid_value", "prompt"),
+        ({"prompt": [258]}, "invalid_value", "prompt"),
+        ({"prompt": [[1], [-1]]}, "invalid_value", "prompt[1]"),
+        ({"prompt": ["a"] * 65}, "invalid_value", "prompt"),
+        ({"prompt": None}, "invalid_type", "prompt"),
+        ({"n": 2}, "unsupported_value", "n"),
+        ({"best_of": 2}, "unsupported_value", "best_of"),
+        ({"logprobs": 0}, "unsupported_parameter", "logprobs"),
+        ({"suffix": "x"}, "unsupported_value", "suffix"),
+        ({"max_tokens": 0}, "invalid_value", "max_tokens"),
+        ({"stream_options": {"include_usage": True}}, "invalid_value", "stream_options"),
+        ({"temperature": 3}, "invalid_value", "temperature"),
+        ({"stop": ["a"] * 17}, "invalid_value", "stop"),
+        ({"logit_bias": {"258": 1}}, "invalid_value", "logit_bias"),
+        ({"user": "a" * 513}, "invalid_value", "user"),
+        ({"messages": []}, "unknown_parameter", "messages"),
+        ({"model": ""}, "invalid_value", "model"),
+    ],
+)
+async def test_every_field_is_honoured_or_refused_by_name(provider, fields, code, param):
+    response = await post(provider, **fields)
+    if code is None:
+        assert response.status_code == 200, "BOS alone is a prompt"
+        return
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, code, param)
+    await provider.idle()
+    assert set(provider.hold_states()) <= {"voided"}, "a prompt that was good has waited for the other"
+
+
+async def test_the_openai_sdk_reads_it_streamed_and_not(provider):
+    transport = httpx.ASGITransport(provider.app)
+    async with AsyncOpenAI(
+        api_key=provider.key, base_url="http://localhost/v1", http_client=httpx.AsyncClient(transport=transport)
+    ) as client:
+        whole = await client.completions.create(model=PRICED, prompt="hello", max_tokens=5)
+        stream = await client.completions.create(model=PRICED, prompt="hello", max_tokens=5, stream=True)
+        text = "".join([chunk.choices[0].text async for chunk in stream])
+    assert whole.choices[0].text == text == said([BEGIN, *b"hello"], 5)
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == 11
+
+
+async def test_each_prompt_counts_in_the_limits_and_a_refused_call_gives_all_of_them_back(provider, monkeypatch):
+    def remaining(response: httpx.Response) -> int:
+        return int(response.headers["x-ratelimit-remaining-requests"])
+
+    before = remaining(await post(provider, max_tokens=1))
+    assert remaining(await post(provider, prompt=["a", "b", "c"], max_tokens=1)) == before - 3
+    refused = await post(provider, prompt=["a", "b"], max_tokens=1, model="local/nothing")
+    assert refused.status_code == 404
+    assert remaining(await provider.client.post("/tokenize", json={"model": PRICED, "content": "a"})) == before - 5
