@@ -20,6 +20,11 @@ class Disturbance:
     niced: float
     stolen: float
 
+    @property
+    def total(self) -> float:
+        """What the measured ones could not have."""
+        return self.others + self.stolen
+
     def __str__(self) -> str:
         return f"others {self.others:.0%}, niced {self.niced:.0%}, stolen {self.stolen:.0%}"
 
