@@ -201,6 +201,7 @@ class EngineCore:
             finish_reason=reason,
             usage=sequence.usage(),
             error=error,
+            stop_string=sequence.detokenizer.stop_string if reason is FinishReason.STOP else None,
         )
         self._outputs.append(output)
 

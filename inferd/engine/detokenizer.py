@@ -16,11 +16,15 @@ class Detokenizer:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stop = tuple(stop)
         self._held = ""
-        self.stopped = False
+        self.stop_string: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop_string is not None
 
     def push(self, piece: bytes) -> str:
-        """The text that is certain after this piece. Sets `stopped` when a stop string is complete; the text
-        before it is returned, the match and all after it is dropped."""
+        """The text that is certain after this piece. Sets `stop_string` when one is complete; the text before it is
+        returned, the match and all after it is dropped."""
         assert not self.stopped, "no text follows a stop string"
         return self._release(self._held + self._decoder.decode(piece))
 
@@ -33,11 +37,10 @@ class Detokenizer:
         return text + held
 
     def _release(self, text: str) -> str:
-        matches = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
+        matches = [(start + len(stop), start, stop) for stop in self._stop if (start := text.find(stop)) >= 0]
         if matches:
-            self.stopped = True
             self._held = ""
-            _, start = min(matches)
+            _, start, self.stop_string = min(matches)
             return text[:start]
         n_held = max((_partial_match(text, stop) for stop in self._stop), default=0)
         certain = len(text) - n_held

@@ -77,6 +77,7 @@ class RequestOutput:
         usage: set on the terminal output only; for CANCELLED, what was computed until then.
         error: for ERROR, what happened, in words for the operator.
         logprobs: of the sampled tokens but the end token, where the request asked for them.
+        stop_string: the one that ended it, if one did.
     """
 
     request_id: str
@@ -86,6 +87,7 @@ class RequestOutput:
     usage: Usage | None = None
     error: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    stop_string: str | None = None
 
     def __post_init__(self) -> None:
         assert (self.finish_reason is None) == (self.usage is None), "a terminal output, and only it, has a usage"

@@ -15,48 +15,24 @@ from inferd.openai.answer_reader import AnswerReader
 from inferd.openai.requests import parse_chat_request
 from inferd.openai.responses import STREAM_DONE, ChatResponse, MessageDelta, UsageBody, usage_body
 from inferd.openai.responses import FinishReason as WireReason
-from inferd.server.auth import authenticate_request, require_model, require_scope
-from inferd.server.body import read_body
+from inferd.server.arrival import arrival
 from inferd.server.disconnect import cancelled_on_disconnect
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
-from inferd.server.limits import given_back_if_refused, limit_headers, remember_ticket
 from inferd.server.perf_metrics import perf_headers, perf_metrics
 from inferd.server.request_id import PREFIX
-from inferd.server.services import services_of
-from inferd.server.tags import header_tag
-from inferd.serving.cache_hints import CacheHints
-from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion, Finished, TextDelta
 
-MAX_TOKENS_HEADER = "inferd-max-tokens"
 CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; nobody reads this answer
 
 
 async def chat_completions(request: Request) -> Response:
     """Refusals come as JSON before anything is streamed; what fails later comes as an event with `error`."""
-    received_ns = time.monotonic_ns()
-    services = services_of(request)
-    caller = authenticate_request(request, services.authenticator)
-    require_scope(caller, "inference")
-    ticket = services.turnstile.ticket(caller)
-    remember_ticket(request, ticket)
-    request_id: str = request.state.request_id
-    with given_back_if_refused(ticket):
-        # Before the body is read: whoever goes too fast costs little.
-        ticket.take_request()
-        chat = parse_chat_request(await read_body(request))
-        deployment = services.router.find(chat.model)
-        require_model(caller, deployment.name)
-        hints = CacheHints.of(
-            chat,
-            affinity=header_tag(request, "x-session-affinity"),
-            isolation_key=header_tag(request, "x-prompt-cache-isolation-key"),
-        )
-        ticket.enter(deployment.name, is_free=deployment.price_at(wall_clock_ms()) is None)
-        completion = services.completions.begin(request_id, caller, deployment, chat, hints, ticket)
+    async with arrival(request) as arrived:
+        call = arrived.begin(parse_chat_request(arrived.body))
+    chat, deployment, completion = call.chat, call.deployment, call.completion
     answer = ChatResponse(
-        id="chatcmpl-" + request_id.removeprefix(PREFIX),
+        id="chatcmpl-" + completion.request_id.removeprefix(PREFIX),
         created=int(time.time()),
         model=deployment.name,
         system_fingerprint=deployment.replica.fingerprint,
@@ -66,16 +42,14 @@ async def chat_completions(request: Request) -> Response:
     )
     async with cancelled_on_disconnect(completion, request):
         admission = await completion.admitted()
-        reader = deployment.replica.chat_format.reader(chat, in_reasoning=admission.in_reasoning)
-        clamped = admission.clamped_max_tokens
-        headers = {} if clamped is None else {MAX_TOKENS_HEADER: str(clamped)}
+        reader = call.reader(admission)
         if not chat.streamed:
             shows_logprobs = bool(chat.logprobs)
-            response = await _whole(completion, answer, reader, received_ns, shows_logprobs=shows_logprobs)
-            response.headers.update(headers | limit_headers(request))
+            response = await _whole(completion, answer, reader, call.received_ns, shows_logprobs=shows_logprobs)
+            response.headers.update(call.headers(admission))
             return response
-    events = _events(completion, answer, reader, received_ns)
-    return EventStream(events, completion.cancel, headers | limit_headers(request))
+    events = _events(completion, answer, reader, call.received_ns)
+    return EventStream(events, completion.cancel, call.headers(admission))
 
 
 async def _whole(

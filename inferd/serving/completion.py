@@ -31,6 +31,7 @@ class Finished:
         by_time: it costs its compute time.
         first_token_ns: when the first token came from the engine, None if none did; on `time.monotonic_ns`.
         ended_ns: when it was settled.
+        stop_string: the one that ended it, if one did.
     """
 
     finish_reason: FinishReason
@@ -39,6 +40,7 @@ class Finished:
     by_time: bool
     first_token_ns: int | None
     ended_ns: int
+    stop_string: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Admission:
 
     clamped_max_tokens: int | None
     in_reasoning: bool = False
+    prompt_tokens: int = 0
 
 
 class Completion:

@@ -176,7 +176,7 @@ class Completions:
                 job.ticket.refuse(error)
                 completion.refuse(error)
             return
-        completion.admit(Admission(prompt.clamped_max_tokens, prompt.in_reasoning))
+        completion.admit(Admission(prompt.clamped_max_tokens, prompt.in_reasoning, len(prompt.token_ids)))
         await self._end(job, await self._relay(job, stream))
 
     async def _hold(self, job: _Job, prompt: PreparedPrompt) -> None:
@@ -269,7 +269,15 @@ class Completions:
                     "cancelled" if reason is FinishReason.CANCELLED else "completed"
                 )
                 cost_nanousd = await self._resolve(job, status, usage, reason)
-                event = Finished(reason, usage, cost_nanousd, job.by_time, end.first_token_ns, time.monotonic_ns())
+                event = Finished(
+                    reason,
+                    usage,
+                    cost_nanousd,
+                    job.by_time,
+                    end.first_token_ns,
+                    time.monotonic_ns(),
+                    terminal.stop_string,
+                )
                 self._log(job, event)
         except Exception:  # the reader must not wait for ever
             # Not in the books, so not to be seen as complete. Its hold is voided by the next start.

@@ -88,11 +88,13 @@ def test_what_was_held_for_a_stop_string_that_never_came_is_given_at_the_end() -
 def test_the_stop_string_complete_first_counts_even_within_one_piece() -> None:
     detokenizer = Detokenizer(("abcd", "bc"))
     assert detokenizer.push(b"xabcd") == "xa"
+    assert detokenizer.stop_string == "bc"
 
 
 def test_of_stop_strings_complete_at_once_the_longest_is_cut_off() -> None:
     detokenizer = Detokenizer(("c", "abc"))
     assert detokenizer.push(b"xabc") == "x"
+    assert detokenizer.stop_string == "abc"
 
 
 def test_a_failed_match_is_held_on_where_a_new_one_begins_in_it() -> None:

@@ -1,0 +1,92 @@
+"""The beginning of every call for a chat completion, in whatever shape it comes: who asks, how fast, for what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from inferd.deployments.deployment import Deployment
+from inferd.ledger.keys import Caller
+from inferd.limits.ticket import Ticket
+from inferd.openai.answer_reader import AnswerReader
+from inferd.openai.requests import ChatRequest
+from inferd.server.auth import authenticate_request, require_model, require_scope
+from inferd.server.body import read_body
+from inferd.server.limits import given_back_if_refused, limit_headers, remember_ticket
+from inferd.server.services import services_of
+from inferd.server.tags import header_tag
+from inferd.serving.cache_hints import CacheHints
+from inferd.serving.clock import wall_clock_ms
+from inferd.serving.completion import Admission, Completion
+
+MAX_TOKENS_HEADER = "inferd-max-tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """A chat request that was taken on. `received_ns`: when it came, on `time.monotonic_ns`."""
+
+    request: Request
+    chat: ChatRequest
+    deployment: Deployment
+    completion: Completion
+    received_ns: int
+
+    def reader(self, admission: Admission) -> AnswerReader:
+        """For the completion's text."""
+        return self.deployment.replica.chat_format.reader(self.chat, in_reasoning=admission.in_reasoning)
+
+    def headers(self, admission: Admission) -> dict[str, str]:
+        """What every answer to it says of limits."""
+        clamped = admission.clamped_max_tokens
+        return ({} if clamped is None else {MAX_TOKENS_HEADER: str(clamped)}) | limit_headers(self.request)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A call whose body was read, by somebody who may make calls. It counts in its team's minute."""
+
+    request: Request
+    caller: Caller
+    ticket: Ticket
+    body: bytes
+    received_ns: int
+
+    def deployment(self, model: str) -> Deployment:
+        """Raises ModelNotFoundError, PermissionDeniedError."""
+        deployment = services_of(self.request).router.find(model)
+        require_model(self.caller, deployment.name)
+        return deployment
+
+    def begin(self, chat: ChatRequest) -> ChatCall:
+        """Takes it on; from here on it gives back itself what its ticket took. Raises what refuses it at once."""
+        services = services_of(self.request)
+        deployment = self.deployment(chat.model)
+        hints = CacheHints.of(
+            chat,
+            affinity=header_tag(self.request, "x-session-affinity"),
+            isolation_key=header_tag(self.request, "x-prompt-cache-isolation-key"),
+        )
+        self.ticket.enter(deployment.name, is_free=deployment.price_at(wall_clock_ms()) is None)
+        request_id: str = self.request.state.request_id
+        completion = services.completions.begin(request_id, self.caller, deployment, chat, hints, self.ticket)
+        return ChatCall(self.request, chat, deployment, completion, self.received_ns)
+
+
+@asynccontextmanager
+async def arrival(request: Request) -> AsyncIterator[Arrival]:
+    """What is raised within the block gives back what the ticket took."""
+    received_ns = time.monotonic_ns()
+    services = services_of(request)
+    caller = authenticate_request(request, services.authenticator)
+    require_scope(caller, "inference")
+    ticket = services.turnstile.ticket(caller)
+    remember_ticket(request, ticket)
+    with given_back_if_refused(ticket):
+        # Before the body is read: whoever goes too fast costs little.
+        ticket.take_request()
+        yield Arrival(request, caller, ticket, await read_body(request), received_ns)
