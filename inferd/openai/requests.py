@@ -142,7 +142,11 @@ def parse_chat_request(body: bytes) -> ChatRequest:
     Raises:
         InvalidRequestError: with `param` naming the field; what depends on the model (context, vocabulary) comes later.
     """
-    request = decode(body, _DECODER)
+    return check_chat_request(decode(body, _DECODER))
+
+
+def check_chat_request(request: ChatRequest) -> ChatRequest:
+    """The request, as it is. Raises InvalidRequestError, as `parse_chat_request` does."""
     _check_unsupported(request)
     if not request.model:
         raise invalid("model", "'model' is empty: name a model, see GET /v1/models.")

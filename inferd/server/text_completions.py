@@ -18,9 +18,10 @@ from inferd.limits.ticket import Ticket
 from inferd.openai.responses import STREAM_DONE, UsageBody, usage_body
 from inferd.openai.text_requests import TextPrompt, TextRequest, parse_text_request
 from inferd.openai.text_responses import TextChoice, TextFinishReason, TextResponse
+from inferd.server.arrival import MAX_TOKENS_HEADER
 from inferd.server.auth import authenticate_request, require_model, require_scope
 from inferd.server.body import read_body
-from inferd.server.chat import CLIENT_CLOSED_REQUEST, MAX_TOKENS_HEADER
+from inferd.server.chat import CLIENT_CLOSED_REQUEST
 from inferd.server.disconnect import cancelled_on_disconnect
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
