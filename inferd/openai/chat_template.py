@@ -38,7 +38,7 @@ _WORDS = frozenset(
         ),
         *("default", "format", "anyOf", "oneOf", "allOf", "additionalProperties", "nullable", "title", "$ref"),
         *("$defs", "minimum", "maximum", "object", "array", "string", "number", "integer", "boolean"),
-        *("null"),
+        "null",
     )
 )
 # What template code can raise on data that its author did not expect, beside Jinja's own errors.

@@ -249,3 +249,11 @@ def test_a_model_without_a_template_needs_one_in_the_configuration(source):
 def test_a_template_that_does_not_compile_is_a_config_error_with_the_line(source):
     with pytest.raises(ConfigError, match=r"^t\.jinja: line \d: "):
         ChatTemplate(source, CharacterTokenizer(), name="t.jinja")
+
+
+def test_the_words_that_templates_know_are_whole():
+    """A tuple without its comma is the letters of its word: `n`, `u`, `l` from users would not be fenced."""
+    from inferd.openai import chat_template
+
+    assert "null" in chat_template._WORDS
+    assert {word for word in chat_template._WORDS if len(word) == 1} == set()
