@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+SEED_MODULUS = 2**32 - 1
+"""Seeds are less than it: 2**32 - 1 itself is LLAMA_DEFAULT_SEED, llama.cpp's "choose one at random"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +50,7 @@ class SamplingParams:
         assert self.top_logprobs is None or self.top_logprobs >= 0, "top_logprobs is not negative"
         assert self.seed is None or 0 <= self.seed < 2**32, "seed has 32 bits"
         assert all(self.stop), "stop strings are not empty"
+
+    def for_choice(self, index: int) -> SamplingParams:
+        """For one of several answers to a request: they differ, and all by the seed that was given, if one was."""
+        return self if self.seed is None else replace(self, seed=(self.seed + index) % SEED_MODULUS)

@@ -55,10 +55,11 @@ class OpenHold:
 
     Attributes:
         request_id: the server's own; never used before.
-        max_completion_tokens: the engine's stop, so that the cost cannot exceed the hold.
+        max_completion_tokens: the engine's stop, so that the cost cannot exceed the hold; of all choices together.
         epoch: what `Store.begin_epoch` returned.
 
-        max_compute_ms: the engine's other stop, if the price is by time.
+        max_compute_ms: the engine's other stop, if the price is by time; of all choices together.
+        n_choices: among how many a refusal divides what would fit.
         contact: whom a team that is out of credit asks, if its plan says so.
 
     Raises (from apply):
@@ -83,6 +84,7 @@ class OpenHold:
     admitted_at_ms: int
     contact: str | None = None
     max_compute_ms: int | None = None
+    n_choices: int = 1
 
     @property
     def spender(self) -> Spender:
@@ -119,7 +121,8 @@ class OpenHold:
 
     def _worst_case(self, amount_nanousd: int) -> WorstCase:
         return WorstCase(
-            amount_nanousd, self.price, self.prompt_tokens, self.max_completion_tokens, self.max_compute_ms
+            *(amount_nanousd, self.price, self.prompt_tokens, self.max_completion_tokens, self.max_compute_ms),
+            n_choices=self.n_choices,
         )
 
     def _insert(self, conn: sqlite3.Connection, amount_nanousd: int, *, postpaid: bool) -> None:

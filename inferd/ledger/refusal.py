@@ -42,25 +42,28 @@ class Funds:
 
 @dataclass(frozen=True, slots=True)
 class WorstCase:
-    """What a request asks for, and what that can cost at most. `max_compute_ms`: of a price by time."""
+    """What a request asks for, all its choices together, and what that can cost at most. `max_compute_ms`: of a price
+    by time."""
 
     amount_nanousd: int
     price: Price
     prompt_tokens: int
     max_completion_tokens: int
     max_compute_ms: int | None = None
+    n_choices: int = 1
 
     def describe(self) -> str:
         most = f"This request can cost up to ${format_usd(self.amount_nanousd)}"
         if self.max_compute_ms is not None:
             return f"{most} ({self.max_compute_ms} ms of compute)"
-        return f"{most} ({self.prompt_tokens} prompt tokens and at most {self.max_completion_tokens} completion tokens)"
+        tokens = f"{self.prompt_tokens} prompt tokens and at most {self.max_completion_tokens} completion tokens"
+        return f"{most} ({tokens}{f' in {self.n_choices} choices' if self.n_choices > 1 else ''})"
 
     def remedy(self, left_nanousd: int) -> str:
         """What would fit into that much."""
         if self.price.is_by_time:
             return "this model is billed by time, so a smaller max_tokens does not help"
-        fits = largest_max_tokens(self.price, self.prompt_tokens, left_nanousd)
+        fits = (largest_max_tokens(self.price, self.prompt_tokens, left_nanousd) or 0) // self.n_choices
         if fits:
             return f"the largest max_tokens that would fit is {fits}"
         return "the largest max_tokens that would fit is 0: not even one token is covered"

@@ -39,6 +39,7 @@ class Ticket:
         self._slots: list[tuple[RateWindow, Slot]] = []
         self._model = ""
         self._is_inside = False
+        self._n_choices = 1
         self._tokens: TokenRates | None = None
         self._reservation: Reservation | None = None
 
@@ -68,9 +69,10 @@ class Ticket:
             raise concurrency_refusal(scope, limit or 0, self._contact)
         self._is_inside = True
 
-    def reserve(self, prompt_tokens: int, max_tokens: int, *, is_explicit: bool) -> None:
-        """Take tokens: the prompt as if nothing of it were cached, and `max_tokens` if the caller named it, else twice
-        the mean of the deployment's completions, if that is less. Raises RateLimitError."""
+    def reserve(self, prompt_tokens: int, max_tokens: int, *, is_explicit: bool, n_choices: int = 1) -> None:
+        """Take tokens: the prompt as if nothing of it were cached, and for each choice `max_tokens` if the caller named
+        it, else twice the mean of the deployment's completions, if that is less. Raises RateLimitError."""
+        self._n_choices = n_choices
         rates = self._allowance.rates.tokens
         if rates is None:
             return
@@ -78,7 +80,7 @@ class Ticket:
         mean = self._limits.completion_tokens(self._model).mean
         if not is_explicit and mean is not None:
             max_tokens = min(max_tokens, max(1, round(2 * mean)))
-        amounts = (prompt_tokens, prompt_tokens, max_tokens)
+        amounts = (prompt_tokens, prompt_tokens, n_choices * max_tokens)
         tokens = self._tokens = self._limits.tokens(self._allowance.team, self._model, rates, now_ms)
         wait = tokens.wait(amounts, rates, now_ms)
         if wait is not None:
@@ -90,7 +92,8 @@ class Ticket:
         """It has ended, and came to this."""
         self._end(amounts_of(usage))
         if usage.completion_tokens:
-            self._limits.completion_tokens(self._model).add(usage.completion_tokens)
+            n_choices = self._n_choices
+            self._limits.completion_tokens(self._model).add(usage.completion_tokens / n_choices, n_choices)
 
     def refuse(self, error: BaseException) -> None:
         """It was refused, and nothing was generated."""

@@ -23,6 +23,7 @@ from inferd.sampling_params import SamplingParams
 from inferd.service_tier import ServiceTier
 
 TOP_LOGPROBS_MAX = 20
+N_MAX = 16
 METADATA_MAX = 16
 METADATA_KEY_CHARACTERS_MAX = 64
 METADATA_VALUE_CHARACTERS_MAX = 512
@@ -78,8 +79,9 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     prompt_cache_isolation_key: str | None = None
     metadata: dict[str, str] | None = None
 
-    # Only the values that ask for nothing else than what is done anyway.
     n: int | None = None
+
+    # Only the values that ask for nothing else than what is done anyway.
     modalities: list[str] | None = None
     service_tier: str | None = None
     store: bool | None = None
@@ -111,6 +113,10 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     def completion_limit(self) -> int | None:
         """Most completion tokens that the caller asked for, or None if it named no limit."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    @property
+    def n_choices(self) -> int:
+        return self.n or 1
 
     @property
     def tier(self) -> ServiceTier:
@@ -166,8 +172,6 @@ def _check_unsupported(request: ChatRequest) -> None:
             raise InvalidRequestError(
                 f"'{field}' is not supported yet; leave it out.", param=field, code="unsupported_parameter"
             )
-    if request.n not in (None, 1):
-        raise _unsupported_value("n", "Only n = 1 is supported yet.")
     if request.modalities not in (None, ["text"]):
         raise _unsupported_value("modalities", 'Only the modality ["text"] is supported.')
     if request.store:
@@ -191,6 +195,8 @@ def _check_limits(request: ChatRequest) -> None:
         value = getattr(request, field)
         if value is not None and value < 1:
             raise invalid(field, f"'{field}' must be at least 1, got {shorten(str(value))}.")
+    if request.n is not None and not 1 <= request.n <= N_MAX:
+        raise invalid("n", f"'n' must lie between 1 and {N_MAX}, got {shorten(str(request.n))}.")
     both = (request.max_tokens, request.max_completion_tokens)
     if None not in both and both[0] != both[1]:
         raise invalid(

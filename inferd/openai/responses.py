@@ -1,7 +1,8 @@
 """What chat and models endpoints answer, as typed structs encoded to JSON bytes.
 
-A streamed answer is: a chunk with the role, chunks with text, one with the finish reason, and, if the caller asked for
-it, one with `choices: []` and the usage. With usage asked for, the other chunks carry `usage: null`, as OpenAI's do.
+A streamed answer is: a chunk with the role, chunks with text, one with the finish reason, each of these for every
+choice, and, if the caller asked for it, one with `choices: []` and the usage. With usage asked for, the other chunks
+carry `usage: null`, as OpenAI's do.
 """
 
 from __future__ import annotations
@@ -184,25 +185,17 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     def completion(
         self,
-        message: AssistantMessage,
-        finish_reason: FinishReason,
+        choices: list[Choice],
         usage: UsageBody,
         perf_metrics: dict[str, str] | None = None,
-        logprobs: Sequence[TokenLogprob] | None = None,
     ) -> bytes:
-        """The whole `chat.completion`. `logprobs`: None unless they were asked for."""
+        """The whole `chat.completion`; `choices` by index."""
         return _ENCODER.encode(
             ChatCompletion(
                 id=self.id,
                 created=self.created,
                 model=self.model,
-                choices=[
-                    Choice(
-                        message,
-                        finish_reason,
-                        logprobs=None if logprobs is None else choice_logprobs(logprobs),
-                    )
-                ],
+                choices=choices,
                 usage=usage,
                 service_tier=self.service_tier,
                 system_fingerprint=self.system_fingerprint,
@@ -210,16 +203,18 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
             )
         )
 
-    def role_chunk(self) -> bytes:
-        """The first chunk."""
-        return self._chunk([ChunkChoice(MessageDelta(role="assistant", content=""))])
+    def role_chunk(self, index: int = 0) -> bytes:
+        """The first chunk of a choice."""
+        return self._chunk([ChunkChoice(MessageDelta(role="assistant", content=""), index=index)])
 
-    def delta_chunk(self, delta: MessageDelta, logprobs: Sequence[TokenLogprob] = ()) -> bytes:
+    def delta_chunk(self, delta: MessageDelta, logprobs: Sequence[TokenLogprob] = (), index: int = 0) -> bytes:
         shown = choice_logprobs(logprobs) if logprobs else None
-        return self._chunk([ChunkChoice(delta, logprobs=shown)])
+        return self._chunk([ChunkChoice(delta, index=index, logprobs=shown)])
 
-    def finish_chunk(self, finish_reason: FinishReason, perf_metrics: dict[str, str] | None = None) -> bytes:
-        return self._chunk([ChunkChoice(MessageDelta(), finish_reason)], perf_metrics=perf_metrics)
+    def finish_chunk(
+        self, finish_reason: FinishReason, perf_metrics: dict[str, str] | None = None, index: int = 0
+    ) -> bytes:
+        return self._chunk([ChunkChoice(MessageDelta(), finish_reason, index)], perf_metrics=perf_metrics)
 
     def usage_chunk(self, usage: UsageBody) -> bytes:
         """The last chunk before `[DONE]`; only for callers who asked for it."""

@@ -8,7 +8,7 @@ import msgspec
 
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import shorten
-from inferd.sampling_params import SamplingParams
+from inferd.sampling_params import SEED_MODULUS, SamplingParams
 
 STOP_MAX = 16
 STOP_CHARACTERS_MAX = 1024
@@ -26,7 +26,6 @@ _RANGES = {
     "frequency_penalty": (-2, 2),
     "seed": (-(2**63), 2**63 - 1),
 }
-_SEED_MODULUS = 2**32 - 1  # 2**32 - 1 itself is LLAMA_DEFAULT_SEED, llama.cpp's "choose one at random"
 _LEAST_TEMPERATURE = 1e-5  # below it division overflows 32-bit floats before sampling differs from greedy
 _LEAST_TOP_P = 1e-6  # an empty nucleus still holds the best token
 
@@ -61,7 +60,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             top_p=1.0 if self.top_p is None else max(self.top_p, _LEAST_TOP_P),
             top_k=max(self.top_k or 0, 0),
             min_p=self.min_p or 0.0,
-            seed=None if self.seed is None else self.seed % _SEED_MODULUS,
+            seed=None if self.seed is None else self.seed % SEED_MODULUS,
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
             logit_bias=tuple((int(token_id), bias) for token_id, bias in (self.logit_bias or {}).items()),

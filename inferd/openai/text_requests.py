@@ -75,6 +75,11 @@ class TextPrompt:
     param: str
 
     @property
+    def n_choices(self) -> int:
+        """Other prompts of the request are requests of their own to the engine and the ledger."""
+        return 1
+
+    @property
     def completion_limit(self) -> int | None:
         """Most completion tokens that the caller asked for, or None if it named no limit."""
         return self.request.max_tokens

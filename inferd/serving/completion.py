@@ -4,7 +4,7 @@ that hangs up ends the generation, but never the bookkeeping."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from inferd.engine.messages import FinishReason
@@ -15,12 +15,13 @@ from inferd.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More text, which may be empty, the probabilities of its tokens if the request asked for them, and how many tokens
-    were sampled for it."""
+    """More text of one choice, which may be empty, the probabilities of its tokens if the request asked for them, and
+    how many tokens were sampled for it."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
     n_tokens: int = 0
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +29,34 @@ class Finished:
     """The end: settled and committed before anyone sees it.
 
     Attributes:
+        finish_reasons: of each choice; if one is CANCELLED, the request was.
         by_time: it costs its compute time.
         first_token_ns: when the first token came from the engine, None if none did; on `time.monotonic_ns`.
         ended_ns: when it was settled.
         stop_string: the one that ended it, if one did.
     """
 
-    finish_reason: FinishReason
+    finish_reasons: tuple[FinishReason, ...]
     usage: Usage
     cost_nanousd: int
     by_time: bool
     first_token_ns: int | None
     ended_ns: int
     stop_string: str | None = None
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Of the request."""
+        return whole_reason(self.finish_reasons)
+
+
+def whole_reason(reasons: Sequence[FinishReason]) -> FinishReason:
+    """Of a request with these choices: ERROR if one failed (that ended the others), CANCELLED if one was cut off by the
+    caller, LENGTH if one was by its limit."""
+    for reason in (FinishReason.ERROR, FinishReason.CANCELLED, FinishReason.LENGTH):
+        if reason in reasons:
+            return reason
+    return FinishReason.STOP
 
 
 @dataclass(frozen=True, slots=True)

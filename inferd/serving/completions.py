@@ -12,8 +12,7 @@ from typing import Literal
 
 from inferd.deployments.deployment import Deployment
 from inferd.engine.constraint import CompiledConstraint
-from inferd.engine.messages import AddRequest, FinishReason, RequestOutput, TrafficClass
-from inferd.engine.output_stream import OutputStream
+from inferd.engine.messages import AddRequest, FinishReason, TrafficClass
 from inferd.errors import GenerationError, InferdError, InsufficientCreditError, OverloadedError
 from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy
 from inferd.ledger.holds import AlertRefusal, OpenHold, SettleHold, VoidHold
@@ -28,7 +27,8 @@ from inferd.price import Price
 from inferd.service_tier import ServiceTier
 from inferd.serving.admission import PreparedPrompt, prepare
 from inferd.serving.cache_hints import NO_HINTS, CacheHints
-from inferd.serving.completion import Admission, Completion, Finished, TextDelta
+from inferd.serving.choices import Choices, Ending
+from inferd.serving.completion import Admission, Completion, Finished
 from inferd.serving.together import Together
 from inferd.usage import Usage
 
@@ -65,15 +65,8 @@ class _Job:
 
     @property
     def max_compute_ms(self) -> int | None:
+        """Of each choice."""
         return self.deployment.max_compute_ms if self.by_time else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Terminal:
-    """The last output of a request, and when its first token came, on `time.monotonic_ns`; None if none did."""
-
-    output: RequestOutput
-    first_token_ns: int | None
 
 
 class Completions:
@@ -157,8 +150,12 @@ class Completions:
         try:
             prompt = await asyncio.to_thread(prepare, job.request, job.deployment, job.ticket.max_output_tokens)
             constraint = await self._compile(job, prompt)
-            is_explicit = job.request.completion_limit is not None
-            job.ticket.reserve(len(prompt.token_ids), prompt.max_tokens, is_explicit=is_explicit)
+            job.ticket.reserve(
+                len(prompt.token_ids),
+                prompt.max_tokens,
+                is_explicit=job.request.completion_limit is not None,
+                n_choices=job.request.n_choices,
+            )
             await self._hold(job, prompt)
         except Exception as error:  # noqa: BLE001 - handed to the one who waits in Completion.admitted
             job.ticket.refuse(error)
@@ -168,7 +165,8 @@ class Completions:
         # From here on there is a hold, and whatever happens this task resolves it.
         try:
             await job.together.held()
-            stream = self._submit(job, prompt, constraint)
+            choices = Choices(job.deployment.replica, completion)
+            await choices.submit(self._engine_request(job, prompt, constraint), job.request.n_choices)
         except Exception as error:  # noqa: BLE001 - handed on as above, once the hold is gone
             try:
                 await self._resolve(job, "failed", Usage())
@@ -177,13 +175,14 @@ class Completions:
                 completion.refuse(error)
             return
         completion.admit(Admission(prompt.clamped_max_tokens, prompt.in_reasoning, len(prompt.token_ids)))
-        await self._end(job, await self._relay(job, stream))
+        await self._end(job, await choices.end())
 
     async def _hold(self, job: _Job, prompt: PreparedPrompt) -> None:
         """Free deployments need no credit and take no hold (BILLING R7), but room on the disk for their usage row."""
         if job.price is None:
             self._ledger.check_space()
             return
+        n_choices, max_compute_ms = job.request.n_choices, job.max_compute_ms
         hold = OpenHold(
             request_id=job.completion.request_id,
             team=job.caller.team,
@@ -194,11 +193,12 @@ class Completions:
             service_tier=job.tier,
             price=job.price,
             prompt_tokens=len(prompt.token_ids),
-            max_completion_tokens=prompt.max_tokens,
+            max_completion_tokens=n_choices * prompt.max_tokens,
             epoch=self._epoch,
             admitted_at_ms=job.admitted_at_ms,
             contact=self._contact,
-            max_compute_ms=job.max_compute_ms,
+            max_compute_ms=None if max_compute_ms is None else n_choices * max_compute_ms,
+            n_choices=n_choices,
         )
         try:
             await self._ledger.execute(hold)
@@ -214,9 +214,10 @@ class Completions:
             return None
         return await job.deployment.replica.constraints.compile(prompt.constraint)
 
-    def _submit(self, job: _Job, prompt: PreparedPrompt, constraint: CompiledConstraint | None) -> OutputStream:
+    @staticmethod
+    def _engine_request(job: _Job, prompt: PreparedPrompt, constraint: CompiledConstraint | None) -> AddRequest:
         scope = job.deployment.cache_scope(job.caller.team, job.cache.isolation_key)
-        request = AddRequest(
+        return AddRequest(
             request_id=job.completion.request_id,
             prompt=prompt.token_ids,
             params=prompt.params,
@@ -228,38 +229,14 @@ class Completions:
             max_compute_ms=job.max_compute_ms,
             constraint=constraint,
         )
-        return job.deployment.replica.submit(request)
 
-    async def _relay(self, job: _Job, stream: OutputStream) -> _Terminal:
-        """Passes text on until the terminal output, which it returns."""
-        aborter = asyncio.create_task(self._abort_when_cancelled(job))
-        first_token_ns = None
-        try:
-            async for output in stream:
-                if output.token_ids and first_token_ns is None:
-                    first_token_ns = time.monotonic_ns()
-                if output.text or output.token_ids:
-                    job.completion.put(TextDelta(output.text, output.logprobs, len(output.token_ids)))
-                if output.finish_reason is not None:
-                    return _Terminal(output, first_token_ns)
-        finally:
-            aborter.cancel()
-        raise AssertionError("a stream ends with a terminal output")
-
-    async def _abort_when_cancelled(self, job: _Job) -> None:
-        await job.completion.cancelled.wait()
-        job.deployment.replica.abort(job.completion.request_id)
-
-    async def _end(self, job: _Job, end: _Terminal) -> None:
+    async def _end(self, job: _Job, end: Ending) -> None:
         """Settles or voids (BILLING R16), and only then lets the reader see the end."""
-        terminal = end.output
-        usage, reason = terminal.usage, terminal.finish_reason
-        assert usage is not None, "a terminal output has a usage"
-        assert reason is not None, "a terminal output has a reason"
+        usage, reason = end.usage, end.finish_reason
         job.ticket.settle(usage)
         try:
             if reason is FinishReason.ERROR:
-                logger.error("request %s failed: %s", job.completion.request_id, terminal.error)
+                logger.error("request %s failed: %s", job.completion.request_id, end.error)
                 await self._resolve(job, "failed", Usage())
                 event: Finished | InferdError = GenerationError(
                     "The server had an error while processing your request. You were not billed."
@@ -270,13 +247,13 @@ class Completions:
                 )
                 cost_nanousd = await self._resolve(job, status, usage, reason)
                 event = Finished(
-                    reason,
+                    end.finish_reasons,
                     usage,
                     cost_nanousd,
                     job.by_time,
                     end.first_token_ns,
                     time.monotonic_ns(),
-                    terminal.stop_string,
+                    end.stop_string,
                 )
                 self._log(job, event)
         except Exception:  # the reader must not wait for ever

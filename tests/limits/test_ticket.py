@@ -339,3 +339,17 @@ def test_memory_is_bounded_and_idle_windows_go(server):
         server.admitted(rpm=10**6, tokens=(10**9,) * 3).settle(Usage())
     assert server.limits.num_windows <= 2
     assert len(server.limits.concurrency) == 0
+
+
+def test_choices_reserve_a_limit_each_and_count_once_in_concurrency(server):
+    """R10, R15: one request with several completions."""
+    ticket = server.ticket(project=1)
+    ticket.take_request()
+    ticket.enter(MODEL, is_free=False)
+    ticket.reserve(10, 20, is_explicit=True, n_choices=3)
+    prompt, _, generated = ticket.token_status()
+    assert (prompt.limit - prompt.remaining, generated.limit - generated.remaining) == (10, 60)
+    ticket.settle(Usage(prompt_tokens=10, completion_tokens=30))
+    assert server.limits.completion_tokens(MODEL).mean == 10
+    _, _, generated = ticket.token_status()
+    assert generated.limit - generated.remaining == 30

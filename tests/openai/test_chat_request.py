@@ -95,7 +95,7 @@ def test_a_field_that_is_not_built_is_refused_by_name_whatever_its_value(field, 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 2}, "n"),
+        ({"n": 17}, "n"),
         ({"n": 0}, "n"),
         ({"store": True}, "store"),
         ({"modalities": ["text", "audio"]}, "modalities"),

@@ -10,6 +10,7 @@ from inferd.openai.errors import encode_error
 from inferd.openai.responses import (
     AssistantMessage,
     ChatResponse,
+    Choice,
     MessageDelta,
     ModelObject,
     encode_model,
@@ -33,7 +34,7 @@ def response(include_usage: bool = False) -> ChatResponse:
 
 
 def test_a_whole_completion_is_what_openai_sends():
-    encoded = response().completion(AssistantMessage("hi"), "stop", usage_body(USAGE, 1_500))
+    encoded = response().completion([Choice(AssistantMessage("hi"), "stop")], usage_body(USAGE, 1_500))
     assert json.loads(encoded) == {
         "id": "chatcmpl-1",
         "object": "chat.completion",

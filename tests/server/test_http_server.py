@@ -147,8 +147,8 @@ async def test_a_reader_whose_socket_is_full_is_given_up(provider, monkeypatch):
     # A short answer does not fill a socket's buffers, so each chunk is made a megabyte.
     delta_chunk = ChatResponse.delta_chunk
 
-    def long_chunk(self, delta):
-        return delta_chunk(self, MessageDelta(content=delta.content * 2**20))
+    def long_chunk(self, delta, logprobs, index):
+        return delta_chunk(self, MessageDelta(content=delta.content * 2**20), logprobs, index)
 
     monkeypatch.setattr(ChatResponse, "delta_chunk", long_chunk)
     provider.runner.hold_back()
