@@ -41,6 +41,29 @@ def test_chat_and_stream(client):
     assert chunks[-1].usage.completion_tokens <= 12
 
 
+def test_three_choices_whole_and_streamed(client):
+    asked = {"model": MODEL, "messages": ASK, "max_tokens": 12, "n": 3, "seed": 5}
+    whole = client.chat.completions.create(**asked)
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    assert all(choice.message.content and choice.finish_reason in ("stop", "length") for choice in whole.choices)
+    assert len({choice.message.content for choice in whole.choices}) == 3, "each has a seed of its own"
+    alone = client.chat.completions.create(**asked | {"n": 1})
+    assert whole.usage.prompt_tokens == alone.usage.prompt_tokens
+    assert alone.usage.completion_tokens < whole.usage.completion_tokens <= 36
+
+    texts, reasons = ["", "", ""], {}
+    for chunk in client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            if choice.finish_reason:
+                reasons[choice.index] = choice.finish_reason
+    assert all(texts)
+    assert set(reasons) == {0, 1, 2}
+    assert chunk.choices == []
+    assert chunk.usage.prompt_tokens == alone.usage.prompt_tokens
+    assert chunk.usage.completion_tokens <= 36
+
+
 def test_a_tool_round(client):
     one = {"tool_choice": "required", "parallel_tool_calls": False}
     called = client.chat.completions.create(model=MODEL, messages=ASK, tools=[TOOL, OTHER], max_tokens=200, **one)
