@@ -7,7 +7,9 @@ import logging
 import pytest
 
 from inferd.errors import InsufficientCreditError
-from inferd.ledger.holds import Hold, HoldResolvedError
+from inferd.ledger import cap_operations
+from inferd.ledger.alerts import AlertPolicy
+from inferd.ledger.holds import AlertRefusal, Hold, HoldResolvedError, OpenHold, SettleHold, VoidHold
 from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.usage import RecordFree
 from inferd.price import Price
@@ -262,3 +264,42 @@ def test_the_multiplier_of_a_tier_is_kept_on_the_row(books):
     books.assert_clean()
     books.settle(books.hold(1, 1), 1, 1)
     assert books.one("SELECT count(*) FROM usage WHERE multiplier_ppm IS NULL") == 1
+
+
+@pytest.mark.parametrize(("prompt", "over"), [(29, None), (30, None), (31, 1)])
+def test_a_hold_is_marked_where_caps_alone_bound_it(books, prompt, over):
+    """R6: to the nano-dollar; what credit covers is no debt in the making."""
+    books.grant(30)
+    cap_operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
+    books.hold(prompt, 0)
+    assert books.one("SELECT postpaid FROM holds") == over
+    books.assert_clean()
+
+
+def test_a_request_that_used_all_of_its_hold_is_no_bug(books, caplog):
+    """R4"""
+    books.grant(30)
+    assert books.settle(books.hold(10, 20), 10, 20) == 30
+    assert caplog.records == []
+
+
+def test_what_resolves_or_bills_is_synced_and_what_began_is_not():
+    """A power cut may take back a hold, whose request died with it, and the alert of a refusal; no settlement."""
+    assert [c.durable for c in (OpenHold, AlertRefusal, SettleHold, VoidHold)] == [False, False, True, True]
+
+
+def test_a_second_resolution_says_what_became_of_the_first(books):
+    books.grant(30)
+    request_id = books.hold(10, 20)
+    books.settle(request_id, 1, 1)
+    with pytest.raises(HoldResolvedError, match="its hold is settled already"):
+        books.settle(request_id, 1, 1)
+
+
+@pytest.mark.parametrize(("tokens", "alerts"), [(0, 0), (1, 2), (2, 2)])
+def test_only_what_costs_something_alerts(books, tokens, alerts):
+    """R7: one nano-dollar of a budget of none but that crosses its lines; nothing crosses nothing."""
+    books.grant(1_000)
+    cap_operations.set_budget(books.conn, "acme", 2, "month", actor="test", now_ms=books.now_ms)
+    books.settle(books.hold(2, 0), tokens, 0, alerts=AlertPolicy((1, 50), 0))
+    assert books.one("SELECT count(*) FROM alerts") == alerts
