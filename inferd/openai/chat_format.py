@@ -14,6 +14,7 @@ from inferd.openai.dialects.answer_parser import answer_parser
 from inferd.openai.dialects.families import GENERIC, detect_dialect, with_reasoning
 from inferd.openai.reasoning_effort import effort_variables
 from inferd.openai.requests import ChatRequest
+from inferd.openai.template_kwargs import template_variables
 from inferd.openai.template_traits import probe_template
 from inferd.tokenizer import Segment
 
@@ -46,9 +47,11 @@ class ChatFormat:
         return [text for text in control_texts if any(text in marker for marker in markers)]
 
     def prompt(self, request: ChatRequest) -> ChatPrompt:
-        """Raises InvalidRequestError: the template refuses the messages, or cannot reason as was asked."""
-        tools = request.tool_set
-        variables = effort_variables(request.reasoning_effort, self._template.variables, reasons=self.reasons)
+        """Raises InvalidRequestError: the template refuses the messages, cannot reason as was asked, or does not read
+        a variable that was given for it."""
+        tools, known = request.tool_set, self._template.variables
+        variables = effort_variables(request.reasoning_effort, known, reasons=self.reasons)
+        variables |= template_variables(request.chat_template_kwargs, known, variables)
         if tools.functions and self._traits.describes_tools:
             variables["tools"] = tools.template_tools()
         elif self._traits.wants_list:

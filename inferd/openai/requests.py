@@ -18,6 +18,7 @@ from inferd.openai.messages import Message, check_messages
 from inferd.openai.reasoning_effort import ReasoningEffort
 from inferd.openai.response_format import ResponseFormat, check_response_format, response_constraint
 from inferd.openai.sampling_fields import SamplingFields, check_sampling, invalid
+from inferd.openai.template_kwargs import check_template_kwargs
 from inferd.openai.tools import Tool, ToolChoice, ToolSet, check_tools, tool_set
 from inferd.sampling_params import SamplingParams
 from inferd.service_tier import ServiceTier
@@ -72,6 +73,7 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: ReasoningEffort | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
     user: str | None = None
     safety_identifier: str | None = None
@@ -158,6 +160,7 @@ def check_chat_request(request: ChatRequest) -> ChatRequest:
         raise invalid("model", "'model' is empty: name a model, see GET /v1/models.")
     check_messages(request.messages)
     check_tools(request.tools, request.tool_choice, request.parallel_tool_calls)
+    check_template_kwargs(request.chat_template_kwargs)
     _check_limits(request)
     check_sampling(request)
     _check_logprobs(request)
