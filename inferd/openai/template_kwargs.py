@@ -1,4 +1,4 @@
-"""`chat_template_kwargs` (a name of llama-server and vLLM): variables that a caller sets in the model's chat template."""
+"""Variables that a caller sets in the model's chat template; llama-server and vLLM call them so, too."""
 
 from __future__ import annotations
 
