@@ -155,7 +155,7 @@ async def test_cancelled_in_the_midst_it_pays_for_one_prompt_and_what_all_had_sa
     completion = provider.begin("req_1", n=2, max_tokens=50)
     await completion.admitted()
     provider.runner.allow(4)
-    await provider.until(lambda: provider.runner.waits)
+    await provider.until(lambda: len(provider.runner.rows_per_step) == 4 and provider.runner.waits)
     num_in_inbox = provider.num_in_inbox
     completion.cancel()
     await provider.until(lambda: provider.num_in_inbox >= num_in_inbox + 2)
@@ -190,7 +190,7 @@ async def test_one_choice_that_fails_ends_all_and_nobody_is_billed(provider):
     completion = provider.begin("req_1", n=3, max_tokens=50)
     await completion.admitted()
     provider.runner.allow(2)
-    await provider.until(lambda: provider.runner.waits)
+    await provider.until(lambda: len(provider.runner.rows_per_step) == 2 and provider.runner.waits)
     # The engine ends one sequence by itself; the two others have to be ended by us.
     (replica,) = provider.router.replicas
     stream = replica._engine._streams["req_1.1"]
