@@ -49,6 +49,7 @@ OWNERS = {
     "llguidance": ("inferd.engine",),
     "ctypes": ("inferd.engine.llama",),
     "starlette": ("inferd.server",),
+    "python_multipart": ("inferd.server",),
     "sse_starlette": ("inferd.server",),
     "uvicorn": ("inferd.server", "inferd.cli.serve"),
     "typer": ("inferd.cli",),

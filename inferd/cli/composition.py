@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -26,10 +27,14 @@ from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
 from inferd.limits.rate_limits import RateLimits
 from inferd.server.app import build_app
+from inferd.server.errors import encoded_error
 from inferd.server.http_server import HttpServer, bind, tls_context
 from inferd.server.services import Services
+from inferd.serving.batches.batches import Batches
+from inferd.serving.batches.workplace import Workplace
 from inferd.serving.clock import WatchedClock, steady_clock_ms, wall_clock_ms
 from inferd.serving.completions import Completions
+from inferd.serving.file_store import FileStore
 from inferd.serving.turnstile import Turnstile, seed
 from inferd.serving.upkeep import Upkeep
 
@@ -100,12 +105,6 @@ async def _serve(
         alerts=AlertPolicy(config.alerts.thresholds_percent, config.alerts.low_balance_percent),
     )
 
-    async def drain() -> None:
-        completions.close()
-        if completions.num_live:
-            console.print(f"Waiting for {completions.num_live} requests to end (Ctrl-C again: don't wait)...")
-        await completions.wait_idle(DRAIN_TIMEOUT_S)
-
     def ready(server: HttpServer) -> None:
         if not server.is_stopping:
             scheme = "http" if tls is None else "https"
@@ -116,12 +115,21 @@ async def _serve(
     try:
         with closing(Authenticator(store)) as authenticator, closing(LedgerClient(store, writer)) as ledger:
             turnstile = Turnstile(limits, authenticator, clock, config.ledger.contact)
-            services = Services(router, completions, authenticator, ledger, turnstile)
-            server = HttpServer(build_app(services, config.server, host), drain, tls)
+            files = FileStore(store.data_dir)
+            workplace = Workplace(
+                store, ledger, files, router, completions, authenticator, turnstile, encoded_error, clock
+            )
+            batches = Batches(workplace, writer)
+            batches.sweep_disk()
+            batching = asyncio.create_task(batches.run(), name="batches")
+            services = Services(router, completions, authenticator, ledger, turnstile, files, batches)
+            server = HttpServer(build_app(services, config.server, host), _drain(completions, batches, console), tls)
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready(server))
             await server.run_on(listener)
             await asyncio.wait([warming])  # a model that is being loaded cannot be interrupted
+            await batches.stop()
+            await batching
             # Engines end what is still live with an error, which voids its hold; then the books can close.
             for replica in router.replicas:
                 await replica.stop()
@@ -131,6 +139,18 @@ async def _serve(
         keeping_up.cancel()
         await asyncio.wait([keeping_up])
         writer.stop()
+
+
+def _drain(completions: Completions, batches: Batches, console: Console) -> Callable[[], Awaitable[None]]:
+    async def drain() -> None:
+        completions.close()
+        # Lines of batches are cut off, unbilled: they run again after the next start, and nobody is to wait for them.
+        await batches.stop()
+        if completions.num_live:
+            console.print(f"Waiting for {completions.num_live} requests to end (Ctrl-C again: don't wait)...")
+        await completions.wait_idle(DRAIN_TIMEOUT_S)
+
+    return drain
 
 
 async def _warm_up(router: Router, server: HttpServer, console: Console) -> None:

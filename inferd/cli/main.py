@@ -13,6 +13,7 @@ from inferd.cli import (
     alerts,
     audit,
     backup,
+    batches,
     budgets,
     credits,
     doctor,
@@ -43,7 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for panel, nouns in {
-    "Serving": {"models": models.app},
+    "Serving": {"models": models.app, "batches": batches.app},
     "Who, and with what money": {
         "plans": plans.plans_app,
         "tiers": plans.tiers_app,

@@ -46,9 +46,14 @@ class LocalReplica:
 
     @property
     def load(self) -> float:
-        """0 while every request has a sequence of its own, 1 once as many again wait for one."""
+        """0 while every request has a sequence of its own, 1 once as many again wait for one; without batches."""
         n_parallel = self._config.n_parallel
-        return min(1.0, max(0.0, (self._engine.num_live - n_parallel) / n_parallel))
+        return min(1.0, max(0.0, (self._engine.num_urgent - n_parallel) / n_parallel))
+
+    @property
+    def n_parallel(self) -> int:
+        """Most requests that run at once."""
+        return self._config.n_parallel
 
     @property
     def max_context(self) -> int:

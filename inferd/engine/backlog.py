@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from inferd.engine.cost_model import CostModel
-from inferd.engine.messages import AddRequest
+from inferd.engine.messages import AddRequest, TrafficClass
 from inferd.engine.speed import Speed
 
 MAX_LIVE_REQUESTS = 1024
@@ -29,6 +29,7 @@ class Backlog:
         self._live: dict[str, AddRequest] = {}
         self._num_prompt_tokens = 0
         self._num_output_tokens = 0
+        self._num_batch = 0
         self._busy_since_s = 0.0
         self._ended: deque[tuple[float, int]] = deque()
         self._speed = Speed.expected(CostModel(), n_decodes=1, cells=0)
@@ -36,6 +37,11 @@ class Backlog:
     @property
     def num_tokens(self) -> int:
         return self._num_prompt_tokens + self._num_output_tokens
+
+    @property
+    def num_urgent(self) -> int:
+        """Live requests that are not of the batch class, which leaves the others alone."""
+        return len(self._live) - self._num_batch
 
     def has_room_for(self, request: AddRequest) -> bool:
         return len(self._live) < MAX_LIVE_REQUESTS and self._excess_tokens(request) <= 0
@@ -45,12 +51,14 @@ class Backlog:
             self._busy_since_s = self._clock_s()
             self._ended.clear()
         self._live[request.request_id] = request
+        self._num_batch += request.traffic_class is TrafficClass.BATCH
         self._num_prompt_tokens += len(request.prompt)
         self._num_output_tokens += request.max_tokens
 
     def remove(self, request_id: str) -> None:
         """The request has ended; nothing of it is to be done any more, however little of its limit it has used."""
         request = self._live.pop(request_id)
+        self._num_batch -= request.traffic_class is TrafficClass.BATCH
         self._num_prompt_tokens -= len(request.prompt)
         self._num_output_tokens -= request.max_tokens
         self._ended.append((self._clock_s(), _size(request)))

@@ -61,6 +61,11 @@ class Engine:
         """Requests that wait or run."""
         return len(self._streams)
 
+    @property
+    def num_urgent(self) -> int:
+        """Those of them that are not of the batch class."""
+        return self._backlog.num_urgent
+
     async def start(self) -> None:
         """Starts the thread and waits until the engine is warm. Raises what loading raised."""
         self._loop = asyncio.get_running_loop()

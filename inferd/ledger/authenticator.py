@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferd.ledger.keys import Caller, authenticate
+from inferd.ledger.keys import Caller, authenticate, recall
 from inferd.ledger.store import Store
 from inferd.ledger.team_limits import TeamLimits, team_limits
 
@@ -17,6 +17,10 @@ class Authenticator:
     def authenticate(self, presented: str, now_ms: int, project: str | None = None) -> Caller:
         """The caller whose key was presented. Raises AuthenticationError, PermissionDeniedError; see `keys`."""
         return authenticate(self._conn, presented, now_ms, project)
+
+    def recall(self, key_id: str, now_ms: int, project: str) -> Caller:
+        """The caller of a key that was presented before; see `keys.recall`."""
+        return recall(self._conn, key_id, now_ms, project)
 
     def limits(self, caller: Caller, now_ms: int) -> TeamLimits:
         """What the caller's plan and tier allow it now; as cheap and as true as the look-up of its key."""

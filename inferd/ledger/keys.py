@@ -202,22 +202,39 @@ def authenticate(conn: sqlite3.Connection, presented: str, now_ms: int, project:
             f"This is not an API key of this server: they look like {KEY_PREFIX}{'x' * _ID_DIGITS}-... "
             "(`inferd keys create` makes one)."
         )
-    row = conn.execute(
-        "SELECT secret_sha256, team, project, user, plan, revoked_at_ms, expires_at_ms, scopes, models "
-        "FROM keys JOIN teams USING (team) WHERE key_id = ?",
-        (match[1],),
-    ).fetchone()
+    row = _stored(conn, match[1])
     same = hmac.compare_digest(_digest(presented), _NO_DIGEST if row is None else row[0])
     if row is None or not same:
         raise AuthenticationError(f"Incorrect API key provided: {KEY_PREFIX}{match[1]}-... is unknown here.")
+    return _caller(conn, match[1], row, now_ms, project)
+
+
+def recall(conn: sqlite3.Connection, key_id: str, now_ms: int, project: str) -> Caller:
+    """The caller of a key that was presented before, as it is now: for work that goes on in its name. Raises as
+    `authenticate` does."""
+    row = _stored(conn, key_id)
+    assert row is not None, "keys are never deleted"
+    return _caller(conn, key_id, row, now_ms, project)
+
+
+def _stored(conn: sqlite3.Connection, key_id: str) -> tuple[Any, ...] | None:
+    row: tuple[Any, ...] | None = conn.execute(
+        "SELECT secret_sha256, team, project, user, plan, revoked_at_ms, expires_at_ms, scopes, models "
+        "FROM keys JOIN teams USING (team) WHERE key_id = ?",
+        (key_id,),
+    ).fetchone()
+    return row
+
+
+def _caller(conn: sqlite3.Connection, key_id: str, row: tuple[Any, ...], now_ms: int, project: str | None) -> Caller:
     _, team, bound_to, user, plan, revoked_at_ms, expires_at_ms, scopes, models = row
     if revoked_at_ms is not None:
-        raise AuthenticationError(f"The API key {KEY_PREFIX}{match[1]}-... has been revoked.")
+        raise AuthenticationError(f"The API key {KEY_PREFIX}{key_id}-... has been revoked.")
     if expires_at_ms is not None and expires_at_ms <= now_ms:
-        raise AuthenticationError(f"The API key {KEY_PREFIX}{match[1]}-... has expired.")
+        raise AuthenticationError(f"The API key {KEY_PREFIX}{key_id}-... has expired.")
     chosen = _chosen_project(conn, team, bound_to, project)
-    _refuse_suspended(conn, team, chosen, user, match[1])
-    return Caller(team, chosen, user, match[1], plan, tuple(scopes.split()), _models(models))
+    _refuse_suspended(conn, team, chosen, user, key_id)
+    return Caller(team, chosen, user, key_id, plan, tuple(scopes.split()), _models(models))
 
 
 def _chosen_project(conn: sqlite3.Connection, team: str, bound_to: str | None, wanted: str | None) -> str:

@@ -27,11 +27,12 @@ class RecentUsage:
 
 
 def recent_usage(conn: sqlite3.Connection, since_ms: int) -> Iterator[RecentUsage]:
-    """In the order of time. Reads the index of admissions from there on, so it is no query for a request's path."""
+    """In the order of time, without lines of batches, which no rate limit counts. Reads the index of admissions from
+    there on, so it is no query for a request's path."""
     rows = conn.execute(
         "SELECT admitted_at_ms / 1000 AS second, team, deployment, input_picousd IS NULL AS is_free, count(*), "
         "sum(prompt_tokens), sum(cached_tokens), sum(completion_tokens) FROM usage WHERE admitted_at_ms >= ? "
-        "GROUP BY second, team, deployment, is_free ORDER BY second",
+        "AND service_tier <> 'batch' GROUP BY second, team, deployment, is_free ORDER BY second",
         (since_ms,),
     )
     for second, team, deployment, is_free, num_requests, prompt, cached, completion in rows:

@@ -11,7 +11,7 @@ import sqlite3
 
 from sqlite_utils import Database
 
-from inferd.ledger.migrations import m2_money, m3_access, m4_operations, m5_plans, m6_traffic
+from inferd.ledger.migrations import m2_money, m3_access, m4_operations, m5_plans, m6_traffic, m7_batches
 from inferd.ledger.migrations.triggers import refuse
 
 _TABLES = (
@@ -208,7 +208,15 @@ def _create(db: Database) -> None:
 
 
 # Released: a change of the schema is a new migration, never an edit of one that a file may have had.
-MIGRATIONS = (_create, m2_money.apply, m3_access.apply, m4_operations.apply, m5_plans.apply, m6_traffic.apply)
+MIGRATIONS = (
+    _create,
+    m2_money.apply,
+    m3_access.apply,
+    m4_operations.apply,
+    m5_plans.apply,
+    m6_traffic.apply,
+    m7_batches.apply,
+)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 

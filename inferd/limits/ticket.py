@@ -9,6 +9,8 @@ refuse         instead, from any of them on      undone, as docs/rate-limits.md 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from inferd.errors import InsufficientCreditError, OverloadedError, RateLimitError
 from inferd.limits.allowance import UNLIMITED, Allowance
 from inferd.limits.rate_limits import RateLimits
@@ -135,6 +137,6 @@ class Ticket:
             self._is_inside = False
 
 
-def unlimited_ticket() -> Ticket:
-    """Of a request that counts in no limit."""
-    return Ticket(RateLimits(lambda: 0), UNLIMITED)
+def unlimited_ticket(max_output_tokens: int | None = None) -> Ticket:
+    """Of a request that counts in no limit; its length may still have one (BILLING R18)."""
+    return Ticket(RateLimits(lambda: 0), replace(UNLIMITED, max_output_tokens=max_output_tokens))

@@ -10,8 +10,10 @@ from starlette.types import ASGIApp
 
 from inferd.errors import InferdError
 from inferd.server.admin.routes import ADMIN_ROUTES
+from inferd.server.batches import cancel_batch, create_batch, get_batch, list_batches
 from inferd.server.chat import chat_completions
 from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
+from inferd.server.files import create_file, delete_file, get_content, get_file, list_files
 from inferd.server.gate import Gate
 from inferd.server.health import health
 from inferd.server.key import get_key
@@ -29,6 +31,15 @@ ROUTES = (
     Route("/v1/completions", text_completions, methods=["POST"]),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
+    Route("/v1/files", create_file, methods=["POST"]),
+    Route("/v1/files", list_files, methods=["GET"]),
+    Route("/v1/files/{file_id}", get_file, methods=["GET"]),
+    Route("/v1/files/{file_id}", delete_file, methods=["DELETE"]),
+    Route("/v1/files/{file_id}/content", get_content, methods=["GET"]),
+    Route("/v1/batches", create_batch, methods=["POST"]),
+    Route("/v1/batches", list_batches, methods=["GET"]),
+    Route("/v1/batches/{batch_id}", get_batch, methods=["GET"]),
+    Route("/v1/batches/{batch_id}/cancel", cancel_batch, methods=["POST"]),
     Route("/v1/models", list_models, methods=["GET"]),
     Route("/v1/models/{model:path}", get_model, methods=["GET"]),
     Route("/v1/key", get_key, methods=["GET"]),

@@ -17,9 +17,9 @@ from inferd.server.disconnect import cancelled_on_disconnect
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
 from inferd.server.perf_metrics import perf_headers, perf_metrics
-from inferd.server.request_id import PREFIX
 from inferd.serving.chat_answer import StreamedAnswer, WholeAnswer
 from inferd.serving.completion import Completion, TextDelta
+from inferd.serving.request_id import PREFIX
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; nobody reads this answer
 

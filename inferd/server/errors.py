@@ -83,6 +83,11 @@ def error_body(error: InferdError) -> bytes:
     return encode_error(error.message, error_type, code=code)
 
 
+def encoded_error(error: InferdError) -> tuple[int, bytes]:
+    """Status and body, for where an answer is kept and not sent."""
+    return status_of(error)[0], error_body(error)
+
+
 def error_response(error: InferdError, headers: dict[str, str] | None = None) -> Response:
     """A response with those headers, and with the hints that OpenAI's SDKs obey: they retry 409, 429 and 5xx by
     themselves, unless `x-should-retry` says otherwise."""

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
-import time
-
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PREFIX = "req_"
-
-
-def new_request_id() -> str:
-    """`req_`, 12 hex digits of the time in ms, 20 at random. New ids lie together in the ledger's indexes, so a commit
-    writes few pages however long the books are."""
-    return f"{PREFIX}{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+from inferd.serving.request_id import new_request_id
 
 
 class RequestIdMiddleware:

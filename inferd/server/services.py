@@ -10,7 +10,9 @@ from inferd.deployments.router import Router
 from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.client import LedgerClient
 from inferd.server.unauthorized_limit import UnauthorizedLimit
+from inferd.serving.batches.batches import Batches
 from inferd.serving.completions import Completions
+from inferd.serving.file_store import FileStore
 from inferd.serving.turnstile import Turnstile
 
 
@@ -23,6 +25,8 @@ class Services:
     authenticator: Authenticator
     ledger: LedgerClient
     turnstile: Turnstile
+    files: FileStore
+    batches: Batches
     unauthorized: UnauthorizedLimit = field(default_factory=UnauthorizedLimit)
 
 

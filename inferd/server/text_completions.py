@@ -26,13 +26,13 @@ from inferd.server.disconnect import cancelled_on_disconnect
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
 from inferd.server.limits import given_back_if_refused, limit_headers, remember_ticket
-from inferd.server.request_id import PREFIX
 from inferd.server.services import services_of
 from inferd.server.tags import header_tag
 from inferd.service_tier import ServiceTier
 from inferd.serving.cache_hints import CacheHints
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion, Finished, TextDelta
+from inferd.serving.request_id import PREFIX
 from inferd.serving.together import Together
 from inferd.usage import Usage
 

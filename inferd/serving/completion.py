@@ -91,6 +91,15 @@ class Completion:
             if isinstance(event, Finished):
                 return
 
+    def take_deltas(self) -> list[TextDelta]:
+        """All that has come and was not read, without waiting: for whoever keeps an answer before it is billed."""
+        taken: list[TextDelta] = []
+        while not self._events.empty():
+            event = self._events.get_nowait()
+            assert isinstance(event, TextDelta), "an answer is kept before its end is seen"
+            taken.append(event)
+        return taken
+
     def cancel(self) -> None:
         """The client has gone. What was computed is billed (BILLING R16); harmless once it has ended."""
         self.cancelled.set()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from inferd.deployments.deployment import Deployment
@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5.0
 
+Keep = Callable[[Finished], Awaitable[bool]]
+"""Called once with a request's end before its cost is known; False: it was not kept, so it costs nothing (R23)."""
+
 _TRAFFIC_CLASSES = {
     ServiceTier.PRIORITY: TrafficClass.PRIORITY,
     ServiceTier.DEFAULT: TrafficClass.DEFAULT,
@@ -58,6 +61,7 @@ class _Job:
     admitted_at_ms: int
     ticket: Ticket
     together: Together
+    keep: Keep | None
 
     @property
     def by_time(self) -> bool:
@@ -109,6 +113,9 @@ class Completions:
         cache: CacheHints = NO_HINTS,
         ticket: Ticket | None = None,
         together: Together | None = None,
+        *,
+        tier: ServiceTier | None = None,
+        keep: Keep | None = None,
     ) -> Completion:
         """Takes a request on; wait for `Completion.admitted`. Raises OverloadedError while the server stops or
         the model is not ready, InvalidRequestError if it does not offer the service tier.
@@ -117,8 +124,10 @@ class Completions:
             ticket: of a caller that has entered; from here on the request gives back what it took. None: it counts
                 in no limit.
             together: with whom it starts, or not at all; None: alone.
+            tier: instead of the one that the request names.
+            keep: what must have the answer before it is billed.
         """
-        tier, ticket = request.tier, ticket or unlimited_ticket()
+        tier, ticket = tier or request.tier, ticket or unlimited_ticket()
         deployment.check_tier(tier)
         if self._closed:
             raise OverloadedError("The server is shutting down.", retry_after_s=RETRY_AFTER_S)
@@ -128,7 +137,7 @@ class Completions:
         now_ms = self._clock_ms()
         price = deployment.price_at(now_ms, tier)
         together = together or Together()
-        job = _Job(completion, caller, deployment, request, cache, tier, price, now_ms, ticket, together)
+        job = _Job(completion, caller, deployment, request, cache, tier, price, now_ms, ticket, together, keep)
         task = asyncio.create_task(self._run(job), name=f"completion {request_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -137,6 +146,10 @@ class Completions:
     def close(self) -> None:
         """Takes no more requests; those under way go on."""
         self._closed = True
+
+    def check_space(self) -> None:
+        """Raises OverloadedError while the disk is nearly full: then nothing new is taken on."""
+        self._ledger.check_space()
 
     async def wait_idle(self, timeout_s: float | None) -> bool:
         """Waits until every request has ended; False if the time was not enough."""
@@ -241,20 +254,15 @@ class Completions:
                 event: Finished | InferdError = GenerationError(
                     "The server had an error while processing your request. You were not billed."
                 )
+            elif job.keep is not None and not await job.keep(_finished(job, end, usage, 0)):
+                await self._resolve(job, "cancelled", Usage())
+                event = replace(_finished(job, end, Usage(), 0), finish_reasons=(FinishReason.CANCELLED,))
             else:
                 status: Literal["cancelled", "completed"] = (
                     "cancelled" if reason is FinishReason.CANCELLED else "completed"
                 )
                 cost_nanousd = await self._resolve(job, status, usage, reason)
-                event = Finished(
-                    end.finish_reasons,
-                    usage,
-                    cost_nanousd,
-                    job.by_time,
-                    end.first_token_ns,
-                    time.monotonic_ns(),
-                    end.stop_string,
-                )
+                event = _finished(job, end, usage, cost_nanousd)
                 self._log(job, event)
         except Exception:  # the reader must not wait for ever
             # Not in the books, so not to be seen as complete. Its hold is voided by the next start.
@@ -319,3 +327,15 @@ class Completions:
             admitted_at_ms=job.admitted_at_ms,
             finished_at_ms=now_ms,
         )
+
+
+def _finished(job: _Job, end: Ending, usage: Usage, cost_nanousd: int) -> Finished:
+    return Finished(
+        end.finish_reasons,
+        usage,
+        cost_nanousd,
+        job.by_time,
+        end.first_token_ns,
+        time.monotonic_ns(),
+        end.stop_string,
+    )

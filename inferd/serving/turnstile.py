@@ -11,7 +11,7 @@ from inferd.ledger.recent_usage import recent_usage
 from inferd.ledger.team_limits import team_limits
 from inferd.limits.allowance import Allowance, TeamRates, rates_of
 from inferd.limits.rate_limits import RateLimits
-from inferd.limits.ticket import Ticket
+from inferd.limits.ticket import Ticket, unlimited_ticket
 
 
 class Turnstile:
@@ -43,6 +43,10 @@ class Turnstile:
             max_output_tokens=terms.tier.max_output_tokens,
         )
         return Ticket(self._limits, allowance, self._contact)
+
+    def batch_ticket(self, caller: Caller) -> Ticket:
+        """Of a line of a batch: neither rates nor concurrency count it (BILLING R10, R15)."""
+        return unlimited_ticket(self._authenticator.limits(caller, self._clock_ms()).tier.max_output_tokens)
 
 
 SEED_MS = 3_600_000

@@ -10,7 +10,6 @@ import pytest
 
 from inferd.errors import ConfigError
 from inferd.server.app import build_app
-from inferd.server.services import Services
 from inferd.server_config import RegionsConfig, ServerConfig
 from tests.server.mmdb import write_mmdb
 from tests.serving.provider import Provider, chat_body
@@ -23,10 +22,7 @@ PROXY, CLIENT = "10.0.0.1", "192.0.2.7"
 def client(
     provider: Provider, config: ServerConfig, bound_host: str = "127.0.0.1", peer: str = "127.0.0.1"
 ) -> httpx.AsyncClient:
-    services = Services(
-        provider.router, provider.completions, provider.authenticator, provider.ledger, provider.turnstile
-    )
-    transport = httpx.ASGITransport(build_app(services, config, bound_host), client=(peer, 1))
+    transport = httpx.ASGITransport(build_app(provider.services, config, bound_host), client=(peer, 1))
     headers = {"authorization": f"Bearer {provider.key}"}
     return httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
 

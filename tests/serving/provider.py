@@ -35,11 +35,15 @@ from inferd.limits.rate_limits import RateLimits
 from inferd.openai.requests import ChatRequest, parse_chat_request
 from inferd.price import PPM, Price
 from inferd.server.app import build_app
+from inferd.server.errors import encoded_error
 from inferd.server.services import Services
 from inferd.service_tier import ServiceTier
+from inferd.serving.batches.batches import Batches
+from inferd.serving.batches.workplace import Workplace
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion
 from inferd.serving.completions import Completions
+from inferd.serving.file_store import FileStore
 from inferd.serving.turnstile import Turnstile
 from tests.fakes import ByteTokenizer, FakeRunner, constraint_compiler
 
@@ -115,6 +119,7 @@ class Provider:
     """Attributes:
     runner: the weights that are not there; set once the engine has started.
     key: of team `acme`, which has `credit_nanousd` and nothing else.
+    ahead_ms: how far the clock of batches runs ahead.
     steady_ms: the clock of the rate limits, which stands still; of nothing else.
     """
 
@@ -138,7 +143,19 @@ class Provider:
         self.steady_ms = 10**9
         self.limits = RateLimits(lambda: self.steady_ms, lambda: self.router.load)
         self.turnstile = Turnstile(self.limits, self.authenticator, wall_clock_ms, "ops@example.com")
-        self.app = build_app(Services(self.router, self.completions, self.authenticator, self.ledger, self.turnstile))
+        self.ahead_ms = 0
+        self.files = FileStore(folder / "data")
+        self.start_batches_anew()
+        self.services = Services(
+            self.router,
+            self.completions,
+            self.authenticator,
+            self.ledger,
+            self.turnstile,
+            self.files,
+            self.batches,
+        )
+        self.app = build_app(self.services)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         headers = {"authorization": f"Bearer {self.key}"}
         self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
@@ -161,6 +178,32 @@ class Provider:
             reuses=self.reuses,
         )
         return EngineCore(self.runner)
+
+    def start_batches_anew(self) -> None:
+        """As another server on the same folder would."""
+        workplace = Workplace(
+            self.store,
+            self.ledger,
+            self.files,
+            self.router,
+            self.completions,
+            self.authenticator,
+            self.turnstile,
+            encoded_error,
+            lambda: wall_clock_ms() + self.ahead_ms,
+        )
+        self.batches = Batches(workplace, self.writer, tick_s=0.02)
+        self.batches.sweep_disk()
+
+    @asynccontextmanager
+    async def batching(self) -> AsyncIterator[Batches]:
+        """Batches run meanwhile, as in a server."""
+        running = asyncio.create_task(self.batches.run())
+        try:
+            yield self.batches
+        finally:
+            await self.batches.stop()
+            await running
 
     def grant(self, nanousd: int, team: str = "acme") -> None:
         with self.store.immediate() as conn:

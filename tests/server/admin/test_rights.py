@@ -19,7 +19,13 @@ USD = 10**9
 
 def filled(route, team):
     names = {"team": team, "project": "inference", "user": "ada", "key_id": "0" * 12, "grant_id": "1"}
-    names |= {"request_id": "req-1", "period": "2026-11", "model:path": "local/tiny"}
+    names |= {
+        "file_id": "file-1",
+        "batch_id": "batch_1",
+        "request_id": "req-1",
+        "period": "2026-11",
+        "model:path": "local/tiny",
+    }
     return re.sub(r"\{([^}]+)\}", lambda match: names[match[1]], route.path)
 
 

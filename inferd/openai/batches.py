@@ -1,0 +1,200 @@
+"""`/v1/files` and `/v1/batches` on the wire: objects, the lines of input files, and those of output and error files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from inferd.errors import InvalidRequestError
+from inferd.openai.decoding import decode, shorten
+from inferd.openai.responses import UsageBody
+
+ENDPOINTS = ("/v1/chat/completions",)
+COMPLETION_WINDOW = "24h"
+CUSTOM_ID_CHARACTERS_MAX = 512
+METADATA_MAX = 16
+METADATA_KEY_CHARACTERS_MAX = 64
+METADATA_VALUE_CHARACTERS_MAX = 512
+
+
+class FileObject(msgspec.Struct, frozen=True, kw_only=True):
+    """Times are Unix seconds."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: str
+    status: Literal["processed"] = "processed"
+
+
+class FileDeleted(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: bool = True
+
+
+class LineError(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong with a line of an input file, counted from 1, or with all of it."""
+
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = None
+
+
+class BatchErrors(msgspec.Struct, frozen=True):
+    data: list[LineError]
+    object: Literal["list"] = "list"
+
+
+class RequestCounts(msgspec.Struct, frozen=True):
+    total: int
+    completed: int
+    failed: int
+
+
+class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
+    """Times are Unix seconds."""
+
+    id: str
+    object: Literal["batch"] = "batch"
+    endpoint: str
+    errors: BatchErrors | None
+    input_file_id: str
+    completion_window: str = COMPLETION_WINDOW
+    status: str
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: RequestCounts
+    metadata: dict[str, str] | None
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a list; `after=last_id` leads to the next."""
+
+    object: Literal["list"] = "list"
+    data: Sequence[FileObject] | Sequence[BatchObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+def page_of(items: Sequence[FileObject] | Sequence[BatchObject], *, has_more: bool) -> Page:
+    first_id, last_id = (items[0].id, items[-1].id) if items else (None, None)
+    return Page(data=items, first_id=first_id, last_id=last_id, has_more=has_more)
+
+
+class CreateBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/batches`."""
+
+    input_file_id: str
+    endpoint: str
+    completion_window: str
+    metadata: dict[str, str] | None = None
+
+
+_CREATE = msgspec.json.Decoder(CreateBatch)
+
+
+def parse_create_batch(body: bytes) -> CreateBatch:
+    """Raises InvalidRequestError."""
+    wanted = decode(body, _CREATE)
+    if wanted.endpoint not in ENDPOINTS:
+        raise _invalid("endpoint", f"'endpoint' must be one of {', '.join(ENDPOINTS)}.")
+    if wanted.completion_window != COMPLETION_WINDOW:
+        raise _invalid("completion_window", f"'completion_window' must be '{COMPLETION_WINDOW}'.")
+    metadata = wanted.metadata or {}
+    if len(metadata) > METADATA_MAX:
+        raise _invalid("metadata", f"'metadata' may hold at most {METADATA_MAX} pairs, got {len(metadata)}.")
+    for key, value in metadata.items():
+        if len(key) > METADATA_KEY_CHARACTERS_MAX or len(value) > METADATA_VALUE_CHARACTERS_MAX:
+            raise _invalid(
+                "metadata",
+                f"A key of 'metadata' has at most {METADATA_KEY_CHARACTERS_MAX} characters, a value "
+                f"{METADATA_VALUE_CHARACTERS_MAX}.",
+            )
+    return wanted
+
+
+class InputLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A line of an input file. `body` is the JSON of the request."""
+
+    custom_id: str
+    method: str
+    url: str
+    body: msgspec.Raw
+
+
+class _Identified(msgspec.Struct, frozen=True):
+    custom_id: str
+
+
+_LINE = msgspec.json.Decoder(InputLine)
+_IDENTIFIED = msgspec.json.Decoder(_Identified)
+
+
+def parse_line(line: bytes, endpoint: str) -> InputLine:
+    """Raises InvalidRequestError; what the body asks for is another question."""
+    parsed = decode(line, _LINE)
+    if not 0 < len(parsed.custom_id) <= CUSTOM_ID_CHARACTERS_MAX:
+        raise _invalid("custom_id", f"'custom_id' must have 1 to {CUSTOM_ID_CHARACTERS_MAX} characters.")
+    if parsed.method != "POST":
+        raise _invalid("method", f"'method' must be POST, got '{shorten(parsed.method)}'.")
+    if parsed.url != endpoint:
+        raise _invalid("url", f"'url' must be the batch's endpoint {endpoint}, got '{shorten(parsed.url)}'.")
+    return parsed
+
+
+def custom_id_of(line: bytes) -> str | None:
+    """The id of a line that may be wrong otherwise, as far as there is one."""
+    try:
+        custom_id = _IDENTIFIED.decode(line).custom_id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return custom_id[:CUSTOM_ID_CHARACTERS_MAX]
+
+
+class LineResponse(msgspec.Struct, frozen=True):
+    status_code: int
+    request_id: str
+    body: msgspec.Raw
+
+
+class OutputLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of an output or error file: it has a response if it was sent on, else an error."""
+
+    id: str
+    custom_id: str | None
+    response: LineResponse | None
+    error: LineError | None
+
+
+def encode_line(line: OutputLine) -> bytes:
+    """With its line end."""
+    return msgspec.json.encode(line) + b"\n"
+
+
+def with_usage(body: msgspec.Raw, usage: UsageBody) -> msgspec.Raw:
+    """An answer's body with the usage as the ledger has it; what the ledger does not know of it stays."""
+    answer: dict[str, Any] = msgspec.json.decode(body)
+    known = msgspec.to_builtins(usage)
+    answer["usage"] = {**answer.get("usage", {}), **known}
+    return msgspec.Raw(msgspec.json.encode(answer))
+
+
+def _invalid(param: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, param=param, code="invalid_value")

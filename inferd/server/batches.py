@@ -1,0 +1,106 @@
+"""`/v1/batches`. A batch is seen by its team's keys in its project."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.ledger import batch_operations as operations
+from inferd.ledger.batch_records import BatchRecord, find_batch
+from inferd.openai.batches import BatchErrors, BatchObject, RequestCounts, page_of, parse_create_batch
+from inferd.server.body import read_body
+from inferd.server.files import answer, caller_of
+from inferd.server.query import Query
+from inferd.serving.batches.batch_run import errors_name
+from inferd.serving.clock import wall_clock_ms
+from inferd.serving.file_store import FileStore
+
+_LIST_LIMITS = (20, 100)
+_ERRORS = msgspec.json.Decoder(BatchErrors)
+
+
+async def create_batch(request: Request) -> Response:
+    services, caller = caller_of(request)
+    wanted = parse_create_batch(await read_body(request))
+    batch = await services.ledger.change(
+        lambda conn: operations.create_batch(
+            conn,
+            caller.team,
+            caller.project,
+            user=caller.user,
+            key_id=caller.key_id,
+            endpoint=wanted.endpoint,
+            input_file_id=wanted.input_file_id,
+            metadata=wanted.metadata,
+            actor=f"key:{caller.key_id}",
+            now_ms=wall_clock_ms(),
+        )
+    )
+    services.batches.wake()
+    return answer(await _batch_object(services.files, batch))
+
+
+async def list_batches(request: Request) -> Response:
+    """The newest first."""
+    services, caller = caller_of(request)
+    query = Query(request)
+    after, limit = query.text("after"), query.integer("limit", 1, _LIST_LIMITS[1]) or _LIST_LIMITS[0]
+    query.finish()
+    batches = await services.ledger.read(
+        lambda conn: operations.list_batches(conn, caller.team, caller.project, after=after, limit=limit + 1)
+    )
+    shown = [await _batch_object(services.files, batch) for batch in batches[:limit]]
+    return answer(page_of(shown, has_more=len(batches) > limit))
+
+
+async def get_batch(request: Request) -> Response:
+    services, caller = caller_of(request)
+    batch_id = request.path_params["batch_id"]
+    batch = await services.ledger.read(lambda conn: find_batch(conn, batch_id, caller.team, caller.project))
+    return answer(await _batch_object(services.files, batch))
+
+
+async def cancel_batch(request: Request) -> Response:
+    services, caller = caller_of(request)
+    batch_id = request.path_params["batch_id"]
+    batch = await services.ledger.change(
+        lambda conn: operations.cancel_batch(
+            conn, batch_id, caller.team, caller.project, actor=f"key:{caller.key_id}", now_ms=wall_clock_ms()
+        )
+    )
+    services.batches.wake()
+    return answer(await _batch_object(services.files, batch))
+
+
+async def _batch_object(files: FileStore, batch: BatchRecord) -> BatchObject:
+    errors = None
+    path = files.path(errors_name(batch.batch_id))
+    if path.exists():
+        errors = _ERRORS.decode(await asyncio.to_thread(path.read_bytes))
+    return BatchObject(
+        id=batch.batch_id,
+        endpoint=batch.endpoint,
+        errors=errors,
+        input_file_id=batch.input_file_id,
+        status=batch.status,
+        output_file_id=batch.output_file_id,
+        error_file_id=batch.error_file_id,
+        created_at=batch.created_at_ms // 1000,
+        in_progress_at=_seconds(batch.in_progress_at_ms),
+        expires_at=batch.expires_at_ms // 1000,
+        finalizing_at=_seconds(batch.finalizing_at_ms),
+        completed_at=_seconds(batch.completed_at_ms),
+        failed_at=_seconds(batch.failed_at_ms),
+        expired_at=_seconds(batch.expired_at_ms),
+        cancelling_at=_seconds(batch.cancelling_at_ms),
+        cancelled_at=_seconds(batch.cancelled_at_ms),
+        request_counts=RequestCounts(batch.num_total, batch.num_completed, batch.num_failed),
+        metadata=batch.metadata,
+    )
+
+
+def _seconds(at_ms: int | None) -> int | None:
+    return None if at_ms is None else at_ms // 1000

@@ -1,0 +1,151 @@
+"""`/v1/files`: what batches read and write. A file is seen by its team's keys in its project."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from inferd.errors import InvalidRequestError
+from inferd.ledger import batch_operations as operations
+from inferd.ledger.batch_records import FileRecord, find_file
+from inferd.ledger.keys import Caller
+from inferd.openai.batches import FileDeleted, FileObject, page_of
+from inferd.openai.decoding import shorten
+from inferd.server.auth import authenticate_request, require_scope
+from inferd.server.query import Query
+from inferd.server.services import Services, services_of
+from inferd.server.upload import Upload, read_upload
+from inferd.serving.clock import wall_clock_ms
+
+_LIST_LIMITS = (10_000, 10_000)
+PURPOSE = "batch"
+
+
+async def create_file(request: Request) -> Response:
+    """Stores an upload."""
+    services, caller = caller_of(request)
+    services.completions.check_space()
+    team, project = caller.team, caller.project
+    await services.ledger.read(lambda conn: operations.check_room(conn, team, 0))
+    file_id = operations.new_file_id()
+    file = await asyncio.to_thread(services.files.begin, file_id)
+    try:
+        upload = await read_upload(request, file)
+        filename = _checked(upload)
+        num_bytes = await asyncio.to_thread(services.files.finish, file_id, file)
+    except BaseException:
+        services.files.give_up(file_id, file)
+        raise
+    try:
+        record = await services.ledger.change(
+            lambda conn: operations.create_file(
+                conn,
+                team,
+                project,
+                file_id,
+                user=caller.user,
+                key_id=caller.key_id,
+                filename=filename,
+                num_bytes=num_bytes,
+                actor=f"key:{caller.key_id}",
+                now_ms=wall_clock_ms(),
+            )
+        )
+    except BaseException:
+        services.files.remove(file_id)
+        raise
+    return answer(file_object(record))
+
+
+async def list_files(request: Request) -> Response:
+    services, caller = caller_of(request)
+    query = Query(request)
+    purpose, order = query.text("purpose"), query.choice("order", ("asc", "desc"))
+    after, limit = query.text("after"), query.integer("limit", 1, _LIST_LIMITS[1]) or _LIST_LIMITS[0]
+    query.finish()
+    files = await services.ledger.read(
+        lambda conn: operations.list_files(
+            conn,
+            caller.team,
+            caller.project,
+            purpose=purpose,
+            after=after,
+            descending=order != "asc",
+            limit=limit + 1,
+        )
+    )
+    return answer(page_of([file_object(file) for file in files[:limit]], has_more=len(files) > limit))
+
+
+async def get_file(request: Request) -> Response:
+    return answer(file_object(await _file(request)))
+
+
+async def get_content(request: Request) -> Response:
+    """The file itself."""
+    services = services_of(request)
+    file = await _file(request)
+    return FileResponse(services.files.path(file.file_id), media_type="application/jsonl")
+
+
+async def delete_file(request: Request) -> Response:
+    services, caller = caller_of(request)
+    file_id = request.path_params["file_id"]
+    await services.ledger.change(
+        lambda conn: operations.delete_file(
+            conn, caller.team, caller.project, file_id, actor=f"key:{caller.key_id}", now_ms=wall_clock_ms()
+        )
+    )
+    services.files.remove(file_id)
+    return answer(FileDeleted(id=file_id))
+
+
+def caller_of(request: Request) -> tuple[Services, Caller]:
+    """Raises AuthenticationError, PermissionDeniedError."""
+    services = services_of(request)
+    caller = authenticate_request(request, services.authenticator)
+    require_scope(caller, "inference")
+    return services, caller
+
+
+def answer(value: object) -> Response:
+    """200 with JSON."""
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def file_object(file: FileRecord) -> FileObject:
+    return FileObject(
+        id=file.file_id,
+        bytes=file.num_bytes,
+        created_at=file.created_at_ms // 1000,
+        expires_at=file.expires_at_ms // 1000,
+        filename=file.filename,
+        purpose=file.purpose,
+    )
+
+
+async def _file(request: Request) -> FileRecord:
+    services, caller = caller_of(request)
+    file_id = request.path_params["file_id"]
+    return await services.ledger.read(lambda conn: find_file(conn, file_id, caller.team, caller.project))
+
+
+def _checked(upload: Upload) -> str:
+    """The name of a file that can be kept."""
+    for name in upload.fields:
+        if name != "purpose":
+            raise InvalidRequestError(
+                f"Unknown field '{shorten(name)}'.", param=shorten(name), code="unknown_parameter"
+            )
+    for name, there in (("purpose", "purpose" in upload.fields), ("file", upload.filename is not None)):
+        if not there:
+            raise InvalidRequestError(f"The field '{name}' is missing.", param=name, code="missing_required_parameter")
+    if upload.fields["purpose"] != PURPOSE:
+        raise InvalidRequestError(f"'purpose' must be '{PURPOSE}'.", param="purpose", code="invalid_value")
+    if upload.num_bytes == 0:
+        raise InvalidRequestError("The file is empty.", param="file", code="empty_file")
+    assert upload.filename is not None, "that was just looked at"
+    return upload.filename

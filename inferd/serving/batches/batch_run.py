@@ -1,0 +1,318 @@
+"""One batch, from its validation, or from where a restart found it, to its files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from inferd.errors import GenerationError, InferdError, RequestError
+from inferd.ledger import batch_progress
+from inferd.ledger.batch_progress import billed
+from inferd.ledger.batch_records import BatchRecord, find_batch
+from inferd.openai.batches import BatchErrors, LineError
+from inferd.serving.batches.input_file import RawLine, read_lines
+from inferd.serving.batches.line_run import LineRun, can_wait
+from inferd.serving.batches.results import Results, write_results
+from inferd.serving.batches.spool import Record, Spool, spool_name
+from inferd.serving.batches.validation import Line, LineReader, Validation, check_model, validate
+from inferd.serving.batches.workplace import Workplace
+
+logger = logging.getLogger(__name__)
+
+MAX_FAILURES = 3
+"""So often may the engine fail at a line before the line has failed."""
+MAX_QUEUED_TOKENS = 10_000_000
+"""Prompt tokens of all lines of a team's batches that have not ended (BILLING R15)."""
+CANCEL_GRACE_S = 600.0
+"""How long lines under way may go on after a batch was cancelled."""
+
+Stop = Literal["cancelled", "expired", "shutdown"]
+
+
+def errors_name(batch_id: str) -> str:
+    """The file with what is wrong with a batch's input."""
+    return f"{batch_id}.errors"
+
+
+class BatchRun:
+    """Belongs to the event loop. `run` it once; `look` at the world from time to time meanwhile."""
+
+    def __init__(self, batch: BatchRecord, workplace: Workplace) -> None:
+        self._batch = batch
+        self._at = workplace
+        self._reader = LineReader(workplace.router, batch.endpoint)
+        self._stop: Stop | None = None
+        # Closed while there is no leave to admit lines: no credit, no room, a suspension.
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._waits_for_room = False
+        self._pump: asyncio.Task[None] | None = None
+        self._lines: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._cutting: asyncio.TimerHandle | None = None
+        self._attempts: set[LineRun] = set()
+        self.num_completed = 0
+        self.num_failed = 0
+
+    @property
+    def batch_id(self) -> str:
+        return self._batch.batch_id
+
+    async def run(self) -> None:
+        """Until it has ended, or the server stops. Raises what only another start can mend."""
+        if not self._at.files.path(self._batch.input_file_id).exists():
+            gone = LineError(code="file_not_found", message="The input file is not there any more.")
+            await self._fail(Validation(fatal=gone))
+            return
+        if self._batch.status == "validating" and not await self._validate():
+            return
+        spool = Spool(self._at.files, self.batch_id)
+        try:
+            done = await asyncio.to_thread(self._recover, spool)
+            if self._batch.status == "in_progress" and self._stop is None:
+                await self._run_lines(spool, done)
+        finally:
+            if self._cutting is not None:
+                self._cutting.cancel()
+            await spool.close()
+        if self._stop != "shutdown":
+            await self._finish()
+
+    def look(self, batch: BatchRecord, *, changed: bool) -> None:
+        """Args:
+        batch: as it is now in the ledger.
+        changed: whether anything has changed in there, credit perhaps.
+        """
+        if batch.status == "cancelling":
+            self.stop("cancelled")
+        elif self._at.clock_ms() >= batch.expires_at_ms:
+            self.stop("expired")
+        if changed or self._waits_for_room:
+            self._open_gate()
+
+    def stop(self, why: Stop) -> None:
+        """Admit no more lines. What runs may end if it was cancelled, and is cut off otherwise."""
+        if self._stop == why or self._stop == "shutdown":
+            return
+        self._stop = why
+        if self._pump is not None:
+            self._pump.cancel()
+        if why == "cancelled":
+            self._cutting = asyncio.get_running_loop().call_later(CANCEL_GRACE_S, self._cut)
+        else:
+            self._cut()
+        self._open_gate()
+
+    def _cut(self) -> None:
+        for attempt in self._attempts:
+            attempt.cancel()
+
+    def _open_gate(self) -> None:
+        self._waits_for_room = False
+        self._gate.set()
+
+    async def _validate(self) -> bool:
+        """Returns whether it can go on."""
+        files, name = self._at.files, spool_name(self.batch_id)
+        batch = self._batch
+        found = Validation()
+        file = files.begin(name)
+        try:
+            caller = self._at.authenticator.recall(batch.key_id, self._at.clock_ms(), batch.project)
+            path = files.path(batch.input_file_id)
+            found = await asyncio.to_thread(validate, path, self._reader, caller, file, lambda: self._stop is not None)
+        except RequestError as error:
+            if can_wait(error):
+                raise
+            found.fatal = LineError(code=error.code or "invalid_request", message=error.message)
+        finally:
+            if found.num_lines and found.fatal is None and self._stop != "shutdown":
+                await asyncio.to_thread(files.finish, name, file)
+            else:
+                files.give_up(name, file)
+        if self._stop == "shutdown":
+            return False
+        if found.fatal is None:
+            begun = await self._at.ledger.change(
+                lambda conn: batch_progress.begin_batch(
+                    conn,
+                    self.batch_id,
+                    num_total=found.num_lines,
+                    num_failed=found.num_invalid,
+                    tokens=found.tokens,
+                    max_queued_tokens=MAX_QUEUED_TOKENS,
+                    now_ms=self._at.clock_ms(),
+                )
+            )
+            if begun is not None:
+                self._batch = begun
+                await asyncio.to_thread(self._write_errors, found.errors)
+                return True
+            found.fatal = LineError(
+                code="token_limit_exceeded",
+                message=f"With its {found.tokens:,} prompt tokens the batches of team `{batch.team}` that have not "
+                f"ended would have more than {MAX_QUEUED_TOKENS:,}: wait for some, or cancel them.",
+            )
+        await self._fail(found)
+        return False
+
+    async def _fail(self, found: Validation) -> None:
+        assert found.fatal is not None, "it fails for a reason"
+        errors = [found.fatal, *found.errors]
+        await asyncio.to_thread(self._write_errors, errors)
+        num_failed = found.num_invalid
+        await self._at.ledger.change(
+            lambda conn: batch_progress.fail_batch(
+                conn,
+                self.batch_id,
+                num_total=found.num_lines,
+                num_failed=num_failed,
+                now_ms=self._at.clock_ms(),
+            )
+        )
+        self._at.files.remove(spool_name(self.batch_id))
+        logger.info("%s of team %s failed: %s", self.batch_id, self._batch.team, found.fatal.code)
+
+    def _write_errors(self, errors: list[LineError]) -> None:
+        if errors:
+            name = errors_name(self.batch_id)
+            file = self._at.files.begin(name)
+            file.write(msgspec.json.encode(BatchErrors(errors)))
+            self._at.files.finish(name, file)
+
+    def _recover(self, spool: Spool) -> set[int]:
+        """The lines that a spool from before has done; what was not settled is to be run again."""
+        done: set[int] = set()
+        with self._at.store.reading() as conn:
+            for record in spool.recover():
+                if record.line in done:
+                    continue
+                if not record.is_answer:
+                    self.num_failed += 1
+                elif billed(conn, record.request_id or "") is not None:
+                    self.num_completed += 1
+                else:
+                    continue
+                done.add(record.line)
+        return done
+
+    async def _run_lines(self, spool: Spool, done: set[int]) -> None:
+        pump = self._pump = asyncio.create_task(self._admit_lines(spool, done), name=f"{self.batch_id} admits")
+        await asyncio.wait([pump])
+        while self._lines:
+            await asyncio.wait(self._lines)
+        if self._failure is not None:
+            raise self._failure
+        if not pump.cancelled():
+            pump.result()
+
+    async def _admit_lines(self, spool: Spool, done: set[int]) -> None:
+        lines = read_lines(self._at.files.path(self._batch.input_file_id))
+        while (raw := await asyncio.to_thread(_next_undone, lines, done)) is not None:
+            try:
+                line = await asyncio.to_thread(self._reader.read, raw)
+            except InferdError as error:  # since it was validated: its model is gone
+                await self._refuse(spool, raw.number, None, "", error)
+                continue
+            await self._gate.wait()
+            await self._at.slots(line.deployment.replica).take(self._batch.team)
+            task = asyncio.create_task(self._run_line(spool, line), name=f"{self.batch_id} line {line.number}")
+            self._lines.add(task)
+            task.add_done_callback(self._line_ended)
+
+    def _line_ended(self, task: asyncio.Task[None]) -> None:
+        self._lines.discard(task)
+        failure = task.exception()
+        if failure is not None and self._pump is not None:
+            self._failure = failure
+            self._pump.cancel()
+
+    async def _run_line(self, spool: Spool, line: Line) -> None:
+        """Holds a slot at the start, and whenever an attempt runs."""
+        slots, team = self._at.slots(line.deployment.replica), self._batch.team
+        num_failures = 0
+        while self._stop is None:
+            attempt = LineRun(self._batch, line, spool)
+            error = await self._attempt(attempt, line)
+            if error is None and attempt.was_kept:
+                self.num_completed += 1
+                self._gate.set()  # what it held is free
+                break
+            if isinstance(error, GenerationError):
+                num_failures += 1
+                if num_failures < MAX_FAILURES:
+                    continue
+            if error is not None and not can_wait(error):
+                await self._refuse(spool, line.number, line.custom_id, attempt.request_id, error)
+                break
+            slots.give_back(team)
+            await self._wait(error)
+            await slots.take(team)
+        slots.give_back(team)
+
+    async def _attempt(self, attempt: LineRun, line: Line) -> InferdError | None:
+        """What went wrong, if anything did."""
+        batch = self._batch
+        self._attempts.add(attempt)
+        try:
+            caller = self._at.authenticator.recall(batch.key_id, self._at.clock_ms(), batch.project)
+            check_model(caller, line)
+            await attempt.run(self._at.completions, self._at.turnstile, caller)
+        except InferdError as error:
+            return error
+        except Exception:  # one line's fault must not end the others
+            logger.exception("%s: line %d", self.batch_id, line.number)
+            return GenerationError("The server had an error while processing this line. You were not billed.")
+        finally:
+            self._attempts.discard(attempt)
+        return None
+
+    async def _wait(self, error: InferdError | None) -> None:
+        """Until lines may be admitted again; no line of this batch is, before."""
+        if self._stop is None:
+            self._gate.clear()
+            self._waits_for_room = not isinstance(error, RequestError) or error.retry_after_s is not None
+            await self._gate.wait()
+
+    async def _refuse(
+        self, spool: Spool, number: int, custom_id: str | None, request_id: str, error: InferdError
+    ) -> None:
+        status, body = self._at.encode_error(error)
+        record = Record(line=number, custom_id=custom_id, request_id=request_id, status=status, body=msgspec.Raw(body))
+        await spool.append(record)
+        self.num_failed += 1
+
+    async def _finish(self) -> None:
+        now_ms = self._at.clock_ms()
+        await self._at.ledger.change(lambda conn: batch_progress.start_finalizing(conn, self.batch_id, now_ms=now_ms))
+        results = await asyncio.to_thread(self._write_results)
+        await self._at.ledger.change(
+            lambda conn: batch_progress.finish_batch(
+                conn,
+                self.batch_id,
+                results.end,
+                num_completed=results.num_completed,
+                num_failed=results.num_failed,
+                output=results.output,
+                errors=results.errors,
+                now_ms=self._at.clock_ms(),
+            )
+        )
+        self._at.files.remove(spool_name(self.batch_id))
+        logger.info(
+            "%s of team %s is %s: %d answered, %d not",
+            *(self.batch_id, self._batch.team, results.end, results.num_completed, results.num_failed),
+        )
+
+    def _write_results(self) -> Results:
+        with self._at.store.reading() as conn:
+            batch = find_batch(conn, self.batch_id)
+            return write_results(self._at.files, conn, batch, self._at.clock_ms())
+
+
+def _next_undone(lines: Iterator[RawLine], done: set[int]) -> RawLine | None:
+    return next((raw for raw in lines if raw.number not in done), None)

@@ -1,0 +1,138 @@
+"""All batches of a server: found in the ledger at its start and from then on, run, and stopped with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+
+from inferd.errors import InferdError, OverloadedError
+from inferd.ledger import batch_progress, batch_records
+from inferd.ledger.batch_progress import BatchBook, RecordProgress
+from inferd.ledger.batch_records import BatchRecord
+from inferd.ledger.writer import LedgerWriter
+from inferd.serving.batches.batch_run import BatchRun
+from inferd.serving.batches.workplace import Workplace
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 1.0
+SWEEP_TICKS = 3600
+RETRY_TICKS = 30
+"""After so many a batch that could not go on is tried again."""
+_REOPEN_TICKS = 15
+"""So often what waits is tried again though nothing has changed: a cap may have started anew."""
+
+
+class Batches:
+    """Belongs to the event loop: `sweep_disk`, then `run` in a task of its own; `stop` before the engines end.
+
+    Args:
+        writer: for counts of progress, which need not be synced.
+    """
+
+    def __init__(self, workplace: Workplace, writer: LedgerWriter, *, tick_s: float = TICK_S) -> None:
+        self._at = workplace
+        self._writer = writer
+        self._tick_s = tick_s
+        self._runs: dict[str, tuple[BatchRun, asyncio.Task[None]]] = {}
+        self._shown: dict[str, tuple[int, int]] = {}
+        self._retry_at: dict[str, int] = {}
+        self._woken = asyncio.Event()
+        self._closed = False
+        self._num_ticks = 0
+
+    @property
+    def num_running(self) -> int:
+        return len(self._runs)
+
+    def wake(self) -> None:
+        """A batch was made or cancelled: look now."""
+        self._woken.set()
+
+    def sweep_disk(self) -> None:
+        """Remove what a crash left behind. Before anything is uploaded or run."""
+        with self._at.store.reading() as conn:
+            self._at.files.sweep(batch_records.kept_files(conn), batch_records.kept_batches(conn))
+
+    async def run(self) -> None:
+        """Until `stop`."""
+        with closing(BatchBook(self._at.store)) as book:
+            while not self._closed:
+                if self._num_ticks % SWEEP_TICKS == 0:
+                    await self._once(self._expire_files)
+                await self._once(lambda: self._tick(book))
+                self._num_ticks += 1
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._tick_s):
+                        await self._woken.wait()
+                self._woken.clear()
+
+    async def stop(self) -> None:
+        """Cut off what runs, unbilled; the next start goes on from there."""
+        self._closed = True
+        self.wake()
+        tasks = [task for _, task in self._runs.values()]
+        for run, _ in self._runs.values():
+            run.stop("shutdown")
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _once(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except InferdError as error:
+            logger.warning("batches: %s", error)
+        except Exception:  # a fault here must not end all batches
+            logger.exception("batches: a look at them failed")
+
+    async def _tick(self, book: BatchBook) -> None:
+        if not self._at.router.is_ready:
+            return
+        changed = book.changed() or self._num_ticks % _REOPEN_TICKS == 0
+        active = {batch.batch_id: batch for batch in book.active()}
+        for batch_id, batch in active.items():
+            if batch_id in self._runs:
+                self._runs[batch_id][0].look(batch, changed=changed)
+            elif not self._closed and self._retry_at.get(batch_id, 0) <= self._num_ticks:
+                self._start(batch)
+        for batch_id, (run, _) in self._runs.items():
+            self._show(batch_id, run)
+
+    def _start(self, batch: BatchRecord) -> None:
+        run = BatchRun(batch, self._at)
+        run.look(batch, changed=False)
+        task = asyncio.create_task(self._run(run), name=batch.batch_id)
+        self._runs[batch.batch_id] = run, task
+
+    async def _run(self, run: BatchRun) -> None:
+        try:
+            await run.run()
+        except InferdError as error:
+            logger.warning("%s cannot go on yet: %s", run.batch_id, error)
+            self._retry_at[run.batch_id] = self._num_ticks + RETRY_TICKS
+        except Exception:  # a fault in one batch must not end the others
+            logger.exception("%s cannot go on", run.batch_id)
+            self._retry_at[run.batch_id] = self._num_ticks + RETRY_TICKS
+        else:
+            self._retry_at.pop(run.batch_id, None)
+        finally:
+            del self._runs[run.batch_id]
+            self._shown.pop(run.batch_id, None)
+
+    def _show(self, batch_id: str, run: BatchRun) -> None:
+        """Write progress down if there is any; whatever refuses it, the next look tries again."""
+        counts = (run.num_completed, run.num_failed)
+        if counts != self._shown.get(batch_id, (0, 0)):
+            with suppress(OverloadedError):
+                self._writer.submit(RecordProgress(batch_id, *counts))
+                self._shown[batch_id] = counts
+
+    async def _expire_files(self) -> None:
+        now_ms = self._at.clock_ms()
+        expired = await self._at.ledger.change(lambda conn: batch_progress.expire_files(conn, now_ms=now_ms))
+        for file_id in expired:
+            self._at.files.remove(file_id)
+        if expired:
+            logger.info("%d files of batches have expired", len(expired))

@@ -1,0 +1,124 @@
+"""What became of a batch's lines so far: a file that grows by a record a line, synced before an answer is billed.
+
+A record of an answer counts exactly if the usage row of its request says that it was settled: an answer whose bill a
+crash prevented is dropped, and its line is run again under a new request id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from inferd.openai.batches import LineError
+from inferd.serving.file_store import FileStore
+
+ANSWERED = 200
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one line: answered (`status` 200) or refused, with a body, or never sent on, with an error.
+
+    Attributes:
+        line: its number.
+        request_id: of the attempt that ended so.
+    """
+
+    line: int
+    custom_id: str | None = None
+    request_id: str | None = None
+    status: int = 0
+    body: msgspec.Raw = msgspec.Raw(b"null")
+    error: LineError | None = None
+
+    @property
+    def is_answer(self) -> bool:
+        return self.status == ANSWERED
+
+
+_DECODER = msgspec.json.Decoder(Record)
+
+
+def spool_name(batch_id: str) -> str:
+    return f"{batch_id}.spool"
+
+
+def encode_record(record: Record) -> bytes:
+    """With its line end."""
+    return msgspec.json.encode(record) + b"\n"
+
+
+def read_records(path: Path) -> Iterator[tuple[int, Record]]:
+    """(offset behind it, record) of each whole record; a torn one ends it."""
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = _DECODER.decode(line)
+            except msgspec.DecodeError:
+                return
+            yield file.tell(), record
+
+
+class Spool:
+    """Belongs to the event loop; reads, writes and syncs in worker threads, all that waits at once."""
+
+    def __init__(self, files: FileStore, batch_id: str) -> None:
+        name = spool_name(batch_id)
+        self._path = files.path(name)
+        self._descriptor = files.open_growing(name)
+        self._end = 0
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    def recover(self) -> Iterator[Record]:
+        """What was written before a restart, without what a crash tore; to be read to its end before any append."""
+        for end, record in read_records(self._path):
+            self._end = end
+            yield record
+        os.ftruncate(self._descriptor, self._end)
+
+    async def append(self, record: Record) -> None:
+        """Returns once it is on disk. Raises OSError, and then it is not there."""
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((encode_record(record), written))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        await asyncio.shield(written)
+
+    async def close(self) -> None:
+        """After what is under way."""
+        while self._writing is not None:
+            await asyncio.wait([self._writing])
+        os.close(self._descriptor)
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            error: OSError | None = None
+            try:
+                await asyncio.to_thread(self._write, b"".join(data for data, _ in group))
+            except OSError as failure:
+                error = failure
+            for _, written in group:
+                if error is None:
+                    written.set_result(None)
+                else:
+                    written.set_exception(error)
+        self._writing = None
+
+    def _write(self, data: bytes) -> None:
+        rest, end = memoryview(data), self._end
+        try:
+            while rest:
+                num_bytes = os.pwrite(self._descriptor, rest, end)
+                rest, end = rest[num_bytes:], end + num_bytes
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, self._end)
+            raise
+        self._end = end

@@ -1,0 +1,143 @@
+"""The lines of an input file, checked before any of them is run; in a worker thread, a line at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from inferd.deployments.deployment import Deployment
+from inferd.deployments.router import Router
+from inferd.errors import InferdError, InvalidRequestError, PermissionDeniedError, RequestError
+from inferd.ledger.keys import Caller
+from inferd.openai.batches import LineError, custom_id_of, parse_line
+from inferd.openai.requests import ChatRequest, parse_chat_request
+from inferd.service_tier import ServiceTier
+from inferd.serving.admission import prepare
+from inferd.serving.batches.input_file import MAX_LINE_BYTES, MAX_LINES, RawLine, read_lines
+from inferd.serving.batches.spool import Record, encode_record
+
+MAX_ERRORS = 100
+"""So many are shown in a batch's `errors`; all are in its error file."""
+_ID_BYTES = 16
+
+
+@dataclass(slots=True)
+class Validation:
+    """What a file came to.
+
+    Attributes:
+        num_lines: that are not empty.
+        tokens: prompt tokens of the valid ones.
+        errors: the first ones.
+        fatal: why none of it can be run.
+    """
+
+    num_lines: int = 0
+    num_invalid: int = 0
+    tokens: int = 0
+    errors: list[LineError] = field(default_factory=list)
+    fatal: LineError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that can be run."""
+
+    number: int
+    custom_id: str
+    request: ChatRequest
+    deployment: Deployment
+
+
+def check_model(caller: Caller, line: Line) -> None:
+    """Raises PermissionDeniedError unless the key may call it."""
+    if not caller.may_use(line.deployment.name):
+        raise PermissionDeniedError(
+            f"The batch's API key may not call the model `{line.deployment.name}`.",
+            code="model_not_allowed",
+            param="model",
+        )
+
+
+class LineReader:
+    """Lines of one batch as requests; every fault is an InferdError."""
+
+    def __init__(self, router: Router, endpoint: str) -> None:
+        self._router = router
+        self._endpoint = endpoint
+
+    def read(self, raw: RawLine) -> Line:
+        """Raises InvalidRequestError, ModelNotFoundError."""
+        if raw.is_too_long:
+            raise InvalidRequestError(f"The line is longer than {MAX_LINE_BYTES:,} bytes.", code="line_too_long")
+        parsed = parse_line(raw.text, self._endpoint)
+        request = parse_chat_request(bytes(parsed.body))
+        if request.streamed:
+            raise InvalidRequestError("A line of a batch cannot stream.", param="stream", code="unsupported_value")
+        if request.service_tier not in (None, "auto", "default"):
+            raise InvalidRequestError(
+                "A line of a batch has the service tier of batches: leave out 'service_tier'.",
+                param="service_tier",
+                code="service_tier_unavailable",
+            )
+        deployment = self._router.find(request.model)
+        deployment.check_tier(ServiceTier.BATCH)
+        return Line(raw.number, parsed.custom_id, request, deployment)
+
+
+def validate(
+    path: Path, reader: LineReader, caller: Caller, spool: BinaryIO, stopped: Callable[[], bool]
+) -> Validation:
+    """Reads the whole file; each line that cannot be run goes to `spool`. Half of its time it leaves to others: what it
+    takes of the interpreter, answers under way do not have.
+
+    Args:
+        stopped: whether nobody wants to know any more.
+    """
+    found = Validation()
+    seen: set[bytes] = set()
+    for raw in _at_most(read_lines(path), found):
+        if stopped():
+            break
+        began_s = time.thread_time()
+        try:
+            line = reader.read(raw)
+            check_model(caller, line)
+            digest = hashlib.blake2b(line.custom_id.encode(), digest_size=_ID_BYTES).digest()
+            if digest in seen:
+                raise InvalidRequestError(
+                    "Another line has this custom_id already.", param="custom_id", code="duplicate_custom_id"
+                )
+            seen.add(digest)
+            found.tokens += len(prepare(line.request, line.deployment).token_ids)
+        except InferdError as error:
+            found.num_invalid += 1
+            fault = line_error(error, raw.number)
+            if len(found.errors) < MAX_ERRORS:
+                found.errors.append(fault)
+            spool.write(encode_record(Record(line=raw.number, custom_id=custom_id_of(raw.text), error=fault)))
+        time.sleep(time.thread_time() - began_s)
+    if found.fatal is None and found.num_lines == 0:
+        found.fatal = LineError(code="empty_file", message="The input file has no lines.")
+    elif found.fatal is None and found.num_invalid == found.num_lines:
+        found.fatal = LineError(code="no_valid_line", message="No line of the input file can be run.")
+    return found
+
+
+def _at_most(lines: Iterator[RawLine], found: Validation) -> Iterator[RawLine]:
+    for raw in lines:
+        found.num_lines += 1
+        if found.num_lines > MAX_LINES:
+            found.fatal = LineError(code="too_many_lines", message=f"An input file has at most {MAX_LINES:,} lines.")
+            return
+        yield raw
+
+
+def line_error(error: InferdError, number: int | None = None) -> LineError:
+    code = error.code if isinstance(error, RequestError) else None
+    param = error.param if isinstance(error, RequestError) else None
+    return LineError(code=code or "invalid_line", message=error.message, param=param, line=number)

@@ -1,0 +1,144 @@
+"""`/v1/files` and lists of `/v1/batches`: uploads, pages, and who sees what."""
+
+from __future__ import annotations
+
+import pytest
+
+from inferd.server import upload
+from tests.serving.batches.customer import ENDPOINT, Customer, jsonl, line
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def customer(provider):
+    return Customer(provider)
+
+
+async def test_a_file_is_kept_for_its_owner_alone_and_comes_back_as_it_was(provider, customer):
+    content = jsonl([line("a")]) * 3 + b"\r\nno end"
+    file = await customer.upload(content)
+    assert (
+        file.items()
+        >= {
+            "object": "file",
+            "bytes": len(content),
+            "filename": "in.jsonl",
+            "purpose": "batch",
+            "status": "processed",
+        }.items()
+    )
+    path = provider.files.path(file["id"])
+    assert path.read_bytes() == content
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert await customer.get(f"/v1/files/{file['id']}") == file
+    response = await provider.client.get(f"/v1/files/{file['id']}/content")
+    assert response.content == content
+    deleted = await provider.client.delete(f"/v1/files/{file['id']}")
+    assert deleted.json() == {"id": file["id"], "object": "file", "deleted": True}
+    assert not path.exists()
+    await customer.get(f"/v1/files/{file['id']}", 404)
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"files": {"file": ("a", b"x")}, "data": {"purpose": "fine-tune"}}, "purpose"),
+        ({"files": {"file": ("a", b"x")}}, "purpose"),
+        ({"files": {"file": ("a", b"")}, "data": {"purpose": "batch"}}, "file"),
+        ({"files": {"other": ("a", b"x")}, "data": {"purpose": "batch"}}, "other"),
+        ({"files": {"file": ("a", b"x")}, "data": {"purpose": "batch", "expires_after[seconds]": "9"}}, None),
+        ({"files": {"file": ("a", b"x")}, "data": {"purpose": "b" * 2000}}, "purpose"),
+        ({"json": {"purpose": "batch"}}, None),
+        ({"content": b"--x\r\n", "headers": {"content-type": "multipart/form-data; boundary=x"}}, None),
+        ({"content": b"nonsense", "headers": {"content-type": "multipart/form-data; boundary=x"}}, None),
+    ],
+)
+async def test_a_wrong_upload_is_refused_and_leaves_nothing(provider, form, param):
+    response = await provider.client.post("/v1/files", **form)
+    assert response.status_code == 400, response.text
+    assert param is None or response.json()["error"]["param"] == param
+    assert list(provider.files.folder.iterdir()) == []
+    assert provider.rows("files") == []
+
+
+async def test_a_file_that_is_too_large_is_refused_while_it_comes(provider, customer, monkeypatch):
+    monkeypatch.setattr(upload, "MAX_FILE_BYTES", 1000)
+    error = await customer.upload(b"x" * 1001, 413)
+    assert error["error"]["code"] == "request_too_large"
+    assert list(provider.files.folder.iterdir()) == []
+    await customer.upload(b"x" * 1000)
+
+
+async def test_two_teams_and_two_projects_do_not_see_each_other(provider, customer):
+    """R9, R23"""
+    from inferd.ledger import operations
+
+    with provider.store.immediate() as conn:
+        operations.create_project(conn, "acme", "web", actor="test", now_ms=1)
+    file = await customer.upload(jsonl([line("a")]))
+    body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
+    batch = await customer.post("/v1/batches", json=body)
+    rival = Customer(provider, provider.new_key("rival"))
+    sibling = Customer(provider)
+    sibling.headers = {"openai-project": "web"}
+    for other in (rival, sibling):
+        for path in (f"/v1/files/{file['id']}", f"/v1/files/{file['id']}/content", f"/v1/batches/{batch['id']}"):
+            await other.get(path, 404)
+        await other.post(f"/v1/batches/{batch['id']}/cancel", 404)
+        await other.post("/v1/batches", 404, json=body)
+        response = await provider.client.delete(f"/v1/files/{file['id']}", headers=other.headers)
+        assert response.status_code == 404
+        assert (await other.get("/v1/files"))["data"] == (await other.get("/v1/batches"))["data"] == []
+        await other.get("/v1/files", 404, after=file["id"])
+    assert [each["id"] for each in (await customer.get("/v1/batches"))["data"]] == [batch["id"]]
+
+
+async def test_lists_come_in_pages(customer):
+    files = [await customer.upload(b"x" * number) for number in (1, 2, 3)]
+    page = await customer.get("/v1/files", limit=2, order="asc")
+    assert page["has_more"]
+    assert page["last_id"] == page["data"][1]["id"]
+    rest = await customer.get("/v1/files", limit=2, order="asc", after=page["last_id"])
+    assert not rest["has_more"]
+    assert {each["id"] for each in page["data"] + rest["data"]} == {file["id"] for file in files}
+    body = {"input_file_id": files[0]["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
+    batches = [await customer.post("/v1/batches", json=body) for _ in range(3)]
+    page = await customer.get("/v1/batches", limit=2)
+    rest = await customer.get("/v1/batches", limit=2, after=page["last_id"])
+    assert (page["has_more"], rest["has_more"]) == (True, False)
+    assert {each["id"] for each in page["data"] + rest["data"]} == {batch["id"] for batch in batches}
+
+
+async def test_a_file_that_a_batch_still_reads_stays(provider, customer):
+    batch = await customer.create([line("a")])
+    response = await provider.client.delete(f"/v1/files/{batch['input_file_id']}")
+    assert response.status_code == 409
+
+
+@pytest.mark.parametrize(
+    "fields", [{"endpoint": "/v1/moderations"}, {"completion_window": "1h"}, {"metadata": {"a" * 65: ""}}, {"x": 1}]
+)
+async def test_a_wrong_batch_is_refused(provider, customer, fields):
+    file = await customer.upload(b"x")
+    body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"} | fields
+    error = await customer.post("/v1/batches", 400, json=body)
+    assert error["error"]["param"] == next(iter(fields))
+    assert provider.rows("batches") == []
+
+
+async def test_a_key_without_the_scope_is_refused(provider):
+    reports = Customer(provider, provider.new_key("acme", scopes=("usage",)))
+    await reports.get("/v1/files", 403)
+    await reports.get("/v1/batches", 403)
+    await reports.upload(b"x", 403)
+
+
+async def test_the_log_says_who_made_and_deleted_what(provider, customer):
+    """R9"""
+    file = await customer.upload(b"x")
+    await provider.client.delete(f"/v1/files/{file['id']}")
+    logged = [(row["action"], row["actor"]) for row in provider.rows("log")][-2:]
+    key = f"key:{provider.key.split('-')[2]}"
+    assert logged == [("files.create", key), ("files.delete", key)]
