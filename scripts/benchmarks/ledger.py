@@ -29,8 +29,8 @@ from inferd.ledger.lock import DataLock
 from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
 from inferd.price import Price
-from inferd.serving.request_id import new_request_id
 from inferd.serving.clock import wall_clock_ms
+from inferd.serving.request_id import new_request_id
 from inferd.usage import Usage
 from scripts.benchmarks.large_ledger import fill
 
