@@ -10,10 +10,13 @@ import pytest
 from inferd.engine import backlog as backlog_module
 from inferd.engine.messages import AddRequest, FinishReason
 from inferd.errors import GenerationError, InsufficientCreditError, OverloadedError
+from inferd.ledger.export import export_lines
 from inferd.sampling_params import SEED_MODULUS, SamplingParams
 from inferd.serving.choices import copies, summed
+from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion, Finished, TextDelta, whole_reason
 from inferd.usage import Usage
+from tests.e2e.refold import Export
 from tests.fakes import Failure, FakeRunner
 from tests.serving.provider import (
     FREE,
@@ -264,6 +267,18 @@ async def test_a_free_deployment_leaves_one_row(provider):
     row = provider.usage_row()
     assert (row["prompt_tokens"], row["completion_tokens"], row["cost_nanousd"]) == (N_PROMPT, 12, 0)
     assert provider.rows("holds") == []
+
+
+async def test_the_exported_books_refold(provider):
+    provider.grant(10**9)
+    await answered(provider, "req_1", n=3, max_tokens=4)
+    await answered(provider, "req_2", model=TIMED, n=2, max_tokens=4)
+    await answered(provider, "req_3", model=FREE, n=2, max_tokens=4)
+    with provider.store.reading() as conn:
+        export = Export(export_lines(conn, now_ms=wall_clock_ms()))
+    assert export.faults() == []
+    assert export.totals("acme").requests == 3
+    assert export.totals("acme").prompt_tokens == 3 * N_PROMPT
 
 
 def test_the_prompt_counts_as_the_first_of_the_furthest_has_it():
