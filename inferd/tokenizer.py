@@ -53,6 +53,11 @@ class Tokenizer(Protocol):
         `add_bos` is true."""
         ...
 
+    def encode_document(self, text: str) -> list[int]:
+        """Token ids of a text whose vector is wanted: control tokens stay characters, and what the vocabulary puts
+        around a text (BOS, EOS, [CLS], [SEP]) is there."""
+        ...
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids in [0, n_vocab), control tokens by their names; what is no UTF-8 becomes U+FFFD."""
         ...

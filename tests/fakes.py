@@ -70,6 +70,9 @@ class ByteTokenizer:
                     token_ids += character.encode("utf-8")
         return token_ids if token_ids[:1] == [BEGIN] or not add_bos else [BEGIN, *token_ids]
 
+    def encode_document(self, text: str) -> list[int]:
+        return [BEGIN, *text.encode("utf-8")]
+
     def decode(self, token_ids: Sequence[int]) -> str:
         names = {BEGIN: b"<|begin|>", END: b"<|end|>"}
         return b"".join(names.get(token_id) or bytes([token_id]) for token_id in token_ids).decode("utf-8", "replace")

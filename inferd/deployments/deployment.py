@@ -52,6 +52,23 @@ class Deployment:
             code="service_tier_unavailable",
         )
 
+    def check_chats(self) -> None:
+        """Raises InvalidRequestError if the model has no chat."""
+        if not self.replica.chats:
+            raise self._not_for("chat completions")
+
+    def check_makes_text(self) -> None:
+        """Raises InvalidRequestError if the model makes embeddings only."""
+        if not self.replica.makes_text:
+            raise self._not_for("text completions")
+
+    def _not_for(self, what: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"The model `{self.name}` is an embedding model and has no {what}; send it to POST /v1/embeddings.",
+            param="model",
+            code="model_not_supported",
+        )
+
     def cache_scope(self, team: str, isolation_key: str | None) -> str:
         """Who shares prefixes with whom: a team with itself, and less than that with an isolation key of its own.
         The separator can be part of neither name."""

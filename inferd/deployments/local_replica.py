@@ -9,10 +9,11 @@ from inferd import __version__
 from inferd.config import ModelConfig
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.constraint import ConstraintCompiler
-from inferd.engine.core import EngineCore
 from inferd.engine.engine import Engine, EngineState
-from inferd.engine.llama.loading import build_core, load_model
-from inferd.engine.messages import AddRequest
+from inferd.engine.llama.loading import build_core, embedding_limit, load_model
+from inferd.engine.llama.model import Model
+from inferd.engine.messages import AddRequest, EmbedRequest
+from inferd.engine.model_core import ModelCore
 from inferd.engine.output_stream import OutputStream
 from inferd.errors import ConfigError
 from inferd.openai.chat_format import ChatFormat
@@ -23,12 +24,23 @@ _MIB = 2**20
 
 
 class LocalReplica:
-    """Belongs to the event loop. What has no value in `__init__` is there once it is ready."""
+    """Belongs to the event loop. What has no value in `__init__` is there once it is ready.
+
+    Attributes:
+        makes_text: False for a model that makes embeddings only; then it has no `constraints` either.
+        chats: it has a chat template, and so a `chat_format`.
+        embedding_size: numbers of a vector.
+        max_embedding_tokens: most tokens of one input.
+    """
 
     tokenizer: Tokenizer
+    makes_text: bool
+    chats: bool
     chat_format: ChatFormat
     constraints: ConstraintCompiler
     fingerprint: str
+    embedding_size: int
+    max_embedding_tokens: int
 
     def __init__(self, config: ModelConfig, compute_turn: ComputeTurn) -> None:
         """`compute_turn` is that of the device, shared with every other replica on it."""
@@ -64,7 +76,7 @@ class LocalReplica:
         """Loads and warms up the model (seconds to minutes). Raises ConfigError, or what llama.cpp ran into."""
         await self._engine.start()
 
-    def submit(self, request: AddRequest) -> OutputStream:
+    def submit(self, request: AddRequest | EmbedRequest) -> OutputStream:
         """Queues a request. Raises OverloadedError."""
         return self._engine.submit(request)
 
@@ -73,24 +85,25 @@ class LocalReplica:
 
     async def stop(self) -> None:
         """Ends live requests with an error and frees the model."""
-        if self.is_ready:
+        if self.is_ready and self.makes_text:
             await asyncio.to_thread(self.constraints.close)
         await self._engine.stop()
 
-    def _build_core(self) -> EngineCore:
+    def _build_core(self) -> ModelCore:
         """On the engine thread; what it sets here is read only after the engine reports that it is ready."""
         config = self._config
         model = load_model(config.source, n_gpu_layers=config.n_gpu_layers)
         self.tokenizer = model.vocabulary
+        self.embedding_size = model.embedding_size
+        self.max_embedding_tokens = embedding_limit(model, max_context=config.max_context, n_ubatch=config.n_ubatch)
         source = config.chat_template or model.chat_template
-        name = str(config.chat_template_path or config.source)
-        try:
-            self.chat_format = ChatFormat(ChatTemplate(source, self.tokenizer, name=name))
-        except ConfigError:
-            model.close()
-            raise
-        model.vocabulary.show(self.chat_format.notation(model.vocabulary.control_texts))
-        self.constraints = model.constraint_compiler()
+        self.makes_text = model.is_causal
+        # A model made for vectors may do without a template; one for text had better not.
+        self.chats = model.is_causal and not (source is None and model.is_for_embeddings)
+        if self.chats:
+            self._read_template(model, source)
+        if self.makes_text:
+            self.constraints = model.constraint_compiler()
         self.fingerprint = self._fingerprint(model.library.version, source or "")
         return build_core(
             model,
@@ -102,6 +115,16 @@ class LocalReplica:
             max_step_ms=config.max_step_ms,
             compute_turn=self._compute_turn,
         )
+
+    def _read_template(self, model: Model, source: str | None) -> None:
+        """Raises ConfigError; the model is then closed."""
+        name = str(self._config.chat_template_path or self._config.source)
+        try:
+            self.chat_format = ChatFormat(ChatTemplate(source, self.tokenizer, name=name))
+        except ConfigError:
+            model.close()
+            raise
+        model.vocabulary.show(self.chat_format.notation(model.vocabulary.control_texts))
 
     def _fingerprint(self, llama_version: str, template: str) -> str:
         """Names build, model and configuration: equal ones, and only those, give equal output for an equal seed."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from inferd.engine.cost_model import CostModel
-from inferd.engine.messages import AddRequest, TrafficClass
+from inferd.engine.messages import AddRequest, EmbedRequest, TrafficClass
 from inferd.engine.speed import Speed
 
 MAX_LIVE_REQUESTS = 1024
@@ -26,7 +26,7 @@ class Backlog:
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
-        self._live: dict[str, AddRequest] = {}
+        self._live: dict[str, AddRequest | EmbedRequest] = {}
         self._num_prompt_tokens = 0
         self._num_output_tokens = 0
         self._num_batch = 0
@@ -43,30 +43,30 @@ class Backlog:
         """Live requests that are not of the batch class, which leaves the others alone."""
         return len(self._live) - self._num_batch
 
-    def has_room_for(self, request: AddRequest) -> bool:
+    def has_room_for(self, request: AddRequest | EmbedRequest) -> bool:
         return len(self._live) < MAX_LIVE_REQUESTS and self._excess_tokens(request) <= 0
 
-    def add(self, request: AddRequest) -> None:
+    def add(self, request: AddRequest | EmbedRequest) -> None:
         if not self._live:
             self._busy_since_s = self._clock_s()
             self._ended.clear()
         self._live[request.request_id] = request
         self._num_batch += request.traffic_class is TrafficClass.BATCH
-        self._num_prompt_tokens += len(request.prompt)
+        self._num_prompt_tokens += request.num_prompt_tokens
         self._num_output_tokens += request.max_tokens
 
     def remove(self, request_id: str) -> None:
         """The request has ended; nothing of it is to be done any more, however little of its limit it has used."""
         request = self._live.pop(request_id)
         self._num_batch -= request.traffic_class is TrafficClass.BATCH
-        self._num_prompt_tokens -= len(request.prompt)
+        self._num_prompt_tokens -= request.num_prompt_tokens
         self._num_output_tokens -= request.max_tokens
         self._ended.append((self._clock_s(), _size(request)))
 
     def observe(self, speed: Speed) -> None:
         self._speed = speed
 
-    def retry_after_s(self, request: AddRequest) -> float:
+    def retry_after_s(self, request: AddRequest | EmbedRequest) -> float:
         """When there should be room for this request, which there is none for now: by the rate at which requests have
         ended in the last minute; before enough of them have, by how fast the engine would do all that their limits
         allow."""
@@ -76,7 +76,7 @@ class Backlog:
         wait_s = self._expected_s(num_requests, num_tokens) if measured_s is None else measured_s
         return min(max(wait_s, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)
 
-    def _excess_tokens(self, request: AddRequest) -> int:
+    def _excess_tokens(self, request: AddRequest | EmbedRequest) -> int:
         return self.num_tokens + _size(request) - MAX_LIVE_TOKENS
 
     def _measured_s(self, num_requests: int, num_tokens: int) -> float | None:
@@ -102,5 +102,5 @@ class Backlog:
         return prompt_s + self._num_output_tokens * share / speed.output_tokens_per_s
 
 
-def _size(request: AddRequest) -> int:
-    return len(request.prompt) + request.max_tokens
+def _size(request: AddRequest | EmbedRequest) -> int:
+    return request.num_prompt_tokens + request.max_tokens

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from enum import Enum
 
 from inferd.engine.backlog import Backlog
-from inferd.engine.core import EngineCore
-from inferd.engine.messages import AbortRequest, AddRequest, FinishReason, RequestOutput
+from inferd.engine.messages import AbortRequest, AddRequest, EmbedRequest, FinishReason, RequestOutput
+from inferd.engine.model_core import ModelCore
 from inferd.engine.output_stream import OutputStream
 from inferd.engine.speed import Speed
 from inferd.errors import OverloadedError
@@ -37,18 +37,18 @@ class _Stop:
 
 
 class Engine:
-    """Runs an EngineCore on a thread of its own. All methods belong to the event loop that called `start`.
+    """Runs a ModelCore on a thread of its own. All methods belong to the event loop that called `start`.
 
     Args:
         build_core: loads model and context and warms them up; called on the engine thread, which owns them.
     """
 
-    def __init__(self, name: str, build_core: Callable[[], EngineCore]) -> None:
+    def __init__(self, name: str, build_core: Callable[[], ModelCore]) -> None:
         self.name = name
         self.state = EngineState.STARTING
         self.failure: BaseException | None = None
         self._build_core = build_core
-        self._inbox: queue.SimpleQueue[AddRequest | AbortRequest | _Stop] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[AddRequest | EmbedRequest | AbortRequest | _Stop] = queue.SimpleQueue()
         self._streams: dict[str, OutputStream] = {}
         self._backlog = Backlog()
         self._thread = threading.Thread(target=self._run, name=f"inferd-engine-{name}", daemon=True)
@@ -74,7 +74,7 @@ class Engine:
         if self.failure is not None:
             raise self.failure
 
-    def submit(self, request: AddRequest) -> OutputStream:
+    def submit(self, request: AddRequest | EmbedRequest) -> OutputStream:
         """Queues a request; its outputs end with exactly one terminal one. Raises OverloadedError."""
         if self.state is not EngineState.READY:
             raise OverloadedError(
@@ -159,7 +159,7 @@ class Engine:
         else:
             self._call_loop(self._set_state, EngineState.STOPPED)
 
-    def _serve(self, core: EngineCore) -> None:
+    def _serve(self, core: ModelCore) -> None:
         """Steps until it is told to stop. A step that raises ends the requests of that moment with an error;
         raises itself when that happens MAX_CRASHES times in a row."""
         num_crashes = 0
@@ -178,7 +178,7 @@ class Engine:
             if outputs := core.take_outputs():
                 self._call_loop(self._deliver, outputs, core.speed)
 
-    def _read_inbox(self, core: EngineCore) -> bool:
+    def _read_inbox(self, core: ModelCore) -> bool:
         """Takes in all that is queued; waits if there is nothing else to do. False: stop."""
         if not core.has_work:
             core.check_integrity()
@@ -186,7 +186,7 @@ class Engine:
             message = self._inbox.get()
             if isinstance(message, _Stop):
                 return False
-            if isinstance(message, AddRequest):
+            if isinstance(message, AddRequest | EmbedRequest):
                 self._add(core, message)
             else:
                 core.abort(message.request_id)
@@ -194,7 +194,7 @@ class Engine:
                     return True  # its terminal output goes out before we wait
         return True
 
-    def _add(self, core: EngineCore, request: AddRequest) -> None:
+    def _add(self, core: ModelCore, request: AddRequest | EmbedRequest) -> None:
         try:
             core.add_request(request)
         except Exception:  # a request that breaks a precondition ends alone: the core has not taken it

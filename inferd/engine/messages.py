@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+
+import numpy as np
+import numpy.typing as npt
 
 from inferd.engine.constraint import CompiledConstraint
 from inferd.logprobs import TokenLogprob
@@ -59,6 +62,40 @@ class AddRequest:
         assert self.max_tokens > 0, "at least one token is to be sampled"
         assert self.max_compute_ms is None or self.max_compute_ms > 0, "some time is needed to compute"
 
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """Inputs to make vectors of. Its one output is the terminal one.
+
+    Attributes:
+        request_id: unique among live requests.
+        inputs: token ids of each input, none empty, each of at most the embedder's `max_tokens`.
+        max_compute_ms: after so much compute it ends with an error, or None.
+    """
+
+    request_id: str
+    inputs: tuple[tuple[int, ...], ...]
+    tenant: str
+    traffic_class: TrafficClass = TrafficClass.DEFAULT
+    max_compute_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        assert self.inputs, "there is at least one input"
+        assert all(self.inputs), "an input has at least one token"
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return sum(map(len, self.inputs))
+
+    @property
+    def max_tokens(self) -> int:
+        """Nothing is sampled."""
+        return 0
+
 
 @dataclass(frozen=True, slots=True)
 class AbortRequest:
@@ -78,6 +115,7 @@ class RequestOutput:
         error: for ERROR, what happened, in words for the operator.
         logprobs: of the sampled tokens but the end token, where the request asked for them.
         stop_string: the one that ended it, if one did.
+        embeddings: of an EmbedRequest that has not failed: shape (inputs, n_embd), each of length 1.
     """
 
     request_id: str
@@ -88,6 +126,7 @@ class RequestOutput:
     error: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     stop_string: str | None = None
+    embeddings: npt.NDArray[np.float32] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         assert (self.finish_reason is None) == (self.usage is None), "a terminal output, and only it, has a usage"

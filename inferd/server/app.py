@@ -12,13 +12,14 @@ from inferd.errors import InferdError
 from inferd.server.admin.routes import ADMIN_ROUTES
 from inferd.server.batches import cancel_batch, create_batch, get_batch, list_batches
 from inferd.server.chat import chat_completions
+from inferd.server.embeddings import embeddings
 from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
 from inferd.server.files import create_file, delete_file, get_content, get_file, list_files
 from inferd.server.gate import Gate
 from inferd.server.health import health
 from inferd.server.key import get_key
 from inferd.server.models import get_model, list_models
-from inferd.server.openapi import openapi
+from inferd.server.openapi import encoded_document, openapi
 from inferd.server.organization import costs, usage_completions
 from inferd.server.request_id import RequestIdMiddleware
 from inferd.server.services import Services
@@ -29,6 +30,7 @@ from inferd.server_config import ServerConfig
 ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
     Route("/v1/completions", text_completions, methods=["POST"]),
+    Route("/v1/embeddings", embeddings, methods=["POST"]),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
     Route("/v1/files", create_file, methods=["POST"]),
@@ -59,6 +61,7 @@ def build_app(services: Services, config: ServerConfig | None = None, bound_host
         exception_handlers={InferdError: on_inferd_error, HTTPException: on_http_exception, Exception: on_bug},
     )
     app.state.services = services
+    app.state.openapi = encoded_document(ROUTES)
     gated: ASGIApp = Gate(app, config, bound_host)
     if config.cors_origins:
         # Outside of the gate, so that pages can read why they were refused.

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from inferd import __version__
+from inferd.openai.embeddings import EmbeddingList, EmbeddingRequest
 from inferd.openai.errors import ErrorBody
 from inferd.openai.requests import ChatRequest
 from inferd.openai.responses import ChatChunk, ChatCompletion, ModelList, ModelObject
@@ -39,6 +40,7 @@ class Shape:
 SHAPES: Mapping[tuple[str, str], Shape] = {
     ("POST", "/v1/chat/completions"): Shape(ChatRequest, ChatCompletion, ChatChunk),
     ("POST", "/v1/completions"): Shape(TextRequest, TextCompletion, TextCompletion),
+    ("POST", "/v1/embeddings"): Shape(EmbeddingRequest, EmbeddingList),
     ("POST", "/tokenize"): Shape(TokenizeRequest, Tokens),
     ("POST", "/detokenize"): Shape(DetokenizeRequest, Text),
     ("GET", "/v1/models"): Shape(gives=ModelList),
@@ -72,8 +74,12 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
 
 
 async def openapi(request: Request) -> Response:
-    """Needs no key: it says nothing of this server but its version."""
-    return Response(msgspec.json.encode(document(request.app.routes)), media_type="application/json")
+    """Needs no key: it says nothing of this server but its version. `build_app` has made it."""
+    return Response(request.app.state.openapi, media_type="application/json")
+
+
+def encoded_document(routes: Iterable[BaseRoute]) -> bytes:
+    return msgspec.json.encode(document(routes))
 
 
 def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:

@@ -80,6 +80,7 @@ def _deployment(request: Request, model: str) -> Deployment:
 def _tokenized(asked: TokenizeRequest, deployment: Deployment) -> bytes:
     replica = deployment.replica
     if asked.messages is not None:
+        deployment.check_chats()
         prompt, _ = chat_tokens(ChatRequest(model=asked.model, messages=asked.messages), replica)
         token_ids = list(prompt)
     else:

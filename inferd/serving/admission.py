@@ -8,9 +8,11 @@ from inferd.constraint import Constraint
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import InvalidRequestError
+from inferd.openai.embeddings import EmbeddingRequest
 from inferd.openai.requests import ChatRequest
 from inferd.openai.text_requests import TextPrompt
 from inferd.sampling_params import SamplingParams
+from inferd.serving.embedding_admission import PreparedInputs, prepare_inputs
 from inferd.serving.text_admission import prompt_tokens, too_long
 
 
@@ -31,10 +33,24 @@ class PreparedPrompt:
     in_reasoning: bool
     constraint: Constraint | None = None
 
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+
+def check_capability(request: ChatRequest | TextPrompt | EmbeddingRequest, deployment: Deployment) -> None:
+    """Raises InvalidRequestError if the model is not for such requests. It is ready."""
+    if isinstance(request, ChatRequest):
+        deployment.check_chats()
+    elif isinstance(request, TextPrompt):
+        deployment.check_makes_text()
+
 
 def prepare(
-    request: ChatRequest | TextPrompt, deployment: Deployment, max_output_tokens: int | None = None
-) -> PreparedPrompt:
+    request: ChatRequest | TextPrompt | EmbeddingRequest,
+    deployment: Deployment,
+    max_output_tokens: int | None = None,
+) -> PreparedPrompt | PreparedInputs:
     """Renders, if it is a chat, and tokenises; takes milliseconds of CPU, so it runs on a worker thread.
 
     Args:
@@ -45,6 +61,8 @@ def prepare(
         ContextLengthError: the prompt leaves no room for even one token.
     """
     replica = deployment.replica
+    if isinstance(request, EmbeddingRequest):
+        return prepare_inputs(request, replica)
     fields = request.request if isinstance(request, TextPrompt) else request
     fields.check_vocabulary(replica.tokenizer.n_vocab)
     if isinstance(request, TextPrompt):

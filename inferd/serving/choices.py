@@ -11,8 +11,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from inferd.deployments.local_replica import LocalReplica
-from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
+from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, RequestOutput
 from inferd.engine.output_stream import OutputStream
 from inferd.serving.completion import Completion, TextDelta, whole_reason
 from inferd.usage import Usage
@@ -27,6 +30,7 @@ class Ending:
         error: what happened to the first that failed, for the operator.
         first_token_ns: when the first token of any came, on `time.monotonic_ns`; None if none did.
         stop_string: the one that ended the first choice, if one did.
+        embeddings: of a request for them that has not failed, see RequestOutput.
     """
 
     finish_reasons: tuple[FinishReason, ...]
@@ -34,6 +38,7 @@ class Ending:
     error: str | None
     first_token_ns: int | None
     stop_string: str | None = None
+    embeddings: npt.NDArray[np.float32] | None = None
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -51,10 +56,10 @@ class Choices:
         self._streams: list[OutputStream] = []
         self._first_token_ns: int | None = None
 
-    async def submit(self, request: AddRequest, n: int) -> None:
+    async def submit(self, request: AddRequest | EmbedRequest, n: int) -> None:
         """Hands `n` copies to the engine; all of them, or, with what it raises, none that still runs."""
         try:
-            for each in copies(request, n):
+            for each in [request] if isinstance(request, EmbedRequest) else copies(request, n):
                 self._streams.append(self._replica.submit(each))
         except Exception:
             self._abort()
@@ -75,6 +80,7 @@ class Choices:
             error=next((output.error for output in outputs if output.error is not None), None),
             first_token_ns=self._first_token_ns,
             stop_string=outputs[0].stop_string,
+            embeddings=outputs[0].embeddings,
         )
 
     async def _read_all(self) -> list[RequestOutput]:

@@ -7,6 +7,9 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError
 from inferd.logprobs import TokenLogprob
@@ -34,6 +37,7 @@ class Finished:
         first_token_ns: when the first token came from the engine, None if none did; on `time.monotonic_ns`.
         ended_ns: when it was settled.
         stop_string: the one that ended it, if one did.
+        embeddings: of a request for them that was not cancelled: shape (inputs, n_embd).
     """
 
     finish_reasons: tuple[FinishReason, ...]
@@ -43,6 +47,7 @@ class Finished:
     first_token_ns: int | None
     ended_ns: int
     stop_string: str | None = None
+    embeddings: npt.NDArray[np.float32] | None = None
 
     @property
     def finish_reason(self) -> FinishReason:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from inferd.deployments.deployment import Deployment
 from inferd.engine.constraint import CompiledConstraint
-from inferd.engine.messages import AddRequest, FinishReason, TrafficClass
+from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, TrafficClass
 from inferd.errors import GenerationError, InferdError, InsufficientCreditError, OverloadedError
 from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy
 from inferd.ledger.holds import AlertRefusal, OpenHold, SettleHold, VoidHold
@@ -21,14 +21,16 @@ from inferd.ledger.usage import RecordFree
 from inferd.ledger.writer import LedgerWriter
 from inferd.limits.ticket import Ticket, unlimited_ticket
 from inferd.money import format_usd
+from inferd.openai.embeddings import EmbeddingRequest
 from inferd.openai.requests import ChatRequest
 from inferd.openai.text_requests import TextPrompt
 from inferd.price import Price
 from inferd.service_tier import ServiceTier
-from inferd.serving.admission import PreparedPrompt, prepare
+from inferd.serving.admission import PreparedPrompt, check_capability, prepare
 from inferd.serving.cache_hints import NO_HINTS, CacheHints
 from inferd.serving.choices import Choices, Ending
 from inferd.serving.completion import Admission, Completion, Finished
+from inferd.serving.embedding_admission import PreparedInputs
 from inferd.serving.together import Together
 from inferd.usage import Usage
 
@@ -54,7 +56,7 @@ class _Job:
     completion: Completion
     caller: Caller
     deployment: Deployment
-    request: ChatRequest | TextPrompt
+    request: ChatRequest | TextPrompt | EmbeddingRequest
     cache: CacheHints
     tier: ServiceTier
     price: Price | None
@@ -109,7 +111,7 @@ class Completions:
         request_id: str,
         caller: Caller,
         deployment: Deployment,
-        request: ChatRequest | TextPrompt,
+        request: ChatRequest | TextPrompt | EmbeddingRequest,
         cache: CacheHints = NO_HINTS,
         ticket: Ticket | None = None,
         together: Together | None = None,
@@ -118,7 +120,7 @@ class Completions:
         keep: Keep | None = None,
     ) -> Completion:
         """Takes a request on; wait for `Completion.admitted`. Raises OverloadedError while the server stops or
-        the model is not ready, InvalidRequestError if it does not offer the service tier.
+        the model is not ready, InvalidRequestError if it does not offer the service tier or is not for such requests.
 
         Args:
             ticket: of a caller that has entered; from here on the request gives back what it took. None: it counts
@@ -133,6 +135,7 @@ class Completions:
             raise OverloadedError("The server is shutting down.", retry_after_s=RETRY_AFTER_S)
         if not deployment.replica.is_ready:
             raise OverloadedError(f"The model `{deployment.name}` is not ready yet.", retry_after_s=RETRY_AFTER_S)
+        check_capability(request, deployment)
         completion = Completion(request_id)
         now_ms = self._clock_ms()
         price = deployment.price_at(now_ms, tier)
@@ -164,7 +167,7 @@ class Completions:
             prompt = await asyncio.to_thread(prepare, job.request, job.deployment, job.ticket.max_output_tokens)
             constraint = await self._compile(job, prompt)
             job.ticket.reserve(
-                len(prompt.token_ids),
+                prompt.num_tokens,
                 prompt.max_tokens,
                 is_explicit=job.request.completion_limit is not None,
                 n_choices=job.request.n_choices,
@@ -187,10 +190,10 @@ class Completions:
                 job.ticket.refuse(error)
                 completion.refuse(error)
             return
-        completion.admit(Admission(prompt.clamped_max_tokens, prompt.in_reasoning, len(prompt.token_ids)))
+        completion.admit(Admission(prompt.clamped_max_tokens, prompt.in_reasoning, prompt.num_tokens))
         await self._end(job, await choices.end())
 
-    async def _hold(self, job: _Job, prompt: PreparedPrompt) -> None:
+    async def _hold(self, job: _Job, prompt: PreparedPrompt | PreparedInputs) -> None:
         """Free deployments need no credit and take no hold (BILLING R7), but room on the disk for their usage row."""
         if job.price is None:
             self._ledger.check_space()
@@ -205,7 +208,7 @@ class Completions:
             deployment=job.deployment.name,
             service_tier=job.tier,
             price=job.price,
-            prompt_tokens=len(prompt.token_ids),
+            prompt_tokens=prompt.num_tokens,
             max_completion_tokens=n_choices * prompt.max_tokens,
             epoch=self._epoch,
             admitted_at_ms=job.admitted_at_ms,
@@ -222,13 +225,23 @@ class Completions:
             raise
 
     @staticmethod
-    async def _compile(job: _Job, prompt: PreparedPrompt) -> CompiledConstraint | None:
+    async def _compile(job: _Job, prompt: PreparedPrompt | PreparedInputs) -> CompiledConstraint | None:
         if prompt.constraint is None:
             return None
         return await job.deployment.replica.constraints.compile(prompt.constraint)
 
     @staticmethod
-    def _engine_request(job: _Job, prompt: PreparedPrompt, constraint: CompiledConstraint | None) -> AddRequest:
+    def _engine_request(
+        job: _Job, prompt: PreparedPrompt | PreparedInputs, constraint: CompiledConstraint | None
+    ) -> AddRequest | EmbedRequest:
+        if isinstance(prompt, PreparedInputs):
+            return EmbedRequest(
+                job.completion.request_id,
+                prompt.inputs,
+                tenant=job.caller.team,
+                traffic_class=_TRAFFIC_CLASSES[job.tier],
+                max_compute_ms=job.max_compute_ms,
+            )
         scope = job.deployment.cache_scope(job.caller.team, job.cache.isolation_key)
         return AddRequest(
             request_id=job.completion.request_id,
@@ -338,4 +351,5 @@ def _finished(job: _Job, end: Ending, usage: Usage, cost_nanousd: int) -> Finish
         end.first_token_ns,
         time.monotonic_ns(),
         end.stop_string,
+        end.embeddings,
     )

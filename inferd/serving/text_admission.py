@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import ContextLengthError, InvalidRequestError
 from inferd.openai.text_requests import TextPrompt
@@ -16,7 +18,6 @@ def prompt_tokens(prompt: TextPrompt, replica: LocalReplica) -> tuple[int, ...]:
         InvalidRequestError: no token at all, or one that the model does not have.
         ContextLengthError: it is certainly too long.
     """
-    n_vocab = replica.tokenizer.n_vocab
     if isinstance(prompt.content, str):
         least_tokens = -(-len(prompt.content.encode()) // replica.tokenizer.max_token_bytes)
         if least_tokens >= replica.max_context:
@@ -24,13 +25,7 @@ def prompt_tokens(prompt: TextPrompt, replica: LocalReplica) -> tuple[int, ...]:
         token_ids = tuple(replica.tokenizer.encode([Segment(prompt.content, special=True)]))
     else:
         token_ids = prompt.content
-        for token_id in token_ids:
-            if not 0 <= token_id < n_vocab:
-                raise InvalidRequestError(
-                    f"'{prompt.param}' holds token {token_id}; this model has tokens 0 to {n_vocab - 1}.",
-                    param=prompt.param,
-                    code="invalid_value",
-                )
+        check_token_ids(token_ids, replica.tokenizer.n_vocab, prompt.param)
     if not token_ids:
         raise InvalidRequestError(
             f"'{prompt.param}' comes to no token at all in this model's vocabulary.",
@@ -38,6 +33,17 @@ def prompt_tokens(prompt: TextPrompt, replica: LocalReplica) -> tuple[int, ...]:
             code="invalid_value",
         )
     return token_ids
+
+
+def check_token_ids(token_ids: Sequence[int], n_vocab: int, param: str) -> None:
+    """Raises InvalidRequestError for one that the model does not have."""
+    for token_id in token_ids:
+        if not 0 <= token_id < n_vocab:
+            raise InvalidRequestError(
+                f"'{param}' holds token {token_id}; this model has tokens 0 to {n_vocab - 1}.",
+                param=param,
+                code="invalid_value",
+            )
 
 
 def too_long(max_context: int, n_tokens: str, param: str) -> ContextLengthError:

@@ -13,12 +13,14 @@ from inferd.deployments import local_replica
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
-from inferd.engine.messages import AddRequest, FinishReason
+from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason
+from inferd.engine.model_core import ModelCore
 from inferd.errors import ConfigError, OverloadedError
 from inferd.kv_memory import KVLayout, KVMemory
 from inferd.openai.messages import Message
 from inferd.openai.requests import ChatRequest
 from inferd.sampling_params import SamplingParams
+from tests.fake_embedder import fake_embeddings
 from tests.fakes import FakeRunner
 from tests.serving.provider import TEMPLATE, FakeModel
 
@@ -30,19 +32,21 @@ REQUEST = AddRequest("r", tuple(b"hello"), SamplingParams(), 3, tenant="acme")
 class Loader:
     """Stands for llama.cpp; keeps what it was asked for."""
 
-    def __init__(self, template: str | None = TEMPLATE) -> None:
-        self.model = FakeModel(template)
+    def __init__(self, template: str | None = TEMPLATE, *, is_causal: bool = True) -> None:
+        self.model = FakeModel(template, is_causal=is_causal)
         self.options: dict[str, Any] = {}
 
     def load_model(self, path: Path, *, n_gpu_layers: int) -> FakeModel:
         self.options |= {"path": path, "n_gpu_layers": n_gpu_layers}
         return self.model
 
-    def build_core(self, model: FakeModel, **options: Any) -> EngineCore:
+    def build_core(self, model: FakeModel, **options: Any) -> ModelCore:
         assert model is self.model
         self.options |= options
         memory: KVMemory = options["memory"]
-        return EngineCore(FakeRunner(n_seq_max=memory.n_seq_max, cells_per_sequence=memory.max_context))
+        runner = FakeRunner(n_seq_max=memory.n_seq_max, cells_per_sequence=memory.max_context)
+        generation = EngineCore(runner) if model.is_causal else None
+        return ModelCore(generation, fake_embeddings(is_causal=model.is_causal), release=model.close)
 
 
 @pytest.fixture
@@ -137,3 +141,23 @@ async def test_the_fingerprint_names_the_model_and_how_it_is_run(config, monkeyp
         replace(config, chat_template=TEMPLATE + " "),
     ]
     assert len({first, *[await fingerprint(other) for other in others]}) == 7
+
+
+async def test_an_embedding_model_needs_no_chat_template_and_makes_vectors_only(config, monkeypatch):
+    loader = loading(monkeypatch, Loader(None, is_causal=False))
+    replica = LocalReplica(config, ComputeTurn())
+    await replica.start()
+    assert (replica.makes_text, replica.chats, replica.max_embedding_tokens) == (False, False, 32)
+    (output,) = [output async for output in replica.submit(EmbedRequest("r", ((1, 2),), tenant="acme"))]
+    assert output.embeddings.shape == (1, replica.embedding_size)
+    await replica.stop()
+    assert loader.model.closed
+
+
+async def test_a_model_for_vectors_that_could_make_text_may_lack_a_template_too(config, monkeypatch):
+    loader = loading(monkeypatch, Loader(None))
+    loader.model.is_for_embeddings = True
+    replica = LocalReplica(config, ComputeTurn())
+    await replica.start()
+    assert (replica.makes_text, replica.chats, replica.max_embedding_tokens) == (True, False, 64)
+    await replica.stop()

@@ -20,9 +20,11 @@ from typing import Any, Literal
 from inferd.cli.main import main
 from inferd.deployments import local_replica
 from inferd.engine.core import EngineCore
+from inferd.engine.model_core import ModelCore
 from inferd.kv_memory import KVMemory
 from inferd.ledger.writer import LedgerWriter
 from tests.fake_cells import UnifiedFakeRunner
+from tests.fake_embedder import fake_embeddings
 from tests.fakes import FakeRunner
 from tests.serving.provider import FakeModel
 
@@ -49,16 +51,17 @@ class SlowUnifiedRunner(UnifiedFakeRunner):
         return super().execute(batch)
 
 
-def _build_fake_core(model: FakeModel, *, memory: KVMemory, n_ubatch: int, **_: Any) -> EngineCore:
+def _build_fake_core(model: FakeModel, *, memory: KVMemory, n_ubatch: int, **_: Any) -> ModelCore:
     sizes: dict[str, int] = {
         "n_seq_max": memory.n_seq_max,
         "n_running_max": memory.n_running_max,
         "n_rows_max": n_ubatch,
         "cells_per_sequence": memory.max_context,
     }
+    embeddings = fake_embeddings(n_rows_max=n_ubatch)
     if memory.is_unified:
-        return EngineCore(SlowUnifiedRunner(n_pool_cells=memory.n_cells, **sizes))
-    return EngineCore(SlowRunner(**sizes))
+        return ModelCore(EngineCore(SlowUnifiedRunner(n_pool_cells=memory.n_cells, **sizes)), embeddings)
+    return ModelCore(EngineCore(SlowRunner(**sizes)), embeddings)
 
 
 def take_fakes() -> None:

@@ -13,6 +13,7 @@ from inferd.engine import backlog as backlog_module
 from inferd.engine.core import EngineCore
 from inferd.engine.engine import MAX_CRASHES, Engine, EngineState
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
+from inferd.engine.model_core import ModelCore
 from inferd.engine.output_stream import OutputStream
 from inferd.errors import ConfigError, OverloadedError
 from inferd.sampling_params import SamplingParams
@@ -53,7 +54,7 @@ def run_engine(test: Callable[[Engine], Awaitable[None]], runner: FakeRunner) ->
 
     async def main() -> Engine:
         async with asyncio.timeout(HANGS_AFTER_S):
-            engine = Engine("test", lambda: EngineCore(runner))
+            engine = Engine("test", lambda: ModelCore(EngineCore(runner)))
             await engine.start()
             assert engine.state is EngineState.READY
             await test(engine)
@@ -97,7 +98,7 @@ def test_requests_are_answered_at_once_and_in_full() -> None:
 
 
 def test_what_loading_raises_start_raises() -> None:
-    def build_core() -> EngineCore:
+    def build_core() -> ModelCore:
         raise ConfigError("no such model")
 
     async def main() -> None:
@@ -114,7 +115,7 @@ def test_what_loading_raises_start_raises() -> None:
 
 def test_an_engine_that_was_never_started_takes_nothing_and_stops() -> None:
     async def main() -> None:
-        engine = Engine("test", lambda: EngineCore(FakeRunner()))
+        engine = Engine("test", lambda: ModelCore(EngineCore(FakeRunner())))
         with pytest.raises(OverloadedError, match="starting"):
             engine.submit(request())
         await engine.stop()
@@ -304,9 +305,9 @@ def test_a_stop_during_loading_waits_for_it() -> None:
     loading = threading.Event()
     runner = FakeRunner()
 
-    def build_core() -> EngineCore:
+    def build_core() -> ModelCore:
         assert loading.wait(HANGS_AFTER_S), "the test never let it load"
-        return EngineCore(runner)
+        return ModelCore(EngineCore(runner))
 
     async def main() -> None:
         engine = Engine("test", build_core)

@@ -19,6 +19,7 @@ OPERATIONS = [(method, route) for route in ROUTES for method in route.methods - 
 PARSERS = {
     "parse_chat_request": "ChatRequest",
     "parse_text_request": "TextRequest",
+    "parse_embedding_request": "EmbeddingRequest",
     "parse_tokenize_request": "TokenizeRequest",
     "parse_detokenize_request": "DetokenizeRequest",
 }

@@ -23,6 +23,7 @@ from inferd.deployments import local_replica
 from inferd.deployments.router import Router
 from inferd.engine.constraint import ConstraintCompiler
 from inferd.engine.core import EngineCore
+from inferd.engine.model_core import ModelCore
 from inferd.kv_memory import KVMemory
 from inferd.ledger import operations
 from inferd.ledger.audit import audit
@@ -45,6 +46,7 @@ from inferd.serving.completion import Completion
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
 from inferd.serving.turnstile import Turnstile
+from tests.fake_embedder import FakeEmbedder, fake_embeddings
 from tests.fakes import ByteTokenizer, FakeRunner, constraint_compiler
 
 PRICED = "local/tiny"
@@ -104,8 +106,12 @@ class FakeModel:
     vocabulary = ByteTokenizer()
     library = SimpleNamespace(version="none")
 
-    def __init__(self, chat_template: str | None = TEMPLATE) -> None:
+    embedding_size = FakeEmbedder.n_embd
+
+    def __init__(self, chat_template: str | None = TEMPLATE, *, is_causal: bool = True) -> None:
         self.chat_template = chat_template
+        self.is_causal = is_causal
+        self.is_for_embeddings = not is_causal
         self.closed = False
 
     def constraint_compiler(self) -> ConstraintCompiler:
@@ -168,7 +174,7 @@ class Provider:
 
     reuses = False
 
-    def build_core(self, model: FakeModel, *, memory: KVMemory, n_ubatch: int, **_: Any) -> EngineCore:
+    def build_core(self, model: FakeModel, *, memory: KVMemory, n_ubatch: int, **_: Any) -> ModelCore:
         # Nothing is shared unless a test says so: what a request costs does not depend on the ones before it.
         self.runner = self.make_runner(
             n_seq_max=memory.n_seq_max,
@@ -177,7 +183,8 @@ class Provider:
             cells_per_sequence=memory.max_context,
             reuses=self.reuses,
         )
-        return EngineCore(self.runner)
+        generation = EngineCore(self.runner) if model.is_causal else None
+        return ModelCore(generation, fake_embeddings(n_rows_max=n_ubatch, is_causal=model.is_causal))
 
     def start_batches_anew(self) -> None:
         """As another server on the same folder would."""
@@ -271,10 +278,11 @@ async def running_provider(
     make_writer: Callable[[Store], Any] = LedgerWriter,
     credit_nanousd: int = 1_000_000,
     started: bool = True,
+    is_causal: bool = True,
 ) -> AsyncIterator[Provider]:
     """Starts everything; at the end stops it as `inferd serve` does, and audits the books."""
     provider = Provider(folder, make_runner, make_writer)
-    monkeypatch.setattr(local_replica, "load_model", lambda path, *, n_gpu_layers: FakeModel())
+    monkeypatch.setattr(local_replica, "load_model", lambda path, *, n_gpu_layers: FakeModel(is_causal=is_causal))
     monkeypatch.setattr(local_replica, "build_core", provider.build_core)
     if credit_nanousd:
         provider.grant(credit_nanousd)
@@ -291,7 +299,7 @@ async def running_provider(
             await replica.stop()
             await provider.idle()
             provider.assert_books_closed()
-            assert provider.runner is None or provider.runner.closed, "the engine was released"
+            assert provider.runner is None or provider.runner.closed or not is_causal, "the engine was released"
     finally:
         if provider.runner is not None:
             provider.runner.let_go()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
+from inferd.engine.embedding_core import EmbeddingCore
 from inferd.engine.llama.context import Context
+from inferd.engine.llama.embedder import LlamaEmbedder
 from inferd.engine.llama.library import load_library
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
 from inferd.engine.llama.threads import available_cores
+from inferd.engine.model_core import ModelCore
 from inferd.errors import ConfigError
 from inferd.kv_memory import KVLayout, KVMemory, plan_states
 
@@ -37,16 +41,24 @@ def build_core(
     host_cache_bytes: int,
     max_step_ms: float | None,
     compute_turn: ComputeTurn,
-) -> EngineCore:
+) -> ModelCore:
     """Makes a context on `model` (the core owns both from here) and warms it up. Call it on the thread that will
     step. `memory` is what `kv_layout` came to for models that keep cells. Raises ConfigError; the model is then closed.
     """
+    if max_step_ms is None:
+        max_step_ms = MAX_STEP_MS_GPU if model.is_offloaded else MAX_STEP_MS_CPU
+    make_embedder = partial(
+        LlamaEmbedder,
+        model,
+        max_tokens=embedding_limit(model, max_context=memory.max_context, n_ubatch=n_ubatch),
+        n_ubatch=n_ubatch,
+        n_threads=n_threads or available_cores(),
+    )
+    embeddings = EmbeddingCore(make_embedder, max_step_ms=max_step_ms, compute_turn=compute_turn)
+    if not model.is_causal:
+        return _only_embeddings(model, embeddings, memory.max_context)
     try:
-        if memory.max_context > model.n_ctx_train:
-            raise ConfigError(
-                f"{model.path.name}: max_context = {memory.max_context} is more than the {model.n_ctx_train} tokens "
-                "that this model was trained for"
-            )
+        _check_context(model, memory.max_context)
         if model.is_recurrent:
             memory = plan_states(memory, has_cells=model.has_cells, layout=kv_layout, name=model.path.name)
         context = Context(
@@ -67,6 +79,32 @@ def build_core(
         runner.close()
         raise
     logger.info("%s is warm. KV memory: %s", model.path.name, memory)
-    if max_step_ms is None:
-        max_step_ms = MAX_STEP_MS_GPU if model.is_offloaded else MAX_STEP_MS_CPU
-    return EngineCore(runner, host_cache_bytes=host_cache_bytes, max_step_ms=max_step_ms, compute_turn=compute_turn)
+    generation = EngineCore(
+        runner, host_cache_bytes=host_cache_bytes, max_step_ms=max_step_ms, compute_turn=compute_turn
+    )
+    return ModelCore(generation, embeddings)
+
+
+def embedding_limit(model: Model, *, max_context: int, n_ubatch: int) -> int:
+    """Most tokens of an input; one that has to come whole has to fit into a step."""
+    return max_context if model.is_causal else min(max_context, n_ubatch)
+
+
+def _only_embeddings(model: Model, embeddings: EmbeddingCore, max_context: int) -> ModelCore:
+    """Of a model that makes no text: its context is made now, so that one that cannot be is found out."""
+    try:
+        _check_context(model, max_context)
+        embeddings.load()
+    except ConfigError:
+        model.close()
+        raise
+    logger.info("%s is ready; it makes embeddings only", model.path.name)
+    return ModelCore(None, embeddings, release=model.close)
+
+
+def _check_context(model: Model, max_context: int) -> None:
+    if max_context > model.n_ctx_train:
+        raise ConfigError(
+            f"{model.path.name}: max_context = {max_context} is more than the {model.n_ctx_train} tokens "
+            "that this model was trained for"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,29 @@ from inferd.engine.constraint import ConstraintCompiler
 from inferd.engine.llama.grammar_tokenizer import grammar_tokenizer, grammar_vocabulary
 from inferd.engine.llama.library import Library
 from inferd.engine.llama.vocabulary import Vocabulary
+from inferd.engine.pooling import Pooling
 from inferd.errors import ConfigError
+
+_METADATA_BYTES = 256
+_POOLINGS = {"1": Pooling.MEAN, "2": Pooling.CLS, "3": Pooling.LAST, "4": Pooling.RANK}
+"""llama.h, enum llama_pooling_type; 0 is none."""
+_NON_CAUSAL = frozenset(
+    {
+        "bert",
+        "dream",
+        "eurobert",
+        "gemma-embedding",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "llada",
+        "llada-moe",
+        "modern-bert",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+    }
+)
+"""Architectures without attention to the past alone, whatever the header says (llama-model.cpp, create_memory)."""
 
 
 class Model:
@@ -37,7 +60,25 @@ class Model:
         self.n_window: int = api.llama_model_n_swa(handle)
         self.is_recurrent: bool = api.llama_model_is_recurrent(handle) or api.llama_model_is_hybrid(handle)
         self.has_cells: bool = not api.llama_model_is_recurrent(handle)
+        self.embedding_size: int = api.llama_model_n_embd_out(handle)
+        architecture = self._metadata("general.architecture") or ""
+        declared = self._metadata(f"{architecture}.pooling_type")
+        self.pooling = _POOLINGS.get(declared or "", Pooling.MEAN)
+        is_causal = self._metadata(f"{architecture}.attention.causal") != "false"
+        self.is_causal: bool = is_causal and architecture not in _NON_CAUSAL
+        """Whether a token sees those before it only; a model of which that is false makes no text."""
+        self.is_for_embeddings: bool = not self.is_causal or declared in _POOLINGS
+        """Whether it was made for vectors, perhaps for text too."""
+        if self.pooling is Pooling.RANK:
+            self.close()
+            raise ConfigError(f"{path}: this model ranks documents; rerankers are not served")
         self.size_bytes: int = api.llama_model_size(handle)
+
+    def _metadata(self, key: str) -> str | None:
+        """A value of the file's header as text; None if it is not there."""
+        buffer = ctypes.create_string_buffer(_METADATA_BYTES)
+        n_bytes = self.library.api.llama_model_meta_val_str(self.handle, key.encode(), buffer, _METADATA_BYTES)
+        return buffer.value.decode("utf-8", "replace") if n_bytes >= 0 else None
 
     @property
     def chat_template(self) -> str | None:

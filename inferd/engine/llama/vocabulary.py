@@ -46,6 +46,9 @@ class Vocabulary:
             token_ids.insert(0, self._bos)
         return token_ids
 
+    def encode_document(self, text: str) -> list[int]:
+        return self._tokenize(text, special=False, frames=True)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Control tokens by their names."""
         return b"".join(self._piece(token_id, special=True) for token_id in token_ids).decode("utf-8", "replace")
@@ -85,12 +88,13 @@ class Vocabulary:
                 return buffer.raw[:n_bytes]
             size = -n_bytes
 
-    def _tokenize(self, text: str, *, special: bool) -> list[int]:
+    def _tokenize(self, text: str, *, special: bool, frames: bool = False) -> list[int]:
+        """`frames` puts around it what the vocabulary asks for, such as [CLS] and [SEP]."""
         data = text.encode("utf-8")
         size = len(data) + 8
         while True:
             tokens = (ctypes.c_int32 * size)()
-            n_tokens = self.library.api.llama_tokenize(self.handle, data, len(data), tokens, size, False, special)
+            n_tokens = self.library.api.llama_tokenize(self.handle, data, len(data), tokens, size, frames, special)
             if n_tokens >= 0:
                 return tokens[:n_tokens]
             size = -n_tokens

@@ -1,0 +1,55 @@
+"""One embedding request, from its first input to its last vector."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from inferd.engine.messages import EmbedRequest, FinishReason, RequestOutput
+from inferd.engine.pooling import Pool, Pooling, Rows
+from inferd.usage import Usage
+
+_NS_PER_MS = 1_000_000
+
+
+class EmbeddingJob:
+    """Attributes:
+    num_given: inputs that were given to the embedder, some of them perhaps not to their end.
+    compute_ns: this request's share of the steps.
+    """
+
+    def __init__(self, request: EmbedRequest) -> None:
+        self.request = request
+        self.num_given = 0
+        self.compute_ns = 0
+        self._num_tokens = 0
+        self._pools: dict[int, Pool] = {}
+        self._vectors: list[Rows] = []
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self._vectors) == len(self.request.inputs)
+
+    @property
+    def is_out_of_time(self) -> bool:
+        limit_ms = self.request.max_compute_ms
+        return limit_ms is not None and self.compute_ns > limit_ms * _NS_PER_MS
+
+    def add_rows(self, index: int, rows: Rows, pooling: Pooling) -> None:
+        """The next rows of input `index`."""
+        self._num_tokens += len(rows)
+        self._pools.setdefault(index, Pool(pooling)).add(rows)
+
+    def complete(self, index: int) -> None:
+        """Input `index` has all of its rows; inputs are completed in order."""
+        assert index == len(self._vectors), "inputs are completed in order"
+        self._vectors.append(self._pools.pop(index).vector())
+
+    def output(self, reason: FinishReason, error: str | None = None) -> RequestOutput:
+        """The terminal one. Its usage is what was computed."""
+        return RequestOutput(
+            self.request.request_id,
+            finish_reason=reason,
+            usage=Usage(prompt_tokens=self._num_tokens, compute_ms=self.compute_ns // _NS_PER_MS),
+            error=error,
+            embeddings=np.stack(self._vectors) if reason is FinishReason.STOP else None,
+        )

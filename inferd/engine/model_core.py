@@ -1,0 +1,98 @@
+"""All that is computed with one model: text, vectors, or both in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from inferd.engine.core import EngineCore
+from inferd.engine.embedding_core import EmbeddingCore
+from inferd.engine.messages import AddRequest, EmbedRequest, RequestOutput
+from inferd.engine.speed import Speed
+
+
+class ModelCore:
+    """What an engine's thread drives. One step of text, then one of vectors: who waits for a next token waits for one
+    bounded step more, and vectors get at least their half of the steps.
+
+    Args:
+        generation: None: the model makes no text.
+        embeddings: None: it makes no vectors.
+        release: frees what is neither's own; called last.
+    """
+
+    def __init__(
+        self,
+        generation: EngineCore | None,
+        embeddings: EmbeddingCore | None = None,
+        release: Callable[[], None] | None = None,
+    ) -> None:
+        assert generation is not None or embeddings is not None, "a model is for something"
+        self._generation = generation
+        self._embeddings = embeddings
+        self._release = release
+
+    @property
+    def has_work(self) -> bool:
+        return self._generates or self._embeds
+
+    @property
+    def _generates(self) -> bool:
+        return self._generation is not None and self._generation.has_work
+
+    @property
+    def _embeds(self) -> bool:
+        return self._embeddings is not None and self._embeddings.has_work
+
+    @property
+    def speed(self) -> Speed:
+        if self._generation is not None:
+            return self._generation.speed
+        assert self._embeddings is not None, "a model is for something"
+        tokens_per_s = self._embeddings.tokens_per_s
+        return Speed(prompt_tokens_per_s=tokens_per_s, output_tokens_per_s=tokens_per_s)
+
+    def add_request(self, request: AddRequest | EmbedRequest) -> None:
+        """Queues a request. What a person could have got wrong was refused before; here it is a precondition."""
+        if isinstance(request, EmbedRequest):
+            assert self._embeddings is not None, "this model makes vectors"
+            self._embeddings.add_request(request)
+        else:
+            assert self._generation is not None, "this model makes text"
+            self._generation.add_request(request)
+
+    def abort(self, request_id: str) -> None:
+        """Ends a request; nothing happens if it has just ended by itself."""
+        for core in (self._generation, self._embeddings):
+            if core is not None:
+                core.abort(request_id)
+
+    def abort_all(self, error: str) -> None:
+        """Ends every request with an error; nobody pays."""
+        for core in (self._generation, self._embeddings):
+            if core is not None:
+                core.abort_all(error)
+
+    def take_outputs(self) -> list[RequestOutput]:
+        """All outputs since the last call; those of one request are in order."""
+        cores = (self._generation, self._embeddings)
+        return [output for core in cores if core is not None for output in core.take_outputs()]
+
+    def step(self) -> None:
+        if self._generation is not None and self._generation.has_work:
+            self._generation.step()
+        if self._embeddings is not None and self._embeddings.has_work:
+            self._embeddings.step(is_alone=not self._generates)
+
+    def check_integrity(self) -> None:
+        """Asserts that books and native memory agree."""
+        if self._generation is not None:
+            self._generation.check_integrity()
+
+    def close(self) -> None:
+        """Releases contexts and model; no request is live."""
+        if self._embeddings is not None:
+            self._embeddings.close()  # first: the runner owns the model, whose weights its context uses
+        if self._generation is not None:
+            self._generation.close()
+        if self._release is not None:
+            self._release()

@@ -1,0 +1,86 @@
+"""An embedder without weights: a token's vector is a function of all tokens in its input's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from inferd.engine.embedder import EmbeddingChunk
+from inferd.engine.embedding_core import EmbeddingCore
+from inferd.engine.pooling import Pool, Pooling, Rows
+from tests.fakes import FakeClock
+
+
+class FakeEmbedder:
+    """Keeps what each step was given. `codes`: whether the next steps succeed."""
+
+    n_embd = 8
+
+    def __init__(
+        self,
+        *,
+        n_slots: int = 3,
+        n_rows_max: int = 64,
+        is_causal: bool = True,
+        pooling: Pooling = Pooling.MEAN,
+        clock: FakeClock | None = None,
+        row_ms: float = 0.0,
+    ) -> None:
+        self.n_slots = n_slots
+        self.n_rows_max = n_rows_max
+        self.is_causal = is_causal
+        self.pooling = pooling
+        self.closed = False
+        self.fails: list[bool] = []
+        self.steps: list[list[int]] = []
+        self._clock = clock
+        self._row_ms = row_ms
+        self._memory: dict[int, list[int]] = {}
+
+    def compute(self, chunks: Sequence[EmbeddingChunk]) -> Rows | None:
+        n_rows = sum(len(chunk.token_ids) for chunk in chunks)
+        assert 0 < n_rows <= self.n_rows_max, "rows"
+        assert len({chunk.slot for chunk in chunks}) == len(chunks) <= self.n_slots, "a slot each"
+        assert all(0 <= chunk.slot < self.n_slots for chunk in chunks), "slots"
+        self.steps.append([len(chunk.token_ids) for chunk in chunks])
+        if self._clock is not None:
+            self._clock.advance_ms(self._row_ms * n_rows)
+        rows = []
+        for chunk in chunks:
+            memory = self._memory.setdefault(chunk.slot, [])
+            assert len(memory) == chunk.start, "positions are consecutive, and a new input finds an empty slot"
+            assert self.is_causal or chunk.start == 0, "an input comes whole"
+            for token_id in chunk.token_ids:
+                memory.append(token_id)
+                rows.append(self.row(memory))
+        if self.fails and self.fails.pop(0):
+            return None
+        return np.stack(rows)
+
+    @classmethod
+    def row(cls, memory: Sequence[int]) -> Rows:
+        """The vector of the last of these tokens."""
+        seed = 7
+        for token_id in memory:
+            seed = (seed * 31 + token_id + 1) % 1_000_003
+        return np.random.default_rng(seed).standard_normal(cls.n_embd).astype(np.float32)
+
+    @classmethod
+    def vector(cls, token_ids: Sequence[int], pooling: Pooling = Pooling.MEAN) -> Rows:
+        """What a fault-free run gives for an input."""
+        pool = Pool(pooling)
+        pool.add(np.stack([cls.row(token_ids[: end + 1]) for end in range(len(token_ids))]))
+        return pool.vector()
+
+    def clear(self, slot: int) -> None:
+        self._memory.pop(slot, None)
+
+    def close(self) -> None:
+        assert not self.closed, "closed twice"
+        self.closed = True
+
+
+def fake_embeddings(**options: Any) -> EmbeddingCore:
+    return EmbeddingCore(lambda: FakeEmbedder(**options), max_step_ms=50.0)
