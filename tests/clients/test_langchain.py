@@ -8,7 +8,7 @@ import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, Field
 
 from tests.clients.conftest import MODEL
@@ -76,3 +76,11 @@ def test_errors_are_openais(team, broke):
         ChatOpenAI(model=MODEL, base_url=team.server.base_url, api_key="sk-wrong", max_retries=0).invoke("Hi")
     with pytest.raises(openai.APIStatusError, match="credit"):
         chat(broke).invoke("Hi")
+
+
+def test_embeddings(team):
+    vectors = OpenAIEmbeddings(
+        model=MODEL, base_url=team.server.base_url, api_key=team.key, check_embedding_ctx_length=False
+    ).embed_documents(["The sky is blue.", "Blue is the sky.", "SELECT name FROM users WHERE id = 3"])
+    near, far = (sum(a * b for a, b in zip(vectors[0], other, strict=True)) for other in vectors[1:])
+    assert far < near < 1

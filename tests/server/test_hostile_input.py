@@ -13,7 +13,7 @@ from tests.serving.provider import PRICED, chat_body
 
 pytestmark = pytest.mark.anyio
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize")
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize", "/detokenize")
 DEPTH = 100_000
 LARGE = 300_000
 
@@ -136,6 +136,13 @@ async def test_absurd_prompts_are_400(served):
     for fields in ABSURD_PROMPTS:
         response = await served.client.post("/v1/completions", json={"model": PRICED, **fields})
         assert response.status_code == 400, (repr(fields)[:40], response.text[:300])
+        assert len(response.text) < 1000
+
+
+async def test_absurd_inputs_are_400(served):
+    for value in ([1] * LARGE, [[1]] * LARGE, [10**30], [[-(10**30)]], "a" * 4_000_000, ["a"] * LARGE, [[[1]]], {}):
+        response = await served.client.post("/v1/embeddings", json={"model": PRICED, "input": value})
+        assert response.status_code == 400, (repr(value)[:40], response.text[:300])
         assert len(response.text) < 1000
 
 

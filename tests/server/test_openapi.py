@@ -84,6 +84,9 @@ async def test_its_schemas_take_what_the_server_takes_and_give_what_it_gives(pro
     text = {"model": PRICED, "prompt": [[1, 2]], "max_tokens": 1}
     check("TextRequest", text)
     check("TextCompletion", (await provider.client.post("/v1/completions", json=text)).json())
+    inputs = {"model": PRICED, "input": [[1, 2]], "encoding_format": "base64", "dimensions": 2}
+    check("EmbeddingRequest", inputs)
+    check("EmbeddingList", (await provider.client.post("/v1/embeddings", json=inputs)).json())
     check("ModelList", (await provider.client.get("/v1/models")).json())
     check("ErrorBody", (await provider.client.get("/v1/nothing")).json())
     for wrong in (request | {"maxtokens": 1}, request | {"max_tokens": "2"}, {"model": PRICED}):

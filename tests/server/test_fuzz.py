@@ -1,0 +1,126 @@
+"""Bodies as /openapi.json describes them, and nearly so, for every route that takes one: no answer is a 5xx, and most
+get past the parsing. What somebody thought of is in test_hostile_input.py; this is what nobody did."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from inferd.ledger import operations
+from inferd.server.app import ROUTES
+from inferd.server.openapi import SHAPES, document
+from inferd.serving.clock import wall_clock_ms
+from tests.server.json_bodies import bodies
+from tests.serving.provider import PRICED, Provider, running_provider
+
+DOCUMENT = json.loads(json.dumps(document(ROUTES)))
+COMPONENTS = DOCUMENT["components"]["schemas"]
+TAKING = [(method, path) for (method, path), shape in SHAPES.items() if shape.takes is not None]
+MESSAGES = [{"role": "user", "content": "hello"}]
+USUAL: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"model": PRICED, "messages": MESSAGES, "max_tokens": 2},
+    "/v1/completions": {"model": PRICED, "prompt": "hello", "max_tokens": 2},
+    "/v1/embeddings": {"model": PRICED, "input": ["hello", "you"]},
+    "/tokenize": {"model": PRICED, "content": "hello"},
+    "/detokenize": {"model": PRICED, "tokens": [97, 98]},
+}
+PARTS = {"team": "fuzzed", "project": "inference", "user": "ann", "period": "2026-01"}
+NOT_PARSED = {"invalid_json", "invalid_type", "unknown_parameter", "missing_required_parameter"}
+"""Codes of bodies that are no typed request; every other answer comes from what a handler does with one."""
+N_ORDINARY, N_SLOW = 300, 5_000
+
+
+class Fuzzed:
+    """A provider whose loop runs only while a request does: Hypothesis is not asynchronous."""
+
+    def __init__(self, run: Callable[[Coroutine[Any, Any, Any]], Any], provider: Provider) -> None:
+        self._run = run
+        self._provider = provider
+        self._key = provider.new_key("ops", scopes=("admin",))
+        with provider.store.immediate() as conn:
+            operations.create_team(conn, "fuzzed", "academic", actor="test", now_ms=wall_clock_ms())
+        self.statuses: Counter[int] = Counter()
+        self.n_parsed = 0
+
+    def send(self, method: str, path: str, body: Any, idempotency_key: str) -> None:
+        response = self._run(self._send(method, path, json.dumps(body), idempotency_key))
+        self.statuses[response.status_code] += 1
+        assert response.status_code < 500, (response.status_code, response.text[:300])
+        is_parsed = response.is_success or response.json()["error"]["code"] not in NOT_PARSED
+        self.n_parsed += is_parsed
+
+    async def _send(self, method: str, path: str, content: str, idempotency_key: str) -> httpx.Response:
+        self._provider.steady_ms += 60_000  # another minute, so that no limit is in the way
+        headers = {"idempotency-key": idempotency_key}
+        if path.startswith("/admin"):
+            headers["authorization"] = f"Bearer {self._key}"
+        return await self._provider.client.request(method, path, content=content, headers=headers)
+
+
+@contextmanager
+def fuzzed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fuzzed]:
+    with asyncio.Runner() as runner:
+        context = running_provider(folder, monkeypatch, credit_nanousd=10**12)
+        provider = runner.run(context.__aenter__())
+        try:
+            yield Fuzzed(runner.run, provider)
+        finally:
+            runner.run(context.__aexit__(None, None, None))  # audits the books
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[str, str, Any, str]:
+    """Half of them to the routes of inference: they do the most with what they get."""
+    inference = [(method, path) for method, path in TAKING if path in USUAL]
+    method, path = draw(st.sampled_from(inference) | st.sampled_from(TAKING))
+    content = DOCUMENT["paths"][path][method.lower()]["requestBody"]["content"]
+    body = draw(bodies(content["application/json"]["schema"], COMPONENTS, USUAL.get(path, {})))
+    parts = PARTS | {"key_id": "key_none", "grant_id": "grant_none", "request_id": "req_none"}
+    return method, re.sub(r"\{(\w+)\}", lambda part: parts[part[1]], path), body, draw(st.text("abc", min_size=1))
+
+
+def fuzz(folder: Path, monkeypatch: pytest.MonkeyPatch, n_calls: int) -> None:
+    with fuzzed(folder, monkeypatch) as server:
+
+        @settings(
+            max_examples=n_calls,
+            deadline=None,
+            database=None,
+            suppress_health_check=[*HealthCheck],
+        )
+        @given(calls())
+        def never_a_5xx(call: tuple[str, str, Any, str]) -> None:
+            server.send(*call)
+
+        never_a_5xx()
+        n_sent = sum(server.statuses.values())
+        print(f"{n_sent} calls, {server.n_parsed} parsed: {dict(server.statuses)}")
+        assert n_sent >= n_calls * 0.9
+        assert server.n_parsed >= 0.8 * n_sent, server.statuses
+        assert server.statuses[200] > n_sent / 10, server.statuses
+
+
+def test_no_body_brings_a_5xx(tmp_path, monkeypatch):
+    fuzz(tmp_path, monkeypatch, N_ORDINARY)
+
+
+@pytest.mark.slow
+def test_no_body_of_thousands_brings_a_5xx(tmp_path, monkeypatch):
+    fuzz(tmp_path, monkeypatch, N_SLOW)
+
+
+def test_every_route_with_a_body_is_fuzzed():
+    posts = {route.path for route in ROUTES if "POST" in (route.methods or set())}
+    assert {path for method, path in TAKING if method == "POST"} == posts
+    assert set(USUAL) == {path for path in posts if not path.startswith("/admin")}
