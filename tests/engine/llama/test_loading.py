@@ -62,8 +62,8 @@ def test_a_step_larger_than_the_whole_context_is_cut_down_and_warm_up_leaves_not
     model = load_model(model_path)
     core = build_core(model, **sizes(20, n_ubatch=512))
     core.check_integrity()
-    loaded = Loaded(model, core._runner._context, core._runner)
-    assert (core._runner.n_rows_max, core._runner.cells_per_sequence) == (256, 20)
+    loaded = Loaded(model, core._generation._runner._context, core._generation._runner)
+    assert (core._generation._runner.n_rows_max, core._generation._runner.cells_per_sequence) == (256, 20)
     core.add_request(loaded.request("Hello", 19))
     assert len(run(core)) > 1
     core.close()
@@ -91,8 +91,8 @@ def test_the_file_tells_its_template_size_and_context(model_path) -> None:
 def test_contexts_that_do_not_fit_side_by_side_share_one_pool(model_path, caplog) -> None:
     caplog.set_level("INFO", "inferd.engine.llama.loading")
     core = build_core(load_model(model_path), **sizes(1024, n_parallel=4, kv_cells=1200))
-    assert isinstance(core._kv_cache, UnifiedKVCache)
-    runner = core._runner
+    assert isinstance(core._generation._kv_cache, UnifiedKVCache)
+    runner = core._generation._runner
     assert (runner.n_pool_cells, runner.cells_per_sequence, runner.n_running_max, runner.n_seq_max) == (
         1280,  # llama.cpp pads to 256
         1024,
@@ -109,7 +109,7 @@ def test_a_model_that_keeps_states_is_partitioned(kind, n_streams, tmp_path) -> 
     path = tmp_path / "tiny.gguf"
     WRITERS[kind](path)
     core = build_core(load_model(path), **sizes(512, n_parallel=4, kv_cells=1200))
-    assert (core._runner.n_pool_cells, core._runner.n_seq_max) == (None, n_streams)
+    assert (core._generation._runner.n_pool_cells, core._generation._runner.n_seq_max) == (None, n_streams)
     core.close()
     with pytest.raises(ConfigError, match=r'tiny\.gguf: kv_layout = "unified" is not for this model'):
         build_core(load_model(path), **sizes(512, n_parallel=4, kv_cells=1200, layout="unified"))
