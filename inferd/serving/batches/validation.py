@@ -16,7 +16,7 @@ from inferd.ledger.keys import Caller
 from inferd.openai.batches import LineError, custom_id_of, parse_line
 from inferd.openai.requests import ChatRequest, parse_chat_request
 from inferd.service_tier import ServiceTier
-from inferd.serving.admission import prepare
+from inferd.serving.admission import check_capability, prepare
 from inferd.serving.batches.input_file import MAX_LINE_BYTES, MAX_LINES, RawLine, read_lines
 from inferd.serving.batches.spool import Record, encode_record
 
@@ -113,7 +113,8 @@ def validate(
                     "Another line has this custom_id already.", param="custom_id", code="duplicate_custom_id"
                 )
             seen.add(digest)
-            found.tokens += len(prepare(line.request, line.deployment).token_ids)
+            check_capability(line.request, line.deployment)
+            found.tokens += prepare(line.request, line.deployment).num_tokens
         except InferdError as error:
             found.num_invalid += 1
             fault = line_error(error, raw.number)
