@@ -191,7 +191,7 @@ class Scheduler:
         self, sequence: Sequence, newcomers: set[Sequence], losers: Collection[Sequence] = ()
     ) -> Sequence | None:
         """The lowest class's youngest, of a class below this one's; else the youngest of the tenant that has the most
-        streams, if this one's has none and that one keeps some. Nobody who has only just got its stream, and nobody
+        streams, if it will still have no fewer than this one's. Nobody who has only just got its stream, and nobody
         over and over: without room in RAM it would begin anew each time."""
         own_class = sequence.request.traffic_class
         running = [s for s in self.running if s not in losers]
@@ -200,9 +200,8 @@ class Scheduler:
         if lower:
             return max(lower, key=_youth)
         streams = Counter(s.request.tenant for s in running)
-        if streams[sequence.request.tenant]:
-            return None
-        equal = [s for s in able if s.request.traffic_class == own_class and streams[s.request.tenant] > 1]
+        enough = streams[sequence.request.tenant] + 2
+        equal = [s for s in able if s.request.traffic_class == own_class and streams[s.request.tenant] >= enough]
         return max(equal, key=lambda s: (streams[s.request.tenant], self._served(s), s.arrival), default=None)
 
     def _make_room(self) -> None:

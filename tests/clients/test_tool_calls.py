@@ -48,7 +48,7 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
         "type": "object",
         "properties": {
             "when": {"type": "string", "format": "date"},
-            "tags": {"type": "array", "items": {"const": "x"}},
+            "tags": {"type": "array", "maxItems": 3, "items": {"const": "x"}},
         },
         "required": ["when"],
         "additionalProperties": False,
@@ -70,7 +70,7 @@ def call(client: openai.OpenAI, number: int) -> None:
         tool_choice="required" if number % 2 else named,
         parallel_tool_calls=False,
         seed=number,
-        max_tokens=300,
+        max_tokens=1000,
     )
     (choice,) = done.choices
     (made,) = choice.message.tool_calls

@@ -99,6 +99,21 @@ def test_preemption_takes_the_lowest_class_and_there_the_youngest() -> None:
     assert priority in scheduler.running
 
 
+def test_streams_are_taken_until_both_tenants_have_as_many() -> None:
+    """A team that asks now and then does not wait for an answer of another team, whose flood holds all the streams."""
+    scheduler = new_scheduler(n_seq_max=4)
+    for number in range(12):
+        waiting(scheduler, own(number), tenant="flood")
+    scheduler.schedule()
+    for number in range(4):
+        waiting(scheduler, own(20 + number), tenant="guest")
+        scheduler.schedule()
+    assert sorted(s.request.tenant for s in scheduler.running) == ["flood", "flood", "guest", "guest"]
+    for _ in range(5):
+        play(scheduler)
+    assert sum(s.num_preemptions for s in scheduler.running + scheduler.waiting) == 2, "and that is where it ends"
+
+
 def test_nobody_loses_a_stream_in_the_step_in_which_it_got_it() -> None:
     scheduler = new_scheduler(n_seq_max=2)
     for number in range(2):
