@@ -3,7 +3,8 @@ faults.
 
 --fake takes a runner of bytes for llama.cpp, so that a start takes no longer than Python's. --die ends the process
 with SIGKILL at the N-th commit of a group that holds such a command, and leaves beside the data folder, in died.json,
-what was in the group: a list of [command, request id].
+what was in the group: a list of [command, request id]. `spooled` and `torn` instead of a moment end it when answers of
+batches were synced for the N-th time, and amid writing them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from inferd.engine.core import EngineCore
 from inferd.engine.model_core import ModelCore
 from inferd.kv_memory import KVMemory
 from inferd.ledger.writer import LedgerWriter
+from inferd.serving.batches.spool import Spool
 from tests.fake_cells import UnifiedFakeRunner
 from tests.fake_embedder import fake_embeddings
 from tests.fakes import FakeRunner
@@ -92,6 +94,22 @@ def die_at(moment: Literal["before", "after"], command: str, nth: int, report: P
     LedgerWriter._commit = commit_or_die  # type: ignore[method-assign]
 
 
+def die_spooling(moment: Literal["spooled", "torn"], nth: int) -> None:
+    """Between the sync of a batch's answers and their settlement, or with half of them written."""
+    write = Spool._write
+    seen = 0
+
+    def write_or_die(self: Spool, data: bytes) -> None:
+        nonlocal seen
+        seen += 1
+        write(self, data[: len(data) // 2] if seen == nth and moment == "torn" else data)
+        if seen == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+
+    Spool._write = write_or_die  # type: ignore[method-assign]
+
+
 def run(arguments: list[str]) -> int:
     if arguments[0] == "--fake":
         take_fakes()
@@ -99,6 +117,9 @@ def run(arguments: list[str]) -> int:
     if arguments[0] == "--die":
         _, moment, command, nth = arguments[:4]
         del arguments[:4]
+        if moment in ("spooled", "torn"):
+            die_spooling(moment, int(nth))  # type: ignore[arg-type]
+            return main(arguments)
         data_dir = Path(arguments[arguments.index("--data-dir") + 1])
         die_at(moment, command, int(nth), data_dir.parent / "died.json")  # type: ignore[arg-type]
     return main(arguments)

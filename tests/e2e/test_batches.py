@@ -1,0 +1,139 @@
+"""A batch of 200 lines and a server that is killed amid it, wherever: each line once in output, usage and ledger."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.after_a_crash import read_books
+from tests.e2e.refold import nanousd
+from tests.e2e.server_process import PATIENCE_S, ServerProcess, Team
+from tests.e2e.test_fail_points import FAKE, FAKE_MODELS_TOML
+
+N_LINES = 200
+ENDED = ("completed", "failed", "expired", "cancelled")
+# Commits of settlements, and the moment between the sync of answers and their settlement.
+POINTS = (
+    ("before", "SettleHold", 1),
+    ("after", "SettleHold", 3),
+    ("before", "OpenHold", 12),
+    ("spooled", "SettleHold", 5),
+    ("torn", "SettleHold", 4),
+)
+
+
+@pytest.fixture
+def fake_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    server = ServerProcess(tmp_path, FAKE_MODELS_TOML)
+    yield server
+    server.stop()
+
+
+def request_line(number: int) -> str:
+    body = {
+        "model": "local/tiny-free" if number % 5 == 0 else "local/tiny",
+        "messages": [{"role": "user", "content": f"line {number}"}],
+        "max_tokens": 1 + number % 9,
+    }
+    return json.dumps({"custom_id": f"c{number}", "method": "POST", "url": "/v1/chat/completions", "body": body})
+
+
+def create(team: Team, n_lines: int) -> Any:
+    """Over the official SDK: upload, create."""
+    with team.openai() as client:
+        content = "\n".join(request_line(number) for number in range(n_lines)).encode()
+        file = client.files.create(file=("in.jsonl", content), purpose="batch")
+        return client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"a": "b"}
+        )
+
+
+def until_it_ends(team: Team, batch_id: str) -> Any:
+    deadline_s = time.monotonic() + PATIENCE_S
+    with team.openai() as client:
+        while (batch := client.batches.retrieve(batch_id)).status not in ENDED:
+            assert time.monotonic() < deadline_s, f"it hangs: {batch}"
+            time.sleep(0.05)
+        assert batch_id in [each.id for each in client.batches.list(limit=5)]
+        return batch
+
+
+def assert_each_line_is_there_once(server: ServerProcess, team: Team, batch: Any, n_lines: int) -> None:
+    with team.openai() as client:
+        output = [json.loads(text) for text in client.files.content(batch.output_file_id).text.splitlines()]
+    assert sorted(line["custom_id"] for line in output) == sorted(f"c{number}" for number in range(n_lines))
+    export = read_books(server)
+    assert export.held() == []
+    assert export.faults() == []
+    completed = {
+        request_id: row
+        for request_id, row in export.usage.items()
+        if row["team"] == team.name and row["status"] == "completed"
+    }
+    assert {line["response"]["request_id"] for line in output} == completed.keys()
+    for line in output:
+        usage, row = line["response"]["body"]["usage"], completed[line["response"]["request_id"]]
+        assert (usage["prompt_tokens"], usage["completion_tokens"]) == (row["prompt_tokens"], row["completion_tokens"])
+        assert nanousd(usage["cost"]) == row["cost_nanousd"]
+        assert row["service_tier"] == "batch"
+    assert all(row["cost_nanousd"] == 0 for row in export.usage.values() if row["status"] != "completed")
+
+
+def test_a_batch_of_200_lines_survives_kills_in_its_middle(fake_server):
+    """R16, R23: each line once in output, usage and ledger, billed as its line says."""
+    server = fake_server
+    server.start(FAKE)
+    team = server.team("batches", 10**9)
+    batch = create(team, N_LINES)
+    server.kill()
+    num_killed = 0
+    for moment, command, nth in POINTS:
+        server.spawn((*FAKE, "--die", moment, command, str(nth)))
+        num_killed += server.wait() == -signal.SIGKILL
+    assert num_killed == len(POINTS)
+    server.start(FAKE)
+    batch = until_it_ends(team, batch.id)
+    assert (batch.status, batch.request_counts.completed, batch.request_counts.failed) == ("completed", N_LINES, 0)
+    assert batch.error_file_id is None
+    assert_each_line_is_there_once(server, team, batch, N_LINES)
+    assert [path.name for path in (server.data_dir / "files").glob("*.spool")] == []
+
+
+def test_a_batch_waits_for_credit_and_goes_on_with_a_grant_of_the_command_line(fake_server):
+    """R23"""
+    server = fake_server
+    server.start(FAKE)
+    team = server.team("poor", 100)
+    batch = create(team, 40)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not any(row["cost_usd"] == "0.000000000" for row in team.usage_rows()):
+        assert time.monotonic() < deadline_s, "its free lines are not run"
+        time.sleep(0.1)
+    with team.openai() as client:
+        assert client.batches.retrieve(batch.id).status == "in_progress"
+    assert server.command("credits", "grant", "poor", "1").returncode == 0
+    batch = until_it_ends(team, batch.id)
+    assert batch.status == "completed"
+    assert_each_line_is_there_once(server, team, batch, 40)
+
+
+def test_the_sdk_deletes_files_and_cancels(fake_server):
+    server = fake_server
+    server.start(FAKE)
+    team = server.team("cancels", 10**9)
+    batch = create(team, N_LINES)
+    assert server.command("batches", "cancel", batch.id).returncode == 0
+    batch = until_it_ends(team, batch.id)
+    assert batch.status == "cancelled"
+    with team.openai() as client:
+        for file_id in filter(None, (batch.input_file_id, batch.output_file_id, batch.error_file_id)):
+            assert client.files.delete(file_id).deleted
+        assert list(client.files.list()) == []
+    assert server.json("batches", "show", batch.id)["status"] == "cancelled"
