@@ -6,10 +6,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from inferd.plans import SHIPPED, Catalog, Plan
-from inferd.price import Price
+from inferd.price import PPM, Price
 
 DAY_MS = 86_400_000
-PRICES = [Price(1_000, 1_000, 1_000), Price(2_000, 2_000), Price(1_333, 777, 111), Price(1, 5_000)]
+PRICES = [
+    *(Price(1_000, 1_000, 1_000), Price(2_000, 2_000), Price(1_333, 777, 111), Price(1, 5_000)),
+    # Batch and flex, priority, by time, by time in a batch.
+    *(Price(1_333, 777, 111).times(PPM // 2), Price(1_001, 999).times(PPM * 5 // 4), Price.by_time(1_501)),
+    Price.by_time(1_501).times(PPM // 2),
+]
 CATALOG = Catalog(
     {
         "academic": replace(SHIPPED.plans["academic"], included_nanousd=11, included_every="once"),

@@ -13,14 +13,22 @@ from inferd.ledger import cap_operations, operations, plan_operations
 from inferd.ledger.audit import audit
 from inferd.ledger.writer import LedgerWriter
 from inferd.plans import SHIPPED
-from inferd.price import Price
+from inferd.price import PPM, Price
 from tests.ledger.test_races import in_threads
 
 # Unified: a prompt token costs what a completion token does.
 UNIFIED = Price(2_000, 2_000)
 N, K, PROMPT, MAX_TOKENS = 16, 7, 10, 20
 CAPS = ["credit", "team", "project", "key", "user", "plan", "tier"]
-SHAPES = [(1, None), (2, None), (1, UNIFIED), (2, UNIFIED)]
+SHAPES = [(1, None, 30), (2, None, 50), (1, UNIFIED, 60), (2, UNIFIED, 100)]
+# Service tier, price, what a hold of PROMPT and MAX_TOKENS comes to, or of 15 ms.
+TIERS = [
+    ("batch", UNIFIED.times(PPM // 2), 30),
+    ("flex", Price(1_000, 1_000).times(PPM // 2), 15),
+    ("priority", UNIFIED.times(PPM * 3 // 2), 90),
+    ("default", Price.by_time(4_000), 60),
+    ("batch", Price.by_time(4_000).times(PPM // 2), 30),
+]
 
 # Another process, which takes holds of the same team until it is refused: it says how many it had.
 TAKES = """
@@ -76,10 +84,9 @@ def limit(books, cap, each):
 
 
 @pytest.mark.parametrize("cap", CAPS)
-@pytest.mark.parametrize(("n", "price"), SHAPES)
-def test_a_cap_for_k_of_n_threads_admits_exactly_k(served, writer, cap, n, price):
+@pytest.mark.parametrize(("n", "price", "each"), SHAPES)
+def test_a_cap_for_k_of_n_threads_admits_exactly_k(served, writer, cap, n, price, each):
     """R4, R7: with n choices, and with a unified price."""
-    each = (PROMPT + n * MAX_TOKENS) * (1 if price is None else 2)
     limit(served, cap, each)
     changes = {"user": "ada"} if price is None else {"user": "ada", "price": price}
     commands = [served.open_hold(PROMPT, n * MAX_TOKENS, **changes) for _ in range(N)]
@@ -87,6 +94,21 @@ def test_a_cap_for_k_of_n_threads_admits_exactly_k(served, writer, cap, n, price
     refusals = [outcome for outcome in outcomes if isinstance(outcome, InsufficientCreditError)]
     assert len(refusals) == N - K
     assert {refusal.code for refusal in refusals} == {"in_flight_budget_exhausted"}
+    assert served.credit().held_nanousd == K * each
+    assert audit(served.conn).clean
+
+
+@pytest.mark.parametrize("cap", ["credit", "team", "user"])
+@pytest.mark.parametrize(("tier", "price", "each"), TIERS)
+def test_a_cap_admits_exactly_k_of_every_service_tier_and_of_what_is_billed_by_time(
+    served, writer, cap, tier, price, each
+):
+    """R4, R7, R12, R17, R23"""
+    limit(served, cap, each)
+    changes = {"user": "ada", "price": price, "service_tier": tier, "max_compute_ms": 15 if price.is_by_time else None}
+    commands = [served.open_hold(PROMPT, MAX_TOKENS, **changes) for _ in range(N)]
+    outcomes = in_threads(N, lambda number: writer.submit(commands[number]).result(30))
+    assert sum(isinstance(outcome, InsufficientCreditError) for outcome in outcomes) == N - K
     assert served.credit().held_nanousd == K * each
     assert audit(served.conn).clean
 

@@ -24,7 +24,7 @@ from inferd.ledger.epochs import begin
 from inferd.ledger.grants import ExpireGrants
 from inferd.ledger.reports import usage_report
 from inferd.money import parse_usd
-from inferd.price import Price
+from inferd.price import PPM, Price
 from inferd.usage import Usage
 from tests.ledger.books import memory_books
 from tests.ledger.money_model import CATALOG, DAY_MS, OWNERS, PRICES, Request, day, scopes
@@ -213,11 +213,14 @@ class Money(RuleBasedStateMachine):
         completion=st.integers(0, 30),
     )
     def open_hold(self, owner: dict[str, str], price: Price, prompt: int, completion: int) -> None:
-        amount = ceil(Fraction(price.input_picousd * prompt + price.output_picousd * completion, 1000))
+        max_compute_ms = completion + 1 if price.is_by_time else None
+        exact = price.input_picousd * prompt + price.output_picousd * completion
+        exact += (price.compute_picousd or 0) * (max_compute_ms or 0)
+        amount = ceil(Fraction(exact * price.multiplier_ppm, 1000 * PPM))
         room = self.room(owner)
         before = self.books.conn.total_changes
         try:
-            request_id = self.books.hold(prompt, completion, price=price, **owner)
+            request_id = self.books.hold(prompt, completion, price=price, max_compute_ms=max_compute_ms, **owner)
         except InsufficientCreditError:
             assert amount > room
             assert self.books.conn.total_changes == before
@@ -243,7 +246,8 @@ class Money(RuleBasedStateMachine):
         if request is None:
             return
         prompt, completion = request.prompt * share // 10, request.completion * share // 10
-        usage = Usage(prompt, min(cached, prompt), completion, 3)
+        compute_ms = (request.completion + 1) * share // 10 if request.price.is_by_time else 3
+        usage = Usage(prompt, min(cached, prompt), completion, compute_ms)
         cost = self.books.settle(request.id, usage=usage)
         price = request.price
         cached_picousd = price.cached_input_picousd
@@ -252,8 +256,9 @@ class Money(RuleBasedStateMachine):
             price.input_picousd * (prompt - usage.cached_tokens)
             + per_cached * usage.cached_tokens
             + price.output_picousd * completion
-        )
-        assert cost == floor(Fraction(exact, 1000) + Fraction(1, 2)) <= request.held
+            + (price.compute_picousd or 0) * compute_ms
+        ) * Fraction(price.multiplier_ppm, PPM)
+        assert cost == floor(Fraction(exact) / 1000 + Fraction(1, 2)) <= request.held
         request.over, request.cost = True, cost
 
     @rule(data=st.data())
@@ -363,5 +368,5 @@ class Money(RuleBasedStateMachine):
 
 
 def test_any_sequence_of_operations_on_money_keeps_every_limit_and_the_books_right():
-    """R1, R2, R3, R6, R7, R8, R12, R16, R19"""
+    """R1, R2, R3, R6, R7, R8, R12, R16, R17, R19, R23"""
     run_state_machine_as_test(Money, settings=settings(stateful_step_count=25))
