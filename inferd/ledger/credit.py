@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from inferd.ledger import counters
+from inferd.ledger import counters, included_credit
 from inferd.ledger.accounts import balance_nanousd, receivable_account
 from inferd.ledger.billing import terms_of
 from inferd.ledger.caps import team_caps
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.grants import available_nanousd, open_grants
-from inferd.ledger.included_credit import with_due
 from inferd.money import format_usd
 
 
@@ -64,7 +63,9 @@ def credit_of(conn: sqlite3.Connection, team: str, now_ms: int) -> Credit:
     """The credit of an existing team; reads only, and counts nothing that has expired by `now_ms`."""
     held_nanousd = counters.held_nanousd(conn, team)
     at_ms, terms = expiry_ms(conn, now_ms), terms_of(conn, team, now_ms)
-    grants = with_due(conn, team, terms.plan, open_grants(conn, team), at_ms)
+    grants = [*open_grants(conn, team)]
+    if included_credit.is_due(conn, team, terms.plan, at_ms):
+        grants.append(included_credit.due(terms.plan, at_ms))
     caps_nanousd = min(cap.left_nanousd for cap in team_caps(conn, terms, now_ms))
     unheld_nanousd = available_nanousd(grants, held_nanousd, at_ms)
     unspent_nanousd = sum(grant.remaining_nanousd for grant in grants)

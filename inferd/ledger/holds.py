@@ -100,7 +100,8 @@ class OpenHold:
         terms = terms_of(conn, self.team, self.admitted_at_ms)
         at_ms = expiry_ms(conn, self.admitted_at_ms)
         open_grants = grants.open_grants(conn, self.team)
-        with_due = included_credit.with_due(conn, self.team, terms.plan, open_grants, at_ms)
+        is_due = included_credit.is_due(conn, self.team, terms.plan, at_ms)
+        with_due = [*open_grants, included_credit.due(terms.plan, at_ms)] if is_due else open_grants
         counts = counters.team_counts(conn, self.team, self.admitted_at_ms)
         held_nanousd = counts[counters.team_scope(self.team), LIFETIME].held_nanousd
         funds = Funds(
@@ -111,10 +112,10 @@ class OpenHold:
         )
         if amount_nanousd > funds.left_nanousd:
             raise refusal(funds, self._worst_case(amount_nanousd), self.contact)
-        if with_due is open_grants:
-            grants.expire(conn, self.team, open_grants, self.admitted_at_ms)
-        else:
+        if is_due:
             included_credit.give(conn, self.team, terms.plan, at_ms, self.admitted_at_ms)
+        else:
+            grants.expire(conn, self.team, open_grants, self.admitted_at_ms)
         self._insert(conn, amount_nanousd, postpaid=amount_nanousd > funds.available_nanousd)
         counters.add_hold(conn, self.spender, amount_nanousd, self.admitted_at_ms)
         return Hold(self.request_id, amount_nanousd)
@@ -210,7 +211,7 @@ class SettleHold:
                 statements.change(conn, held.team, month, charged=drawing.owed_nanousd)
         held.finish(conn, self.usage, cost, self.status, self.finish_reason, self.finished_at_ms, txn)
         open_grants = grants.expire(conn, held.team, open_grants, self.finished_at_ms)
-        if cost > 0:
+        if txn is not None:
             self._alert(conn, held, sum(grant.remaining_nanousd for grant in open_grants))
         return Settlement(cost)
 

@@ -7,7 +7,6 @@ period goes by the clock of expiry, so that a clock that is doubted gives nothin
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 
 from inferd.ledger.accounts import BY_RULE
 from inferd.ledger.grants import DEFAULT_PRIORITY, OpenGrant, add_grant
@@ -17,24 +16,21 @@ from inferd.plans import Plan
 _DAY_MS = 86_400_000
 
 
-def with_due(
-    conn: sqlite3.Connection, team: str, plan: Plan, grants: Sequence[OpenGrant], at_ms: int
-) -> Sequence[OpenGrant]:
-    """The team's open grants, and the one that is due, if any.
-
-    Args:
-        at_ms: by the clock of expiry.
-    """
-    if not _is_due(conn, team, plan, at_ms):
-        return grants
-    due = OpenGrant(0, "promotional", DEFAULT_PRIORITY, plan.included_nanousd, _expires_at_ms(plan, at_ms))
-    return [*grants, due]
-
-
-def give(conn: sqlite3.Connection, team: str, plan: Plan, at_ms: int, now_ms: int) -> bool:
-    """Make the grant that is due; False if none is."""
-    if not _is_due(conn, team, plan, at_ms):
+def is_due(conn: sqlite3.Connection, team: str, plan: Plan, at_ms: int) -> bool:
+    """Whether the team is to have a grant that it has not been given. `at_ms`: by the clock of expiry."""
+    if not plan.included_nanousd:
         return False
+    given = conn.execute("SELECT 1 FROM grants WHERE team = ? AND origin = ?", (team, _origin(plan, at_ms))).fetchone()
+    return given is None
+
+
+def due(plan: Plan, at_ms: int) -> OpenGrant:
+    """The grant as it would be."""
+    return OpenGrant(0, "promotional", DEFAULT_PRIORITY, plan.included_nanousd, _expires_at_ms(plan, at_ms))
+
+
+def give(conn: sqlite3.Connection, team: str, plan: Plan, at_ms: int, now_ms: int) -> None:
+    """Make the grant, which is due."""
     add_grant(
         conn,
         team,
@@ -46,14 +42,6 @@ def give(conn: sqlite3.Connection, team: str, plan: Plan, at_ms: int, now_ms: in
         note=f"credit included in plan {plan.name}",
         origin=_origin(plan, at_ms),
     )
-    return True
-
-
-def _is_due(conn: sqlite3.Connection, team: str, plan: Plan, at_ms: int) -> bool:
-    if not plan.included_nanousd:
-        return False
-    given = conn.execute("SELECT 1 FROM grants WHERE team = ? AND origin = ?", (team, _origin(plan, at_ms))).fetchone()
-    return given is None
 
 
 def _origin(plan: Plan, at_ms: int) -> str:
