@@ -44,12 +44,19 @@ class EmbeddingJob:
         assert index == len(self._vectors), "inputs are completed in order"
         self._vectors.append(self._pools.pop(index).vector())
 
+    @property
+    def _compute_ms(self) -> int:
+        """Rounded half-up once; what the last step took beyond the limit is nobody's (BILLING R4, R14)."""
+        rounded = (self.compute_ns + _NS_PER_MS // 2) // _NS_PER_MS
+        limit_ms = self.request.max_compute_ms
+        return rounded if limit_ms is None else min(rounded, limit_ms)
+
     def output(self, reason: FinishReason, error: str | None = None) -> RequestOutput:
         """The terminal one. Its usage is what was computed."""
         return RequestOutput(
             self.request.request_id,
             finish_reason=reason,
-            usage=Usage(prompt_tokens=self._num_tokens, compute_ms=self.compute_ns // _NS_PER_MS),
+            usage=Usage(prompt_tokens=self._num_tokens, compute_ms=self._compute_ms),
             error=error,
             embeddings=np.stack(self._vectors) if reason is FinishReason.STOP else None,
         )

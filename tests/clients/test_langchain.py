@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import httpx2
 import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
@@ -79,8 +80,9 @@ def test_errors_are_openais(team, broke):
 
 
 def test_embeddings(team):
-    vectors = OpenAIEmbeddings(
-        model=MODEL, base_url=team.server.base_url, api_key=team.key, check_embedding_ctx_length=False
-    ).embed_documents(["The sky is blue.", "Blue is the sky.", "SELECT name FROM users WHERE id = 3"])
+    options = {"base_url": team.server.base_url, "api_key": team.key, "check_embedding_ctx_length": False}
+    with httpx2.Client() as http:
+        model = OpenAIEmbeddings(model=MODEL, http_client=http, **options)
+        vectors = model.embed_documents(["The sky is blue.", "Blue is the sky.", "SELECT name FROM users WHERE id = 3"])
     near, far = (sum(a * b for a, b in zip(vectors[0], other, strict=True)) for other in vectors[1:])
     assert far < near < 1

@@ -68,6 +68,7 @@ async def test_texts_get_what_the_vocabulary_puts_around_them_and_token_ids_are_
 
 
 async def test_many_inputs_are_one_request_with_one_hold(provider):
+    """R4."""
     response = await post(provider, input=[f"text {number}" for number in range(300)])
     assert len(vectors_of(response)) == 300
     assert len(provider.rows("holds")) == len(provider.rows("usage")) == 1
