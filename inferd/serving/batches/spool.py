@@ -59,7 +59,7 @@ def read_records(path: Path) -> Iterator[tuple[int, Record]]:
                 return
             try:
                 record = _DECODER.decode(line)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 return
             yield file.tell(), record
 
