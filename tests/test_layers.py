@@ -35,6 +35,7 @@ RANKS = {
     "ledger": 2,
     "limits": 2,
     "openai": 2,
+    "anthropic": 2,
     "deployments": 3,
     "serving": 4,
     "server": 5,
@@ -42,6 +43,8 @@ RANKS = {
     "__main__": 6,
 }
 SHARED_RANKS = {0, 1}
+# Anthropic's requests become chat requests, which are OpenAI's and the only ones that are served; not the other way.
+TRANSLATIONS = {("anthropic", "openai")}
 
 # Outside modules that only these parts of inferd may import.
 OWNERS = {
@@ -65,6 +68,7 @@ STRANGERS = {
     "inferd.ledger": ("inferd.tokenizer", "inferd.sampling_params", "jinja2", "http", "httpx", "socket", "urllib"),
     "inferd.limits": ("asyncio", "http", "httpx", "socket", "time", "urllib"),
     "inferd.openai": ("asyncio", "http", "httpx", "socket", "urllib"),
+    "inferd.anthropic": ("asyncio", "http", "httpx", "socket", "urllib"),
 }
 
 ENVIRONMENT_READER = "inferd.config"
@@ -127,7 +131,12 @@ def import_fault(importer: str, imported: str) -> str | None:
         other = "__init__"  # `from inferd import __version__`: a name, not a module
     if other not in RANKS or own not in RANKS:
         return None  # said once, by rank_fault
-    if own == other or RANKS[other] < RANKS[own] or (RANKS[own] == RANKS[other] and RANKS[own] in SHARED_RANKS):
+    if (
+        own == other
+        or (own, other) in TRANSLATIONS
+        or RANKS[other] < RANKS[own]
+        or (RANKS[own] == RANKS[other] and RANKS[own] in SHARED_RANKS)
+    ):
         return None
     return f"{own} (rank {RANKS[own]}) may import only lower ranks, and {other} has rank {RANKS[other]}"
 
@@ -222,6 +231,8 @@ def test_every_import_of_inferd_keeps_to_the_layers() -> None:
         ("inferd/engine/llama/library.py", "import os\nos.environ['HOME'] = 'x'", "only inferd.config"),
         ("inferd/engine/llama/model.py", "import os\nos.environ['GOMP_SPINCOUNT'] = '1'", "only inferd.config"),
         ("inferd/webhooks/post.py", "", "`webhooks` has no rank"),
+        ("inferd/openai/requests.py", "import inferd.anthropic.requests", "anthropic has rank 2"),
+        ("inferd/anthropic/requests.py", "import inferd.engine.core", "engine has rank 2"),
         ("inferd/helpers.py", "", "`helpers` has no rank"),
     ],
 )
@@ -244,6 +255,7 @@ def test_a_broken_rule_is_found_and_named(path: str, source: str, rule: str) -> 
         ("inferd/server/app.py", "from inferd.serving.admission import admit\nfrom starlette.routing import Route"),
         ("inferd/cli/serve.py", "import uvicorn\nimport typer\nfrom inferd.server.app import App"),
         ("inferd/openai/requests.py", "import msgspec"),
+        ("inferd/anthropic/requests.py", "from inferd.openai.requests import ChatRequest"),
     ],
 )
 def test_what_the_layers_allow_passes(path: str, source: str) -> None:

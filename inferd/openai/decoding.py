@@ -42,6 +42,13 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
         raise InvalidRequestError("The request body is nested too deep.", code="invalid_json") from error
 
 
+def required(value: _T | None, path: str) -> _T:
+    """A field that the type allows to be missing, where it must not. Raises InvalidRequestError if it is."""
+    if value is None:
+        raise InvalidRequestError(f"The field '{path}' is missing.", param=path, code="missing_required_parameter")
+    return value
+
+
 def shorten(text: str, characters_max: int = 64) -> str:
     """A caller's text as it may be repeated in a message: one line, and not long."""
     line = " ".join(text.split())

@@ -39,11 +39,11 @@ class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     custom: Any = None
 
 
-class _Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NamedFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
 
 
-class _Allowed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AllowedTools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: str
     tools: list[dict[str, Any]]
 
@@ -52,8 +52,8 @@ class ToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`{"type": "function", "function": {"name": ...}}` or `{"type": "allowed_tools", "allowed_tools": {...}}`."""
 
     type: str
-    function: _Named | None = None
-    allowed_tools: _Allowed | None = None
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
     custom: Any = None
 
 

@@ -18,10 +18,12 @@ from inferd.server.files import create_file, delete_file, get_content, get_file,
 from inferd.server.gate import Gate
 from inferd.server.health import health
 from inferd.server.key import get_key
+from inferd.server.messages import count_tokens, messages
 from inferd.server.models import get_model, list_models
 from inferd.server.openapi import encoded_document, openapi
 from inferd.server.organization import costs, usage_completions
 from inferd.server.request_id import RequestIdMiddleware
+from inferd.server.responses_api import responses
 from inferd.server.services import Services
 from inferd.server.text_completions import text_completions
 from inferd.server.tokenize import detokenize, tokenize
@@ -29,6 +31,9 @@ from inferd.server_config import ServerConfig
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+    Route("/v1/responses", responses, methods=["POST"]),
+    Route("/v1/messages", messages, methods=["POST"]),
+    Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
     Route("/v1/completions", text_completions, methods=["POST"]),
     Route("/v1/embeddings", embeddings, methods=["POST"]),
     Route("/tokenize", tokenize, methods=["POST"]),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from inferd.deployments.deployment import Deployment
+from inferd.errors import OverloadedError
 from inferd.ledger.keys import Caller
 from inferd.limits.ticket import Ticket
 from inferd.openai.answer_reader import AnswerReader
@@ -22,6 +23,7 @@ from inferd.server.tags import header_tag
 from inferd.serving.cache_hints import CacheHints
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Admission, Completion
+from inferd.serving.completions import RETRY_AFTER_S
 
 MAX_TOKENS_HEADER = "inferd-max-tokens"
 
@@ -60,6 +62,13 @@ class Arrival:
         """Raises ModelNotFoundError, PermissionDeniedError."""
         deployment = services_of(self.request).router.find(model)
         require_model(self.caller, deployment.name)
+        return deployment
+
+    def ready_deployment(self, model: str) -> Deployment:
+        """The same; raises OverloadedError while its vocabulary is not loaded."""
+        deployment = self.deployment(model)
+        if not deployment.replica.is_ready:
+            raise OverloadedError(f"The model `{deployment.name}` is not ready yet.", retry_after_s=RETRY_AFTER_S)
         return deployment
 
     def begin(self, chat: ChatRequest) -> ChatCall:

@@ -1,4 +1,4 @@
-"""Who calls: the key in the Authorization header, looked up in the ledger at every request."""
+"""Who calls: the key in the Authorization header, or in x-api-key, looked up in the ledger at every request."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from inferd.server.services import services_of
 from inferd.serving.clock import wall_clock_ms
 
 PROJECT_HEADER = "openai-project"
+KEY_HEADER = "x-api-key"
+"""Anthropic's."""
 
 
 def authenticate_request(request: Request, authenticator: Authenticator) -> Caller:
@@ -35,6 +37,8 @@ def authenticate_request(request: Request, authenticator: Authenticator) -> Call
 
 def _authenticated(request: Request, authenticator: Authenticator) -> Caller:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if not scheme:
+        scheme, key = "bearer", request.headers.get(KEY_HEADER, "")
     if scheme.lower() != "bearer" or not key.strip():
         raise AuthenticationError(
             "You didn't provide an API key. Put it in the Authorization header, as in "

@@ -1,4 +1,4 @@
-"""The one place where our errors become HTTP answers, in OpenAI's shape."""
+"""The one place where our errors become HTTP answers: in Anthropic's shape on its paths, in OpenAI's on all others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import math
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
+from inferd.anthropic.errors import encode_messages_error, speaks_messages
 from inferd.errors import (
     AuthenticationError,
     ConflictError,
@@ -74,13 +76,12 @@ def status_of(error: InferdError) -> tuple[int, str]:
     return 500, "server_error"
 
 
-def error_body(error: InferdError) -> bytes:
-    """The JSON that a response, or an event in a stream, carries."""
-    _, error_type = status_of(error)
-    if isinstance(error, RequestError):
-        return encode_error(error.message, error_type, error.param, error.code)
-    code = next((_OPERATION_CODES[kind] for kind in type(error).__mro__ if kind in _OPERATION_CODES), None)
-    return encode_error(error.message, error_type, code=code)
+def error_body(error: InferdError, scope: Scope | None = None) -> bytes:
+    """The JSON that a response, or an event in a stream, carries. `scope`: of a request in whose path's shape it is to
+    be; None: OpenAI's."""
+    status, error_type = status_of(error)
+    param, code = (error.param, error.code) if isinstance(error, RequestError) else (None, _operation_code(error))
+    return _encode(scope, status, error.message, error_type, param, code)
 
 
 def encoded_error(error: InferdError) -> tuple[int, bytes]:
@@ -88,8 +89,8 @@ def encoded_error(error: InferdError) -> tuple[int, bytes]:
     return status_of(error)[0], error_body(error)
 
 
-def error_response(error: InferdError, headers: dict[str, str] | None = None) -> Response:
-    """A response with those headers, and with the hints that OpenAI's SDKs obey: they retry 409, 429 and 5xx by
+def error_response(error: InferdError, scope: Scope, headers: dict[str, str] | None = None) -> Response:
+    """A response with those headers, and with the hints that both makers' SDKs obey: they retry 409, 429 and 5xx by
     themselves, unless `x-should-retry` says otherwise."""
     status, _ = status_of(error)
     headers = dict(headers or {})
@@ -103,12 +104,12 @@ def error_response(error: InferdError, headers: dict[str, str] | None = None) ->
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, _HANGS_UP):
         headers["connection"] = "close"
-    return Response(error_body(error), status_code=status, headers=headers, media_type="application/json")
+    return Response(error_body(error, scope), status_code=status, headers=headers, media_type="application/json")
 
 
 async def on_inferd_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, InferdError), "registered for InferdError"
-    return error_response(error, limit_headers(request))
+    return error_response(error, request.scope, limit_headers(request))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
@@ -118,10 +119,25 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         404: f"Unknown request URL: {request.method} {request.url.path}. Please check the URL for typos.",
         405: f"Not allowed to {request.method} on {request.url.path}.",
     }.get(error.status_code, error.detail)
-    body = encode_error(message, "invalid_request_error", code=_ROUTING_CODES.get(error.status_code))
+    code = _ROUTING_CODES.get(error.status_code)
+    body = _encode(request.scope, error.status_code, message, "invalid_request_error", None, code)
     return Response(body, error.status_code, headers=dict(error.headers or {}), media_type="application/json")
 
 
 async def on_bug(request: Request, error: Exception) -> Response:
     """A fault of ours. Starlette raises it again after this answer, so that the log has the traceback."""
-    return Response(encode_error(INTERNAL_MESSAGE, "server_error"), 500, media_type="application/json")
+    body = _encode(request.scope, 500, INTERNAL_MESSAGE, "server_error", None, None)
+    return Response(body, 500, media_type="application/json")
+
+
+def _operation_code(error: InferdError) -> str | None:
+    return next((_OPERATION_CODES[kind] for kind in type(error).__mro__ if kind in _OPERATION_CODES), None)
+
+
+def _encode(
+    scope: Scope | None, status: int, message: str, error_type: str, param: str | None, code: str | None
+) -> bytes:
+    if scope is None or not speaks_messages(scope["path"]):
+        return encode_error(message, error_type, param, code)
+    request_id = scope.get("state", {}).get("request_id")
+    return encode_messages_error(status, message, code=code, param=param, request_id=request_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 
+from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
@@ -17,11 +18,19 @@ SEND_TIMEOUT_S = 30.0
 class EventStream(EventSourceResponse):
     """Args:
     events: whole events, already encoded.
+    ping: an event for long silences; None: a comment.
     on_end: called once the response is over, however it ended: read to the end, hung up, too slow.
     """
 
-    def __init__(self, events: AsyncIterator[bytes], on_end: Callable[[], None], headers: dict[str, str]) -> None:
-        super().__init__(events, headers=headers, sep="\n", send_timeout=SEND_TIMEOUT_S)
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        on_end: Callable[[], None],
+        headers: dict[str, str],
+        *,
+        ping: Callable[[], ServerSentEvent] | None = None,
+    ) -> None:
+        super().__init__(events, headers=headers, sep="\n", send_timeout=SEND_TIMEOUT_S, ping_message_factory=ping)
         self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -43,6 +43,6 @@ class Gate:
                 self._hosts.check(Headers(scope=scope))
                 self._regions.check(address)
         except RequestError as error:
-            await error_response(error)(scope, receive, send)
+            await error_response(error, scope)(scope, receive, send)
             return
         await self._app(scope, receive, send)

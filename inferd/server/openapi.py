@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 import msgspec
 from starlette.requests import Request
@@ -13,10 +14,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from inferd import __version__
+from inferd.anthropic.requests import CountTokensRequest, MessagesRequest
+from inferd.anthropic.responses import AnthropicMessage, MessageEvent, TokensCount
 from inferd.openai.embeddings import EmbeddingList, EmbeddingRequest
 from inferd.openai.errors import ErrorBody
 from inferd.openai.requests import ChatRequest
 from inferd.openai.responses import ChatChunk, ChatCompletion, ModelList, ModelObject
+from inferd.openai.responses_api import objects as responses_api
+from inferd.openai.responses_api.events import ResponseEvent
+from inferd.openai.responses_api.requests import ResponsesRequest
 from inferd.openai.text_requests import TextRequest
 from inferd.openai.text_responses import TextCompletion
 from inferd.openai.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
@@ -34,11 +40,14 @@ class Shape:
 
     takes: type | None = None
     gives: type | None = None
-    chunk: type | None = None
+    chunk: type | UnionType | None = None
 
 
 SHAPES: Mapping[tuple[str, str], Shape] = {
     ("POST", "/v1/chat/completions"): Shape(ChatRequest, ChatCompletion, ChatChunk),
+    ("POST", "/v1/responses"): Shape(ResponsesRequest, responses_api.Response, ResponseEvent),
+    ("POST", "/v1/messages"): Shape(MessagesRequest, AnthropicMessage, MessageEvent),
+    ("POST", "/v1/messages/count_tokens"): Shape(CountTokensRequest, TokensCount),
     ("POST", "/v1/completions"): Shape(TextRequest, TextCompletion, TextCompletion),
     ("POST", "/v1/embeddings"): Shape(EmbeddingRequest, EmbeddingList),
     ("POST", "/tokenize"): Shape(TokenizeRequest, Tokens),
@@ -84,7 +93,7 @@ def encoded_document(routes: Iterable[BaseRoute]) -> bytes:
 
 def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     """The OpenAPI document of these routes."""
-    types: dict[type, None] = {ErrorBody: None}
+    types: dict[type | UnionType, None] = {ErrorBody: None}
     for shape in SHAPES.values():
         types |= dict.fromkeys(kind for kind in (shape.takes, shape.gives, shape.chunk) if kind is not None)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
@@ -106,14 +115,14 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     }
 
 
-def _operation(route: Route, shape: Shape, refs: Mapping[type, Any]) -> dict[str, Any]:
+def _operation(route: Route, shape: Shape, refs: Mapping[type | UnionType, Any]) -> dict[str, Any]:
     def content(kind: type | None) -> dict[str, Any]:
         return {"application/json": {"schema": {"type": "object"} if kind is None else refs[kind]}}
 
     answers = content(shape.gives)
     if shape.chunk is not None:
         answers["text/event-stream"] = {
-            "schema": {"type": "string", "description": "events; data: " + shape.chunk.__name__}
+            "schema": {"type": "string", "description": f"events; data: {_names(shape.chunk)}"}
         }
     operation: dict[str, Any] = {
         "summary": _summary(route.endpoint),
@@ -131,6 +140,10 @@ def _operation(route: Route, shape: Shape, refs: Mapping[type, Any]) -> dict[str
     if shape.takes is not None:
         operation["requestBody"] = {"required": True, "content": content(shape.takes)}
     return operation
+
+
+def _names(kind: type | UnionType) -> str:
+    return ", ".join(member.__name__ for member in get_args(kind) or (kind,))
 
 
 def _summary(endpoint: Callable[..., Any]) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from inferd.anthropic.errors import speaks_messages
 from inferd.serving.request_id import new_request_id
+
+_ANTHROPIC_HEADER = "request-id"
 
 
 class RequestIdMiddleware:
@@ -23,7 +26,10 @@ class RequestIdMiddleware:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if speaks_messages(scope["path"]):
+                    headers[_ANTHROPIC_HEADER] = request_id
             await send(message)
 
         await self._app(scope, receive, send_with_id)

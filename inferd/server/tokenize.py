@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.deployments.deployment import Deployment
-from inferd.errors import InvalidRequestError, OverloadedError
+from inferd.errors import InvalidRequestError
 from inferd.openai.requests import ChatRequest
 from inferd.openai.tokenize import (
     TokenizeRequest,
@@ -19,28 +19,25 @@ from inferd.openai.tokenize import (
     parse_detokenize_request,
     parse_tokenize_request,
 )
-from inferd.server.auth import authenticate_request, require_model, require_scope
-from inferd.server.body import read_body
-from inferd.server.limits import given_back_if_refused, limit_headers, remember_ticket
-from inferd.server.services import services_of
+from inferd.server.arrival import Arrival, arrival
+from inferd.server.limits import limit_headers
 from inferd.serving.admission import chat_tokens
-from inferd.serving.completions import RETRY_AFTER_S
 from inferd.tokenizer import Segment
 from inferd.usage import Usage
 
 
 async def tokenize(request: Request) -> Response:
-    async with _counted_body(request) as body:
-        asked = parse_tokenize_request(body)
-        deployment = _deployment(request, asked.model)
+    async with _counted(request) as arrived:
+        asked = parse_tokenize_request(arrived.body)
+        deployment = arrived.ready_deployment(asked.model)
         answer = await asyncio.to_thread(_tokenized, asked, deployment)
     return Response(answer, headers=limit_headers(request), media_type="application/json")
 
 
 async def detokenize(request: Request) -> Response:
-    async with _counted_body(request) as body:
-        asked = parse_detokenize_request(body)
-        deployment = _deployment(request, asked.model)
+    async with _counted(request) as arrived:
+        asked = parse_detokenize_request(arrived.body)
+        deployment = arrived.ready_deployment(asked.model)
         n_vocab = deployment.replica.tokenizer.n_vocab
         for token_id in asked.tokens:
             if not 0 <= token_id < n_vocab:
@@ -54,27 +51,11 @@ async def detokenize(request: Request) -> Response:
 
 
 @asynccontextmanager
-async def _counted_body(request: Request) -> AsyncIterator[bytes]:
-    """Of a caller who may ask, and whose minute this request counts in; not in concurrency, as no engine works."""
-    services = services_of(request)
-    caller = authenticate_request(request, services.authenticator)
-    require_scope(caller, "inference")
-    request.state.caller = caller
-    ticket = services.turnstile.ticket(caller)
-    remember_ticket(request, ticket)
-    with given_back_if_refused(ticket):
-        ticket.take_request()
-        yield await read_body(request)
-        ticket.settle(Usage())
-
-
-def _deployment(request: Request, model: str) -> Deployment:
-    """Raises ModelNotFoundError, PermissionDeniedError; OverloadedError while its vocabulary is not loaded."""
-    deployment = services_of(request).router.find(model)
-    require_model(request.state.caller, deployment.name)
-    if not deployment.replica.is_ready:
-        raise OverloadedError(f"The model `{deployment.name}` is not ready yet.", retry_after_s=RETRY_AFTER_S)
-    return deployment
+async def _counted(request: Request) -> AsyncIterator[Arrival]:
+    """Counts in the team's minute; not in concurrency, as no engine works."""
+    async with arrival(request) as arrived:
+        yield arrived
+        arrived.ticket.settle(Usage())
 
 
 def _tokenized(asked: TokenizeRequest, deployment: Deployment) -> bytes:

@@ -1,0 +1,222 @@
+"""`POST /v1/messages` and `/v1/messages/count_tokens`: the body, and the chat request that it comes to.
+
+As in a chat, every field that Anthropic documents is honoured or refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from inferd.anthropic.content import Block, CacheControl, Conversation, Turn
+from inferd.anthropic.tools import (
+    TOOL_TYPES,
+    AnthropicTool,
+    AnthropicToolChoice,
+    chat_tool_choice,
+    chat_tools,
+    tool_names,
+)
+from inferd.errors import InvalidRequestError
+from inferd.openai.decoding import decode
+from inferd.openai.field_names import FieldNames, refuse_foreign_types
+from inferd.openai.reasoning_effort import ReasoningEffort
+from inferd.openai.requests import ChatRequest, check_chat_request
+from inferd.openai.response_format import JsonSchema, ResponseFormat
+from inferd.openai.sampling_fields import invalid
+
+UNSUPPORTED = (
+    "container",
+    "context_management",
+    "diagnostics",
+    "inference_geo",
+    "mcp_servers",
+    "user_profile_id",
+    "workspace_id",
+)
+LEAST_BUDGET_TOKENS = 1024
+_MEDIUM_BUDGET_TOKENS = 4096
+_HIGH_BUDGET_TOKENS = 16_384
+_NAMES = {
+    "stop": "stop_sequences",
+    "user": "metadata.user_id",
+    "response_format": "output_config.format",
+    "response_format.json_schema": "output_config.format",
+}
+_T = TypeVar("_T", bound="CountTokensRequest")
+
+
+class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    user_id: str | None = None
+
+
+class Thinking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model is told how much to think, by its template; it is not cut off at `budget_tokens`."""
+
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    budget_tokens: int | None = None
+    display: str | None = None
+
+
+class OutputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: Literal["json_schema"]
+    schema: msgspec.Raw
+
+
+class OutputConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: OutputFormat | None = None
+
+
+class CountTokensRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What decides how many tokens a prompt has."""
+
+    model: str
+    messages: list[Turn]
+    system: str | list[Block] | None = None
+    tools: list[AnthropicTool] | None = None
+    tool_choice: AnthropicToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    cache_control: CacheControl | None = None
+    speed: str | None = None
+
+    # Known, so that they are refused by name and not as unknown fields.
+    context_management: Any = None
+    mcp_servers: Any = None
+    user_profile_id: Any = None
+    workspace_id: Any = None
+
+
+class MessagesRequest(CountTokensRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body as it came."""
+
+    max_tokens: int
+    stream: bool | None = None
+    stop_sequences: list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    metadata: Metadata | None = None
+    service_tier: str | None = None
+
+    container: Any = None
+    diagnostics: Any = None
+    inference_geo: Any = None
+
+
+_MESSAGES_DECODER = msgspec.json.Decoder(MessagesRequest)
+_COUNT_DECODER = msgspec.json.Decoder(CountTokensRequest)
+
+
+def parse_messages_request(body: bytes) -> tuple[ChatRequest, FieldNames]:
+    """The chat request that asks for the same, and how to speak of that one's fields.
+
+    Raises:
+        InvalidRequestError: with `param` naming the field of the body.
+    """
+    asked = _decoded(body, _MESSAGES_DECODER)
+    user = None if asked.metadata is None else asked.metadata.user_id
+    # Anthropic's standard_only is our default; ours are taken too.
+    tier = "default" if asked.service_tier == "standard_only" else asked.service_tier
+    prompt, names = _translated(asked)
+    chat = msgspec.structs.replace(
+        prompt,
+        max_tokens=asked.max_tokens,
+        stream=asked.stream,
+        stop=asked.stop_sequences,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        user=user,
+        service_tier=tier,
+    )
+    with names.restored():
+        return check_chat_request(chat), names
+
+
+def parse_count_tokens_request(body: bytes) -> tuple[ChatRequest, FieldNames]:
+    """A chat request with the prompt that is to be counted; else as `parse_messages_request`."""
+    chat, names = _translated(_decoded(body, _COUNT_DECODER))
+    with names.restored():
+        return check_chat_request(chat), names
+
+
+def _decoded(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
+    try:
+        asked = decode(body, decoder)
+    except InvalidRequestError:
+        refuse_foreign_types(body, {"tools": TOOL_TYPES})
+        raise
+    for field in UNSUPPORTED:
+        if getattr(asked, field, None) is not None:
+            raise InvalidRequestError(
+                f"'{field}' is not supported; leave it out.", param=field, code="unsupported_parameter"
+            )
+    if asked.speed not in (None, "standard"):
+        raise InvalidRequestError("'speed' must be standard.", param="speed", code="unsupported_value")
+    return asked
+
+
+def _translated(asked: CountTokensRequest) -> tuple[ChatRequest, FieldNames]:
+    """Without what only an answer needs; not checked yet."""
+    conversation = Conversation()
+    conversation.add_system(asked.system or "")
+    conversation.add_turns(asked.messages)
+    effort, effort_field = _effort(asked.thinking, asked.output_config)
+    choice = asked.tool_choice
+    is_single = choice is not None and bool(choice.disable_parallel_tool_use)
+    chat = ChatRequest(
+        model=asked.model,
+        messages=conversation.messages,
+        tools=chat_tools(asked.tools or ()) or None,
+        tool_choice=chat_tool_choice(choice) if asked.tools or (choice and choice.type != "auto") else None,
+        parallel_tool_calls=False if is_single and asked.tools else None,
+        reasoning_effort=effort,
+        response_format=_response_format(asked.output_config),
+    )
+    names = _NAMES | {"reasoning_effort": effort_field} | tool_names(len(asked.tools or ())) | conversation.names
+    return chat, FieldNames(names)
+
+
+def _effort(thinking: Thinking | None, config: OutputConfig | None) -> tuple[ReasoningEffort | None, str]:
+    """How much to think, and the field that says so."""
+    _check_thinking(thinking)
+    asked = None if config is None else config.effort
+    if thinking is not None and thinking.type == "disabled":
+        if asked is not None:
+            raise invalid("output_config.effort", "'output_config.effort' excludes 'thinking' of the type disabled.")
+        return "none", "thinking"
+    if asked is not None:
+        return "xhigh" if asked == "max" else asked, "output_config.effort"
+    if thinking is None or thinking.budget_tokens is None:
+        return None, "thinking"
+    if thinking.budget_tokens < _MEDIUM_BUDGET_TOKENS:
+        return "low", "thinking"
+    return "medium" if thinking.budget_tokens < _HIGH_BUDGET_TOKENS else "high", "thinking"
+
+
+def _check_thinking(thinking: Thinking | None) -> None:
+    if thinking is None:
+        return
+    if thinking.type == "between_tools":
+        raise InvalidRequestError(
+            "'thinking.type' must be enabled, disabled or adaptive.", param="thinking.type", code="unsupported_value"
+        )
+    if thinking.display not in (None, "summarized"):
+        raise InvalidRequestError(
+            "'thinking.display' must be summarized: thinking is always shown, and whole.",
+            param="thinking.display",
+            code="unsupported_value",
+        )
+    if (thinking.budget_tokens is not None) != (thinking.type == "enabled"):
+        raise invalid("thinking.budget_tokens", "'thinking.budget_tokens' and the type enabled go together.")
+    if thinking.budget_tokens is not None and thinking.budget_tokens < LEAST_BUDGET_TOKENS:
+        raise invalid("thinking.budget_tokens", f"'thinking.budget_tokens' must be at least {LEAST_BUDGET_TOKENS}.")
+
+
+def _response_format(config: OutputConfig | None) -> ResponseFormat | None:
+    if config is None or config.format is None:
+        return None
+    return ResponseFormat("json_schema", JsonSchema("output", schema=config.format.schema, strict=True))

@@ -1,0 +1,74 @@
+"""A chat request that was made from another API's request: refusals name the fields that its caller wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import msgspec
+
+from inferd.errors import InvalidRequestError
+
+_QUOTED = re.compile(r"'([a-z_]+(?:\[\d+\])*(?:\.[a-z_]+(?:\[\d+\])*)*)'")
+_BOUNDARY = re.compile(r"[.\[]|$")
+
+
+class FieldNames:
+    """Args:
+    names: a field of the chat request, or the beginning of its path, -> what it is called in the caller's request.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+
+    def of(self, param: str) -> str:
+        """`messages[1].content` where `messages[1]` is called `input[0]` -> `input[0].content`; the longest known
+        beginning of the path counts."""
+        for end in reversed([match.start() for match in _BOUNDARY.finditer(param)]):
+            name = self._names.get(param[:end])
+            if name is not None:
+                return name + param[end:]
+        return param
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """An InvalidRequestError that leaves the block names the caller's own fields, in `param` and in its words."""
+        try:
+            yield
+        except InvalidRequestError as error:
+            message = _QUOTED.sub(lambda match: f"'{self.of(match[1])}'", error.message)
+            param = None if error.param is None else self.of(error.param)
+            raise type(error)(message, code=error.code, param=param, retry_after_s=error.retry_after_s) from error
+
+
+def refuse_foreign_types(body: bytes, known: Mapping[str, frozenset[str]]) -> None:
+    """After a body could not be decoded: if one of its parts is of a type that is not served, that is the reason, and
+    not one of the fields that only this type has.
+
+    Args:
+        known: of lists at the top of the body, by name, the types that are served.
+
+    Raises:
+        InvalidRequestError: that names the type.
+    """
+    try:
+        whole = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    for field, types in known.items():
+        parts = whole.get(field) if isinstance(whole, dict) else None
+        for index, part in enumerate(parts if isinstance(parts, list) else ()):
+            kind = part.get("type") if isinstance(part, dict) else None
+            if isinstance(kind, str) and kind not in types:
+                raise foreign_type(f"{field}[{index}]", kind, types)
+
+
+def foreign_type(path: str, kind: str, types: frozenset[str]) -> InvalidRequestError:
+    """Something is of a type that is not served here."""
+    shown = " ".join(kind.split())[:64]
+    return InvalidRequestError(
+        f"'{path}' is of type '{shown}', which is not supported; supported are {', '.join(sorted(types))}.",
+        param=f"{path}.type",
+        code="unsupported_value",
+    )

@@ -1,0 +1,1 @@
+"""OpenAI's Responses API, as a translation: its requests become chat requests, answers' deltas its items and events."""

@@ -1,0 +1,209 @@
+"""`input` of a response: items of a conversation -> messages of a chat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from inferd.errors import InvalidRequestError
+from inferd.openai.call_history import CalledFunction, ToolCall
+from inferd.openai.decoding import required
+from inferd.openai.field_names import foreign_type
+from inferd.openai.messages import ContentPart, Message
+from inferd.openai.sampling_fields import invalid
+
+ITEM_TYPES = frozenset({"message", "function_call", "function_call_output", "reasoning"})
+_TEXT_PARTS = frozenset({"input_text", "output_text"})
+_REASONING_PARTS = frozenset({"reasoning_text"})
+_SUMMARY_PARTS = frozenset({"summary_text"})
+_Role = Literal["user", "assistant", "system", "developer"]
+_EVERY = {"type", "id", "status"}
+_FIELDS = {
+    "message": _EVERY | {"role", "content"},
+    "function_call": _EVERY | {"call_id", "name", "arguments"},
+    "function_call_output": _EVERY | {"call_id", "output"},
+    "reasoning": _EVERY | {"content", "summary"},
+}
+
+
+class InputPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One part of a content. Only texts are accepted; the rest is known so as to be named."""
+
+    type: str
+    text: str | None = None
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
+    prompt_cache_breakpoint: Any = None
+    refusal: Any = None
+    image_url: Any = None
+    file_id: Any = None
+    detail: Any = None
+    file_data: Any = None
+    file_url: Any = None
+    filename: Any = None
+    input_audio: Any = None
+
+
+class InputItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An item of any of the types; an item of an output can come back as it went out. `id` and `status` say nothing
+    here: nothing is stored."""
+
+    type: str = "message"
+    id: str | None = None
+    status: str | None = None
+    role: str | None = None
+    content: str | list[InputPart] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | list[InputPart] | None = None
+    summary: list[InputPart] | None = None
+
+    # Known, so that they are refused by name.
+    phase: str | None = None
+    encrypted_content: str | None = None
+    namespace: Any = None
+    caller: Any = None
+
+
+class Conversation:
+    """Messages as they are made from items.
+
+    Attributes:
+        names: of each message and its parts, what the caller called it.
+    """
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self._messages: list[Message] = []
+        # What the model said in a row is one message: its reasoning, its words, its calls.
+        self._reasoning: list[str] = []
+        self._words: list[ContentPart] = []
+        self._calls: list[ToolCall] = []
+
+    def add_text(self, role: Literal["system", "user"], text: str, path: str) -> None:
+        self.names[f"messages[{len(self._messages)}]"] = path
+        self.names[f"messages[{len(self._messages)}].content"] = path
+        self._messages.append(Message(role=role, content=text))
+
+    def add_items(self, items: Sequence[InputItem]) -> None:
+        """Raises InvalidRequestError for an item that cannot be served."""
+        for index, item in enumerate(items):
+            self._add(item, f"input[{index}]")
+
+    def messages(self) -> list[Message]:
+        self._end_turn()
+        return self._messages
+
+    def _add(self, item: InputItem, path: str) -> None:
+        _check_fields(item, path)
+        if item.type == "reasoning":
+            self._begin_turn(path, ends_at=bool(self._reasoning or self._words))
+            texts = _parts(item.content, f"{path}.content", _REASONING_PARTS)
+            self._reasoning += [part.text for part in texts if part.text] or _summary(item, path)
+        elif item.type == "function_call":
+            self._begin_turn(path, ends_at=False)
+            self._add_call(item, path)
+        elif item.type == "function_call_output":
+            self._end_turn()
+            self._name(path, tool_call_id=f"{path}.call_id", content=f"{path}.output")
+            required(item.output, f"{path}.output")
+            output = _parts(item.output, f"{path}.output", _TEXT_PARTS)
+            call_id = required(item.call_id, f"{path}.call_id")
+            self._messages.append(Message(role="tool", content=output or "", tool_call_id=call_id))
+        else:
+            self._add_message(item, path)
+
+    def _add_message(self, item: InputItem, path: str) -> None:
+        role = required(item.role, f"{path}.role")
+        if role not in get_args(_Role):
+            raise invalid(f"{path}.role", f"'{path}.role' must be one of {', '.join(get_args(_Role))}.")
+        required(item.content, f"{path}.content")
+        content = item.content
+        if role == "assistant":
+            self._begin_turn(path, ends_at=bool(self._words))
+            self._words += _parts(content, f"{path}.content", _TEXT_PARTS)
+            return
+        self._end_turn()
+        self._name(path)
+        parts = content if isinstance(content, str) else _parts(content, f"{path}.content", _TEXT_PARTS)
+        self._messages.append(Message(role=role, content=parts))  # type: ignore[arg-type]
+
+    def _add_call(self, item: InputItem, path: str) -> None:
+        number = f"messages[{len(self._messages)}].tool_calls[{len(self._calls)}]"
+        self.names |= {number: path, f"{number}.function": path, f"{number}.id": f"{path}.call_id"}
+        self._calls.append(
+            ToolCall(
+                id=required(item.call_id, f"{path}.call_id"),
+                function=CalledFunction(
+                    required(item.name, f"{path}.name"), required(item.arguments, f"{path}.arguments")
+                ),
+            )
+        )
+
+    def _begin_turn(self, path: str, *, ends_at: bool) -> None:
+        """Calls hold a turn together: nothing but their results may follow them."""
+        if ends_at and not self._calls:
+            self._end_turn()
+        if not (self._reasoning or self._words or self._calls):
+            self._name(path)
+
+    def _end_turn(self) -> None:
+        if not (self._reasoning or self._words or self._calls):
+            return
+        self._messages.append(
+            Message(
+                role="assistant",
+                content=self._words or ("" if not self._calls else None),
+                reasoning_content="\n\n".join(self._reasoning) or None,
+                tool_calls=self._calls or None,
+            )
+        )
+        self._reasoning, self._words, self._calls = [], [], []
+
+    def _name(self, path: str, **fields: str) -> None:
+        message = f"messages[{len(self._messages)}]"
+        self.names[message] = path
+        self.names |= {f"{message}.{field}": name for field, name in fields.items()}
+
+
+def _check_fields(item: InputItem, path: str) -> None:
+    if item.type == "item_reference":
+        raise InvalidRequestError(
+            f"'{path}' refers to a stored item, and nothing is stored here: send the item itself.",
+            param=path,
+            code="unsupported_value",
+        )
+    if item.type not in ITEM_TYPES:
+        raise foreign_type(path, item.type, ITEM_TYPES)
+    for field in item.__struct_fields__:
+        if field not in _FIELDS[item.type] and getattr(item, field) is not None:
+            raise InvalidRequestError(
+                f"'{path}.{field}' is not supported in an item of type '{item.type}'.",
+                param=f"{path}.{field}",
+                code="unsupported_parameter",
+            )
+
+
+def _parts(content: str | Sequence[InputPart] | None, path: str, types: frozenset[str]) -> list[ContentPart]:
+    if isinstance(content, str):
+        return [ContentPart("text", content)] if content else []
+    texts = []
+    for index, part in enumerate(content or ()):
+        place = f"{path}[{index}]"
+        if part.type not in types:
+            raise foreign_type(place, part.type, types)
+        for field in part.__struct_fields__:
+            if field not in ("type", "text", "logprobs") and getattr(part, field) not in (None, []):
+                raise InvalidRequestError(
+                    f"'{place}.{field}' is not supported.", param=f"{place}.{field}", code="unsupported_parameter"
+                )
+        texts.append(ContentPart("text", required(part.text, f"{place}.text")))
+    return texts
+
+
+def _summary(item: InputItem, path: str) -> list[str]:
+    """Other servers' reasoning may come with a summary only."""
+    return [part.text for part in _parts(item.summary, f"{path}.summary", _SUMMARY_PARTS) if part.text]

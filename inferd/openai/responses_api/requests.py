@@ -1,0 +1,232 @@
+"""`POST /v1/responses`: the body, and the chat request that it comes to.
+
+Nothing is stored: `store` must be false or absent, and what refers to something stored is refused. As in a chat, every
+field that OpenAI documents is honoured or refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast, get_args
+
+import msgspec
+
+from inferd.errors import InvalidRequestError
+from inferd.openai.decoding import decode
+from inferd.openai.field_names import FieldNames, refuse_foreign_types
+from inferd.openai.reasoning_effort import ReasoningEffort
+from inferd.openai.requests import ChatRequest, StreamOptions, check_chat_request
+from inferd.openai.response_format import JsonSchema, ResponseFormat
+from inferd.openai.responses_api.input_items import ITEM_TYPES, Conversation, InputItem
+from inferd.openai.responses_api.tools import (
+    TOOL_TYPES,
+    ResponseTool,
+    ResponseToolChoice,
+    chat_tool_choice,
+    chat_tools,
+    tool_names,
+)
+from inferd.openai.sampling_fields import invalid
+
+UNSUPPORTED = (
+    "access_programs",
+    "background_options",
+    "context_management",
+    "conversation",
+    "image",
+    "max_tool_calls",
+    "moderation",
+    "previous_response_id",
+    "prompt",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+)
+_STATELESS = ("conversation", "previous_response_id")
+_LOGPROBS = "message.output_text.logprobs"
+_INCLUDABLE = (_LOGPROBS, "reasoning.encrypted_content")
+_NAMES = {
+    "logprobs": "include",
+    "max_completion_tokens": "max_output_tokens",
+    "messages": "input",
+    "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+    "response_format.json_schema": "text.format",
+}
+
+
+class Reasoning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+    context: str | None = None
+    mode: str | None = None
+
+
+class TextFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`text`, `json_object`, or `json_schema` with a name and a schema beside it."""
+
+    type: str
+    name: str | None = None
+    description: str | None = None
+    schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    strict: bool | None = None
+
+
+class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    format: TextFormat | None = None
+    verbosity: str | None = None
+
+
+class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body as it came; `chat_request` checks it."""
+
+    model: str
+    input: str | list[InputItem]
+    instructions: str | None = None
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: int | None = None
+    include: list[str] | None = None
+    text: TextConfig | None = None
+    reasoning: Reasoning | None = None
+
+    tools: list[ResponseTool] | None = None
+    tool_choice: str | ResponseToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: str | None = None
+
+    # Only the values that ask for nothing else than what is done anyway.
+    background: bool | None = None
+    store: bool | None = None
+    truncation: str | None = None
+
+    # Known, so that they are refused by name and not as unknown fields.
+    access_programs: Any = None
+    background_options: Any = None
+    context_management: Any = None
+    conversation: Any = None
+    image: Any = None
+    max_tool_calls: Any = None
+    moderation: Any = None
+    previous_response_id: Any = None
+    prompt: Any = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: Any = None
+
+
+_DECODER = msgspec.json.Decoder(ResponsesRequest)
+
+
+def parse_responses_request(body: bytes) -> tuple[ResponsesRequest, ChatRequest, FieldNames]:
+    """The body, the chat request that asks for the same, and how to speak of that one's fields.
+
+    Raises:
+        InvalidRequestError: with `param` naming the field of the body.
+    """
+    try:
+        asked = decode(body, _DECODER)
+    except InvalidRequestError:
+        refuse_foreign_types(body, {"tools": TOOL_TYPES, "input": ITEM_TYPES})
+        raise
+    _check_unsupported(asked)
+    conversation = Conversation()
+    if asked.instructions:
+        conversation.add_text("system", asked.instructions, "instructions")
+    if isinstance(asked.input, str):
+        conversation.add_text("user", asked.input, "input")
+    else:
+        conversation.add_items(asked.input)
+    chat = _chat_request(asked, conversation)
+    names = FieldNames(_NAMES | tool_names(len(asked.tools or ())) | conversation.names)
+    with names.restored():
+        return asked, check_chat_request(chat), names
+
+
+def _chat_request(asked: ResponsesRequest, conversation: Conversation) -> ChatRequest:
+    choice = chat_tool_choice(asked.tool_choice)
+    # Without tools, these two say nothing; a chat request refuses them then.
+    has_tools = bool(asked.tools)
+    shows_logprobs = _LOGPROBS in (asked.include or ())
+    if asked.top_logprobs and not shows_logprobs:
+        raise invalid("top_logprobs", f"'top_logprobs' is only allowed with {_LOGPROBS} in 'include'.")
+    return ChatRequest(
+        model=asked.model,
+        messages=conversation.messages(),
+        stream=asked.stream,
+        stream_options=asked.stream_options,
+        max_completion_tokens=asked.max_output_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        logprobs=shows_logprobs,
+        top_logprobs=asked.top_logprobs if shows_logprobs else None,
+        response_format=None if asked.text is None else _response_format(asked.text.format),
+        tools=chat_tools(asked.tools or ()) or None,
+        tool_choice=choice if has_tools or choice not in ("auto", "none") else None,
+        parallel_tool_calls=asked.parallel_tool_calls if has_tools else None,
+        reasoning_effort=_effort(asked.reasoning),
+        user=asked.user,
+        safety_identifier=asked.safety_identifier,
+        prompt_cache_key=asked.prompt_cache_key,
+        metadata=asked.metadata,
+        service_tier=asked.service_tier,
+    )
+
+
+def _response_format(format: TextFormat | None) -> ResponseFormat | None:
+    if format is None:
+        return None
+    if format.type != "json_schema":
+        if format.name or format.description or bytes(format.schema) or format.strict is not None:
+            raise invalid("text.format", "'text.format' has a name and a schema with the type 'json_schema' only.")
+        if format.type not in ("text", "json_object"):
+            raise invalid("text.format.type", "'text.format.type' must be text, json_object or json_schema.")
+        return ResponseFormat(format.type)
+    if not bytes(format.schema):
+        raise InvalidRequestError(
+            "The field 'text.format.schema' is missing.", param="text.format.schema", code="missing_required_parameter"
+        )
+    schema = JsonSchema(format.name or "", format.description, format.schema, format.strict)
+    return ResponseFormat("json_schema", schema)
+
+
+def _effort(reasoning: Reasoning | None) -> ReasoningEffort | None:
+    if reasoning is None or reasoning.effort is None:
+        return None
+    if reasoning.effort not in get_args(ReasoningEffort):
+        raise invalid("reasoning.effort", f"'reasoning.effort' must be one of {', '.join(get_args(ReasoningEffort))}.")
+    return cast(ReasoningEffort, reasoning.effort)
+
+
+def _check_unsupported(asked: ResponsesRequest) -> None:
+    for field in UNSUPPORTED:
+        if getattr(asked, field) is not None:
+            why = "nothing is stored here: send the whole conversation as 'input'" if field in _STATELESS else ""
+            raise InvalidRequestError(
+                f"'{field}' is not supported; {why or 'leave it out'}.", param=field, code="unsupported_parameter"
+            )
+    _only(asked.store, "store", (None, False), "must be false: responses are not stored here")
+    _only(asked.background, "background", (None, False), "must be false")
+    _only(asked.truncation, "truncation", (None, "disabled"), "must be disabled: shorten the input yourself")
+    for value in asked.include or ():
+        _only(value, "include", _INCLUDABLE, f"may hold only {' and '.join(_INCLUDABLE)}")
+    if asked.text is not None:
+        _only(asked.text.verbosity, "text.verbosity", (None,), "is not supported; leave it out")
+    if asked.reasoning is not None:
+        summaries: tuple[Literal["auto"] | None, ...] = (None, "auto")
+        _only(asked.reasoning.summary, "reasoning.summary", summaries, "must be auto: reasoning comes whole")
+        _only(asked.reasoning.generate_summary, "reasoning.generate_summary", summaries, "must be auto, or left out")
+        _only(asked.reasoning.context, "reasoning.context", (None, "auto"), "must be auto")
+        _only(asked.reasoning.mode, "reasoning.mode", (None, "standard"), "must be standard")
+
+
+def _only(value: object, path: str, values: tuple[object, ...], what: str) -> None:
+    if value not in values:
+        raise InvalidRequestError(f"'{path}' {what}.", param=path, code="unsupported_value")

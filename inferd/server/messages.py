@@ -1,0 +1,64 @@
+"""`POST /v1/messages`, streamed and not, and `POST /v1/messages/count_tokens`: Anthropic's API."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from sse_starlette.event import ServerSentEvent
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.anthropic.message_writer import MessageWriter
+from inferd.anthropic.requests import parse_count_tokens_request, parse_messages_request
+from inferd.anthropic.responses import Ping, TokensCount
+from inferd.errors import InvalidRequestError
+from inferd.server.arrival import arrival
+from inferd.server.limits import limit_headers
+from inferd.server.request_id import PREFIX
+from inferd.server.translated_answer import answered
+from inferd.serving.admission import chat_tokens
+from inferd.usage import Usage
+
+_VERSION_HEADER = "anthropic-version"
+_VERSION = "2023-06-01"
+
+
+async def messages(request: Request) -> Response:
+    _check_version(request)
+    async with arrival(request) as arrived:
+        chat, names = parse_messages_request(arrived.body)
+        with names.restored():
+            call = arrived.begin(chat)
+    writer = MessageWriter(
+        id="msg_" + call.completion.request_id.removeprefix(PREFIX),
+        model=call.deployment.name,
+        service_tier=chat.tier.value,
+    )
+    return await answered(call, names, writer, ping=_ping)
+
+
+async def count_tokens(request: Request) -> Response:
+    """Counts in the team's minute, and is never billed."""
+    _check_version(request)
+    async with arrival(request) as arrived:
+        chat, names = parse_count_tokens_request(arrived.body)
+        replica = arrived.ready_deployment(chat.model).replica
+        with names.restored():
+            token_ids, _ = await asyncio.to_thread(chat_tokens, chat, replica)
+        arrived.ticket.settle(Usage())
+    body = msgspec.json.encode(TokensCount(len(token_ids)))
+    return Response(body, headers=limit_headers(request), media_type="application/json")
+
+
+def _ping() -> ServerSentEvent:
+    return ServerSentEvent(msgspec.json.encode(Ping()).decode(), event="ping", sep="\n")
+
+
+def _check_version(request: Request) -> None:
+    """Raises InvalidRequestError for a version of the API that is not spoken here."""
+    version = request.headers.get(_VERSION_HEADER, _VERSION)
+    if version != _VERSION:
+        raise InvalidRequestError(
+            f"The header {_VERSION_HEADER} must be {_VERSION}.", param=_VERSION_HEADER, code="unsupported_value"
+        )

@@ -1,0 +1,30 @@
+"""`POST /v1/responses`, streamed and not."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from inferd.openai.responses_api.objects import response_begun
+from inferd.openai.responses_api.requests import parse_responses_request
+from inferd.openai.responses_api.response_writer import ID_PREFIX, ResponseWriter
+from inferd.server.arrival import arrival
+from inferd.server.request_id import PREFIX
+from inferd.server.translated_answer import answered
+
+
+async def responses(request: Request) -> Response:
+    async with arrival(request) as arrived:
+        asked, chat, names = parse_responses_request(arrived.body)
+        with names.restored():
+            call = arrived.begin(chat)
+    begun = response_begun(
+        asked,
+        id=ID_PREFIX + call.completion.request_id.removeprefix(PREFIX),
+        created_at=int(time.time()),
+        model=call.deployment.name,
+        service_tier=chat.tier.value,
+    )
+    return await answered(call, names, ResponseWriter(begun))
