@@ -131,12 +131,9 @@ def import_fault(importer: str, imported: str) -> str | None:
         other = "__init__"  # `from inferd import __version__`: a name, not a module
     if other not in RANKS or own not in RANKS:
         return None  # said once, by rank_fault
-    if (
-        own == other
-        or (own, other) in TRANSLATIONS
-        or RANKS[other] < RANKS[own]
-        or (RANKS[own] == RANKS[other] and RANKS[own] in SHARED_RANKS)
-    ):
+    if own == other or (own, other) in TRANSLATIONS or RANKS[other] < RANKS[own]:
+        return None
+    if RANKS[own] == RANKS[other] and RANKS[own] in SHARED_RANKS:
         return None
     return f"{own} (rank {RANKS[own]}) may import only lower ranks, and {other} has rank {RANKS[other]}"
 

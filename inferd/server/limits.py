@@ -1,12 +1,15 @@
-"""What an answer says of its caller's limits (docs/rate-limits.md), in the headers of Fireworks and of OpenAI."""
+"""What an answer says of its caller's limits (docs/rate-limits.md), in the headers of Fireworks and of OpenAI, and on
+Anthropic's paths in its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 from starlette.requests import Request
 
+from inferd.anthropic.errors import speaks_messages
 from inferd.limits.rate_window import RateStatus
 from inferd.limits.ticket import Ticket
 
@@ -40,6 +43,8 @@ def limit_headers(request: Request) -> dict[str, str]:
     ticket: Ticket | None = getattr(request.state, "ticket", None)
     if ticket is None:
         return {}
+    if speaks_messages(request.url.path):
+        return _anthropic_headers(ticket, datetime.now(UTC))
     headers: dict[str, str] = {}
     requests = ticket.request_status()
     if requests is not None:
@@ -48,6 +53,23 @@ def limit_headers(request: Request) -> dict[str, str]:
     if tokens is not None:
         headers |= {name: str(status.limit // 60) for name, status in zip(_PER_SECOND, tokens, strict=True)}
         headers |= _openai_headers("tokens", min(tokens, key=lambda status: status.remaining / status.limit))
+    return headers
+
+
+def _anthropic_headers(ticket: Ticket, now: datetime) -> dict[str, str]:
+    """A limit is reset at a moment, by RFC 3339. https://platform.claude.com/docs/en/api/rate-limits"""
+    named = {"requests": ticket.request_status()}
+    tokens = ticket.token_status()
+    if tokens is not None:
+        named["input-tokens"], _, named["output-tokens"] = tokens
+        named["tokens"] = min(tokens, key=lambda status: status.remaining / status.limit)
+    headers = {}
+    for what, status in named.items():
+        if status is not None:
+            reset = now + timedelta(milliseconds=status.reset_ms)
+            headers[f"anthropic-ratelimit-{what}-limit"] = str(status.limit)
+            headers[f"anthropic-ratelimit-{what}-remaining"] = str(status.remaining)
+            headers[f"anthropic-ratelimit-{what}-reset"] = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
     return headers
 
 

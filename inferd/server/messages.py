@@ -15,13 +15,14 @@ from inferd.anthropic.responses import Ping, TokensCount
 from inferd.errors import InvalidRequestError
 from inferd.server.arrival import arrival
 from inferd.server.limits import limit_headers
-from inferd.server.request_id import PREFIX
+from inferd.serving.request_id import PREFIX
 from inferd.server.translated_answer import answered
 from inferd.serving.admission import chat_tokens
 from inferd.usage import Usage
 
 _VERSION_HEADER = "anthropic-version"
-_VERSION = "2023-06-01"
+_OLDEST_VERSION = "2023-06-01"
+"""Streams were others before it; versions are dates."""
 
 
 async def messages(request: Request) -> Response:
@@ -57,8 +58,9 @@ def _ping() -> ServerSentEvent:
 
 def _check_version(request: Request) -> None:
     """Raises InvalidRequestError for a version of the API that is not spoken here."""
-    version = request.headers.get(_VERSION_HEADER, _VERSION)
-    if version != _VERSION:
+    if request.headers.get(_VERSION_HEADER, _OLDEST_VERSION) < _OLDEST_VERSION:
         raise InvalidRequestError(
-            f"The header {_VERSION_HEADER} must be {_VERSION}.", param=_VERSION_HEADER, code="unsupported_value"
+            f"The header {_VERSION_HEADER} must be {_OLDEST_VERSION} or later.",
+            param=_VERSION_HEADER,
+            code="unsupported_value",
         )

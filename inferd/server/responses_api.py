@@ -11,7 +11,7 @@ from inferd.openai.responses_api.objects import response_begun
 from inferd.openai.responses_api.requests import parse_responses_request
 from inferd.openai.responses_api.response_writer import ID_PREFIX, ResponseWriter
 from inferd.server.arrival import arrival
-from inferd.server.request_id import PREFIX
+from inferd.serving.request_id import PREFIX
 from inferd.server.translated_answer import answered
 
 

@@ -18,6 +18,9 @@ OPERATIONS = [(method, route) for route in ROUTES for method in route.methods - 
 # Where the handlers of one route have what they parse it with; those of the admin API say `body(TYPE)`.
 PARSERS = {
     "parse_chat_request": "ChatRequest",
+    "parse_responses_request": "ResponsesRequest",
+    "parse_messages_request": "MessagesRequest",
+    "parse_count_tokens_request": "CountTokensRequest",
     "parse_text_request": "TextRequest",
     "parse_embedding_request": "EmbeddingRequest",
     "parse_tokenize_request": "TokenizeRequest",

@@ -67,7 +67,7 @@ class TextFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     type: str
     name: str | None = None
     description: str | None = None
-    schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    schema: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     strict: bool | None = None
 
 
@@ -184,12 +184,12 @@ def _response_format(format: TextFormat | None) -> ResponseFormat | None:
     if format is None:
         return None
     if format.type != "json_schema":
-        if format.name or format.description or bytes(format.schema) or format.strict is not None:
+        if format.name or format.description or format.schema is not msgspec.UNSET or format.strict is not None:
             raise invalid("text.format", "'text.format' has a name and a schema with the type 'json_schema' only.")
         if format.type not in ("text", "json_object"):
             raise invalid("text.format.type", "'text.format.type' must be text, json_object or json_schema.")
         return ResponseFormat(format.type)
-    if not bytes(format.schema):
+    if format.schema is msgspec.UNSET:
         raise InvalidRequestError(
             "The field 'text.format.schema' is missing.", param="text.format.schema", code="missing_required_parameter"
         )
