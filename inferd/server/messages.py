@@ -15,9 +15,9 @@ from inferd.anthropic.responses import Ping, TokensCount
 from inferd.errors import InvalidRequestError
 from inferd.server.arrival import arrival
 from inferd.server.limits import limit_headers
-from inferd.serving.request_id import PREFIX
 from inferd.server.translated_answer import answered
 from inferd.serving.admission import chat_tokens
+from inferd.serving.request_id import PREFIX
 from inferd.usage import Usage
 
 _VERSION_HEADER = "anthropic-version"

@@ -11,8 +11,8 @@ from inferd.openai.responses_api.objects import response_begun
 from inferd.openai.responses_api.requests import parse_responses_request
 from inferd.openai.responses_api.response_writer import ID_PREFIX, ResponseWriter
 from inferd.server.arrival import arrival
-from inferd.serving.request_id import PREFIX
 from inferd.server.translated_answer import answered
+from inferd.serving.request_id import PREFIX
 
 
 async def responses(request: Request) -> Response:

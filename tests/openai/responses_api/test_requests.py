@@ -1,0 +1,105 @@
+"""The chat request that a response's body comes to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from inferd.errors import InvalidRequestError
+from inferd.openai.requests import ChatRequest, parse_chat_request
+from inferd.openai.responses_api.requests import UNSUPPORTED, ResponsesRequest, parse_responses_request
+
+
+def chat(**fields: Any) -> ChatRequest:
+    return parse_responses_request(json.dumps({"model": "o/d", **fields}).encode())[1]
+
+
+def same_chat(**fields: Any) -> ChatRequest:
+    return parse_chat_request(json.dumps({"model": "o/d", **fields}).encode())
+
+
+SCHEMA = {"type": "object", "properties": {}}
+
+
+def test_every_field_goes_where_it_belongs():
+    asked = chat(
+        input="Why?",
+        instructions="Be brief.",
+        max_output_tokens=9,
+        temperature=0.5,
+        top_p=0.9,
+        include=["message.output_text.logprobs"],
+        top_logprobs=2,
+        reasoning={"effort": "low", "summary": "auto"},
+        text={"format": {"type": "json_schema", "name": "x", "schema": SCHEMA, "strict": True}},
+        tools=[{"type": "function", "name": "f", "description": "F.", "parameters": SCHEMA, "strict": True}],
+        tool_choice={"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "f"}]},
+        parallel_tool_calls=False,
+        user="u",
+        metadata={"a": "b"},
+        service_tier="flex",
+        prompt_cache_key="k",
+        safety_identifier="s",
+        stream=True,
+    )
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "f"}}]}
+    function = {"name": "f", "description": "F.", "parameters": SCHEMA, "strict": True}
+    expected = same_chat(
+        messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}],
+        max_completion_tokens=9,
+        temperature=0.5,
+        top_p=0.9,
+        logprobs=True,
+        top_logprobs=2,
+        reasoning_effort="low",
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": SCHEMA, "strict": True},
+        },
+        tools=[{"type": "function", "function": function}],
+        tool_choice={"type": "allowed_tools", "allowed_tools": allowed},
+        parallel_tool_calls=False,
+        user="u",
+        metadata={"a": "b"},
+        service_tier="flex",
+        prompt_cache_key="k",
+        safety_identifier="s",
+        stream=True,
+    )
+    assert asked == expected
+
+
+def test_what_the_assistant_said_in_a_row_is_one_turn():
+    items = [
+        {"role": "user", "content": "7?"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Well."}]},
+        {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"},
+        {"type": "function_call", "call_id": "b", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "a", "output": "1"},
+        {"type": "function_call_output", "call_id": "b", "output": [{"type": "input_text", "text": "2"}]},
+        {"role": "assistant", "content": "Done."},
+        {"role": "assistant", "content": "Really."},
+        {"role": "user", "content": [{"type": "input_text", "text": "Sure?"}]},
+    ]
+    user, turn, first, second, done, really, last = chat(input=items).messages
+    assert (user.role, last.text()) == ("user", "Sure?")
+    assert (turn.reasoning_content, turn.text(), [call.id for call in turn.tool_calls]) == ("Hm.", "Well.", ["a", "b"])
+    assert [(result.tool_call_id, result.text()) for result in (first, second)] == [("a", "1"), ("b", "2")]
+    assert (done.text(), really.text()) == ("Done.", "Really.")
+
+
+@pytest.mark.parametrize("field", UNSUPPORTED)
+def test_what_is_not_served_is_refused_by_name(field):
+    with pytest.raises(InvalidRequestError) as raised:
+        chat(input="x", **{field: "y"})
+    assert (raised.value.param, raised.value.code) == (field, "unsupported_parameter")
+    assert field in ResponsesRequest.__struct_fields__
+
+
+def test_without_tools_the_choice_of_none_says_nothing():
+    assert chat(input="x", tool_choice="auto", parallel_tool_calls=True, tools=[]).tool_choice is None
+    with pytest.raises(InvalidRequestError, match="tools"):
+        chat(input="x", tool_choice="required")
