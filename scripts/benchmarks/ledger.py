@@ -47,15 +47,18 @@ def main() -> None:
     print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         shim = _build_shim(Path(folder))
-        small, large = Path(folder) / "small", Path(folder) / "large"
+        small, large = Path(folder) / "small", arguments.large or Path(folder) / "large"
         fill(small, teams=SMALL_TEAMS, usage_rows=0)
         started = time.perf_counter()
-        fill(large, teams=arguments.teams, usage_rows=arguments.usage_rows)
+        if not large.exists():
+            fill(large, teams=arguments.teams, usage_rows=arguments.usage_rows)
         size_gb = (large / "ledger.db").stat().st_size / 1e9
         print(
             f"large ledger: {arguments.usage_rows:,} usage rows, {arguments.teams:,} teams, {size_gb:.1f} GB, ", end=""
         )
-        print(f"made in {time.perf_counter() - started:.0f} s")
+        print(f"made in {time.perf_counter() - started:.0f} s", flush=True)
+        if arguments.only_make:
+            return
         print(
             f"{'run':22}{'callers':>8}{'pairs/s':>9}{'pair p50 ms':>13}{'p99 ms':>9}{'CPU us':>8}"
             f"{'sync ms':>9}{'load':>6}"
@@ -89,6 +92,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--usage-rows", type=int, default=5_000_000)
     parser.add_argument("--teams", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, help="where the ledgers are made (the disk that is measured)")
+    parser.add_argument("--large", type=Path, help="the large ledger; made if it is not there, and kept")
+    parser.add_argument("--only-make", action="store_true", help="make the large ledger and stop")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
