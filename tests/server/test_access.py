@@ -116,7 +116,7 @@ async def test_a_key_is_told_what_it_is_and_what_it_can_spend(provider):
     change(provider, operations.create_user, "acme", "ada")
     key = provider.new_key("acme", project="search", user="ada", label="laptop", models=(PRICED,))
     answer = (await provider.client.get("/v1/key", headers=as_key(key))).json()
-    limits = answer.pop("limits")
+    limits, rates = answer.pop("limits"), answer.pop("rates")
     credit = answer.pop("credit")
     assert answer == {
         "object": "key",
@@ -130,7 +130,9 @@ async def test_a_key_is_told_what_it_is_and_what_it_can_spend(provider):
         "expires_at": None,
         "plan": "academic",
         "tier": 1,
+        "tier_source": "the least of plan academic",
     }
+    assert {"limit": "requests a minute", "value": 100, "least": None, "source": "tier 1"} in rates
     assert (credit["balance_usd"], credit["held_usd"]) == ("0.001000000", "0.000000000")
     assert {limit["scope"] for limit in limits} == {"team:acme"}
     assert {limit["source"] for limit in limits} == {"plan", "tier"}
