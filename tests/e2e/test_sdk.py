@@ -104,8 +104,8 @@ def test_an_unknown_model_is_a_not_found_error(team):
     [
         ({"temperature": 9}, "temperature"),
         ({"extra_body": {"max_tokens": "many"}}, "max_tokens"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"n": 2}, "n"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"n": 17}, "n"),
         ({"extra_body": {"nonsense": 1}}, "nonsense"),
     ],
 )
