@@ -23,6 +23,8 @@ from tests.ledger.test_audit import tamper
 COUNTED = re.compile(r".*_(nanousd|picousd|tokens|ppm|percent)$|.*compute_ms$|requests$|threshold.*")
 # What names a row of the tables that have no checksum; what they say is refolded.
 KEYS = {"accounts": ("account",), "counters": ("scope", "period"), "statements": ("team", "period")}
+# How far a batch has come bills nobody: its lines have holds and usage rows of their own.
+PROGRESS = {"batches"}
 TIERED = Price(2_000, 3_000, 500, multiplier_ppm=1_500_000)
 
 
@@ -35,7 +37,7 @@ def _schema():
             (table, column)
             for table in tables
             for (column,) in conn.execute("SELECT name FROM pragma_table_info(?) WHERE type = 'INTEGER'", (table,))
-            if COUNTED.match(column)
+            if COUNTED.match(column) and table not in PROGRESS
         ]
         kept = {
             name.removesuffix("_no_delete")
