@@ -35,6 +35,9 @@ USUAL: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"model": PRICED, "messages": MESSAGES, "max_tokens": 2},
     "/v1/completions": {"model": PRICED, "prompt": "hello", "max_tokens": 2},
     "/v1/embeddings": {"model": PRICED, "input": ["hello", "you"]},
+    "/v1/responses": {"model": PRICED, "input": "hello", "max_output_tokens": 2},
+    "/v1/messages": {"model": PRICED, "messages": MESSAGES, "max_tokens": 2},
+    "/v1/messages/count_tokens": {"model": PRICED, "messages": MESSAGES},
     "/tokenize": {"model": PRICED, "content": "hello"},
     "/detokenize": {"model": PRICED, "tokens": [97, 98]},
 }
@@ -54,14 +57,15 @@ class Fuzzed:
         with provider.store.immediate() as conn:
             operations.create_team(conn, "fuzzed", "academic", actor="test", now_ms=wall_clock_ms())
         self.statuses: Counter[int] = Counter()
-        self.n_parsed = 0
+        self.n_parsed = self.n_untold = 0
 
     def send(self, method: str, path: str, body: Any, idempotency_key: str) -> None:
         response = self._run(self._send(method, path, json.dumps(body), idempotency_key))
         self.statuses[response.status_code] += 1
         assert response.status_code < 500, (response.status_code, response.text[:300])
-        is_parsed = response.is_success or response.json()["error"]["code"] not in NOT_PARSED
-        self.n_parsed += is_parsed
+        code = "" if response.is_success else response.json()["error"].get("code")
+        self.n_parsed += code is not None and code not in NOT_PARSED
+        self.n_untold += code is None  # Anthropic's errors have no code that would tell
 
     async def _send(self, method: str, path: str, content: str, idempotency_key: str) -> httpx.Response:
         self._provider.steady_ms += 60_000  # another minute, so that no limit is in the way
@@ -113,7 +117,7 @@ def fuzz(folder: Path, monkeypatch: pytest.MonkeyPatch, n_calls: int) -> None:
         n_sent = sum(server.statuses.values())
         print(f"{n_sent} calls, {server.n_parsed} parsed: {dict(server.statuses)}")
         assert n_sent >= n_calls * 0.9
-        assert server.n_parsed >= 0.8 * n_sent, server.statuses
+        assert server.n_parsed >= 0.8 * (n_sent - server.n_untold), server.statuses
         assert server.statuses[200] > n_sent / 10, server.statuses
 
 
