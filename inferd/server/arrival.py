@@ -1,4 +1,4 @@
-"""The beginning of every call for a chat completion, in whatever shape it comes: who asks, how fast, for what."""
+"""The beginning of every call for text or vectors, in whatever shape it comes: who asks, how fast, for what."""
 
 from __future__ import annotations
 

@@ -13,19 +13,15 @@ from starlette.responses import Response
 from inferd.deployments.deployment import Deployment
 from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError
-from inferd.ledger.keys import Caller
-from inferd.limits.ticket import Ticket
 from inferd.openai.responses import STREAM_DONE, UsageBody, usage_body
 from inferd.openai.text_requests import TextPrompt, TextRequest, parse_text_request
 from inferd.openai.text_responses import TextChoice, TextFinishReason, TextResponse
-from inferd.server.arrival import MAX_TOKENS_HEADER
-from inferd.server.auth import authenticate_request, require_model, require_scope
-from inferd.server.body import read_body
+from inferd.server.arrival import MAX_TOKENS_HEADER, Arrival, arrival
 from inferd.server.chat import CLIENT_CLOSED_REQUEST
 from inferd.server.disconnect import cancelled_on_disconnect
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
-from inferd.server.limits import given_back_if_refused, limit_headers, remember_ticket
+from inferd.server.limits import given_back_if_refused, limit_headers
 from inferd.server.services import services_of
 from inferd.server.tags import header_tag
 from inferd.service_tier import ServiceTier
@@ -47,18 +43,11 @@ class _Choices(list[Completion]):
 
 async def text_completions(request: Request) -> Response:
     """Refusals come as JSON before anything is streamed; what fails later comes as an event with `error`."""
-    services = services_of(request)
-    caller = authenticate_request(request, services.authenticator)
-    require_scope(caller, "inference")
-    ticket = services.turnstile.ticket(caller)
-    remember_ticket(request, ticket)
-    with given_back_if_refused(ticket):
-        ticket.take_request()
-        text = parse_text_request(await read_body(request))
-        deployment = services.router.find(text.model)
-        require_model(caller, deployment.name)
+    async with arrival(request) as call:
+        text = parse_text_request(call.body)
+        deployment = call.deployment(text.model)
         prompts = text.prompts()
-        completions = _begin_all(request, caller, deployment, text, prompts, ticket)
+        completions = _begin_all(call, deployment, text, prompts)
     answer = TextResponse(
         id="cmpl-" + request.state.request_id.removeprefix(PREFIX),
         created=int(time.time()),
@@ -78,15 +67,10 @@ async def text_completions(request: Request) -> Response:
     return EventStream(_events(completions, echoes, answer), completions.cancel, headers)
 
 
-def _begin_all(
-    request: Request,
-    caller: Caller,
-    deployment: Deployment,
-    text: TextRequest,
-    prompts: Sequence[TextPrompt],
-    ticket: Ticket,
-) -> _Choices:
-    """`ticket` is the first prompt's; each of the others takes its own. Nothing here awaits, so all begin or none."""
+def _begin_all(call: Arrival, deployment: Deployment, text: TextRequest, prompts: Sequence[TextPrompt]) -> _Choices:
+    """The call's ticket is the first prompt's; each of the others takes its own. Nothing here awaits, so all begin or
+    none."""
+    request, caller = call.request, call.caller
     services = services_of(request)
     hints = CacheHints.of(
         text,
@@ -97,7 +81,7 @@ def _begin_all(
     is_free = deployment.price_at(wall_clock_ms(), ServiceTier.DEFAULT) is None
     together = Together(len(prompts))
     with ExitStack() as stack:
-        tickets = [ticket]
+        tickets = [call.ticket]
         for _ in prompts[1:]:
             tickets.append(services.turnstile.ticket(caller))
             stack.enter_context(given_back_if_refused(tickets[-1]))
