@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
 import pytest
 
+from inferd.anthropic import requests as messages
+from inferd.anthropic.requests import MessagesRequest
 from inferd.config import SETTINGS, TABLES
-from inferd.openai.requests import UNSUPPORTED, ChatRequest
+from inferd.openai import requests as chat
+from inferd.openai.embeddings import EmbeddingRequest
+from inferd.openai.requests import ChatRequest
+from inferd.openai.responses_api import requests as responses
+from inferd.openai.responses_api.requests import ResponsesRequest
+from inferd.openai.text_requests import TextRequest
 from inferd.server.app import ROUTES
 
 ROOT = Path(__file__).parent.parent
@@ -24,22 +33,43 @@ def test_every_route_is_documented(route):
         assert f"`{method} {path}`" in API, f"docs/api.md does not describe {method} {path}"
 
 
-def rows_of_chat_fields() -> dict[str, str]:
-    """Each field that the table of chat completions names, with what it says of it."""
-    section = API.partition("## Chat completions")[2].partition("\n## ")[0]
-    rows = [line.strip("| ").split(" | ", 1) for line in section.splitlines() if line.startswith("| `")]
-    return {name.partition(".")[0]: told for cell, told in rows for name in re.findall(r"`([\w.]+)`", cell)}
+class Fields(NamedTuple):
+    """A section of docs/api.md with a table of fields, and the type that the server parses them with."""
+
+    section: str
+    kind: type[msgspec.Struct]
+    refused: tuple[str, ...] = ()
+
+    def rows(self) -> dict[str, str]:
+        """Each field that the table names, with what it says of it."""
+        section = API.partition(f"\n## {self.section}\n")[2].partition("\n## ")[0]
+        rows = [line.strip("| ").split(" | ", 1) for line in section.splitlines() if line.startswith("| `")]
+        return {name.partition(".")[0]: told for cell, told in rows for name in re.findall(r"`([\w.]+)`", cell)}
 
 
-@pytest.mark.parametrize("field", ChatRequest.__struct_fields__)
-def test_the_table_of_chat_fields_says_what_happens_to_each(field):
-    told = rows_of_chat_fields().get(field)
+FIELDS = [
+    Fields("Chat completions", ChatRequest, chat.UNSUPPORTED),
+    Fields("Text completions", TextRequest),
+    Fields("Embeddings", EmbeddingRequest),
+    Fields("Responses", ResponsesRequest, responses.UNSUPPORTED),
+    Fields("Messages", MessagesRequest, messages.UNSUPPORTED),
+]
+
+
+@pytest.mark.parametrize(
+    ("table", "field"),
+    [(table, field) for table in FIELDS for field in table.kind.__struct_fields__],
+    ids=lambda value: getattr(value, "section", value),
+)
+def test_the_table_of_fields_says_what_happens_to_each(table, field):
+    told = table.rows().get(field)
     assert told, f"docs/api.md does not describe {field}"
-    assert (field in UNSUPPORTED) == told.startswith("refused"), f"docs/api.md is wrong about {field}"
+    assert (field in table.refused) == told.startswith("refused"), f"docs/api.md is wrong about {field}"
 
 
-def test_the_table_of_chat_fields_names_no_other():
-    assert set(rows_of_chat_fields()) <= set(ChatRequest.__struct_fields__)
+@pytest.mark.parametrize("table", FIELDS, ids=lambda table: table.section)
+def test_a_table_of_fields_names_no_other(table):
+    assert set(table.rows()) <= set(table.kind.__struct_fields__)
 
 
 @pytest.mark.parametrize("key", [key for keys in TABLES.values() for key in keys])

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode, shorten
-from inferd.openai.requests import StreamOptions
+from inferd.openai.requests import N_MAX, TOP_LOGPROBS_MAX, StreamOptions
 from inferd.openai.sampling_fields import SamplingFields, check_sampling, invalid
+from inferd.sampling_params import SamplingParams
 from inferd.service_tier import ServiceTier
 
 PROMPTS_MAX = 64
+CHOICES_MAX = 128
+"""Of all prompts together."""
 TAG_CHARACTERS_MAX = 512
 
-# The value, or values, that ask for nothing else than what is done anyway.
-_ONLY: dict[str, tuple[object, ...]] = {"n": (1,), "best_of": (1,), "logprobs": (), "suffix": ("",)}
 _TAGS = ("model", "user", "prompt_cache_key", "prompt_cache_isolation_key")
 
 
@@ -31,16 +32,16 @@ class TextRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
     echo: bool | None = None
+    n: int | None = None
+    logprobs: int | None = None
 
     user: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_isolation_key: str | None = None
 
-    # Refused by name.
-    n: int | None = None
+    # Only the values that ask for nothing else than what is done anyway.
     best_of: int | None = None
-    logprobs: Any = None
-    suffix: Any = None
+    suffix: str | None = None
 
     @property
     def streamed(self) -> bool:
@@ -50,8 +51,17 @@ class TextRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     def include_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
+    @property
+    def n_choices(self) -> int:
+        """Of each prompt."""
+        return self.n or 1
+
+    def sampling_params(self) -> SamplingParams:
+        """As the fields of sampling say; and whether their probabilities are wanted."""
+        return replace(super().sampling_params(), top_logprobs=self.logprobs)
+
     def prompts(self) -> list[TextPrompt]:
-        """At least one; each is answered by a choice of its own."""
+        """At least one; each is answered by choices of its own."""
         if isinstance(self.prompt, str):
             return [TextPrompt(self, self.prompt, "prompt")]
         if isinstance(self.prompt[0], int):
@@ -77,7 +87,7 @@ class TextPrompt:
     @property
     def n_choices(self) -> int:
         """Other prompts of the request are requests of their own to the engine and the ledger."""
-        return 1
+        return self.request.n_choices
 
     @property
     def completion_limit(self) -> int | None:
@@ -99,25 +109,17 @@ def parse_text_request(body: bytes) -> TextRequest:
     request = decode(body, _DECODER)
     if not request.model:
         raise invalid("model", "'model' is empty: name a model, see GET /v1/models.")
-    for field, allowed in _ONLY.items():
-        value = getattr(request, field)
-        if value is not None and value not in allowed:
-            raise InvalidRequestError(
-                f"'{field}' is not supported here with this value; leave it out.",
-                param=field,
-                code="unsupported_parameter" if not allowed else "unsupported_value",
-            )
     if request.stream_options is not None and not request.streamed:
         raise invalid("stream_options", "'stream_options' is only allowed when 'stream' is true.")
     if request.stream_options is not None and request.stream_options.include_obfuscation:
-        raise InvalidRequestError(
-            "Obfuscation of streams is not supported.",
-            param="stream_options.include_obfuscation",
-            code="unsupported_value",
-        )
+        raise _unsupported_value("stream_options.include_obfuscation", "Obfuscation of streams is not supported.")
     if request.max_tokens is not None and request.max_tokens < 1:
         raise invalid("max_tokens", f"'max_tokens' must be at least 1, got {shorten(str(request.max_tokens))}.")
     _check_prompt(request.prompt)
+    _check_choices(request)
+    _check_logprobs(request)
+    if request.suffix:
+        raise _unsupported_value("suffix", "Text cannot be inserted before a 'suffix' here; leave it out.")
     check_sampling(request)
     for field in _TAGS:
         _check_tag(field, getattr(request, field) or "")
@@ -136,9 +138,38 @@ def _check_prompt(prompt: str | list[str | int | list[int]]) -> None:
         raise invalid("prompt", f"'prompt' may hold at most {PROMPTS_MAX} prompts, got {len(prompt)}.")
 
 
+def _check_choices(request: TextRequest) -> None:
+    """`best_of` answers of which the best `n` are shown: as many as are shown, or none."""
+    n, best_of = request.n_choices, request.best_of
+    if request.n is not None and not 1 <= request.n <= N_MAX:
+        raise invalid("n", f"'n' must lie between 1 and {N_MAX}, got {shorten(str(request.n))}.")
+    if best_of is not None and best_of < n:
+        raise invalid("best_of", f"'best_of' must be at least 'n', {n}, got {shorten(str(best_of))}.")
+    if best_of is not None and best_of > n:
+        raise _unsupported_value("best_of", "Every answer that is computed is shown: 'best_of' must be 'n', or absent.")
+    n_all = n * len(request.prompts())
+    if n_all > CHOICES_MAX:
+        raise invalid("n", f"'n' for each prompt comes to {n_all} choices; at most {CHOICES_MAX} are made in one call.")
+
+
+def _check_logprobs(request: TextRequest) -> None:
+    if request.logprobs is None:
+        return
+    if not 0 <= request.logprobs <= TOP_LOGPROBS_MAX:
+        raise invalid(
+            "logprobs", f"'logprobs' must lie between 0 and {TOP_LOGPROBS_MAX}, got {shorten(str(request.logprobs))}."
+        )
+    if request.echo:
+        raise _unsupported_value("logprobs", "The probabilities of a prompt are not known here: 'logprobs' or 'echo'.")
+
+
 def _check_tag(field: str, text: str) -> None:
     if len(text) > TAG_CHARACTERS_MAX or "\0" in text:
         raise invalid(field, f"'{field}' may have at most {TAG_CHARACTERS_MAX} characters, and no NUL.")
+
+
+def _unsupported_value(param: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, param=param, code="unsupported_value")
 
 
 def _token_ids(items: list[Any]) -> tuple[int, ...]:

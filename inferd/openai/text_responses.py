@@ -7,17 +7,18 @@ from typing import Literal
 import msgspec
 
 from inferd.openai.responses import UsageBody
+from inferd.openai.text_logprobs import TextLogprobs
 
 TextFinishReason = Literal["stop", "length"]
 
 
 class TextChoice(msgspec.Struct, frozen=True):
-    """`index` is the prompt's."""
+    """`index` counts the choices of the first prompt, then those of the second, and so on."""
 
     text: str
     index: int
     finish_reason: TextFinishReason | None = None
-    logprobs: None = None
+    logprobs: TextLogprobs | None = None
 
 
 class TextCompletion(msgspec.Struct, frozen=True, kw_only=True):

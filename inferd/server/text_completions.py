@@ -13,9 +13,8 @@ from starlette.responses import Response
 from inferd.deployments.deployment import Deployment
 from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError
-from inferd.openai.responses import STREAM_DONE, UsageBody, usage_body
 from inferd.openai.text_requests import TextPrompt, TextRequest, parse_text_request
-from inferd.openai.text_responses import TextChoice, TextFinishReason, TextResponse
+from inferd.openai.text_responses import TextResponse
 from inferd.server.arrival import MAX_TOKENS_HEADER, Arrival, arrival
 from inferd.server.chat import CLIENT_CLOSED_REQUEST
 from inferd.server.disconnect import cancelled_on_disconnect
@@ -29,8 +28,8 @@ from inferd.serving.cache_hints import CacheHints
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion, Finished, TextDelta
 from inferd.serving.request_id import PREFIX
+from inferd.serving.text_answer import StreamedTextAnswer, WholeTextAnswer
 from inferd.serving.together import Together
-from inferd.usage import Usage
 
 
 class _Choices(list[Completion]):
@@ -48,7 +47,7 @@ async def text_completions(request: Request) -> Response:
         deployment = call.deployment(text.model)
         prompts = text.prompts()
         completions = _begin_all(call, deployment, text, prompts)
-    answer = TextResponse(
+    response = TextResponse(
         id="cmpl-" + request.state.request_id.removeprefix(PREFIX),
         created=int(time.time()),
         model=deployment.name,
@@ -63,8 +62,11 @@ async def text_completions(request: Request) -> Response:
         headers |= limit_headers(request)
         echoes = [_echo(text, prompt, deployment) for prompt in prompts]
         if not text.streamed:
-            return await _whole(completions, echoes, answer, headers)
-    return EventStream(_events(completions, echoes, answer), completions.cancel, headers)
+            shows_logprobs = text.logprobs is not None
+            whole = WholeTextAnswer(response, echoes, text.n_choices, shows_logprobs=shows_logprobs)
+            return await _whole(completions, whole, headers)
+    events = _events(completions, StreamedTextAnswer(response, echoes, text.n_choices))
+    return EventStream(events, completions.cancel, headers)
 
 
 def _begin_all(call: Arrival, deployment: Deployment, text: TextRequest, prompts: Sequence[TextPrompt]) -> _Choices:
@@ -104,43 +106,34 @@ def _echo(text: TextRequest, prompt: TextPrompt, deployment: Deployment) -> str:
     return content if isinstance(content, str) else deployment.replica.tokenizer.decode(content)
 
 
-async def _whole(
-    completions: Sequence[Completion], echoes: Sequence[str], answer: TextResponse, headers: dict[str, str]
-) -> Response:
-    choices, ends = [], []
-    for index, (completion, echo) in enumerate(zip(completions, echoes, strict=True)):
-        pieces = [echo]
+async def _whole(completions: Sequence[Completion], answer: WholeTextAnswer, headers: dict[str, str]) -> Response:
+    for prompt, completion in enumerate(completions):
         async for event in completion.events():
             if isinstance(event, TextDelta):
-                pieces.append(event.text)
+                answer.add(prompt, event)
             elif event.finish_reason is FinishReason.CANCELLED:
                 return Response(status_code=CLIENT_CLOSED_REQUEST)
             else:
-                ends.append(event)
-                choices.append(TextChoice("".join(pieces), index, _wire_reason(event)))
-    return Response(answer.whole(choices, _usage(ends)), headers=headers, media_type="application/json")
+                answer.end(prompt, event)
+    return Response(answer.body(), headers=headers, media_type="application/json")
 
 
-async def _events(
-    completions: Sequence[Completion], echoes: Sequence[str], answer: TextResponse
-) -> AsyncIterator[bytes]:
+async def _events(completions: Sequence[Completion], answer: StreamedTextAnswer) -> AsyncIterator[bytes]:
     """Pieces of all choices as they come. A choice's finish reason comes after the commit that bills it."""
-    ends: list[Finished] = []
+    for data in answer.opening():
+        yield _event(data)
     try:
-        for index, echo in enumerate(echoes):
-            if echo:
-                yield _event(answer.chunk(TextChoice(echo, index)))
-        async for index, event in _merged(completions):
+        async for prompt, event in _merged(completions):
             if isinstance(event, TextDelta):
-                yield _event(answer.chunk(TextChoice(event.text, index)))
+                for data in answer.deltas(prompt, event):
+                    yield _event(data)
             elif event.finish_reason is FinishReason.CANCELLED:
                 return
             else:
-                ends.append(event)
-                yield _event(answer.chunk(TextChoice("", index, _wire_reason(event))))
-        if answer.include_usage:
-            yield _event(answer.usage_chunk(_usage(ends)))
-        yield _event(STREAM_DONE)
+                for data in answer.ending(prompt, event):
+                    yield _event(data)
+        for data in answer.closing():
+            yield _event(data)
     except InferdError as error:
         yield _event(error_body(error))
 
@@ -170,19 +163,5 @@ async def _merged(completions: Sequence[Completion]) -> AsyncIterator[tuple[int,
             reader.cancel()
 
 
-def _usage(ends: Sequence[Finished]) -> UsageBody:
-    total = Usage(
-        prompt_tokens=sum(end.usage.prompt_tokens for end in ends),
-        cached_tokens=sum(end.usage.cached_tokens for end in ends),
-        completion_tokens=sum(end.usage.completion_tokens for end in ends),
-        compute_ms=sum(end.usage.compute_ms for end in ends),
-    )
-    return usage_body(total, sum(end.cost_nanousd for end in ends), by_time=ends[0].by_time)
-
-
 def _event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
-
-
-def _wire_reason(event: Finished) -> TextFinishReason:
-    return "stop" if event.finish_reason is FinishReason.STOP else "length"

@@ -47,7 +47,7 @@ class Ending:
 
 
 class Choices:
-    """Belongs to the event loop. Submit, then wait for the end, once each."""
+    """Belongs to the event loop. Submit, then wait for the end, or withdraw; once each."""
 
     def __init__(self, replica: LocalReplica, completion: Completion) -> None:
         """`completion` gets the text, and says when nobody wants it any more."""
@@ -56,15 +56,15 @@ class Choices:
         self._streams: list[OutputStream] = []
         self._first_token_ns: int | None = None
 
-    async def submit(self, request: AddRequest | EmbedRequest, n: int) -> None:
-        """Hands `n` copies to the engine; all of them, or, with what it raises, none that still runs."""
-        try:
-            for each in [request] if isinstance(request, EmbedRequest) else copies(request, n):
-                self._streams.append(self._replica.submit(each))
-        except Exception:
-            self._abort()
-            await self._read_all()
-            raise
+    def submit(self, request: AddRequest | EmbedRequest, n: int) -> None:
+        """Hands `n` copies to the engine. Raises OverloadedError; some of them may run then: withdraw."""
+        for each in [request] if isinstance(request, EmbedRequest) else copies(request, n):
+            self._streams.append(self._replica.submit(each))
+
+    async def withdraw(self) -> None:
+        """Ends those that were handed over; what they have computed is nobody's."""
+        self._abort()
+        await self._read_all()
 
     async def end(self) -> Ending:
         """Passes text on until every choice has ended. One that fails ends the others."""

@@ -179,12 +179,15 @@ class Completions:
             completion.refuse(error)
             return
         # From here on there is a hold, and whatever happens this task resolves it.
+        choices = Choices(job.deployment.replica, completion)
         try:
             await job.together.held()
-            choices = Choices(job.deployment.replica, completion)
-            await choices.submit(self._engine_request(job, prompt, constraint), job.request.n_choices)
+            choices.submit(self._engine_request(job, prompt, constraint), job.request.n_choices)
+            await job.together.taken()
         except Exception as error:  # noqa: BLE001 - handed on as above, once the hold is gone
+            job.together.refused(error)
             try:
+                await choices.withdraw()
                 await self._resolve(job, "failed", Usage())
             finally:
                 job.ticket.refuse(error)
@@ -261,8 +264,9 @@ class Completions:
         usage, reason = end.usage, end.finish_reason
         job.ticket.settle(usage)
         try:
-            if reason is FinishReason.ERROR:
-                logger.error("request %s failed: %s", job.completion.request_id, end.error)
+            if not await job.together.ended(failed=reason is FinishReason.ERROR):
+                why = end.error or "another request that began together with it did"
+                logger.error("request %s failed: %s", job.completion.request_id, why)
                 await self._resolve(job, "failed", Usage())
                 event: Finished | InferdError = GenerationError(
                     "The server had an error while processing your request. You were not billed."

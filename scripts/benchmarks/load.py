@@ -36,7 +36,7 @@ class Load:
     """All requests are greedy and, with `end_tokens` forbidden, of fixed length."""
 
     def __init__(self, server: Server, end_tokens: list[int]) -> None:
-        self._server = server
+        self.server = server
         self._bias = {str(token_id): -100 for token_id in end_tokens}
 
     async def ask(
@@ -47,17 +47,21 @@ class Load:
         await self._stream(answer, messages, max_tokens, as_other, fields)
         return answer
 
-    def start(self, messages: list[Message], max_tokens: int) -> Running:
+    def start(self, messages: list[Message], max_tokens: int, *, as_other: bool = False, **fields: object) -> Running:
         answer = Answer()
-        return Running(answer, asyncio.create_task(self._stream(answer, messages, max_tokens, False, {})))
+        return Running(answer, asyncio.create_task(self._stream(answer, messages, max_tokens, as_other, fields)))
+
+    def body(self, messages: list[Message], max_tokens: int) -> dict[str, object]:
+        """What is asked, but for the streaming."""
+        asked = {"model": self.server.model, "messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
+        return asked | {"logit_bias": self._bias}
 
     async def _stream(
         self, answer: Answer, messages: list[Message], max_tokens: int, as_other: bool, fields: dict[str, object]
     ) -> None:
-        body = {"model": self._server.model, "messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
-        key = self._server.other_key if as_other else self._server.key
+        key = self.server.other_key if as_other else self.server.key
         assert key is not None, "the server has another team"
-        await stream_chat(self._server.base_url, key, body | {"logit_bias": self._bias} | fields, answer)
+        await stream_chat(self.server.base_url, key, self.body(messages, max_tokens) | fields, answer)
 
 
 async def together(asks: list[Awaitable[Answer]]) -> tuple[list[Answer], float]:

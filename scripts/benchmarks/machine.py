@@ -57,6 +57,19 @@ class Watch:
         return busy / _TICKS_PER_S, nice / _TICKS_PER_S, steal / _TICKS_PER_S, ours / _TICKS_PER_S
 
 
+def resident_mib(pid: int) -> float:
+    """A process's memory in RAM; 0 where that is not known."""
+    status = _PROC / str(pid) / "status"
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
+    return int(fields.get("VmRSS", "0 kB").split()[0]) / 1024  # proc_pid_status(5)
+
+
+def num_open_files(pid: int) -> int:
+    """0 where that is not known."""
+    folder = _PROC / str(pid) / "fd"
+    return len(list(folder.iterdir())) if folder.exists() else 0
+
+
 def wait_until_idle(*, others_max: float, timeout_s: float) -> None:
     """Waits for a second in which other processes took less than that share of the cores, at most `timeout_s`."""
     deadline = time.monotonic() + timeout_s

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from scripts.benchmarks.client import Answer
+from scripts.benchmarks.holding import held_connections
 from scripts.benchmarks.load import Figures, Load, cached_share, times, together, tokens_per_s
 from scripts.benchmarks.prompts import assistant, system, user, words
 from scripts.benchmarks.traffic import beside_batch, billed_time, priority
@@ -195,4 +196,5 @@ WORKLOADS: dict[str, Workload] = {
     "priority": Workload(priority, only_inferd=True),
     "billed-time": Workload(billed_time, only_inferd=True),
     "team-arrival": Workload(team_arrival, only_inferd=True, two_teams=True),
+    "held-connections": Workload(held_connections, only_inferd=True, two_teams=True),
 }

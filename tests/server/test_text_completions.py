@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
+import numpy as np
+import numpy.typing as npt
 import pytest
 from openai import AsyncOpenAI
 
+from inferd.engine import backlog
 from tests.fakes import BEGIN, END, FakeRunner
 from tests.server.asgi_call import AsgiCall
 from tests.serving.provider import (
@@ -199,9 +203,16 @@ async def test_a_free_deployment_costs_nothing(tmp_path, monkeypatch):
         ({"prompt": [[1], [-1]]}, "invalid_value", "prompt[1]"),
         ({"prompt": ["a"] * 65}, "invalid_value", "prompt"),
         ({"prompt": None}, "invalid_type", "prompt"),
-        ({"n": 2}, "unsupported_value", "n"),
+        ({"n": 0}, "invalid_value", "n"),
+        ({"n": 17}, "invalid_value", "n"),
+        ({"n": 3, "prompt": ["a"] * 43}, "invalid_value", "n"),
+        ({"n": 2, "best_of": 1}, "invalid_value", "best_of"),
         ({"best_of": 2}, "unsupported_value", "best_of"),
-        ({"logprobs": 0}, "unsupported_parameter", "logprobs"),
+        ({"n": 2, "best_of": 3}, "unsupported_value", "best_of"),
+        ({"logprobs": -1}, "invalid_value", "logprobs"),
+        ({"logprobs": 21}, "invalid_value", "logprobs"),
+        ({"logprobs": True}, "invalid_type", "logprobs"),
+        ({"logprobs": 1, "echo": True}, "unsupported_value", "logprobs"),
         ({"suffix": "x"}, "unsupported_value", "suffix"),
         ({"max_tokens": 0}, "invalid_value", "max_tokens"),
         ({"stream_options": {"include_usage": True}}, "invalid_value", "stream_options"),
@@ -222,6 +233,90 @@ async def test_every_field_is_honoured_or_refused_by_name(provider, fields, code
     assert (response.status_code, error["code"], error["param"]) == (400, code, param)
     await provider.idle()
     assert set(provider.hold_states()) <= {"voided"}, "a prompt that was good has waited for the other"
+
+
+async def test_n_choices_of_each_prompt_are_numbered_prompt_by_prompt_and_their_prompt_is_billed_once(provider):
+    response = await post(provider, prompt=["one", "three"], n=2, best_of=2, max_tokens=3, seed=1)
+    body = response.json()
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
+    texts = [said([BEGIN, *prompt], 3) for prompt in (b"one", b"one", b"three", b"three")]
+    assert [choice["text"] for choice in body["choices"]] == texts
+    assert (body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]) == (4 + 6, 4 * 3)
+    rows = provider.rows("usage")
+    assert len(rows) == 2
+    assert sum(row["cost_nanousd"] for row in rows) == cost_of(10, 12)
+    stream = call(provider, prompt=["one", "three"], n=2, max_tokens=3, stream=True, echo=True)
+    await stream.ended()
+    choices = [choice for chunk in stream.chunks for choice in chunk["choices"]]
+    by_number = ["".join(choice["text"] for choice in choices if choice["index"] == number) for number in range(4)]
+    assert by_number == [f"{echo}{text}" for echo, text in zip(["one", "one", "three", "three"], texts, strict=True)]
+    assert sorted(choice["index"] for choice in choices if choice["finish_reason"]) == [0, 1, 2, 3]
+    assert stream.events[-1] == "[DONE]"
+
+
+def logprobs_of(memory: list[int]) -> npt.NDArray[np.float64]:
+    logits = FakeRunner.logits_of(memory).astype(np.float64)
+    return logits - np.log(np.exp(logits).sum())
+
+
+async def test_logprobs_have_the_legacy_shape_streamed_and_not(provider):
+    prompt = [BEGIN, *b"hello"]
+    text = said(prompt, 3)
+    (choice,) = (await post(provider, max_tokens=3, logprobs=2)).json()["choices"]
+    found = choice["logprobs"]
+    assert choice["text"] == "".join(found["tokens"]) == text
+    assert found["text_offset"] == [0, 1, 2]
+    for index, (token, logprob, top) in enumerate(
+        zip(found["tokens"], found["token_logprobs"], found["top_logprobs"], strict=True)
+    ):
+        expected = logprobs_of([*prompt, *text[:index].encode()])
+        assert logprob == pytest.approx(expected[ord(token)])
+        assert [*top.values()] == pytest.approx(sorted(expected)[:-3:-1])
+        assert top[token] == logprob
+    stream = call(provider, max_tokens=3, logprobs=2, stream=True)
+    await stream.ended()
+    parts = [chunk["choices"][0]["logprobs"] for chunk in stream.chunks if chunk["choices"][0]["logprobs"]]
+    assert {name: [value for part in parts for value in part[name]] for name in found} == found
+
+
+async def test_logprobs_of_zero_alternatives_are_those_of_the_tokens(provider):
+    (choice,) = (await post(provider, max_tokens=2, logprobs=0)).json()["choices"]
+    found = choice["logprobs"]
+    pairs = zip(found["tokens"], found["token_logprobs"], strict=True)
+    assert found["top_logprobs"] == [{token: logprob} for token, logprob in pairs]
+
+
+async def test_a_queue_that_takes_only_some_of_a_calls_prompts_takes_none_and_bills_none(provider, monkeypatch):
+    """The engine works on the first ones while the last is refused."""
+    monkeypatch.setattr(backlog, "MAX_LIVE_REQUESTS", 5)
+    for fields in ({"prompt": ["one"] * 6}, {"prompt": ["one", "two", "three"], "n": 2}):
+        response = await post(provider, max_tokens=50, **fields)
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "server_overloaded")
+        assert response.headers["retry-after"]
+        await provider.idle()
+    assert {row["status"] for row in provider.rows("usage")} == {"failed"}
+    assert sum(row["cost_nanousd"] for row in provider.rows("usage")) == 0
+    assert set(provider.hold_states()) == {"voided"}
+    assert (await post(provider, prompt=["one"] * 5, max_tokens=2)).status_code == 200, "nothing was left behind"
+
+
+async def test_a_prompt_that_fails_costs_nothing_and_neither_do_the_others(provider, monkeypatch):
+    """The caller has got an error, and reads that it was not billed."""
+    submit = provider.router.replicas[0].submit
+    monkeypatch.setattr(
+        provider.router.replicas[0],
+        "submit",
+        lambda request: submit(replace(request, prompt=(10**6,)) if request.request_id.endswith("-1") else request),
+    )
+    for streamed in (False, True):
+        answer = call(provider, prompt=["one", "two", "three"], max_tokens=5, stream=streamed)
+        await answer.ended()
+        assert "not billed" in answer.body.decode()
+        assert answer.status == (200 if streamed else 500)
+        await provider.idle()
+    rows = provider.rows("usage")
+    assert len(rows) == 6
+    assert {(row["status"], row["cost_nanousd"]) for row in rows} == {("failed", 0)}
 
 
 async def test_the_openai_sdk_reads_it_streamed_and_not(provider):
