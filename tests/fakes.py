@@ -251,7 +251,10 @@ class FakeRunner:
 
     def sample(self, sampler: FakeSampler, row: int) -> int:
         assert not sampler.closed, "sampled after close"
-        logits = self._outputs[row].copy()
+        return self.sample_from(sampler, self._outputs[row])
+
+    def sample_from(self, sampler: FakeSampler, logits: npt.NDArray[np.float32]) -> int:
+        logits = logits.copy()
         assert np.isfinite(logits).any(), "some token is possible"
         if self._answer is not None:
             n_sampled = len(sampler.sampled)

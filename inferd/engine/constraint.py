@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,10 @@ MAX_COMPILED = 64
 """Grammars that are kept: the same schema comes again and again."""
 MAX_WAITING = 16
 RETRY_AFTER_S = 5.0
+SLOW_MASK_S = 0.05
+"""A mask takes 0.1 ms, as a rule."""
+
+logger = logging.getLogger(__name__)
 
 Mask = npt.NDArray[np.bool_]
 """Shape (n_vocab,): True where a token may come next."""
@@ -31,50 +38,85 @@ class Matcher:
     The next mask is computed on another thread, beside the next step's computing; it outlives a loss of cells.
     """
 
-    def __init__(self, matcher: LLMatcher, n_vocab: int) -> None:
+    def __init__(self, matcher: LLMatcher, constraint: CompiledConstraint) -> None:
         self._matcher = matcher
-        self._n_vocab = n_vocab
+        self._constraint = constraint
         self._bits: Future[bytes] | None = None
+        self._started_s: float | None = None
 
     @property
     def is_finished(self) -> bool:
         """True once nothing but an end token can follow."""
         return bool(self._matcher.is_stopped())
 
-    def prepare(self, workers: ThreadPoolExecutor) -> None:
+    @property
+    def is_slow(self) -> bool:
+        """Some mask of its grammar took longer than SLOW_MASK_S."""
+        return self._constraint.is_slow
+
+    def prepare(self, workers: Executor) -> None:
         """Has the next mask computed (llguidance lets the GIL go); after construction and after each `accept`."""
         assert self._bits is None, "one mask a token"
-        self._bits = workers.submit(self._matcher.compute_bitmask)
+        self._started_s = None
+        self._bits = workers.submit(self._compute)
 
-    def take_mask(self, timeout_s: float) -> Mask | None:
-        """The mask that was prepared; None if nothing can follow any more, or if it does not come in time: then this
-        matcher is not to be used again."""
+    def is_ready(self, timeout_s: float) -> bool:
+        """Whether the mask that was prepared is there, or comes in that time."""
         assert self._bits is not None, "prepare comes first"
-        try:
-            bits = self._bits.result(timeout_s)
-        except TimeoutError:
+        if timeout_s > 0.0 and not self._bits.done():
+            wait((self._bits,), timeout_s)
+        return self._bits.done()
+
+    def has_run_for(self, seconds: float) -> bool:
+        """Whether the mask has been computed for so long; waiting for a thread does not count."""
+        return self._started_s is not None and time.monotonic() - self._started_s >= seconds
+
+    def take_mask(self) -> Mask | None:
+        """The mask that was prepared, once it is ready; None if nothing can follow any more."""
+        assert self._bits is not None, "prepare comes first"
+        assert self._bits.done(), "a mask is taken once it is ready"
+        bits, self._bits = self._bits, None
+        if (error := bits.exception()) is not None:
+            logger.error("llguidance has failed: %s", error)
             return None
-        self._bits = None
-        allowed = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=self._n_vocab, bitorder="little")
+        packed = np.frombuffer(bits.result(), dtype=np.uint8)
+        allowed = np.unpackbits(packed, count=self._constraint.n_vocab, bitorder="little")
         mask = allowed.view(np.bool_)
         return None if self._matcher.is_error() or not mask.any() else mask
 
-    def accept(self, token_id: int) -> None:
-        """Records a token that the mask allowed."""
-        accepted = self._matcher.consume_token(token_id)
-        assert accepted, f"the mask allowed the token: {self._matcher.get_error()}"
+    def accept(self, token_id: int) -> bool:
+        """Records a token that the mask allowed. False if llguidance gave up: its limits hold for this too."""
+        return bool(self._matcher.consume_token(token_id)) and not self._matcher.is_error()
+
+    def _compute(self) -> bytes:
+        self._started_s = time.monotonic()
+        bits: bytes = self._matcher.compute_bitmask()
+        if self.has_run_for(SLOW_MASK_S):
+            self._constraint.is_slow = True
+        return bits
+
+    @staticmethod
+    def wait_for_any(matchers: Iterable[Matcher], timeout_s: float) -> None:
+        """Until the mask of one of them is there, so long at most."""
+        futures = [matcher._bits for matcher in matchers if matcher._bits is not None]
+        wait(futures, timeout_s, return_when=FIRST_COMPLETED)
 
 
 class CompiledConstraint:
-    """A grammar over a model's vocabulary. Never changes, so requests of one prompt share it."""
+    """A grammar over a model's vocabulary; requests of one prompt share it.
+
+    Attributes:
+        is_slow: what its matchers found out of it: never becomes False again.
+    """
 
     def __init__(self, prototype: LLMatcher, n_vocab: int) -> None:
         self._prototype = prototype
-        self._n_vocab = n_vocab
+        self.n_vocab = n_vocab
+        self.is_slow = False
 
     def matcher(self) -> Matcher:
         """A fresh one, at the beginning; on the engine thread."""
-        return Matcher(self._prototype.deep_copy(), self._n_vocab)
+        return Matcher(self._prototype.deep_copy(), self)
 
 
 class ConstraintCompiler:
@@ -125,6 +167,11 @@ class ConstraintCompiler:
         try:
             loop = asyncio.get_running_loop()
             compiled = await loop.run_in_executor(self._worker, self._try_and_compile, constraint)
+        except OSError as error:
+            logger.error("no new schema can be tried: %s", error)
+            raise OverloadedError(
+                "New schemas cannot be checked just now, please try again later", retry_after_s=RETRY_AFTER_S
+            ) from error
         finally:
             self._num_waiting -= 1
         if isinstance(compiled, str):

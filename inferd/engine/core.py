@@ -13,7 +13,7 @@ from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
 from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.runner import Runner
-from inferd.engine.sampling import DrawnToken, TokenSampling
+from inferd.engine.sampling import DrawnToken, TokenSampling, Undrawn
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.engine.speed import Speed
@@ -112,8 +112,11 @@ class EngineCore:
 
     def step(self) -> None:
         """One turn: at most `n_rows_max` rows."""
+        for sequence, drawn in self._sampling.draw_late():
+            self._append(sequence, drawn)
         chunks = self._scheduler.schedule()
         if not chunks:
+            self._sampling.wait()
             return
         urgency = min(chunk.sequence.request.traffic_class for chunk in chunks)
         with self._compute_turn.take(urgency):
@@ -127,9 +130,7 @@ class EngineCore:
             self._recover(chunks, code)
             return
         completing = [chunk.sequence for chunk in batch.chunks if chunk.completes]
-        drawn_tokens = [
-            self._sampling.draw(sequence, row) for sequence, row in zip(completing, batch.output_rows, strict=True)
-        ]
+        drawn_tokens = self._sampling.draw(completing, batch.output_rows)
         step_ns = max(0, self._clock_ns() - started_ns)
         self._scheduler.observe(chunks, step_ns / _NS_PER_MS)
         for chunk in batch.chunks:
@@ -160,8 +161,10 @@ class EngineCore:
         batch = build_batch(chunks)
         return batch, self._runner.execute(batch)
 
-    def _append(self, sequence: Sequence, drawn: DrawnToken | None) -> None:
-        if drawn is None:
+    def _append(self, sequence: Sequence, drawn: DrawnToken | Undrawn) -> None:
+        if drawn is Undrawn.LATE:
+            return None
+        if drawn is Undrawn.IMPOSSIBLE:
             return self._finish(sequence, FinishReason.ERROR, error="no token was found that its grammar allows")
         token_id = drawn.token_id
         sequence.token_ids.append(token_id)
@@ -171,7 +174,8 @@ class EngineCore:
         if sequence.detokenizer.stopped:
             return self._finish(sequence, FinishReason.STOP, text=text, drawn=drawn)
         if sequence.matcher is not None:
-            sequence.matcher.accept(token_id)
+            if not sequence.matcher.accept(token_id):
+                return self._finish(sequence, FinishReason.ERROR, error="its grammar has become too complex")
             if sequence.matcher.is_finished:
                 return self._finish(sequence, FinishReason.STOP, text=text, drawn=drawn)
         if sequence.num_completion_tokens == sequence.request.max_tokens:
@@ -192,6 +196,7 @@ class EngineCore:
         # After an error its memory is not to be trusted, by nobody.
         self._scheduler.finish(sequence, keep=reason is not FinishReason.ERROR)
         del self._sequences[sequence.request_id]
+        self._sampling.forget(sequence)
         sequence.sampler.close()
         output = RequestOutput(
             request_id=sequence.request_id,
@@ -214,7 +219,7 @@ class EngineCore:
             if sequence.num_failures >= MAX_FAILURES:
                 self._finish(sequence, FinishReason.ERROR, error="llama.cpp could not compute it")
             else:
-                self._kv_cache.resync(sequence)
+                self._scheduler.recover(sequence)
         if code == _NO_ROOM:
             logger.error("llama.cpp found no room for %d rows", sum(chunk.n_tokens for chunk in chunks))
             self._scheduler.shed()

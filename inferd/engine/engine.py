@@ -147,15 +147,18 @@ class Engine:
             return
         self._call_loop(self._set_state, EngineState.READY)
         try:
-            try:
-                self._serve(core)
-            finally:
-                core.abort_all("The server is shutting down.")
-                self._call_loop(self._deliver, core.take_outputs())
-                core.close()
+            self._serve(core)
+            core.abort_all("The server is shutting down.")
+            self._call_loop(self._deliver, core.take_outputs())
+            core.close()
         except BaseException as error:  # it has nowhere to go, and every stream must still end
             logger.exception("engine %s has failed", self.name)
+            self._call_loop(self._deliver, core.take_outputs())
             self._call_loop(self._set_state, EngineState.FAILED, error)
+            # Freed no sooner: other threads may be reading its vocabulary.
+            while not isinstance(self._inbox.get(), _Stop):
+                pass
+            core.close()
         else:
             self._call_loop(self._set_state, EngineState.STOPPED)
 

@@ -7,6 +7,7 @@ some regular expressions take minutes and gigabytes. Here that costs a child pro
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import signal
 import threading
@@ -17,6 +18,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 TRIAL_TIMEOUT_S = 2.0
 START_TIMEOUT_S = 60.0
+NICENESS = 10
+"""Those who compute go first: two threads that wait for each other are as slow as the slower one."""
 MEMORY_BYTES = 2 * 2**30
 STACK_BYTES = 1024 * 1024
 """Less than any thread has on which it is compiled again."""
@@ -52,7 +55,8 @@ class GrammarTrial:
         self._connection: Connection | None = None
 
     def run(self, grammar: str) -> str | None:
-        """Why llguidance refuses the grammar, or None if it compiles and has a first token."""
+        """Why llguidance refuses the grammar, or None if it compiles and has a first token. Raises OSError if no
+        process can be started."""
         connection = self._connection or self._start()
         try:
             connection.send(grammar)
@@ -66,8 +70,9 @@ class GrammarTrial:
 
     def close(self) -> None:
         """Ends the process, whatever it does."""
-        if self._process is not None and self._connection is not None:
+        if self._connection is not None:
             self._connection.close()
+        if self._process is not None:
             self._process.kill()
             self._process.join()
             self._process.close()
@@ -75,16 +80,23 @@ class GrammarTrial:
 
     def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, self._vocabulary), name="inferd-grammars", daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        started = self._connection.poll(START_TIMEOUT_S)
-        assert started, "the process for grammars starts"
-        assert self._connection.recv() == "ready", "it speaks first"
-        return self._connection
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._vocabulary), name="inferd-grammars", daemon=True)
+        try:
+            process.start()
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._process, self._connection = process, ours
+        try:
+            if ours.poll(START_TIMEOUT_S) and ours.recv() == "ready":
+                return ours
+        except (EOFError, OSError):
+            pass
+        self.close()
+        raise OSError("the process for grammars does not start")
 
 
 class _Tokens(TokenizerWrapper):
@@ -120,6 +132,7 @@ def first_fault(tokenizer: LLTokenizer, grammar: str) -> str:
 def _serve(connection: Connection, vocabulary: GrammarVocabulary) -> None:
     """The child's life: ends with the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the server's business
+    os.nice(NICENESS)
     tokenizer = tokenizer_of(vocabulary)
     _limit_memory()
     threading.stack_size(STACK_BYTES)

@@ -48,6 +48,10 @@ class KVCache(ABC):
         """True if the sequence has room beside all who run, but for those who are leaving."""
 
     @abstractmethod
+    def still_fits(self, sequence: Sequence) -> bool:
+        """True if a sequence that runs has room for what it has lost, beside all others who run."""
+
+    @abstractmethod
     def num_rows_left(self) -> int:
         """Rows that those who run could still compute, all together, before one of them has to go."""
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from inferd.engine.batch import Batch
 
 
+Logits = npt.NDArray[np.float32]
+"""Shape (n_vocab,)."""
+
 SequenceState = npt.NDArray[np.uint8]
 """What `seq_state` copied: opaque, one-dimensional, in host RAM."""
 
@@ -89,14 +92,18 @@ class Runner(Protocol):
         have been computed: read `seq_pos_max` again. Logits last until the next call."""
         ...
 
-    def logits(self, row: int) -> npt.NDArray[np.float32]:
-        """A row's logits, shape (n_vocab,), in place: what is written there counts when the row is sampled. For rows
+    def logits(self, row: int) -> Logits:
+        """A row's logits, in place: what is written there counts when the row is sampled. For rows
         with logits of the last good `execute`, until the next call."""
         ...
 
     def sample(self, sampler: Sampler, row: int) -> int:
         """Draws a token from a row with logits of the last good `execute` and records it in the sampler. At least one
         of the logits is finite."""
+        ...
+
+    def sample_from(self, sampler: Sampler, logits: Logits) -> int:
+        """The same from a copy of a row's logits, whatever was executed since."""
         ...
 
     def new_sampler(self, params: SamplingParams) -> Sampler:

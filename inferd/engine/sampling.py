@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence as Seq
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
 
-from inferd.engine.runner import Runner
-from inferd.engine.sequence import Sequence
+from inferd.engine.constraint import Matcher
+from inferd.engine.runner import Logits, Runner
+from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.logprobs import TokenAlternative, TokenLogprob
 
 N_WORKERS = 4
 MASK_TIMEOUT_S = 1.5
-"""A mask takes well under a millisecond; a grammar whose mask takes so long ends its request, and nobody else's."""
+"""A mask takes well under a millisecond; a grammar whose mask takes so long ends its request."""
+MASK_GRACE_S = 0.002
+"""How long all rows of a step together wait for masks that are late. Who has none by then sits out the next steps."""
+_POLL_S = 0.01
+_NICENESS = 10
+
+
+class Undrawn(Enum):
+    """Why there is no token."""
+
+    LATE = "late"  # its mask is still being computed; the row is kept
+    IMPOSSIBLE = "impossible"  # none that its grammar allows was found, or none in time: the sequence ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +44,85 @@ class DrawnToken:
 
 
 class TokenSampling:
-    """Draws tokens for the engine thread. Masks are computed on threads of its own, beside the model's computing."""
+    """Draws tokens for the engine thread. Masks are computed on threads of its own, beside the model's computing.
+
+    A row whose mask is late is kept (a copy of its logits), so that nobody else waits for it: `draw_late` draws from
+    it once the mask is there. Its sequence has nothing to compute meanwhile. Grammars known to be slow have a thread to
+    themselves, which gives way to those who compute: they delay each other.
+    """
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._workers = ThreadPoolExecutor(N_WORKERS, thread_name_prefix="inferd-mask")
+        self._slow_worker = ThreadPoolExecutor(1, thread_name_prefix="inferd-slow-mask", initializer=_give_way)
+        self._late: dict[Sequence, Logits] = {}
 
     def prepare(self, sequence: Sequence) -> None:
         """Begins the work on its next mask; for a new sequence, and after each token that leaves it going on."""
-        if sequence.matcher is not None:
-            sequence.matcher.prepare(self._workers)
+        if (matcher := sequence.matcher) is not None:
+            matcher.prepare(self._slow_worker if matcher.is_slow else self._workers)
 
-    def draw(self, sequence: Sequence, row: int) -> DrawnToken | None:
-        """A token from the row's logits. None if the grammar allows none that can be found in time: the sequence ends.
-        The mask is written into the logits before any sampler sees them, so no bias brings a masked token back."""
+    def draw(self, sequences: Seq[Sequence], rows: Seq[int]) -> list[DrawnToken | Undrawn]:
+        """A token for each of them, from the logits of its row of the last step."""
+        deadline_s = time.monotonic() + MASK_GRACE_S
+        drawn: list[DrawnToken | Undrawn] = []
+        for sequence, row in zip(sequences, rows, strict=True):
+            self._late.pop(sequence, None)  # of before it lost its memory
+            matcher = sequence.matcher
+            if matcher is None and sequence.request.params.top_logprobs is None:
+                drawn.append(DrawnToken(self._runner.sample(sequence.sampler, row)))
+            elif matcher is None or matcher.is_ready(deadline_s - time.monotonic()):
+                drawn.append(self._draw(sequence, self._runner.logits(row), row))
+            else:
+                self._late[sequence] = self._runner.logits(row).copy()
+                drawn.append(Undrawn.LATE)
+        return drawn
+
+    def draw_late(self) -> list[tuple[Sequence, DrawnToken | Undrawn]]:
+        """Of the rows that were kept: those whose mask is there by now, or that are given up. A sequence that has lost
+        its memory since will compute its row again."""
+        drawn: list[tuple[Sequence, DrawnToken | Undrawn]] = []
+        for sequence in list(self._late):
+            matcher = sequence.matcher
+            assert matcher is not None, "only a mask is late"
+            if sequence.status is not SequenceStatus.RUNNING or sequence.num_uncomputed_tokens:
+                del self._late[sequence]
+            elif matcher.is_ready(0.0):
+                drawn.append((sequence, self._draw(sequence, self._late.pop(sequence))))
+            elif matcher.has_run_for(MASK_TIMEOUT_S):
+                del self._late[sequence]
+                drawn.append((sequence, Undrawn.IMPOSSIBLE))
+        return drawn
+
+    def wait(self) -> None:
+        """For a late mask, if any is, and not for long; when nothing else is to be done."""
+        if self._late:
+            Matcher.wait_for_any((sequence.matcher for sequence in self._late if sequence.matcher is not None), _POLL_S)
+
+    def forget(self, sequence: Sequence) -> None:
+        """It has ended."""
+        self._late.pop(sequence, None)
+
+    def close(self) -> None:
+        """Waits for masks under way: they read the model's vocabulary."""
+        for workers in (self._workers, self._slow_worker):
+            workers.shutdown(wait=True, cancel_futures=True)
+
+    def _draw(self, sequence: Sequence, logits: Logits, row: int | None = None) -> DrawnToken | Undrawn:
+        """From the logits of a row of the last step, or from a copy. The mask is written into them before any sampler
+        sees them, so no bias brings a masked token back."""
         n_top = sequence.request.params.top_logprobs
         # A copy of what the model said: the mask is written over it.
-        logprobs = None if n_top is None else log_softmax(self._runner.logits(row))
+        logprobs = None if n_top is None else log_softmax(logits)
         if sequence.matcher is not None:
-            mask = sequence.matcher.take_mask(MASK_TIMEOUT_S)
+            mask = sequence.matcher.take_mask()
             if mask is None:
-                return None
-            self._runner.logits(row)[~mask] = -np.inf
-        token_id = self._runner.sample(sequence.sampler, row)
+                return Undrawn.IMPOSSIBLE
+            logits[~mask] = -np.inf
+        if row is None:
+            token_id = self._runner.sample_from(sequence.sampler, logits)
+        else:
+            token_id = self._runner.sample(sequence.sampler, row)
         if logprobs is None or n_top is None:
             return DrawnToken(token_id)
         top = tuple(
@@ -57,16 +131,18 @@ class TokenSampling:
         piece = self._runner.token_to_piece(token_id)
         return DrawnToken(token_id, TokenLogprob(piece, float(logprobs[token_id]), top))
 
-    def close(self) -> None:
-        """Waits for masks under way: they read the model's vocabulary."""
-        self._workers.shutdown(wait=True, cancel_futures=True)
 
-
-def log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
     """log(exp(x) / sum(exp(x))), shifted by the largest so that nothing overflows."""
     shifted = logits.astype(np.float64) - float(logits.max())
     logprobs: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
     return logprobs
+
+
+def _give_way() -> None:
+    """Of this thread alone; on Linux a thread has a niceness of its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _top(logprobs: npt.NDArray[np.float64], n_top: int) -> list[int]:

@@ -181,11 +181,14 @@ class Scheduler:
 
     def _preempt(self, victim: Sequence) -> None:
         """What the loser has computed is parked, and found again when it comes back."""
-        self.running.remove(victim)
-        self._kv_cache.release(victim, keep=True)
-        victim.status = SequenceStatus.WAITING
+        self._requeue(victim)
         victim.num_preemptions += 1
-        self.waiting.append(victim)
+
+    def _requeue(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._kv_cache.release(sequence, keep=True)
+        sequence.status = SequenceStatus.WAITING
+        self.waiting.append(sequence)
 
     def _victim(
         self, sequence: Sequence, newcomers: set[Sequence], losers: Collection[Sequence] = ()
@@ -207,10 +210,18 @@ class Scheduler:
     def _make_room(self) -> None:
         """While cells do not suffice for a row of everybody who runs, the lowest class's youngest goes."""
         while len(self.running) > 1 and self._kv_cache.num_rows_left() < len(self.running):
-            # With cells for all that those can grow by who went often enough, somebody else is left. But a failed
-            # decode may have cost a sequence what it shared.
+            # There are cells for all that those can grow by who went often enough, so somebody else is left.
             able = [sequence for sequence in self.running if sequence.may_be_preempted]
-            self._preempt(max(able or self.running, key=_youth))
+            assert able, "who may not be preempted any more has all the cells that it can need"
+            self._preempt(max(able, key=_youth))
+
+    def recover(self, sequence: Sequence) -> None:
+        """After a failed decode: it goes on from what is left of it. If it has lost cells that it shared, and cannot
+        have as many of its own, it goes back into the queue until it can; that is no preemption."""
+        had = sequence.num_computed_tokens
+        self._kv_cache.resync(sequence)
+        if sequence.num_computed_tokens < had and not self._kv_cache.still_fits(sequence):
+            self._requeue(sequence)
 
     def shed(self) -> None:
         """After llama.cpp has found no cells where the books have some, which never happens: fewer of them are used."""

@@ -41,6 +41,10 @@ class UnifiedKVCache(KVCache):
     def has_cells_for(self, sequence: Sequence, leaving: Collection[Sequence] = ()) -> bool:
         return self._fits(sequence, self._device_hit(sequence), leaving)
 
+    def still_fits(self, sequence: Sequence) -> bool:
+        held = sequence.num_computed_tokens
+        return self._fits(sequence, Hit(sequence, held) if held else None)
+
     def num_rows_left(self) -> int:
         return self._cells.n_cells - self._cells.n_held(self._running)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from time import sleep
+from threading import Event
 
 import pytest
 
@@ -31,7 +31,8 @@ class Walk:
 
     def allowed(self) -> set[int]:
         self.matcher.prepare(self.workers)
-        mask = self.matcher.take_mask(10.0)
+        assert self.matcher.is_ready(10.0)
+        mask = self.matcher.take_mask()
         assert mask is not None
         assert mask.shape == (N_VOCAB,)
         return {int(token_id) for token_id in mask.nonzero()[0]}
@@ -41,7 +42,7 @@ class Walk:
         for index, byte in enumerate(text):
             if byte not in self.allowed():
                 return text[:index]
-            self.matcher.accept(byte)
+            assert self.matcher.accept(byte)
         return text
 
 
@@ -193,9 +194,20 @@ def test_nothing_is_compiled_once_it_is_closed() -> None:
         compile_all(closed, Constraint(ConstraintKind.REGEX, "a"))
 
 
-def test_a_mask_that_does_not_come_in_time_is_given_up() -> None:
+def test_waiting_for_a_thread_does_not_count_as_computing_a_mask() -> None:
     matcher = compiled(ConstraintKind.REGEX, "a").matcher()
+    gate = Event()
     with ThreadPoolExecutor(1) as workers:
-        workers.submit(sleep, 0.2)
+        workers.submit(gate.wait)
         matcher.prepare(workers)
-        assert matcher.take_mask(0.01) is None
+        assert not matcher.is_ready(0.0)
+        assert not matcher.has_run_for(0.0)
+        gate.set()
+        assert matcher.is_ready(10.0)
+        assert matcher.has_run_for(0.0)
+
+
+def test_what_the_limits_of_llguidance_stop_within_a_text_is_not_accepted() -> None:
+    walked = walk(ConstraintKind.REGEX, "ab")
+    walked.feed(b"a")
+    assert not walked.matcher.accept(ord("z"))

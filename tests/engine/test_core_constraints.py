@@ -98,7 +98,7 @@ def test_a_grammar_without_a_next_token_ends_its_request_alone(monkeypatch) -> N
     driver = Driver(FakeRunner())
     driver.add(constrained("stuck", max_tokens=50), request("free"))
     driver.step()
-    monkeypatch.setattr(driver.core._sequences["stuck"].matcher, "take_mask", lambda timeout_s: None)
+    monkeypatch.setattr(driver.core._sequences["stuck"].matcher, "take_mask", lambda: None)
     driver.run()
     assert driver.reason("stuck") is FinishReason.ERROR
     assert driver.reason("free") is FinishReason.LENGTH

@@ -9,18 +9,22 @@ from functools import partial
 
 import pytest
 
+from inferd.constraint import ConstraintKind
+from inferd.engine import sampling
+from inferd.engine.constraint import Matcher
 from inferd.engine.core import EngineCore
 from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import AddRequest, FinishReason, TrafficClass
 from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.prefix_cache import PrefixCache
+from inferd.engine.sampling import TokenSampling
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import MAX_PREEMPTIONS
 from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.sampling_params import SamplingParams
 from tests.engine.driver import Driver
 from tests.fake_cells import UnifiedFakeRunner
-from tests.fakes import Failure, FakeClock, FakeRunner
+from tests.fakes import Failure, FakeClock, FakeRunner, compiled
 
 KINDS = {
     "plain": {},
@@ -37,6 +41,8 @@ LAYOUTS = {
     "unified": {kind: options for kind, options in KINDS.items() if kind not in ("recurrent", "wide window")},
 }
 CASES = [(layout, kind) for layout, kinds in LAYOUTS.items() for kind in kinds]
+LETTERS = compiled(ConstraintKind.REGEX, "[a-z]*")
+"""What every text of the fakes matches: masks come, and come late, and change nothing."""
 HOST_BYTES = {"no": 0, "little": 2_000, "much": 15_000}
 
 
@@ -106,6 +112,7 @@ class Life:
             cache_scope=tenant,
             session=self.rng.choice([None, "s", "t"]),
             traffic_class=self.rng.choice(list(TrafficClass)),
+            constraint=LETTERS if len(self.prompts) % 5 == 0 else None,
         )
         self.driver.add(request)
         self.sequences[name] = self.driver.core._sequences[name]
@@ -176,6 +183,7 @@ def counted(monkeypatch) -> Counter[str]:
         (FakeRunner, "restore_seq"),
         (FakeRunner, "seq_cp"),
         (EngineCore, "abort"),
+        (TokenSampling, "wait"),
     ]:
         original = getattr(owner, method)
 
@@ -187,8 +195,15 @@ def counted(monkeypatch) -> Counter[str]:
     return happened
 
 
+def make_masks_late(monkeypatch, rng: random.Random) -> None:
+    """One in four is not there when it is asked for, whatever the clock says."""
+    is_ready = Matcher.is_ready
+    monkeypatch.setattr(Matcher, "is_ready", lambda matcher, _: is_ready(matcher, 20.0) and rng.random() < 0.75)
+    monkeypatch.setattr(sampling, "MASK_TIMEOUT_S", 1e9)
+
+
 def expect_much_happened(happened: Counter[str], layout: str, kind: str, host: str) -> None:
-    wanted = {"_preempt", "resync", "abort"}
+    wanted = {"_preempt", "resync", "abort", "wait"}
     if layout == "unified":
         wanted |= {"shed"}
         if kind != "unknown":
@@ -208,7 +223,8 @@ def expect_much_happened(happened: Counter[str], layout: str, kind: str, host: s
 @pytest.mark.parametrize(("layout", "kind"), CASES)
 def test_a_life_of_random_operations(layout, kind, host, monkeypatch) -> None:
     happened = counted(monkeypatch)
-    Life(layout, kind, HOST_BYTES[host], seed=1).play(400)
+    make_masks_late(monkeypatch, random.Random(3))
+    Life(layout, kind, HOST_BYTES[host], seed=1).play(500)
     expect_much_happened(happened, layout, kind, host)
 
 
@@ -217,5 +233,6 @@ def test_a_life_of_random_operations(layout, kind, host, monkeypatch) -> None:
 @pytest.mark.parametrize(("layout", "kind"), CASES)
 def test_a_life_of_ten_thousand_operations(layout, kind, host, monkeypatch) -> None:
     happened = counted(monkeypatch)
+    make_masks_late(monkeypatch, random.Random(3))
     Life(layout, kind, HOST_BYTES[host], seed=2).play(10_000)
     expect_much_happened(happened, layout, kind, host)

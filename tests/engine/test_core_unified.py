@@ -150,3 +150,26 @@ def test_what_loses_its_window_to_a_failed_decode_is_found_again_in_the_cache() 
     driving.runner.failures.append(Failure(2, rows_done=1))
     driving.run()
     assert driving.reason("two") is FinishReason.LENGTH
+
+
+def test_what_a_failed_decode_took_from_a_sequence_is_not_taken_from_others(monkeypatch) -> None:
+    """Two that share a prefix and have lost their streams as often as they may: one loses the prefix, and with one of
+    its own both would outgrow the pool."""
+    driving = driver(160, n_window=200)
+    driving.add(ask("a", SYSTEM + b"a", 40, tenant="a"), ask("b", SYSTEM + b"b", 40, tenant="b"))
+    sequences = list(driving.core._sequences.values())
+    for sequence in sequences:
+        sequence.num_preemptions = MAX_PREEMPTIONS
+    for _ in range(10):
+        driving.step()
+    assert driving.core.num_running == 2
+    second = sequences[1].seq_id
+    monkeypatch.setattr(driving.core._kv_cache, "_window_is_whole", lambda seq_id, length: seq_id != second)
+    driving.runner.failures.append(Failure(2))
+    driving.step()
+    monkeypatch.undo()
+    assert (driving.core.num_running, driving.core.num_waiting) == (1, 1)
+    driving.run()
+    for name in "ab":
+        expect(driving, name, SYSTEM + name.encode(), 40)
+    assert [sequence.num_preemptions for sequence in sequences] == [MAX_PREEMPTIONS] * 2

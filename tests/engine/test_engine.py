@@ -235,6 +235,7 @@ def test_an_engine_that_crashes_again_and_again_fails_and_every_stream_ends() ->
         await engine._ended.wait()
         assert engine.state is EngineState.FAILED
         assert isinstance(engine.failure, RuntimeError)
+        assert not runner.closed, "other threads may be reading the vocabulary"
         with pytest.raises(OverloadedError, match="failed"):
             engine.submit(request())
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from inferd.engine.batch import Batch
 from inferd.engine.llama.model import Model
-from inferd.engine.runner import SequenceState
+from inferd.engine.runner import Logits, SequenceState
 from inferd.errors import ConfigError
 
 _CELL_PADDING = 256  # llama.cpp pads the context, and each sequence's part of it, to this
@@ -100,7 +100,7 @@ class Context:
         self._library.api.llama_synchronize(self.handle)  # lets the GIL go; the short calls after it don't
         return code
 
-    def logits(self, row: int) -> npt.NDArray[np.float32]:
+    def logits(self, row: int) -> Logits:
         """llama.cpp's own memory of a row's logits, shape (n_vocab,): samplers see what is written there."""
         assert self._logits[row], "only a row with logits can be read: llama.cpp aborts on others"
         pointer = self._library.short.llama_get_logits_ith(self.handle, row)

@@ -17,6 +17,7 @@ SHORT_CALLS = (
     "llama_memory_seq_pos_min",
     "llama_memory_seq_rm",
     "llama_sampler_accept",
+    "llama_sampler_apply",
     "llama_sampler_free",
     "llama_sampler_sample",
     "llama_token_to_piece",

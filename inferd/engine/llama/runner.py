@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from inferd.engine.batch import Batch
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.samplers import SamplerChain
-from inferd.engine.runner import MemoryKind, Sampler, SequenceState
+from inferd.engine.runner import Logits, MemoryKind, Sampler, SequenceState
 from inferd.sampling_params import SamplingParams
 
 
@@ -31,12 +30,16 @@ class LlamaRunner:
     def execute(self, batch: Batch) -> int:
         return self._context.decode(batch)
 
-    def logits(self, row: int) -> npt.NDArray[np.float32]:
+    def logits(self, row: int) -> Logits:
         return self._context.logits(row)
 
     def sample(self, sampler: Sampler, row: int) -> int:
         assert isinstance(sampler, SamplerChain), "samplers come from new_sampler"
         return self._context.sample(sampler.handle, row)
+
+    def sample_from(self, sampler: Sampler, logits: Logits) -> int:
+        assert isinstance(sampler, SamplerChain), "samplers come from new_sampler"
+        return sampler.draw(logits)
 
     def new_sampler(self, params: SamplingParams) -> SamplerChain:
         return SamplerChain(self._model.library, params, n_vocab=self.n_vocab, history=self.cells_per_sequence)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import secrets
 from typing import Any
 
+import numpy as np
+
 from inferd.engine.llama.library import Library
+from inferd.engine.runner import Logits
 from inferd.sampling_params import SamplingParams
 
 _MIN_TEMPERATURE = 1e-5  # below, one token has all the probability, and float32 logits would soon overflow
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: llama.cpp takes it as "draw one"
 
 
@@ -24,6 +29,21 @@ class SamplerChain:
         self.handle: Any = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
         for sampler in self._samplers(api, params, n_vocab, history):
             api.llama_sampler_chain_add(self.handle, sampler)
+
+    def draw(self, logits: Logits) -> int:
+        """From a copy of a row's logits, as `llama_sampler_sample` draws from the context's own."""
+        assert np.isfinite(logits).any(), "some token is possible"
+        candidates = np.zeros(len(logits), dtype=_CANDIDATE)
+        candidates["id"] = np.arange(len(logits))
+        candidates["logit"] = logits
+        api, short = self._library.api, self._library.short
+        data = ctypes.cast(candidates.ctypes.data, ctypes.POINTER(api.llama_token_data))
+        array = api.llama_token_data_array(data=data, size=len(logits), selected=-1, sorted=False)
+        short.llama_sampler_apply(self.handle, ctypes.byref(array))
+        assert 0 <= array.selected < array.size, "the last sampler of a chain selects"
+        token_id = int(array.data[array.selected].id)
+        short.llama_sampler_accept(self.handle, token_id)
+        return token_id
 
     def close(self) -> None:
         self._library.short.llama_sampler_free(self.handle)

@@ -62,7 +62,8 @@ def test_every_end_token_ends_a_match_and_no_other_control_token_gets_in(
     matcher = asyncio.run(compiler.compile(Constraint(ConstraintKind.REGEX, r"(.|\n)*"))).matcher()
     with ThreadPoolExecutor(1) as workers:
         matcher.prepare(workers)
-        mask = matcher.take_mask(10.0)
+        assert matcher.is_ready(10.0)
+        mask = matcher.take_mask()
     assert mask is not None
     for text in vocabulary.control_texts:
         token_id = vocabulary.control_token(text)

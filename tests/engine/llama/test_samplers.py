@@ -101,3 +101,19 @@ def test_biased_ids_lie_in_the_vocabulary(loaded) -> None:
     n_vocab = loaded.runner.n_vocab
     with pytest.raises(AssertionError, match="vocabulary"):
         SamplerChain(loaded.model.library, SamplingParams(logit_bias=((n_vocab, 1.0),)), n_vocab=n_vocab, history=8)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(temperature=0.0),
+        SamplingParams(seed=3, top_k=40, top_p=0.9, min_p=0.02),
+        SamplingParams(seed=3, temperature=1.3, typical_p=0.9, frequency_penalty=1.5, logit_bias=((260, 3.0),)),
+    ],
+    ids=["greedy", "nucleus", "penalties"],
+)
+def test_a_copy_of_the_logits_gives_what_the_row_gives(loaded, monkeypatch, params) -> None:
+    runner = loaded.runner
+    from_rows = loaded.generate(PROMPT, N_TOKENS, params)
+    monkeypatch.setattr(runner, "sample", lambda sampler, row: runner.sample_from(sampler, runner.logits(row).copy()))
+    assert loaded.generate(PROMPT, N_TOKENS, params) == from_rows
