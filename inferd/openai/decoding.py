@@ -32,6 +32,8 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
         InvalidRequestError: not JSON (by RFC 8259: UTF-8, no NaN, no lone surrogates), nested too deep, or not of
             this type; `param` is the path of the field, such as `messages[0].content`.
     """
+    if not body:
+        raise InvalidRequestError("The request body is empty: send a JSON object.", code="invalid_json")
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -38,9 +38,9 @@ UNSUPPORTED = (
     "prediction",
     "prompt_cache_options",
     "prompt_cache_retention",
-    "verbosity",
     "web_search_options",
 )
+_INSTEAD = {"function_call": "use 'tool_choice'", "functions": "use 'tools'"}
 _SERVICE_TIERS = {
     "auto": ServiceTier.DEFAULT,
     "default": ServiceTier.DEFAULT,
@@ -87,6 +87,7 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     modalities: list[str] | None = None
     service_tier: str | None = None
     store: bool | None = None
+    verbosity: str | None = None
 
     # Fireworks'.
     perf_metrics_in_response: bool | None = None
@@ -99,7 +100,6 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     prediction: Any = None
     prompt_cache_options: Any = None
     prompt_cache_retention: Any = None
-    verbosity: Any = None
     web_search_options: Any = None
 
     @property
@@ -173,12 +173,18 @@ def _check_unsupported(request: ChatRequest) -> None:
     for field in UNSUPPORTED:
         if getattr(request, field) is not None:
             raise InvalidRequestError(
-                f"'{field}' is not supported yet; leave it out.", param=field, code="unsupported_parameter"
+                f"'{field}' is not supported; {_INSTEAD.get(field, 'leave it out')}.",
+                param=field,
+                code="unsupported_parameter",
             )
     if request.modalities not in (None, ["text"]):
         raise _unsupported_value("modalities", 'Only the modality ["text"] is supported.')
     if request.store:
         raise _unsupported_value("store", "'store' must be false: completions are not stored here.")
+    if request.verbosity not in (None, "medium"):
+        raise _unsupported_value(
+            "verbosity", "'verbosity' must be medium: say in a message how long answers shall be."
+        )
     if request.service_tier not in (None, *_SERVICE_TIERS):
         raise InvalidRequestError(
             f"There is no service tier '{shorten(request.service_tier or '')}'; use one of "

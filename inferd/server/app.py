@@ -1,4 +1,4 @@
-"""The ASGI application: routes, errors, request ids."""
+"""The ASGI application: routes, errors, what all responses have in common."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from inferd.server.messages import count_tokens, messages
 from inferd.server.models import get_model, list_models
 from inferd.server.openapi import encoded_document, openapi
 from inferd.server.organization import costs, usage_completions
-from inferd.server.request_id import RequestIdMiddleware
+from inferd.server.response_headers import ResponseHeaders
 from inferd.server.responses_api import responses
 from inferd.server.services import Services
 from inferd.server.text_completions import text_completions
@@ -65,6 +65,8 @@ def build_app(services: Services, config: ServerConfig | None = None, bound_host
         routes=list(ROUTES),
         exception_handlers={InferdError: on_inferd_error, HTTPException: on_http_exception, Exception: on_bug},
     )
+    # Behind a proxy a redirect names the wrong scheme, and clients lose body or key on their way; a 404 names the path.
+    app.router.redirect_slashes = False
     app.state.services = services
     app.state.openapi = encoded_document(ROUTES)
     gated: ASGIApp = Gate(app, config, bound_host)
@@ -78,4 +80,4 @@ def build_app(services: Services, config: ServerConfig | None = None, bound_host
             expose_headers=("*",),
         )
     # Outside of Starlette's own error handling, so that a 500 has its id too.
-    return RequestIdMiddleware(gated)
+    return ResponseHeaders(gated)

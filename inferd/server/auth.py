@@ -36,16 +36,25 @@ def authenticate_request(request: Request, authenticator: Authenticator) -> Call
 
 
 def _authenticated(request: Request, authenticator: Authenticator) -> Caller:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    if not scheme:
-        scheme, key = "bearer", request.headers.get(KEY_HEADER, "")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise AuthenticationError(
-            "You didn't provide an API key. Put it in the Authorization header, as in "
-            "`Authorization: Bearer sk-inferd-...`."
-        )
     project = request.headers.get(PROJECT_HEADER, "").strip()
-    return authenticator.authenticate(key.strip(), wall_clock_ms(), project or None)
+    return authenticator.authenticate(_key(request), wall_clock_ms(), project or None)
+
+
+def _key(request: Request) -> str:
+    """An Authorization of another scheme may be for a proxy, so the key may stand beside it in its own header."""
+    authorization = request.headers.get("authorization", "").strip()
+    scheme, _, token = authorization.partition(" ")
+    key = token.strip() if scheme.lower() == "bearer" else request.headers.get(KEY_HEADER, "").strip()
+    if key:
+        return key
+    if authorization and scheme.lower() != "bearer":
+        raise AuthenticationError(
+            "The Authorization header must begin with the word Bearer, as in `Authorization: Bearer sk-inferd-...`."
+        )
+    raise AuthenticationError(
+        "You didn't provide an API key. Put it in the Authorization header, as in "
+        f"`Authorization: Bearer sk-inferd-...`, or in the header {KEY_HEADER}."
+    )
 
 
 def require_scope(caller: Caller, scope: Scope) -> None:

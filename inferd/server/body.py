@@ -7,6 +7,7 @@ import asyncio
 from starlette.requests import ClientDisconnect, Request
 
 from inferd.errors import InvalidRequestError, RequestTimeoutError, RequestTooLargeError
+from inferd.openai.decoding import shorten
 
 MAX_BODY_BYTES = 8 * 2**20
 """Far more text than any context holds."""
@@ -16,7 +17,14 @@ BODY_TIMEOUT_S = 60.0
 
 async def read_body(request: Request) -> bytes:
     """The whole body. Raises RequestTooLargeError as soon as that is known, RequestTimeoutError if it comes too
-    slowly, InvalidRequestError if it was cut off."""
+    slowly, InvalidRequestError if it was cut off or is compressed."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise InvalidRequestError(
+            f"Bodies are read as they are; send this one without the Content-Encoding '{shorten(encoding)}'.",
+            param="content-encoding",
+            code="unsupported_value",
+        )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()

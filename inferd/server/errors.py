@@ -8,6 +8,7 @@ import math
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Scope
 
 from inferd.anthropic.errors import encode_messages_error, speaks_messages
@@ -32,8 +33,10 @@ from inferd.errors import (
     RequestTooLargeError,
     TooManyFailuresError,
 )
+from inferd.openai.decoding import shorten
 from inferd.openai.errors import encode_error
 from inferd.server.limits import limit_headers
+from inferd.server.near_path import near_path
 
 logger = logging.getLogger(__name__)
 
@@ -116,12 +119,24 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette itself refuses: unknown paths, wrong methods."""
     assert isinstance(error, HTTPException), "registered for HTTPException"
     message = {
-        404: f"Unknown request URL: {request.method} {request.url.path}. Please check the URL for typos.",
-        405: f"Not allowed to {request.method} on {request.url.path}.",
+        404: f"Unknown request URL: {request.method} {shorten(request.url.path, 128)}. {_path_hint(request)}",
+        405: f"Not allowed to {request.method} on {shorten(request.url.path, 128)}; allowed: {_allowed(error)}.",
     }.get(error.status_code, error.detail)
     code = _ROUTING_CODES.get(error.status_code)
     body = _encode(request.scope, error.status_code, message, "invalid_request_error", None, code)
     return Response(body, error.status_code, headers=dict(error.headers or {}), media_type="application/json")
+
+
+def _path_hint(request: Request) -> str:
+    path = request.url.path
+    if path.strip("/") in ("", "v1"):
+        return "The API is under /v1, such as GET /v1/models; GET /openapi.json describes it."
+    near = near_path(path, (route.path for route in request.app.routes if isinstance(route, Route)))
+    return "Please check the URL for typos." if near is None else f"Did you mean {near}?"
+
+
+def _allowed(error: HTTPException) -> str:
+    return (error.headers or {}).get("Allow", "nothing")
 
 
 async def on_bug(request: Request, error: Exception) -> Response:

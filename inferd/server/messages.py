@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import msgspec
 from sse_starlette.event import ServerSentEvent
@@ -23,6 +24,7 @@ from inferd.usage import Usage
 _VERSION_HEADER = "anthropic-version"
 _OLDEST_VERSION = "2023-06-01"
 """Streams were others before it; versions are dates."""
+_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 async def messages(request: Request) -> Response:
@@ -58,9 +60,10 @@ def _ping() -> ServerSentEvent:
 
 def _check_version(request: Request) -> None:
     """Raises InvalidRequestError for a version of the API that is not spoken here."""
-    if request.headers.get(_VERSION_HEADER, _OLDEST_VERSION) < _OLDEST_VERSION:
+    version = request.headers.get(_VERSION_HEADER, _OLDEST_VERSION)
+    if not _VERSION.fullmatch(version) or version < _OLDEST_VERSION:
         raise InvalidRequestError(
-            f"The header {_VERSION_HEADER} must be {_OLDEST_VERSION} or later.",
+            f"The header {_VERSION_HEADER} must be a date, {_OLDEST_VERSION} or later.",
             param=_VERSION_HEADER,
             code="unsupported_value",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +25,8 @@ async def get_model(request: Request) -> Response:
     """One of them; its id contains a slash."""
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator)
+    if not request.path_params["model"]:  # `/v1/models/`
+        raise HTTPException(404)
     deployment = services.router.find(request.path_params["model"])
     require_model(caller, deployment.name)
     return Response(encode_model(_model(deployment)), media_type="application/json")

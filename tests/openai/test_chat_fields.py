@@ -92,7 +92,11 @@ RECORDS = {
     "safety_identifier": ("x" * 513, "\0", 5),
 }
 """Fields that are for the caller's own records -> values that are refused all the same."""
-ONE_VALUE = {"modalities": (["text"], [["audio"], ["text", "audio"], []]), "store": (False, [True])}
+ONE_VALUE = {
+    "modalities": (["text"], [["audio"], ["text", "audio"], []]),
+    "store": (False, [True]),
+    "verbosity": ("medium", ["low", "high", ""]),
+}
 """Fields with one value that asks for nothing more than what is done anyway -> that, and others."""
 
 

@@ -248,3 +248,50 @@ async def test_a_client_that_cuts_its_body_off_leaves_nothing(provider):
     asked.hang_up()
     await asked.ended()
     assert (provider.rows("holds"), provider.rows("usage")) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "meant"),
+    [
+        ("POST", "/chat/completions", "/v1/chat/completions"),
+        ("POST", "/v1/chat/completions/", "/v1/chat/completions"),
+        ("POST", "/v1/v1/messages", "/v1/messages"),
+        ("GET", "/v1/models/", "/v1/models"),
+    ],
+)
+async def test_an_unknown_url_is_told_which_one_was_meant_and_never_sent_elsewhere(provider, method, path, meant):
+    response = await provider.client.request(method, path)
+    assert response.status_code == 404
+    assert f"Did you mean {meant}?" in response.text
+    assert "location" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/"])
+async def test_whoever_looks_at_the_root_is_told_where_the_api_is(provider, path):
+    response = await provider.client.get(path)
+    assert "GET /v1/models" in error_of(response, 404, "invalid_request_error", "not_found")
+
+
+async def test_a_wrong_method_is_told_the_right_ones(provider):
+    response = await provider.client.get("/v1/chat/completions")
+    assert response.headers["allow"] == "POST"
+    assert "allowed: POST" in error_of(response, 405, "invalid_request_error", "method_not_allowed")
+
+
+async def test_a_key_that_is_put_wrongly_is_told_how(provider):
+    url = "/v1/models"
+    bare = await provider.client.get(url, headers={"authorization": provider.key})
+    assert "the word Bearer" in error_of(bare, 401, "authentication_error", "invalid_api_key")
+    beside = await provider.client.get(url, headers={"authorization": "Basic dTpw", "x-api-key": provider.key})
+    assert beside.status_code == 200
+
+
+async def test_an_empty_body_is_called_empty(provider):
+    response = await provider.client.post("/v1/chat/completions", content=b"")
+    assert "is empty" in error_of(response, 400, "invalid_request_error", "invalid_json")
+
+
+async def test_a_compressed_body_is_refused_as_such(provider):
+    headers = {"content-encoding": "gzip"}
+    response = await provider.client.post("/v1/chat/completions", json=chat_body(), headers=headers)
+    assert "'gzip'" in error_of(response, 400, "invalid_request_error", "unsupported_value", "content-encoding")

@@ -206,3 +206,10 @@ async def test_a_failure_in_mid_stream_is_an_event_and_is_not_billed(provider):
     last = json.loads(response.text.strip().rpartition("data: ")[2])
     assert (last["type"], last["error"]["type"]) == ("error", "api_error")
     assert provider.usage_row()["cost_nanousd"] == 0
+
+
+@pytest.mark.parametrize("version", ["2023-01-01", "latest", "9", ""])
+async def test_a_version_that_is_no_date_or_too_old_is_refused(provider, version):
+    response = await provider.client.post("/v1/messages", json={}, headers={"anthropic-version": version})
+    assert response.status_code == 400
+    assert response.json()["error"]["details"]["param"] == "anthropic-version"

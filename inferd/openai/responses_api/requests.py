@@ -218,7 +218,7 @@ def _check_unsupported(asked: ResponsesRequest) -> None:
     for value in asked.include or ():
         _only(value, "include", _INCLUDABLE, f"may hold only {' and '.join(_INCLUDABLE)}")
     if asked.text is not None:
-        _only(asked.text.verbosity, "text.verbosity", (None,), "is not supported; leave it out")
+        _only(asked.text.verbosity, "text.verbosity", (None, "medium"), "must be medium, or left out")
     if asked.reasoning is not None:
         summaries: tuple[Literal["auto"] | None, ...] = (None, "auto")
         _only(asked.reasoning.summary, "reasoning.summary", summaries, "must be auto: reasoning comes whole")

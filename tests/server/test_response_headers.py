@@ -46,3 +46,11 @@ async def test_it_is_the_ledgers_and_never_the_clients(provider):
     assert "mine" not in ids
     assert sorted(ids) == sorted(row["request_id"] for row in provider.rows("usage"))
     assert {row["deployment"] for row in provider.rows("usage")} == {PRICED}
+
+
+async def test_the_time_until_the_headers_is_told_in_whole_milliseconds_as_openai_does(provider):
+    chat = await provider.chat(max_tokens=1)
+    refused = await provider.client.get("/nothing")
+    for response in (chat, refused):
+        assert re.fullmatch(r"\d{1,5}", response.headers["openai-processing-ms"])
+    assert "openai-processing-ms" not in (await provider.client.post("/v1/messages", json={})).headers

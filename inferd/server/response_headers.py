@@ -1,6 +1,9 @@
-"""`x-request-id` on every response: the server's own, never the client's (BILLING R22)."""
+"""What every response says, whoever answers: its id, the server's own and never the client's (BILLING R22), and how
+long it took until its headers."""
 
 from __future__ import annotations
+
+import time
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -9,10 +12,11 @@ from inferd.anthropic.errors import speaks_messages
 from inferd.serving.request_id import new_request_id
 
 _ANTHROPIC_HEADER = "request-id"
+_PROCESSING_HEADER = "openai-processing-ms"
 
 
-class RequestIdMiddleware:
-    """Puts a new id into `scope["state"]["request_id"]` and into the response's headers."""
+class ResponseHeaders:
+    """Puts a new id into `scope["state"]["request_id"]`; the response gets it, and whole milliseconds, as headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -21,15 +25,18 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        received_ns = time.monotonic_ns()
         request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 if speaks_messages(scope["path"]):
                     headers[_ANTHROPIC_HEADER] = request_id
+                else:
+                    headers[_PROCESSING_HEADER] = str((time.monotonic_ns() - received_ns) // 1_000_000)
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        await self._app(scope, receive, send_with_headers)
