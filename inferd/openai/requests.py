@@ -182,9 +182,7 @@ def _check_unsupported(request: ChatRequest) -> None:
     if request.store:
         raise _unsupported_value("store", "'store' must be false: completions are not stored here.")
     if request.verbosity not in (None, "medium"):
-        raise _unsupported_value(
-            "verbosity", "'verbosity' must be medium: say in a message how long answers shall be."
-        )
+        raise _unsupported_value("verbosity", "'verbosity' must be medium: say in a message how long answers shall be.")
     if request.service_tier not in (None, *_SERVICE_TIERS):
         raise InvalidRequestError(
             f"There is no service tier '{shorten(request.service_tier or '')}'; use one of "
