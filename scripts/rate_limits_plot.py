@@ -75,7 +75,8 @@ def simulate(demand: Demand, minutes: int = MINUTES) -> list[Minute]:
 
 
 WIDTH, HEIGHT, LEFT, GAP = 360, 180, 46, 44
-COLOURS = {"asked": "#bbbbbb", "allowed": "#1f77b4", "limit": "#d62728"}
+LINES = {"asked": ("#cccccc", 3.0), "limit": ("#d62728", 2.5), "allowed": ("#1f77b4", 1.5)}
+"""Colour and width; the narrow ones are drawn last, so that equal lines are all seen."""
 
 
 def svg(runs: dict[str, list[Minute]]) -> str:
@@ -90,15 +91,19 @@ def svg(runs: dict[str, list[Minute]]) -> str:
         x = LEFT + index % 2 * (WIDTH + LEFT)
         y = 24 + index // 2 * (HEIGHT + GAP)
         parts += _panel(name, minutes, x, y)
-    for index, (series, colour) in enumerate(COLOURS.items()):
-        x, y = LEFT + 110 * index, total_h - 8
-        parts.append(f'<line x1="{x}" y1="{y - 4}" x2="{x + 20}" y2="{y - 4}" stroke="{colour}" stroke-width="2"/>')
+    y = total_h - 8
+    for index, (series, (colour, width)) in enumerate(LINES.items()):
+        x = LEFT + 110 * index
+        parts.append(
+            f'<line x1="{x}" y1="{y - 4}" x2="{x + 20}" y2="{y - 4}" stroke="{colour}" stroke-width="{width}"/>'
+        )
         parts.append(f'<text x="{x + 26}" y="{y}">{series}</text>')
+    parts.append(f'<text x="{total_w - 20}" y="{y}" text-anchor="end">up: tokens a minute; right: minutes</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
 def _panel(name: str, minutes: list[Minute], x: int, y: int) -> Iterator[str]:
-    # What an abusive caller asks for lies far above the panel; its line ends at the top.
+    # What an abusive caller asks for lies far above the panel; its line runs along the top, with a word.
     top = max(max(minute.limit, minute.allowed) for minute in minutes) * 1.15
     step = 10 ** math.floor(math.log10(top))
     yield f'<text x="{x}" y="{y - 6}" font-weight="bold">{name}</text>'
@@ -106,17 +111,22 @@ def _panel(name: str, minutes: list[Minute], x: int, y: int) -> Iterator[str]:
     for value in range(0, int(top) + 1, step if top / step > 2 else step // 2):
         at = y + HEIGHT - value / top * HEIGHT
         yield f'<line x1="{x}" y1="{at:.1f}" x2="{x + WIDTH}" y2="{at:.1f}" stroke="#eeeeee"/>'
-        yield f'<text x="{x - 4}" y="{at + 4:.1f}" text-anchor="end">{value / 1000:g}k</text>'
+        label = f"{value // 1000}k" if value else "0"
+        yield f'<text x="{x - 4}" y="{at + 4:.1f}" text-anchor="end">{label}</text>'
     for value in range(0, len(minutes) + 1, 30):
         at = x + value / len(minutes) * WIDTH
         yield f'<text x="{at:.1f}" y="{y + HEIGHT + 14}" text-anchor="middle">{value}</text>'
-    for series, colour in COLOURS.items():
+    for series, (colour, width) in LINES.items():
         points = " ".join(
             f"{x + (at + 0.5) / len(minutes) * WIDTH:.1f},"
             f"{y + HEIGHT - min(getattr(minute, series) / top, 1.0) * HEIGHT:.1f}"
             for at, minute in enumerate(minutes)
         )
-        yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+        yield f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+    asked = max(minute.asked for minute in minutes)
+    if asked > top:
+        note = f"asked: {asked // 1000}k, above the picture"
+        yield f'<text x="{x + WIDTH - 6}" y="{y + 18}" text-anchor="end" fill="#666666">{note}</text>'
 
 
 if __name__ == "__main__":
