@@ -21,6 +21,8 @@ DEPLOYMENT_KEYS = (
     "usd_per_second",
     "max_compute_ms",
     "free_until",
+    "deprecated_at",
+    "retires_at",
     "priority_multiplier",
     "flex",
     "batch_multiplier",
@@ -40,6 +42,18 @@ _BY_TOKEN = (
 _ORDINARY_TIERS: Mapping[ServiceTier, int] = {ServiceTier.DEFAULT: PPM, ServiceTier.BATCH: BATCH_MULTIPLIER_PPM}
 
 
+NOTICE_MS = 14 * 24 * 60 * 60 * 1_000
+"""At least so long before a deployment goes, its callers are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """When callers are told that a deployment goes, and when it is gone: Unix times in ms."""
+
+    announced_at_ms: int
+    gone_at_ms: int
+
+
 @dataclass(frozen=True)
 class DeploymentConfig:
     """One name that callers use, opening onto an engine.
@@ -51,6 +65,7 @@ class DeploymentConfig:
         price: None means public and free.
         default_max_tokens: completion tokens allowed to a request that names no limit (BILLING R4).
         free_until_ms: the first moment at which `price` holds; None: it always does (BILLING R13).
+        retirement: when it goes; None: nobody knows.
         shared_cache: whether teams share cached prefixes here.
         tiers_ppm: the service tiers that it serves, and the multiplier of the price in each.
         max_compute_ms: after so much compute a request ends, if the price is by time (BILLING R4).
@@ -62,6 +77,7 @@ class DeploymentConfig:
     price: Price | None
     default_max_tokens: int = 4096
     free_until_ms: int | None = None
+    retirement: Retirement | None = None
     shared_cache: bool = False
     tiers_ppm: Mapping[ServiceTier, int] = field(default_factory=lambda: _ORDINARY_TIERS)
     max_compute_ms: int = 60_000
@@ -90,11 +106,25 @@ def deployment_config(table: TomlTable, models: Mapping[str, object]) -> Deploym
         serverless=True,
         price=price,
         free_until_ms=free_until_ms,
+        retirement=_retirement(table),
         default_max_tokens=table.integer("default_max_tokens", DeploymentConfig.default_max_tokens, 1, TOKENS_MAX),
         shared_cache=table.get("shared_cache", bool) or False,
         tiers_ppm=_tiers(table, price),
         max_compute_ms=table.integer("max_compute_ms", DeploymentConfig.max_compute_ms, 1, _COMPUTE_MS_MAX),
     )
+
+
+def _retirement(table: TomlTable) -> Retirement | None:
+    announced_at_ms, gone_at_ms = table.instant_ms("deprecated_at"), table.instant_ms("retires_at")
+    if announced_at_ms is None and gone_at_ms is None:
+        return None
+    if announced_at_ms is None:
+        raise table.error("retires_at", "needs deprecated_at: the day on which callers are first told")
+    if gone_at_ms is None:
+        raise table.error("deprecated_at", "needs retires_at: the day from which on the deployment is gone")
+    if gone_at_ms < announced_at_ms + NOTICE_MS:
+        raise table.error("retires_at", "must be at least 14 days after deprecated_at: callers need time to move")
+    return Retirement(announced_at_ms, gone_at_ms)
 
 
 def _tiers(table: TomlTable, price: Price | None) -> Mapping[ServiceTier, int]:

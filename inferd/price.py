@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from inferd.money import format_usd
+
 PPM = 1_000_000
 """A multiplier of one."""
+# Pico-USD per token are millionths of a USD per 1M tokens, and format_usd takes billionths.
+_NANOUSD_PER_1M_TOKENS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +56,32 @@ class Price:
     def times(self, multiplier_ppm: int) -> Price:
         """This price in a service tier of that multiplier."""
         return replace(self, multiplier_ppm=multiplier_ppm)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPrice:
+    """A price as people read it: exact decimal strings of USD; all None where it is free.
+
+    Attributes:
+        cached_input_usd_per_1m_tokens: half of the input price unless one is listed.
+        usd_per_second: of compute; the other three are None then.
+    """
+
+    input_usd_per_1m_tokens: str | None = None
+    cached_input_usd_per_1m_tokens: str | None = None
+    output_usd_per_1m_tokens: str | None = None
+    usd_per_second: str | None = None
+
+    @classmethod
+    def of(cls, price: Price | None) -> ListedPrice:
+        if price is None:
+            return cls()
+        if price.compute_picousd is not None:
+            return cls(usd_per_second=format_usd(price.compute_picousd))  # pico-USD per ms are nano-USD per second
+        half_input_nanousd = price.input_picousd * _NANOUSD_PER_1M_TOKENS // 2
+        cached = price.cached_input_picousd
+        return cls(
+            format_usd(price.input_picousd * _NANOUSD_PER_1M_TOKENS),
+            format_usd(half_input_nanousd if cached is None else cached * _NANOUSD_PER_1M_TOKENS),
+            format_usd(price.output_picousd * _NANOUSD_PER_1M_TOKENS),
+        )

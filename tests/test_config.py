@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from inferd import config as config_module
 from inferd import deployment_config
 from inferd.config import SETTINGS, TABLES, Config, data_dir, default_config_path, load_config
+from inferd.deployment_config import NOTICE_MS, Retirement
 from inferd.errors import ConfigError
 from inferd.price import Price
 
@@ -195,6 +196,10 @@ IN, OUT, CACHED, BOTH = (
         (f'{BOTH} = 1\nfree_until = "2026-12-01"\n', "free_until", "without quotes, got a string"),
         (f"{BOTH} = 1\nfree_until = 12:00:00\n", "free_until", "expected a date"),
         (f"{BOTH} = 1\nfree_until = 1969-12-31\n", "free_until", "lies before 1970"),
+        ("retires_at = 2026-12-31\n", "retires_at", "needs deprecated_at"),
+        ("deprecated_at = 2026-12-01\n", "deprecated_at", "needs retires_at"),
+        ("deprecated_at = 2026-12-01\nretires_at = 2026-12-14\n", "retires_at", "at least 14 days after"),
+        ("deprecated_at = 2026-12-01\nretires_at = 2026-12-14T23:59:59\n", "retires_at", "at least 14 days after"),
     ],
 )
 def test_a_price_that_makes_no_sense_is_refused(tmp_path, lines, key, what):
@@ -351,3 +356,9 @@ def test_every_key_listed_is_one_that_the_reader_takes():
         text = Path(module.__file__).read_text(encoding="utf-8")
         reader = text.split(start)[1] + text.split("_BY_TOKEN = (")[-1].split(")")[0]
         assert [key for key in TABLES[table] if f'"{key}"' not in reader] == []
+
+
+def test_a_deployment_may_go_after_two_weeks(tmp_path):
+    deployment = load(tmp_path, PRICED + "deprecated_at = 2026-12-01\nretires_at = 2026-12-15\n").deployments["o/d"]
+    assert deployment.retirement == Retirement(1_796_083_200_000, 1_796_083_200_000 + NOTICE_MS)
+    assert NOTICE_MS == 14 * 86_400_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -21,16 +21,21 @@ def print_banner(
     console: Console,
     listener: socket.socket,
     folder: Path,
-    deployments: Sequence[str],
+    deployments: Mapping[str, bool],
     new_key: str | None,
     scheme: str = "http",
 ) -> None:
-    """The key itself is shown only by the start that made it; the snippets read it from its file."""
+    """The key itself is shown only by the start that made it; the snippets read it from its file.
+
+    Args:
+        deployments: by name, whether they have no price, which nobody is to overlook.
+    """
     base_url = f"{scheme}://{_authority(listener)}/v1"
     key_file = folder / KEY_FILE
-    model = deployments[0] if deployments else "MODEL"
+    model = next(iter(deployments), "MODEL")
+    offered = [f"{name} (free, for every team)" if is_free else name for name, is_free in deployments.items()]
     console.print(f"\n[bold]inferd is ready[/]: {base_url}\n")
-    console.print("Models:  " + ", ".join(deployments))
+    console.print("Models:  " + (", ".join(offered) or "none: \\[deployments] of models.toml has none"))
     if new_key is not None:
         console.print(f"API key: [bold]{new_key}[/]\n         shown only now; kept in {key_file}")
     elif key_file.exists():

@@ -47,21 +47,22 @@ def run(config: Config, folder: Path, host: str, port: int) -> None:
     lock = DataLock(folder)
     lock.acquire()
     try:
-        _run(config, folder, lock, host, port)
+        # First of all: a start that fails leaves no epoch, and no key that nobody was shown.
+        with closing(bind(host, port)) as listener:
+            _run(config, folder, lock, host, listener)
     finally:
         lock.release()
 
 
-def _run(config: Config, folder: Path, lock: DataLock, host: str, port: int) -> None:
+def _run(config: Config, folder: Path, lock: DataLock, host: str, listener: socket.socket) -> None:
     console = Console(highlight=False)
     store = Store(folder, lock)
     epoch = store.begin_epoch(wall_clock_ms())
     with store.immediate() as conn:
         plan_operations.apply_plans(conn, config.catalog, actor=_ACTOR, now_ms=wall_clock_ms())
     new_key = _ensure_default_key(store, folder)
-    with closing(bind(host, port)) as listener:
-        warn_of_plain_http(console, listener, config.server)
-        uvloop.run(_serve(config, store, epoch, listener, host, console, new_key))
+    warn_of_plain_http(console, listener, config.server)
+    uvloop.run(_serve(config, store, epoch, listener, host, console, new_key))
 
 
 def _ensure_default_key(store: Store, folder: Path) -> str | None:
@@ -108,7 +109,8 @@ async def _serve(
     def ready(server: HttpServer) -> None:
         if not server.is_stopping:
             scheme = "http" if tls is None else "https"
-            print_banner(console, listener, store.data_dir, list(config.deployments), new_key, scheme)
+            offered = {deployment.name: deployment.price is None for deployment in router.deployments()}
+            print_banner(console, listener, store.data_dir, offered, new_key, scheme)
 
     writer.start()
     keeping_up = asyncio.create_task(upkeep.run(), name="upkeep of the ledger")

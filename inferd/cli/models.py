@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,15 +14,13 @@ from inferd.config import Config, data_dir, default_config_path, load_config
 from inferd.deployment_config import DeploymentConfig
 from inferd.errors import ConfigError
 from inferd.ledger.periods import format_instant
-from inferd.money import format_usd
-from inferd.price import PPM
+from inferd.price import PPM, ListedPrice
 
 app = typer.Typer(no_args_is_help=True, help="What models.toml offers to callers, and at what price.")
 
-# Pico-USD per token are millionths of a USD per 1M tokens, and format_usd takes billionths.
-_NANOUSD_PER_1M_TOKENS = 1_000
 _PRICES = ("input_usd_per_1m_tokens", "cached_input_usd_per_1m_tokens", "output_usd_per_1m_tokens")
 _PRICE_NAMES = ("Input", "Cached input", "Output")
+_PRICE_COLUMNS = ("Input (USD/1M)", "Cached (USD/1M)", "Output (USD/1M)")
 
 
 @app.command(name="list")
@@ -46,8 +45,8 @@ def list_(config: ConfigFile = None, json: Json = False, data: DataDir = None) -
             "KV cells",
             "Layout",
             "Billing",
-            *_PRICE_NAMES,
-            "Per second",
+            *_PRICE_COLUMNS,
+            "USD/second",
             "Tiers",
             "Source",
         ),
@@ -60,7 +59,7 @@ def list_(config: ConfigFile = None, json: Json = False, data: DataDir = None) -
             )
             for row in record["deployments"]
         ),
-        right=("Context", "KV cells", *_PRICE_NAMES, "Per second"),
+        right=("Context", "KV cells", *_PRICE_COLUMNS, "USD/second"),
     )
     say("", f"From {settings.path}; usage is written to {folder}.")
 
@@ -118,7 +117,8 @@ def _record(settings: Config, folder: Path) -> dict[str, Any]:
 
 
 def _deployment_record(settings: Config, deployment: DeploymentConfig) -> dict[str, Any]:
-    model = settings.models[deployment.model]
+    model, retirement = settings.models[deployment.model], deployment.retirement
+    is_by_time = deployment.price is not None and deployment.price.is_by_time
     return {
         "deployment": deployment.name,
         "model": model.key,
@@ -130,36 +130,11 @@ def _deployment_record(settings: Config, deployment: DeploymentConfig) -> dict[s
         "default_max_tokens": deployment.default_max_tokens,
         "free": deployment.price is None,
         "free_until": None if deployment.free_until_ms is None else format_instant(deployment.free_until_ms),
-        "usd_per_second": _usd_per_second(deployment),
-        "max_compute_ms": deployment.max_compute_ms if _is_by_time(deployment) else None,
+        "deprecated_at": None if retirement is None else format_instant(retirement.announced_at_ms),
+        "retires_at": None if retirement is None else format_instant(retirement.gone_at_ms),
+        "max_compute_ms": deployment.max_compute_ms if is_by_time else None,
         "service_tiers": {tier.value: ppm / PPM for tier, ppm in deployment.tiers_ppm.items()},
-    } | dict(zip(_PRICES, _prices(deployment), strict=True))
-
-
-def _prices(deployment: DeploymentConfig) -> tuple[str | None, str | None, str | None]:
-    """Input, cached input (half of input unless listed), output; USD per 1M tokens, exact; None where it is free or
-    billed by time."""
-    price = deployment.price
-    if price is None or price.is_by_time:
-        return None, None, None
-    half_input_nanousd = price.input_picousd * _NANOUSD_PER_1M_TOKENS // 2
-    cached = price.cached_input_picousd
-    return (
-        format_usd(price.input_picousd * _NANOUSD_PER_1M_TOKENS),
-        format_usd(half_input_nanousd if cached is None else cached * _NANOUSD_PER_1M_TOKENS),
-        format_usd(price.output_picousd * _NANOUSD_PER_1M_TOKENS),
-    )
-
-
-def _is_by_time(deployment: DeploymentConfig) -> bool:
-    return deployment.price is not None and deployment.price.is_by_time
-
-
-def _usd_per_second(deployment: DeploymentConfig) -> str | None:
-    price = deployment.price
-    if price is None or price.compute_picousd is None:
-        return None
-    return format_usd(price.compute_picousd)  # pico-USD per ms are nano-USD per second
+    } | asdict(ListedPrice.of(deployment.price))
 
 
 def _tiers(multipliers: dict[str, float]) -> str:
@@ -169,22 +144,25 @@ def _tiers(multipliers: dict[str, float]) -> str:
 
 
 def _billing(row: dict[str, Any]) -> str:
-    if row["free_until"] is not None:
-        return f"free until {row['free_until']}"
-    return "free" if row["free"] else "paid"
+    free_until, retires_at = row["free_until"], row["retires_at"]
+    billing = "free" if row["free"] else "paid" if free_until is None else f"free until {free_until}"
+    return billing if retires_at is None else f"{billing}, retires {retires_at}"
 
 
 def _price_sentence(deployment: DeploymentConfig) -> str:
+    listed = asdict(ListedPrice.of(deployment.price))
     if deployment.price is None:
-        return "free, for every team"
-    if deployment.price.is_by_time:
-        per_second = _usd_per_second(deployment)
-        sentence = f"${_trim(str(per_second))} per second of compute, at most {deployment.max_compute_ms} ms a request"
+        sentence = "free, for every team"
+    elif deployment.price.is_by_time:
+        per_second = _trim(listed["usd_per_second"])
+        sentence = f"${per_second} per second of compute, at most {deployment.max_compute_ms} ms a request"
     else:
-        named = zip(_PRICE_NAMES, _prices(deployment), strict=True)
-        sentence = ", ".join(f"${_trim(str(usd))} {name.lower()}" for name, usd in named) + " per 1M tokens"
-    until_ms = deployment.free_until_ms
-    return sentence if until_ms is None else f"free until {format_instant(until_ms)}, then {sentence}"
+        named = zip(_PRICE_NAMES, _PRICES, strict=True)
+        sentence = ", ".join(f"${_trim(listed[key])} {name.lower()}" for name, key in named) + " per 1M tokens"
+    until_ms, retirement = deployment.free_until_ms, deployment.retirement
+    if until_ms is not None:
+        sentence = f"free until {format_instant(until_ms)}, then {sentence}"
+    return sentence if retirement is None else f"{sentence}; retires {format_instant(retirement.gone_at_ms)}"
 
 
 def _check_priced(settings: Config) -> None:

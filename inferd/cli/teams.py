@@ -17,7 +17,7 @@ from inferd.money import format_usd
 from inferd.serving.clock import wall_clock_ms
 
 if TYPE_CHECKING:
-    from inferd.ledger.teams import Team
+    pass
 
 app = typer.Typer(no_args_is_help=True, help="Whom keys, credits and usage belong to.")
 
@@ -66,11 +66,13 @@ def list_(json: Json = False, data_dir: DataDir = None) -> None:
     from inferd.ledger import operations
     from inferd.ledger.records import team_record
     from inferd.ledger.suspensions import suspended_subjects
+    from inferd.ledger.team_limits import team_limits
 
-    store = open_store(data_dir)
+    store, moment_ms = open_store(data_dir), wall_clock_ms()
     with store.reading() as conn:
         teams = operations.list_teams(conn)
         suspended = suspended_subjects(conn)
+        limits = [team_limits(conn, team.team, moment_ms) for team in teams]
     records = [team_record(team, suspended) for team in teams]
     if json:
         print_json(records)
@@ -81,8 +83,11 @@ def list_(json: Json = False, data_dir: DataDir = None) -> None:
         print_table(
             ("Team", "Plan", "Tier", "Status", "Created", "By"),
             (
-                (team.team, team.plan, _tier(team), record["status"], record["created_at"], team.created_by)
-                for team, record in zip(teams, records, strict=True)
+                (
+                    *(team.team, team.plan, f"{of_team.tier.number} ({of_team.tier_source})"),
+                    *(record["status"], record["created_at"], team.created_by),
+                )
+                for team, record, of_team in zip(teams, records, limits, strict=True)
             ),
         )
 
@@ -164,10 +169,6 @@ def resume(
     from inferd.ledger import access
 
     suspension.resume("teams", (name,), access.resume_team, json, data_dir)
-
-
-def _tier(team: Team) -> str:
-    return "earned" if team.tier_override is None else str(team.tier_override)
 
 
 terms.register(app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from inferd.deployment_config import Retirement
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import InvalidRequestError
 from inferd.price import Price
@@ -19,6 +20,7 @@ class Deployment:
         name: `owner/name`, the `model` of requests, responses and usage rows.
         price: None means public and free.
         free_until_ms: the first moment at which `price` holds; None: it always does.
+        retirement: when it goes; None: nobody knows.
         shared_cache: teams share cached prefixes here.
         tiers_ppm: the service tiers that it serves, and the multiplier of `price` in each.
         max_compute_ms: after so much compute a request ends; None: it is not billed by time.
@@ -34,12 +36,17 @@ class Deployment:
     tiers_ppm: Mapping[ServiceTier, int]
     max_compute_ms: int | None = None
     free_until_ms: int | None = None
+    retirement: Retirement | None = None
     shared_cache: bool = False
 
     def price_at(self, moment_ms: int, tier: ServiceTier = ServiceTier.DEFAULT) -> Price | None:
         """The price of requests of that tier admitted at that moment; None: free (BILLING R13)."""
         is_free = self.free_until_ms is not None and moment_ms < self.free_until_ms
         return None if is_free or self.price is None else self.price.times(self.tiers_ppm[tier])
+
+    def is_gone(self, moment_ms: int) -> bool:
+        """Whether it takes no more requests; those under way go on."""
+        return self.retirement is not None and moment_ms >= self.retirement.gone_at_ms
 
     def check_tier(self, tier: ServiceTier) -> None:
         """Raises InvalidRequestError for one that it does not serve (BILLING R17)."""

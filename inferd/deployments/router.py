@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from inferd.config import Config
 from inferd.deployments.deployment import Deployment
@@ -13,13 +14,18 @@ from inferd.price import Price
 
 
 class Router:
-    """All deployments of a configuration, and the replicas behind them."""
+    """All deployments of a configuration, and the replicas behind them.
 
-    def __init__(self, deployments: Mapping[str, Deployment]) -> None:
+    Args:
+        clock_ms: Unix time, for deployments that go.
+    """
+
+    def __init__(self, deployments: Mapping[str, Deployment], clock_ms: Callable[[], int]) -> None:
         self._deployments = dict(deployments)
+        self._clock_ms = clock_ms
 
     @classmethod
-    def from_config(cls, config: Config) -> Router:
+    def from_config(cls, config: Config, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> Router:
         """One replica for each model that a deployment opens onto; nothing is loaded yet."""
         used = {deployment.model for deployment in config.deployments.values()}
         # All models share the one device that llama.cpp puts them on.
@@ -34,12 +40,14 @@ class Router:
                     tiers_ppm=deployment.tiers_ppm,
                     max_compute_ms=deployment.max_compute_ms if _is_by_time(deployment.price) else None,
                     free_until_ms=deployment.free_until_ms,
+                    retirement=deployment.retirement,
                     default_max_tokens=deployment.default_max_tokens,
                     shared_cache=deployment.shared_cache,
                     created_s=int(config.models[deployment.model].source.stat().st_mtime),
                 )
                 for name, deployment in config.deployments.items()
-            }
+            },
+            clock_ms,
         )
 
     @property
@@ -57,7 +65,9 @@ class Router:
         return max((deployment.replica.load for deployment in self._deployments.values()), default=0.0)
 
     def deployments(self) -> list[Deployment]:
-        return list(self._deployments.values())
+        """Those that take requests."""
+        now_ms = self._clock_ms()
+        return [deployment for deployment in self._deployments.values() if not deployment.is_gone(now_ms)]
 
     def find(self, name: str) -> Deployment:
         """Raises ModelNotFoundError."""
@@ -67,6 +77,10 @@ class Router:
                 f"The model `{name}` does not exist or you do not have access to it. GET /v1/models lists the ones "
                 "you can use.",
                 param="model",
+            )
+        if deployment.is_gone(self._clock_ms()):
+            raise ModelNotFoundError(
+                f"The model `{name}` has been retired. GET /v1/models lists the ones you can use.", param="model"
             )
         return deployment
 

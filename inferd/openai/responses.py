@@ -1,4 +1,4 @@
-"""What chat and models endpoints answer, as typed structs encoded to JSON bytes.
+"""What the chat endpoint answers, as typed structs encoded to JSON bytes.
 
 A streamed answer is: a chunk with the role, chunks with text, one with the finish reason, each of these for every
 choice, and, if the caller asked for it, one with `choices: []` and the usage. With usage asked for, the other chunks
@@ -127,20 +127,6 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     perf_metrics: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
-class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of `GET /v1/models`. `created` is a Unix time in seconds; `owned_by` the owner in `owner/name`."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str
-
-
-class ModelList(msgspec.Struct, frozen=True, kw_only=True):
-    object: Literal["list"] = "list"
-    data: list[ModelObject]
-
-
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -242,11 +228,3 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
                 perf_metrics=self._shown(perf_metrics),
             )
         )
-
-
-def encode_model(model: ModelObject) -> bytes:
-    return _ENCODER.encode(model)
-
-
-def encode_model_list(models: Sequence[ModelObject]) -> bytes:
-    return _ENCODER.encode(ModelList(data=list(models)))

@@ -18,6 +18,7 @@ from inferd.openai.requests import ChatRequest
 from inferd.server.auth import authenticate_request, require_model, require_scope
 from inferd.server.body import read_body
 from inferd.server.limits import given_back_if_refused, limit_headers, remember_ticket
+from inferd.server.retirement_notice import remember_retirement
 from inferd.server.services import services_of
 from inferd.server.tags import header_tag
 from inferd.serving.cache_hints import CacheHints
@@ -62,6 +63,7 @@ class Arrival:
         """Raises ModelNotFoundError, PermissionDeniedError."""
         deployment = services_of(self.request).router.find(model)
         require_model(self.caller, deployment.name)
+        remember_retirement(self.request, deployment)
         return deployment
 
     def ready_deployment(self, model: str) -> Deployment:

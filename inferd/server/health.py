@@ -9,7 +9,9 @@ from inferd.server.services import services_of
 
 
 async def health(request: Request) -> Response:
-    """200 `{"status":"ok"}` once every model is warm, 503 before, and after one has failed."""
-    if services_of(request).router.is_ready:
+    """200 `{"status":"ok"}` while requests are taken: 503 before every model is warm, after one has failed, and from the
+    signal on that ends the server, so that whoever balances load sends elsewhere."""
+    services = services_of(request)
+    if services.router.is_ready and not services.completions.is_closed:
         return JSONResponse({"status": "ok"})
     return JSONResponse({"status": "unavailable"}, status_code=503, headers={"retry-after": "1"})

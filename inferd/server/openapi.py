@@ -18,8 +18,9 @@ from inferd.anthropic.requests import CountTokensRequest, MessagesRequest
 from inferd.anthropic.responses import AnthropicMessage, MessageEvent, TokensCount
 from inferd.openai.embeddings import EmbeddingList, EmbeddingRequest
 from inferd.openai.errors import ErrorBody
+from inferd.openai.models import ModelList, ModelObject
 from inferd.openai.requests import ChatRequest
-from inferd.openai.responses import ChatChunk, ChatCompletion, ModelList, ModelObject
+from inferd.openai.responses import ChatChunk, ChatCompletion
 from inferd.openai.responses_api import objects as responses_api
 from inferd.openai.responses_api.events import ResponseEvent
 from inferd.openai.responses_api.requests import ResponsesRequest

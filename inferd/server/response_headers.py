@@ -1,5 +1,5 @@
 """What every response says, whoever answers: its id, the server's own and never the client's (BILLING R22), and how
-long it took until its headers."""
+long it took until its headers; and whether the deployment goes that it has to do with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inferd.anthropic.errors import speaks_messages
+from inferd.server.retirement_notice import retirement_headers
 from inferd.serving.request_id import new_request_id
 
 _ANTHROPIC_HEADER = "request-id"
@@ -33,6 +34,7 @@ class ResponseHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                headers.update(retirement_headers(scope))
                 if speaks_messages(scope["path"]):
                     headers[_ANTHROPIC_HEADER] = request_id
                 else:

@@ -150,6 +150,10 @@ class Completions:
         """Takes no more requests; those under way go on."""
         self._closed = True
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
     def check_space(self) -> None:
         """Raises OverloadedError while the disk is nearly full: then nothing new is taken on."""
         self._ledger.check_space()

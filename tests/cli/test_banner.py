@@ -46,6 +46,20 @@ def test_loopback_tls_and_a_proxy_are_not_warned_of(host, config):
 def test_with_tls_the_snippets_say_https(tmp_path):
     console = Console(file=StringIO(), width=1000)
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        print_banner(console, listener, tmp_path, ["local/x"], None, "https")
+        print_banner(console, listener, tmp_path, {"local/x": False}, None, "https")
         port = listener.getsockname()[1]
     assert f"inferd is ready: https://127.0.0.1:{port}/v1" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("deployments", "line"),
+    [
+        ({"o/paid": False, "o/open": True}, "Models:  o/paid, o/open (free, for every team)"),
+        ({}, "Models:  none: [deployments] of models.toml has none"),
+    ],
+)
+def test_what_costs_nothing_is_said(tmp_path, deployments, line):
+    console = Console(file=StringIO(), width=1000)
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        print_banner(console, listener, tmp_path, deployments, None)
+    assert line in console.file.getvalue().splitlines()

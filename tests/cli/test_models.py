@@ -52,6 +52,8 @@ def test_deployments_as_json(inferd, config, data_dir, command):
         "default_max_tokens": 99,
         "free": False,
         "free_until": None,
+        "deprecated_at": None,
+        "retires_at": None,
         "input_usd_per_1m_tokens": "0.100000000",
         "cached_input_usd_per_1m_tokens": "0.050000000",
         "output_usd_per_1m_tokens": "1234.567891000",
@@ -166,3 +168,15 @@ def test_free_until_is_shown_with_the_price_after(inferd, config):
     assert "free until 2026-12-01T00:00:00.000Z" in listed.out
     shown = inferd("models", "list", "--config", str(config), "--json").json["deployments"][2]
     assert (shown["free"], shown["free_until"]) == (False, "2026-12-01T00:00:00.000Z")
+
+
+def test_a_deployment_that_goes_is_shown_with_its_end(inferd, config):
+    config.write_text(MODELS_TOML + "deprecated_at = 2026-12-01\nretires_at = 2026-12-31\n")
+    for command in ("check", "list"):
+        assert "retires 2026-12-31T00:00:00.000Z" in inferd("models", command, "--config", str(config)).out
+
+
+def test_prices_have_their_unit(inferd, config):
+    header = inferd("models", "list", "--config", str(config)).out.splitlines()[0]
+    for column in ("Input (USD/1M)", "Cached (USD/1M)", "Output (USD/1M)", "USD/second"):
+        assert column in header

@@ -50,6 +50,18 @@ def test_the_list_of_teams_is_in_order_of_name(inferd):
     assert (first.split()[0], second.split()[0]) == ("alpha", "beta")
 
 
+def test_the_list_of_teams_has_the_tier_in_effect_and_why(inferd):
+    inferd("teams", "create", "alpha")
+    inferd("teams", "create", "beta", "--plan", "pro")
+    inferd("teams", "create", "gamma")
+    inferd("credits", "grant", "alpha", "50")
+    inferd("teams", "set", "gamma", "--tier", "5")
+    rows = inferd("teams", "list").out.splitlines()[2:]
+    tiers = ("2 (earned)", "4 (the least of plan pro)", "5 (set by the operator)")
+    for row, tier in zip(rows, tiers, strict=True):
+        assert f"  {tier}  " in row
+
+
 def test_no_teams_is_an_empty_list_and_a_sentence_that_names_the_ledger(inferd, data_dir):
     assert inferd("teams", "list", "--json").json == []
     assert f"There are no teams in {data_dir / 'ledger.db'} yet." in inferd("teams", "list").out

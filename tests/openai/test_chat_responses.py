@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from openai.types import Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from inferd.openai.errors import encode_error
@@ -12,9 +11,6 @@ from inferd.openai.responses import (
     ChatResponse,
     Choice,
     MessageDelta,
-    ModelObject,
-    encode_model,
-    encode_model_list,
     usage_body,
 )
 from inferd.usage import Usage
@@ -99,14 +95,6 @@ def test_without_usage_asked_for_no_chunk_has_the_field():
 
 def test_a_chunk_is_one_line_so_that_it_fits_an_event():
     assert b"\n" not in response().delta_chunk(MessageDelta(content="a\r\nb"))
-
-
-def test_models_are_listed_and_shown_alone():
-    model = ModelObject(id="o/d", created=17, owned_by="o")
-    alone = {"id": "o/d", "object": "model", "created": 17, "owned_by": "o"}
-    assert json.loads(encode_model(model)) == alone
-    assert json.loads(encode_model_list([model])) == {"object": "list", "data": [alone]}
-    Model.model_validate(alone, strict=True)
 
 
 def test_an_error_always_has_its_four_fields():

@@ -27,3 +27,10 @@ async def test_it_is_503_after_the_engine_was_given_up(provider):
     await provider.until(lambda: not provider.router.is_ready)
     assert (await provider.client.get("/health")).status_code == 503
     assert (await provider.chat()).status_code == 503
+
+
+async def test_a_server_that_stops_is_not_healthy_while_it_finishes_what_is_under_way(provider):
+    provider.completions.close()
+    answer = await provider.client.get("/health")
+    assert (answer.status_code, answer.json()) == (503, {"status": "unavailable"})
+    assert answer.headers["retry-after"] == "1"

@@ -1,0 +1,55 @@
+"""What `GET /v1/models` answers: OpenAI's four fields, and what a caller wants to know before it chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+
+class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
+    """One deployment.
+
+    Attributes:
+        created: Unix time in seconds.
+        owned_by: the owner in `owner/name`.
+        max_model_len: most tokens of prompt and completion together; vLLM's name, which tools look for.
+        default_max_tokens: the limit of a request that names none.
+        serverless: public, and billed by what is used.
+        free: it has no price.
+        free_until, deprecated_at, retires_at: moments by RFC 3339, null if there is none.
+        service_tiers: those that it serves, and the multiple of the price in each.
+        max_compute_ms: the most that a request computes, where compute is what costs.
+    """
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    max_model_len: int
+    default_max_tokens: int
+    serverless: bool
+    free: bool
+    free_until: str | None
+    input_usd_per_1m_tokens: str | None
+    cached_input_usd_per_1m_tokens: str | None
+    output_usd_per_1m_tokens: str | None
+    usd_per_second: str | None
+    max_compute_ms: int | None
+    service_tiers: dict[str, float]
+    deprecated_at: str | None
+    retires_at: str | None
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+
+
+def encode_model(model: ModelObject) -> bytes:
+    return msgspec.json.encode(model)
+
+
+def encode_model_list(models: Sequence[ModelObject]) -> bytes:
+    return msgspec.json.encode(ModelList(data=list(models)))
