@@ -20,7 +20,7 @@ from inferd.openai.messages import ContentPart, Message
 from inferd.openai.requests import UNSUPPORTED, ChatRequest, StreamOptions, parse_chat_request
 from inferd.service_tier import ServiceTier
 from inferd.serving.cache_hints import CacheHints
-from tests.test_docs import rows_of_chat_fields
+from tests.test_docs import FIELDS
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
@@ -107,7 +107,7 @@ def test_every_field_is_in_exactly_one_of_the_tables():
 
 @pytest.mark.parametrize("field", SDK_FIELDS)
 def test_every_field_is_documented_as_what_it_is(field):
-    told = rows_of_chat_fields()[field]
+    told = FIELDS[0].rows()[field]
     assert told.startswith("refused") == (field in UNSUPPORTED)
     assert ("only with the value" in told) == (field in ONE_VALUE)
     assert ("your own records" in told) == (field in RECORDS)
