@@ -8,7 +8,7 @@ import math
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from inferd.anthropic.errors import encode_messages_error, speaks_messages
@@ -118,13 +118,16 @@ async def on_inferd_error(request: Request, error: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """What Starlette itself refuses: unknown paths, wrong methods."""
     assert isinstance(error, HTTPException), "registered for HTTPException"
-    message = {
-        404: f"Unknown request URL: {request.method} {shorten(request.url.path, 128)}. {_path_hint(request)}",
-        405: f"Not allowed to {request.method} on {shorten(request.url.path, 128)}; allowed: {_allowed(error)}.",
-    }.get(error.status_code, error.detail)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    path, message = shorten(request.url.path, 128), error.detail
+    if error.status_code == 404:
+        message = f"Unknown request URL: {request.method} {path}. {_path_hint(request)}"
+    elif error.status_code == 405:
+        headers["allow"] = _allowed(request)
+        message = f"Not allowed to {request.method} on {path}; allowed: {headers['allow']}."
     code = _ROUTING_CODES.get(error.status_code)
     body = _encode(request.scope, error.status_code, message, "invalid_request_error", None, code)
-    return Response(body, error.status_code, headers=dict(error.headers or {}), media_type="application/json")
+    return Response(body, error.status_code, headers=headers, media_type="application/json")
 
 
 def _path_hint(request: Request) -> str:
@@ -135,8 +138,16 @@ def _path_hint(request: Request) -> str:
     return "Please check the URL for typos." if near is None else f"Did you mean {near}?"
 
 
-def _allowed(error: HTTPException) -> str:
-    return (error.headers or {}).get("Allow", "nothing")
+def _allowed(request: Request) -> str:
+    """The methods of all routes with this path; Starlette names those of the first."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    methods = {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods))
 
 
 async def on_bug(request: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from inferd.openai.errors import encode_error
 from inferd.server.connections import Connections
+from inferd.serving.request_id import new_request_id
 
 MAX_HEAD_BYTES = 32 * 1024
 """Request line and headers."""
@@ -147,7 +148,7 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         body = encode_error(message, "invalid_request_error", code=code)
         head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        self.transport.write(f"{head}x-request-id: {new_request_id()}\r\nconnection: close\r\n\r\n".encode() + body)
         self.transport.close()
 
     def _arm(self, seconds: float, then: Callable[[], None]) -> None:
@@ -178,5 +179,6 @@ async def _head_too_large(scope: Scope, receive: Receive, send: Send) -> None:
         code="head_too_large",
     )
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 431, "headers": [*headers, (b"connection", b"close")]})
+    headers += [(b"x-request-id", new_request_id().encode()), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 431, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -40,8 +40,9 @@ class RawClient:
             return int(first.split(" ")[1]), headers, await self._reader.readexactly(int(headers["content-length"]))
 
     async def error(self) -> tuple[int, str]:
-        """Status and code of the next answer."""
-        status, _, body = await self.answer()
+        """Status and code of the next answer, which has an id as every answer does."""
+        status, headers, body = await self.answer()
+        assert headers["x-request-id"].startswith("req_")
         return status, json.loads(body)["error"]["code"]
 
     async def rest(self) -> bytes:
