@@ -149,7 +149,7 @@ def _drain(completions: Completions, batches: Batches, console: Console) -> Call
         # Lines of batches are cut off, unbilled: they run again after the next start, and nobody is to wait for them.
         await batches.stop()
         if completions.num_live:
-            console.print(f"Waiting for {completions.num_live} requests to end (Ctrl-C again: don't wait)...")
+            console.print(f"Waiting for {completions.num_live} request(s) to end (Ctrl-C again: don't wait)...")
         await completions.wait_idle(DRAIN_TIMEOUT_S)
 
     return drain

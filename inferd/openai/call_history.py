@@ -107,7 +107,7 @@ def _check_answered(open_ids: dict[str, str]) -> None:
     for call_id, path in open_ids.items():
         raise _invalid(
             path,
-            f"The tool call '{shorten(call_id)}' has no result: a message of the role 'tool' with its id must follow.",
+            f"The tool call '{shorten(call_id)}' has no result: the results of all calls must come right after them.",
         )
 
 

@@ -13,15 +13,13 @@ from inferd.errors import InferdError
 from inferd.openai.requests import parse_chat_request
 from inferd.openai.responses import ChatResponse
 from inferd.server.arrival import arrival
-from inferd.server.disconnect import cancelled_on_disconnect
+from inferd.server.disconnect import cancelled_on_disconnect, client_closed
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
 from inferd.server.perf_metrics import perf_headers, perf_metrics
 from inferd.serving.chat_answer import StreamedAnswer, WholeAnswer
 from inferd.serving.completion import Completion, TextDelta
 from inferd.serving.request_id import PREFIX
-
-CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; nobody reads this answer
 
 
 async def chat_completions(request: Request) -> Response:
@@ -55,7 +53,7 @@ async def _whole(completion: Completion, answer: WholeAnswer, received_ns: int) 
         if isinstance(event, TextDelta):
             answer.add(event)
         elif event.finish_reason is FinishReason.CANCELLED:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+            return client_closed()
         else:
             metrics = perf_metrics(event, received_ns)
             body = answer.body(event, metrics)

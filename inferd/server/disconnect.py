@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 
 class Cancellable(Protocol):
@@ -33,3 +34,8 @@ async def cancelled_on_disconnect(completion: Cancellable, request: Request) -> 
         raise
     finally:
         watcher.cancel()
+
+
+def client_closed() -> Response:
+    """The answer to a request whose client has gone. Nobody reads it; the status is nginx's."""
+    return Response(status_code=499)

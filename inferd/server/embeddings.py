@@ -9,8 +9,7 @@ from starlette.responses import Response
 
 from inferd.openai.embeddings import encode_embeddings, parse_embedding_request
 from inferd.server.arrival import arrival
-from inferd.server.chat import CLIENT_CLOSED_REQUEST
-from inferd.server.disconnect import cancelled_on_disconnect
+from inferd.server.disconnect import cancelled_on_disconnect, client_closed
 from inferd.server.limits import limit_headers
 from inferd.server.services import services_of
 from inferd.serving.clock import wall_clock_ms
@@ -29,7 +28,7 @@ async def embeddings(request: Request) -> Response:
         await completion.admitted()
         end = await _end(completion)
     if end.embeddings is None:  # the client has gone
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
+        return client_closed()
     body = await asyncio.to_thread(
         encode_embeddings,
         asked,

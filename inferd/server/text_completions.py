@@ -16,8 +16,7 @@ from inferd.errors import InferdError
 from inferd.openai.text_requests import TextPrompt, TextRequest, parse_text_request
 from inferd.openai.text_responses import TextResponse
 from inferd.server.arrival import MAX_TOKENS_HEADER, Arrival, arrival
-from inferd.server.chat import CLIENT_CLOSED_REQUEST
-from inferd.server.disconnect import cancelled_on_disconnect
+from inferd.server.disconnect import cancelled_on_disconnect, client_closed
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
 from inferd.server.limits import given_back_if_refused, limit_headers
@@ -112,7 +111,7 @@ async def _whole(completions: Sequence[Completion], answer: WholeTextAnswer, hea
             if isinstance(event, TextDelta):
                 answer.add(prompt, event)
             elif event.finish_reason is FinishReason.CANCELLED:
-                return Response(status_code=CLIENT_CLOSED_REQUEST)
+                return client_closed()
             else:
                 answer.end(prompt, event)
     return Response(answer.body(), headers=headers, media_type="application/json")

@@ -19,13 +19,11 @@ from inferd.openai.answer_reader import AnswerReader
 from inferd.openai.field_names import FieldNames
 from inferd.openai.responses import MessageDelta, usage_body
 from inferd.server.arrival import ChatCall
-from inferd.server.disconnect import cancelled_on_disconnect
+from inferd.server.disconnect import cancelled_on_disconnect, client_closed
 from inferd.server.errors import status_of
 from inferd.server.event_stream import EventStream
 from inferd.server.perf_metrics import perf_headers, perf_metrics
 from inferd.serving.completion import Finished, TextDelta
-
-CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; nobody reads this answer
 
 
 class AnswerWriter(Protocol):
@@ -78,7 +76,7 @@ async def _whole(call: ChatCall, reader: AnswerReader, writer: AnswerWriter) -> 
         if isinstance(event, TextDelta):
             _drop(writer.push(reader.push(event.text, event.n_tokens), event.logprobs))
         elif event.finish_reason is FinishReason.CANCELLED:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+            return client_closed()
         else:
             _drop(_finish(event, reader, writer))
             headers = perf_headers(perf_metrics(event, call.received_ns))
