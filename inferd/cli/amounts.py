@@ -34,8 +34,5 @@ def amount_nanousd(usd: str) -> int:
 
 def budgets_text(budgets: Mapping[str, str]) -> str:
     """`50.000000000 a month`, for a table; a dash for none."""
-    return (
-        "-"
-        if not budgets
-        else ", ".join(f"{usd} in all" if by == "lifetime" else f"{usd} a {by}" for by, usd in budgets.items())
-    )
+    spans = (f"{usd} in all" if by == "lifetime" else f"{usd} a {by}" for by, usd in budgets.items())
+    return ", ".join(spans) or "-"

@@ -18,7 +18,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "/v1/responses": {"model": PRICED, "input": "a", "max_output_tokens": 1},
     "/v1/messages": {"model": PRICED, "messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
 }
-USER: dict[str, dict[str, Any]] = dict.fromkeys(SHAPES, {"user": "body"}) | {
+USER: dict[str, dict[str, Any]] = {path: {"user": "body"} for path in SHAPES} | {
     "/v1/messages": {"metadata": {"user_id": "body"}}
 }
 
