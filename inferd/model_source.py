@@ -29,6 +29,8 @@ def resolve_source(source: str, *, folder: Path, environ: Mapping[str, str]) -> 
         path = _file_in_package(source)
     elif source.startswith("hf:"):
         path = _file_in_hf_cache(source, environ)
+    elif "://" in source:
+        raise ConfigError(f"{source} is a URL, and models are files: download it and write its path, or hf:REPO/FILE")
     else:
         path = resolve_path(source, folder)
     with path.open("rb") as file:

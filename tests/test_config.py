@@ -114,6 +114,7 @@ def test_a_package_source_does_not_import_the_package():
         ("[models.m]\nsource = 1979-05-27\n", "[models.m] source: expected a string, got a date or time"),
         ('[models.m]\nsource = "nowhere.gguf"\n', "[models.m] source: no such file: "),
         ('[models.m]\nsource = "a\\u0000b"\n', "[models.m] source: a path cannot hold a NUL"),
+        ('[models.m]\nsource = "https://x.org/y.gguf"\n', "[models.m] source: https://x.org/y.gguf is a URL"),
         ('[models.m]\nsource = "two\\nlines"\n', "[models.m] source: no such file: "),
         ('[models."a b"]\nsource = "m.gguf"\n', '[models] "a b": use letters'),
         ('[deployments."o/d"]\nserverless = true\n', '[deployments."o/d"] model: is missing'),
