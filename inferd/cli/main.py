@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -32,6 +33,8 @@ from inferd.cli.output import say
 from inferd.cli.serve import serve
 from inferd.errors import ConfigError, InferdError
 
+# A file that this user may not read or write, or that there is no room for: the operator's to mend, wherever it is met.
+_OPERATORS_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 CONFIG_STATUS = 2
 OPERATION_STATUS = 1
 
@@ -107,4 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InferdError as exc:
         sys.stderr.write(f"inferd: {' '.join(exc.message.split())}\n")
         return CONFIG_STATUS if isinstance(exc, ConfigError) else OPERATION_STATUS
+    except OSError as exc:
+        if exc.errno not in _OPERATORS_ERRNOS or exc.filename is None:
+            raise
+        sys.stderr.write(f"inferd: {exc.filename}: {exc.strerror}\n")
+        return OPERATION_STATUS
     return 0

@@ -28,10 +28,14 @@ class DataLock:
         return self._fd is not None
 
     def try_acquire(self) -> bool:
-        """Take the lock now, or say that another process (or another DataLock of this one) has it."""
+        """Take the lock now, or say that another process (or another DataLock of this one) has it. Raises
+        ConfigError if its file cannot be had."""
         assert not self.held, "this lock is already held"
         prepare_folder(self._data_dir)
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+        except OSError as exc:
+            raise ConfigError(f"{self._path}: cannot be opened: {exc.strerror}") from exc
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

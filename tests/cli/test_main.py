@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import inferd as package
 from inferd.cli import audit
 from inferd.cli.access import actor
-from inferd.cli.main import main
+from inferd.cli.main import CONFIG_STATUS, main
 from inferd.cli.output import BROKEN_PIPE_STATUS
 
 PROGRAM = Path(sys.executable).with_name("inferd")
@@ -116,3 +117,30 @@ def test_the_actor_is_the_user_of_the_operating_system(monkeypatch):
     assert actor() == "cli:root"
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
     assert actor() == "cli:4000000000"
+
+
+def test_a_lock_that_cannot_be_opened_is_said_in_one_line(data_dir, capsys, tmp_path):
+    (data_dir / "server.lock").mkdir(parents=True)
+    (tmp_path / "models.toml").write_text("")
+    arguments = ["serve", "--config", str(tmp_path / "models.toml"), "--data-dir", str(data_dir), "--port", "0"]
+    assert main(arguments) == CONFIG_STATUS
+    assert capsys.readouterr().err == f"inferd: {data_dir / 'server.lock'}: cannot be opened: Is a directory\n"
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_file_that_the_operator_must_mend_is_named_in_one_line(inferd, monkeypatch, error):
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error), "/some/ledger.db")
+
+    monkeypatch.setattr("inferd.ledger.store.Store.__init__", refused)
+    ended = inferd("teams", "list")
+    assert (ended.status, ended.out, ended.err) == (1, "", f"inferd: /some/ledger.db: {os.strerror(error)}\n")
+
+
+def test_any_other_fault_of_the_system_shows_its_traceback(inferd, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EBADF, "a bug of ours")
+
+    monkeypatch.setattr("inferd.ledger.store.Store.__init__", broken)
+    with pytest.raises(OSError, match="a bug of ours"):
+        inferd("teams", "list")
