@@ -107,3 +107,10 @@ def test_every_script_that_the_readme_names_can_be_run(script):
     path = ROOT / "scripts" / script
     assert f"scripts/{script}" in (ROOT / "README.md").read_text() or script == "install"
     assert path.stat().st_mode & 0o111, f"{path} has no run bit"
+
+
+def test_the_architecture_is_short_and_names_files_that_there_are():
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    assert len(page.splitlines()) <= 200
+    named = set(re.findall(r"`([a-z_/]+\.py)`", page))
+    assert {name for name in named if not any((root / name).exists() for root in (ROOT, ROOT / "inferd"))} == set()
