@@ -164,8 +164,8 @@ class EngineCore:
     def _append(self, sequence: Sequence, drawn: DrawnToken | Undrawn) -> None:
         if drawn is Undrawn.LATE:
             return None
-        if drawn is Undrawn.IMPOSSIBLE:
-            return self._finish(sequence, FinishReason.ERROR, error="no token was found that its grammar allows")
+        if isinstance(drawn, Undrawn):
+            return self._finish(sequence, FinishReason.ERROR, error=drawn.value)
         token_id = drawn.token_id
         sequence.token_ids.append(token_id)
         if self._runner.is_end_of_generation(token_id):

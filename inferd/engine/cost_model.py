@@ -18,41 +18,54 @@ _MAX_SURPRISE = 8.0
 _NUM_CREDULOUS = 10
 """After its first observations, a step that takes much more or less than expected does not count in full: something
 else held it up (a suspended process)."""
+_MAX_UNLEARNED = 32
 
 
 class CostModel:
     """time = a + b x prefill rows + c x decode rows + d x sum over rows of the cells they attend to.
 
     Least squares of the relative error with exponential forgetting; no weight is negative. Belongs to the engine
-    thread.
+    thread, where nobody computes meanwhile: it learns when it is asked, and otherwise from many steps at once.
     """
 
     def __init__(self) -> None:
         self._weights: npt.NDArray[np.float64] = np.array(_PRIOR_MS)
         self._information: npt.NDArray[np.float64] = np.zeros((4, 4))
         self._target: npt.NDArray[np.float64] = np.zeros(4)
-        self._num_observed = 0
+        self._num_learned = 0
+        self._unlearned: list[tuple[float, float, float, float, float]] = []
 
     def observe(self, *, prefill_rows: int, decode_rows: int, cells: int, step_ms: float) -> None:
-        """Learns from a step that took `step_ms`; `cells` is the sum over its rows. A time that is not positive (the
-        clock was set back) tells nothing."""
+        """Notes a step that took `step_ms`; `cells` is the sum over its rows. A time that is not positive (the clock
+        was set back) tells nothing."""
         if step_ms <= 0.0:
             return
-        unit_ms = max(step_ms, 1.0)
-        if self._num_observed >= _NUM_CREDULOUS:
-            unit_ms = max(self.step_ms(prefill_rows=prefill_rows, decode_rows=decode_rows, cells=cells), 1.0)
-            step_ms = min(step_ms, _MAX_SURPRISE * unit_ms)
-        self._num_observed += 1
-        features = _SCALE * (1.0, prefill_rows, decode_rows, cells)
-        weight = 1.0 / unit_ms**2
-        self._information = _FORGET * self._information + weight * np.outer(features, features)
-        self._target = _FORGET * self._target + weight * step_ms * features
-        self._solve()
+        self._unlearned.append((1.0, prefill_rows, decode_rows, cells, step_ms))
+        if len(self._unlearned) >= _MAX_UNLEARNED or self._num_learned < _NUM_CREDULOUS:
+            self._learn()
 
     def step_ms(self, *, prefill_rows: int, decode_rows: int, cells: int) -> float:
         """Expected duration; never negative."""
+        if self._unlearned:
+            self._learn()
         a, b, c, d = (self._weights * _SCALE).tolist()
         return float(a + b * prefill_rows + c * decode_rows + d * cells)
+
+    def _learn(self) -> None:
+        *columns, taken_ms = np.array(self._unlearned).T
+        features = np.array(columns).T * _SCALE
+        unit_ms = np.maximum(taken_ms, 1.0)
+        if self._num_learned >= _NUM_CREDULOUS:
+            unit_ms = np.maximum(features @ self._weights, 1.0)
+            taken_ms = np.minimum(taken_ms, _MAX_SURPRISE * unit_ms)
+        forgetting = _FORGET ** np.arange(len(features))[::-1]
+        weighted = features * (forgetting / unit_ms**2)[:, np.newaxis]
+        past = _FORGET ** len(features)
+        self._information = past * self._information + weighted.T @ features
+        self._target = past * self._target + weighted.T @ taken_ms
+        self._num_learned += len(features)
+        self._unlearned.clear()
+        self._solve()
 
     def _solve(self) -> None:
         """Weights that fit best; one that would be negative is zero, and the others are fitted without it."""

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from enum import Enum
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 MAX_CRASHES = 3
 """Steps in a row that raise before the engine is given up."""
 NOT_READY_RETRY_AFTER_S = 5.0
+SPEED_INTERVAL_S = 1.0
+"""How old what is known of the engine's speed may be: nobody computes while it is worked out."""
 
 
 class EngineState(Enum):
@@ -166,6 +169,7 @@ class Engine:
         """Steps until it is told to stop. A step that raises ends the requests of that moment with an error;
         raises itself when that happens MAX_CRASHES times in a row."""
         num_crashes = 0
+        speed_due_s = time.monotonic()
         while True:
             try:
                 if not self._read_inbox(core):
@@ -179,7 +183,10 @@ class Engine:
                     raise
                 logger.exception("engine %s: a step crashed", self.name)
             if outputs := core.take_outputs():
-                self._call_loop(self._deliver, outputs, core.speed)
+                speed = None
+                if time.monotonic() >= speed_due_s:
+                    speed, speed_due_s = core.speed, time.monotonic() + SPEED_INTERVAL_S
+                self._call_loop(self._deliver, outputs, speed)
 
     def _read_inbox(self, core: ModelCore) -> bool:
         """Takes in all that is queued; waits if there is nothing else to do. False: stop."""

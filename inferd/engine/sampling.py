@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -31,8 +32,9 @@ _NICENESS = 10
 class Undrawn(Enum):
     """Why there is no token."""
 
-    LATE = "late"  # its mask is still being computed; the row is kept
-    IMPOSSIBLE = "impossible"  # none that its grammar allows was found, or none in time: the sequence ends
+    LATE = "its mask is still being computed"  # the row is kept
+    IMPOSSIBLE = "no token was found that its grammar allows, or none in time"  # the sequence ends
+    BROKEN = "the model gave no probabilities"  # the sequence ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,13 @@ class TokenSampling:
         for sequence, row in zip(sequences, rows, strict=True):
             self._late.pop(sequence, None)  # of before it lost its memory
             matcher = sequence.matcher
-            if matcher is None and sequence.request.params.top_logprobs is None:
-                drawn.append(DrawnToken(self._runner.sample(sequence.sampler, row)))
+            logits = self._runner.logits(row)
+            if not math.isfinite(logits.max()):  # a NaN among them is their maximum; samplers would sort by it
+                drawn.append(Undrawn.BROKEN)
             elif matcher is None or matcher.is_ready(deadline_s - time.monotonic()):
-                drawn.append(self._draw(sequence, self._runner.logits(row), row))
+                drawn.append(self._draw(sequence, logits, row))
             else:
-                self._late[sequence] = self._runner.logits(row).copy()
+                self._late[sequence] = logits.copy()
                 drawn.append(Undrawn.LATE)
         return drawn
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -88,16 +89,16 @@ class Choices:
 
     async def _read(self, index: int, stream: OutputStream) -> RequestOutput:
         """The terminal output of one choice."""
-        async for output in stream:
-            if output.token_ids and self._first_token_ns is None:
-                self._first_token_ns = time.monotonic_ns()
-            if output.text or output.token_ids:
-                self._completion.put(TextDelta(output.text, output.logprobs, len(output.token_ids), index))
-            if output.finish_reason is not None:
-                if output.finish_reason is FinishReason.ERROR:
-                    self._abort()
-                return output
-        raise AssertionError("a stream ends with a terminal output")
+        last = await stream.forward(partial(self._take, index))
+        if last.finish_reason is FinishReason.ERROR:
+            self._abort()
+        return last
+
+    def _take(self, index: int, output: RequestOutput) -> None:
+        if output.token_ids and self._first_token_ns is None:
+            self._first_token_ns = time.monotonic_ns()
+        if output.text or output.token_ids:
+            self._completion.put(TextDelta(output.text, output.logprobs, len(output.token_ids), index))
 
     def _abort(self) -> None:
         for stream in self._streams:

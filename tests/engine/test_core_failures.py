@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -193,3 +194,24 @@ def test_whatever_happens_every_request_ends_once_and_the_books_are_right(events
     assert all(sampler.closed for sampler in runner.samplers)
     assert driver.core.num_running == 0, "what is in memory now belongs to the cache: check_memory has seen to it"
     driver.core.close()
+
+
+@pytest.mark.parametrize("values", [math.nan, -math.inf, math.inf], ids=str)
+def test_a_model_that_gives_no_probabilities_is_not_sampled_and_ends_that_request_alone(values, monkeypatch) -> None:
+    runner = FakeRunner()
+    logits_of = runner.logits_of
+
+    def broken(memory):
+        logits = logits_of(memory)
+        if bytes(memory[:3]) == b"bad":
+            logits[:] = -math.inf
+            logits[7] = values
+        return logits
+
+    monkeypatch.setattr(runner, "logits_of", broken)
+    driver = Driver(runner)
+    driver.add(request("bad", b"bad"), request("good", b"good"))
+    driver.run()
+    assert driver.reason("bad") is FinishReason.ERROR
+    assert driver.token_ids("bad") == []
+    assert driver.text("good").encode() == FakeRunner.continuation(b"good", 8)

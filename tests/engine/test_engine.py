@@ -69,9 +69,9 @@ def run_engine(test: Callable[[Engine], Awaitable[None]], runner: FakeRunner) ->
 
 
 async def read(stream: OutputStream) -> list[RequestOutput]:
-    outputs = [output async for output in stream]
+    outputs: list[RequestOutput] = []
+    assert await stream.forward(outputs.append) is outputs[-1]
     assert [output.finish_reason is not None for output in outputs] == [False] * (len(outputs) - 1) + [True]
-    assert stream._queue.empty()
     return outputs
 
 
@@ -354,11 +354,12 @@ def test_no_request_hangs_whatever_clients_do(seed) -> None:
         await asyncio.sleep(dice.random() / 50)
         stream = engine.submit(request(str(number), bytes(range(1, 2 + dice.randrange(90))), dice.randrange(1, 30)))
         fate = dice.randrange(4)
-        async for output in stream:
+
+        def take(_: RequestOutput) -> None:
             if fate == 0 or (fate == 1 and dice.random() < 0.2):
                 engine.abort(stream.request_id)
-            if output.finish_reason is not None:
-                reasons.append(output.finish_reason)
+
+        reasons.append((await stream.forward(take)).finish_reason)
         if fate == 2:
             engine.abort(stream.request_id)
 

@@ -9,6 +9,8 @@ import os
 from types import ModuleType
 from typing import Any
 
+from inferd.engine.llama.weights import WeightsPool
+
 logger = logging.getLogger("inferd.llama")
 
 SHORT_CALLS = (
@@ -49,7 +51,8 @@ class _Log:
 
 
 class Library:
-    """`api` is llama_cpp's own binding (GIL released); `short` has SHORT_CALLS with the GIL kept."""
+    """`api` is llama_cpp's own binding (GIL released); `short` has SHORT_CALLS with the GIL kept; `weights` are those
+    that the process has in memory."""
 
     def __init__(self, api: ModuleType) -> None:
         self.api: Any = api
@@ -61,6 +64,7 @@ class Library:
         self._log = _Log(api.llama_log_callback)
         api.llama_log_set(self._log.callback, ctypes.c_void_p(0))
         api.llama_backend_init()
+        self.weights = WeightsPool(api)
 
     @property
     def version(self) -> str:

@@ -11,6 +11,7 @@ from inferd.engine.core import EngineCore
 from inferd.engine.embedding_core import EmbeddingCore
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.embedder import LlamaEmbedder
+from inferd.engine.llama.host_memory import available_bytes
 from inferd.engine.llama.library import load_library
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
@@ -23,12 +24,20 @@ MAX_STEP_MS_CPU = 400.0
 MAX_STEP_MS_GPU = 50.0
 """How long a prompt may hold up those who decode. On a CPU, less would leave it chunks too small to be fast."""
 
+_GIB = 2**30
+
 logger = logging.getLogger(__name__)
 
 
 def load_model(path: Path, *, n_gpu_layers: int = -1) -> Model:
     """Loads weights and vocabulary (seconds). Raises ConfigError."""
-    return Model(load_library(), path, n_gpu_layers=n_gpu_layers)
+    library, free = load_library(), available_bytes()
+    is_large = free is not None and path.is_file() and path.stat().st_size > free
+    if is_large and not (n_gpu_layers and library.api.llama_supports_gpu_offload()):
+        logger.warning(
+            "%s is larger than the %.1f GiB of memory that are free: it will be slow", path.name, free / _GIB
+        )
+    return Model(library, path, n_gpu_layers=n_gpu_layers)
 
 
 def build_core(
@@ -61,6 +70,8 @@ def build_core(
         _check_context(model, memory.max_context)
         if model.is_recurrent:
             memory = plan_states(memory, has_cells=model.has_cells, layout=kv_layout, name=model.path.name)
+        else:
+            _check_memory(model, memory, host_cache_bytes, available_bytes())
         context = Context(
             model,
             n_seq_max=memory.n_seq_max,
@@ -100,6 +111,28 @@ def _only_embeddings(model: Model, embeddings: EmbeddingCore, max_context: int) 
         raise
     logger.info("%s is ready; it makes embeddings only", model.path.name)
     return ModelCore(None, embeddings, release=model.close)
+
+
+def _check_memory(model: Model, memory: KVMemory, host_cache_bytes: int, free_bytes: int | None) -> None:
+    """Where keys and values go to RAM: the kernel would end the process once they are written, and llama.cpp writes
+    them at once. (A device that has no room for them says so.) What a state of recurrent memory takes is not known
+    before."""
+    if free_bytes is None or model.is_offloaded:
+        return
+    kv_bytes = memory.n_cells * model.kv_bytes_per_cell
+    if kv_bytes > free_bytes:
+        raise ConfigError(
+            f"{model.path.name}: {memory.n_cells} cells take {kv_bytes / _GIB:.1f} GiB of keys and values, and "
+            f"{free_bytes / _GIB:.1f} GiB of memory are free; lower "
+            f"{'kv_cells' if memory.is_unified else 'n_parallel or max_context'}"
+        )
+    if kv_bytes + host_cache_bytes > free_bytes:
+        logger.warning(
+            "%s: host_cache_mib and keys and values may come to %.1f GiB, and %.1f GiB of memory are free",
+            model.path.name,
+            (kv_bytes + host_cache_bytes) / _GIB,
+            free_bytes / _GIB,
+        )
 
 
 def _check_context(model: Model, max_context: int) -> None:

@@ -1,4 +1,4 @@
-"""Weights and vocabulary of one GGUF file."""
+"""A model of one GGUF file: its weights, which others may share, and a vocabulary of its own."""
 
 from __future__ import annotations
 
@@ -43,16 +43,11 @@ class Model:
         self.library = library
         self.path = path
         api = library.api
-        params = api.llama_model_default_params()
-        params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 2**31 - 1
-        handle = api.llama_model_load_from_file(str(path).encode(), params)
-        if not handle:
-            raise ConfigError(
-                f"{path}: llama.cpp cannot load this file; is it a complete GGUF of a known architecture?"
-            )
-        self.handle: Any = handle
+        self._weights = library.weights.acquire(path, n_gpu_layers=n_gpu_layers)
+        self.handle: Any = self._weights.handle
+        handle = self.handle
         if api.llama_model_has_encoder(handle) or not api.llama_model_has_decoder(handle):
-            api.llama_model_free(handle)
+            self.close()
             raise ConfigError(f"{path}: this model has an encoder; only decoder-only text models can be served")
         self.vocabulary = Vocabulary(library, api.llama_model_get_vocab(handle))
         self.n_ctx_train: int = api.llama_model_n_ctx_train(handle)
@@ -93,10 +88,19 @@ class Model:
 
     @property
     def kv_bytes_per_cell(self) -> int:
-        """Bytes that one token's keys and values take at f16: 2 (K, V) x layers x kv heads x head size x 2."""
+        """Bytes that one token's keys and values take at f16: layers x kv heads x (key + value size) x 2. With latent
+        attention (MLA) no values are kept."""
         api = self.library.api
         head_size = api.llama_model_n_embd(self.handle) // api.llama_model_n_head(self.handle)
-        return int(2 * api.llama_model_n_layer(self.handle) * api.llama_model_n_head_kv(self.handle) * head_size * 2)
+        key_size = int(self._attention("key_length") or head_size)
+        value_size = int(self._attention("value_length") or head_size)
+        if self._attention("key_length_mla") is not None:
+            value_size = 0
+        n_heads = api.llama_model_n_layer(self.handle) * api.llama_model_n_head_kv(self.handle)
+        return int(n_heads * (key_size + value_size) * 2)
 
     def close(self) -> None:
-        self.library.api.llama_model_free(self.handle)
+        self.library.weights.release(self._weights)
+
+    def _attention(self, key: str) -> str | None:
+        return self._metadata(f"{self._metadata('general.architecture')}.attention.{key}")

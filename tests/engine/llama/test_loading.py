@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from inferd.engine.compute_turn import ComputeTurn
+from inferd.engine.llama import loading
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.loading import build_core, load_model
 from inferd.engine.llama.model import Model
@@ -77,6 +78,43 @@ def test_a_model_that_cannot_compute_is_found_out_at_warm_up(model_path, monkeyp
     with pytest.raises(RuntimeError, match="llama_decode returned -3"):
         build_core(load_model(model_path), **sizes(64, n_parallel=2))
     assert len(closed) == 1
+
+
+def test_keys_and_values_that_memory_cannot_hold_are_refused_before_they_are_made(model_path, monkeypatch) -> None:
+    model = load_model(model_path, n_gpu_layers=0)
+    monkeypatch.setattr(loading, "available_bytes", lambda: 1024 * model.kv_bytes_per_cell - 1)
+    with pytest.raises(
+        ConfigError, match=r"1024 cells take 0.0 GiB of keys and values.*lower n_parallel or max_context"
+    ):
+        build_core(model, **sizes(512, n_parallel=2))
+    model = load_model(model_path, n_gpu_layers=0)
+    with pytest.raises(ConfigError, match="lower kv_cells"):
+        build_core(model, **sizes(512, n_parallel=4, kv_cells=1024))
+
+
+def test_what_may_become_too_much_is_warned_of(model_path, monkeypatch, caplog) -> None:
+    caplog.set_level("WARNING", "inferd.engine.llama.loading")
+    monkeypatch.setattr(loading, "available_bytes", lambda: 2**20)
+    model = load_model(model_path, n_gpu_layers=0)
+    assert "is larger than the 0.0 GiB of memory that are free" in caplog.text
+    monkeypatch.setattr(loading, "available_bytes", lambda: 64 * model.kv_bytes_per_cell)
+    build_core(model, **(sizes(64) | {"host_cache_bytes": 1})).close()
+    assert "host_cache_mib and keys and values may come to" in caplog.text
+
+
+def test_models_of_one_file_share_its_weights_and_nothing_else(model_path, tmp_path) -> None:
+    (tmp_path / "link.gguf").symlink_to(model_path)
+    first, second = load_model(model_path), load_model(tmp_path / "link.gguf")
+    assert first.handle == second.handle
+    assert load_model(model_path, n_gpu_layers=0).handle != first.handle
+    first.vocabulary.show(["<|im_start|>"])
+    assert second.vocabulary.control_token("<|im_start|>") is not None
+    first.close()
+    core = build_core(second, **sizes(64))
+    loaded = Loaded(second, core._generation._runner._context, core._generation._runner)
+    core.add_request(loaded.request("Hello", 4))
+    assert len(run(core)) > 1
+    core.close()
 
 
 def test_the_file_tells_its_template_size_and_context(model_path) -> None:
