@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 def load_model(path: Path, *, n_gpu_layers: int = -1) -> Model:
     """Loads weights and vocabulary (seconds). Raises ConfigError."""
-    library, free = load_library(), available_bytes()
-    is_large = free is not None and path.is_file() and path.stat().st_size > free
-    if is_large and not (n_gpu_layers and library.api.llama_supports_gpu_offload()):
+    library, free_bytes = load_library(), available_bytes()
+    to_gpu = n_gpu_layers != 0 and library.api.llama_supports_gpu_offload()
+    if free_bytes is not None and not to_gpu and path.is_file() and path.stat().st_size > free_bytes:
         logger.warning(
-            "%s is larger than the %.1f GiB of memory that are free: it will be slow", path.name, free / _GIB
+            "%s is larger than the %.1f GiB of memory that are free: it will be slow", path.name, free_bytes / _GIB
         )
     return Model(library, path, n_gpu_layers=n_gpu_layers)
 
