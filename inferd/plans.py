@@ -67,6 +67,7 @@ class Tier:
         qualifying_nanousd: the paid money that earns it; None: money alone does not.
         prompt_tpm, uncached_prompt_tpm, generated_tpm: tokens a minute per team and model: where the adaptive rates
             begin, and what they never fall below.
+        batch_queued_tokens: the most prompt tokens of a team's batches that have not ended, together (R15).
     """
 
     number: int
@@ -81,6 +82,7 @@ class Tier:
     prompt_tpm: int = 3_600_000
     uncached_prompt_tpm: int = 900_000
     generated_tpm: int = 36_000
+    batch_queued_tokens: int | None = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)

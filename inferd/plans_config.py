@@ -48,6 +48,7 @@ TIER_KEYS = (
     "uncached_prompt_tpm",
     "generated_tpm",
     "token_rate_ceiling",
+    "batch_queued_tokens",
 )
 UNLIMITED = "unlimited"
 
@@ -134,6 +135,7 @@ def _tier(table: TomlTable, shipped: Tier) -> Tier:
         uncached_prompt_tpm=table.integer("uncached_prompt_tpm", shipped.uncached_prompt_tpm, 1, _COUNT_MAX),
         generated_tpm=table.integer("generated_tpm", shipped.generated_tpm, 1, _COUNT_MAX),
         token_rate_ceiling=_limit(table, "token_rate_ceiling", shipped.token_rate_ceiling, most=1_000_000),
+        batch_queued_tokens=_limit(table, "batch_queued_tokens", shipped.batch_queued_tokens),
     )
 
 
@@ -154,7 +156,7 @@ def _adaptive(table: TomlTable, key: str, most: int | None, least: int | None) -
 def _contradictions(tiers: tuple[Tier, ...]) -> Iterator[tuple[int, str, str]]:
     """(tier, key, what is wrong): whoever rises must not fall. Tier 5 is the operator's, so it may be anything."""
     for lower, tier in pairwise(tiers[:TOP_TIER]):
-        for key in ("rpm", "free_rpm", "max_output_tokens", "token_rate_ceiling"):
+        for key in ("rpm", "free_rpm", "max_output_tokens", "token_rate_ceiling", "batch_queued_tokens"):
             if _more(getattr(lower, key), getattr(tier, key)):
                 yield tier.number, key, f"is less than in tier {lower.number}, so whoever rises would lose by it"
         if lower.number and _more(lower.monthly_nanousd, tier.monthly_nanousd):

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from inferd.errors import InvalidValueError
 from inferd.ledger import batch_records as records
 from inferd.ledger.batch_operations import KEPT_MS
 from inferd.ledger.batch_records import BatchRecord, FileRecord
+from inferd.ledger.clock import expiry_ms
 from inferd.ledger.store import Store
+from inferd.ledger.team_limits import team_limits
 from inferd.usage import Usage
 
-End = Literal["completed", "expired", "cancelled"]
+End = Literal["completed", "expired", "cancelled", "failed"]
+"""How a batch that was begun has ended; failed: its input file was gone before its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +78,17 @@ def begin_batch(
     num_total: int,
     num_failed: int,
     tokens: int,
-    max_queued_tokens: int,
     now_ms: int,
-) -> BatchRecord | None:
-    """Its lines were validated: let it run, unless it was cancelled meanwhile. None: its team has too many tokens
-    queued (R15), and nothing was changed."""
+) -> BatchRecord:
+    """Its lines were validated: let it run, unless it was cancelled meanwhile. Raises InvalidValueError if its team
+    would have too many tokens queued (R15)."""
     batch = records.find_batch(conn, batch_id)
-    if records.queued_tokens(conn, batch.team) + tokens > max_queued_tokens:
-        return None
+    most = team_limits(conn, batch.team, now_ms).tier.batch_queued_tokens
+    if most is not None and records.queued_tokens(conn, batch.team) + tokens > most:
+        raise InvalidValueError(
+            f"with its {tokens:,} prompt tokens the batches of team {batch.team!r} that have not ended would have more "
+            f"than {most:,}: wait for some, or cancel them"
+        )
     conn.execute(
         "UPDATE batches SET num_total = ?, num_failed = ?, queued_tokens = ? WHERE batch_id = ?",
         (num_total, num_failed, tokens, batch_id),
@@ -158,9 +165,9 @@ def finish_batch(
 
 
 def expire_files(conn: sqlite3.Connection, *, now_ms: int) -> list[str]:
-    """Forget files whose time is over and that no batch reads; returns their ids."""
+    """Forget files whose time is over and that no batch reads; returns their ids. None, while the clock is doubted."""
     rows: Sequence[tuple[str]] = conn.execute(
-        "SELECT file_id FROM files WHERE expires_at_ms <= ? AND deleted_at_ms IS NULL", (now_ms,)
+        "SELECT file_id FROM files WHERE expires_at_ms <= ? AND deleted_at_ms IS NULL", (expiry_ms(conn, now_ms),)
     ).fetchall()
     expired = [file_id for (file_id,) in rows if not records.is_in_use(conn, file_id)]
     for file_id in expired:

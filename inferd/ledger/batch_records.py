@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -205,6 +206,15 @@ def is_in_use(conn: sqlite3.Connection, file_id: str) -> bool:
     """Whether a batch that has not ended reads that file."""
     row = conn.execute(f"SELECT 1 FROM batches WHERE input_file_id = ? AND {_ACTIVE_SQL}", (file_id,)).fetchone()
     return row is not None
+
+
+def batches_reading(conn: sqlite3.Connection, file_ids: Sequence[str]) -> list[str]:
+    """The ids of all batches, ended or not, of these input files."""
+    return [
+        batch_id
+        for file_id in file_ids
+        for (batch_id,) in conn.execute("SELECT batch_id FROM batches WHERE input_file_id = ?", (file_id,))
+    ]
 
 
 def _batch(row: tuple[Any, ...]) -> BatchRecord:

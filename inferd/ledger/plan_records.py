@@ -40,4 +40,5 @@ def tier_record(tier: Tier) -> dict[str, Any]:
         "uncached_prompt_tpm": tier.uncached_prompt_tpm,
         "generated_tpm": tier.generated_tpm,
         "token_rate_ceiling": tier.token_rate_ceiling,
+        "batch_queued_tokens": tier.batch_queued_tokens,
     }

@@ -81,6 +81,7 @@ class TeamLimits:
             ceiling = tier.token_rate_ceiling
             most = None if ceiling is None else least * ceiling
             yield LimitRow(f"{name} tokens a minute and model", most, source, None if most is None else least)
+        yield LimitRow("prompt tokens in batches that have not ended", tier.batch_queued_tokens, source)
         yield LimitRow("requests at once in a project", self.project_concurrency, self.project_source)
         yield LimitRow("requests at once of a user", self.user_concurrency, self.user_source)
 

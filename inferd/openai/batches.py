@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode, shorten
-from inferd.openai.responses import UsageBody
 
-ENDPOINTS = ("/v1/chat/completions",)
+ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 COMPLETION_WINDOW = "24h"
 CUSTOM_ID_CHARACTERS_MAX = 512
 METADATA_MAX = 16
@@ -102,8 +101,8 @@ class CreateBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The body of `POST /v1/batches`."""
 
     input_file_id: str
-    endpoint: str
-    completion_window: str
+    endpoint: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ENDPOINTS})]
+    completion_window: Annotated[str, msgspec.Meta(extra_json_schema={"enum": (COMPLETION_WINDOW,)})]
     metadata: dict[str, str] | None = None
 
 
@@ -188,11 +187,12 @@ def encode_line(line: OutputLine) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 
-def with_usage(body: msgspec.Raw, usage: UsageBody) -> msgspec.Raw:
-    """An answer's body with the usage as the ledger has it; what the ledger does not know of it stays."""
-    answer: dict[str, Any] = msgspec.json.decode(body)
-    known = msgspec.to_builtins(usage)
-    answer["usage"] = {**answer.get("usage", {}), **known}
+def with_usage(body: msgspec.Raw, known: dict[str, Any]) -> msgspec.Raw:
+    """An answer's body with the usage as the ledger has it; what the ledger does not know of it stays. The rest of the
+    body is not looked into."""
+    answer = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    usage: dict[str, Any] = msgspec.json.decode(answer["usage"])
+    answer["usage"] = msgspec.Raw(msgspec.json.encode({**usage, **known}))
     return msgspec.Raw(msgspec.json.encode(answer))
 
 

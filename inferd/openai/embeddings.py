@@ -125,14 +125,19 @@ def encode_embeddings(
     answer = EmbeddingList(
         data=[Embedding(index, vector) for index, vector in enumerate(_encoded(wanted, request.encoding_format))],
         model=model,
-        usage=EmbeddingUsage(
-            prompt_tokens=usage.prompt_tokens,
-            total_tokens=usage.total_tokens,
-            cost=format_usd(cost_nanousd),
-            compute_ms=usage.compute_ms if by_time else msgspec.UNSET,
-        ),
+        usage=embedding_usage(usage, cost_nanousd, by_time=by_time),
     )
     return msgspec.json.encode(answer)
+
+
+def embedding_usage(usage: Usage, cost_nanousd: int, *, by_time: bool) -> EmbeddingUsage:
+    """The usage as the ledger has it."""
+    return EmbeddingUsage(
+        prompt_tokens=usage.prompt_tokens,
+        total_tokens=usage.total_tokens,
+        cost=format_usd(cost_nanousd),
+        compute_ms=usage.compute_ms if by_time else msgspec.UNSET,
+    )
 
 
 def _truncated(vectors: npt.NDArray[np.float32], dimensions: int | None) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ from inferd.openai.batches import BatchErrors, BatchObject, RequestCounts, page_
 from inferd.server.body import read_body
 from inferd.server.files import answer, caller_of
 from inferd.server.query import Query
-from inferd.serving.batches.batch_run import errors_name
+from inferd.serving.batches.beginning import errors_name
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.file_store import FileStore
 

@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from inferd.errors import InvalidRequestError
+from inferd.errors import InvalidRequestError, NotFoundError, OverloadedError
 from inferd.ledger import batch_operations as operations
 from inferd.ledger.batch_records import FileRecord, find_file
 from inferd.ledger.keys import Caller
@@ -20,6 +20,7 @@ from inferd.server.services import Services, services_of
 from inferd.server.upload import Upload, read_upload
 from inferd.serving.clock import wall_clock_ms
 
+RETRY_AFTER_S = 60.0
 _LIST_LIMITS = (10_000, 10_000)
 PURPOSE = "batch"
 
@@ -36,6 +37,9 @@ async def create_file(request: Request) -> Response:
         upload = await read_upload(request, file)
         filename = _checked(upload)
         num_bytes = await asyncio.to_thread(services.files.finish, file_id, file)
+    except OSError as error:
+        services.files.give_up(file_id, file)
+        raise OverloadedError(f"The file cannot be stored: {error.strerror}.", retry_after_s=RETRY_AFTER_S) from error
     except BaseException:
         services.files.give_up(file_id, file)
         raise
@@ -88,7 +92,10 @@ async def get_content(request: Request) -> Response:
     """The file itself."""
     services = services_of(request)
     file = await _file(request)
-    return FileResponse(services.files.path(file.file_id), media_type="application/jsonl")
+    path = services.files.path(file.file_id)
+    if not path.exists():  # restored from a backup, which has no files
+        raise NotFoundError(f"what the file {file.file_id!r} held is not on this server any more")
+    return FileResponse(path, media_type="application/jsonl")
 
 
 async def delete_file(request: Request) -> Response:
@@ -99,7 +106,7 @@ async def delete_file(request: Request) -> Response:
             conn, caller.team, caller.project, file_id, actor=f"key:{caller.key_id}", now_ms=wall_clock_ms()
         )
     )
-    services.files.remove(file_id)
+    await services.batches.forget([file_id])
     return answer(FileDeleted(id=file_id))
 
 

@@ -27,7 +27,7 @@ from inferd.serving.cache_hints import CacheHints
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion, Finished, TextDelta
 from inferd.serving.request_id import PREFIX
-from inferd.serving.text_answer import StreamedTextAnswer, WholeTextAnswer
+from inferd.serving.text_answer import StreamedTextAnswer, WholeTextAnswer, echo_of
 from inferd.serving.together import Together
 
 
@@ -59,7 +59,7 @@ async def text_completions(request: Request) -> Response:
         clamped = min((limit for limit in limits if limit is not None), default=None)
         headers = {} if clamped is None else {MAX_TOKENS_HEADER: str(clamped)}
         headers |= limit_headers(request)
-        echoes = [_echo(text, prompt, deployment) for prompt in prompts]
+        echoes = [echo_of(prompt, deployment) for prompt in prompts]
         if not text.streamed:
             shows_logprobs = text.logprobs is not None
             whole = WholeTextAnswer(response, echoes, text.n_choices, shows_logprobs=shows_logprobs)
@@ -95,14 +95,6 @@ def _begin_all(call: Arrival, deployment: Deployment, text: TextRequest, prompts
             )
             for number, (prompt, own) in enumerate(zip(prompts, tickets, strict=True))
         )
-
-
-def _echo(text: TextRequest, prompt: TextPrompt, deployment: Deployment) -> str:
-    """What comes before the completion."""
-    if not text.echo:
-        return ""
-    content = prompt.content
-    return content if isinstance(content, str) else deployment.replica.tokenizer.decode(content)
 
 
 async def _whole(completions: Sequence[Completion], answer: WholeTextAnswer, headers: dict[str, str]) -> Response:

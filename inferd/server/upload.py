@@ -54,8 +54,12 @@ async def read_upload(request: Request, file: BinaryIO) -> Upload:
     form = _Form()
     try:
         parser = MultipartParser(parameters[b"boundary"], form.callbacks())
+        num_bytes = 0
         async with asyncio.timeout(UPLOAD_TIMEOUT_S):
             async for chunk in request.stream():
+                num_bytes += len(chunk)
+                if num_bytes > MAX_FORM_BYTES:  # of whatever: parts, or what follows them
+                    raise _too_large()
                 parser.write(chunk)
                 if form.num_waiting >= _WRITE_BYTES:
                     await asyncio.to_thread(file.write, form.take())

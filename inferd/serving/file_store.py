@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Set
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,7 +46,8 @@ class FileStore:
 
     def give_up(self, name: str, file: BinaryIO) -> None:
         """Instead of `finish`."""
-        file.close()
+        with suppress(OSError):  # it would write what it could not write
+            file.close()
         self.path(name + _PARTIAL).unlink(missing_ok=True)
 
     def open_growing(self, name: str) -> int:

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from inferd.deployments.deployment import Deployment
 from inferd.engine.messages import FinishReason
 from inferd.logprobs import TokenLogprob
 from inferd.openai.responses import STREAM_DONE, UsageBody, usage_body
 from inferd.openai.text_logprobs import TextLogprobsWriter
+from inferd.openai.text_requests import TextPrompt
 from inferd.openai.text_responses import TextChoice, TextFinishReason, TextResponse
 from inferd.serving.completion import Finished, TextDelta
 from inferd.usage import Usage
+
+
+def echo_of(prompt: TextPrompt, deployment: Deployment) -> str:
+    """What comes before the completions of a prompt: the prompt itself, if its request asks for it."""
+    if not prompt.request.echo:
+        return ""
+    content = prompt.content
+    return content if isinstance(content, str) else deployment.replica.tokenizer.decode(content)
 
 
 class WholeTextAnswer:

@@ -13,29 +13,24 @@ from inferd.errors import GenerationError, InferdError, RequestError
 from inferd.ledger import batch_progress
 from inferd.ledger.batch_progress import billed
 from inferd.ledger.batch_records import BatchRecord, find_batch
-from inferd.openai.batches import BatchErrors, LineError
+from inferd.openai.batches import custom_id_of
+from inferd.serving.batches.beginning import GONE, Beginning, write_errors
 from inferd.serving.batches.input_file import RawLine, read_lines
 from inferd.serving.batches.line_run import LineRun, can_wait
 from inferd.serving.batches.results import Results, write_results
 from inferd.serving.batches.spool import Record, Spool, spool_name
-from inferd.serving.batches.validation import Line, LineReader, Validation, check_model, validate
+from inferd.serving.batches.validation import Line, LineReader, check_model
 from inferd.serving.batches.workplace import Workplace
+from inferd.serving.request_id import new_request_id
 
 logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
 """So often may the engine fail at a line before the line has failed."""
-MAX_QUEUED_TOKENS = 10_000_000
-"""Prompt tokens of all lines of a team's batches that have not ended (BILLING R15)."""
 CANCEL_GRACE_S = 600.0
 """How long lines under way may go on after a batch was cancelled."""
 
 Stop = Literal["cancelled", "expired", "shutdown"]
-
-
-def errors_name(batch_id: str) -> str:
-    """The file with what is wrong with a batch's input."""
-    return f"{batch_id}.errors"
 
 
 class BatchRun:
@@ -64,16 +59,18 @@ class BatchRun:
 
     async def run(self) -> None:
         """Until it has ended, or the server stops. Raises what only another start can mend."""
-        if not self._at.files.path(self._batch.input_file_id).exists():
-            gone = LineError(code="file_not_found", message="The input file is not there any more.")
-            await self._fail(Validation(fatal=gone))
-            return
-        if self._batch.status == "validating" and not await self._validate():
+        if self._batch.status == "validating" and self._stop is None:
+            begun = await Beginning(self._batch, self._at, self._reader, lambda: self._stop is not None).run()
+            if begun is None:
+                return
+            self._batch = begun
+        if self._stop == "shutdown":
             return
         spool = Spool(self._at.files, self.batch_id)
         try:
-            done = await asyncio.to_thread(self._recover, spool)
-            if self._batch.status == "in_progress" and self._stop is None:
+            done = await self._at.in_background(lambda: self._recover(spool))
+            is_there = self._at.files.path(self._batch.input_file_id).exists()
+            if self._batch.status == "in_progress" and self._stop is None and is_there:
                 await self._run_lines(spool, done)
         finally:
             if self._cutting is not None:
@@ -82,14 +79,15 @@ class BatchRun:
         if self._stop != "shutdown":
             await self._finish()
 
-    def look(self, batch: BatchRecord, *, changed: bool) -> None:
+    def look(self, batch: BatchRecord, *, now_ms: int, changed: bool) -> None:
         """Args:
         batch: as it is now in the ledger.
+        now_ms: the moment that expiry goes by.
         changed: whether anything has changed in there, credit perhaps.
         """
         if batch.status == "cancelling":
             self.stop("cancelled")
-        elif self._at.clock_ms() >= batch.expires_at_ms:
+        elif now_ms >= batch.expires_at_ms:
             self.stop("expired")
         if changed or self._waits_for_room:
             self._open_gate()
@@ -114,75 +112,6 @@ class BatchRun:
     def _open_gate(self) -> None:
         self._waits_for_room = False
         self._gate.set()
-
-    async def _validate(self) -> bool:
-        """Returns whether it can go on."""
-        files, name = self._at.files, spool_name(self.batch_id)
-        batch = self._batch
-        found = Validation()
-        file = files.begin(name)
-        try:
-            caller = self._at.authenticator.recall(batch.key_id, self._at.clock_ms(), batch.project)
-            path = files.path(batch.input_file_id)
-            found = await asyncio.to_thread(validate, path, self._reader, caller, file, lambda: self._stop is not None)
-        except RequestError as error:
-            if can_wait(error):
-                raise
-            found.fatal = LineError(code=error.code or "invalid_request", message=error.message)
-        finally:
-            if found.num_lines and found.fatal is None and self._stop != "shutdown":
-                await asyncio.to_thread(files.finish, name, file)
-            else:
-                files.give_up(name, file)
-        if self._stop == "shutdown":
-            return False
-        if found.fatal is None:
-            begun = await self._at.ledger.change(
-                lambda conn: batch_progress.begin_batch(
-                    conn,
-                    self.batch_id,
-                    num_total=found.num_lines,
-                    num_failed=found.num_invalid,
-                    tokens=found.tokens,
-                    max_queued_tokens=MAX_QUEUED_TOKENS,
-                    now_ms=self._at.clock_ms(),
-                )
-            )
-            if begun is not None:
-                self._batch = begun
-                await asyncio.to_thread(self._write_errors, found.errors)
-                return True
-            found.fatal = LineError(
-                code="token_limit_exceeded",
-                message=f"With its {found.tokens:,} prompt tokens the batches of team `{batch.team}` that have not "
-                f"ended would have more than {MAX_QUEUED_TOKENS:,}: wait for some, or cancel them.",
-            )
-        await self._fail(found)
-        return False
-
-    async def _fail(self, found: Validation) -> None:
-        assert found.fatal is not None, "it fails for a reason"
-        errors = [found.fatal, *found.errors]
-        await asyncio.to_thread(self._write_errors, errors)
-        num_failed = found.num_invalid
-        await self._at.ledger.change(
-            lambda conn: batch_progress.fail_batch(
-                conn,
-                self.batch_id,
-                num_total=found.num_lines,
-                num_failed=num_failed,
-                now_ms=self._at.clock_ms(),
-            )
-        )
-        self._at.files.remove(spool_name(self.batch_id))
-        logger.info("%s of team %s failed: %s", self.batch_id, self._batch.team, found.fatal.code)
-
-    def _write_errors(self, errors: list[LineError]) -> None:
-        if errors:
-            name = errors_name(self.batch_id)
-            file = self._at.files.begin(name)
-            file.write(msgspec.json.encode(BatchErrors(errors)))
-            self._at.files.finish(name, file)
 
     def _recover(self, spool: Spool) -> set[int]:
         """The lines that a spool from before has done; what was not settled is to be run again."""
@@ -216,7 +145,7 @@ class BatchRun:
             try:
                 line = await asyncio.to_thread(self._reader.read, raw)
             except InferdError as error:  # since it was validated: its model is gone
-                await self._refuse(spool, raw.number, None, "", error)
+                await self._refuse(spool, raw.number, custom_id_of(raw.text), new_request_id(), error)
                 continue
             await self._gate.wait()
             await self._at.slots(line.deployment.replica).take(self._batch.team)
@@ -289,7 +218,7 @@ class BatchRun:
     async def _finish(self) -> None:
         now_ms = self._at.clock_ms()
         await self._at.ledger.change(lambda conn: batch_progress.start_finalizing(conn, self.batch_id, now_ms=now_ms))
-        results = await asyncio.to_thread(self._write_results)
+        results = await self._at.in_background(self._write_results)
         await self._at.ledger.change(
             lambda conn: batch_progress.finish_batch(
                 conn,
@@ -311,7 +240,10 @@ class BatchRun:
     def _write_results(self) -> Results:
         with self._at.store.reading() as conn:
             batch = find_batch(conn, self.batch_id)
-            return write_results(self._at.files, conn, batch, self._at.clock_ms())
+            results = write_results(self._at.files, conn, batch, self._at.clock_ms())
+        if results.end == "failed":
+            write_errors(self._at.files, self.batch_id, [GONE])
+        return results
 
 
 def _next_undone(lines: Iterator[RawLine], done: set[int]) -> RawLine | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,11 @@ class RawLine:
 
 
 def read_lines(path: Path) -> Iterator[RawLine]:
-    """All lines that are not empty; never more than one in memory."""
+    """All lines that are not empty; never more than one in memory. A byte order mark at the start is no part of the
+    first one."""
     with path.open("rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
         number = 0
         while text := file.readline(MAX_LINE_BYTES + 1):
             number += 1

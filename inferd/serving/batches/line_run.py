@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 import msgspec
@@ -12,15 +11,13 @@ from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError, InsufficientCreditError, OverloadedError, PermissionDeniedError
 from inferd.ledger.batch_records import BatchRecord
 from inferd.ledger.keys import Caller
-from inferd.openai.responses import ChatResponse
 from inferd.service_tier import ServiceTier
+from inferd.serving.batches.line_answer import LineAnswer
 from inferd.serving.batches.spool import ANSWERED, Record, Spool
 from inferd.serving.batches.validation import Line
-from inferd.serving.cache_hints import CacheHints
-from inferd.serving.chat_answer import WholeAnswer
 from inferd.serving.completion import Completion, Finished, TextDelta
 from inferd.serving.completions import Completions
-from inferd.serving.request_id import PREFIX, new_request_id
+from inferd.serving.request_id import new_request_id
 from inferd.serving.turnstile import Turnstile
 
 logger = logging.getLogger(__name__)
@@ -52,22 +49,23 @@ class LineRun:
         self._line = line
         self._spool = spool
         self._completion: Completion | None = None
-        self._answer: WholeAnswer | None = None
+        self._answer: LineAnswer | None = None
 
     async def run(self, completions: Completions, turnstile: Turnstile, caller: Caller) -> None:
         """Until it is settled, or voided because nobody wanted it. Raises what refused it, or GenerationError."""
-        request, deployment = self._line.request, self._line.deployment
-        self._completion = completions.begin(
-            self.request_id,
-            caller,
-            deployment,
-            request,
-            CacheHints.of(request, affinity=None, isolation_key=None),
-            turnstile.batch_ticket(caller),
-            tier=ServiceTier.BATCH,
-            keep=self._keep,
-        )
-        answer = await self._reading(self._completion)
+        asked = self._line.body
+        with asked.names.restored():
+            self._completion = completions.begin(
+                self.request_id,
+                caller,
+                self._line.deployment,
+                asked.request,
+                asked.hints,
+                turnstile.batch_ticket(caller),
+                tier=ServiceTier.BATCH,
+                keep=self._keep,
+            )
+            answer = await self._reading(self._completion)
         async for event in self._completion.events():
             if isinstance(event, TextDelta):
                 answer.add(event)
@@ -89,7 +87,7 @@ class LineRun:
             for delta in self._completion.take_deltas():
                 answer.add(delta)
             # What it costs is not known yet; the ledger's numbers replace these in the batch's output.
-            body = answer.body(end)
+            body = await answer.body(end)
             record = Record(
                 line=self._line.number,
                 custom_id=self._line.custom_id,
@@ -107,20 +105,8 @@ class LineRun:
         self.was_kept = True
         return True
 
-    async def _reading(self, completion: Completion) -> WholeAnswer:
+    async def _reading(self, completion: Completion) -> LineAnswer:
         admission = await completion.admitted()
         if self._answer is None:
-            request, deployment = self._line.request, self._line.deployment
-            response = ChatResponse(
-                id="chatcmpl-" + self.request_id.removeprefix(PREFIX),
-                created=int(time.time()),
-                model=deployment.name,
-                system_fingerprint=deployment.replica.fingerprint,
-                service_tier=ServiceTier.BATCH,
-            )
-            chat_format = deployment.replica.chat_format
-            readers = [
-                chat_format.reader(request, in_reasoning=admission.in_reasoning) for _ in range(request.n_choices)
-            ]
-            self._answer = WholeAnswer(response, readers, shows_logprobs=bool(request.logprobs))
+            self._answer = self._line.body.answer(self._line.deployment, self.request_id, admission)
         return self._answer

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
+
+import msgspec
 
 from inferd.ledger.batch_operations import KEPT_MS
-from inferd.ledger.batch_progress import End, billed
+from inferd.ledger.batch_progress import Billed, End, billed
 from inferd.ledger.batch_records import BatchRecord, FileRecord
 from inferd.ledger.client import Connection
 from inferd.openai.batches import LineError, LineResponse, OutputLine, custom_id_of, encode_line, with_usage
+from inferd.openai.embeddings import embedding_usage
 from inferd.openai.responses import usage_body
+from inferd.openai.responses_api.objects import response_usage
 from inferd.serving.batches.input_file import read_lines
 from inferd.serving.batches.spool import Record, read_records, spool_name
 from inferd.serving.file_store import FileStore
@@ -24,7 +28,7 @@ _ID_BYTES = 12
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A batch's end. A file without a line is None."""
+    """A batch's end. A file without a line is None. What failed has lines that nobody can read any more."""
 
     end: End
     num_completed: int
@@ -35,25 +39,35 @@ class Results:
 
 def write_results(files: FileStore, conn: Connection, batch: BatchRecord, now_ms: int) -> Results:
     """Takes a while: for a worker thread. Raises OSError."""
-    kind: End = "cancelled" if batch.status == "cancelling" else "expired"
+    kind: Literal["cancelled", "expired"] = "cancelled" if batch.status == "cancelling" else "expired"
     output, errors = _Results(files, batch, "output"), _Results(files, batch, "error")
     try:
         done = _write_ended(files, conn, batch, output, errors)
-        num_ended = len(done)
-        for raw in read_lines(files.path(batch.input_file_id)):
-            if raw.number not in done:
-                error = LineError(code=f"batch_{kind}", message=f"The batch was {kind} before this line was run.")
-                errors.write(
-                    OutputLine(
-                        id=_line_id(batch, raw.number), custom_id=custom_id_of(raw.text), response=None, error=error
-                    )
-                )
-        is_whole = output.num_lines + errors.num_lines == num_ended
-        end: End = "completed" if is_whole and kind == "expired" else kind
-        return Results(end, output.num_lines, errors.num_lines, output.finish(now_ms), errors.finish(now_ms))
+        end: End = "cancelled" if kind == "cancelled" else "completed"
+        # Once all lines were counted, they need not be read for there to be none left.
+        if batch.in_progress_at_ms is None or len(done) < batch.num_total:
+            try:
+                end = kind if _write_left(files, batch, done, kind, errors) else end
+            except FileNotFoundError:
+                end = "failed"
+        num_failed = errors.num_lines if end != "failed" else max(batch.num_total, len(done)) - output.num_lines
+        return Results(end, output.num_lines, num_failed, output.finish(now_ms), errors.finish(now_ms))
     finally:
         output.give_up()
         errors.give_up()
+
+
+def _write_left(
+    files: FileStore, batch: BatchRecord, done: set[int], kind: Literal["cancelled", "expired"], errors: _Results
+) -> bool:
+    """The lines that were never sent on; returns whether there were any. Raises FileNotFoundError."""
+    num_before = errors.num_lines
+    for raw in read_lines(files.path(batch.input_file_id)):
+        if raw.number not in done:
+            error = LineError(code=f"batch_{kind}", message=f"The batch was {kind} before this line was run.")
+            line_id = _line_id(batch, raw.number)
+            errors.write(OutputLine(id=line_id, custom_id=custom_id_of(raw.text), response=None, error=error))
+    return errors.num_lines > num_before
 
 
 def _write_ended(
@@ -77,11 +91,27 @@ def _write_answer(conn: Connection, batch: BatchRecord, record: Record, output: 
     bill = billed(conn, record.request_id)
     if bill is None:
         return False
-    usage = usage_body(bill.usage, bill.cost_nanousd, by_time=bill.by_time)
-    response = LineResponse(record.status, record.request_id, with_usage(record.body, usage))
+    response = LineResponse(record.status, record.request_id, with_usage(record.body, _known(batch, bill)))
     line_id = _line_id(batch, record.line)
     output.write(OutputLine(id=line_id, custom_id=record.custom_id, response=response, error=None))
     return True
+
+
+def _known(batch: BatchRecord, bill: Billed) -> dict[str, Any]:
+    """What the ledger knows of an answer's usage, under the names of the batch's endpoint."""
+    if batch.endpoint == "/v1/embeddings":
+        return _fields(embedding_usage(bill.usage, bill.cost_nanousd, by_time=bill.by_time))
+    usage = usage_body(bill.usage, bill.cost_nanousd, by_time=bill.by_time)
+    if batch.endpoint != "/v1/responses":
+        return _fields(usage)
+    known = _fields(response_usage(usage))
+    del known["output_tokens_details"]  # tokens of the reasoning: the answer alone knows
+    return known
+
+
+def _fields(usage: msgspec.Struct) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(usage)
+    return fields
 
 
 def _refused(batch: BatchRecord, record: Record) -> OutputLine:

@@ -14,12 +14,14 @@ from inferd.deployments.router import Router
 from inferd.errors import InferdError, InvalidRequestError, PermissionDeniedError, RequestError
 from inferd.ledger.keys import Caller
 from inferd.openai.batches import LineError, custom_id_of, parse_line
-from inferd.openai.requests import ChatRequest, parse_chat_request
 from inferd.service_tier import ServiceTier
 from inferd.serving.admission import check_capability, prepare
 from inferd.serving.batches.input_file import MAX_LINE_BYTES, MAX_LINES, RawLine, read_lines
+from inferd.serving.batches.line_body import LineBody, parse_body
 from inferd.serving.batches.spool import Record, encode_record
 
+MAX_EMBEDDING_INPUTS = 50_000
+"""Of all lines of a batch together, as OpenAI's."""
 MAX_ERRORS = 100
 """So many are shown in a batch's `errors`; all are in its error file."""
 _ID_BYTES = 16
@@ -31,7 +33,7 @@ class Validation:
 
     Attributes:
         num_lines: that are not empty.
-        tokens: prompt tokens of the valid ones.
+        tokens: prompt tokens of the valid ones; num_embedding_inputs: theirs, too.
         errors: the first ones.
         fatal: why none of it can be run.
     """
@@ -39,6 +41,7 @@ class Validation:
     num_lines: int = 0
     num_invalid: int = 0
     tokens: int = 0
+    num_embedding_inputs: int = 0
     errors: list[LineError] = field(default_factory=list)
     fatal: LineError | None = None
 
@@ -49,7 +52,7 @@ class Line:
 
     number: int
     custom_id: str
-    request: ChatRequest
+    body: LineBody
     deployment: Deployment
 
 
@@ -75,18 +78,10 @@ class LineReader:
         if raw.is_too_long:
             raise InvalidRequestError(f"The line is longer than {MAX_LINE_BYTES:,} bytes.", code="line_too_long")
         parsed = parse_line(raw.text, self._endpoint)
-        request = parse_chat_request(bytes(parsed.body))
-        if request.streamed:
-            raise InvalidRequestError("A line of a batch cannot stream.", param="stream", code="unsupported_value")
-        if request.service_tier not in (None, "auto", "default"):
-            raise InvalidRequestError(
-                "A line of a batch has the service tier of batches: leave out 'service_tier'.",
-                param="service_tier",
-                code="service_tier_unavailable",
-            )
-        deployment = self._router.find(request.model)
+        body = parse_body(self._endpoint, bytes(parsed.body))
+        deployment = self._router.find(body.model)
         deployment.check_tier(ServiceTier.BATCH)
-        return Line(raw.number, parsed.custom_id, request, deployment)
+        return Line(raw.number, parsed.custom_id, body, deployment)
 
 
 def validate(
@@ -113,8 +108,10 @@ def validate(
                     "Another line has this custom_id already.", param="custom_id", code="duplicate_custom_id"
                 )
             seen.add(digest)
-            check_capability(line.request, line.deployment)
-            found.tokens += prepare(line.request, line.deployment).num_tokens
+            with line.body.names.restored():
+                check_capability(line.body.request, line.deployment)
+                found.tokens += prepare(line.body.request, line.deployment).num_tokens
+            found.num_embedding_inputs += line.body.num_embedding_inputs
         except InferdError as error:
             found.num_invalid += 1
             fault = line_error(error, raw.number)
@@ -122,6 +119,11 @@ def validate(
                 found.errors.append(fault)
             spool.write(encode_record(Record(line=raw.number, custom_id=custom_id_of(raw.text), error=fault)))
         time.sleep(time.thread_time() - began_s)
+    if found.num_embedding_inputs > MAX_EMBEDDING_INPUTS:
+        found.fatal = LineError(
+            code="too_many_inputs",
+            message=f"The lines of a batch have at most {MAX_EMBEDDING_INPUTS:,} embedding inputs together.",
+        )
     if found.fatal is None and found.num_lines == 0:
         found.fatal = LineError(code="empty_file", message="The input file has no lines.")
     elif found.fatal is None and found.num_invalid == found.num_lines:

@@ -1,0 +1,128 @@
+"""The answer to a line, from the engine's deltas to the body that the endpoint would have sent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+from inferd.deployments.deployment import Deployment
+from inferd.openai.embeddings import EmbeddingRequest, encode_embeddings
+from inferd.openai.requests import ChatRequest
+from inferd.openai.responses import ChatResponse
+from inferd.openai.responses_api.objects import response_begun
+from inferd.openai.responses_api.requests import ResponsesRequest
+from inferd.openai.responses_api.response_writer import ID_PREFIX, ResponseWriter
+from inferd.openai.text_requests import TextPrompt
+from inferd.openai.text_responses import TextResponse
+from inferd.service_tier import ServiceTier
+from inferd.serving.chat_answer import WholeAnswer
+from inferd.serving.completion import Admission, Finished, TextDelta
+from inferd.serving.request_id import PREFIX
+from inferd.serving.text_answer import WholeTextAnswer, echo_of
+from inferd.serving.translated_answer import TranslatedAnswer
+
+
+class LineAnswer(Protocol):
+    """Add every delta, then take the body."""
+
+    def add(self, delta: TextDelta) -> None: ...
+
+    async def body(self, end: Finished) -> bytes:
+        """JSON; once. What it says of the cost is the ledger's to replace."""
+        ...
+
+
+class ChatAnswer:
+    """Of `/v1/chat/completions`."""
+
+    def __init__(self, chat: ChatRequest, deployment: Deployment, request_id: str, admission: Admission) -> None:
+        response = ChatResponse(
+            id="chatcmpl-" + request_id.removeprefix(PREFIX),
+            created=int(time.time()),
+            model=deployment.name,
+            system_fingerprint=deployment.replica.fingerprint,
+            service_tier=ServiceTier.BATCH,
+        )
+        chat_format = deployment.replica.chat_format
+        readers = [chat_format.reader(chat, in_reasoning=admission.in_reasoning) for _ in range(chat.n_choices)]
+        self._answer = WholeAnswer(response, readers, shows_logprobs=bool(chat.logprobs))
+
+    def add(self, delta: TextDelta) -> None:
+        self._answer.add(delta)
+
+    async def body(self, end: Finished) -> bytes:
+        return self._answer.body(end)
+
+
+class ResponsesAnswer:
+    """Of `/v1/responses`."""
+
+    def __init__(
+        self,
+        asked: ResponsesRequest,
+        chat: ChatRequest,
+        deployment: Deployment,
+        request_id: str,
+        admission: Admission,
+    ) -> None:
+        begun = response_begun(
+            asked,
+            id=ID_PREFIX + request_id.removeprefix(PREFIX),
+            created_at=int(time.time()),
+            model=deployment.name,
+            service_tier=ServiceTier.BATCH.value,
+        )
+        reader = deployment.replica.chat_format.reader(chat, in_reasoning=admission.in_reasoning)
+        self._answer = TranslatedAnswer(reader, ResponseWriter(begun))
+
+    def add(self, delta: TextDelta) -> None:
+        self._answer.add(delta)
+
+    async def body(self, end: Finished) -> bytes:
+        return self._answer.whole(end)
+
+
+class TextAnswer:
+    """Of `/v1/completions`."""
+
+    def __init__(self, prompt: TextPrompt, deployment: Deployment, request_id: str) -> None:
+        response = TextResponse(
+            id="cmpl-" + request_id.removeprefix(PREFIX),
+            created=int(time.time()),
+            model=deployment.name,
+            system_fingerprint=deployment.replica.fingerprint,
+        )
+        shows_logprobs = prompt.request.logprobs is not None
+        echoes = [echo_of(prompt, deployment)]
+        self._answer = WholeTextAnswer(response, echoes, prompt.n_choices, shows_logprobs=shows_logprobs)
+
+    def add(self, delta: TextDelta) -> None:
+        self._answer.add(0, delta)
+
+    async def body(self, end: Finished) -> bytes:
+        self._answer.end(0, end)
+        return self._answer.body()
+
+
+class EmbeddingsAnswer:
+    """Of `/v1/embeddings`."""
+
+    def __init__(self, asked: EmbeddingRequest, deployment: Deployment) -> None:
+        self._asked = asked
+        self._model = deployment.name
+
+    def add(self, delta: TextDelta) -> None:
+        raise AssertionError("vectors come whole")
+
+    async def body(self, end: Finished) -> bytes:
+        assert end.embeddings is not None, "what was not cancelled has its vectors"
+        return await asyncio.to_thread(
+            encode_embeddings,
+            self._asked,
+            end.embeddings,
+            self._model,
+            end.usage,
+            end.cost_nanousd,
+            by_time=end.by_time,
+        )
