@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -161,7 +161,7 @@ def _follow(data_dir: Path | None, batch: BatchRecord, *, quiet: bool) -> BatchR
             progress.update(task, description=batch.status, total=batch.num_total or None, completed=done)
             if not batch.is_active:
                 return batch
-            time.sleep(WATCH_S)
+            sleep(WATCH_S)
             batch = _find(data_dir, batch.batch_id)
 
 

@@ -51,10 +51,15 @@ def create_file(
     key_id: str,
     filename: str,
     num_bytes: int,
+    kept_ms: int | None = None,
     actor: str,
     now_ms: int,
 ) -> FileRecord:
-    """Write down a file that was stored under its id, for batches to read. Raises InvalidValueError, see check_room."""
+    """Write down a file that was stored under its id, for batches to read. Raises InvalidValueError, see check_room.
+
+    Args:
+        kept_ms: how long, at most as long as the others; None: as long as them.
+    """
     check_room(conn, team, num_bytes)
     file = FileRecord(
         file_id=file_id,
@@ -66,7 +71,7 @@ def create_file(
         purpose="batch",
         num_bytes=num_bytes,
         created_at_ms=now_ms,
-        expires_at_ms=now_ms + KEPT_MS,
+        expires_at_ms=now_ms + (KEPT_MS if kept_ms is None else kept_ms),
     )
     records.insert_file(conn, file)
     return file

@@ -176,7 +176,9 @@ def expire_files(conn: sqlite3.Connection, *, now_ms: int) -> list[str]:
 
 
 def _keep(conn: sqlite3.Connection, file_id: str, now_ms: int) -> None:
+    """From the end of the batch that reads it on; one whose uploader wants it gone earlier goes then."""
     conn.execute(
-        "UPDATE files SET expires_at_ms = max(expires_at_ms, ?) WHERE file_id = ? AND deleted_at_ms IS NULL",
-        (now_ms + KEPT_MS, file_id),
+        "UPDATE files SET expires_at_ms = max(expires_at_ms, ?) WHERE file_id = ? AND deleted_at_ms IS NULL "
+        "AND expires_at_ms - created_at_ms >= ?",
+        (now_ms + KEPT_MS, file_id, KEPT_MS),
     )

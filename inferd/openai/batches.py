@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from inferd.errors import InvalidRequestError
-from inferd.openai.decoding import decode, shorten
+from inferd.openai.decoding import convert, decode, shorten
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 COMPLETION_WINDOW = "24h"
+PURPOSE = "batch"
+"""Of files that are uploaded."""
+EXPIRES_AFTER_S = (3_600, 2_592_000)
+"""An hour to 30 days."""
 CUSTOM_ID_CHARACTERS_MAX = 512
 METADATA_MAX = 16
 METADATA_KEY_CHARACTERS_MAX = 64
 METADATA_VALUE_CHARACTERS_MAX = 512
+
+
+Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
+
+
+class UploadForm(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    rename={"anchor": "expires_after[anchor]", "expires_after_s": "expires_after[seconds]"},
+):
+    """The form of `POST /v1/files`. What `file` holds goes to the disk as it comes; here is its name."""
+
+    file: Annotated[str, msgspec.Meta(extra_json_schema={"contentMediaType": "application/octet-stream"})]
+    purpose: Annotated[str, msgspec.Meta(extra_json_schema={"enum": (PURPOSE,)})]
+    anchor: Annotated[str | None, msgspec.Meta(extra_json_schema={"enum": ("created_at",)})] = None
+    expires_after_s: int | None = None
+
+
+def parse_upload_form(fields: Mapping[str, str], filename: str | None) -> UploadForm:
+    """Raises InvalidRequestError."""
+    form = convert({**fields, **({} if filename is None else {"file": filename})}, UploadForm)
+    if form.purpose != PURPOSE:
+        raise _invalid("purpose", f"'purpose' must be '{PURPOSE}'.")
+    seconds, (least, most) = form.expires_after_s, EXPIRES_AFTER_S
+    if form.anchor not in (None, "created_at") or (form.anchor is None) != (seconds is None):
+        raise _invalid("expires_after[anchor]", "'expires_after[anchor]' must be 'created_at', beside the seconds.")
+    if seconds is not None and not least <= seconds <= most:
+        raise _invalid("expires_after[seconds]", f"'expires_after[seconds]' must lie between {least} and {most}.")
+    return form
 
 
 class FileObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +101,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     errors: BatchErrors | None
     input_file_id: str
     completion_window: str = COMPLETION_WINDOW
-    status: str
+    status: Status
     output_file_id: str | None
     error_file_id: str | None
     created_at: int
@@ -82,19 +117,38 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of a list; `after=last_id` leads to the next."""
+class FileList(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of files; `after=last_id` leads to the next."""
 
     object: Literal["list"] = "list"
-    data: Sequence[FileObject] | Sequence[BatchObject]
+    data: Sequence[FileObject]
     first_id: str | None
     last_id: str | None
     has_more: bool
 
 
-def page_of(items: Sequence[FileObject] | Sequence[BatchObject], *, has_more: bool) -> Page:
-    first_id, last_id = (items[0].id, items[-1].id) if items else (None, None)
-    return Page(data=items, first_id=first_id, last_id=last_id, has_more=has_more)
+class BatchList(msgspec.Struct, frozen=True, kw_only=True):
+    """Likewise, of batches."""
+
+    object: Literal["list"] = "list"
+    data: Sequence[BatchObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+def file_list(files: Sequence[FileObject], *, has_more: bool) -> FileList:
+    first_id, last_id = _ends(files)
+    return FileList(data=files, first_id=first_id, last_id=last_id, has_more=has_more)
+
+
+def batch_list(batches: Sequence[BatchObject], *, has_more: bool) -> BatchList:
+    first_id, last_id = _ends(batches)
+    return BatchList(data=batches, first_id=first_id, last_id=last_id, has_more=has_more)
+
+
+def _ends(items: Sequence[FileObject] | Sequence[BatchObject]) -> tuple[str, str] | tuple[None, None]:
+    return (items[0].id, items[-1].id) if items else (None, None)
 
 
 class CreateBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

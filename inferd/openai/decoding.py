@@ -14,7 +14,7 @@ from inferd.errors import InvalidRequestError
 _T = TypeVar("_T")
 _FAULT = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?", flags=re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*)`", flags=re.DOTALL)
-_MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>\w+)`")
+_MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
 _TYPE_NAMES = {
     "int": "an integer",
     "float": "a number",
@@ -42,6 +42,14 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
         raise InvalidRequestError(f"The request body is not valid JSON: {error}.", code="invalid_json") from error
     except RecursionError as error:
         raise InvalidRequestError("The request body is nested too deep.", code="invalid_json") from error
+
+
+def convert(fields: object, type: type[_T]) -> _T:
+    """What came as text fields, of a form perhaps, as a struct. Raises InvalidRequestError, as `decode` does."""
+    try:
+        return msgspec.convert(fields, type, strict=False)
+    except msgspec.ValidationError as error:
+        raise _field_error(str(error), getattr(type, "__struct_encode_fields__", ())) from error
 
 
 def required(value: _T | None, path: str) -> _T:

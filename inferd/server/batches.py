@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from inferd.ledger import batch_operations as operations
 from inferd.ledger.batch_records import BatchRecord, find_batch
-from inferd.openai.batches import BatchErrors, BatchObject, RequestCounts, page_of, parse_create_batch
+from inferd.openai.batches import BatchErrors, BatchObject, RequestCounts, batch_list, parse_create_batch
 from inferd.server.body import read_body
 from inferd.server.files import answer, caller_of
 from inferd.server.query import Query
@@ -18,7 +18,7 @@ from inferd.serving.batches.beginning import errors_name
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.file_store import FileStore
 
-_LIST_LIMITS = (20, 100)
+LIST_LIMIT, LIST_LIMIT_MAX = 20, 100
 _ERRORS = msgspec.json.Decoder(BatchErrors)
 
 
@@ -47,13 +47,13 @@ async def list_batches(request: Request) -> Response:
     """The newest first."""
     services, caller = caller_of(request)
     query = Query(request)
-    after, limit = query.text("after"), query.integer("limit", 1, _LIST_LIMITS[1]) or _LIST_LIMITS[0]
+    after, limit = query.text("after"), query.integer("limit", 1, LIST_LIMIT_MAX) or LIST_LIMIT
     query.finish()
     batches = await services.ledger.read(
         lambda conn: operations.list_batches(conn, caller.team, caller.project, after=after, limit=limit + 1)
     )
     shown = [await _batch_object(services.files, batch) for batch in batches[:limit]]
-    return answer(page_of(shown, has_more=len(batches) > limit))
+    return answer(batch_list(shown, has_more=len(batches) > limit))
 
 
 async def get_batch(request: Request) -> Response:

@@ -12,17 +12,15 @@ from inferd.errors import InvalidRequestError, NotFoundError, OverloadedError
 from inferd.ledger import batch_operations as operations
 from inferd.ledger.batch_records import FileRecord, find_file
 from inferd.ledger.keys import Caller
-from inferd.openai.batches import FileDeleted, FileObject, page_of
-from inferd.openai.decoding import shorten
+from inferd.openai.batches import FileDeleted, FileObject, file_list, parse_upload_form
 from inferd.server.auth import authenticate_request, require_scope
 from inferd.server.query import Query
 from inferd.server.services import Services, services_of
-from inferd.server.upload import Upload, read_upload
+from inferd.server.upload import read_upload
 from inferd.serving.clock import wall_clock_ms
 
 RETRY_AFTER_S = 60.0
-_LIST_LIMITS = (10_000, 10_000)
-PURPOSE = "batch"
+LIST_LIMIT = 10_000
 
 
 async def create_file(request: Request) -> Response:
@@ -35,7 +33,9 @@ async def create_file(request: Request) -> Response:
     file = await asyncio.to_thread(services.files.begin, file_id)
     try:
         upload = await read_upload(request, file)
-        filename = _checked(upload)
+        form = parse_upload_form(upload.fields, upload.filename)
+        if upload.num_bytes == 0:
+            raise InvalidRequestError("The file is empty.", param="file", code="empty_file")
         num_bytes = await asyncio.to_thread(services.files.finish, file_id, file)
     except OSError as error:
         services.files.give_up(file_id, file)
@@ -52,8 +52,9 @@ async def create_file(request: Request) -> Response:
                 file_id,
                 user=caller.user,
                 key_id=caller.key_id,
-                filename=filename,
+                filename=form.file,
                 num_bytes=num_bytes,
+                kept_ms=None if form.expires_after_s is None else form.expires_after_s * 1000,
                 actor=f"key:{caller.key_id}",
                 now_ms=wall_clock_ms(),
             )
@@ -68,7 +69,7 @@ async def list_files(request: Request) -> Response:
     services, caller = caller_of(request)
     query = Query(request)
     purpose, order = query.text("purpose"), query.choice("order", ("asc", "desc"))
-    after, limit = query.text("after"), query.integer("limit", 1, _LIST_LIMITS[1]) or _LIST_LIMITS[0]
+    after, limit = query.text("after"), query.integer("limit", 1, LIST_LIMIT) or LIST_LIMIT
     query.finish()
     files = await services.ledger.read(
         lambda conn: operations.list_files(
@@ -81,7 +82,7 @@ async def list_files(request: Request) -> Response:
             limit=limit + 1,
         )
     )
-    return answer(page_of([file_object(file) for file in files[:limit]], has_more=len(files) > limit))
+    return answer(file_list([file_object(file) for file in files[:limit]], has_more=len(files) > limit))
 
 
 async def get_file(request: Request) -> Response:
@@ -138,21 +139,3 @@ async def _file(request: Request) -> FileRecord:
     services, caller = caller_of(request)
     file_id = request.path_params["file_id"]
     return await services.ledger.read(lambda conn: find_file(conn, file_id, caller.team, caller.project))
-
-
-def _checked(upload: Upload) -> str:
-    """The name of a file that can be kept."""
-    for name in upload.fields:
-        if name != "purpose":
-            raise InvalidRequestError(
-                f"Unknown field '{shorten(name)}'.", param=shorten(name), code="unknown_parameter"
-            )
-    for name, there in (("purpose", "purpose" in upload.fields), ("file", upload.filename is not None)):
-        if not there:
-            raise InvalidRequestError(f"The field '{name}' is missing.", param=name, code="missing_required_parameter")
-    if upload.fields["purpose"] != PURPOSE:
-        raise InvalidRequestError(f"'purpose' must be '{PURPOSE}'.", param="purpose", code="invalid_value")
-    if upload.num_bytes == 0:
-        raise InvalidRequestError("The file is empty.", param="file", code="empty_file")
-    assert upload.filename is not None, "that was just looked at"
-    return upload.filename

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, get_args
 
@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from inferd import __version__
 from inferd.anthropic.requests import CountTokensRequest, MessagesRequest
 from inferd.anthropic.responses import AnthropicMessage, MessageEvent, TokensCount
+from inferd.openai.batches import BatchList, BatchObject, CreateBatch, FileDeleted, FileList, FileObject, UploadForm
 from inferd.openai.embeddings import EmbeddingList, EmbeddingRequest
 from inferd.openai.errors import ErrorBody
 from inferd.openai.models import ModelList, ModelObject
@@ -27,22 +28,46 @@ from inferd.openai.responses_api.requests import ResponsesRequest
 from inferd.openai.text_requests import TextRequest
 from inferd.openai.text_responses import TextCompletion
 from inferd.openai.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
+from inferd.server import batches, files
 from inferd.server.admin import budgets, credits, keys, members, teams
 
 _OPEN_PATHS = ("/health", "/openapi.json")
 _REF = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _TEAM = "/admin/teams/{team}"
+_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What goes in and out as JSON; None: any object, or nothing. `chunk`: each event of a stream, if it can stream."""
+    """What goes in and out as JSON; None: any object, or nothing.
+
+    Attributes:
+        chunk: each event of a stream, if it can stream.
+        query: JSON schemas of query parameters, by name.
+        takes_media, gives_media: where it is not JSON.
+    """
 
     takes: type | None = None
     gives: type | None = None
     chunk: type | UnionType | None = None
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    takes_media: str = _JSON
+    gives_media: str = _JSON
 
+
+def _page(limit: int, most: int) -> dict[str, Any]:
+    return {
+        "after": {"type": "string", "description": "the last id of the page before"},
+        "limit": {"type": "integer", "minimum": 1, "maximum": most, "default": limit},
+    }
+
+
+_FILES_QUERY = {
+    **_page(files.LIST_LIMIT, files.LIST_LIMIT),
+    "purpose": {"type": "string"},
+    "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
+}
 
 SHAPES: Mapping[tuple[str, str], Shape] = {
     ("POST", "/v1/chat/completions"): Shape(ChatRequest, ChatCompletion, ChatChunk),
@@ -51,6 +76,15 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("POST", "/v1/messages/count_tokens"): Shape(CountTokensRequest, TokensCount),
     ("POST", "/v1/completions"): Shape(TextRequest, TextCompletion, TextCompletion),
     ("POST", "/v1/embeddings"): Shape(EmbeddingRequest, EmbeddingList),
+    ("POST", "/v1/files"): Shape(UploadForm, FileObject, takes_media="multipart/form-data"),
+    ("GET", "/v1/files"): Shape(gives=FileList, query=_FILES_QUERY),
+    ("GET", "/v1/files/{file_id}"): Shape(gives=FileObject),
+    ("DELETE", "/v1/files/{file_id}"): Shape(gives=FileDeleted),
+    ("GET", "/v1/files/{file_id}/content"): Shape(gives_media="application/jsonl"),
+    ("POST", "/v1/batches"): Shape(CreateBatch, BatchObject),
+    ("GET", "/v1/batches"): Shape(gives=BatchList, query=_page(batches.LIST_LIMIT, batches.LIST_LIMIT_MAX)),
+    ("GET", "/v1/batches/{batch_id}"): Shape(gives=BatchObject),
+    ("POST", "/v1/batches/{batch_id}/cancel"): Shape(gives=BatchObject),
     ("POST", "/tokenize"): Shape(TokenizeRequest, Tokens),
     ("POST", "/detokenize"): Shape(DetokenizeRequest, Text),
     ("GET", "/v1/models"): Shape(gives=ModelList),
@@ -117,10 +151,11 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
 
 
 def _operation(route: Route, shape: Shape, refs: Mapping[type | UnionType, Any]) -> dict[str, Any]:
-    def content(kind: type | None) -> dict[str, Any]:
-        return {"application/json": {"schema": {"type": "object"} if kind is None else refs[kind]}}
+    def content(kind: type | None, media: str = _JSON) -> dict[str, Any]:
+        anything = {"type": "object"} if media == _JSON else {}
+        return {media: {"schema": anything if kind is None else refs[kind]}}
 
-    answers = content(shape.gives)
+    answers = content(shape.gives, shape.gives_media)
     if shape.chunk is not None:
         answers["text/event-stream"] = {
             "schema": {"type": "string", "description": f"events; data: {_names(shape.chunk)}"}
@@ -133,13 +168,15 @@ def _operation(route: Route, shape: Shape, refs: Mapping[type | UnionType, Any])
         },
         "security": [] if route.path in _OPEN_PATHS else [{"key": []}],
     }
-    names = _PARAMETER.findall(route.path)
-    if names:
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-        ]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(route.path)
+    ]
+    parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in shape.query.items()]
+    if parameters:
+        operation["parameters"] = parameters
     if shape.takes is not None:
-        operation["requestBody"] = {"required": True, "content": content(shape.takes)}
+        operation["requestBody"] = {"required": True, "content": content(shape.takes, shape.takes_media)}
     return operation
 
 

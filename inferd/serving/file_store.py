@@ -35,13 +35,17 @@ class FileStore:
         return os.fdopen(self._open(name + _PARTIAL, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), "wb")
 
     def finish(self, name: str, file: BinaryIO) -> int:
-        """Sync it and give it its name; returns its size in bytes."""
-        file.flush()
-        os.fsync(file.fileno())
-        num_bytes = file.tell()
-        file.close()
-        self.path(name + _PARTIAL).rename(self.path(name))
-        self._sync_folder()
+        """Sync it and give it its name; returns its size in bytes. Raises OSError; then it was given up."""
+        try:
+            file.flush()
+            os.fsync(file.fileno())
+            num_bytes = file.tell()
+            file.close()
+            self.path(name + _PARTIAL).rename(self.path(name))
+            self._sync_folder()
+        except OSError:
+            self.give_up(name, file)
+            raise
         return num_bytes
 
     def give_up(self, name: str, file: BinaryIO) -> None:
@@ -60,11 +64,10 @@ class FileStore:
         """One that is not there is gone already."""
         self.path(name).unlink(missing_ok=True)
 
-    def sweep(self, kept: Set[str], kept_stems: Set[str]) -> None:
-        """Remove what a crash left behind: all but files of these names, or with these names before a dot. Nothing is
-        being written meanwhile."""
+    def sweep(self, kept: Set[str]) -> None:
+        """Remove what a crash left behind: all but files of these names. Nothing is being written meanwhile."""
         for path in self.folder.iterdir():
-            if path.name not in kept and path.name.partition(".")[0] not in kept_stems:
+            if path.name not in kept:
                 logger.info("removing %s, which nobody knows", path.name)
                 path.unlink(missing_ok=True)
 

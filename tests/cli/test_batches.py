@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from inferd.cli import batches
 from inferd.ledger import batch_operations, batch_progress, operations
 from inferd.ledger.store import Store
 
@@ -49,3 +50,33 @@ def test_one_that_has_ended_is_shown_at_once_and_not_cancelled(inferd, batch, da
     assert json.loads(inferd("batches", "show", batch.batch_id, "--watch", "--json").out)["status"] == "completed"
     done = inferd("batches", "cancel", batch.batch_id)
     assert (done.status, "is completed" in done.err) == (1, True)
+
+
+def test_watch_follows_a_batch_to_its_end_with_a_bar(inferd, batch, data_dir, monkeypatch):
+    """The bar goes to stderr; what is printed at the end is the batch as it is then."""
+    steps = [
+        lambda conn: batch_progress.begin_batch(
+            conn, batch.batch_id, num_total=40, num_failed=1, tokens=9, now_ms=10**12 + 1
+        ),
+        lambda conn: batch_progress.RecordProgress(batch.batch_id, 16, 1).apply(conn),
+        lambda conn: batch_progress.start_finalizing(conn, batch.batch_id, now_ms=10**12 + 2),
+        lambda conn: batch_progress.finish_batch(
+            conn, batch.batch_id, "completed", num_completed=39, num_failed=1, output=None, errors=None, now_ms=10**12
+        ),
+    ]
+    seen = []
+
+    def sleep(seconds):
+        seen.append(seconds)
+        with Store(data_dir).immediate() as conn:
+            steps[len(seen) - 1](conn)
+
+    monkeypatch.setattr(batches, "sleep", sleep)
+    done = inferd("batches", "show", batch.batch_id, "--watch")
+    assert seen == [batches.WATCH_S] * len(steps)
+    assert "40: 39 answered, 1 failed" in done.out
+    assert "Status       completed" in done.out
+    assert "completed" in done.err
+    assert "40/40" in done.err
+    assert "━" in done.err
+    assert "40/40" not in done.out

@@ -4,7 +4,8 @@ faults.
 --fake takes a runner of bytes for llama.cpp, so that a start takes no longer than Python's. --die ends the process
 with SIGKILL at the N-th commit of a group that holds such a command, and leaves beside the data folder, in died.json,
 what was in the group: a list of [command, request id]. `spooled` and `torn` instead of a moment end it when answers of
-batches were synced for the N-th time, and amid writing them.
+batches were synced for the N-th time, and amid writing them; `stored` when a file whose name holds the second word got
+its name. The second word may be a function of batch_progress, too.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from inferd.deployments import local_replica
 from inferd.engine.core import EngineCore
 from inferd.engine.model_core import ModelCore
 from inferd.kv_memory import KVMemory
+from inferd.ledger import batch_progress
 from inferd.ledger.writer import LedgerWriter
 from inferd.serving.batches.spool import Spool
+from inferd.serving.file_store import FileStore
 from tests.fake_cells import UnifiedFakeRunner
 from tests.fake_embedder import fake_embeddings
 from tests.fakes import FakeRunner
@@ -110,6 +113,45 @@ def die_spooling(moment: Literal["spooled", "torn"], nth: int) -> None:
     Spool._write = write_or_die  # type: ignore[method-assign]
 
 
+def die_storing(part: str, nth: int) -> None:
+    """When a file was synced and named, and nobody knows of it yet."""
+    finish = FileStore.finish
+    seen = 0
+
+    def finish_and_die(self: FileStore, name: str, file: Any) -> int:
+        nonlocal seen
+        num_bytes = finish(self, name, file)
+        seen += part in name
+        if seen == nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        return num_bytes
+
+    FileStore.finish = finish_and_die  # type: ignore[method-assign]
+
+
+def die_changing(moment: Literal["before", "after"], function: str, nth: int) -> None:
+    """Before or after the commit of a step that a batch takes in the ledger."""
+    change, commit = getattr(batch_progress, function), LedgerWriter._commit
+    seen = 0
+
+    def change_and_count(*arguments: Any, **named: Any) -> Any:
+        nonlocal seen
+        result = change(*arguments, **named)
+        seen += 1
+        return result
+
+    def commit_or_die(self: LedgerWriter, group: Sequence[Any]) -> None:
+        if seen < nth or moment == "after":
+            commit(self, group)
+        if seen >= nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+
+    setattr(batch_progress, function, change_and_count)
+    LedgerWriter._commit = commit_or_die  # type: ignore[method-assign]
+
+
 def run(arguments: list[str]) -> int:
     if arguments[0] == "--fake":
         take_fakes()
@@ -119,6 +161,12 @@ def run(arguments: list[str]) -> int:
         del arguments[:4]
         if moment in ("spooled", "torn"):
             die_spooling(moment, int(nth))  # type: ignore[arg-type]
+            return main(arguments)
+        if moment == "stored":
+            die_storing(command, int(nth))
+            return main(arguments)
+        if hasattr(batch_progress, command):
+            die_changing(moment, command, int(nth))  # type: ignore[arg-type]
             return main(arguments)
         data_dir = Path(arguments[arguments.index("--data-dir") + 1])
         die_at(moment, command, int(nth), data_dir.parent / "died.json")  # type: ignore[arg-type]

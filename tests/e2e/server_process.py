@@ -47,6 +47,11 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None, "it was started"
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         """What it has printed since its last start."""
         return self._output_path.read_text()

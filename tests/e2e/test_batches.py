@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from inferd.ledger import batch_operations
+from inferd.ledger.store import Store
 from tests.e2e.after_a_crash import read_books
 from tests.e2e.refold import nanousd
 from tests.e2e.server_process import PATIENCE_S, ServerProcess, Team
@@ -106,6 +108,56 @@ def test_a_batch_of_200_lines_survives_kills_in_its_middle(fake_server):
     assert [path.name for path in (server.data_dir / "files").glob("*.spool")] == []
 
 
+# Each step of a batch before and after its lines, with what may be lost at it and what not.
+STEPS = (
+    ("stored", ".spool", 1),
+    ("stored", ".errors", 1),
+    ("before", "begin_batch", 1),
+    ("after", "begin_batch", 1),
+    ("before", "SettleHold", 20),
+    ("before", "start_finalizing", 1),
+    ("after", "start_finalizing", 1),
+    ("stored", "-output", 1),
+    ("stored", "-error", 1),
+    ("before", "finish_batch", 1),
+    ("after", "finish_batch", 1),
+)
+
+
+def test_a_batch_survives_kills_between_each_two_steps_of_its_beginning_and_end(fake_server):
+    """R16, R23"""
+    server = fake_server
+    server.start(FAKE)
+    team = server.team("steps", 10**9)
+    lines = [*(request_line(number) for number in range(40)), "not a line"]
+    with team.openai() as client:
+        file = client.files.create(file=("in.jsonl", "\n".join(lines).encode()), purpose="batch")
+    server.kill()
+    with Store(server.data_dir).immediate() as conn:
+        made = batch_operations.create_batch(
+            conn,
+            team.name,
+            "inference",
+            user=None,
+            key_id=team.key_id,
+            endpoint="/v1/chat/completions",
+            input_file_id=file.id,
+            actor="test",
+            now_ms=time.time_ns() // 1_000_000,
+        )
+    for step in STEPS:
+        server.spawn((*FAKE, "--die", *map(str, step)))
+        assert server.wait() == -signal.SIGKILL, step
+    server.start(FAKE)
+    batch = until_it_ends(team, made.batch_id)
+    counts = batch.request_counts
+    assert (batch.status, counts.total, counts.completed, counts.failed) == ("completed", 41, 40, 1)
+    assert [error.line for error in batch.errors.data] == [41]
+    assert_each_line_is_there_once(server, team, batch, 40)
+    left = {path.name for path in (server.data_dir / "files").iterdir()}
+    assert left == {file.id, batch.output_file_id, batch.error_file_id, f"{batch.id}.errors"}
+
+
 def test_a_batch_waits_for_credit_and_goes_on_with_a_grant_of_the_command_line(fake_server):
     """R23"""
     server = fake_server
@@ -137,3 +189,38 @@ def test_the_sdk_deletes_files_and_cancels(fake_server):
             assert client.files.delete(file_id).deleted
         assert list(client.files.list()) == []
     assert server.json("batches", "show", batch.id)["status"] == "cancelled"
+
+
+def memory_peak_mib(server: ServerProcess) -> float:
+    """Of the server's whole life."""
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_50_000_lines_in_200_mb_take_no_memory_to_speak_of(fake_server):
+    """R23"""
+    server, n_lines = fake_server, 50_000
+    server.start(FAKE)
+    team = server.team("large", 10**9)
+    before_mib = memory_peak_mib(server)
+    tags = {f"tag-{number}": "x" * 460 for number in range(8)}
+
+    def large_line(number: int) -> str:
+        body = {"model": "local/tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+        body["metadata"] = tags
+        return json.dumps({"custom_id": f"c{number}", "method": "POST", "url": "/v1/chat/completions", "body": body})
+
+    path = server.folder / "large.jsonl"
+    path.write_text("\n".join(large_line(number) for number in range(n_lines)))
+    assert 190_000_000 < path.stat().st_size < 200_000_000
+    with team.openai() as client:
+        file = client.files.create(file=path, purpose="batch")
+        batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        while (batch := client.batches.retrieve(batch.id)).status not in ENDED:
+            time.sleep(1)
+    assert (batch.status, batch.request_counts.completed) == ("completed", n_lines)
+    assert memory_peak_mib(server) - before_mib < 100
+    assert_each_line_is_there_once(server, team, batch, n_lines)

@@ -15,6 +15,11 @@ def customer(provider):
     return Customer(provider)
 
 
+def expiring(anchor="created_at", seconds="3600"):
+    form = {"purpose": "batch", "expires_after[anchor]": anchor, "expires_after[seconds]": seconds}
+    return {"files": {"file": ("a", b"x")}, "data": form}
+
+
 async def test_a_file_is_kept_for_its_owner_alone_and_comes_back_as_it_was(provider, customer):
     content = jsonl([line("a")]) * 3 + b"\r\nno end"
     file = await customer.upload(content)
@@ -48,7 +53,12 @@ async def test_a_file_is_kept_for_its_owner_alone_and_comes_back_as_it_was(provi
         ({"files": {"file": ("a", b"x")}}, "purpose"),
         ({"files": {"file": ("a", b"")}, "data": {"purpose": "batch"}}, "file"),
         ({"files": {"other": ("a", b"x")}, "data": {"purpose": "batch"}}, "other"),
-        ({"files": {"file": ("a", b"x")}, "data": {"purpose": "batch", "expires_after[seconds]": "9"}}, None),
+        ({"files": {"file": ("a", b"x")}, "data": {"purpose": "batch", "x": "9"}}, "x"),
+        (expiring(seconds="9"), "expires_after[seconds]"),
+        (expiring(seconds="2592001"), "expires_after[seconds]"),
+        (expiring(seconds="soon"), "expires_after[seconds]"),
+        (expiring(anchor="last_used", seconds="3600"), "expires_after[anchor]"),
+        ({"files": {"file": ("a", b"x")}, "data": {"purpose": "batch", "expires_after[seconds]": "3600"}}, None),
         ({"files": {"file": ("a", b"x")}, "data": {"purpose": "b" * 2000}}, "purpose"),
         ({"json": {"purpose": "batch"}}, None),
         ({"content": b"--x\r\n", "headers": {"content-type": "multipart/form-data; boundary=x"}}, None),
@@ -117,8 +127,48 @@ async def test_a_file_that_a_batch_still_reads_stays(provider, customer):
     assert response.status_code == 409
 
 
+async def test_files_are_listed_by_purpose_and_order(provider, customer):
+    async with provider.batching():
+        batch = await customer.create([line("a")])
+        batch = await customer.until(batch["id"], "completed")
+    newer, older = batch["output_file_id"], batch["input_file_id"]
+
+    async def listed(**query):
+        return [file["id"] for file in (await customer.get("/v1/files", **query))["data"]]
+
+    assert await listed() == await listed(order="desc") == [newer, older]
+    assert await listed(order="asc") == [older, newer]
+    assert await listed(purpose="batch") == [older]
+    assert await listed(purpose="batch_output") == [newer]
+    assert await listed(purpose="fine-tune") == []
+    for wrong in ({"order": "up"}, {"limit": 0}, {"limit": 10_001}, {"limit": "x"}, {"before": newer}):
+        error = await customer.get("/v1/files", 400, **wrong)
+        assert error["error"]["param"] == next(iter(wrong))
+    for wrong in ({"limit": 0}, {"limit": 101}, {"order": "asc"}):
+        await customer.get("/v1/batches", 400, **wrong)
+    await customer.get("/v1/batches", 404, after="batch_none")
+
+
+async def test_the_largest_metadata_come_back_as_they_were(customer):
+    file = await customer.upload(b"x")
+    body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
+    metadata = {f"{number:064}": "\u00e4" * 512 for number in range(16)}
+    batch = await customer.post("/v1/batches", json=body | {"metadata": metadata})
+    assert batch["metadata"] == metadata
+    assert (await customer.get(f"/v1/batches/{batch['id']}"))["metadata"] == metadata
+    assert (await customer.post("/v1/batches", json=body | {"metadata": None}))["metadata"] is None
+
+
 @pytest.mark.parametrize(
-    "fields", [{"endpoint": "/v1/moderations"}, {"completion_window": "1h"}, {"metadata": {"a" * 65: ""}}, {"x": 1}]
+    "fields",
+    [
+        {"endpoint": "/v1/moderations"},
+        {"completion_window": "1h"},
+        {"metadata": {"a" * 65: ""}},
+        {"metadata": {"a": "b" * 513}},
+        {"metadata": {str(number): "" for number in range(17)}},
+        {"x": 1},
+    ],
 )
 async def test_a_wrong_batch_is_refused(provider, customer, fields):
     file = await customer.upload(b"x")

@@ -25,6 +25,8 @@ PARSERS = {
     "parse_embedding_request": "EmbeddingRequest",
     "parse_tokenize_request": "TokenizeRequest",
     "parse_detokenize_request": "DetokenizeRequest",
+    "parse_upload_form": "UploadForm",
+    "parse_create_batch": "CreateBatch",
 }
 
 
@@ -53,16 +55,25 @@ def test_a_route_that_parses_a_body_is_described_with_that_body(described, metho
     if not parsed:
         assert "requestBody" not in operation
         return
-    ref = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-    assert [ref.rpartition("/")[2]] == parsed
+    ((media, body),) = operation["requestBody"]["content"].items()
+    assert media == ("multipart/form-data" if parsed == ["UploadForm"] else "application/json")
+    assert [body["schema"]["$ref"].rpartition("/")[2]] == parsed
+
+
+@pytest.mark.parametrize(("method", "route"), OPERATIONS, ids=lambda value: getattr(value, "path", value))
+def test_the_query_of_a_list_is_described_as_it_is_read(described, method, route):
+    if route.path not in ("/v1/files", "/v1/batches") or method != "GET":
+        return
+    read = re.findall(r"query\.\w+\(\s*\"(\w+)\"", inspect.getsource(route.endpoint))
+    parameters = described["paths"][route.path]["get"]["parameters"]
+    assert {parameter["name"] for parameter in parameters} == set(read)
 
 
 def test_path_parameters_and_who_needs_a_key(described):
     for path, operations in described["paths"].items():
         for operation in operations.values():
-            assert [parameter["name"] for parameter in operation.get("parameters", [])] == re.findall(
-                r"\{(\w+)\}", path
-            )
+            named = [each["name"] for each in operation.get("parameters", []) if each["in"] == "path"]
+            assert named == re.findall(r"\{(\w+)\}", path)
             assert (operation["security"] == []) == (path in ("/health", "/openapi.json"))
 
 
@@ -91,6 +102,17 @@ async def test_its_schemas_take_what_the_server_takes_and_give_what_it_gives(pro
     check("EmbeddingRequest", inputs)
     check("EmbeddingList", (await provider.client.post("/v1/embeddings", json=inputs)).json())
     check("ModelList", (await provider.client.get("/v1/models")).json())
+    form = {"files": {"file": ("in.jsonl", b"{}")}, "data": {"purpose": "batch"}}
+    file = (await provider.client.post("/v1/files", **form)).json()
+    check("FileObject", file)
+    check("FileList", (await provider.client.get("/v1/files")).json())
+    wanted = {"input_file_id": file["id"], "endpoint": "/v1/responses", "completion_window": "24h"}
+    check("CreateBatch", wanted)
+    check("BatchObject", (await provider.client.post("/v1/batches", json=wanted)).json())
+    check("BatchList", (await provider.client.get("/v1/batches")).json())
+    for wrong in (wanted | {"endpoint": "/v1/moderations"}, wanted | {"x": 1}, wanted | {"metadata": {"a": 1}}):
+        with pytest.raises(jsonschema.ValidationError):
+            check("CreateBatch", wrong)
     check("ErrorBody", (await provider.client.get("/v1/nothing")).json())
     for wrong in (request | {"maxtokens": 1}, request | {"max_tokens": "2"}, {"model": PRICED}):
         with pytest.raises(jsonschema.ValidationError):

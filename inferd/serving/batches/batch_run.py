@@ -64,7 +64,7 @@ class BatchRun:
             if begun is None:
                 return
             self._batch = begun
-        if self._stop == "shutdown":
+        if self._is_shut_down:
             return
         spool = Spool(self._at.files, self.batch_id)
         try:
@@ -76,8 +76,12 @@ class BatchRun:
             if self._cutting is not None:
                 self._cutting.cancel()
             await spool.close()
-        if self._stop != "shutdown":
+        if not self._is_shut_down:
             await self._finish()
+
+    @property
+    def _is_shut_down(self) -> bool:
+        return self._stop == "shutdown"
 
     def look(self, batch: BatchRecord, *, now_ms: int, changed: bool) -> None:
         """Args:

@@ -15,6 +15,7 @@ from inferd.ledger.clock import expiry_ms
 from inferd.ledger.writer import LedgerWriter
 from inferd.serving.batches.batch_run import BatchRun
 from inferd.serving.batches.beginning import errors_name
+from inferd.serving.batches.spool import spool_name
 from inferd.serving.batches.workplace import Workplace
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,9 @@ class Batches:
     def sweep_disk(self) -> None:
         """Remove what a crash left behind. Before anything is uploaded or run."""
         with self._at.store.reading() as conn:
-            self._at.files.sweep(batch_records.kept_files(conn), batch_records.kept_batches(conn))
+            files, read = batch_records.kept_files(conn), batch_records.kept_batches(conn)
+            active = [batch.batch_id for batch in batch_records.active_batches(conn)]
+        self._at.files.sweep(files | set(map(errors_name, read)) | set(map(spool_name, active)))
 
     async def run(self) -> None:
         """Until `stop`."""

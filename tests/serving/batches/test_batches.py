@@ -9,6 +9,7 @@ import os
 import pytest
 
 from inferd.ledger import access, operations
+from inferd.serving.batches import validation
 from tests.fakes import Failure
 from tests.serving.batches.customer import Customer, line
 from tests.serving.provider import FREE, INPUT_NANOUSD, OUTPUT_NANOUSD, TIMED, prompt_of
@@ -98,19 +99,13 @@ async def test_a_file_of_which_nothing_can_be_run_fails(provider, customer, cont
     assert [path.name for path in provider.files.folder.glob("*.spool")] == []
 
 
-async def test_too_many_lines_and_too_many_queued_tokens_fail(provider, customer, monkeypatch):
-    """R15"""
-    from inferd.serving.batches import batch_run, validation
-
+async def test_a_file_of_too_many_lines_fails(provider, customer, monkeypatch):
+    """R23"""
     monkeypatch.setattr(validation, "MAX_LINES", 2)
     async with provider.batching():
         batch = await customer.create([line(str(number)) for number in range(3)])
         batch = await customer.until(batch["id"], *ENDED)
         assert (batch["status"], batch["errors"]["data"][0]["code"]) == ("failed", "too_many_lines")
-        monkeypatch.setattr(batch_run, "MAX_QUEUED_TOKENS", 2 * len(prompt_of()) - 1)
-        batch = await customer.create([line("a"), line("b")])
-        batch = await customer.until(batch["id"], *ENDED)
-    assert (batch["status"], batch["errors"]["data"][0]["code"]) == ("failed", "token_limit_exceeded")
     assert provider.rows("usage") == []
 
 

@@ -1,4 +1,4 @@
-"""Lines of every endpoint that batches are for: as the endpoint would have answered, in the class and at the price of batch."""
+"""Lines of every endpoint that batches are for: answered as it would, in the class and at the price of batch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import pytest
 from inferd.engine.messages import TrafficClass
 from inferd.openai.batches import ENDPOINTS
 from inferd.serving.batches import validation
-from tests.serving.provider import PRICED, TIMED, chat_body
+from tests.serving.batches.customer import Customer
+from tests.serving.provider import PRICED, TIMED, chat_body, running_provider
 
 pytestmark = pytest.mark.anyio
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 BODIES = {
     "/v1/chat/completions": chat_body(max_tokens=3, logprobs=True),
-    "/v1/completions": {"model": PRICED, "prompt": "hello", "max_tokens": 3, "echo": True, "logprobs": 1, "n": 2},
+    "/v1/completions": {"model": PRICED, "prompt": "hello", "max_tokens": 3, "echo": True, "n": 2},
     "/v1/embeddings": {"model": PRICED, "input": ["hello", "you"], "dimensions": 2},
     "/v1/responses": {"model": PRICED, "input": "hello", "max_output_tokens": 3, "metadata": {"a": "b"}},
 }
@@ -104,12 +105,10 @@ async def test_the_embedding_inputs_of_a_batch_are_counted_together(provider, cu
 
 
 async def test_what_a_model_is_not_for_goes_to_the_error_file(tmp_path, monkeypatch):
-    from tests.serving.batches.customer import Customer
-    from tests.serving.provider import running_provider
-
     async with running_provider(tmp_path, monkeypatch, is_causal=False) as provider:
         customer = Customer(provider)
         batch = await run(provider, customer, "/v1/responses", [line_of("/v1/responses", "a")])
         assert (batch["status"], batch["errors"]["data"][1]["code"]) == ("failed", "model_not_supported")
+        provider.start_batches_anew()
         batch = await run(provider, customer, "/v1/embeddings", [line_of("/v1/embeddings", "a")])
         assert batch["status"] == "completed"

@@ -21,7 +21,7 @@ def files(tmp_path):
 def test_a_sweep_removes_what_nobody_knows(files):
     for name in ("file-1", "file-2.partial", "batch_1.spool", "batch_2.errors", "file-3"):
         files.path(name).write_text("x")
-    files.sweep({"file-1"}, {"batch_1"})
+    files.sweep({"file-1", "batch_1.spool"})
     assert {path.name for path in files.folder.iterdir()} == {"file-1", "batch_1.spool"}
 
 
