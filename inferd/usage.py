@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_NS_PER_MS = 1_000_000
+
+
+def rounded_ms(ns: int) -> int:
+    """Half-up; of a request's compute time, once (BILLING R14)."""
+    return (ns + _NS_PER_MS // 2) // _NS_PER_MS
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

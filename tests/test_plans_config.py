@@ -97,16 +97,19 @@ def test_a_tier_has_every_key(tmp_path):
     uncached_prompt_tpm = 6
     generated_tpm = 5
     token_rate_ceiling = 3
+    batch_queued_tokens = "unlimited"
     [tiers.3]
     free_rpm = "unlimited"
+    batch_queued_tokens = "unlimited"
     [tiers.4]
     free_rpm = "unlimited"
+    batch_queued_tokens = "unlimited"
     """
     tier = catalog(tmp_path, text).tiers[2]
     assert (tier.rpm, tier.rpm_min, tier.free_rpm, tier.max_output_tokens) == (300, 150, None, 20_000)
     assert (tier.monthly_nanousd, tier.qualifying_nanousd) == (parse_usd("60.5"), parse_usd("51"))
     assert (tier.prompt_tpm, tier.uncached_prompt_tpm, tier.generated_tpm) == (7, 6, 5)
-    assert tier.token_rate_ceiling == 3
+    assert (tier.token_rate_ceiling, tier.batch_queued_tokens) == (3, None)
 
 
 def test_tier_0_can_be_made_unlimited_and_is_adaptive_no_more(tmp_path):

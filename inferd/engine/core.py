@@ -10,7 +10,7 @@ from inferd.engine.batch import Batch, ScheduledChunk, build_batch
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.kv_cache import KVCache
-from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
+from inferd.engine.messages import AddRequest, FinishReason, RequestOutput, TrafficClass
 from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.runner import Runner
 from inferd.engine.sampling import DrawnToken, TokenSampling, Undrawn
@@ -66,6 +66,12 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         return bool(self._sequences)
+
+    @property
+    def has_urgent_work(self) -> bool:
+        """Whether some of it is more than batch."""
+        batch = TrafficClass.BATCH
+        return any(sequence.request.traffic_class is not batch for sequence in self._sequences.values())
 
     @property
     def num_waiting(self) -> int:
@@ -205,6 +211,7 @@ class EngineCore:
             logprobs=_logprobs(drawn),
             finish_reason=reason,
             usage=sequence.usage(),
+            compute_ns=sequence.charged_ns,
             error=error,
             stop_string=sequence.detokenizer.stop_string if reason is FinishReason.STOP else None,
         )

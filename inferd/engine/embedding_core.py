@@ -13,7 +13,7 @@ from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.embedder import Embedder, EmbeddingChunk
 from inferd.engine.embedding_job import EmbeddingJob
 from inferd.engine.fair_share import FairShare
-from inferd.engine.messages import EmbedRequest, FinishReason, RequestOutput
+from inferd.engine.messages import EmbedRequest, FinishReason, RequestOutput, TrafficClass
 from inferd.errors import ConfigError
 
 _NS_PER_MS = 1_000_000
@@ -71,6 +71,11 @@ class EmbeddingCore:
     @property
     def has_work(self) -> bool:
         return bool(self._jobs)
+
+    @property
+    def has_urgent_work(self) -> bool:
+        """Whether some of it is more than batch."""
+        return any(job.request.traffic_class is not TrafficClass.BATCH for job in self._jobs.values())
 
     @property
     def tokens_per_s(self) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 
 from inferd.engine.messages import EmbedRequest, FinishReason, RequestOutput
 from inferd.engine.pooling import Pool, Pooling, Rows
-from inferd.usage import Usage
+from inferd.usage import Usage, rounded_ms
 
 _NS_PER_MS = 1_000_000
 
@@ -45,18 +45,18 @@ class EmbeddingJob:
         self._vectors.append(self._pools.pop(index).vector())
 
     @property
-    def _compute_ms(self) -> int:
-        """Rounded half-up once; what the last step took beyond the limit is nobody's (BILLING R4, R14)."""
-        rounded = (self.compute_ns + _NS_PER_MS // 2) // _NS_PER_MS
+    def _charged_ns(self) -> int:
+        """What the last step took beyond the limit is nobody's (BILLING R4)."""
         limit_ms = self.request.max_compute_ms
-        return rounded if limit_ms is None else min(rounded, limit_ms)
+        return self.compute_ns if limit_ms is None else min(self.compute_ns, limit_ms * _NS_PER_MS)
 
     def output(self, reason: FinishReason, error: str | None = None) -> RequestOutput:
         """The terminal one. Its usage is what was computed."""
         return RequestOutput(
             self.request.request_id,
             finish_reason=reason,
-            usage=Usage(prompt_tokens=self._num_tokens, compute_ms=self._compute_ms),
+            usage=Usage(prompt_tokens=self._num_tokens, compute_ms=rounded_ms(self._charged_ns)),
+            compute_ns=self._charged_ns,
             error=error,
             embeddings=np.stack(self._vectors) if reason is FinishReason.STOP else None,
         )

@@ -112,6 +112,7 @@ class RequestOutput:
         text: new text, whole characters only, stop strings already cut off.
         token_ids: tokens sampled in this step.
         usage: set on the terminal output only; for CANCELLED, what was computed until then.
+        compute_ns: of the terminal output, what its usage's `compute_ms` was rounded from.
         error: for ERROR, what happened, in words for the operator.
         logprobs: of the sampled tokens but the end token, where the request asked for them.
         stop_string: the one that ended it, if one did.
@@ -123,6 +124,7 @@ class RequestOutput:
     token_ids: tuple[int, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    compute_ns: int = 0
     error: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     stop_string: str | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+from inferd.engine.batch_debt import BatchDebt
 from inferd.engine.core import EngineCore
 from inferd.engine.embedding_core import EmbeddingCore
 from inferd.engine.messages import AddRequest, EmbedRequest, RequestOutput
@@ -12,7 +14,8 @@ from inferd.engine.speed import Speed
 
 class ModelCore:
     """What an engine's thread drives. One step of text, then one of vectors: who waits for a next token waits for one
-    bounded step more, and vectors get at least their half of the steps.
+    bounded step more, and vectors get at least their half of the steps. Where one kind has nothing but batch, and the
+    other has more, the one gets batch's part of the time.
 
     Args:
         generation: None: the model makes no text.
@@ -25,11 +28,14 @@ class ModelCore:
         generation: EngineCore | None,
         embeddings: EmbeddingCore | None = None,
         release: Callable[[], None] | None = None,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         assert generation is not None or embeddings is not None, "a model is for something"
         self._generation = generation
         self._embeddings = embeddings
         self._release = release
+        self._clock_ns = clock_ns
+        self._debt = BatchDebt()
 
     @property
     def has_work(self) -> bool:
@@ -78,10 +84,26 @@ class ModelCore:
         return [output for core in cores if core is not None for output in core.take_outputs()]
 
     def step(self) -> None:
-        if self._generation is not None and self._generation.has_work:
-            self._generation.step()
-        if self._embeddings is not None and self._embeddings.has_work:
-            self._embeddings.step(is_alone=not self._generates)
+        text_is_urgent = self._generation is not None and self._generation.has_urgent_work
+        vectors_are_urgent = self._embeddings is not None and self._embeddings.has_urgent_work
+        may_run = self._debt.is_paid
+        if self._generation is not None and self._generates and (text_is_urgent or may_run or not vectors_are_urgent):
+            self._take(self._generation.step, text_is_urgent, beside=vectors_are_urgent)
+        if self._embeddings is not None and self._embeds and (vectors_are_urgent or may_run or not text_is_urgent):
+            embeddings, is_alone = self._embeddings, not self._generates
+            self._take(lambda: embeddings.step(is_alone=is_alone), vectors_are_urgent, beside=text_is_urgent)
+
+    def _take(self, step: Callable[[], None], is_urgent: bool, *, beside: bool) -> None:
+        """`beside`: whether the other kind has urgent work."""
+        began_ns = self._clock_ns()
+        step()
+        took_ns = self._clock_ns() - began_ns
+        if is_urgent:
+            self._debt.pay(took_ns)
+        elif beside:
+            self._debt.owe(took_ns)
+        else:
+            self._debt.forgive()
 
     def check_integrity(self) -> None:
         """Asserts that books and native memory agree."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 from inferd.engine.batch import TILE_ROWS, ScheduledChunk
+from inferd.engine.batch_debt import BatchDebt
 from inferd.engine.branch import NO_SEQ_ID
 from inferd.engine.cost_model import CostModel
 from inferd.engine.fair_share import FairShare
@@ -23,8 +24,6 @@ AGEING_NS = 10_000_000_000
 """A default request that has waited so long goes with the priority ones. Batch never ages."""
 STARVED_NS = 2_000_000_000
 """A prefill that got no row for so long goes first once, however many shorter ones there are."""
-BATCH_SHARE = 0.1
-"""Part of the device's time that batch gets while others have work."""
 
 
 class Scheduler:
@@ -44,7 +43,7 @@ class Scheduler:
         self._clock_ns = clock_ns
         self._fair_shares = {True: FairShare(), False: FairShare()}
         self._following: dict[Sequence, Hit] = {}
-        self._batch_debt_ms = 0.0
+        self._batch_debt = BatchDebt()
         self._num_arrived = 0
         self.cost_model = CostModel()
         self.waiting: list[Sequence] = []
@@ -239,13 +238,15 @@ class Scheduler:
     # The step.
 
     def _batch_may_run(self) -> bool:
-        return self._batch_debt_ms <= 0.0 or all(_is_batch(s) for s in self.running)
+        return self._batch_debt.is_paid or all(_is_batch(s) for s in self.running)
 
     def _charge_batch(self, share: float, step_ms: float) -> None:
         """Batch owes the others their part of the time that it took beside them; while it was alone it owes nothing."""
-        taken_ms = step_ms * share
-        debt_ms = self._batch_debt_ms + taken_ms * (1 - BATCH_SHARE) / BATCH_SHARE - (step_ms - taken_ms)
-        self._batch_debt_ms = 0.0 if share == 1.0 else max(0.0, debt_ms)
+        if share == 1.0:
+            self._batch_debt.forgive()
+        else:
+            self._batch_debt.owe(step_ms * share)
+            self._batch_debt.pay(step_ms * (1 - share))
 
     def _prefill(self, prefills: list[Sequence], decodes: list[ScheduledChunk]) -> list[ScheduledChunk]:
         """Chunks that fit beside the decodes, shortest remaining first."""

@@ -10,7 +10,7 @@ from inferd.engine.constraint import Matcher
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.messages import AddRequest, TrafficClass
 from inferd.engine.runner import Sampler
-from inferd.usage import Usage
+from inferd.usage import Usage, rounded_ms
 
 _NS_PER_MS = 1_000_000
 MAX_PREEMPTIONS = 2
@@ -128,11 +128,15 @@ class Sequence:
         self.num_failures = 0
 
     @property
-    def compute_ms(self) -> int:
-        """Rounded half-up, once; what the last step took beyond the limit is not charged (BILLING R4)."""
-        compute_ms = (self.compute_ns + _NS_PER_MS // 2) // _NS_PER_MS
+    def charged_ns(self) -> int:
+        """Of `compute_ns`; what the last step took beyond the limit is not charged (BILLING R4)."""
         most_ms = self.request.max_compute_ms
-        return compute_ms if most_ms is None else min(compute_ms, most_ms)
+        return self.compute_ns if most_ms is None else min(self.compute_ns, most_ms * _NS_PER_MS)
+
+    @property
+    def compute_ms(self) -> int:
+        """What is charged, rounded half-up."""
+        return rounded_ms(self.charged_ns)
 
     @property
     def is_out_of_time(self) -> bool:

@@ -19,7 +19,7 @@ from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, RequestOutput
 from inferd.engine.output_stream import OutputStream
 from inferd.serving.completion import Completion, TextDelta, whole_reason
-from inferd.usage import Usage
+from inferd.usage import Usage, rounded_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Choices:
         usages = [output.usage for output in outputs if output.usage is not None]
         return Ending(
             finish_reasons=tuple(output.finish_reason for output in outputs if output.finish_reason is not None),
-            usage=summed(usages),
+            usage=summed(usages, sum(output.compute_ns for output in outputs)),
             error=next((output.error for output in outputs if output.error is not None), None),
             first_token_ns=self._first_token_ns,
             stop_string=outputs[0].stop_string,
@@ -119,14 +119,14 @@ def copies(request: AddRequest, n: int) -> list[AddRequest]:
     ]
 
 
-def summed(usages: Sequence[Usage]) -> Usage:
+def summed(usages: Sequence[Usage], compute_ns: int) -> Usage:
     """What a request is billed for (BILLING R4): its prompt once, cached as far as the first choice found it so, and
     everything that was generated. The first that got furthest into the prompt counts, for all may have been cancelled
-    in the midst of it."""
+    in the midst of it. The time of all choices is rounded once (BILLING R14)."""
     furthest = max(usages, key=lambda usage: usage.prompt_tokens)
     return Usage(
         prompt_tokens=furthest.prompt_tokens,
         cached_tokens=furthest.cached_tokens,
         completion_tokens=sum(usage.completion_tokens for usage in usages),
-        compute_ms=sum(usage.compute_ms for usage in usages),
+        compute_ms=rounded_ms(compute_ns),
     )

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from inferd.engine.core import EngineCore
-from inferd.engine.messages import EmbedRequest, FinishReason
+from inferd.engine.embedding_core import EmbeddingCore
+from inferd.engine.messages import EmbedRequest, FinishReason, TrafficClass
 from inferd.engine.model_core import ModelCore
 from tests.engine.driver import request
 from tests.fake_embedder import FakeEmbedder, fake_embeddings
-from tests.fakes import FakeRunner
+from tests.fakes import FakeClock, FakeRunner
+
+DEFAULT = TrafficClass.DEFAULT
 
 
 def test_a_large_request_for_vectors_does_not_hold_up_a_decode_and_ends_too():
@@ -52,3 +59,48 @@ def test_a_model_of_vectors_only_has_a_speed():
     core.check_integrity()
     core.take_outputs()
     core.close()
+
+
+@pytest.mark.parametrize("batch", ["vectors", "text"])
+def test_batch_of_one_kind_gets_a_tenth_of_the_time_beside_the_other_kind(batch):
+    clock = FakeClock()
+    embeddings = EmbeddingCore(lambda: FakeEmbedder(clock=clock, row_ms=0.1, n_rows_max=64), clock, max_step_ms=50.0)
+    text = EngineCore(FakeRunner(clock=clock, step_ms=5.0, cells_per_sequence=1024), clock)
+    core = ModelCore(text, embeddings, clock_ns=clock)
+    classes = {batch: TrafficClass.BATCH}
+    for number in range(200):
+        name = f"vectors-{number}"
+        core.add_request(EmbedRequest(name, ((1,) * 64,), "a", traffic_class=classes.get("vectors", DEFAULT)))
+    core.add_request(replace(request("text", b"hello", 600), traffic_class=classes.get("text", DEFAULT)))
+    took = {"text": 0, "vectors": 0}
+    for name, one in (("text", text), ("vectors", embeddings)):
+        count(one, name, took, clock)
+    while text.has_work and embeddings.has_work:
+        core.step()
+        core.take_outputs()
+    assert 0.05 < took[batch] / sum(took.values()) < 0.15
+    while core.has_work:  # alone, it gets all
+        core.step()
+        core.take_outputs()
+
+
+def count(core, name, took, clock):
+    step = core.step
+
+    def counted(**options):
+        began_ns = clock()
+        step(**options)
+        took[name] += clock() - began_ns
+
+    core.step = counted
+
+
+def test_batch_of_both_kinds_takes_turns():
+    clock = FakeClock()
+    core = ModelCore(EngineCore(FakeRunner(clock=clock), clock), fake_embeddings(n_rows_max=64), clock_ns=clock)
+    for number in range(4):
+        core.add_request(EmbedRequest(f"{number}", ((1,) * 64,), "a", traffic_class=TrafficClass.BATCH))
+    core.add_request(replace(request("text", b"hello", 4), traffic_class=TrafficClass.BATCH))
+    for _ in range(4):
+        core.step()
+    assert not core.has_work

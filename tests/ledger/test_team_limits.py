@@ -50,6 +50,7 @@ def test_every_number_says_where_it_comes_from(books):
         "prompt tokens a minute and model": (3_600_000, 3_600_000, "tier 1"),
         "uncached prompt tokens a minute and model": (900_000, 900_000, "tier 1"),
         "generated tokens a minute and model": (36_000, 36_000, "tier 1"),
+        "prompt tokens in batches that have not ended": (None, 10_000_000, "tier 1"),
         "requests at once in a project": (None, 64, "plan academic"),
         "requests at once of a user": (None, 64, "plan academic"),
     }

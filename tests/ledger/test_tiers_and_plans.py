@@ -65,6 +65,7 @@ def expected(plan: str, tier: int, why: str) -> dict[str, Any]:
             None if value is None else value * 25 for value in generated
         ),
         "generated tokens a minute and model": generated,
+        "prompt tokens in batches that have not ended": (None, 10_000_000),
         "requests at once in a project": (None, 64),
         "requests at once of a user": (None, 64),
     }

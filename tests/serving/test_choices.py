@@ -283,9 +283,15 @@ async def test_the_exported_books_refold(provider):
 
 def test_the_prompt_counts_as_the_first_of_the_furthest_has_it():
     behind, first, follower = Usage(3, 0, 0, 1), Usage(9, 2, 4, 10), Usage(9, 8, 5, 6)
-    assert summed([first, follower]) == Usage(9, 2, 9, 16)
-    assert summed([behind, first]) == Usage(9, 2, 4, 11)
-    assert summed([Usage(), Usage()]) == Usage()
+    assert summed([first, follower], 16_000_000) == Usage(9, 2, 9, 16)
+    assert summed([behind, first], 11_000_000) == Usage(9, 2, 4, 11)
+    assert summed([Usage(), Usage()], 0) == Usage()
+
+
+@pytest.mark.parametrize(("ns", "ms"), [((400_000,) * 3, 1), ((600_000,) * 2, 1), ((250_000, 250_000), 1), ((1,), 0)])
+def test_the_time_of_all_choices_is_rounded_once(ns, ms):
+    """R14"""
+    assert summed([Usage(1, 0, 1)] * len(ns), sum(ns)).compute_ms == ms
 
 
 def test_a_request_ends_as_the_worst_of_its_choices():

@@ -45,6 +45,11 @@ class BatchRun:
         self._gate = asyncio.Event()
         self._gate.set()
         self._waits_for_room = False
+        # Lines that were refused for now. None is admitted after them before they are through, so that few lines wait,
+        # however long.
+        self._num_refused = 0
+        self._none_refused = asyncio.Event()
+        self._none_refused.set()
         self._pump: asyncio.Task[None] | None = None
         self._lines: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -152,6 +157,7 @@ class BatchRun:
                 await self._refuse(spool, raw.number, custom_id_of(raw.text), new_request_id(), error)
                 continue
             await self._gate.wait()
+            await self._none_refused.wait()
             await self._at.slots(line.deployment.replica).take(self._batch.team)
             task = asyncio.create_task(self._run_line(spool, line), name=f"{self.batch_id} line {line.number}")
             self._lines.add(task)
@@ -167,7 +173,7 @@ class BatchRun:
     async def _run_line(self, spool: Spool, line: Line) -> None:
         """Holds a slot at the start, and whenever an attempt runs."""
         slots, team = self._at.slots(line.deployment.replica), self._batch.team
-        num_failures = 0
+        num_failures, was_refused = 0, False
         while self._stop is None:
             attempt = LineRun(self._batch, line, spool)
             error = await self._attempt(attempt, line)
@@ -183,9 +189,19 @@ class BatchRun:
                 await self._refuse(spool, line.number, line.custom_id, attempt.request_id, error)
                 break
             slots.give_back(team)
+            self._count_refused(not was_refused)
+            was_refused = True
             await self._wait(error)
             await slots.take(team)
         slots.give_back(team)
+        self._count_refused(-was_refused)
+
+    def _count_refused(self, change: int) -> None:
+        self._num_refused += change
+        if self._num_refused:
+            self._none_refused.clear()
+        else:
+            self._none_refused.set()
 
     async def _attempt(self, attempt: LineRun, line: Line) -> InferdError | None:
         """What went wrong, if anything did."""
@@ -194,6 +210,7 @@ class BatchRun:
         try:
             caller = self._at.authenticator.recall(batch.key_id, self._at.clock_ms(), batch.project)
             check_model(caller, line)
+            self._at.router.find(line.deployment.name)  # it may have been retired while the line waited
             await attempt.run(self._at.completions, self._at.turnstile, caller)
         except InferdError as error:
             return error

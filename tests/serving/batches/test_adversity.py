@@ -20,7 +20,7 @@ from inferd.serving.batches import batches as batches_module
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.file_store import FileStore
 from tests.serving.batches.customer import Customer, jsonl, line
-from tests.serving.provider import FREE, PRICED, prompt_of
+from tests.serving.provider import FREE, INPUT_NANOUSD, OUTPUT_NANOUSD, PRICED, prompt_of
 
 pytestmark = pytest.mark.anyio
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -222,6 +222,40 @@ async def test_lines_whose_model_is_gone_go_to_the_error_file_with_their_ids(pro
         assert error["response"]["status_code"] == 404
         assert error["response"]["request_id"].startswith("req_")
         assert error["response"]["body"]["error"]["code"] == "model_not_found"
+
+
+async def test_however_long_it_waits_few_of_its_lines_do(provider):
+    """Each look at the ledger lets them try again; no more of them are taken up meanwhile."""
+    poor = Customer(provider, provider.new_key("poor"))
+    async with provider.batching() as batches:
+        batch = await poor.create(lines(100))
+        await poor.until(batch["id"], "in_progress")
+        (run, _) = batches._runs[batch["id"]]
+        await provider.until(lambda: run._num_refused > 0)
+        for _ in range(30):
+            run.look(run._batch, now_ms=0, changed=True)
+            await asyncio.sleep(0.01)
+        (replica,) = provider.router.replicas
+        assert 0 < len(run._lines) <= replica.n_parallel + 3
+        provider.grant(10**9, "poor")
+        batch = await poor.until(batch["id"], *ENDED)
+    assert batch["request_counts"] == {"total": 100, "completed": 100, "failed": 0}
+
+
+async def test_a_model_that_goes_while_its_lines_wait_for_credit_ends_them(provider):
+    cost = (len(prompt_of()) * INPUT_NANOUSD + 200 * OUTPUT_NANOUSD) // 2
+    poor = Customer(provider, provider.new_key("poor"))
+    provider.grant(3 * cost, "poor")
+    async with provider.batching():
+        batch = await poor.create(lines(12))
+        await provider.until(lambda: len(provider.rows("usage")) >= 3 and provider.completions.num_live == 0)
+        await asyncio.sleep(0.1)
+        gone = provider.router._deployments.pop(PRICED)
+        provider.grant(100 * cost, "poor")
+        batch = await poor.until(batch["id"], *ENDED)
+        provider.router._deployments[PRICED] = gone
+    _, errors = await assert_each_line_once(provider, poor, batch, 12)
+    assert {error["response"]["body"]["error"]["code"] for error in errors.values()} == {"model_not_found"}
 
 
 async def test_a_key_that_expires_ends_the_lines_that_are_left(provider):
