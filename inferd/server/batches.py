@@ -11,36 +11,42 @@ from starlette.responses import Response
 from inferd.ledger import batch_operations as operations
 from inferd.ledger.batch_records import BatchRecord, find_batch
 from inferd.openai.batches import BatchErrors, BatchObject, RequestCounts, batch_list, parse_create_batch
-from inferd.server.body import read_body
+from inferd.server.arrival import arrival
 from inferd.server.files import answer, caller_of
+from inferd.server.limits import limit_headers
 from inferd.server.query import Query
+from inferd.server.services import services_of
 from inferd.serving.batches.beginning import errors_name
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.file_store import FileStore
+from inferd.usage import Usage
 
 LIST_LIMIT, LIST_LIMIT_MAX = 20, 100
 _ERRORS = msgspec.json.Decoder(BatchErrors)
 
 
 async def create_batch(request: Request) -> Response:
-    services, caller = caller_of(request)
-    wanted = parse_create_batch(await read_body(request))
-    batch = await services.ledger.change(
-        lambda conn: operations.create_batch(
-            conn,
-            caller.team,
-            caller.project,
-            user=caller.user,
-            key_id=caller.key_id,
-            endpoint=wanted.endpoint,
-            input_file_id=wanted.input_file_id,
-            metadata=wanted.metadata,
-            actor=f"key:{caller.key_id}",
-            now_ms=wall_clock_ms(),
+    """It counts in the team's minute; its lines do not."""
+    services = services_of(request)
+    async with arrival(request) as call:
+        wanted, caller = parse_create_batch(call.body), call.caller
+        batch = await services.ledger.change(
+            lambda conn: operations.create_batch(
+                conn,
+                caller.team,
+                caller.project,
+                user=caller.user,
+                key_id=caller.key_id,
+                endpoint=wanted.endpoint,
+                input_file_id=wanted.input_file_id,
+                metadata=wanted.metadata,
+                actor=f"key:{caller.key_id}",
+                now_ms=wall_clock_ms(),
+            )
         )
-    )
+        call.ticket.settle(Usage())
     services.batches.wake()
-    return answer(await _batch_object(services.files, batch))
+    return answer(await _batch_object(services.files, batch), limit_headers(request))
 
 
 async def list_batches(request: Request) -> Response:

@@ -3,66 +3,92 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from inferd.errors import InvalidRequestError, NotFoundError, OverloadedError
+from inferd.errors import InferdError, InvalidRequestError, NotFoundError, OverloadedError
 from inferd.ledger import batch_operations as operations
 from inferd.ledger.batch_records import FileRecord, find_file
 from inferd.ledger.keys import Caller
-from inferd.openai.batches import FileDeleted, FileObject, file_list, parse_upload_form
+from inferd.openai.batches import FileDeleted, FileObject, UploadForm, file_list, parse_upload_form
+from inferd.server.arrival import counted
 from inferd.server.auth import authenticate_request, require_scope
+from inferd.server.limits import limit_headers
 from inferd.server.query import Query
 from inferd.server.services import Services, services_of
 from inferd.server.upload import read_upload
 from inferd.serving.clock import wall_clock_ms
+from inferd.serving.file_store import FileStore
+from inferd.usage import Usage
 
 RETRY_AFTER_S = 60.0
 LIST_LIMIT = 10_000
 
 
 async def create_file(request: Request) -> Response:
-    """Stores an upload."""
-    services, caller = caller_of(request)
-    services.completions.check_space()
-    team, project = caller.team, caller.project
-    await services.ledger.read(lambda conn: operations.check_room(conn, team, 0))
+    """Stores an upload. It counts in the team's minute."""
+    services = services_of(request)
+    with counted(request) as (caller, ticket):
+        services.completions.check_space()
+        await services.ledger.read(lambda conn: operations.check_room(conn, caller.team, 0))
+        stored = await store_upload(request, services.files)
+        try:
+            record = await services.ledger.change(
+                lambda conn: operations.create_file(
+                    conn,
+                    caller.team,
+                    caller.project,
+                    stored.file_id,
+                    user=caller.user,
+                    key_id=caller.key_id,
+                    filename=stored.form.file,
+                    num_bytes=stored.num_bytes,
+                    kept_ms=stored.kept_ms,
+                    actor=f"key:{caller.key_id}",
+                    now_ms=wall_clock_ms(),
+                )
+            )
+        except InferdError:
+            services.files.remove(stored.file_id)
+            raise
+        ticket.settle(Usage())
+    return answer(file_object(record), limit_headers(request))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A file on the disk that nobody knows of yet."""
+
+    file_id: str
+    form: UploadForm
+    num_bytes: int
+
+    @property
+    def kept_ms(self) -> int | None:
+        seconds = self.form.expires_after_s
+        return None if seconds is None else seconds * 1000
+
+
+async def store_upload(request: Request, files: FileStore) -> _Stored:
+    """Raises InvalidRequestError, OverloadedError; then nothing is left of it."""
     file_id = operations.new_file_id()
-    file = await asyncio.to_thread(services.files.begin, file_id)
+    file = await asyncio.to_thread(files.begin, file_id)
     try:
         upload = await read_upload(request, file)
         form = parse_upload_form(upload.fields, upload.filename)
         if upload.num_bytes == 0:
             raise InvalidRequestError("The file is empty.", param="file", code="empty_file")
-        num_bytes = await asyncio.to_thread(services.files.finish, file_id, file)
+        return _Stored(file_id, form, await asyncio.to_thread(files.finish, file_id, file))
     except OSError as error:
-        services.files.give_up(file_id, file)
+        files.give_up(file_id, file)
         raise OverloadedError(f"The file cannot be stored: {error.strerror}.", retry_after_s=RETRY_AFTER_S) from error
     except BaseException:
-        services.files.give_up(file_id, file)
+        files.give_up(file_id, file)
         raise
-    try:
-        record = await services.ledger.change(
-            lambda conn: operations.create_file(
-                conn,
-                team,
-                project,
-                file_id,
-                user=caller.user,
-                key_id=caller.key_id,
-                filename=form.file,
-                num_bytes=num_bytes,
-                kept_ms=None if form.expires_after_s is None else form.expires_after_s * 1000,
-                actor=f"key:{caller.key_id}",
-                now_ms=wall_clock_ms(),
-            )
-        )
-    except BaseException:
-        services.files.remove(file_id)
-        raise
-    return answer(file_object(record))
 
 
 async def list_files(request: Request) -> Response:
@@ -119,9 +145,9 @@ def caller_of(request: Request) -> tuple[Services, Caller]:
     return services, caller
 
 
-def answer(value: object) -> Response:
+def answer(value: object, headers: Mapping[str, str] | None = None) -> Response:
     """200 with JSON."""
-    return Response(msgspec.json.encode(value), media_type="application/json")
+    return Response(msgspec.json.encode(value), headers=headers, media_type="application/json")
 
 
 def file_object(file: FileRecord) -> FileObject:

@@ -185,6 +185,23 @@ async def test_a_key_without_the_scope_is_refused(provider):
     await reports.upload(b"x", 403)
 
 
+async def test_uploads_and_new_batches_count_in_the_teams_minute_and_looks_do_not(provider, customer):
+    """R11: a tier of 100 requests a minute, and a clock that stands still."""
+    for number in range(1, 50):
+        file = await customer.upload(b"x")
+        body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
+        response = await provider.client.post("/v1/batches", json=body)
+        assert response.headers["x-ratelimit-remaining-requests"] == str(100 - 2 * number)
+        await customer.get(f"/v1/batches/{response.json()['id']}")
+    await customer.upload(b"", 400)
+    await customer.upload(b"x")
+    error = await customer.upload(b"x", 429)
+    assert error["error"]["code"] == "rate_limit_exceeded"
+    await customer.post("/v1/batches", 429, json=body)
+    assert len(list(provider.files.folder.iterdir())) == 50
+    await customer.get("/v1/files")
+
+
 async def test_the_log_says_who_made_and_deleted_what(provider, customer):
     """R9"""
     file = await customer.upload(b"x")

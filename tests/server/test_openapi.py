@@ -25,7 +25,7 @@ PARSERS = {
     "parse_embedding_request": "EmbeddingRequest",
     "parse_tokenize_request": "TokenizeRequest",
     "parse_detokenize_request": "DetokenizeRequest",
-    "parse_upload_form": "UploadForm",
+    "store_upload": "UploadForm",
     "parse_create_batch": "CreateBatch",
 }
 
