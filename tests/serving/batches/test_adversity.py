@@ -1,11 +1,9 @@
-"""What may happen to a batch while it waits or runs, and what an input file may look like."""
+"""What may happen to a batch while it waits or runs."""
 
 from __future__ import annotations
 
 import asyncio
-import codecs
 import errno
-import json
 import os
 from dataclasses import replace
 
@@ -15,7 +13,7 @@ from inferd.ledger import access, batch_operations, plan_operations
 from inferd.ledger.clock import PauseClock
 from inferd.ledger.team_limits import team_limits
 from inferd.plans import SHIPPED
-from inferd.serving.batches import batch_run, input_file
+from inferd.serving.batches import batch_run
 from inferd.serving.batches import batches as batches_module
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.file_store import FileStore
@@ -291,61 +289,6 @@ async def test_two_teams_share_what_is_left_over(provider, customer):
     teams = [row["team"] for row in provider.rows("usage")]
     before_the_last = teams[: len(teams) - teams[::-1].index("late")]
     assert before_the_last.count("acme") <= 2 * 20
-
-
-async def test_an_input_file_as_windows_writes_it(provider, customer):
-    """A byte order mark, CRLF, empty lines, spaces around, no end of the last line."""
-    texts = [json.dumps(each).encode() for each in lines(3)]
-    content = codecs.BOM_UTF8 + texts[0] + b"\r\n\r\n   \r\n  " + texts[1] + b"  \r\n" + texts[2]
-    file = await customer.upload(content)
-    body = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
-    async with provider.batching():
-        batch = await customer.post("/v1/batches", json=body)
-        batch = await customer.until(batch["id"], *ENDED)
-    assert batch["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
-
-
-async def test_lines_that_no_parser_likes_are_named_by_number_and_the_others_are_run(provider, customer, monkeypatch):
-    monkeypatch.setattr(input_file, "MAX_LINE_BYTES", 1000)
-    bad = [
-        json.dumps(line("long", "x" * 2000)).encode(),
-        b'{"custom_id": "utf8", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "\xff"}}',
-        b'{"custom_id": "\\ud800", "method": "POST", "url": "/v1/chat/completions", "body": {}}',
-        b'{"custom_id": ' + b"[" * 900,
-        b"\0\0\0",
-        b'"text"',
-        json.dumps(line("")).encode(),
-        json.dumps(line("c" * 513)).encode(),
-        codecs.BOM_UTF8 + json.dumps(line("in the middle")).encode(),
-        json.dumps(line("good") | {"custom_id": 7}).encode(),
-        json.dumps({"custom_id": "no body", "method": "POST", "url": "/v1/chat/completions"}).encode(),
-    ]
-    async with provider.batching():
-        batch = await customer.create([line("good"), *bad, line("good too")])
-        batch = await customer.until(batch["id"], *ENDED)
-    assert batch["request_counts"] == {"total": 13, "completed": 2, "failed": 11}
-    assert [error["line"] for error in batch["errors"]["data"]] == list(range(2, 13))
-    assert batch["errors"]["data"][0]["code"] == "line_too_long"
-    assert (await customer.lines_of(batch["output_file_id"])).keys() == {"good", "good too"}
-    content = (await provider.client.get(f"/v1/files/{batch['error_file_id']}/content")).text
-    named = [json.loads(text)["custom_id"] for text in content.splitlines()]
-    assert (len(named), named[-1]) == (11, "no body")
-
-
-async def test_lines_of_the_output_have_openais_shape(provider, customer):
-    """https://platform.openai.com/docs/guides/batch: id, custom_id, response {status_code, request_id, body}, error."""
-    async with provider.batching():
-        batch = await customer.create([line("a"), line("bad", temperature=9), line("too dear", max_tokens=1)])
-        batch = await customer.until(batch["id"], *ENDED)
-    for name in ("output_file_id", "error_file_id"):
-        for each in (await customer.lines_of(batch[name])).values():
-            assert each.keys() == {"id", "custom_id", "response", "error"}
-            assert each["id"].startswith("batch_req_")
-            assert (each["response"] is None) == (each["error"] is not None)
-            if each["response"] is not None:
-                assert each["response"].keys() == {"status_code", "request_id", "body"}
-            else:
-                assert each["error"].keys() == {"code", "message", "param", "line"}
 
 
 @pytest.mark.parametrize("step", ["spool of the validation", "errors", "output"])
