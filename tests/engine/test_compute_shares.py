@@ -34,7 +34,7 @@ def test_all_shares_together_never_exceed_the_busy_time(specs, step_ms, failing_
     # Few streams, so that some wait and some lose theirs.
     driver = Driver(FakeRunner(clock=clock, step_ms=step_ms, n_rows_max=32, n_seq_max=3, n_running_max=2), clock)
     busy_ns = step = 0
-    while step < 12 or driver.core.has_work:
+    while step <= 12 or driver.core.has_work:
         for number, (length, n, traffic_class, max_compute_ms, begin, patience) in enumerate(specs):
             name = str(number)
             if step == begin:
