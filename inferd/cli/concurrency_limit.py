@@ -1,15 +1,16 @@
-"""`--concurrency` of `inferd projects set` and `inferd users set`."""
+"""What `inferd projects` and `inferd users` have in common: limits, listed and set."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from inferd.cli.access import actor, open_store
-from inferd.cli.output import print_json, say
+from inferd.cli.amounts import budgets_text
+from inferd.cli.output import print_json, print_table, say
 from inferd.errors import InvalidValueError
 from inferd.serving.clock import wall_clock_ms
 
@@ -21,6 +22,23 @@ _OF_PLAN = "plan"
 Concurrency = Annotated[
     str, typer.Option(metavar="N", show_default=False, help=f"Requests under way at once; or `{_OF_PLAN}`: its number.")
 ]
+
+
+def print_members(what: Literal["project", "user"], records: Sequence[Mapping[str, Any]]) -> None:
+    """A table of `listings.listed_projects` or `listed_users`."""
+    columns = (what, "status", "created_at", "created_by")
+    print_table(
+        (what.capitalize(), "Status", "Created", "By", "Requests at once", "Budgets (USD)"),
+        (
+            [
+                *(record[name] for name in columns),
+                "unlimited" if record["concurrency"] is None else record["concurrency"],
+                budgets_text(record["budgets"]),
+            ]
+            for record in records
+        ),
+        right=("Requests at once",),
+    )
 
 
 def set_(

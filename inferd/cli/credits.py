@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from inferd.ledger.credit import Credit
 
 Kind = Literal["paid", "promotional"]
+PRIORITY = 50
 
 app = typer.Typer(no_args_is_help=True, help="Prepaid money, drawn by requests to priced deployments.")
 
@@ -31,7 +32,7 @@ def grant(
         Kind,
         typer.Option(
             metavar="|".join(get_args(Kind)),
-            help="Whether the team paid for it, or it is a gift. What expires first is drawn first; then gifts.",
+            help="Whether the team paid for it, or it is a gift. Drawn first: by priority, what expires first, gifts.",
         ),
     ] = "paid",
     expires: Annotated[
@@ -40,6 +41,10 @@ def grant(
             metavar="DATE", show_default=False, help=f"From then on what is left is void. {DATE_HELP} Default: never."
         ),
     ] = None,
+    priority: Annotated[
+        int,
+        typer.Option(metavar="NUMBER", min=0, max=100, help="0 to 100: grants with a smaller number are drawn first."),
+    ] = PRIORITY,
     note: Annotated[
         str | None, typer.Option(metavar="TEXT", show_default=False, help="Why, for the books: an invoice's number.")
     ] = None,
@@ -66,6 +71,7 @@ def grant(
             team,
             granted_nanousd,
             kind,
+            priority=priority,
             expires_at_ms=None if expires is None else parse_instant_ms(expires),
             note=note,
             idempotency_key=idempotency_key,

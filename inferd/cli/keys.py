@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from inferd.cli import suspension
 from inferd.cli.access import actor, open_store
+from inferd.cli.amounts import budgets_text
 from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say, say_next
 from inferd.cli.suspension import Reason
 from inferd.ledger.periods import format_instant, parse_instant_ms
 from inferd.serving.clock import wall_clock_ms
-
-if TYPE_CHECKING:
-    from inferd.ledger.keys import Key
 
 Scopes = Annotated[
     list[str] | None,
@@ -124,20 +122,18 @@ def list_(
     $ inferd keys list --team acme
     ```
     """
-    from inferd.ledger import operations
-    from inferd.ledger.records import key_record
+    from inferd.ledger.listings import listed_keys
 
     store = open_store(data_dir)
     with store.reading() as conn:
-        found = operations.list_keys(conn, team)
+        found = listed_keys(conn, team, now_ms=wall_clock_ms())
     if json:
-        moment_ms = wall_clock_ms()
-        print_json([key_record(key, moment_ms) for key in found])
+        print_json(found)
     elif not found:
         say(f"There are no keys in {store.path} yet." if team is None else f"Team {team} has no keys.")
         say_next("Make one", command_line(data_dir, "keys", "create", "--team", team or "TEAM"))
     else:
-        print_keys(found, wall_clock_ms())
+        print_keys(found)
 
 
 @app.command()
@@ -204,16 +200,18 @@ def resume(
     suspension.resume("keys", (key_id,), access.resume_key, json, data_dir)
 
 
-def print_keys(keys: Sequence[Key], moment_ms: int) -> None:
-    """A table of keys."""
+def print_keys(records: Sequence[Mapping[str, Any]]) -> None:
+    """A table of `listings.listed_keys`."""
+    columns = ("id", "team", "project", "user", "name", "last4")
     print_table(
-        ("Key", "Team", "Project", "User", "Name", "Ends in", "Scopes", "Models", "Created", "Status"),
+        ("Key", "Team", "Project", "User", "Name", "Ends in", "Scopes", "Models", "Budgets (USD)", "Created", "Status"),
         (
             (
-                *(key.key_id, key.team, key.project, key.user, key.label, key.last4, " ".join(key.scopes)),
-                "all" if key.models is None else " ".join(key.models),
-                *(format_instant(key.created_at_ms), key.status(moment_ms)),
+                *(key[column] for column in columns),
+                " ".join(key["scopes"]),
+                "all" if key["models"] is None else " ".join(key["models"]),
+                *(budgets_text(key["budgets"]), key["created_at"], key["status"]),
             )
-            for key in keys
+            for key in records
         ),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inferd.cli.access import open_store
-from inferd.cli.options import DATE_HELP, DataDir, Json
+from inferd.cli.options import DATE_HELP, INTEGER_MAX, DataDir, Json
 from inferd.cli.output import print_json, print_table, say
 from inferd.ledger.periods import format_instant, parse_instant_ms
 
@@ -38,7 +38,10 @@ def log(
     ] = None,
     limit: Annotated[int, typer.Option(metavar="COUNT", min=1, max=1000, help="At most so many, the newest.")] = 100,
     before: Annotated[
-        int | None, typer.Option(metavar="SEQ", show_default=False, help="Only entries before this one, to page back.")
+        int | None,
+        typer.Option(
+            metavar="SEQ", max=INTEGER_MAX, show_default=False, help="Only entries before this one, to page back."
+        ),
     ] = None,
     json: Json = False,
     data_dir: DataDir = None,

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+INTEGER_MAX = 2**63 - 1
+"""The largest number that the ledger can look for."""
+
 DataDir = Annotated[
     Path | None,
     typer.Option(

@@ -8,10 +8,9 @@ import typer
 
 from inferd.cli import concurrency_limit, suspension
 from inferd.cli.access import actor, open_store
-from inferd.cli.amounts import budgets_text
-from inferd.cli.concurrency_limit import Concurrency
+from inferd.cli.concurrency_limit import Concurrency, print_members
 from inferd.cli.options import DataDir, Json
-from inferd.cli.output import command_line, print_json, print_table, say, say_next
+from inferd.cli.output import command_line, print_json, say, say_next
 from inferd.cli.suspension import Reason
 from inferd.serving.clock import wall_clock_ms
 
@@ -52,34 +51,20 @@ def list_(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List the projects of a team.
+    """List the projects of a team, with their limits.
 
     ```console
     $ inferd projects list acme
     ```
     """
-    from inferd.ledger import access
-    from inferd.ledger.budgets import budgets_of
-    from inferd.ledger.counters import project_scope
-    from inferd.ledger.records import project_record, with_budgets
-    from inferd.ledger.suspensions import suspended_subjects
+    from inferd.ledger.listings import listed_projects
 
     with open_store(data_dir).reading() as conn:
-        found = access.list_projects(conn, team)
-        suspended = suspended_subjects(conn, team)
-        budgets = budgets_of(conn, team)
-    records = [
-        with_budgets(project_record(project, suspended), project_scope(team, project.project), budgets)
-        for project in found
-    ]
+        records = listed_projects(conn, team, now_ms=wall_clock_ms())
     if json:
         print_json(records)
     elif records:
-        columns = ("project", "status", "created_at", "created_by")
-        print_table(
-            ("Project", "Status", "Created", "By", "Budgets (USD)"),
-            ([*(record[name] for name in columns), budgets_text(record["budgets"])] for record in records),
-        )
+        print_members("project", records)
     else:
         say(f"Team {team} has no projects.")
         say_next("Create one", command_line(data_dir, "projects", "create", team, "NAME"))

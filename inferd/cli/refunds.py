@@ -8,7 +8,7 @@ import typer
 
 from inferd.cli.access import actor, open_store
 from inferd.cli.amounts import IdempotencyKey, RequiredReason, amount_nanousd
-from inferd.cli.options import DataDir, Json
+from inferd.cli.options import INTEGER_MAX, DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say, say_next
 from inferd.ledger.periods import format_instant
 from inferd.money import format_usd
@@ -42,11 +42,12 @@ def list_(
         print_json([grant.to_json() for grant in grants])
         return
     print_table(
-        ("Grant", "Kind", "Amount (USD)", "Left (USD)", "Expires", "State", "Note"),
+        ("Grant", "Kind", "Priority", "Amount (USD)", "Left (USD)", "Expires", "State", "Note"),
         (
             (
                 str(grant.grant_id),
                 grant.kind,
+                grant.priority,
                 format_usd(grant.amount_nanousd),
                 format_usd(grant.remaining_nanousd),
                 None if grant.expires_at_ms is None else format_instant(grant.expires_at_ms),
@@ -55,7 +56,7 @@ def list_(
             )
             for grant in grants
         ),
-        right=("Amount (USD)", "Left (USD)"),
+        right=("Priority", "Amount (USD)", "Left (USD)"),
     )
 
 
@@ -134,7 +135,12 @@ def withdraw(
 
 
 def void(
-    grant: Annotated[int, typer.Argument(metavar="GRANT", help="Its number, as `inferd credits list TEAM` shows it.")],
+    grant: Annotated[
+        int,
+        typer.Argument(
+            metavar="GRANT", min=1, max=INTEGER_MAX, help="Its number, as `inferd credits list TEAM` shows it."
+        ),
+    ],
     *,
     reason: RequiredReason,
     idempotency_key: IdempotencyKey = None,

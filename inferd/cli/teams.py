@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from inferd.ledger.names import DEFAULT_PLAN
 from inferd.ledger.periods import format_instant
 from inferd.money import format_usd
 from inferd.serving.clock import wall_clock_ms
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(no_args_is_help=True, help="Whom keys, credits and usage belong to.")
 
@@ -57,26 +54,20 @@ def create(
 
 @app.command(name="list")
 def list_(json: Json = False, data_dir: DataDir = None) -> None:
-    """List all teams.
+    """List all teams, with the tier that is in effect and where it comes from.
 
     ```console
     $ inferd teams list
     ```
     """
-    from inferd.ledger import operations
-    from inferd.ledger.records import team_record
-    from inferd.ledger.suspensions import suspended_subjects
-    from inferd.ledger.team_limits import team_limits
+    from inferd.ledger.listings import listed_teams
 
-    store, moment_ms = open_store(data_dir), wall_clock_ms()
+    store = open_store(data_dir)
     with store.reading() as conn:
-        teams = operations.list_teams(conn)
-        suspended = suspended_subjects(conn)
-        limits = [team_limits(conn, team.team, moment_ms) for team in teams]
-    records = [team_record(team, suspended) for team in teams]
+        records = listed_teams(conn, now_ms=wall_clock_ms())
     if json:
         print_json(records)
-    elif not teams:
+    elif not records:
         say(f"There are no teams in {store.path} yet.")
         say_next("Create one", command_line(data_dir, "teams", "create", "NAME"))
     else:
@@ -84,10 +75,10 @@ def list_(json: Json = False, data_dir: DataDir = None) -> None:
             ("Team", "Plan", "Tier", "Status", "Created", "By"),
             (
                 (
-                    *(team.team, team.plan, f"{of_team.tier.number} ({of_team.tier_source})"),
-                    *(record["status"], record["created_at"], team.created_by),
+                    *(record["team"], record["plan"], f"{record['tier']} ({record['tier_source']})"),
+                    *(record["status"], record["created_at"], record["created_by"]),
                 )
-                for team, record, of_team in zip(teams, records, limits, strict=True)
+                for record in records
             ),
         )
 
@@ -105,12 +96,14 @@ def show(
     ```
     """
     from inferd.ledger import cap_operations, operations
+    from inferd.ledger.listings import listed_keys
     from inferd.ledger.records import limits_record, team_details_record
     from inferd.ledger.suspensions import team_subject
 
     moment_ms = wall_clock_ms()
     with open_store(data_dir).reading() as conn:
         details = operations.show_team(conn, name, now_ms=moment_ms)
+        key_records = listed_keys(conn, name, now_ms=moment_ms)
         limits = cap_operations.show_limits(conn, name, now_ms=moment_ms)
     if json:
         print_json(team_details_record(details, moment_ms) | {"limits": limits_record(limits)})
@@ -130,7 +123,7 @@ def show(
     credits.print_credit(details.credit)
     say("")
     if details.keys:
-        keys.print_keys(details.keys, moment_ms)
+        keys.print_keys(key_records)
     else:
         say("It has no keys.")
         say_next("Make one", command_line(data_dir, "keys", "create", "--team", name))

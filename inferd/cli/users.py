@@ -8,10 +8,9 @@ import typer
 
 from inferd.cli import concurrency_limit, suspension
 from inferd.cli.access import actor, open_store
-from inferd.cli.amounts import budgets_text
-from inferd.cli.concurrency_limit import Concurrency
+from inferd.cli.concurrency_limit import Concurrency, print_members
 from inferd.cli.options import DataDir, Json
-from inferd.cli.output import command_line, print_json, print_table, say, say_next
+from inferd.cli.output import command_line, print_json, say, say_next
 from inferd.cli.suspension import Reason
 from inferd.serving.clock import wall_clock_ms
 
@@ -49,31 +48,20 @@ def list_(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List the users of a team.
+    """List the users of a team, with their limits.
 
     ```console
     $ inferd users list acme
     ```
     """
-    from inferd.ledger import access
-    from inferd.ledger.budgets import budgets_of
-    from inferd.ledger.counters import user_scope
-    from inferd.ledger.records import user_record, with_budgets
-    from inferd.ledger.suspensions import suspended_subjects
+    from inferd.ledger.listings import listed_users
 
     with open_store(data_dir).reading() as conn:
-        found = access.list_users(conn, team)
-        suspended = suspended_subjects(conn, team)
-        budgets = budgets_of(conn, team)
-    records = [with_budgets(user_record(user, suspended), user_scope(team, user.user), budgets) for user in found]
+        records = listed_users(conn, team, now_ms=wall_clock_ms())
     if json:
         print_json(records)
     elif records:
-        columns = ("user", "status", "created_at", "created_by")
-        print_table(
-            ("User", "Status", "Created", "By", "Budgets (USD)"),
-            ([*(record[name] for name in columns), budgets_text(record["budgets"])] for record in records),
-        )
+        print_members("user", records)
     else:
         say(f"Team {team} has no users.")
         say_next("Create one", command_line(data_dir, "users", "create", team, "NAME"))

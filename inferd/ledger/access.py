@@ -8,6 +8,7 @@ from inferd.errors import NotFoundError
 from inferd.ledger import keys, log, suspensions, teams
 from inferd.ledger.log import LogEntry, logged
 from inferd.ledger.names import check_text
+from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.suspensions import (
     Suspension,
     key_subject,
@@ -18,16 +19,16 @@ from inferd.ledger.suspensions import (
 from inferd.ledger.teams import Project, User
 
 
-def list_projects(conn: sqlite3.Connection, team: str) -> list[Project]:
+def list_projects(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[Project]:
     """The projects of a team, by name."""
     teams.find_team(conn, team)
-    return teams.projects_of(conn, team)
+    return teams.projects_of(conn, team, page)
 
 
-def list_users(conn: sqlite3.Connection, team: str) -> list[User]:
+def list_users(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[User]:
     """The users of a team, by name."""
     teams.find_team(conn, team)
-    return teams.users_of(conn, team)
+    return teams.users_of(conn, team, page)
 
 
 def find_project(conn: sqlite3.Connection, team: str, project: str) -> Project:

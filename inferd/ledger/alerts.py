@@ -13,6 +13,7 @@ from typing import Literal
 
 from inferd.ledger.caps import Cap
 from inferd.ledger.counters import team_scope
+from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.rows import insert
 
 AlertKind = Literal["threshold", "low_balance"]
@@ -59,9 +60,13 @@ DEFAULT_POLICY = AlertPolicy()
 _COLUMNS = "alert_id, kind, team, scope, source, period, threshold_percent, limit_nanousd, value_nanousd, at_ms"
 
 
-def all_alerts(conn: sqlite3.Connection, team: str | None = None) -> list[Alert]:
+def all_alerts(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Alert]:
     """Of one team or of all, oldest first."""
-    rows = conn.execute(f"SELECT {_COLUMNS} FROM alerts WHERE ?1 IS NULL OR team = ?1 ORDER BY alert_id", (team,))
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM alerts WHERE (?1 IS NULL OR team = ?1) AND alert_id > coalesce(?2, 0) "
+        "ORDER BY alert_id LIMIT ?3",
+        (team, page.after, page.limit),
+    )
     return [Alert(*row) for row in rows]
 
 

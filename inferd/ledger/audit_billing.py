@@ -152,9 +152,10 @@ def wrong_payments(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 def wrong_tiers(conn: sqlite3.Connection) -> Iterator[Finding]:
     """No team's earned tier is below what it has paid for."""
-    for (team,) in conn.execute("SELECT team FROM billing").fetchall():
+    catalog = catalog_in_force(conn)
+    for (team,) in conn.execute("SELECT team FROM teams").fetchall():
         row = read_billing(conn, team)
-        least = catalog_in_force(conn).earned_tier(qualifying_nanousd(conn, team), payment_method=row.payment_method)
+        least = catalog.earned_tier(qualifying_nanousd(conn, team), payment_method=row.payment_method)
         if row.earned_tier < least:
             yield Finding("billing", team, f"its earned tier is {row.earned_tier}, but it has paid for {least}")
 

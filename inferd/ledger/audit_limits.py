@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+from inferd.ledger.audit_access import teams_before_the_log
 from inferd.ledger.counters import count, key_scope, project_scope, team_scope, user_scope
 from inferd.ledger.finding import Finding
 from inferd.ledger.periods import period_bounds_ms
@@ -29,7 +30,7 @@ def wrong_budgets(conn: sqlite3.Connection) -> Iterator[Finding]:
             "SELECT scope, period, team, amount_nanousd, set_at_ms, set_by FROM budgets"
         )
     }
-    unlogged = _teams_before_the_log(conn)
+    unlogged = teams_before_the_log(conn)
     for cell in sorted(logged.keys() | stored.keys()):
         name = "/".join(cell)
         if cell not in stored:
@@ -53,16 +54,12 @@ def wrong_raises(conn: sqlite3.Connection) -> Iterator[Finding]:
         txn: (period_bounds_ms(period)[0], at_ms)
         for txn, period, at_ms in conn.execute("SELECT txn, period, at_ms FROM transactions WHERE kind = 'payment'")
     }
-    unlogged = _teams_before_the_log(conn)
-    expected = 1
+    unlogged = teams_before_the_log(conn)
     rows = conn.execute(
         "SELECT adjustment_id, txn, team, from_ms, until_ms, amount_nanousd, reason, actor, at_ms "
         "FROM cap_adjustments ORDER BY adjustment_id"
     ).fetchall()
     for number, txn, *values in rows:
-        if number != expected:
-            yield Finding("cap_adjustments", str(expected), f"it is missing: the next one is {number}")
-        expected = number + 1
         if txn is not None:
             if payments.get(txn) != (values[1], values[-1]):
                 yield Finding("cap_adjustments", str(number), f"it does not fit its payment, transaction {txn}")
@@ -75,21 +72,17 @@ def wrong_raises(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def wrong_alerts(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Alerts are numbered 1, 2, 3, ...; each tells of spending that there was, or of a grant that there is."""
+    """Each alert tells of spending that there was, or of a grant that there is."""
     grants = {
         (team, f"grant {grant_id}"): amount
         for team, grant_id, amount in conn.execute("SELECT team, grant_id, amount_nanousd FROM grants")
     }
     refunded = dict(conn.execute("SELECT team, sum(amount_nanousd) FROM refunds GROUP BY team").fetchall())
-    expected = 1
     rows = conn.execute(
         "SELECT alert_id, kind, team, scope, source, period, threshold_percent, limit_nanousd, value_nanousd "
         "FROM alerts ORDER BY alert_id"
     ).fetchall()
     for number, kind, team, scope, source, period, percent, limit, value in rows:
-        if number != expected:
-            yield Finding("alerts", str(expected), f"it is missing: the next one is {number}")
-        expected = number + 1
         if kind == "low_balance":
             granted = grants.get((team, period))
             if (scope, source, limit) != (team_scope(team), "credit", granted) or value * 100 >= percent * limit:
@@ -106,12 +99,6 @@ def _log(conn: sqlite3.Connection, *actions: str) -> list[Any]:
     return conn.execute(
         f"SELECT team, action, at_ms, actor, details FROM log WHERE action IN ({marks}) ORDER BY seq", actions
     ).fetchall()
-
-
-def _teams_before_the_log(conn: sqlite3.Connection) -> set[str]:
-    """Teams of a ledger that is older than its log (schema 2): nobody wrote down who set their first budgets."""
-    rows = conn.execute("SELECT team FROM teams WHERE team NOT IN (SELECT team FROM log WHERE action = 'teams.create')")
-    return {team for (team,) in rows}
 
 
 def _scope(team: str, details: dict[str, Any]) -> str:

@@ -20,18 +20,20 @@ _SAME = (
 def wrong_holds(conn: sqlite3.Connection) -> Iterator[Finding]:
     """A hold keeps its request's worst case; a resolved one has its usage row, an open one belongs to this epoch."""
     rows = conn.execute(
-        f"SELECT request_id, state, amount_nanousd, {', '.join(PRICE_COLUMNS)}, "
+        f"SELECT request_id, state, resolved_at_ms IS NULL, amount_nanousd, {', '.join(PRICE_COLUMNS)}, "
         "prompt_tokens, max_completion_tokens, max_compute_ms, epoch, (SELECT max(epoch) FROM epochs), "
         "EXISTS (SELECT 1 FROM usage WHERE usage.request_id = holds.request_id) FROM holds"
     )
-    for request_id, state, amount, *price_columns, prompt, completion, compute_ms, epoch, newest, has_usage in rows:
+    for request_id, state, is_open, amount, *price_columns, prompt, completion, compute_ms, epoch, newest, used in rows:
         price = possible_price(price_columns)
         if price is None or min(prompt, completion) < 0 or price.is_by_time != (compute_ms is not None):
             yield Finding("holds", request_id, "its price or its counts cannot be")
         elif amount != (worst := hold_nanousd(price, prompt, completion, compute_ms or 0)):
             yield Finding("holds", request_id, f"it holds {amount}, but its worst case costs {worst}")
-        if has_usage != (state != "held"):
-            yield Finding("holds", request_id, f"it is {state}, {'with' if has_usage else 'without'} a usage row")
+        if state not in ("held", "settled", "voided") or is_open != (state == "held"):
+            yield Finding("holds", request_id, f"it is {state}, {'without' if is_open else 'with'} a moment of its end")
+        if used != (state != "held"):
+            yield Finding("holds", request_id, f"it is {state}, {'with' if used else 'without'} a usage row")
         if state == "held" and epoch != newest:
             yield Finding("holds", request_id, f"it is held by epoch {epoch}, which is over")
 

@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import format_instant
 from inferd.ledger.rows import insert
 from inferd.money import format_usd
@@ -22,6 +23,11 @@ class Budget:
     amount_nanousd: int
     set_at_ms: int
     set_by: str
+
+    @property
+    def name(self) -> str:
+        """`project:acme/website/month`."""
+        return f"{self.scope}/{self.period}"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -65,12 +71,17 @@ class Raise:
         }
 
 
-def budgets_of(conn: sqlite3.Connection, team: str) -> list[Budget]:
-    """All budgets of a team and of what belongs to it."""
+def budgets_of(conn: sqlite3.Connection, team: str | None, page: Page = WHOLE) -> list[Budget]:
+    """All budgets of a team and of what belongs to it; None: of all teams.
+
+    Args:
+        page: after a budget's `name`.
+    """
+    scope, _, period = str(page.after or "").rpartition("/")
     rows = conn.execute(
-        "SELECT scope, period, team, amount_nanousd, set_at_ms, set_by FROM budgets WHERE team = ? "
-        "ORDER BY scope, period",
-        (team,),
+        "SELECT scope, period, team, amount_nanousd, set_at_ms, set_by FROM budgets WHERE (?1 IS NULL OR team = ?1) "
+        "AND (scope, period) > (?2, ?3) ORDER BY scope, period LIMIT ?4",
+        (team, scope, period, page.limit),
     )
     return [Budget(*row) for row in rows]
 

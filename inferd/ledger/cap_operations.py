@@ -20,12 +20,15 @@ from inferd.ledger.counters import key_scope, project_scope, team_scope, user_sc
 from inferd.ledger.idempotency import once
 from inferd.ledger.log import logged
 from inferd.ledger.names import check_text
+from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import format_instant
 from inferd.ledger.team_limits import TeamLimits, team_limits
 from inferd.money import NANOUSD_PER_USD, format_usd
 from inferd.plans import OVERAGES, PERIOD_KINDS, TOP_TIER, Overage, PeriodKind
 
 _MAX_AMOUNT_NANOUSD = 1_000_000_000 * NANOUSD_PER_USD
+# Their sum is taken at each request, and stays far within SQLite's 64 bits.
+_MAX_RAISES_NANOUSD = 4_000_000_000 * NANOUSD_PER_USD
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +161,10 @@ def remove_budget(
     return scope
 
 
-def list_budgets(conn: sqlite3.Connection, team: str) -> list[Budget]:
+def list_budgets(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[Budget]:
     """All budgets of a team, and of its projects, users and keys."""
     teams.find_team(conn, team)
-    return budgets.budgets_of(conn, team)
+    return budgets.budgets_of(conn, team, page)
 
 
 @logged("budgets.raise", found=("adjustment_id",))
@@ -187,6 +190,12 @@ def raise_caps(
         begin_ms = now_ms if from_ms is None else from_ms
         if not begin_ms < until_ms or until_ms <= now_ms:
             raise InvalidValueError(f"a raise from {format_instant(begin_ms)} until {format_instant(until_ms)} is void")
+        if amount_nanousd + sum(each.amount_nanousd for each in budgets.raises_of(conn, team, now_ms)) > (
+            _MAX_RAISES_NANOUSD
+        ):
+            raise InvalidValueError(
+                f"all raises of a team that are not over cannot exceed ${format_usd(_MAX_RAISES_NANOUSD)} together"
+            )
         made = budgets.add_raise(
             conn, team, amount_nanousd, from_ms=begin_ms, until_ms=until_ms, reason=reason, actor=actor, now_ms=now_ms
         )

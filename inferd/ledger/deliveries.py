@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from inferd.ledger.alerts import Alert, all_alerts
+from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import format_instant
 from inferd.ledger.store import Store
 from inferd.money import format_usd
@@ -93,19 +94,24 @@ def alert_text(alert: Alert) -> str:
             f"team {alert.team} has ${value} of credit left, "
             f"less than {alert.threshold_percent} % of its last grant (${limit})"
         )
+    if alert.value_nanousd * 100 < alert.threshold_percent * alert.limit_nanousd:
+        return (
+            f"{alert.scope} has spent ${value} of its cap of ${limit} in {alert.period} ({alert.source}), "
+            "which leaves too little for a request that was refused"
+        )
     return (
         f"{alert.scope} has spent ${value} in {alert.period}, "
         f"{alert.threshold_percent} % or more of its cap of ${limit} ({alert.source})"
     )
 
 
-def alert_states(conn: sqlite3.Connection, team: str | None = None) -> list[AlertState]:
+def alert_states(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[AlertState]:
     """Of one team or of all, oldest first."""
-    by_alert: dict[int, list[Delivery]] = {}
-    for row in conn.execute(f"SELECT {_COLUMNS} FROM deliveries ORDER BY alert_id, url"):
-        delivery = Delivery(*row)
-        by_alert.setdefault(delivery.alert_id, []).append(delivery)
-    return [AlertState(alert, tuple(by_alert.get(alert.alert_id, ()))) for alert in all_alerts(conn, team)]
+    of_alert = f"SELECT {_COLUMNS} FROM deliveries WHERE alert_id = ? ORDER BY url"
+    return [
+        AlertState(alert, tuple(Delivery(*row) for row in conn.execute(of_alert, (alert.alert_id,))))
+        for alert in all_alerts(conn, team, page)
+    ]
 
 
 class Outbox:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from inferd.ledger import counters
 from inferd.ledger.accounts import BY_RULE, EXPIRED, credit_account, funding_account, post, receivable_account
+from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy, alert_low_balance
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.rows import insert
 
@@ -191,10 +192,12 @@ def lower(conn: sqlite3.Connection, grants: Sequence[OpenGrant], parts: Parts) -
 
 @dataclass(frozen=True, slots=True)
 class ExpireGrants:
-    """The hourly sweep: writes down what has expired, of all teams. Returns how many teams had something to expire."""
+    """The hourly sweep: writes down what has expired, of all teams, and whose balance is low by it. Returns how many
+    teams had something to expire."""
 
     durable: ClassVar[bool] = True
     now_ms: int
+    alerts: AlertPolicy = DEFAULT_POLICY
 
     def apply(self, conn: sqlite3.Connection) -> int:
         teams = conn.execute(
@@ -203,7 +206,9 @@ class ExpireGrants:
             (expiry_ms(conn, self.now_ms),),
         ).fetchall()
         for (team,) in teams:
-            expire(conn, team, open_grants(conn, team), self.now_ms)
+            left = expire(conn, team, open_grants(conn, team), self.now_ms)
+            left_nanousd = sum(grant.remaining_nanousd for grant in left)
+            alert_low_balance(conn, team, left_nanousd, self.alerts, now_ms=self.now_ms)
         return len(teams)
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 from inferd.errors import AuthenticationError, NotFoundError, PermissionDeniedError
 from inferd.ledger.names import DEFAULT_PROJECT
+from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.rows import insert
 from inferd.ledger.suspensions import first_suspended, key_subject, project_subject, team_subject, user_subject
 
@@ -159,10 +160,13 @@ def find_key(conn: sqlite3.Connection, key_id: str) -> Key:
     return _key(row)
 
 
-def all_keys(conn: sqlite3.Connection, team: str | None = None) -> list[Key]:
-    """Of one team or of all, oldest first."""
+def all_keys(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Key]:
+    """Of one team or of all, oldest first. After a key that is not among them there is none."""
     rows = conn.execute(
-        f"SELECT {_SHOWN} FROM keys WHERE ?1 IS NULL OR team = ?1 ORDER BY created_at_ms, rowid", (team,)
+        f"SELECT {_SHOWN} FROM keys WHERE (?1 IS NULL OR team = ?1) AND (?2 IS NULL OR (created_at_ms, rowid) > "
+        "(SELECT created_at_ms, rowid FROM keys AS before WHERE before.key_id = ?2 AND (?1 IS NULL OR team = ?1))) "
+        "ORDER BY created_at_ms, rowid LIMIT ?3",
+        (team, page.after, page.limit),
     )
     return [_key(row) for row in rows]
 

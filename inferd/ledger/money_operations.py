@@ -20,6 +20,7 @@ from inferd.ledger.grants import expired_parts, open_grants
 from inferd.ledger.idempotency import once
 from inferd.ledger.log import logged
 from inferd.ledger.names import check_text
+from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import format_instant, period_bounds_ms, period_label, periods_of
 from inferd.ledger.refunds import Refund
 from inferd.ledger.statements import Statement, StatementLine
@@ -111,7 +112,7 @@ class GrantState:
         }
 
 
-def list_grants(conn: sqlite3.Connection, team: str, *, now_ms: int) -> list[GrantState]:
+def list_grants(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_ms: int) -> list[GrantState]:
     """All grants of a team, oldest first; what has expired is not shown as left, written down or not (R8)."""
     teams.find_team(conn, team)
     at_ms = expiry_ms(conn, now_ms)
@@ -122,8 +123,8 @@ def list_grants(conn: sqlite3.Connection, team: str, *, now_ms: int) -> list[Gra
     rows = conn.execute(
         "SELECT grants.grant_id, team, kind, priority, amount_nanousd, remaining_nanousd, expires_at_ms, note, "
         "voids.grant_id IS NOT NULL FROM grants LEFT JOIN voids USING (grant_id) WHERE team = ? "
-        "ORDER BY grants.grant_id",
-        (team,),
+        "AND grants.grant_id > coalesce(?, 0) ORDER BY grants.grant_id LIMIT ?",
+        (team, page.after, page.limit),
     ).fetchall()
     states = []
     for grant_id, _, kind, priority, amount, remaining, expires_at_ms, note, voided in rows:
@@ -147,9 +148,7 @@ def refund(
 ) -> Refund:
     """Give back what a request cost, or a part of it, to the credit that paid for it (R19)."""
     _check_reason(reason, idempotency_key)
-    row = conn.execute("SELECT team FROM usage WHERE request_id = ?", (request_id,)).fetchone()
-    if row is None:
-        raise NotFoundError(refunds.why_no_refund(conn, request_id))
+    team = refunds.team_of(conn, request_id)
 
     def perform() -> dict[str, object]:
         return asdict(
@@ -157,7 +156,7 @@ def refund(
         )
 
     body = {"request_id": request_id, "amount_nanousd": amount_nanousd, "reason": reason}
-    return Refund(**once(conn, row[0], "refund", idempotency_key, body, perform, now_ms=now_ms))
+    return Refund(**once(conn, team, "refund", idempotency_key, body, perform, now_ms=now_ms))
 
 
 @logged("credits.withdraw", found=("txn",))
@@ -267,11 +266,11 @@ def _raise_for(
     )
 
 
-def list_statements(conn: sqlite3.Connection, team: str | None = None) -> list[Statement]:
-    """The statements of one team or of all, by team and month."""
+def list_statements(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Statement]:
+    """The statements of one team or of all, by team and month. A page is one of a team."""
     if team is not None:
         teams.find_team(conn, team)
-    return statements.all_statements(conn, team)
+    return statements.all_statements(conn, team, page)
 
 
 def show_statement(conn: sqlite3.Connection, team: str, period: str) -> tuple[Statement, list[StatementLine]]:

@@ -22,6 +22,7 @@ from inferd.ledger.idempotency import once
 from inferd.ledger.keys import DEFAULT_SCOPES, SCOPES, Key, NewKey
 from inferd.ledger.log import logged, record
 from inferd.ledger.names import DEFAULT_PLAN, DEFAULT_PROJECT, DEFAULT_TEAM, check_name, check_text
+from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import format_instant
 from inferd.ledger.suspensions import suspended_subjects
 from inferd.ledger.teams import Project, Team, User
@@ -92,9 +93,9 @@ def _create_team(conn: sqlite3.Connection, team: Team, signup_nanousd: int) -> T
     return team
 
 
-def list_teams(conn: sqlite3.Connection) -> list[Team]:
+def list_teams(conn: sqlite3.Connection, page: Page = WHOLE) -> list[Team]:
     """All teams, by name."""
-    return teams.all_teams(conn)
+    return teams.all_teams(conn, page)
 
 
 def show_team(conn: sqlite3.Connection, name: str, *, now_ms: int) -> TeamDetails:
@@ -175,11 +176,11 @@ def create_key(
     )
 
 
-def list_keys(conn: sqlite3.Connection, team: str | None = None) -> list[Key]:
-    """The keys of one team or of all, oldest first."""
+def list_keys(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Key]:
+    """The keys of one team or of all, oldest first. A page that begins after a key of another team is empty."""
     if team is not None:
         teams.find_team(conn, team)
-    return keys.all_keys(conn, team)
+    return keys.all_keys(conn, team, page)
 
 
 @logged("keys.revoke")

@@ -9,6 +9,9 @@ from inferd.errors import InvalidValueError
 
 LIFETIME = "lifetime"
 _DAY_MS = 86_400_000
+_FIRST_YEAR = 1970
+# The last one whose end can be told: 9999 is the last year of a datetime.
+_LAST_YEAR = 9998
 
 
 def periods_of(at_ms: int) -> tuple[str, str, str]:
@@ -31,14 +34,14 @@ def parse_instant_ms(text: str) -> int:
     """
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError as exc:
+        # Of a moment with an offset, the year that counts is the one in UTC.
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
         raise InvalidValueError(
             f"{text!r} is not a date: write 2026-11-21 (00:00 UTC of that day) or 2026-11-21T18:30:00Z"
         ) from exc
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    if moment.year < 1970:
-        raise InvalidValueError(f"{text!r} lies before 1970")
+    if moment.year < _FIRST_YEAR:
+        raise InvalidValueError(f"{text!r} lies before {_FIRST_YEAR}")
     return int(moment.timestamp()) * 1000 + moment.microsecond // 1000
 
 
@@ -70,6 +73,8 @@ def parse_month(text: str) -> str:
         moment = datetime.strptime(text.strip(), "%Y-%m").replace(tzinfo=UTC)
     except ValueError as exc:
         raise InvalidValueError(f"{text!r} is not a month: write 2026-11") from exc
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise InvalidValueError(f"{text!r} lies outside the years {_FIRST_YEAR} to {_LAST_YEAR}")
     return f"{moment.year:04d}-{moment.month:02d}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Set
 from typing import TYPE_CHECKING, Any
 
 from inferd.ledger.budgets import Budget
@@ -60,8 +60,8 @@ def limits_record(limits: Limits) -> dict[str, Any]:
     }
 
 
-def with_budgets(record: dict[str, Any], scope: str, budgets: Sequence[Budget]) -> dict[str, Any]:
-    """The record of a project or user, and what it may spend: USD by `month`, `year` or `lifetime`."""
+def with_budgets(record: dict[str, Any], scope: str, budgets: Iterable[Budget]) -> dict[str, Any]:
+    """The record of a project, user or key, and what it may spend: USD by `month`, `year` or `lifetime`."""
     own = {budget.period: format_usd(budget.amount_nanousd) for budget in budgets if budget.scope == scope}
     return record | {"budgets": own}
 

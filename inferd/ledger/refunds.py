@@ -42,7 +42,19 @@ class Refund:
         }
 
 
-def why_no_refund(conn: sqlite3.Connection, request_id: str) -> str:
+def team_of(conn: sqlite3.Connection, request_id: str) -> str:
+    """The team of a request that has ended or was refunded before. Raises NotFoundError, see `refund_request`."""
+    row = conn.execute(
+        "SELECT team FROM usage WHERE request_id = ?1 UNION ALL SELECT team FROM refunds WHERE request_id = ?1",
+        (request_id,),
+    ).fetchone()
+    if row is None:
+        raise NotFoundError(_why_no_refund(conn, request_id))
+    team: str = row[0]
+    return team
+
+
+def _why_no_refund(conn: sqlite3.Connection, request_id: str) -> str:
     """A request without a usage row: entries stay when detail is rolled up."""
     settled = conn.execute(
         "SELECT 1 FROM transactions WHERE kind = 'settlement' AND request_id = ?", (request_id,)
@@ -71,7 +83,7 @@ def refund_request(
         (request_id,),
     ).fetchone()
     if row is None:
-        raise NotFoundError(why_no_refund(conn, request_id))
+        raise NotFoundError(_why_no_refund(conn, request_id))
     team, project, user, key_id, deployment, service_tier, cost_nanousd, settlement, admitted_at_ms = row
     left_nanousd = cost_nanousd - refunded_nanousd(conn, request_id)
     amount_nanousd = left_nanousd if amount_nanousd is None else amount_nanousd

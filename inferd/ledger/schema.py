@@ -11,7 +11,15 @@ import sqlite3
 
 from sqlite_utils import Database
 
-from inferd.ledger.migrations import m2_money, m3_access, m4_operations, m5_plans, m6_traffic, m7_batches
+from inferd.ledger.migrations import (
+    m2_money,
+    m3_access,
+    m4_operations,
+    m5_plans,
+    m6_traffic,
+    m7_batches,
+    m8_sequences,
+)
 from inferd.ledger.migrations.triggers import refuse
 
 _TABLES = (
@@ -216,6 +224,7 @@ MIGRATIONS = (
     m5_plans.apply,
     m6_traffic.apply,
     m7_batches.apply,
+    m8_sequences.apply,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlite_utils import Database
 
+from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import period_bounds_ms
 from inferd.money import format_usd
 
@@ -107,12 +108,16 @@ def find_statement(conn: sqlite3.Connection, team: str, period: str) -> Statemen
     return Statement(team, period, *(row or (0, 0, 0)))
 
 
-def all_statements(conn: sqlite3.Connection, team: str | None = None) -> list[Statement]:
-    """Of one team or of all, by team and month. A month has one as soon as something was charged."""
+def all_statements(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Statement]:
+    """Of one team or of all, by team and month. A month has one as soon as something was charged.
+
+    Args:
+        page: after a month, so it is a page of one team.
+    """
     rows = conn.execute(
         "SELECT team, period, charged_nanousd, refunded_nanousd, paid_nanousd FROM statements "
-        "WHERE ?1 IS NULL OR team = ?1 ORDER BY team, period",
-        (team,),
+        "WHERE (?1 IS NULL OR team = ?1) AND period > coalesce(?2, '') ORDER BY team, period LIMIT ?3",
+        (team, page.after, page.limit),
     )
     return [Statement(*row) for row in rows]
 

@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from inferd.errors import ConflictError, NotFoundError
+from inferd.ledger.page import WHOLE, Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,12 @@ class User:
 _TEAM = "team, plan, tier_override, created_at_ms, created_by, tier_override_until_ms"
 
 
-def all_teams(conn: sqlite3.Connection) -> list[Team]:
+def all_teams(conn: sqlite3.Connection, page: Page = WHOLE) -> list[Team]:
     """In order of name."""
-    return [Team(*row) for row in conn.execute(f"SELECT {_TEAM} FROM teams ORDER BY team")]
+    rows = conn.execute(
+        f"SELECT {_TEAM} FROM teams WHERE team > coalesce(?, '') ORDER BY team LIMIT ?", (page.after, page.limit)
+    )
+    return [Team(*row) for row in rows]
 
 
 def find_team(conn: sqlite3.Connection, name: str) -> Team:
@@ -81,10 +85,12 @@ def set_tier_override(conn: sqlite3.Connection, team: str, tier: int | None, unt
     )
 
 
-def projects_of(conn: sqlite3.Connection, team: str) -> list[Project]:
+def projects_of(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[Project]:
     """In order of name."""
     rows = conn.execute(
-        "SELECT team, project, created_at_ms, created_by FROM projects WHERE team = ? ORDER BY project", (team,)
+        "SELECT team, project, created_at_ms, created_by FROM projects WHERE team = ? AND project > coalesce(?, '') "
+        "ORDER BY project LIMIT ?",
+        (team, page.after, page.limit),
     )
     return [Project(*row) for row in rows]
 
@@ -100,9 +106,13 @@ def add_project(conn: sqlite3.Connection, project: Project) -> None:
         raise ConflictError(f"team {project.team!r} has a project {project.project!r} already") from exc
 
 
-def users_of(conn: sqlite3.Connection, team: str) -> list[User]:
+def users_of(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[User]:
     """In order of name."""
-    rows = conn.execute("SELECT team, user, created_at_ms, created_by FROM users WHERE team = ? ORDER BY user", (team,))
+    rows = conn.execute(
+        "SELECT team, user, created_at_ms, created_by FROM users WHERE team = ? AND user > coalesce(?, '') "
+        "ORDER BY user LIMIT ?",
+        (team, page.after, page.limit),
+    )
     return [User(*row) for row in rows]
 
 

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from inferd.errors import InferdError, OverloadedError
@@ -51,7 +52,7 @@ class _Queued:
 
     def reply(self) -> None:
         """Hand the outcome over; runs on the waiter's own loop if it has one."""
-        if self.waiter.cancelled():
+        if self.waiter.done():  # cancelled
             return
         if self.error is not None:
             self.waiter.set_exception(self.error)
@@ -69,11 +70,15 @@ class LedgerWriter:
     def __init__(self, store: Store, *, max_queued: int = _MAX_QUEUED) -> None:
         self._store = store
         self._max_queued = max_queued
-        self._changed = threading.Condition()
-        self._queue: list[_Queued] = []
+        # A SimpleQueue wakes a thread in a third of the time that a Condition takes.
+        self._inbox: SimpleQueue[_Queued | None] = SimpleQueue()
+        # Commands to be tried again, which come first; the writer's own.
+        self._kept: list[_Queued] = []
+        # Guards `_ended`: whoever finds it False has put what it puts before the last look into the inbox.
+        self._ending = threading.Lock()
         # What coroutines have asked for since their loop last handed over; each list belongs to its loop's thread.
         self._gathered: dict[asyncio.AbstractEventLoop, list[_Queued]] = {}
-        self._stopping = False
+        self._stopping = threading.Event()
         self._ended = False
         self._thread: threading.Thread | None = None
         self._conn: sqlite3.Connection | None = None
@@ -89,9 +94,8 @@ class LedgerWriter:
     def stop(self) -> None:
         """Carry out what is queued, then end the thread. Later commands get an OverloadedError."""
         assert self._thread is not None, "only a started writer stops"
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+        self._stopping.set()
+        self._inbox.put(None)
         self._thread.join()
 
     def submit(self, command: Command[T]) -> Future[T]:
@@ -102,9 +106,8 @@ class LedgerWriter:
         """
         waiter: Future[T] = Future()
         waiter.set_running_or_notify_cancel()
-        with self._changed:
-            self._check_open(command, len(self._queue))
-            self._enqueue([_Queued(command, waiter)])
+        self._check_open(command, self._inbox.qsize())
+        self._enqueue([_Queued(command, waiter)])
         return waiter
 
     async def execute(self, command: Command[T], *, patient: bool = True) -> T:
@@ -123,7 +126,7 @@ class LedgerWriter:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
         gathered = self._gathered.get(loop)
-        self._check_open(command, len(self._queue) + len(gathered or ()))
+        self._check_open(command, self._inbox.qsize() + len(gathered or ()))
         queued = _Queued(command, waiter, loop, patient)
         if gathered is None:
             # Handed over after all callbacks that are ready now: one wake-up of the writer for them together. Else it
@@ -143,17 +146,17 @@ class LedgerWriter:
             self._refuse(gathered, exc)
 
     def _check_open(self, command: Command[Any], num_queued: int) -> None:
-        if self._stopping:
+        if self._stopping.is_set():
             raise OverloadedError("The server is shutting down; try again.", retry_after_s=_RETRY_AFTER_S)
         if num_queued >= self._max_queued and not command.durable:
             raise OverloadedError("The server has too much to write down; try again.", retry_after_s=_RETRY_AFTER_S)
 
     def _enqueue(self, group: Sequence[_Queued]) -> None:
-        with self._changed:
+        with self._ending:
             if self._ended:
                 raise OverloadedError("The ledger's writer has stopped.", retry_after_s=_RETRY_AFTER_S)
-            self._queue.extend(group)
-            self._changed.notify()
+            for queued in group:
+                self._inbox.put(queued)
 
     def _run(self) -> None:
         assert self._conn is not None, "start() opened the connection"
@@ -161,19 +164,29 @@ class LedgerWriter:
             while group := self._take():
                 self._process(self._conn, group)
         finally:
-            # Reached with a queue only if the loop above broke: then nobody must be left waiting.
-            with self._changed:
-                self._stopping = self._ended = True
-                left, self._queue = self._queue, []
+            # Somebody may be left if the loop above broke, or came at the last moment: nobody must wait for ever.
+            self._stopping.set()
+            with self._ending:
+                self._ended = True
+            left = self._kept + self._drained()
             self._refuse(left, OverloadedError("The ledger's writer has stopped.", retry_after_s=_RETRY_AFTER_S))
             self._conn.close()
 
     def _take(self) -> list[_Queued]:
         """All that is queued, as soon as there is something; empty when stopped and drained."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._stopping)
-            group, self._queue = self._queue, []
-            return group
+        group, self._kept = self._kept, []
+        group += self._drained()
+        while not group:
+            if self._stopping.is_set():
+                return self._drained()
+            first = self._inbox.get()
+            group = [*([] if first is None else [first]), *self._drained()]
+        return group
+
+    def _drained(self) -> list[_Queued]:
+        """All that is in the inbox now, without the sign that wakes this thread to stop."""
+        found = [self._inbox.get_nowait() for _ in range(self._inbox.qsize())]
+        return [queued for queued in found if queued is not None]
 
     def check_space(self) -> None:
         """Raises OverloadedError while the disk is nearly full: then nothing new is taken on, so that what is under way
@@ -198,10 +211,10 @@ class LedgerWriter:
         return group
 
     def _process(self, conn: sqlite3.Connection, group: list[_Queued]) -> None:
-        group = self._without_new_work(group)
-        if not group:
-            return
         try:
+            group = self._without_new_work(group)
+            if not group:
+                return
             self._begin(conn, durable=any(queued.command.durable for queued in group))
             if not all(self._apply(conn, queued) for queued in group):
                 conn.execute("ROLLBACK")
@@ -213,6 +226,10 @@ class LedgerWriter:
             if conn.in_transaction:
                 conn.execute("ROLLBACK")
             self._postpone(group, exc)
+        except BaseException as exc:
+            # The data folder is gone, memory has run out: this thread ends, and nobody must be left waiting for it.
+            self._refuse(group, _unwritable(exc))
+            raise
         else:
             self._wake(group)
 
@@ -267,15 +284,13 @@ class LedgerWriter:
         again, the writer is stopping or the file is broken.
         """
         _log.error("the ledger could not be written: %s", cause)
-        keep = isinstance(cause, sqlite3.OperationalError) and not self._stopping
+        keep = isinstance(cause, sqlite3.OperationalError) and not self._stopping.is_set()
         kept = [queued for queued in group if keep and queued.command.durable and queued.patient]
         refused = [queued for queued in group if not (keep and queued.command.durable and queued.patient)]
-        with self._changed:
-            self._queue = kept + self._queue
+        self._kept = kept
         self._refuse(refused, _unwritable(cause))
         if kept:
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopping, timeout=_PAUSE_S)
+            self._stopping.wait(_PAUSE_S)
 
     def _refuse(self, group: Sequence[_Queued], error: OverloadedError) -> None:
         for queued in group:
@@ -297,7 +312,7 @@ class LedgerWriter:
                 _log.info("%d callers of the ledger left with their event loop", len(waiting))
 
 
-def _unwritable(cause: sqlite3.Error) -> OverloadedError:
+def _unwritable(cause: BaseException) -> OverloadedError:
     if (getattr(cause, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL:
         error = OverloadedError(
             "The server's disk is full, nothing was changed; make room, then try again.",

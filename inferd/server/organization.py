@@ -100,7 +100,7 @@ def _range(query: Query, limits: dict[str, tuple[int, int]]) -> _Range:
         number = page.removeprefix(_PAGE_PREFIX)
         if not (page.startswith(_PAGE_PREFIX) and number.isascii() and number.isdecimal() and len(number) < 20):
             raise InvalidRequestError("'page' must be the next_page of a page.", param="page", code="invalid_value")
-        start = max(start, int(number))
+        start = min(max(start, int(number)), end)
     return _Range(start, end, _SECONDS[width], limit)
 
 

@@ -93,14 +93,24 @@ def test_every_change_is_in_the_log(acme):
     assert [entry["action"] for entry in entries][:4] == ["credits.void", "budgets.raise", "budgets.set", "teams.set"]
 
 
-def test_lists_of_projects_and_users_show_their_budgets(acme):
+def test_lists_of_projects_users_and_keys_show_their_limits(acme):
     acme("users", "create", "acme", "ada")
     acme("budgets", "set", "acme", "20", "--project", "inference", "--by", "year")
     acme("budgets", "set", "acme", "3", "--user", "ada")
+    key_id = acme("keys", "create", "--team", "acme", "--json").json["id"]
+    acme("budgets", "set", "acme", "4", "--key", key_id, "--by", "lifetime")
+    acme("projects", "set", "acme", "inference", "--concurrency", "7")
     (project,) = acme("projects", "list", "acme", "--json").json
     assert project["budgets"] == {"year": "20.000000000"}
     (user,) = acme("users", "list", "acme", "--json").json
     assert user["budgets"] == {"month": "3.000000000"}
+    assert (project["concurrency"], project["concurrency_source"]) == (7, "set by the operator")
+    assert (user["concurrency"], user["concurrency_source"]) == (64, "plan free")
+    (key,) = acme("keys", "list", "--json").json
+    assert key["budgets"] == {"lifetime": "4.000000000"}
+    assert "4.000000000 in all" in acme("keys", "list").out
+    assert "4.000000000 in all" in acme("teams", "show", "acme").out
+    assert acme("projects", "list", "acme").out.splitlines()[2].split()[-4] == "7"
     assert "20.000000000 a year" in acme("projects", "list", "acme").out
     assert "3.000000000 a month" in acme("users", "list", "acme").out
 

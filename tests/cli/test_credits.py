@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
-from inferd.cli.credits import Kind
-from inferd.ledger.grants import GRANT_KINDS
+from inferd.cli.credits import PRIORITY, Kind
+from inferd.ledger.grants import DEFAULT_PRIORITY, GRANT_KINDS
 
 pytestmark = pytest.mark.usefixtures("acme")
 
@@ -111,5 +111,22 @@ def test_credit_of_an_unknown_team_is_refused(inferd):
     assert inferd("credits", "show", "nobody").status == 1
 
 
-def test_the_kinds_of_credit_are_those_of_the_ledger():
-    assert get_args(Kind) == GRANT_KINDS
+def test_the_kinds_and_the_priority_of_credit_are_those_of_the_ledger():
+    assert (get_args(Kind), PRIORITY) == (GRANT_KINDS, DEFAULT_PRIORITY)
+
+
+def test_a_grant_has_the_priority_that_it_is_given(inferd):
+    """R8"""
+    assert inferd("credits", "grant", "acme", "1", "--priority", "7", "--json").json["priority"] == 7
+    inferd("credits", "grant", "acme", "1")
+    assert [grant["priority"] for grant in inferd("credits", "list", "acme", "--json").json] == [7, 50]
+    rows = inferd("credits", "list", "acme").out.splitlines()
+    assert [row.split()[:3] for row in rows[2:]] == [["1", "paid", "7"], ["2", "paid", "50"]]
+    assert inferd("credits", "grant", "acme", "1", "--priority", "101").status == 2
+
+
+def test_a_number_that_no_grant_can_have_is_wrong_usage(inferd):
+    for number in ("0", str(2**63), "9" * 30):
+        assert inferd("credits", "void", number, "--reason", "x").status == 2
+    assert inferd("log", "--before", str(2**63)).status == 2
+    assert "there is no grant" in inferd("credits", "void", str(2**63 - 1), "--reason", "x").err

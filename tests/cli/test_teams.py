@@ -62,6 +62,22 @@ def test_the_list_of_teams_has_the_tier_in_effect_and_why(inferd):
         assert f"  {tier}  " in row
 
 
+def test_the_list_of_teams_shows_the_tier_that_is_in_effect(inferd):
+    """R1"""
+    inferd("teams", "create", "alpha", "--plan", "pro")
+    inferd("teams", "create", "beta")
+    inferd("credits", "grant", "beta", "50")
+    inferd("teams", "create", "gamma")
+    inferd("teams", "set", "gamma", "--tier", "3", "--until", "2999-01-01")
+    teams = inferd("teams", "list", "--json").json
+    assert [(team["tier"], team["tier_source"]) for team in teams] == [
+        (4, "the least of plan pro"),
+        (2, "earned"),
+        (3, "set by the operator until 2999-01-01T00:00:00.000Z"),
+    ]
+    assert "set by the operator until" in inferd("teams", "list").out
+
+
 def test_no_teams_is_an_empty_list_and_a_sentence_that_names_the_ledger(inferd, data_dir):
     assert inferd("teams", "list", "--json").json == []
     assert f"There are no teams in {data_dir / 'ledger.db'} yet." in inferd("teams", "list").out

@@ -7,6 +7,8 @@ import pytest
 from inferd.errors import InsufficientCreditError
 from inferd.ledger import cap_operations
 from inferd.ledger.alerts import AlertPolicy, all_alerts
+from inferd.ledger.deliveries import alert_text
+from inferd.ledger.grants import ExpireGrants
 from inferd.ledger.holds import AlertRefusal
 from inferd.ledger.periods import parse_instant_ms
 
@@ -86,6 +88,29 @@ def test_a_low_balance_alerts_once_a_grant(books):
     assert all_alerts(books.conn, "other") == []
 
 
+def test_credit_that_expires_leaves_a_low_balance_too(books):
+    """R7: nobody has to ask for something first."""
+    books.grant(100, expires_at_ms=books.now_ms + 1)
+    books.grant(100, expires_at_ms=books.now_ms + 2)
+    books.now_ms += 1
+    books.apply(ExpireGrants(books.now_ms))
+    assert all_alerts(books.conn) == []
+    books.now_ms += 1
+    books.apply(ExpireGrants(books.now_ms, AlertPolicy((), 0)))
+    assert all_alerts(books.conn) == []
+    books.grant(9, expires_at_ms=books.now_ms + 1)
+    books.grant(1)
+    books.now_ms += 1
+    books.apply(ExpireGrants(books.now_ms, AlertPolicy((), 100)))
+    assert all_alerts(books.conn) == [], "the last grant is there as a whole"
+    books.grant(10, expires_at_ms=books.now_ms + 1)
+    books.now_ms += 1
+    for _ in range(2):
+        books.apply(ExpireGrants(books.now_ms, AlertPolicy((), 20)))
+    (alert,) = all_alerts(books.conn)
+    assert (alert.kind, alert.period, alert.value_nanousd) == ("low_balance", "grant 5", 1)
+
+
 def test_a_low_balance_can_be_left_out(books):
     """R7"""
     books.grant(100)
@@ -102,6 +127,18 @@ def test_a_refusal_by_a_cap_that_is_used_up_is_its_hundred_percent(capped):
     capped.apply(AlertRefusal(refused))
     capped.apply(AlertRefusal(refused))
     assert [row[3:] for row in thresholds(capped)] == [(50, 99), (80, 99), (100, 99)]
+
+
+def test_an_alert_says_what_is_true(capped):
+    """R7: a request may be too large for what is left long before that is nothing."""
+    spend(capped, 50)
+    capped.apply(AlertRefusal(capped.open_hold(51)))
+    texts = [alert_text(alert) for alert in all_alerts(capped.conn)]
+    assert texts == [
+        "project:acme/inference has spent $0.000000050 in 2026-11, 50 % or more of its cap of $0.000000100 (budget)",
+        "project:acme/inference has spent $0.000000050 of its cap of $0.000000100 in 2026-11 (budget), "
+        "which leaves too little for a request that was refused",
+    ]
 
 
 def test_a_refusal_for_what_is_held_alone_alerts_nobody(capped):

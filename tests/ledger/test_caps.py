@@ -208,6 +208,18 @@ def test_a_raise_repeated_with_its_key_is_one_raise(rich):
     assert rich.one("SELECT count(*) FROM cap_adjustments") == 1
 
 
+def test_raises_add_up_to_no_more_than_a_request_can_count_with(rich):
+    """R7: their sum is SQLite's, which has 64 bits."""
+    span = {"until_ms": rich.now_ms + 9, "reason": "x"}
+    for _ in range(4):
+        cap_operations.raise_caps(rich.conn, "acme", 10**9 * USD, **span, **who(rich))
+    with pytest.raises(InvalidValueError, match=r"cannot exceed \$4000000000\.000000000 together"):
+        cap_operations.raise_caps(rich.conn, "acme", 1, **span, **who(rich))
+    rich.hold(1)
+    rich.now_ms += 9
+    cap_operations.raise_caps(rich.conn, "acme", 1, until_ms=rich.now_ms + 1, reason="x", **who(rich))
+
+
 def test_available_is_what_a_new_hold_can_take(rich):
     """R6"""
     assert rich.credit().available_nanousd == 10_000
@@ -302,8 +314,10 @@ def test_a_plan_that_says_contact_blocks_and_says_whom(books):
 def test_postpaid_on_plan_free_needs_a_payment_method(books):
     """R6, R3"""
     operations.create_team(books.conn, "small", "free", **who(books))
+    books.conn.execute("BEGIN")
     with pytest.raises(InvalidValueError, match="impossible at tier 0"):
         cap_operations.set_team(books.conn, "small", overage="postpaid", **who(books))
+    books.conn.execute("ROLLBACK")
 
 
 def test_without_its_payment_method_a_free_team_blocks_again(books):

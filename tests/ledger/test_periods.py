@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from inferd.errors import InvalidValueError
-from inferd.ledger.periods import format_instant, parse_instant_ms, periods_of
+from inferd.ledger.periods import format_instant, parse_instant_ms, parse_month, period_bounds_ms, periods_of
 
 
 def ms(*parts: int) -> int:
@@ -35,7 +35,13 @@ def test_a_date_without_a_time_is_midnight_utc(text, expected):
     assert parse_instant_ms(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "tomorrow", "2026-13-01", "21.11.2026", "1969-12-31", "0001-01-01"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "tomorrow", "2026-13-01", "21.11.2026", "1969-12-31", "0001-01-01"),
+        *("9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "1970-01-01T00:00:00+00:01"),
+    ],
+)
 def test_what_is_no_date_is_refused_with_an_example(text):
     with pytest.raises(InvalidValueError, match=r"2026-11-21|1970"):
         parse_instant_ms(text)
@@ -43,3 +49,20 @@ def test_what_is_no_date_is_refused_with_an_example(text):
 
 def test_a_moment_is_shown_to_the_millisecond():
     assert format_instant(ms(2026, 11, 21, 18, 30, 5) + 7) == "2026-11-21T18:30:05.007Z"
+
+
+def test_the_last_moment_that_can_be_written_can_be_shown():
+    assert format_instant(parse_instant_ms("9999-12-31T23:59:59.999Z")) == "9999-12-31T23:59:59.999Z"
+
+
+@pytest.mark.parametrize("month", ["1970-01", "2026-12", "9998-12"])
+def test_a_month_has_a_beginning_and_an_end(month):
+    begin_ms, end_ms = period_bounds_ms(parse_month(month))
+    assert (periods_of(begin_ms)[0], periods_of(end_ms - 1)[0]) == (month, month)
+    assert periods_of(begin_ms - 1)[0] != month != periods_of(end_ms)[0]
+
+
+@pytest.mark.parametrize("text", ["", "2026", "2026-13", "0000-01", "0001-01", "1969-12", "9999-12", "2026-11-01"])
+def test_what_is_no_month_is_refused(text):
+    with pytest.raises(InvalidValueError, match=r"2026-11|1970 to 9998"):
+        parse_month(text)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.errors import NotFoundError
+from inferd.errors import IdempotencyConflictError, NotFoundError
 from inferd.ledger import money_operations, operations, teams
 from inferd.ledger.audit import audit
 from inferd.ledger.export import export_lines
@@ -159,3 +159,20 @@ def test_a_request_that_was_rolled_up_is_too_old_for_a_refund_and_the_error_says
     for request_id, problem in ((settled, "rolled up into daily rows .* `inferd credits grant`"), ("none", "no ended")):
         with pytest.raises(NotFoundError, match=problem):
             money_operations.refund(rolled.conn, request_id, 1, reason="late", actor="test", now_ms=NOW_MS)
+
+
+def test_a_refund_that_is_repeated_after_its_request_was_rolled_up_has_its_first_answer(books):
+    """R22: answers are kept for ever."""
+    books.grant(100)
+    request = books.hold(10)
+    books.settle(request, 10)
+    again = {"reason": "slow", "idempotency_key": "k", "actor": "test", "now_ms": NOW_MS}
+    first = money_operations.refund(books.conn, request, 3, **again)
+    books.apply(RollUpUsage(NOW_MS + 1, NOW_MS))
+    before = books.dump()
+    assert money_operations.refund(books.conn, request, 3, **again) == first
+    with pytest.raises(IdempotencyConflictError):
+        money_operations.refund(books.conn, request, 4, **again)
+    with pytest.raises(NotFoundError, match="rolled up"):
+        money_operations.refund(books.conn, request, 3, **again | {"idempotency_key": "other"})
+    assert books.dump() == before

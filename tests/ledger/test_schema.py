@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from inferd.ledger import schema
+from inferd.ledger import operations, schema
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_an_open_hold_has_no_moment_of_resolution(full):
 
 def test_a_revoked_key_stays_so(full):
     """R21"""
-    full.conn.execute("UPDATE keys SET revoked_at_ms = 1, revoked_by = 'x'")
+    operations.revoke_key(full.conn, full.key.id, actor="test", now_ms=full.now_ms)
     with pytest.raises(sqlite3.IntegrityError, match="stays so"):
         full.conn.execute("UPDATE keys SET revoked_at_ms = NULL, revoked_by = NULL")
 

@@ -297,3 +297,26 @@ def test_a_refusal_that_changed_nothing_does_not_undo_the_group(served, writer, 
     writer.gate.set()
     assert [type(future.exception(10)) for future in futures] == [type(None), InsufficientCreditError, type(None)]
     assert applied[1:] == commands
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_writer_that_ends_by_a_fault_of_its_own_leaves_nobody_waiting(store, served, monkeypatch):
+    """The group in its hands, what is queued behind it, and who comes afterwards."""
+
+    def gone(folder):
+        raise FileNotFoundError(2, "No such file or directory", str(folder))
+
+    served.grant(100)
+    request_id = served.hold(5)
+    writer = GatedWriter(store)
+    writer.start()
+    behind_the_gate(writer, served)
+    monkeypatch.setattr("inferd.ledger.writer.is_nearly_full", gone)
+    held = [writer.submit(command) for command in (served.open_hold(1), served.settlement(request_id, 5))]
+    writer.gate.set()
+    errors = [future.exception(10) for future in held]
+    assert [type(error) for error in errors] == [OverloadedError, OverloadedError]
+    writer.stop()
+    with pytest.raises(OverloadedError):
+        asyncio.run(writer.execute(served.open_hold(1)))
+    assert served.one("SELECT state FROM holds WHERE request_id = ?", request_id) == "held"

@@ -168,6 +168,12 @@ async def test_pages_follow_each_other_without_gap_or_overlap(used):
     assert len(whole) == 96
 
 
+async def test_a_page_beyond_the_end_is_empty(used):
+    for number in (DAY_1 + 30 * DAY_S, 2**53, 10**18, 10**19 - 1):
+        answer = await page(used, page=f"page_{number}")
+        assert (answer["data"], answer["has_more"], answer["next_page"]) == ([], False, None)
+
+
 async def test_minutes_and_a_range_that_is_not_aligned(used):
     answer = await page(used, bucket_width="1m", start_time=DAY_1 + 30, end_time=DAY_1 + 90)
     assert [(b["start_time"] - DAY_1, b["end_time"] - DAY_1) for b in answer["data"]] == [(30, 60), (60, 90)]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.ledger.client import Connection
 from inferd.ledger.deliveries import AlertState, alert_json, alert_states
 from inferd.ledger.teams import find_team
-from inferd.server.admin.call import answer, team_call
+from inferd.server.admin.call import team_call
+from inferd.server.admin.paging import Paging
 
 
 async def list_alerts(request: Request) -> Response:
-    call = team_call(request)
+    call, paging = team_call(request), Paging.of(request, numbered=True)
 
     def read(conn: Connection) -> list[AlertState]:
         find_team(conn, call.team)
-        return alert_states(conn, call.team)
+        return alert_states(conn, call.team, paging.page)
 
-    states = await call.read(read)
-    # Where alerts are sent is the operator's secret.
-    if call.is_operator:
-        return answer({"alerts": [state.to_json() for state in states]})
-    return answer({"alerts": [alert_json(state.alert) for state in states]})
+    def record(state: AlertState) -> dict[str, Any]:
+        # Where alerts are sent is the operator's secret.
+        return state.to_json() if call.is_operator else alert_json(state.alert)
+
+    return paging.answer("alerts", await call.read(read), lambda state: state.alert.alert_id, record)

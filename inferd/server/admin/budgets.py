@@ -12,6 +12,7 @@ from inferd.ledger import cap_operations, delegation
 from inferd.ledger.client import Connection
 from inferd.ledger.periods import parse_instant_ms
 from inferd.server.admin.call import amount_nanousd, answer, operator_call, team_call
+from inferd.server.admin.paging import Paging
 from inferd.server.services import services_of
 
 Period = Literal["month", "year", "lifetime"]
@@ -38,9 +39,9 @@ class NewRaise(msgspec.Struct, forbid_unknown_fields=True, rename={"from_": "fro
 
 
 async def list_budgets(request: Request) -> Response:
-    call = team_call(request)
-    found = await call.read(lambda conn: cap_operations.list_budgets(conn, call.team))
-    return answer({"budgets": [budget.to_json() for budget in found]})
+    call, paging = team_call(request), Paging.of(request)
+    found = await call.read(lambda conn: cap_operations.list_budgets(conn, call.team, paging.page))
+    return paging.answer("budgets", found, lambda budget: budget.name, lambda budget: budget.to_json())
 
 
 async def set_budget(request: Request) -> Response:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.errors import InvalidRequestError, NotFoundError
+from inferd.errors import InvalidRequestError, InvalidValueError, NotFoundError
 from inferd.ledger import money_operations, operations
 from inferd.ledger.client import Connection
 from inferd.ledger.credit import caps_below_balance
-from inferd.ledger.periods import parse_instant_ms
+from inferd.ledger.periods import parse_instant_ms, parse_month
 from inferd.ledger.records import grant_record
 from inferd.openai.decoding import shorten
 from inferd.server.admin.call import AdminCall, amount_nanousd, answer, operator_call, team_call
-
-_MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
+from inferd.server.admin.paging import Paging
 
 
 class NewGrant(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,11 +52,12 @@ class PayStatement(msgspec.Struct, forbid_unknown_fields=True):
 
 def _month(call: AdminCall) -> str:
     period = call.path("period")
-    if _MONTH.fullmatch(period) is None:
+    try:
+        return parse_month(period)
+    except InvalidValueError as exc:
         raise InvalidRequestError(
             f"{shorten(period)!r} is not a month such as 2026-11.", param="period", code="invalid_value"
-        )
-    return period
+        ) from exc
 
 
 async def show_credit(request: Request) -> Response:
@@ -68,9 +67,9 @@ async def show_credit(request: Request) -> Response:
 
 
 async def list_grants(request: Request) -> Response:
-    call = team_call(request)
-    found = await call.read(lambda conn: money_operations.list_grants(conn, call.team, now_ms=call.now_ms))
-    return answer({"grants": [each.to_json() for each in found]})
+    call, paging = team_call(request), Paging.of(request, numbered=True)
+    found = await call.read(lambda conn: money_operations.list_grants(conn, call.team, paging.page, now_ms=call.now_ms))
+    return paging.answer("grants", found, lambda grant: grant.grant_id, lambda grant: grant.to_json())
 
 
 async def grant(request: Request) -> Response:
@@ -156,9 +155,9 @@ async def refund(request: Request) -> Response:
 
 
 async def list_statements(request: Request) -> Response:
-    call = team_call(request)
-    found = await call.read(lambda conn: money_operations.list_statements(conn, call.team))
-    return answer({"statements": [statement.to_json(call.now_ms) for statement in found]})
+    call, paging = team_call(request), Paging.of(request)
+    found = await call.read(lambda conn: money_operations.list_statements(conn, call.team, paging.page))
+    return paging.answer("statements", found, lambda each: each.period, lambda each: each.to_json(call.now_ms))
 
 
 async def show_statement(request: Request) -> Response:

@@ -13,10 +13,12 @@ from inferd.ledger import access, delegation, operations
 from inferd.ledger.client import Connection
 from inferd.ledger.delegation import KeyWish
 from inferd.ledger.keys import DEFAULT_SCOPES, find_key
+from inferd.ledger.listings import listed_keys
 from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.records import key_record
 from inferd.ledger.suspensions import Suspension, key_subject
 from inferd.server.admin.call import AdminCall, answer, team_call
+from inferd.server.admin.paging import Paging
 from inferd.server.admin.teams import Nothing, Reason
 
 
@@ -32,9 +34,9 @@ class NewKeyBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def list_keys(request: Request) -> Response:
-    call = team_call(request)
-    keys = await call.read(lambda conn: operations.list_keys(conn, call.team))
-    return answer({"keys": [key_record(key, call.now_ms) for key in keys]})
+    call, paging = team_call(request), Paging.of(request)
+    found = await call.read(lambda conn: listed_keys(conn, call.team, paging.page, now_ms=call.now_ms))
+    return paging.answer("keys", found, lambda key: key["id"])
 
 
 async def create_key(request: Request) -> Response:

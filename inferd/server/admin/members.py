@@ -9,13 +9,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.ledger import access, delegation, operations, plan_operations
-from inferd.ledger.budgets import budgets_of
+from inferd.ledger import delegation, operations, plan_operations
 from inferd.ledger.client import Connection
-from inferd.ledger.counters import project_scope, user_scope
-from inferd.ledger.records import project_record, user_record, with_budgets
-from inferd.ledger.suspensions import Suspension, project_subject, suspended_subjects, user_subject
+from inferd.ledger.listings import listed_projects, listed_users
+from inferd.ledger.records import project_record, user_record
+from inferd.ledger.suspensions import Suspension, project_subject, user_subject
 from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
+from inferd.server.admin.paging import Paging
 from inferd.server.admin.teams import Nothing, Reason
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -41,31 +41,15 @@ def _check(call: AdminCall, conn: Connection) -> None:
 
 
 async def list_projects(request: Request) -> Response:
-    call = team_call(request)
-
-    def read(conn: Connection) -> list[dict[str, Any]]:
-        suspended = suspended_subjects(conn, call.team)
-        budgets = budgets_of(conn, call.team)
-        return [
-            with_budgets(project_record(project, suspended), project_scope(call.team, project.project), budgets)
-            for project in access.list_projects(conn, call.team)
-        ]
-
-    return answer({"projects": await call.read(read)})
+    call, paging = team_call(request), Paging.of(request)
+    found = await call.read(lambda conn: listed_projects(conn, call.team, paging.page, now_ms=call.now_ms))
+    return paging.answer("projects", found, lambda project: project["project"])
 
 
 async def list_users(request: Request) -> Response:
-    call = team_call(request)
-
-    def read(conn: Connection) -> list[dict[str, Any]]:
-        suspended = suspended_subjects(conn, call.team)
-        budgets = budgets_of(conn, call.team)
-        return [
-            with_budgets(user_record(user, suspended), user_scope(call.team, user.user), budgets)
-            for user in access.list_users(conn, call.team)
-        ]
-
-    return answer({"users": await call.read(read)})
+    call, paging = team_call(request), Paging.of(request)
+    found = await call.read(lambda conn: listed_users(conn, call.team, paging.page, now_ms=call.now_ms))
+    return paging.answer("users", found, lambda user: user["user"])
 
 
 async def create_project(request: Request) -> Response:

@@ -8,13 +8,14 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.errors import PermissionDeniedError
+from inferd.errors import InvalidValueError, PermissionDeniedError
 from inferd.ledger import access, cap_operations, delegation, operations
 from inferd.ledger.client import Connection
+from inferd.ledger.listings import listed_teams
 from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.records import limits_record, team_details_record, team_record
-from inferd.ledger.suspensions import suspended_subjects
 from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
+from inferd.server.admin.paging import Paging
 
 # What a team may choose for itself; the rest is the operator's.
 _OWN_OVERAGES = (None, "block", "postpaid")
@@ -44,13 +45,9 @@ class Nothing(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def list_teams(request: Request) -> Response:
-    call = operator_call(request)
-
-    def read(conn: Connection) -> list[dict[str, Any]]:
-        suspended = suspended_subjects(conn)
-        return [team_record(team, suspended) for team in operations.list_teams(conn)]
-
-    return answer({"teams": await call.read(read)})
+    call, paging = operator_call(request), Paging.of(request)
+    found = await call.read(lambda conn: listed_teams(conn, paging.page, now_ms=call.now_ms))
+    return paging.answer("teams", found, lambda team: team["team"])
 
 
 async def create_team(request: Request) -> Response:
@@ -88,6 +85,8 @@ async def set_team(request: Request) -> Response:
     def change(conn: Connection) -> dict[str, Any]:
         if not call.is_operator:
             _check_own_terms(call, conn, given)
+        if body.tier_until is None and body.tier is msgspec.UNSET:
+            raise InvalidValueError("`tier_until` ends the `tier` that is set with it: give both")
         cap_operations.set_team(conn, call.team, **given, actor=call.actor, now_ms=call.now_ms)
         return limits_record(cap_operations.show_limits(conn, call.team, now_ms=call.now_ms))
 

@@ -123,8 +123,10 @@ async def test_a_refund_over_http_and_its_statement(provider, admin):
     rest = await admin.do("POST", path, {"reason": "slow"}, idem="y")
     assert rest["left_usd"] == "0.000000000"
     assert provider.credit().balance_nanousd == 1_000_000
-    assert await admin.do("GET", "teams/acme/statements") == {"statements": []}
-    await admin.refused(400, "invalid_value", "GET", "teams/acme/statements/soon")
+    nothing = {"statements": [], "has_more": False, "next": None}
+    assert await admin.do("GET", "teams/acme/statements") == nothing
+    for month in ("soon", "0000-01", "9999-12", "2026-13"):
+        await admin.refused(400, "invalid_value", "GET", f"teams/acme/statements/{month}")
     statement = await admin.do("GET", "teams/acme/statements/2026-11")
     assert statement["due_usd"] == "0.000000000"
     paid = {"amount_usd": "1"}
@@ -201,6 +203,8 @@ async def test_the_log_names_the_key_that_asked(provider, admin):
         ("PUT", "teams/acme/budgets", {"amount_usd": "much"}, 400, "invalid_value"),
         ("PUT", "teams/acme/budgets", {"amount_usd": 5}, 400, "invalid_type"),
         ("PATCH", "teams/acme", {"tier": 9}, 400, "invalid_value"),
+        ("PATCH", "teams/acme", {"tier_until": None}, 400, "invalid_value"),
+        ("PATCH", "teams/acme", {"tier": 1, "tier_until": "9999-12-31T23:59:59-01:00"}, 400, "invalid_value"),
     ],
 )
 async def test_mistakes_are_named_and_change_nothing(provider, admin, method, path, body, status, code):
