@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from inferd import server_config as server_tables
 from inferd.deployment_config import DEPLOYMENT_KEYS, DeploymentConfig, deployment_config
 from inferd.errors import ConfigError
 from inferd.kv_memory import SEQUENCES_MAX, KVLayout, KVMemory, plan_kv_memory
-from inferd.ledger_config import AlertsConfig, LedgerConfig, alert_thresholds, alerts_config, ledger_config
+from inferd.ledger_config import AlertsConfig, LedgerConfig, alert_policy, alerts_config, ledger_config
 from inferd.model_source import resolve_path, resolve_source
 from inferd.plans import SHIPPED, Catalog
 from inferd.plans_config import PLAN_KEYS, TIER_KEYS, catalog_config
@@ -139,17 +139,16 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
 
 
 def load_catalog(path: Path) -> Catalog:
-    """The plans and tiers of a models.toml; whether its models can be served does not matter. Raises ConfigError."""
+    """The plans, tiers and alert policy of a models.toml; whether its models can be served does not matter.
+
+    Raises ConfigError.
+    """
     return _catalog(path, _document(path))
 
 
-def load_alert_thresholds(path: Path) -> tuple[int, ...]:
-    """`[alerts] thresholds_percent` of a models.toml, likewise. Raises ConfigError."""
-    return alert_thresholds(path, _document(path).get("alerts", {}))
-
-
 def _catalog(path: Path, document: dict[str, Any]) -> Catalog:
-    return catalog_config(path, document.get("plans", {}), document.get("tiers", {}))
+    catalog = catalog_config(path, document.get("plans", {}), document.get("tiers", {}))
+    return replace(catalog, alerts=alert_policy(path, document.get("alerts", {})))
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from inferd.plans import AlertPolicy
 from inferd.toml_table import TomlTable
 
 SETTINGS: Mapping[str, tuple[str, ...]] = {
@@ -45,21 +46,17 @@ class LedgerConfig:
 
 @dataclass(frozen=True)
 class AlertsConfig:
-    """When to alert, and whom.
+    """Whom to alert; when is `AlertPolicy`.
 
     Attributes:
         webhooks: URLs, https, or http to this machine itself.
         webhook_secret: the key that signs deliveries; there is one if there are webhooks.
         allow_private_addresses: whether a webhook's host may have an address of a private network.
-        thresholds_percent: shares of a cap, ascending.
-        low_balance_percent: the share of a team's last grant below which its credit is low; 0: never.
     """
 
     webhooks: tuple[str, ...] = ()
     webhook_secret: bytes = b""
     allow_private_addresses: bool = False
-    thresholds_percent: tuple[int, ...] = (50, 80, 100)
-    low_balance_percent: int = 10
 
 
 def ledger_config(path: Path, values: object) -> LedgerConfig:
@@ -71,13 +68,14 @@ def ledger_config(path: Path, values: object) -> LedgerConfig:
     return LedgerConfig(contact, table.integer("usage_retention_days", None, RETENTION_DAYS_MIN, 36_500))
 
 
-def alert_thresholds(path: Path, values: object) -> tuple[int, ...]:
-    """`thresholds_percent` of `[alerts]` alone, for who delivers no alerts and has no secret. Raises ConfigError."""
+def alert_policy(path: Path, values: object) -> AlertPolicy:
+    """When to alert, for who delivers no alerts and has no secret. Raises ConfigError."""
     table = TomlTable(path, "alerts", "", values, SETTINGS["alerts"])
-    thresholds = table.items("thresholds_percent", int, AlertsConfig.thresholds_percent)
+    shipped = AlertPolicy()
+    thresholds = table.items("thresholds_percent", int, shipped.thresholds_percent)
     if not all(1 <= percent <= 100 for percent in thresholds) or list(thresholds) != sorted(set(thresholds)):
         raise table.error("thresholds_percent", "must be different integers of 1 to 100, ascending")
-    return thresholds
+    return AlertPolicy(thresholds, table.integer("low_balance_percent", shipped.low_balance_percent, 0, 100))
 
 
 def alerts_config(path: Path, values: object) -> AlertsConfig:
@@ -97,8 +95,6 @@ def alerts_config(path: Path, values: object) -> AlertsConfig:
         webhooks=webhooks,
         webhook_secret=secret,
         allow_private_addresses=table.get("allow_private_addresses", bool) or False,
-        thresholds_percent=alert_thresholds(path, values),
-        low_balance_percent=table.integer("low_balance_percent", AlertsConfig.low_balance_percent, 0, 100),
     )
 
 

@@ -1,4 +1,4 @@
-"""Plans and tiers (BILLING R1, R2, R3, R6, R10, R15): what a team may spend and how fast it may go, as data.
+"""Plans and tiers (BILLING R1, R2, R3, R6, R7, R10, R15): what a team may spend and how fast it may go, as data.
 
 A plan is the contract of a team, a tier how far it is trusted. models.toml changes what is shipped here
 (plans_config.py); the ledger keeps what is in force (ledger/catalog.py).
@@ -86,11 +86,25 @@ class Tier:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertPolicy:
+    """When somebody is told that money runs out (R7).
+
+    Attributes:
+        thresholds_percent: shares of a cap, each 1 to 100.
+        low_balance_percent: the share of the last grant below which credit is low; 0: never.
+    """
+
+    thresholds_percent: tuple[int, ...] = (50, 80, 100)
+    low_balance_percent: int = 10
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
-    """All plans by name, and the tiers 0 to `TOP_TIER`."""
+    """All plans by name, the tiers 0 to `TOP_TIER`, and when teams on them alert."""
 
     plans: dict[str, Plan]
     tiers: tuple[Tier, ...]
+    alerts: AlertPolicy = AlertPolicy()
 
     def earned_tier(self, qualifying_nanousd: int, *, payment_method: bool) -> int:
         """The tier that so much paid money earns (R2)."""

@@ -7,6 +7,7 @@ import pytest
 from inferd.config import load_config
 from inferd.errors import ConfigError
 from inferd.ledger_config import AlertsConfig, LedgerConfig
+from inferd.plans import AlertPolicy
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
 
@@ -20,7 +21,8 @@ def load(folder, text):
 def test_without_them_the_defaults_hold(tmp_path):
     config = load(tmp_path, "")
     assert config.ledger == LedgerConfig(contact=None, usage_retention_days=None)
-    assert config.alerts == AlertsConfig((), b"", False, (50, 80, 100), 10)
+    assert config.alerts == AlertsConfig((), b"", False)
+    assert config.catalog.alerts == AlertPolicy((50, 80, 100), 10)
 
 
 def test_every_setting_is_read(tmp_path):
@@ -35,7 +37,7 @@ def test_every_setting_is_read(tmp_path):
     assert config.alerts.webhooks == ("https://hooks.example.org/x", "http://127.0.0.1:8080/", "http://[::1]/a")
     assert len(config.alerts.webhook_secret) == 32
     assert config.alerts.allow_private_addresses
-    assert (config.alerts.thresholds_percent, config.alerts.low_balance_percent) == ((90, 100), 0)
+    assert config.catalog.alerts == AlertPolicy((90, 100), 0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import typer
 
 from inferd.cli.access import actor, open_store
 from inferd.cli.amounts import IdempotencyKey, RequiredReason, amount_nanousd
-from inferd.cli.options import DATE_HELP, ConfigFile, DataDir, Json
+from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say, say_next
 from inferd.ledger.periods import format_instant, parse_instant_ms
 from inferd.money import format_usd
@@ -42,13 +42,12 @@ def set_(
     project: Project = None,
     user: User = None,
     key: KeyId = None,
-    config: ConfigFile = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
     """Set a budget, in place of the one of the same period. Requests under way go on.
 
-    If it is used up in part already, alerts tell so by `[alerts] thresholds_percent` of the configuration.
+    If it is used up in part already, alerts tell so.
 
     ```console
     $ inferd budgets set acme 200
@@ -56,11 +55,8 @@ def set_(
     $ inferd budgets set acme 5 --user alice@acme.org --by lifetime
     ```
     """
-    from inferd.config import default_config_path, load_alert_thresholds
     from inferd.ledger import cap_operations
-    from inferd.ledger.alerts import AlertPolicy
 
-    alerts = AlertPolicy(load_alert_thresholds(default_config_path(config)))
     with open_store(data_dir).immediate() as conn:
         made = cap_operations.set_budget(
             conn,
@@ -70,7 +66,6 @@ def set_(
             project=project,
             user=user,
             key_id=key,
-            alerts=alerts,
             actor=actor(),
             now_ms=wall_clock_ms(),
         )

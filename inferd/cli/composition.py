@@ -18,7 +18,6 @@ from inferd.config import Config
 from inferd.deployments.router import Router
 from inferd.errors import OverloadedError
 from inferd.ledger import operations, plan_operations
-from inferd.ledger.alerts import AlertPolicy
 from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.client import LedgerClient
 from inferd.ledger.clock import PauseClock
@@ -98,13 +97,7 @@ async def _serve(
     limits = RateLimits(steady_clock_ms, lambda: router.load)
     with store.reading() as conn:
         seed(limits, conn, now_ms=clock())
-    completions = Completions(
-        writer,
-        epoch=epoch,
-        clock_ms=clock,
-        contact=config.ledger.contact,
-        alerts=AlertPolicy(config.alerts.thresholds_percent, config.alerts.low_balance_percent),
-    )
+    completions = Completions(writer, epoch=epoch, clock_ms=clock, contact=config.ledger.contact)
 
     def ready(server: HttpServer) -> None:
         if not server.is_stopping:

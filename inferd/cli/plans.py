@@ -62,7 +62,8 @@ def list_plans(json: Json = False, csv: Csv = False, config: FromFile = None, da
 
 @plans_app.command()
 def apply(config: ConfigFile = None, json: Json = False, data_dir: DataDir = None) -> None:
-    """Put the plans and tiers of models.toml in force, from the next request on; `inferd serve` does it when it starts.
+    """Put the plans and tiers of models.toml in force, from the next request on, and the percentages of its [alerts];
+    `inferd serve` does it when it starts.
 
     ```console
     $ inferd plans apply --config models.toml

@@ -15,21 +15,9 @@ from inferd.ledger.caps import Cap
 from inferd.ledger.counters import team_scope
 from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.rows import insert
+from inferd.plans import AlertPolicy
 
 AlertKind = Literal["threshold", "low_balance"]
-
-
-@dataclass(frozen=True, slots=True)
-class AlertPolicy:
-    """When to alert.
-
-    Attributes:
-        thresholds_percent: shares of a cap, each 1 to 100.
-        low_balance_percent: the share of the last grant below which credit is low; 0: never.
-    """
-
-    thresholds_percent: tuple[int, ...] = (50, 80, 100)
-    low_balance_percent: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +44,6 @@ class Alert:
     at_ms: int
 
 
-DEFAULT_POLICY = AlertPolicy()
 _COLUMNS = "alert_id, kind, team, scope, source, period, threshold_percent, limit_nanousd, value_nanousd, at_ms"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from inferd.ledger.catalog import IN_FORCE, catalog_in_force, catalog_of
 from inferd.ledger.rows import insert
 from inferd.ledger.team_limits import TierChoice
-from inferd.plans import Overage, Plan, Tier
+from inferd.plans import AlertPolicy, Overage, Plan, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Terms:
         tier: the tier in effect; `tier_source` says why, `tier_limits` what it allows.
         raised_nanousd: what the raises in force at that moment add to each cap of the team.
         has_budgets: whether the team, or a project, user or key of it, has any.
+        alerts: when somebody is told of its spending.
     """
 
     team: str
@@ -35,6 +36,7 @@ class Terms:
     earned_tier: int
     raised_nanousd: int
     has_budgets: bool
+    alerts: AlertPolicy
 
     @property
     def postpaid(self) -> bool:
@@ -87,6 +89,7 @@ def _terms(team: str, row: tuple[Any, ...], at_ms: int | None) -> Terms:
         earned_tier=earned,
         raised_nanousd=raised_nanousd,
         has_budgets=bool(has_budgets),
+        alerts=catalog.alerts,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.ledger import budgets, keys, teams
-from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy, alert_spending
+from inferd.ledger.alerts import alert_spending
 from inferd.ledger.billing import Terms, raise_earned_tier, read_billing, terms_of, write_billing
 from inferd.ledger.budgets import Budget, Raise
 from inferd.ledger.caps import Cap, caps_of_scopes
@@ -111,7 +111,7 @@ def set_team(
     return terms
 
 
-@logged("budgets.set", left_out=("alerts",))
+@logged("budgets.set")
 def set_budget(
     conn: sqlite3.Connection,
     team: str,
@@ -121,23 +121,20 @@ def set_budget(
     project: str | None = None,
     user: str | None = None,
     key_id: str | None = None,
-    alerts: AlertPolicy = DEFAULT_POLICY,
     actor: str,
     now_ms: int,
 ) -> Budget:
     """Bound what a team, or one project, user or key of it, spends in each month or year, or in all. It replaces the
-    one of the same period. Requests under way are not touched.
-
-    Args:
-        alerts: at which shares of it somebody is told, of those that are reached already.
+    one of the same period. Requests under way are not touched. Somebody is told if it is used up in part already.
     """
     scope = _scope(conn, team, project, user, key_id)
     _check_period(period)
     _check_amount("budget", amount_nanousd, least=0)
     budget = Budget(scope, period, team, amount_nanousd, now_ms, actor)
     budgets.put_budget(conn, budget)
-    caps = caps_of_scopes(conn, terms_of(conn, team, now_ms), [scope], now_ms)
-    alert_spending(conn, team, [cap for cap in caps if cap.source == "budget"], alerts, now_ms=now_ms)
+    terms = terms_of(conn, team, now_ms)
+    caps = caps_of_scopes(conn, terms, [scope], now_ms)
+    alert_spending(conn, team, [cap for cap in caps if cap.source == "budget"], terms.alerts, now_ms=now_ms)
     return budget
 
 

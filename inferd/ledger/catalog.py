@@ -1,4 +1,4 @@
-"""The plans and tiers that are in force: those that a server read from its models.toml last.
+"""The plans, tiers and alert policy that are in force: those that a server read from its models.toml last.
 
 They are kept in the ledger, so that the command line, in whatever folder and with whatever models.toml it runs, goes by
 the same numbers as the server beside it. Each change is a new row of `catalogs`; before the first one, what is shipped
@@ -47,9 +47,7 @@ def put_catalog(conn: sqlite3.Connection, catalog: Catalog, *, actor: str, now_m
     Raises:
         ConfigError: a team is on a plan that they lack.
     """
-    text = msgspec.json.encode(catalog).decode()
-    before = _text(conn)
-    if text == before or (before is None and catalog == SHIPPED):
+    if catalog == catalog_in_force(conn):
         return False
     for team, plan in conn.execute("SELECT team, plan FROM teams ORDER BY team"):
         if plan not in catalog.plans:
@@ -58,6 +56,7 @@ def put_catalog(conn: sqlite3.Connection, catalog: Catalog, *, actor: str, now_m
                 f"team another with `inferd teams set {team} --plan PLAN` first"
             )
     seq: int = conn.execute("SELECT coalesce(max(seq), 0) + 1 FROM catalogs").fetchone()[0]
+    text = msgspec.json.encode(catalog).decode()
     insert(conn, "catalogs", {"seq": seq, "catalog": text, "actor": actor, "at_ms": now_ms})
     return True
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from inferd.ledger import counters
 from inferd.ledger.accounts import BY_RULE, EXPIRED, credit_account, funding_account, post, receivable_account
-from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy, alert_low_balance
+from inferd.ledger.alerts import alert_low_balance
+from inferd.ledger.billing import terms_of
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.rows import insert
 
@@ -197,7 +198,6 @@ class ExpireGrants:
 
     durable: ClassVar[bool] = True
     now_ms: int
-    alerts: AlertPolicy = DEFAULT_POLICY
 
     def apply(self, conn: sqlite3.Connection) -> int:
         teams = conn.execute(
@@ -208,7 +208,8 @@ class ExpireGrants:
         for (team,) in teams:
             left = expire(conn, team, open_grants(conn, team), self.now_ms)
             left_nanousd = sum(grant.remaining_nanousd for grant in left)
-            alert_low_balance(conn, team, left_nanousd, self.alerts, now_ms=self.now_ms)
+            alerts = terms_of(conn, team, self.now_ms).alerts
+            alert_low_balance(conn, team, left_nanousd, alerts, now_ms=self.now_ms)
         return len(teams)
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from inferd.ledger import counters, grants, included_credit, statements
 from inferd.ledger.accounts import BY_RULE, revenue_account
-from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy, alert_exhausted, alert_low_balance, alert_spending
+from inferd.ledger.alerts import alert_exhausted, alert_low_balance, alert_spending
 from inferd.ledger.billing import terms_of
 from inferd.ledger.caps import caps_of
 from inferd.ledger.clock import expiry_ms
@@ -180,7 +180,6 @@ class SettleHold:
     status: Literal["completed", "cancelled"]
     finished_at_ms: int
     finish_reason: str | None = None
-    alerts: AlertPolicy = DEFAULT_POLICY
 
     def apply(self, conn: sqlite3.Connection) -> Settlement:
         held = _take(conn, self.request_id, "settled", self.finished_at_ms)
@@ -219,8 +218,8 @@ class SettleHold:
         terms = terms_of(conn, held.team, held.admitted_at_ms)
         counts = counters.team_counts(conn, held.team, held.admitted_at_ms)
         caps = caps_of(conn, terms, held.spender, held.admitted_at_ms, counts)
-        alert_spending(conn, held.team, caps, self.alerts, now_ms=self.finished_at_ms)
-        alert_low_balance(conn, held.team, left_nanousd, self.alerts, now_ms=self.finished_at_ms)
+        alert_spending(conn, held.team, caps, terms.alerts, now_ms=self.finished_at_ms)
+        alert_low_balance(conn, held.team, left_nanousd, terms.alerts, now_ms=self.finished_at_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,15 +67,12 @@ def record(
     insert(conn, "log", values)
 
 
-def logged(
-    action: str, *, found: tuple[str, ...] = (), left_out: tuple[str, ...] = ()
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def logged(action: str, *, found: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates an operation `f(conn, ..., actor=, now_ms=)`: each call that changed something is written down with
     its arguments. A repetition that changed nothing leaves no trace.
 
     Args:
         found: attributes of the result that belong in the details, such as `("grant_id",)`.
-        left_out: arguments that do not belong there, since nobody asked for them.
     """
 
     def decorate(operation: Callable[P, R]) -> Callable[P, R]:
@@ -91,8 +88,6 @@ def logged(
             result = operation(*args, **kwargs)
             if conn.total_changes != changes:
                 team = details.pop("team", None) or getattr(result, "team", None)
-                for name in left_out:
-                    del details[name]
                 details |= {name: getattr(result, name) for name in found}
                 record(conn, action, team=team, details=details, actor=actor, now_ms=now_ms)
             return result

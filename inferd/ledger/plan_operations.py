@@ -6,6 +6,7 @@ As in operations.py: in the caller's transaction, with `actor` and `now_ms`; a m
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import asdict
 
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.ledger import teams
@@ -21,8 +22,8 @@ _MAX_CONCURRENCY = 1_000_000
 
 
 def apply_plans(conn: sqlite3.Connection, catalog: Catalog, *, actor: str, now_ms: int) -> bool:
-    """Put plans and tiers in force, from the next request on; False if they were already. Tiers that cost less now
-    are earned at once.
+    """Put plans, tiers and alert policy in force, from the next request on; False if they were already. Tiers that cost
+    less now are earned at once.
 
     Raises:
         ConfigError: a team is on a plan that they lack.
@@ -34,6 +35,7 @@ def apply_plans(conn: sqlite3.Connection, catalog: Catalog, *, actor: str, now_m
     changed = {
         "plans": [name for name in plans if before.plans.get(name) != catalog.plans.get(name)],
         "tiers": [tier.number for tier in catalog.tiers if tier != before.tiers[tier.number]],
+        "alerts": None if catalog.alerts == before.alerts else asdict(catalog.alerts),
     }
     record(conn, "plans.apply", team=None, details=changed, actor=actor, now_ms=now_ms)
     for (team,) in conn.execute("SELECT team FROM teams ORDER BY team").fetchall():

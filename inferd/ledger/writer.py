@@ -52,7 +52,7 @@ class _Queued:
 
     def reply(self) -> None:
         """Hand the outcome over; runs on the waiter's own loop if it has one."""
-        if self.waiter.done():  # cancelled
+        if self.waiter.done():  # it was cancelled, or the writer broke while it replied
             return
         if self.error is not None:
             self.waiter.set_exception(self.error)
@@ -160,15 +160,17 @@ class LedgerWriter:
 
     def _run(self) -> None:
         assert self._conn is not None, "start() opened the connection"
+        group: list[_Queued] = []
         try:
             while group := self._take():
                 self._process(self._conn, group)
         finally:
-            # Somebody may be left if the loop above broke, or came at the last moment: nobody must wait for ever.
+            # Somebody is left if the loop above broke (the data folder is gone, memory has run out), or came at the
+            # last moment: nobody must wait for ever.
             self._stopping.set()
             with self._ending:
                 self._ended = True
-            left = self._kept + self._drained()
+            left = [*group, *self._kept, *self._drained()]
             self._refuse(left, OverloadedError("The ledger's writer has stopped.", retry_after_s=_RETRY_AFTER_S))
             self._conn.close()
 
@@ -211,10 +213,10 @@ class LedgerWriter:
         return group
 
     def _process(self, conn: sqlite3.Connection, group: list[_Queued]) -> None:
+        group = self._without_new_work(group)
+        if not group:
+            return
         try:
-            group = self._without_new_work(group)
-            if not group:
-                return
             self._begin(conn, durable=any(queued.command.durable for queued in group))
             if not all(self._apply(conn, queued) for queued in group):
                 conn.execute("ROLLBACK")
@@ -226,10 +228,6 @@ class LedgerWriter:
             if conn.in_transaction:
                 conn.execute("ROLLBACK")
             self._postpone(group, exc)
-        except BaseException as exc:
-            # The data folder is gone, memory has run out: this thread ends, and nobody must be left waiting for it.
-            self._refuse(group, _unwritable(exc))
-            raise
         else:
             self._wake(group)
 
@@ -312,7 +310,7 @@ class LedgerWriter:
                 _log.info("%d callers of the ledger left with their event loop", len(waiting))
 
 
-def _unwritable(cause: BaseException) -> OverloadedError:
+def _unwritable(cause: sqlite3.Error) -> OverloadedError:
     if (getattr(cause, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL:
         error = OverloadedError(
             "The server's disk is full, nothing was changed; make room, then try again.",

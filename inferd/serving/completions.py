@@ -14,7 +14,6 @@ from inferd.deployments.deployment import Deployment
 from inferd.engine.constraint import CompiledConstraint
 from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, TrafficClass
 from inferd.errors import GenerationError, InferdError, InsufficientCreditError, OverloadedError
-from inferd.ledger.alerts import DEFAULT_POLICY, AlertPolicy
 from inferd.ledger.holds import AlertRefusal, OpenHold, SettleHold, VoidHold
 from inferd.ledger.keys import Caller
 from inferd.ledger.usage import RecordFree
@@ -82,7 +81,6 @@ class Completions:
         epoch: of this process, as `Store.begin_epoch` gave it.
         clock_ms: wall clock, for the books.
         contact: whom a team that is out of credit asks, if its plan says so.
-        alerts: when settlements alert.
     """
 
     def __init__(
@@ -92,11 +90,9 @@ class Completions:
         epoch: int,
         clock_ms: Callable[[], int],
         contact: str | None = None,
-        alerts: AlertPolicy = DEFAULT_POLICY,
     ) -> None:
         self._ledger = ledger
         self._contact = contact
-        self.alerts = alerts
         self._epoch = epoch
         self._clock_ms = clock_ms
         self._tasks: set[asyncio.Task[None]] = set()
@@ -322,7 +318,7 @@ class Completions:
         if status == "failed" or usage.total_tokens == 0:
             await self._ledger.execute(VoidHold(request_id, "failed" if status == "failed" else "cancelled", now_ms))
             return 0
-        settle = SettleHold(request_id, usage, status, now_ms, finish_reason, self.alerts)
+        settle = SettleHold(request_id, usage, status, now_ms, finish_reason)
         settlement = await self._ledger.execute(settle)
         return settlement.cost_nanousd
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 
 from inferd.errors import InferdError
-from inferd.ledger.alerts import Alert, AlertPolicy
+from inferd.ledger.alerts import Alert
 from inferd.ledger.clock import ObserveClock
 from inferd.ledger.deliveries import (
     Delivery,
@@ -57,7 +57,6 @@ class Upkeep:
         self._writer = writer
         self._clock = clock
         self._retention_days = retention_days
-        self._alerts = AlertPolicy(alerts.thresholds_percent, alerts.low_balance_percent)
         self._urls = alerts.webhooks
         self._sender = WebhookSender(alerts.webhook_secret, allow_private=alerts.allow_private_addresses)
         # The newest alert that was logged, and the newest that has its rows of deliveries.
@@ -88,7 +87,7 @@ class Upkeep:
     async def sweep(self) -> None:
         """Expire credit of all teams, then roll up old usage, little by little."""
         now_ms = self._clock()
-        await self._writer.execute(ExpireGrants(now_ms, self._alerts))
+        await self._writer.execute(ExpireGrants(now_ms))
         if self._retention_days is None:
             return
         before_ms = cutoff_ms(self._retention_days, now_ms)

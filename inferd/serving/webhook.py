@@ -11,11 +11,12 @@ import base64
 import hashlib
 import hmac
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import httpx
 
 TIMEOUT_S = 15.0
+_NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class AddressRefusedError(Exception):
@@ -30,8 +31,7 @@ def signature(secret: bytes, message_id: str, timestamp_s: int, body: bytes) -> 
 
 def check_address(host: str, address: IPv4Address | IPv6Address, *, allow_private: bool) -> None:
     """Raises AddressRefusedError unless a webhook on `host` may be called at `address`."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    address = _meant(address)
     if address.is_loopback:
         if host != "localhost" and _as_address(host) is None:
             raise AddressRefusedError(f"{host} is this machine itself ({address})")
@@ -95,6 +95,15 @@ class WebhookSender:
         for address in addresses:
             check_address(host, address, allow_private=self._allow_private)
         return addresses[0]
+
+
+def _meant(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that an IPv6 address stands for, if it does: mapped, 6to4 (RFC 3056), NAT64 (RFC 6052)."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _as_address(host: str) -> IPv4Address | IPv6Address | None:

@@ -115,14 +115,18 @@ def test_lists_of_projects_users_and_keys_show_their_limits(acme):
     assert "3.000000000 a month" in acme("users", "list", "acme").out
 
 
-def test_a_budget_alerts_by_the_thresholds_of_the_configuration(acme, tmp_path, monkeypatch):
-    found = []
-    monkeypatch.setattr(
-        "inferd.ledger.cap_operations.alert_spending",
-        lambda conn, team, caps, policy, *, now_ms: found.append(policy.thresholds_percent),
-    )
-    config = tmp_path / "alerts.toml"
-    config.write_text("[alerts]\nthresholds_percent = [30, 90]\n")
-    acme("budgets", "set", "acme", "20", "--config", str(config))
-    acme("budgets", "set", "acme", "20")
-    assert found == [(30, 90), (50, 80, 100)]
+def test_a_budget_alerts_by_the_thresholds_in_force_whatever_the_folder(used, inferd, tmp_path, monkeypatch):
+    """R7: those that the server read, or `plans apply`; not those of a models.toml that lies about."""
+    applied, other = tmp_path / "applied.toml", tmp_path / "elsewhere"
+    applied.write_text("[alerts]\nthresholds_percent = [30, 90]\n")
+    other.mkdir()
+    (other / "models.toml").write_text("[alerts]\nthresholds_percent = [1]\n")
+    monkeypatch.chdir(other)
+    assert inferd("plans", "apply", "--config", str(applied), "--json").json["changed"]
+    spent_usd = inferd("usage", "--team", "acme", "--json").json["total"]["cost_usd"]
+    assert float(spent_usd) > 0
+    inferd("budgets", "set", "acme", spent_usd, "--by", "lifetime")
+    alerts = [alert for alert in inferd("alerts", "--json").json if alert["period"] == "lifetime"]
+    assert [alert["threshold_percent"] for alert in alerts] == [30, 90]
+    (entry,) = inferd("log", "--action", "plans", "--json").json
+    assert entry["details"]["alerts"] == {"thresholds_percent": [30, 90], "low_balance_percent": 10}

@@ -7,11 +7,13 @@ import sqlite3
 from dataclasses import replace
 from typing import Any
 
-from inferd.ledger import operations
+from inferd.ledger import operations, plan_operations
 from inferd.ledger.audit import audit
+from inferd.ledger.catalog import catalog_in_force
 from inferd.ledger.epochs import begin
 from inferd.ledger.holds import OpenHold, SettleHold, VoidHold
 from inferd.ledger.schema import migrate
+from inferd.plans import AlertPolicy
 from inferd.price import Price
 from inferd.usage import Usage
 
@@ -87,6 +89,11 @@ class Books:
         """The only column of the only row."""
         ((value,),) = self.conn.execute(sql, parameters).fetchall()
         return value
+
+    def alert(self, *policy: Any) -> None:
+        """From now on by this AlertPolicy."""
+        catalog = replace(catalog_in_force(self.conn), alerts=AlertPolicy(*policy))
+        plan_operations.apply_plans(self.conn, catalog, actor="test", now_ms=self.now_ms)
 
     def remaining(self) -> dict[int, int]:
         return dict(self.conn.execute("SELECT grant_id, remaining_nanousd FROM grants").fetchall())

@@ -6,7 +6,7 @@ import pytest
 
 from inferd.errors import InsufficientCreditError
 from inferd.ledger import cap_operations
-from inferd.ledger.alerts import AlertPolicy, all_alerts
+from inferd.ledger.alerts import all_alerts
 from inferd.ledger.deliveries import alert_text
 from inferd.ledger.grants import ExpireGrants
 from inferd.ledger.holds import AlertRefusal
@@ -60,9 +60,10 @@ def test_a_hold_alerts_nobody_and_an_undone_settlement_neither(capped):
 
 def test_thresholds_are_the_operators(capped):
     """R7"""
-    spend(capped, 24, alerts=AlertPolicy((25, 90), 0))
+    capped.alert((25, 90), 0)
+    spend(capped, 24)
     assert thresholds(capped) == []
-    spend(capped, 1, alerts=AlertPolicy((25, 90), 0))
+    spend(capped, 1)
     assert [row[3] for row in thresholds(capped)] == [25]
 
 
@@ -71,6 +72,9 @@ def test_a_budget_set_below_what_was_spent_alerts(capped):
     spend(capped, 40)
     cap_operations.set_budget(capped.conn, "acme", 45, actor="test", now_ms=capped.now_ms)
     assert [(row[0], row[3]) for row in thresholds(capped)] == [("team:acme", 50), ("team:acme", 80)]
+    capped.alert((60,), 0)
+    cap_operations.set_budget(capped.conn, "acme", 50, "year", actor="test", now_ms=capped.now_ms)
+    assert [(row[2], row[3]) for row in thresholds(capped)][2:] == [("2026-11", 60), ("2026", 60)]
 
 
 def test_a_low_balance_alerts_once_a_grant(books):
@@ -96,17 +100,20 @@ def test_credit_that_expires_leaves_a_low_balance_too(books):
     books.apply(ExpireGrants(books.now_ms))
     assert all_alerts(books.conn) == []
     books.now_ms += 1
-    books.apply(ExpireGrants(books.now_ms, AlertPolicy((), 0)))
+    books.alert((), 0)
+    books.apply(ExpireGrants(books.now_ms))
     assert all_alerts(books.conn) == []
     books.grant(9, expires_at_ms=books.now_ms + 1)
     books.grant(1)
     books.now_ms += 1
-    books.apply(ExpireGrants(books.now_ms, AlertPolicy((), 100)))
+    books.alert((), 100)
+    books.apply(ExpireGrants(books.now_ms))
     assert all_alerts(books.conn) == [], "the last grant is there as a whole"
     books.grant(10, expires_at_ms=books.now_ms + 1)
     books.now_ms += 1
+    books.alert((), 20)
     for _ in range(2):
-        books.apply(ExpireGrants(books.now_ms, AlertPolicy((), 20)))
+        books.apply(ExpireGrants(books.now_ms))
     (alert,) = all_alerts(books.conn)
     assert (alert.kind, alert.period, alert.value_nanousd) == ("low_balance", "grant 5", 1)
 
@@ -114,7 +121,8 @@ def test_credit_that_expires_leaves_a_low_balance_too(books):
 def test_a_low_balance_can_be_left_out(books):
     """R7"""
     books.grant(100)
-    spend(books, 100, alerts=AlertPolicy((), 0))
+    books.alert((), 0)
+    spend(books, 100)
     assert all_alerts(books.conn) == []
 
 

@@ -6,7 +6,6 @@ from contextlib import closing
 
 import pytest
 
-from inferd.ledger.alerts import AlertPolicy
 from inferd.ledger.deliveries import MAX_ATTEMPTS, Outbox, PlanDeliveries, RecordDelivery, alert_states, alert_text
 from tests.ledger.books import NOW_MS
 
@@ -23,9 +22,10 @@ def outbox(store):
 @pytest.fixture
 def alerted(served):
     """Two alerts: credit of 100 is low, then that of the next grant."""
+    served.alert((), 50)
     for _ in range(2):
         served.grant(100)
-        served.settle(served.hold(95), 95, alerts=AlertPolicy(low_balance_percent=50))
+        served.settle(served.hold(95), 95)
     return served
 
 
@@ -76,7 +76,7 @@ def test_a_webhook_that_is_new_is_not_told_old_news(alerted, outbox):
     }
     alerted.now_ms = later_ms - DAY_MS - 1
     alerted.grant(100)
-    alerted.settle(alerted.hold(105), 105, alerts=AlertPolicy(low_balance_percent=50))
+    alerted.settle(alerted.hold(105), 105)
     alerted.apply(PlanDeliveries((HERE,), later_ms))
     assert [alert.alert_id for _, alert in outbox.due((HERE,), later_ms)] == [3]
 

@@ -8,7 +8,6 @@ import pytest
 
 from inferd.errors import InsufficientCreditError
 from inferd.ledger import cap_operations
-from inferd.ledger.alerts import AlertPolicy
 from inferd.ledger.holds import AlertRefusal, Hold, HoldResolvedError, OpenHold, SettleHold, VoidHold
 from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.usage import RecordFree
@@ -301,5 +300,6 @@ def test_only_what_costs_something_alerts(books, tokens, alerts):
     """R7: one nano-dollar of a budget of none but that crosses its lines; nothing crosses nothing."""
     books.grant(1_000)
     cap_operations.set_budget(books.conn, "acme", 2, "month", actor="test", now_ms=books.now_ms)
-    books.settle(books.hold(2, 0), tokens, 0, alerts=AlertPolicy((1, 50), 0))
+    books.alert((1, 50), 0)
+    books.settle(books.hold(2, 0), tokens, 0)
     assert books.one("SELECT count(*) FROM alerts") == alerts

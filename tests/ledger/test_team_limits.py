@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from inferd.errors import ConfigError, InvalidValueError, NotFoundError
@@ -11,9 +12,10 @@ from inferd.ledger import cap_operations, operations, plan_operations
 from inferd.ledger.billing import terms_of
 from inferd.ledger.catalog import catalog_in_force
 from inferd.ledger.log import read_log
+from inferd.ledger.rows import insert
 from inferd.ledger.team_limits import TierChoice, team_limits
 from inferd.money import parse_usd
-from inferd.plans import SHIPPED
+from inferd.plans import SHIPPED, AlertPolicy
 
 
 def who(books):
@@ -107,6 +109,25 @@ def test_plans_that_are_in_force_already_leave_no_trace(books):
     assert not plan_operations.apply_plans(books.conn, changed, **who(books))
     assert plan_operations.apply_plans(books.conn, SHIPPED, **who(books))
     assert catalog_in_force(books.conn) == SHIPPED
+
+
+def test_a_catalog_from_before_there_was_an_alert_policy_is_that_with_the_shipped_one(books):
+    """R7"""
+    changed = replace(SHIPPED, plans={**SHIPPED.plans, "gold": replace(SHIPPED.plans["pro"], name="gold")})
+    old = msgspec.to_builtins(changed)
+    del old["alerts"]
+    row = {"seq": 1, "catalog": msgspec.json.encode(old).decode(), "actor": "test", "at_ms": books.now_ms}
+    insert(books.conn, "catalogs", row)
+    assert catalog_in_force(books.conn) == changed
+    assert not plan_operations.apply_plans(books.conn, changed, **who(books))
+    assert plan_operations.apply_plans(books.conn, replace(changed, alerts=AlertPolicy((7,), 3)), **who(books))
+    assert terms_of(books.conn, "acme", books.now_ms).alerts == AlertPolicy((7,), 3)
+    (entry,) = read_log(books.conn, action="plans")
+    assert entry.details == {
+        "plans": [],
+        "tiers": [],
+        "alerts": {"thresholds_percent": [7], "low_balance_percent": 3},
+    }
 
 
 def test_a_plan_that_a_team_is_on_cannot_be_taken_away(books):

@@ -9,7 +9,6 @@ from contextlib import closing
 
 import pytest
 
-from inferd.ledger.alerts import AlertPolicy
 from inferd.ledger.clock import PauseClock, accept_clock, clock_state
 from inferd.ledger.deliveries import Outbox
 from inferd.ledger.lock import DataLock
@@ -128,8 +127,9 @@ def test_the_sweep_expires_credit_and_rolls_up_what_is_old(ledger, clocks):
 
 
 def alert(books):
+    books.alert((), 50)
     books.grant(100)
-    books.settle(books.hold(95), 95, alerts=AlertPolicy(low_balance_percent=50))
+    books.settle(books.hold(95), 95)
 
 
 def told(upkeep, store, times=1):

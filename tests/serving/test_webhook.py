@@ -100,6 +100,7 @@ def test_a_host_that_does_not_answer_is_a_failure():
     [
         *("127.0.0.1", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "0.0.0.0", "224.0.0.1", "::"),
         *("10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "fc00::1", "::ffff:10.0.0.1"),
+        *("64:ff9b::10.1.2.3", "64:ff9b::169.254.169.254", "2002:0a01:0203::1", "2002:7f00:0001::1"),
     ],
 )
 def test_a_name_cannot_lead_to_this_machine_or_its_network(address):
@@ -121,7 +122,11 @@ def test_link_local_addresses_and_names_for_loopback_cannot_be_allowed(address):
 
 
 @pytest.mark.parametrize(
-    ("host", "address"), [("localhost", "::1"), ("127.0.0.1", "127.0.0.1"), ("a.example", "8.8.8.8")]
+    ("host", "address"),
+    [
+        *(("localhost", "::1"), ("127.0.0.1", "127.0.0.1"), ("a.example", "8.8.8.8")),
+        ("a.example", "64:ff9b::8.8.8.8"),
+    ],
 )
 def test_loopback_by_its_name_and_public_addresses_are_called(host, address):
     check_address(host, ip_address(address), allow_private=False)

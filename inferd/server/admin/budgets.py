@@ -13,7 +13,6 @@ from inferd.ledger.client import Connection
 from inferd.ledger.periods import parse_instant_ms
 from inferd.server.admin.call import amount_nanousd, answer, operator_call, team_call
 from inferd.server.admin.paging import Paging
-from inferd.server.services import services_of
 
 Period = Literal["month", "year", "lifetime"]
 
@@ -60,7 +59,6 @@ async def set_budget(request: Request) -> Response:
             project=body.project,
             user=body.user,
             key_id=body.key,
-            alerts=services_of(request).completions.alerts,
             actor=call.actor,
             now_ms=call.now_ms,
         ).to_json()
