@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
+import anyio.lowlevel
 import uvloop
 from rich.console import Console
 
@@ -150,6 +151,7 @@ def _drain(completions: Completions, batches: Batches, console: Console) -> Call
 
 async def _warm_up(router: Router, server: HttpServer, console: Console) -> None:
     """One model after the other: two that load at once would only slow each other down."""
+    await anyio.lowlevel.checkpoint()  # imports its backend: 50 ms that the first request would take longer
     for replica in router.replicas:
         if server.is_stopping:
             return

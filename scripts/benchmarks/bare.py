@@ -22,6 +22,7 @@ class Bare:
 
     def __init__(self, context: Context, runner: LlamaRunner) -> None:
         self._context = context
+        self._runner = runner
         self._sampler = runner.new_sampler(GREEDY)
         self._lengths = [0] * context.n_seq_max
 
@@ -69,4 +70,4 @@ class Bare:
             output_rows=tuple(row for row, wanted in enumerate(wants) if wanted),
         )
         assert self._context.decode(batch) == 0, "the kernels work"
-        return [self._context.sample(self._sampler.handle, row) for row in batch.output_rows]
+        return [self._runner.sample(self._sampler, row) for row in batch.output_rows]

@@ -6,6 +6,7 @@ import numpy as np
 
 from inferd.engine.batch import Batch
 from inferd.engine.llama.context import Context
+from inferd.engine.llama.greedy_sampler import GreedySampler
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.samplers import SamplerChain
 from inferd.engine.runner import Logits, MemoryKind, Sampler, SequenceState
@@ -34,14 +35,18 @@ class LlamaRunner:
         return self._context.logits(row)
 
     def sample(self, sampler: Sampler, row: int) -> int:
+        if isinstance(sampler, GreedySampler):
+            return sampler.draw(self.logits(row))
         assert isinstance(sampler, SamplerChain), "samplers come from new_sampler"
         return self._context.sample(sampler.handle, row)
 
     def sample_from(self, sampler: Sampler, logits: Logits) -> int:
-        assert isinstance(sampler, SamplerChain), "samplers come from new_sampler"
+        assert isinstance(sampler, GreedySampler | SamplerChain), "samplers come from new_sampler"
         return sampler.draw(logits)
 
-    def new_sampler(self, params: SamplingParams) -> SamplerChain:
+    def new_sampler(self, params: SamplingParams) -> GreedySampler | SamplerChain:
+        if GreedySampler.suffices(params):
+            return GreedySampler(params, n_vocab=self.n_vocab)
         return SamplerChain(self._model.library, params, n_vocab=self.n_vocab, history=self.cells_per_sequence)
 
     def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:

@@ -12,7 +12,7 @@ from inferd.engine.llama.library import Library
 from inferd.engine.runner import Logits
 from inferd.sampling_params import SamplingParams
 
-_MIN_TEMPERATURE = 1e-5  # below, one token has all the probability, and float32 logits would soon overflow
+MIN_TEMPERATURE = 1e-5  # below, one token has all the probability, and float32 logits would soon overflow
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: llama.cpp takes it as "draw one"
 
@@ -60,7 +60,7 @@ class SamplerChain:
                     n_vocab, history, params.repeat_penalty, params.frequency_penalty, params.presence_penalty
                 )
             )
-        if params.temperature < _MIN_TEMPERATURE:
+        if params.temperature < MIN_TEMPERATURE:
             return [*samplers, api.llama_sampler_init_greedy()]
         if params.temperature != 1.0:
             samplers.append(api.llama_sampler_init_temp(params.temperature))

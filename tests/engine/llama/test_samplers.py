@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
+from inferd.engine.llama.greedy_sampler import GreedySampler
 from inferd.engine.llama.samplers import SamplerChain
 from inferd.sampling_params import SamplingParams
 
@@ -117,3 +119,23 @@ def test_a_copy_of_the_logits_gives_what_the_row_gives(loaded, monkeypatch, para
     from_rows = loaded.generate(PROMPT, N_TOKENS, params)
     monkeypatch.setattr(runner, "sample", lambda sampler, row: runner.sample_from(sampler, runner.logits(row).copy()))
     assert loaded.generate(PROMPT, N_TOKENS, params) == from_rows
+
+
+@pytest.mark.parametrize("bias", [(), ((260, 3.0), (261, -100.0), (260, 2.0))], ids=["plain", "biased"])
+def test_the_greedy_sampler_draws_what_a_greedy_chain_draws(loaded, bias) -> None:
+    params = SamplingParams(temperature=0.0, logit_bias=bias)
+    dice = np.random.default_rng(4)
+    chain = SamplerChain(loaded.model.library, params, n_vocab=loaded.runner.n_vocab, history=8)
+    greedy = GreedySampler(params, n_vocab=loaded.runner.n_vocab)
+    for _ in range(20):
+        logits = dice.integers(-9, 9, loaded.runner.n_vocab).astype(np.float32)  # many equals
+        logits[dice.random(len(logits)) < 0.5] = -np.inf
+        assert greedy.draw(logits.copy()) == chain.draw(logits.copy())
+    chain.close()
+
+
+def test_penalties_need_a_chain(loaded) -> None:
+    for params in (SamplingParams(temperature=0.0, presence_penalty=0.1), SamplingParams(temperature=0.1)):
+        sampler = loaded.runner.new_sampler(params)
+        assert isinstance(sampler, SamplerChain)
+        sampler.close()
