@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
@@ -39,11 +40,14 @@ from inferd.serving.turnstile import Turnstile, seed
 from inferd.serving.upkeep import Upkeep
 
 DRAIN_TIMEOUT_S = 30.0
+SWITCH_INTERVAL_S = 0.0005
 _ACTOR = "cli:serve"
 
 
 def run(config: Config, folder: Path, host: str, port: int) -> None:
     """Serves until a signal ends it. Raises ConfigError if it cannot start."""
+    # While an engine's thread waits for the interpreter after a step, nobody computes.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     lock = DataLock(folder)
     lock.acquire()
     try:

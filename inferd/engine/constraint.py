@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 
@@ -22,6 +22,8 @@ MAX_REASON_CHARACTERS = 500
 MAX_COMPILED = 64
 """Grammars that are kept: the same schema comes again and again."""
 MAX_WAITING = 16
+MAX_WAITING_OF_ONE = 4
+"""New grammars that wait, of all tenants and of one: each may take its two seconds, whatever comes of it."""
 RETRY_AFTER_S = 5.0
 SLOW_MASK_S = 0.05
 """A mask takes 0.1 ms, as a rule."""
@@ -133,22 +135,22 @@ class ConstraintCompiler:
         self._trial = GrammarTrial(vocabulary)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="inferd-grammar")
         self._compiled: OrderedDict[tuple[ConstraintKind, str], CompiledConstraint] = OrderedDict()
-        self._num_waiting = 0
+        self._num_waiting: Counter[str] = Counter()
         self._is_closed = False
 
-    async def compile(self, constraint: Constraint) -> CompiledConstraint:
-        """Milliseconds for most, two seconds at most. Belongs to one event loop.
+    async def compile(self, constraint: Constraint, tenant: str = "") -> CompiledConstraint:
+        """Milliseconds for most, two seconds at most, and as long for each that waits. Belongs to one event loop.
 
         Raises:
             InvalidRequestError: with llguidance's reason.
-            OverloadedError: too many others wait for theirs, or the model is being unloaded.
+            OverloadedError: too many wait for theirs, of all or of this tenant, or the model is being unloaded.
         """
         if len(constraint.source.encode()) > MAX_SOURCE_BYTES:
             raise _refused(constraint, f"it is longer than {MAX_SOURCE_BYTES} bytes")
         key = (constraint.kind, constraint.source)
         compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = self._compiled[key] = await self._compile_new(constraint)
+            compiled = self._compiled[key] = await self._compile_new(constraint, tenant)
             while len(self._compiled) > MAX_COMPILED:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(key)
@@ -160,10 +162,11 @@ class ConstraintCompiler:
         self._worker.shutdown(wait=True, cancel_futures=True)
         self._trial.close()
 
-    async def _compile_new(self, constraint: Constraint) -> CompiledConstraint:
-        if self._is_closed or self._num_waiting >= MAX_WAITING:
+    async def _compile_new(self, constraint: Constraint, tenant: str) -> CompiledConstraint:
+        is_full = self._num_waiting.total() >= MAX_WAITING or self._num_waiting[tenant] >= MAX_WAITING_OF_ONE
+        if self._is_closed or is_full:
             raise OverloadedError("Too many new schemas at once, please try again later", retry_after_s=RETRY_AFTER_S)
-        self._num_waiting += 1
+        self._num_waiting[tenant] += 1
         try:
             loop = asyncio.get_running_loop()
             compiled = await loop.run_in_executor(self._worker, self._try_and_compile, constraint)
@@ -173,7 +176,8 @@ class ConstraintCompiler:
                 "New schemas cannot be checked just now, please try again later", retry_after_s=RETRY_AFTER_S
             ) from error
         finally:
-            self._num_waiting -= 1
+            self._num_waiting[tenant] -= 1
+            self._num_waiting += Counter()  # those with nothing left are dropped
         if isinstance(compiled, str):
             raise _refused(constraint, compiled)
         return compiled

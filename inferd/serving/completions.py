@@ -231,7 +231,7 @@ class Completions:
     async def _compile(job: _Job, prompt: PreparedPrompt | PreparedInputs) -> CompiledConstraint | None:
         if prompt.constraint is None:
             return None
-        return await job.deployment.replica.constraints.compile(prompt.constraint)
+        return await job.deployment.replica.constraints.compile(prompt.constraint, job.caller.team)
 
     @staticmethod
     def _engine_request(

@@ -13,7 +13,14 @@ from threading import Event
 import pytest
 
 from inferd.constraint import Constraint, ConstraintKind
-from inferd.engine.constraint import MAX_SOURCE_BYTES, MAX_WAITING, CompiledConstraint, ConstraintCompiler, Matcher
+from inferd.engine.constraint import (
+    MAX_SOURCE_BYTES,
+    MAX_WAITING,
+    MAX_WAITING_OF_ONE,
+    CompiledConstraint,
+    ConstraintCompiler,
+    Matcher,
+)
 from inferd.errors import InvalidRequestError, OverloadedError
 from tests.fakes import BEGIN, END, N_VOCAB, compiled, constraint_compiler
 
@@ -182,9 +189,19 @@ def test_a_grammar_that_is_known_needs_no_second_trial(compiler: ConstraintCompi
 
 
 def test_those_who_wait_with_new_schemas_are_not_too_many(compiler: ConstraintCompiler) -> None:
-    many = [Constraint(ConstraintKind.REGEX, f"x{i}") for i in range(MAX_WAITING + 1)]
-    with pytest.raises(OverloadedError):
-        compile_all(compiler, *many)
+    async def ask(n_tenants: int, n_each: int) -> int:
+        """How many of so many new grammars are refused."""
+        asked = [
+            compiler.compile(Constraint(ConstraintKind.REGEX, f"x{n_tenants}y{tenant}z{i}of{n_each}"), f"team {tenant}")
+            for i in range(n_each)
+            for tenant in range(n_tenants)
+        ]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        return sum(isinstance(each, OverloadedError) for each in found)
+
+    assert asyncio.run(ask(1, MAX_WAITING_OF_ONE + 2)) == 2, "one tenant leaves room for others"
+    assert asyncio.run(ask(MAX_WAITING + 1, 1)) == 1
+    assert asyncio.run(ask(1, 1)) == 0
 
 
 def test_nothing_is_compiled_once_it_is_closed() -> None:

@@ -62,6 +62,8 @@ class Context:
         assert self.n_ctx_seq >= n_ctx_seq, "llama.cpp gave less context than asked for"
         self.n_pool_cells: int | None = None if n_pool_cells is None else api.llama_n_ctx(self.handle)
         self._memory: Any = api.llama_get_memory(self.handle)
+        # A CPU has computed when llama_decode returns; taking the GIL twice would only mean waiting for it twice.
+        self._is_asynchronous: bool = api.llama_supports_gpu_offload()
         self._copy_sources: set[int] = set()
         self._copy_targets: set[int] = set()
         self._tokens = np.zeros(n_ubatch, dtype=np.int32)
@@ -97,7 +99,8 @@ class Context:
         code: int = self._library.api.llama_decode(self.handle, self._batch)
         if code != -1:  # a batch that is refused does not get as far as the copies
             self._copies_are_done()
-        self._library.api.llama_synchronize(self.handle)  # lets the GIL go; the short calls after it don't
+        if self._is_asynchronous:
+            self._library.api.llama_synchronize(self.handle)  # lets the GIL go; the short calls after it don't
         return code
 
     def logits(self, row: int) -> Logits:
