@@ -85,7 +85,7 @@ class LocalReplica:
 
     async def stop(self) -> None:
         """Ends live requests with an error and frees the model."""
-        if self.is_ready and self.makes_text:
+        if hasattr(self, "constraints"):  # of an engine that has failed too: they read its vocabulary
             await asyncio.to_thread(self.constraints.close)
         await self._engine.stop()
 

@@ -13,7 +13,8 @@ from inferd.deployments import local_replica
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
-from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason
+from inferd.engine.engine import MAX_CRASHES
+from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, RequestOutput
 from inferd.engine.model_core import ModelCore
 from inferd.errors import ConfigError, OverloadedError
 from inferd.kv_memory import KVLayout, KVMemory
@@ -88,7 +89,8 @@ async def test_it_is_ready_between_start_and_stop_and_takes_requests_only_then(c
     with pytest.raises(OverloadedError):
         replica.submit(REQUEST)
     await replica.start()
-    outputs = [output async for output in replica.submit(REQUEST)]
+    outputs: list[RequestOutput] = []
+    await replica.submit(REQUEST).forward(outputs.append)
     assert outputs[-1].finish_reason is FinishReason.LENGTH
     await replica.stop()
     assert not replica.is_ready
@@ -148,7 +150,7 @@ async def test_an_embedding_model_needs_no_chat_template_and_makes_vectors_only(
     replica = LocalReplica(config, ComputeTurn())
     await replica.start()
     assert (replica.makes_text, replica.chats, replica.max_embedding_tokens) == (False, False, 32)
-    (output,) = [output async for output in replica.submit(EmbedRequest("r", ((1, 2),), tenant="acme"))]
+    output = await replica.submit(EmbedRequest("r", ((1, 2),), tenant="acme")).forward(lambda _: None)
     assert output.embeddings.shape == (1, replica.embedding_size)
     await replica.stop()
     assert loader.model.closed
@@ -161,3 +163,21 @@ async def test_a_model_for_vectors_that_could_make_text_may_lack_a_template_too(
     await replica.start()
     assert (replica.makes_text, replica.chats, replica.max_embedding_tokens) == (True, False, 64)
     await replica.stop()
+
+
+async def test_of_an_engine_that_has_failed_grammars_are_closed_before_the_model(config, monkeypatch):
+    order: list[str] = []
+    monkeypatch.setattr(FakeModel, "close", lambda self: order.append("model"))
+    loading(monkeypatch, Loader())
+    replica = LocalReplica(config, ComputeTurn())
+    await replica.start()
+    close = replica.constraints.close
+    monkeypatch.setattr(replica.constraints, "close", lambda: (order.append("grammars"), close()))
+    monkeypatch.setattr(EngineCore, "step", lambda self: 1 / 0)
+    for _ in range(MAX_CRASHES):
+        outputs: list[RequestOutput] = []
+        assert (await replica.submit(REQUEST).forward(outputs.append)).finish_reason is FinishReason.ERROR
+    await replica._engine._ended.wait()
+    assert order == []
+    await replica.stop()
+    assert order == ["grammars", "model"]

@@ -137,7 +137,7 @@ async def test_a_bert_is_served_without_a_chat_template(tmp_path: Path, anyio_ba
     await replica.start()
     assert (replica.makes_text, replica.chats, replica.max_embedding_tokens) == (False, False, 64)
     inputs = tuple(tuple(replica.tokenizer.encode_document(text)) for text in ("the cat", "the dog ran"))
-    (output,) = [output async for output in replica.submit(EmbedRequest("r", inputs, "acme"))]
+    output = await replica.submit(EmbedRequest("r", inputs, "acme")).forward(lambda _: None)
     assert output.embeddings.shape == (2, N_EMBD)
     assert output.usage.prompt_tokens == 4 + 5
     await replica.stop()
