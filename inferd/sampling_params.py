@@ -51,6 +51,11 @@ class SamplingParams:
         assert self.seed is None or 0 <= self.seed < 2**32, "seed has 32 bits"
         assert all(self.stop), "stop strings are not empty"
 
+    @property
+    def penalizes(self) -> bool:
+        """Whether tokens that were generated count against their repetition."""
+        return bool(self.frequency_penalty or self.presence_penalty) or self.repeat_penalty != 1.0
+
     def for_choice(self, index: int) -> SamplingParams:
         """For one of several answers to a request: they differ, and all by the seed that was given, if one was."""
         return self if self.seed is None else replace(self, seed=(self.seed + index) % SEED_MODULUS)

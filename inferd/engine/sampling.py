@@ -72,9 +72,7 @@ class TokenSampling:
             self._late.pop(sequence, None)  # of before it lost its memory
             matcher = sequence.matcher
             logits = self._runner.logits(row)
-            if not math.isfinite(logits.max()):  # a NaN among them is their maximum; samplers would sort by it
-                drawn.append(Undrawn.BROKEN)
-            elif matcher is None or matcher.is_ready(deadline_s - time.monotonic()):
+            if matcher is None or matcher.is_ready(deadline_s - time.monotonic()):
                 drawn.append(self._draw(sequence, logits, row))
             else:
                 self._late[sequence] = logits.copy()
@@ -122,6 +120,8 @@ class TokenSampling:
             if mask is None:
                 return Undrawn.IMPOSSIBLE
             logits[~mask] = -np.inf
+        if not math.isfinite(logits.max()):  # a NaN among them is their maximum; samplers would sort by it
+            return Undrawn.BROKEN
         if row is None:
             token_id = self._runner.sample_from(sequence.sampler, logits)
         else:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from inferd.engine.llama.samplers import MIN_TEMPERATURE
+from inferd.engine.llama.bias import LogitBias
 from inferd.engine.runner import Logits
 from inferd.sampling_params import SamplingParams
 
@@ -15,21 +13,11 @@ class GreedySampler:
     computes."""
 
     def __init__(self, params: SamplingParams, *, n_vocab: int) -> None:
-        assert self.suffices(params), "nothing but the bias changes which token is the most likely one"
-        assert all(0 <= token_id < n_vocab for token_id, _ in params.logit_bias), "biased ids lie in the vocabulary"
-        self._ids = np.array([token_id for token_id, _ in params.logit_bias], dtype=np.intp)
-        self._biases = np.array([bias for _, bias in params.logit_bias], dtype=np.float32)
-
-    @staticmethod
-    def suffices(params: SamplingParams) -> bool:
-        """Whether these parameters ask for the most likely token, and for no penalties."""
-        penalized = params.frequency_penalty or params.presence_penalty or params.repeat_penalty != 1.0
-        return params.temperature < MIN_TEMPERATURE and not penalized
+        self._bias = LogitBias(params, n_vocab=n_vocab)
 
     def draw(self, logits: Logits) -> int:
-        """The biases are written into the logits."""
-        if len(self._ids):
-            np.add.at(logits, self._ids, self._biases)
+        """The bias is written into the logits."""
+        self._bias.add_to(logits)
         return int(logits.argmax())
 
     def close(self) -> None:

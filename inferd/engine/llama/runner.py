@@ -8,9 +8,12 @@ from inferd.engine.batch import Batch
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.greedy_sampler import GreedySampler
 from inferd.engine.llama.model import Model
-from inferd.engine.llama.samplers import SamplerChain
+from inferd.engine.llama.samplers import MIN_TEMPERATURE, SamplerChain
+from inferd.engine.llama.softmax_sampler import SoftmaxSampler
 from inferd.engine.runner import Logits, MemoryKind, Sampler, SequenceState
 from inferd.sampling_params import SamplingParams
+
+AnySampler = GreedySampler | SoftmaxSampler | SamplerChain
 
 
 class LlamaRunner:
@@ -35,19 +38,21 @@ class LlamaRunner:
         return self._context.logits(row)
 
     def sample(self, sampler: Sampler, row: int) -> int:
-        if isinstance(sampler, GreedySampler):
-            return sampler.draw(self.logits(row))
-        assert isinstance(sampler, SamplerChain), "samplers come from new_sampler"
-        return self._context.sample(sampler.handle, row)
+        assert isinstance(sampler, AnySampler), "samplers come from new_sampler"
+        if isinstance(sampler, SamplerChain):
+            return self._context.sample(sampler.handle, row)
+        return sampler.draw(self.logits(row))
 
     def sample_from(self, sampler: Sampler, logits: Logits) -> int:
-        assert isinstance(sampler, GreedySampler | SamplerChain), "samplers come from new_sampler"
+        assert isinstance(sampler, AnySampler), "samplers come from new_sampler"
         return sampler.draw(logits)
 
-    def new_sampler(self, params: SamplingParams) -> GreedySampler | SamplerChain:
-        if GreedySampler.suffices(params):
+    def new_sampler(self, params: SamplingParams) -> AnySampler:
+        if params.penalizes or params.typical_p < 1.0:
+            return SamplerChain(self._model.library, params, n_vocab=self.n_vocab, history=self.cells_per_sequence)
+        if params.temperature < MIN_TEMPERATURE:
             return GreedySampler(params, n_vocab=self.n_vocab)
-        return SamplerChain(self._model.library, params, n_vocab=self.n_vocab, history=self.cells_per_sequence)
+        return SoftmaxSampler(params, n_vocab=self.n_vocab)
 
     def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:
         return self._context.seq_rm(seq_id, start, end)

@@ -54,7 +54,7 @@ class SamplerChain:
         if params.logit_bias:
             biases = (api.llama_logit_bias * len(params.logit_bias))(*params.logit_bias)
             samplers.append(api.llama_sampler_init_logit_bias(n_vocab, len(biases), biases))
-        if params.frequency_penalty or params.presence_penalty or params.repeat_penalty != 1.0:
+        if params.penalizes:
             samplers.append(
                 api.llama_sampler_init_penalties(
                     n_vocab, history, params.repeat_penalty, params.frequency_penalty, params.presence_penalty

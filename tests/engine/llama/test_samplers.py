@@ -134,8 +134,8 @@ def test_the_greedy_sampler_draws_what_a_greedy_chain_draws(loaded, bias) -> Non
     chain.close()
 
 
-def test_penalties_need_a_chain(loaded) -> None:
-    for params in (SamplingParams(temperature=0.0, presence_penalty=0.1), SamplingParams(temperature=0.1)):
+def test_penalties_and_typical_p_need_a_chain(loaded) -> None:
+    for params in (SamplingParams(temperature=0.0, presence_penalty=0.1), SamplingParams(typical_p=0.9)):
         sampler = loaded.runner.new_sampler(params)
         assert isinstance(sampler, SamplerChain)
         sampler.close()
