@@ -108,6 +108,8 @@ class Scheduler:
     # Admission.
 
     def _admit(self) -> None:
+        if not self.waiting:
+            return
         newcomers: set[Sequence] = set()
         hopeless: set[tuple[str, TrafficClass]] = set()
         for sequence in sorted(self._contenders(), key=self._claims()):
@@ -250,6 +252,8 @@ class Scheduler:
 
     def _prefill(self, prefills: list[Sequence], decodes: list[ScheduledChunk]) -> list[ScheduledChunk]:
         """Chunks that fit beside the decodes, shortest remaining first."""
+        if not prefills:
+            return []
         starved_ns = self._clock_ns() - STARVED_NS
         prefills.sort(
             key=lambda s: (
