@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -11,7 +11,7 @@ from inferd.errors import InvalidRequestError
 from inferd.openai.call_history import CalledFunction, ToolCall
 from inferd.openai.decoding import required
 from inferd.openai.field_names import foreign_type
-from inferd.openai.messages import ContentPart, Message
+from inferd.openai.messages import ContentPart, Message, check_num_parts
 from inferd.openai.sampling_fields import invalid
 
 _EVERY = {"type", "cache_control"}
@@ -85,6 +85,7 @@ class Conversation:
 
     def add_turns(self, turns: Sequence[Turn]) -> None:
         """Turns of one role in a row are one turn, as they are for Anthropic. Raises InvalidRequestError."""
+        check_num_parts("messages", _all_parts(turns))
         if turns and turns[-1].role == "assistant":
             path = f"messages[{len(turns) - 1}]"
             raise InvalidRequestError(
@@ -131,8 +132,10 @@ class Conversation:
         last = self.messages[-1] if self.messages else None
         if follows and n_results == 0 and last is not None and last.role == "user":
             parts = [_part(block, place) for block, place in _checked(rest, f"{path}.content", "user")]
-            before = last.content if isinstance(last.content, list) else [ContentPart("text", last.content)]
-            self.messages[-1] = Message(role="user", content=[*before, *parts])
+            if not isinstance(last.content, list):
+                last = self.messages[-1] = Message(role="user", content=[ContentPart("text", last.content)])
+            assert isinstance(last.content, list), "it was just made one"
+            last.content.extend(parts)  # in place: there may be a hundred thousand of them
         elif isinstance(turn.content, str):
             self._add_text("user", turn.content, path)
         else:
@@ -179,6 +182,14 @@ class Conversation:
                 tool_calls=calls or None,
             )
         )
+
+
+def _all_parts(turns: Sequence[Turn]) -> Iterator[object]:
+    for turn in turns:
+        yield turn
+        yield turn.content
+        if not isinstance(turn.content, str):
+            yield from (block.content for block in turn.content)
 
 
 def _checked(

@@ -18,7 +18,7 @@ from inferd.anthropic.tools import (
     chat_tools,
     tool_names,
 )
-from inferd.errors import InvalidRequestError
+from inferd.errors import InvalidRequestError, RequestTooLargeError
 from inferd.openai.decoding import decode
 from inferd.openai.field_names import FieldNames, refuse_foreign_types
 from inferd.openai.reasoning_effort import ReasoningEffort
@@ -146,6 +146,8 @@ def parse_count_tokens_request(body: bytes) -> tuple[ChatRequest, FieldNames]:
 def _decoded(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     try:
         asked = decode(body, decoder)
+    except RequestTooLargeError:
+        raise
     except InvalidRequestError:
         refuse_foreign_types(body, {"tools": TOOL_TYPES})
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -14,6 +14,8 @@ from inferd.openai.decoding import shorten
 
 _NAME = re.compile(r"[^\s<|\\/>]{1,64}")
 """OpenAI's own rule for a participant's name."""
+PARTS_MAX = 16_384
+"""Of a conversation: messages, parts of their content and calls together. Each costs some ten microseconds."""
 
 
 class ContentPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +53,9 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def check_messages(messages: Sequence[Message]) -> None:
     """Raises InvalidRequestError for what is well-formed but cannot be served."""
+    check_num_parts(
+        "messages", (part for message in messages for part in (message, message.content, message.tool_calls))
+    )
     if not messages:
         raise InvalidRequestError(
             "'messages' is empty: send at least one message.", param="messages", code="invalid_value"
@@ -58,6 +63,21 @@ def check_messages(messages: Sequence[Message]) -> None:
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
     check_call_history(messages)
+
+
+def check_num_parts(field: str, contents: Iterable[object]) -> None:
+    """`contents`: of a conversation; lists among them count by their length, everything else not being text as one.
+    Raises InvalidRequestError if that is more than PARTS_MAX."""
+    n_parts = 0
+    for content in contents:
+        n_parts += len(content) if isinstance(content, list) else content is not None and not isinstance(content, str)
+        if n_parts > PARTS_MAX:
+            raise InvalidRequestError(
+                f"'{field}' has too many parts: at most {PARTS_MAX} messages, parts of their content and calls "
+                "together are read.",
+                param=field,
+                code="invalid_value",
+            )
 
 
 def _check_message(message: Message, path: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.requests import Request
 
@@ -27,6 +29,10 @@ from inferd.serving.completion import Admission, Completion
 from inferd.serving.completions import RETRY_AFTER_S
 
 MAX_TOKENS_HEADER = "inferd-max-tokens"
+SMALL_BODY_BYTES = 64 * 1024
+"""Decoded and checked at once, within some milliseconds; a larger one on a worker thread."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,12 @@ class Arrival:
     ticket: Ticket
     body: bytes
     received_ns: int
+
+    async def parse(self, parser: Callable[[bytes], _T]) -> _T:
+        """The body, as the parser reads it."""
+        if len(self.body) <= SMALL_BODY_BYTES:
+            return parser(self.body)
+        return await asyncio.to_thread(parser, self.body)
 
     def deployment(self, model: str) -> Deployment:
         """Raises ModelNotFoundError, PermissionDeniedError."""

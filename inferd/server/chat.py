@@ -25,7 +25,7 @@ from inferd.serving.request_id import PREFIX
 async def chat_completions(request: Request) -> Response:
     """Refusals come as JSON before anything is streamed; what fails later comes as an event with `error`."""
     async with arrival(request) as arrived:
-        call = arrived.begin(parse_chat_request(arrived.body))
+        call = arrived.begin(await arrived.parse(parse_chat_request))
     chat, deployment, completion = call.chat, call.deployment, call.completion
     response = ChatResponse(
         id="chatcmpl-" + completion.request_id.removeprefix(PREFIX),

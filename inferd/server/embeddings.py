@@ -18,7 +18,7 @@ from inferd.serving.completion import Completion, Finished
 
 async def embeddings(request: Request) -> Response:
     async with arrival(request) as call:
-        asked = parse_embedding_request(call.body)
+        asked = await call.parse(parse_embedding_request)
         deployment = call.deployment(asked.model)
         call.ticket.enter(deployment.name, is_free=deployment.price_at(wall_clock_ms(), asked.tier) is None)
         completion = services_of(request).completions.begin(

@@ -67,6 +67,7 @@ _OPERATION_CODES: dict[type[InferdError], str] = {
 # Whoever meets one of these is to pay for a new connection before the next.
 _HANGS_UP = (RequestTimeoutError, TooManyFailuresError)
 _ROUTING_CODES = {404: "not_found", 405: "method_not_allowed"}
+MESSAGE_CHARACTERS_MAX = 1000
 INTERNAL_MESSAGE = "The server had an error while processing your request"
 
 
@@ -163,6 +164,10 @@ def _operation_code(error: InferdError) -> str | None:
 def _encode(
     scope: Scope | None, status: int, message: str, error_type: str, param: str | None, code: str | None
 ) -> bytes:
+    if len(message) > MESSAGE_CHARACTERS_MAX:
+        # It repeats what was sent; what is wrong with that is said at the end.
+        half = MESSAGE_CHARACTERS_MAX // 2
+        message = f"{message[:half]} ... {message[-half:]}"
     if scope is None or not speaks_messages(scope["path"]):
         return encode_error(message, error_type, param, code)
     request_id = scope.get("state", {}).get("request_id")

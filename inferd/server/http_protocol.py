@@ -69,6 +69,10 @@ class GuardedProtocol(HttpToolsProtocol):
         """For Connections: makes room."""
         self.transport.close()
 
+    def cut(self) -> None:
+        """For Connections: gives up a reader."""
+        self.transport.abort()
+
     def data_received(self, data: bytes) -> None:
         self._num_bytes += len(data)
         super().data_received(data)
@@ -118,10 +122,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_reader(self.transport.get_write_buffer_size())
+        unread_bytes = self.transport.get_write_buffer_size()
+        self._watch_reader(unread_bytes)
+        self._connections.stalls(self, unread_bytes)
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._connections.flows(self)
         if self._stall is not None:
             self._stall.cancel()
 

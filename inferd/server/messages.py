@@ -30,7 +30,7 @@ _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 async def messages(request: Request) -> Response:
     _check_version(request)
     async with arrival(request) as arrived:
-        chat, names = parse_messages_request(arrived.body)
+        chat, names = await arrived.parse(parse_messages_request)
         with names.restored():
             call = arrived.begin(chat)
     writer = MessageWriter(
@@ -45,7 +45,7 @@ async def count_tokens(request: Request) -> Response:
     """Counts in the team's minute, and is never billed."""
     _check_version(request)
     async with arrival(request) as arrived:
-        chat, names = parse_count_tokens_request(arrived.body)
+        chat, names = await arrived.parse(parse_count_tokens_request)
         replica = arrived.ready_deployment(chat.model).replica
         with names.restored():
             token_ids, _ = await asyncio.to_thread(chat_tokens, chat, replica)

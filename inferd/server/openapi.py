@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from inferd import __version__
+from inferd.anthropic.errors import MessagesError, speaks_messages
 from inferd.anthropic.requests import CountTokensRequest, MessagesRequest
 from inferd.anthropic.responses import AnthropicMessage, MessageEvent, TokensCount
 from inferd.openai.batches import BatchList, BatchObject, CreateBatch, FileDeleted, FileList, FileObject, UploadForm
@@ -30,6 +31,7 @@ from inferd.openai.text_responses import TextCompletion
 from inferd.openai.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 from inferd.server import batches, files
 from inferd.server.admin import budgets, credits, keys, members, teams
+from inferd.server.openapi_parameters import QUERIES, REQUIRED, Parameters, page
 
 _OPEN_PATHS = ("/health", "/openapi.json")
 _REF = "#/components/schemas/{name}"
@@ -51,20 +53,13 @@ class Shape:
     takes: type | None = None
     gives: type | None = None
     chunk: type | UnionType | None = None
-    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    query: Parameters = field(default_factory=dict)
     takes_media: str = _JSON
     gives_media: str = _JSON
 
 
-def _page(limit: int, most: int) -> dict[str, Any]:
-    return {
-        "after": {"type": "string", "description": "the last id of the page before"},
-        "limit": {"type": "integer", "minimum": 1, "maximum": most, "default": limit},
-    }
-
-
 _FILES_QUERY = {
-    **_page(files.LIST_LIMIT, files.LIST_LIMIT),
+    **page(files.LIST_LIMIT, files.LIST_LIMIT),
     "purpose": {"type": "string"},
     "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
 }
@@ -82,7 +77,7 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("DELETE", "/v1/files/{file_id}"): Shape(gives=FileDeleted),
     ("GET", "/v1/files/{file_id}/content"): Shape(gives_media="application/jsonl"),
     ("POST", "/v1/batches"): Shape(CreateBatch, BatchObject),
-    ("GET", "/v1/batches"): Shape(gives=BatchList, query=_page(batches.LIST_LIMIT, batches.LIST_LIMIT_MAX)),
+    ("GET", "/v1/batches"): Shape(gives=BatchList, query=page(batches.LIST_LIMIT, batches.LIST_LIMIT_MAX)),
     ("GET", "/v1/batches/{batch_id}"): Shape(gives=BatchObject),
     ("POST", "/v1/batches/{batch_id}/cancel"): Shape(gives=BatchObject),
     ("POST", "/tokenize"): Shape(TokenizeRequest, Tokens),
@@ -113,6 +108,7 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("POST", f"{_TEAM}/credits/withdrawals"): Shape(credits.Withdraw),
     ("POST", f"{_TEAM}/requests/{{request_id}}/refund"): Shape(credits.RefundRequest),
     ("POST", f"{_TEAM}/statements/{{period}}/payments"): Shape(credits.PayStatement),
+    **{("GET", path): Shape(query=parameters) for path, parameters in QUERIES.items()},
 }
 """By method and path of the route. A route that is not here takes no body."""
 
@@ -128,7 +124,7 @@ def encoded_document(routes: Iterable[BaseRoute]) -> bytes:
 
 def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     """The OpenAPI document of these routes."""
-    types: dict[type | UnionType, None] = {ErrorBody: None}
+    types: dict[type | UnionType, None] = {ErrorBody: None, MessagesError: None}
     for shape in SHAPES.values():
         types |= dict.fromkeys(kind for kind in (shape.takes, shape.gives, shape.chunk) if kind is not None)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
@@ -158,13 +154,15 @@ def _operation(route: Route, shape: Shape, refs: Mapping[type | UnionType, Any])
     answers = content(shape.gives, shape.gives_media)
     if shape.chunk is not None:
         answers["text/event-stream"] = {
-            "schema": {"type": "string", "description": f"events; data: {_names(shape.chunk)}"}
+            # OpenAPI 3.1 has no words for the events of a stream.
+            "schema": {"description": f"events; data: {_names(shape.chunk)}"}
         }
+    error = MessagesError if speaks_messages(route.path) else ErrorBody
     operation: dict[str, Any] = {
         "summary": _summary(route.endpoint),
         "responses": {
             "200": {"description": "done", "content": answers},
-            "default": {"description": "refused or failed", "content": content(ErrorBody)},
+            "default": {"description": "refused or failed", "content": content(error)},
         },
         "security": [] if route.path in _OPEN_PATHS else [{"key": []}],
     }
@@ -172,11 +170,16 @@ def _operation(route: Route, shape: Shape, refs: Mapping[type | UnionType, Any])
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in _PARAMETER.findall(route.path)
     ]
-    parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in shape.query.items()]
+    parameters += [
+        {"name": name, "in": "query", "required": name in REQUIRED, "schema": schema}
+        for name, schema in shape.query.items()
+    ]
     if parameters:
         operation["parameters"] = parameters
     if shape.takes is not None:
-        operation["requestBody"] = {"required": True, "content": content(shape.takes, shape.takes_media)}
+        # Where nothing is required, an empty body stands for {}.
+        is_required = any(field.required for field in msgspec.structs.fields(shape.takes))
+        operation["requestBody"] = {"required": is_required, "content": content(shape.takes, shape.takes_media)}
     return operation
 
 

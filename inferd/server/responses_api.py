@@ -17,7 +17,7 @@ from inferd.serving.request_id import PREFIX
 
 async def responses(request: Request) -> Response:
     async with arrival(request) as arrived:
-        asked, chat, names = parse_responses_request(arrived.body)
+        asked, chat, names = await arrived.parse(parse_responses_request)
         with names.restored():
             call = arrived.begin(chat)
     begun = response_begun(

@@ -42,7 +42,7 @@ class _Choices(list[Completion]):
 async def text_completions(request: Request) -> Response:
     """Refusals come as JSON before anything is streamed; what fails later comes as an event with `error`."""
     async with arrival(request) as call:
-        text = parse_text_request(call.body)
+        text = await call.parse(parse_text_request)
         deployment = call.deployment(text.model)
         prompts = text.prompts()
         completions = _begin_all(call, deployment, text, prompts)

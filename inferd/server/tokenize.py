@@ -28,7 +28,7 @@ from inferd.usage import Usage
 
 async def tokenize(request: Request) -> Response:
     async with _counted(request) as arrived:
-        asked = parse_tokenize_request(arrived.body)
+        asked = await arrived.parse(parse_tokenize_request)
         deployment = arrived.ready_deployment(asked.model)
         answer = await asyncio.to_thread(_tokenized, asked, deployment)
     return Response(answer, headers=limit_headers(request), media_type="application/json")
@@ -36,7 +36,7 @@ async def tokenize(request: Request) -> Response:
 
 async def detokenize(request: Request) -> Response:
     async with _counted(request) as arrived:
-        asked = parse_detokenize_request(arrived.body)
+        asked = await arrived.parse(parse_detokenize_request)
         deployment = arrived.ready_deployment(asked.model)
         n_vocab = deployment.replica.tokenizer.n_vocab
         for token_id in asked.tokens:

@@ -15,6 +15,9 @@ from inferd.sampling_params import SamplingParams
 from inferd.serving.embedding_admission import PreparedInputs, prepare_inputs
 from inferd.serving.text_admission import prompt_tokens, too_long
 
+_CONTROL_TOKEN_BYTES = 64
+"""No control token is written with more of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedPrompt:
@@ -90,8 +93,11 @@ def prepare(
 def chat_tokens(request: ChatRequest, replica: LocalReplica) -> tuple[tuple[int, ...], bool]:
     """What the messages come to, rendered; and whether that ends in the opening of the model's reasoning. Raises
     InvalidRequestError, ContextLengthError."""
-    _refuse_hopeless(request, replica)
+    longest = replica.tokenizer.max_token_bytes
+    _refuse_hopeless(sum(len(message.text().encode()) for message in request.messages), longest, replica)
     prompt = replica.chat_format.prompt(request)
+    n_bytes = sum(len(segment.text.encode()) for segment in prompt.segments)
+    _refuse_hopeless(n_bytes, max(longest, _CONTROL_TOKEN_BYTES), replica)
     token_ids = tuple(replica.tokenizer.encode(prompt.segments))
     if not token_ids:
         raise InvalidRequestError(
@@ -102,10 +108,9 @@ def chat_tokens(request: ChatRequest, replica: LocalReplica) -> tuple[tuple[int,
     return token_ids, prompt.in_reasoning
 
 
-def _refuse_hopeless(request: ChatRequest, replica: LocalReplica) -> None:
-    """Refuses what is certainly too long before it is rendered and tokenised: 8 MB of it would take seconds of a core
-    and gigabytes, for nothing."""
-    n_bytes = sum(len(message.text().encode()) for message in request.messages)
-    least_tokens = -(-n_bytes // replica.tokenizer.max_token_bytes)
+def _refuse_hopeless(n_bytes: int, max_token_bytes: int, replica: LocalReplica) -> None:
+    """Refuses what is certainly too long before it is rendered, and again before it is tokenised, when tools and calls
+    are in it: 8 MB would take seconds of a core and gigabytes, for nothing."""
+    least_tokens = -(-n_bytes // max_token_bytes)
     if least_tokens >= replica.max_context:
         raise too_long(replica.max_context, f"at least {least_tokens}", "messages")

@@ -196,5 +196,5 @@ WORKLOADS: dict[str, Workload] = {
     "priority": Workload(priority, only_inferd=True),
     "billed-time": Workload(billed_time, only_inferd=True),
     "team-arrival": Workload(team_arrival, only_inferd=True, two_teams=True),
-    "held-connections": Workload(held_connections, only_inferd=True, two_teams=True),
+    "held-connections": Workload(held_connections, only_inferd=True, two_teams=True, host_cache_mib=64),
 }

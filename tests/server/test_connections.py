@@ -9,9 +9,13 @@ from inferd.server.connections import Connections
 
 class FakeConnection:
     is_closed = False
+    is_cut = False
 
     def close(self) -> None:
         self.is_closed = True
+
+    def cut(self) -> None:
+        self.is_cut = True
 
 
 def opened(connections: Connections) -> FakeConnection:
@@ -53,3 +57,28 @@ def test_a_flood_of_idle_connections_never_ends_a_request(n_floods):
     for connection in working:
         connections.closed(connection)
     assert len(connections) == 5
+
+
+def test_what_nobody_takes_is_bounded_and_the_largest_is_cut_first():
+    connections = Connections(max_unread_bytes=100)
+    first, second, third, fourth = (opened(connections) for _ in range(4))
+    connections.stalls(first, 40)
+    connections.stalls(second, 50)
+    connections.flows(first)
+    connections.stalls(third, 45)
+    assert not any(one.is_cut for one in (first, second, third))
+    connections.stalls(fourth, 10)
+    assert [one.is_cut for one in (first, second, third, fourth)] == [False, True, False, False]
+    connections.closed(third)
+    connections.stalls(first, 90)
+    assert not first.is_cut
+
+
+def test_a_single_answer_may_be_as_large_as_it_is():
+    connections = Connections(max_unread_bytes=100)
+    one, another = opened(connections), opened(connections)
+    connections.stalls(one, 1000)
+    assert not one.is_cut
+    connections.stalls(another, 10)
+    assert one.is_cut
+    assert not another.is_cut

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from typing import Any
 
 import pytest
 
+from inferd.ledger import operations
+from inferd.server.app import ROUTES
+from inferd.server.body import MAX_BODY_BYTES
+from inferd.server.openapi import SHAPES
+from inferd.serving.clock import wall_clock_ms
 from tests.server.raw_client import head, raw_client
 from tests.server.test_http_server import served_on_socket
 from tests.serving.provider import PRICED, chat_body
 
 pytestmark = pytest.mark.anyio
 
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/tokenize", "/detokenize")
+PATHS = sorted({path for method, path in SHAPES if method == "POST" and not path.startswith("/admin")})
 DEPTH = 100_000
 LARGE = 300_000
 
@@ -103,6 +110,65 @@ ABSURD_PROMPTS = [
 ]
 
 
+CHANGING = sorted((method, route.path) for route in ROUTES for method in (route.methods or set()) - {"GET", "HEAD"})
+READING = sorted(route.path for route in ROUTES if "GET" in (route.methods or set()))
+UNREADABLE = [
+    b"",
+    b"{",
+    b"[]",
+    b"\xff\xfe{}",
+    b'{"reason": "\\ud800"}',
+    b'{"a":' * DEPTH,
+    b'{"a": NaN}',
+    b'{"surprise": 1}',
+]
+
+ABSURD_ADMIN: list[tuple[str, str, dict[str, Any]]] = [
+    ("POST", "/admin/teams", {"team": "a" * LARGE}),
+    ("POST", "/admin/teams", {"team": "a\0b"}),
+    ("POST", "/admin/teams", {"team": "other", "plan": "p" * LARGE}),
+    ("POST", "/admin/teams/other/projects", {"project": "../" * LARGE}),
+    ("POST", "/admin/teams/other/users", {"user": "a" * LARGE}),
+    ("PATCH", "/admin/teams/other/users/ann", {"concurrency": 10**30}),
+    ("POST", "/admin/teams/other/suspend", {"reason": "a" * LARGE}),
+    ("POST", "/admin/teams/other/suspend", {"reason": "a\0b"}),
+    ("POST", "/admin/teams/other/keys", {"scopes": ["usages"] * LARGE}),
+    ("POST", "/admin/teams/other/keys", {"models": ["a" * 100] * (LARGE // 10)}),
+    ("POST", "/admin/teams/other/keys", {"name": "a" * LARGE}),
+    ("POST", "/admin/teams/other/keys", {"expires_at": "9" * LARGE}),
+    ("PUT", "/admin/teams/other/budgets", {"amount_usd": "9" * LARGE, "period": "month"}),
+    ("PUT", "/admin/teams/other/budgets", {"amount_usd": "1e999999", "period": "month"}),
+    ("PUT", "/admin/teams/other/budgets", {"amount_usd": "0." + "0" * LARGE + "1", "period": "month"}),
+    ("PUT", "/admin/teams/other/budgets", {"amount_usd": "9" * 19, "period": "month"}),
+    ("PUT", "/admin/teams/other/budgets", {"amount_usd": "1", "period": "p" * LARGE}),
+    ("POST", "/admin/teams/other/credits/grants", {"amount_usd": "-1"}),
+    ("POST", "/admin/teams/other/credits/grants", {"amount_usd": "1", "priority": 10**30}),
+    ("POST", "/admin/teams/other/credits/grants", {"amount_usd": "1", "note": "a" * LARGE}),
+    ("POST", "/admin/teams/other/credits/grants", {"amount_usd": "1", "expires_at": "99999-01-01"}),
+    ("POST", "/admin/teams/other/raises", {"amount_usd": "1", "from": "2026-01-01", "until": "x", "reason": "r"}),
+    ("POST", "/admin/teams/other/statements/9999-99/payments", {"amount_usd": "1"}),
+]
+
+QUERIES = [
+    "after=%ff%fe",
+    "after=%00",
+    "after=" + "a" * 8000,
+    "limit=" + "9" * 8000,
+    "limit=-1",
+    "limit=%D9%A3",
+    "start_time=" + "9" * 8000,
+    "start_time=99999999999999",
+    "start_time=1&end_time=9007199254740992&bucket_width=1m",
+    "start_time=1&" + "&".join(["group_by=model"] * 1000),
+    "start_time=1&page=" + "A" * 4000,
+    "before=" + "9" * 30,
+    "since=" + "9" * 8000,
+    "&".join(f"x{n}=1" for n in range(2000)),
+    "a" * 8000,
+    "%",
+]
+
+
 @pytest.fixture
 async def served(provider):
     async with served_on_socket(provider) as served:
@@ -144,6 +210,81 @@ async def test_absurd_inputs_are_400(served):
         response = await served.client.post("/v1/embeddings", json={"model": PRICED, "input": value})
         assert response.status_code == 400, (repr(value)[:40], response.text[:300])
         assert len(response.text) < 1000
+
+
+@pytest.fixture
+def operator(provider):
+    """Headers of somebody who may do everything."""
+    provider.new_key("other")
+    with provider.store.immediate() as conn:
+        operations.create_user(conn, "other", "ann", actor="test", now_ms=wall_clock_ms())
+    key = provider.new_key("acme", scopes=("inference", "usage", "manage", "admin"))
+    return {"authorization": f"Bearer {key}", "idempotency-key": "once"}
+
+
+def plain(path: str) -> str:
+    """With something in the place of each parameter; nothing is done to the caller's own team."""
+    return re.sub(r"\{(\w+)(:path)?\}", lambda part: {"team": "other"}.get(part[1], "nothing"), path)
+
+
+async def test_a_body_that_cannot_be_read_is_a_4xx_on_every_route(served, operator):
+    for (method, path), body in itertools.product(CHANGING, UNREADABLE):
+        response = await served.client.request(method, plain(path), content=body, headers=operator)
+        told = (method, path, body[:40], response.text[:300])
+        # An empty body stands for {} in the admin API, and some routes read none.
+        assert 400 <= response.status_code < 500 or (response.status_code == 200 and body == b""), told
+        assert len(response.text) < 1500 or response.status_code == 200, told
+
+
+async def test_a_body_that_is_too_large_is_a_4xx_on_every_route_before_it_comes(served, operator):
+    """A file is 413 by its own limit: see test_files.py."""
+    headers = {name.replace("-", "_"): value for name, value in operator.items()}
+    for method, path in CHANGING:
+        length = MAX_BODY_BYTES + 1 if path != "/v1/files" else 10**12
+        async with raw_client(served.port) as client:
+            await client.send(head(None, plain(path), method, content_length=length, connection="close", **headers))
+            status, _, _ = await client.answer()
+            assert status == 413 or (status in (404, 409) and "{" in path), (method, path, status)
+
+
+async def test_absurd_fields_of_the_admin_api_are_4xx(served, operator):
+    for method, path, fields in ABSURD_ADMIN:
+        response = await served.client.request(method, path, json=fields, headers=operator)
+        told = (path, repr(fields)[:60], response.text[:300])
+        assert response.status_code in (400, 404, 409), told
+        assert len(response.text) < 1500, told
+
+
+async def test_absurd_queries_are_4xx_or_ignored(served, operator):
+    for path, query in itertools.product(READING, QUERIES):
+        response = await served.client.get(f"{plain(path)}?{query}", headers=operator)
+        told = (path, query[:60], response.text[:300])
+        assert response.status_code < 500, told
+        assert response.is_success or len(response.text) < 1500, told
+
+
+async def test_absurd_headers_are_4xx_or_ignored(served, operator):
+    for name, value in (
+        (b"openai-project", b"\xff\xfe"),
+        (b"openai-project", b"a/" * 5000),
+        (b"x-session-affinity", b"\xff" * 5000),
+        (b"x-prompt-cache-isolation-key", b"a" * 20_000),
+        (b"x-request-id", b"\xff" * 5000),
+        (b"x-client-request-id", b"\xff" * 5000),
+        (b"content-type", b"\xff"),
+        (b"content-encoding", b"gzip"),
+        (b"accept-encoding", b"\xff"),
+        (b"anthropic-version", b"\xff"),
+        (b"idempotency-key", b"\xff" * 5000),
+        (b"range", b"bytes=" + b"0-1," * 5000),
+    ):
+        for path, body in (
+            ("/v1/chat/completions", chat_body(max_tokens=1)),
+            ("/v1/messages", chat_body(max_tokens=1)),
+        ):
+            headers = [(b"authorization", operator["authorization"].encode()), (name, value)]
+            response = await served.client.post(path, json=body, headers=headers)
+            assert response.status_code < 500, (name, response.text[:300])
 
 
 async def test_a_key_in_bytes_that_are_no_text_is_401(served):

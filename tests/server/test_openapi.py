@@ -49,7 +49,7 @@ def test_every_route_is_described_and_nothing_else(described):
 def test_a_route_that_parses_a_body_is_described_with_that_body(described, method, route):
     source = inspect.getsource(route.endpoint)
     parsed = re.findall(r"\.body\((\w+)\)", source) + [
-        name for parser, name in PARSERS.items() if f"{parser}(" in source
+        name for parser, name in PARSERS.items() if re.search(rf"\b{parser}\b", source)
     ]
     operation = described["paths"][plain(route.path)][method.lower()]
     if not parsed:
@@ -75,6 +75,29 @@ def test_path_parameters_and_who_needs_a_key(described):
             named = [each["name"] for each in operation.get("parameters", []) if each["in"] == "path"]
             assert named == re.findall(r"\{(\w+)\}", path)
             assert (operation["security"] == []) == (path in ("/health", "/openapi.json"))
+
+
+@pytest.mark.anyio
+async def test_every_query_parameter_is_described_and_no_other_is_taken(provider, described):
+    """Of the routes that have any; each is asked with every name that one of them knows."""
+    queries = {
+        path: {each["name"] for each in operations["get"].get("parameters", []) if each["in"] == "query"}
+        for path, operations in described["paths"].items()
+        if "get" in operations
+    }
+    key = provider.new_key("acme", scopes=("inference", "usage", "manage", "admin"))
+    for path, known in queries.items():
+        handlers = (route.endpoint for method, route in OPERATIONS if (method, plain(route.path)) == ("GET", path))
+        source = inspect.getsource(next(handlers))
+        assert bool(known) == any(reads in source for reads in ("Query(request)", "Paging.of(request")), path
+        url = re.sub(r"\{\w+\}", lambda part: "acme" if part[0] == "{team}" else "nothing", path)
+        for name in {"surprise"}.union(*queries.values()) if known else ():
+            query = {"start_time": "1"} if "start_time" in known else {}
+            response = await provider.client.get(
+                url, params=query | {name: "1"}, headers={"authorization": f"Bearer {key}"}
+            )
+            code = None if response.is_success else response.json()["error"]["code"]
+            assert (code == "unknown_parameter") == (name not in known), (url, name, response.text)
 
 
 def test_every_reference_leads_somewhere(described):
@@ -114,6 +137,7 @@ async def test_its_schemas_take_what_the_server_takes_and_give_what_it_gives(pro
         with pytest.raises(jsonschema.ValidationError):
             check("CreateBatch", wrong)
     check("ErrorBody", (await provider.client.get("/v1/nothing")).json())
+    check("MessagesError", (await provider.client.post("/v1/messages", json={})).json())
     for wrong in (request | {"maxtokens": 1}, request | {"max_tokens": "2"}, {"model": PRICED}):
         with pytest.raises(jsonschema.ValidationError):
             check("ChatRequest", wrong)

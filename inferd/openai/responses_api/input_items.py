@@ -11,7 +11,7 @@ from inferd.errors import InvalidRequestError
 from inferd.openai.call_history import CalledFunction, ToolCall
 from inferd.openai.decoding import required
 from inferd.openai.field_names import foreign_type
-from inferd.openai.messages import ContentPart, Message
+from inferd.openai.messages import ContentPart, Message, check_num_parts
 from inferd.openai.sampling_fields import invalid
 
 ITEM_TYPES = frozenset({"message", "function_call", "function_call_output", "reasoning"})
@@ -90,6 +90,7 @@ class Conversation:
 
     def add_items(self, items: Sequence[InputItem]) -> None:
         """Raises InvalidRequestError for an item that cannot be served."""
+        check_num_parts("input", (part for item in items for part in (item, item.content, item.output, item.summary)))
         for index, item in enumerate(items):
             self._add(item, f"input[{index}]")
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
+from inferd.errors import InvalidRequestError, RequestTooLargeError
 from inferd.openai.decoding import decode
 from inferd.openai.field_names import FieldNames, refuse_foreign_types
 from inferd.openai.reasoning_effort import ReasoningEffort
@@ -133,6 +133,8 @@ def parse_responses_request(body: bytes) -> tuple[ResponsesRequest, ChatRequest,
     """
     try:
         asked = decode(body, _DECODER)
+    except RequestTooLargeError:
+        raise
     except InvalidRequestError:
         refuse_foreign_types(body, {"tools": TOOL_TYPES, "input": ITEM_TYPES})
         raise

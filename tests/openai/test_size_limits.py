@@ -1,0 +1,81 @@
+"""How much a body may hold, whatever API it speaks: to the limit it is taken, beyond it refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from inferd.anthropic.requests import parse_count_tokens_request, parse_messages_request
+from inferd.errors import InvalidRequestError, RequestTooLargeError
+from inferd.openai import decoding
+from inferd.openai import messages as messages_module
+from inferd.openai.decoding import decode
+from inferd.openai.requests import parse_chat_request
+from inferd.openai.responses_api.requests import parse_responses_request
+
+HI = {"role": "user", "content": "Hi"}
+TWO = {"role": "user", "content": [{"type": "text", "text": "a"}] * 2}
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "o/d", **fields}).encode()
+
+
+def call(number: int) -> dict[str, Any]:
+    return {"id": str(number), "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def result(number: int) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": str(number), "content": "x"}
+
+
+CONVERSATIONS: list[tuple[Callable[[bytes], object], str, dict[str, Any], int]] = [
+    (parse_chat_request, "messages", {"messages": [HI, TWO]}, 4),
+    (parse_chat_request, "messages", {"messages": [HI, {"role": "assistant", "tool_calls": [call(1)]}, result(1)]}, 4),
+    (parse_responses_request, "input", {"input": [HI, {"role": "user", "content": "b"}]}, 2),
+    (
+        parse_responses_request,
+        "input",
+        {"input": [HI, {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}] * 2}]},
+        4,
+    ),
+    (parse_messages_request, "messages", {"messages": [HI, TWO], "max_tokens": 1}, 4),
+    (parse_count_tokens_request, "messages", {"messages": [TWO, TWO]}, 6),
+]
+
+
+@pytest.mark.parametrize(("parse", "field", "fields", "n_parts"), CONVERSATIONS)
+def test_messages_their_parts_and_calls_count_together(monkeypatch, parse, field, fields, n_parts):
+    monkeypatch.setattr(messages_module, "PARTS_MAX", n_parts)
+    parse(body(**fields))
+    monkeypatch.setattr(messages_module, "PARTS_MAX", n_parts - 1)
+    with pytest.raises(InvalidRequestError, match="too many parts") as caught:
+        parse(body(**fields))
+    assert caught.value.param == field
+
+
+def test_a_body_has_so_many_commas_and_no_more():
+    decoder = msgspec.json.Decoder(list[int])
+    most = decoding.COMMAS_MAX
+    assert len(decode(b"[" + b"1," * most + b"1]", decoder)) == most + 1
+    with pytest.raises(RequestTooLargeError, match=f"has {most + 1} commas; at most {most}"):
+        decode(b"[" + b"1," * (most + 1) + b"1]", decoder)
+
+
+@pytest.mark.parametrize("parse", [parse_responses_request, parse_messages_request])
+def test_a_body_that_is_too_large_is_not_looked_at_again(monkeypatch, parse):
+    monkeypatch.setattr(decoding, "COMMAS_MAX", 3)
+    with pytest.raises(RequestTooLargeError):
+        parse(body(max_tokens=1, messages=[HI], input="a", tools=[{"type": "web_search"}]))
+
+
+def test_turns_of_the_user_in_a_row_are_one_however_they_are_written():
+    turns = [HI, TWO, {"role": "user", "content": "c"}, TWO]
+    chat, _ = parse_messages_request(body(max_tokens=1, messages=turns))
+    (message,) = chat.messages
+    assert isinstance(message.content, list)
+    assert [part.text for part in message.content] == ["Hi", "a", "a", "c", "a", "a"]
