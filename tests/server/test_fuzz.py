@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inferd.ledger import operations
-from inferd.openai.batches import CreateBatch
 from inferd.server.app import ROUTES
 from inferd.server.openapi import SHAPES, document
 from inferd.serving.clock import wall_clock_ms
@@ -28,14 +26,14 @@ from tests.serving.provider import PRICED, Provider, running_provider
 
 DOCUMENT = json.loads(json.dumps(document(ROUTES)))
 COMPONENTS = DOCUMENT["components"]["schemas"]
-BATCH = msgspec.json.schema_components([CreateBatch], ref_template="#/components/schemas/{name}")[1]["CreateBatch"]
-BODIES = {("POST", "/v1/batches"): BATCH} | {
+BODIES = {
     (method, path): DOCUMENT["paths"][path][method.lower()]["requestBody"]["content"]["application/json"]["schema"]
     for (method, path), shape in SHAPES.items()
-    if shape.takes is not None
+    if shape.takes is not None and (method, path) != ("POST", "/v1/files")
 }
 TAKING = [*BODIES]
 UPLOAD = ("POST", "/v1/files")
+NAMES = ["purpose", "file", "expires_after[anchor]", "expires_after[seconds]", "file", "other", ""]
 SHAPELESS = sorted(
     {(method, route.path) for route in ROUTES for method in route.methods or () if method == "POST"} - {*TAKING}
 )
@@ -118,7 +116,7 @@ def fuzzed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fuzzed]:
 @st.composite
 def forms(draw: st.DrawFn) -> bytes:
     """`multipart/form-data` with the boundary `x`: the usual fields, or others, sometimes cut off or damaged."""
-    parts = draw(st.lists(st.sampled_from(["purpose", "file", "file", "other", ""]), max_size=4)) or ["purpose", "file"]
+    parts = draw(st.lists(st.sampled_from(NAMES), max_size=4)) or ["purpose", "file"]
     body = b""
     for name in parts:
         filename = draw(
