@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 from inferd.ledger.store import Store
+from inferd.ledger.turns import Turns
 from inferd.ledger.writer import LedgerWriter
 
 T = TypeVar("T")
@@ -17,6 +18,7 @@ Connection = sqlite3.Connection
 """What operations take, for those who may not import sqlite3."""
 
 _READERS = 2
+_MAX_REPORTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,22 @@ class LedgerClient:
         self._store = store
         self._writer = writer
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger-reader")
+        self._turns = Turns(_MAX_REPORTS)
+
+    async def report(self, team: str, operation: Callable[[sqlite3.Connection], T]) -> T:
+        """`read` for what may take long: one at a time for each team that asks, so that none keeps all readers.
+
+        Raises:
+            RateLimitError: too many of this team wait already.
+        """
+        async with self._turns.turn(team):
+            reading = asyncio.ensure_future(self.read(operation))
+            try:
+                return await asyncio.shield(reading)
+            except asyncio.CancelledError:
+                # Whoever asked has gone, but the turn lasts as long as the reader's work.
+                await asyncio.gather(reading, return_exceptions=True)
+                raise
 
     async def read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         """Run a reading operation on one snapshot, beside everything else. Raises what it raises."""

@@ -59,7 +59,7 @@ async def usage_completions(request: Request) -> Response:
     users, models, batch = query.texts("user_ids"), query.texts("models"), query.flag("batch")
     selection = _selection(query, caller, span, users=users, models=models, batch=batch)
     query.finish()
-    return await _answer(request, span, selection, group_by, _completions_result)
+    return await _answer(request, caller, span, selection, group_by, _completions_result)
 
 
 async def costs(request: Request) -> Response:
@@ -70,7 +70,7 @@ async def costs(request: Request) -> Response:
     group_by = query.choices("group_by", _COSTS_FIELDS)
     selection = _selection(query, caller, span)
     query.finish()
-    return await _answer(request, span, selection, group_by, _costs_result)
+    return await _answer(request, caller, span, selection, group_by, _costs_result)
 
 
 def _caller(request: Request) -> Caller:
@@ -129,14 +129,15 @@ def _selection(
 
 async def _answer(
     request: Request,
+    caller: Caller,
     span: _Range,
     selection: Selection,
     group_by: Sequence[str],
     result: Callable[[BucketSums], Result | None],
 ) -> Response:
     fields = cast("Sequence[GroupField]", group_by)
-    sums = await services_of(request).ledger.read(
-        lambda conn: sum_by_bucket(conn, selection, span.width * 1000, fields)
+    sums = await services_of(request).ledger.report(
+        caller.team, lambda conn: sum_by_bucket(conn, selection, span.width * 1000, fields)
     )
     by_start: dict[int, list[Result]] = {}
     for each in sums:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from inferd.errors import NotFoundError
+from inferd.errors import NotFoundError, RateLimitError
 from inferd.ledger import operations
 from inferd.ledger.client import LedgerClient
 from inferd.ledger.writer import LedgerWriter
@@ -54,6 +54,48 @@ async def test_a_mistake_comes_back_and_changes_nothing(client):
 async def test_reads_cannot_write(client):
     with pytest.raises(Exception, match="readonly"):
         await client.read(create)
+
+
+async def test_a_team_that_asks_for_many_reports_keeps_no_other_from_its_own(client):
+    go_on, at_once, most = threading.Event(), [], []
+
+    def slow(conn):
+        at_once.append(1)
+        most.append(len(at_once))
+        assert go_on.wait(20)
+        at_once.pop()
+
+    greedy = [asyncio.create_task(client.report("greedy", slow)) for _ in range(64)]
+    assert await client.report("other", lambda conn: "told") == "told"
+    with pytest.raises(RateLimitError, match="has 64 reports under way") as refusal:
+        await client.report("greedy", slow)
+    assert (refusal.value.code, refusal.value.retry_after_s) == ("too_many_reports", 1.0)
+    go_on.set()
+    await asyncio.gather(*greedy)
+    assert set(most) == {1}
+    assert await client.report("greedy", lambda conn: "again") == "again"
+    assert len(client._turns) == 0
+
+
+async def test_a_turn_lasts_as_long_as_its_report_even_if_nobody_waits_for_it(client):
+    go_on, began = threading.Event(), threading.Event()
+    left = asyncio.create_task(client.report("acme", lambda conn: (began.set(), go_on.wait(20))))
+    await asyncio.to_thread(began.wait, 20)
+    left.cancel()
+    following = asyncio.create_task(client.report("acme", lambda conn: "told"))
+    assert await client.report("other", lambda conn: "told") == "told"
+    assert not following.done()
+    go_on.set()
+    assert await following == "told"
+    with pytest.raises(asyncio.CancelledError):
+        await left
+
+
+async def test_a_report_that_fails_ends_its_turn(client):
+    for _ in range(2):
+        with pytest.raises(NotFoundError):
+            await client.report("acme", lambda conn: operations.show_team(conn, "nobody", now_ms=1))
+    assert len(client._turns) == 0
 
 
 async def test_reports_that_take_long_hold_up_neither_changes_nor_worker_threads(client):

@@ -72,7 +72,7 @@ class AdminCall:
         return key
 
     async def read(self, operation: Callable[[Connection], T]) -> T:
-        return await self.ledger.read(operation)
+        return await self.ledger.report(self.caller.team, operation)
 
     async def change(self, operation: Callable[[Connection], T]) -> T:
         return await self.ledger.change(operation)
