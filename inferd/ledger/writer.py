@@ -18,7 +18,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from inferd.errors import InferdError, OverloadedError
@@ -70,15 +69,11 @@ class LedgerWriter:
     def __init__(self, store: Store, *, max_queued: int = _MAX_QUEUED) -> None:
         self._store = store
         self._max_queued = max_queued
-        # A SimpleQueue wakes a thread in a third of the time that a Condition takes.
-        self._inbox: SimpleQueue[_Queued | None] = SimpleQueue()
-        # Commands to be tried again, which come first; the writer's own.
-        self._kept: list[_Queued] = []
-        # Guards `_ended`: whoever finds it False has put what it puts before the last look into the inbox.
-        self._ending = threading.Lock()
+        self._changed = threading.Condition()
+        self._queue: list[_Queued] = []
         # What coroutines have asked for since their loop last handed over; each list belongs to its loop's thread.
         self._gathered: dict[asyncio.AbstractEventLoop, list[_Queued]] = {}
-        self._stopping = threading.Event()
+        self._stopping = False
         self._ended = False
         self._thread: threading.Thread | None = None
         self._conn: sqlite3.Connection | None = None
@@ -94,8 +89,9 @@ class LedgerWriter:
     def stop(self) -> None:
         """Carry out what is queued, then end the thread. Later commands get an OverloadedError."""
         assert self._thread is not None, "only a started writer stops"
-        self._stopping.set()
-        self._inbox.put(None)
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
         self._thread.join()
 
     def submit(self, command: Command[T]) -> Future[T]:
@@ -106,8 +102,9 @@ class LedgerWriter:
         """
         waiter: Future[T] = Future()
         waiter.set_running_or_notify_cancel()
-        self._check_open(command, self._inbox.qsize())
-        self._enqueue([_Queued(command, waiter)])
+        with self._changed:
+            self._check_open(command, len(self._queue))
+            self._enqueue([_Queued(command, waiter)])
         return waiter
 
     async def execute(self, command: Command[T], *, patient: bool = True) -> T:
@@ -126,7 +123,7 @@ class LedgerWriter:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
         gathered = self._gathered.get(loop)
-        self._check_open(command, self._inbox.qsize() + len(gathered or ()))
+        self._check_open(command, len(self._queue) + len(gathered or ()))
         queued = _Queued(command, waiter, loop, patient)
         if gathered is None:
             # Handed over after all callbacks that are ready now: one wake-up of the writer for them together. Else it
@@ -146,17 +143,17 @@ class LedgerWriter:
             self._refuse(gathered, exc)
 
     def _check_open(self, command: Command[Any], num_queued: int) -> None:
-        if self._stopping.is_set():
+        if self._stopping:
             raise OverloadedError("The server is shutting down; try again.", retry_after_s=_RETRY_AFTER_S)
         if num_queued >= self._max_queued and not command.durable:
             raise OverloadedError("The server has too much to write down; try again.", retry_after_s=_RETRY_AFTER_S)
 
     def _enqueue(self, group: Sequence[_Queued]) -> None:
-        with self._ending:
+        with self._changed:
             if self._ended:
                 raise OverloadedError("The ledger's writer has stopped.", retry_after_s=_RETRY_AFTER_S)
-            for queued in group:
-                self._inbox.put(queued)
+            self._queue.extend(group)
+            self._changed.notify()
 
     def _run(self) -> None:
         assert self._conn is not None, "start() opened the connection"
@@ -165,30 +162,20 @@ class LedgerWriter:
             while group := self._take():
                 self._process(self._conn, group)
         finally:
-            # Somebody is left if the loop above broke (the data folder is gone, memory has run out), or came at the
-            # last moment: nobody must wait for ever.
-            self._stopping.set()
-            with self._ending:
-                self._ended = True
-            left = [*group, *self._kept, *self._drained()]
+            # Somebody is left only if the loop above broke (the data folder is gone, memory has run out): then nobody
+            # must wait for ever.
+            with self._changed:
+                self._stopping = self._ended = True
+                left, self._queue = [*group, *self._queue], []
             self._refuse(left, OverloadedError("The ledger's writer has stopped.", retry_after_s=_RETRY_AFTER_S))
             self._conn.close()
 
     def _take(self) -> list[_Queued]:
         """All that is queued, as soon as there is something; empty when stopped and drained."""
-        group, self._kept = self._kept, []
-        group += self._drained()
-        while not group:
-            if self._stopping.is_set():
-                return self._drained()
-            first = self._inbox.get()
-            group = [*([] if first is None else [first]), *self._drained()]
-        return group
-
-    def _drained(self) -> list[_Queued]:
-        """All that is in the inbox now, without the sign that wakes this thread to stop."""
-        found = [self._inbox.get_nowait() for _ in range(self._inbox.qsize())]
-        return [queued for queued in found if queued is not None]
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._stopping)
+            group, self._queue = self._queue, []
+            return group
 
     def check_space(self) -> None:
         """Raises OverloadedError while the disk is nearly full: then nothing new is taken on, so that what is under way
@@ -282,13 +269,15 @@ class LedgerWriter:
         again, the writer is stopping or the file is broken.
         """
         _log.error("the ledger could not be written: %s", cause)
-        keep = isinstance(cause, sqlite3.OperationalError) and not self._stopping.is_set()
+        keep = isinstance(cause, sqlite3.OperationalError) and not self._stopping
         kept = [queued for queued in group if keep and queued.command.durable and queued.patient]
         refused = [queued for queued in group if not (keep and queued.command.durable and queued.patient)]
-        self._kept = kept
+        with self._changed:
+            self._queue = kept + self._queue
         self._refuse(refused, _unwritable(cause))
         if kept:
-            self._stopping.wait(_PAUSE_S)
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping, timeout=_PAUSE_S)
 
     def _refuse(self, group: Sequence[_Queued], error: OverloadedError) -> None:
         for queued in group:
