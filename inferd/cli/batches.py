@@ -11,10 +11,11 @@ import typer
 from inferd.cli.access import actor, open_store
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
+from inferd.money import format_usd
 from inferd.serving.clock import wall_clock_ms
 
 if TYPE_CHECKING:
-    from inferd.ledger.batch_records import BatchRecord
+    from inferd.ledger.batch_records import BatchRecord, BatchTotals
 
 WATCH_S = 1.0
 _MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
@@ -88,6 +89,12 @@ def show(
         "Created": _moment(found.created_at_ms),
         "Expires": _moment(found.expires_at_ms),
     }
+    if found.totals is not None:
+        tokens = found.totals
+        fields["Tokens"] = (
+            f"{tokens.prompt_tokens:,} in ({tokens.cached_tokens:,} cached), {tokens.completion_tokens:,} out"
+        )
+        fields["Cost (USD)"] = format_usd(tokens.cost_nanousd)
     for name in _MOMENTS:
         at_ms = getattr(found, f"{name}_at_ms")
         if at_ms is not None:
@@ -124,6 +131,7 @@ def batch_json(batch: BatchRecord) -> dict[str, Any]:
         for name, at_ms in ((name, getattr(batch, f"{name}_at_ms")) for name in ("created", "expires", *_MOMENTS))
     }
     total, completed, failed = _counts(batch)
+    totals = batch.totals
     return {
         "batch_id": batch.batch_id,
         "team": batch.team,
@@ -137,7 +145,18 @@ def batch_json(batch: BatchRecord) -> dict[str, Any]:
         "error_file_id": batch.error_file_id,
         "request_counts": {"total": total, "completed": completed, "failed": failed},
         "metadata": batch.metadata,
+        "usage": None if totals is None else _usage_json(totals),
         **moments,
+    }
+
+
+def _usage_json(totals: BatchTotals) -> dict[str, Any]:
+    return {
+        "prompt_tokens": totals.prompt_tokens,
+        "cached_tokens": totals.cached_tokens,
+        "completion_tokens": totals.completion_tokens,
+        "reasoning_tokens": totals.reasoning_tokens,
+        "cost_usd": format_usd(totals.cost_nanousd),
     }
 
 

@@ -100,6 +100,7 @@ def create_batch(
     endpoint: str,
     input_file_id: str,
     metadata: dict[str, str] | None = None,
+    output_kept_ms: int | None = None,
     actor: str,
     now_ms: int,
 ) -> BatchRecord:
@@ -126,6 +127,7 @@ def create_batch(
         created_at_ms=now_ms,
         expires_at_ms=now_ms + WINDOW_MS,
         status="validating",
+        output_kept_ms=output_kept_ms,
     )
     records.insert_batch(conn, batch)
     return batch

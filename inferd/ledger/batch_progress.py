@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from inferd.errors import InvalidValueError
 from inferd.ledger import batch_records as records
 from inferd.ledger.batch_operations import KEPT_MS
-from inferd.ledger.batch_records import BatchRecord, FileRecord
+from inferd.ledger.batch_records import BatchRecord, BatchTotals, FileRecord
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.store import Store
 from inferd.ledger.team_limits import team_limits
@@ -146,6 +146,7 @@ def finish_batch(
     num_failed: int,
     output: FileRecord | None,
     errors: FileRecord | None,
+    totals: BatchTotals,
     now_ms: int,
 ) -> None:
     """Its files are on disk under their names: make them known, and end it, in one transaction."""
@@ -155,10 +156,13 @@ def finish_batch(
             records.insert_file(conn, file)
     conn.execute(
         f"UPDATE batches SET status = ?, {end}_at_ms = ?, num_total = max(num_total, ?), num_completed = ?, "
-        "num_failed = ?, output_file_id = ?, error_file_id = ? WHERE batch_id = ?",
+        "num_failed = ?, output_file_id = ?, error_file_id = ?, prompt_tokens = ?, cached_tokens = ?, "
+        "completion_tokens = ?, reasoning_tokens = ?, cost_nanousd = ? WHERE batch_id = ?",
         (
             *(end, now_ms, num_completed + num_failed, num_completed, num_failed),
-            *(output and output.file_id, errors and errors.file_id, batch_id),
+            *(output and output.file_id, errors and errors.file_id),
+            *(totals.prompt_tokens, totals.cached_tokens, totals.completion_tokens, totals.reasoning_tokens),
+            *(totals.cost_nanousd, batch_id),
         ),
     )
     _keep(conn, batch.input_file_id, now_ms)

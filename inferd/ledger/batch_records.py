@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inferd.errors import NotFoundError
+from inferd.usage import Usage
 
 Purpose = Literal["batch", "batch_output"]
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
@@ -37,6 +38,27 @@ class FileRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchTotals:
+    """What the answers of a batch came to together."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_nanousd: int = 0
+
+    def plus(self, usage: Usage, reasoning_tokens: int, cost_nanousd: int) -> BatchTotals:
+        """With one answer more."""
+        return BatchTotals(
+            self.prompt_tokens + usage.prompt_tokens,
+            self.cached_tokens + usage.cached_tokens,
+            self.completion_tokens + usage.completion_tokens,
+            self.reasoning_tokens + reasoning_tokens,
+            self.cost_nanousd + cost_nanousd,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class BatchRecord:
     """A batch as it is now.
 
@@ -44,6 +66,8 @@ class BatchRecord:
         metadata: the caller's tags.
         num_total: lines of its file that were read; of them, so many were answered, and so many ended in errors.
         queued_tokens: prompt tokens of its valid lines.
+        output_kept_ms: how long its output and error files are kept; None: as long as other files.
+        prompt_tokens ... cost_nanousd: what its answers came to, once it has ended; see `totals`.
         *_at_ms: when it came to that status; None: it did not.
     """
 
@@ -71,6 +95,25 @@ class BatchRecord:
     expired_at_ms: int | None = None
     cancelling_at_ms: int | None = None
     cancelled_at_ms: int | None = None
+    output_kept_ms: int | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_nanousd: int | None = None
+
+    @property
+    def totals(self) -> BatchTotals | None:
+        """None before its end, and if it failed before any line was run."""
+        if self.cost_nanousd is None:
+            return None
+        return BatchTotals(
+            self.prompt_tokens or 0,
+            self.cached_tokens or 0,
+            self.completion_tokens or 0,
+            self.reasoning_tokens or 0,
+            self.cost_nanousd,
+        )
 
     @property
     def is_active(self) -> bool:

@@ -19,6 +19,7 @@ from inferd.ledger.migrations import (
     m6_traffic,
     m7_batches,
     m8_sequences,
+    m9_batch_ends,
 )
 from inferd.ledger.migrations.triggers import refuse
 
@@ -225,6 +226,7 @@ MIGRATIONS = (
     m6_traffic.apply,
     m7_batches.apply,
     m8_sequences.apply,
+    m9_batch_ends.apply,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

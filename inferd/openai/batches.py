@@ -45,12 +45,18 @@ def parse_upload_form(fields: Mapping[str, str], filename: str | None) -> Upload
     form = convert({**fields, **({} if filename is None else {"file": filename})}, UploadForm)
     if form.purpose != PURPOSE:
         raise _invalid("purpose", f"'purpose' must be '{PURPOSE}'.")
-    seconds, (least, most) = form.expires_after_s, EXPIRES_AFTER_S
+    seconds = form.expires_after_s
     if form.anchor not in (None, "created_at") or (form.anchor is None) != (seconds is None):
         raise _invalid("expires_after[anchor]", "'expires_after[anchor]' must be 'created_at', beside the seconds.")
-    if seconds is not None and not least <= seconds <= most:
-        raise _invalid("expires_after[seconds]", f"'expires_after[seconds]' must lie between {least} and {most}.")
+    if seconds is not None:
+        _check_expiry(seconds, "expires_after[seconds]")
     return form
+
+
+def _check_expiry(seconds: int, param: str) -> None:
+    least, most = EXPIRES_AFTER_S
+    if not least <= seconds <= most:
+        raise _invalid(param, f"'{param}' must lie between {least} and {most}.")
 
 
 class FileObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +98,25 @@ class RequestCounts(msgspec.Struct, frozen=True):
     failed: int
 
 
+class CachedTokens(msgspec.Struct, frozen=True):
+    cached_tokens: int
+
+
+class ReasoningTokens(msgspec.Struct, frozen=True):
+    reasoning_tokens: int
+
+
+class BatchUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answers of a batch that has ended came to together; `cost` is USD with 9 places."""
+
+    input_tokens: int
+    input_tokens_details: CachedTokens
+    output_tokens: int
+    output_tokens_details: ReasoningTokens
+    total_tokens: int
+    cost: str
+
+
 class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     """Times are Unix seconds."""
 
@@ -115,6 +140,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
     cancelled_at: int | None
     request_counts: RequestCounts
     metadata: dict[str, str] | None
+    usage: BatchUsage | None = None
 
 
 class FileList(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +177,13 @@ def _ends(items: Sequence[FileObject] | Sequence[BatchObject]) -> tuple[str, str
     return (items[0].id, items[-1].id) if items else (None, None)
 
 
+class ExpiresAfter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long files are kept, from their creation on."""
+
+    anchor: Literal["created_at"]
+    seconds: int
+
+
 class CreateBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /v1/batches`."""
 
@@ -158,6 +191,11 @@ class CreateBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     endpoint: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ENDPOINTS})]
     completion_window: Annotated[str, msgspec.Meta(extra_json_schema={"enum": (COMPLETION_WINDOW,)})]
     metadata: dict[str, str] | None = None
+    output_expires_after: ExpiresAfter | None = None
+
+    @property
+    def output_kept_ms(self) -> int | None:
+        return None if self.output_expires_after is None else self.output_expires_after.seconds * 1000
 
 
 _CREATE = msgspec.json.Decoder(CreateBatch)
@@ -170,6 +208,8 @@ def parse_create_batch(body: bytes) -> CreateBatch:
         raise _invalid("endpoint", f"'endpoint' must be one of {', '.join(ENDPOINTS)}.")
     if wanted.completion_window != COMPLETION_WINDOW:
         raise _invalid("completion_window", f"'completion_window' must be '{COMPLETION_WINDOW}'.")
+    if wanted.output_expires_after is not None:
+        _check_expiry(wanted.output_expires_after.seconds, "output_expires_after.seconds")
     metadata = wanted.metadata or {}
     if len(metadata) > METADATA_MAX:
         raise _invalid("metadata", f"'metadata' may hold at most {METADATA_MAX} pairs, got {len(metadata)}.")
@@ -241,13 +281,14 @@ def encode_line(line: OutputLine) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 
-def with_usage(body: msgspec.Raw, known: dict[str, Any]) -> msgspec.Raw:
-    """An answer's body with the usage as the ledger has it; what the ledger does not know of it stays. The rest of the
-    body is not looked into."""
+def with_usage(body: msgspec.Raw, known: dict[str, Any]) -> tuple[msgspec.Raw, int]:
+    """An answer's body with the usage as the ledger has it, and the tokens of its reasoning: what the ledger does not
+    know stays. The rest of the body is not looked into."""
     answer = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    usage: dict[str, Any] = msgspec.json.decode(answer["usage"])
-    answer["usage"] = msgspec.Raw(msgspec.json.encode({**usage, **known}))
-    return msgspec.Raw(msgspec.json.encode(answer))
+    usage: dict[str, Any] = {**msgspec.json.decode(answer["usage"]), **known}
+    answer["usage"] = msgspec.Raw(msgspec.json.encode(usage))
+    details = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+    return msgspec.Raw(msgspec.json.encode(answer)), details.get("reasoning_tokens", 0)
 
 
 def _invalid(param: str, message: str) -> InvalidRequestError:

@@ -9,8 +9,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.ledger import batch_operations as operations
-from inferd.ledger.batch_records import BatchRecord, find_batch
-from inferd.openai.batches import BatchErrors, BatchObject, RequestCounts, batch_list, parse_create_batch
+from inferd.ledger.batch_records import BatchRecord, BatchTotals, find_batch
+from inferd.money import format_usd
+from inferd.openai.batches import (
+    BatchErrors,
+    BatchObject,
+    BatchUsage,
+    CachedTokens,
+    ReasoningTokens,
+    RequestCounts,
+    batch_list,
+    parse_create_batch,
+)
 from inferd.server.arrival import arrival
 from inferd.server.files import answer, caller_of
 from inferd.server.limits import limit_headers
@@ -40,6 +50,7 @@ async def create_batch(request: Request) -> Response:
                 endpoint=wanted.endpoint,
                 input_file_id=wanted.input_file_id,
                 metadata=wanted.metadata,
+                output_kept_ms=wanted.output_kept_ms,
                 actor=f"key:{caller.key_id}",
                 now_ms=wall_clock_ms(),
             )
@@ -105,6 +116,20 @@ async def _batch_object(files: FileStore, batch: BatchRecord) -> BatchObject:
         cancelled_at=_seconds(batch.cancelled_at_ms),
         request_counts=RequestCounts(batch.num_total, batch.num_completed, batch.num_failed),
         metadata=batch.metadata,
+        usage=_usage(batch.totals),
+    )
+
+
+def _usage(totals: BatchTotals | None) -> BatchUsage | None:
+    if totals is None:
+        return None
+    return BatchUsage(
+        input_tokens=totals.prompt_tokens,
+        input_tokens_details=CachedTokens(totals.cached_tokens),
+        output_tokens=totals.completion_tokens,
+        output_tokens_details=ReasoningTokens(totals.reasoning_tokens),
+        total_tokens=totals.prompt_tokens + totals.completion_tokens,
+        cost=format_usd(totals.cost_nanousd),
     )
 
 

@@ -8,7 +8,10 @@ import pytest
 
 from inferd.cli import batches
 from inferd.ledger import batch_operations, batch_progress, operations
+from inferd.ledger.batch_records import BatchTotals
 from inferd.ledger.store import Store
+
+TOTALS = BatchTotals(1200, 200, 30, 10, 4_500)
 
 
 @pytest.fixture
@@ -27,10 +30,15 @@ def batch(data_dir):
         )
 
 
+def finish(conn, batch, **counts):
+    files = {"output": None, "errors": None}
+    batch_progress.finish_batch(conn, batch.batch_id, "completed", **counts, **files, totals=TOTALS, now_ms=10**12)
+
+
 def test_batches_are_listed_and_shown(inferd, batch):
     (listed,) = json.loads(inferd("batches", "list", "acme", "--json").out)
     assert listed == json.loads(inferd("batches", "show", batch.batch_id, "--json").out)
-    assert (listed["status"], listed["request_counts"]["total"]) == ("validating", 0)
+    assert (listed["status"], listed["request_counts"]["total"], listed["usage"]) == ("validating", 0, None)
     assert batch.batch_id in inferd("batches", "list").out
     assert "Status       validating" in inferd("batches", "show", batch.batch_id).out
 
@@ -45,9 +53,26 @@ def test_a_cancelled_batch_is_being_cancelled_until_a_server_ends_it(inferd, bat
 def test_one_that_has_ended_is_shown_at_once_and_not_cancelled(inferd, batch, data_dir):
     with Store(data_dir).immediate() as conn:
         batch_progress.finish_batch(
-            conn, batch.batch_id, "completed", num_completed=0, num_failed=0, output=None, errors=None, now_ms=10**12
+            conn,
+            batch.batch_id,
+            "completed",
+            num_completed=0,
+            num_failed=0,
+            output=None,
+            errors=None,
+            totals=TOTALS,
+            now_ms=10**12,
         )
-    assert json.loads(inferd("batches", "show", batch.batch_id, "--watch", "--json").out)["status"] == "completed"
+    shown = json.loads(inferd("batches", "show", batch.batch_id, "--watch", "--json").out)
+    assert shown["status"] == "completed"
+    assert shown["usage"] == {
+        "prompt_tokens": 1200,
+        "cached_tokens": 200,
+        "completion_tokens": 30,
+        "reasoning_tokens": 10,
+        "cost_usd": "0.000004500",
+    }
+    assert "1,200 in (200 cached), 30 out" in inferd("batches", "show", batch.batch_id).out
     done = inferd("batches", "cancel", batch.batch_id)
     assert (done.status, "is completed" in done.err) == (1, True)
 
@@ -61,7 +86,15 @@ def test_watch_follows_a_batch_to_its_end_with_a_bar(inferd, batch, data_dir, mo
         lambda conn: batch_progress.RecordProgress(batch.batch_id, 16, 1).apply(conn),
         lambda conn: batch_progress.start_finalizing(conn, batch.batch_id, now_ms=10**12 + 2),
         lambda conn: batch_progress.finish_batch(
-            conn, batch.batch_id, "completed", num_completed=39, num_failed=1, output=None, errors=None, now_ms=10**12
+            conn,
+            batch.batch_id,
+            "completed",
+            num_completed=39,
+            num_failed=1,
+            output=None,
+            errors=None,
+            totals=TOTALS,
+            now_ms=10**12,
         ),
     ]
     seen = []

@@ -59,13 +59,13 @@ _TABLES = (
         WHERE status IN ('validating', 'in_progress', 'finalizing', 'cancelling')""",
 )
 _FILE_FIXED = "file_id, team, project, user, key_id, filename, purpose, num_bytes, created_at_ms"
-_BATCH_FIXED = "batch_id, team, project, user, key_id, endpoint, input_file_id, metadata, created_at_ms, expires_at_ms"
+BATCH_FIXED = "batch_id, team, project, user, key_id, endpoint, input_file_id, metadata, created_at_ms, expires_at_ms"
 _TRIGGERS = (
     never_deleted("files"),
     never_deleted("batches"),
     refuse("files_fixed", f"UPDATE OF {_FILE_FIXED}", "files", "only the end of a file changes"),
     refuse("files_once", "UPDATE", "files", "a deleted file stays so", "old.deleted_at_ms IS NOT NULL"),
-    refuse("batches_fixed", f"UPDATE OF {_BATCH_FIXED}", "batches", "only the state of a batch changes"),
+    refuse("batches_fixed", f"UPDATE OF {BATCH_FIXED}", "batches", "only the state of a batch changes"),
     refuse(
         "batches_once",
         "UPDATE",

@@ -171,30 +171,32 @@ class BatchRun:
             self._pump.cancel()
 
     async def _run_line(self, spool: Spool, line: Line) -> None:
-        """Holds a slot at the start, and whenever an attempt runs."""
+        """Holds a slot at the start, and whenever an attempt runs. Raises OSError."""
         slots, team = self._at.slots(line.deployment.replica), self._batch.team
         num_failures, was_refused = 0, False
-        while self._stop is None:
-            attempt = LineRun(self._batch, line, spool)
-            error = await self._attempt(attempt, line)
-            if error is None and attempt.was_kept:
-                self.num_completed += 1
-                self._gate.set()  # what it held is free
-                break
-            if isinstance(error, GenerationError):
-                num_failures += 1
-                if num_failures < MAX_FAILURES:
-                    continue
-            if error is not None and not can_wait(error):
-                await self._refuse(spool, line.number, line.custom_id, attempt.request_id, error)
-                break
+        try:
+            while self._stop is None:
+                attempt = LineRun(self._batch, line, spool)
+                error = await self._attempt(attempt, line)
+                if error is None and attempt.was_kept:
+                    self.num_completed += 1
+                    self._gate.set()  # what it held is free
+                    return
+                if isinstance(error, GenerationError):
+                    num_failures += 1
+                    if num_failures < MAX_FAILURES:
+                        continue
+                if error is not None and not can_wait(error):
+                    await self._refuse(spool, line.number, line.custom_id, attempt.request_id, error)
+                    return
+                self._count_refused(not was_refused)
+                was_refused = True
+                slots.give_back(team)
+                await self._wait(error)
+                await slots.take(team)
+        finally:
             slots.give_back(team)
-            self._count_refused(not was_refused)
-            was_refused = True
-            await self._wait(error)
-            await slots.take(team)
-        slots.give_back(team)
-        self._count_refused(-was_refused)
+            self._count_refused(-was_refused)
 
     def _count_refused(self, change: int) -> None:
         self._num_refused += change
@@ -249,6 +251,7 @@ class BatchRun:
                 num_failed=results.num_failed,
                 output=results.output,
                 errors=results.errors,
+                totals=results.totals,
                 now_ms=self._at.clock_ms(),
             )
         )

@@ -13,7 +13,7 @@ import msgspec
 
 from inferd.ledger.batch_operations import KEPT_MS
 from inferd.ledger.batch_progress import Billed, End, billed
-from inferd.ledger.batch_records import BatchRecord, FileRecord
+from inferd.ledger.batch_records import BatchRecord, BatchTotals, FileRecord
 from inferd.ledger.client import Connection
 from inferd.openai.batches import LineError, LineResponse, OutputLine, custom_id_of, encode_line, with_usage
 from inferd.openai.embeddings import embedding_usage
@@ -35,6 +35,7 @@ class Results:
     num_failed: int
     output: FileRecord | None
     errors: FileRecord | None
+    totals: BatchTotals
 
 
 def write_results(files: FileStore, conn: Connection, batch: BatchRecord, now_ms: int) -> Results:
@@ -51,7 +52,8 @@ def write_results(files: FileStore, conn: Connection, batch: BatchRecord, now_ms
             except FileNotFoundError:
                 end = "failed"
         num_failed = errors.num_lines if end != "failed" else max(batch.num_total, len(done)) - output.num_lines
-        return Results(end, output.num_lines, num_failed, output.finish(now_ms), errors.finish(now_ms))
+        num_completed, totals = output.num_lines, output.totals
+        return Results(end, num_completed, num_failed, output.finish(now_ms), errors.finish(now_ms), totals)
     finally:
         output.give_up()
         errors.give_up()
@@ -91,7 +93,9 @@ def _write_answer(conn: Connection, batch: BatchRecord, record: Record, output: 
     bill = billed(conn, record.request_id)
     if bill is None:
         return False
-    response = LineResponse(record.status, record.request_id, with_usage(record.body, _known(batch, bill)))
+    body, reasoning_tokens = with_usage(record.body, _known(batch, bill))
+    output.totals = output.totals.plus(bill.usage, reasoning_tokens, bill.cost_nanousd)
+    response = LineResponse(record.status, record.request_id, body)
     line_id = _line_id(batch, record.line)
     output.write(OutputLine(id=line_id, custom_id=record.custom_id, response=response, error=None))
     return True
@@ -138,6 +142,7 @@ class _Results:
         self._file_id = f"file-{batch.batch_id.removeprefix('batch_')}-{kind}"
         self._file: BinaryIO | None = None
         self.num_lines = 0
+        self.totals = BatchTotals()
 
     def write(self, line: OutputLine) -> None:
         if self._file is None:
@@ -161,7 +166,7 @@ class _Results:
             purpose="batch_output",
             num_bytes=num_bytes,
             created_at_ms=now_ms,
-            expires_at_ms=now_ms + KEPT_MS,
+            expires_at_ms=now_ms + (batch.output_kept_ms or KEPT_MS),
         )
 
     def give_up(self) -> None:

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from inferd.ledger import access, batch_operations, plan_operations
+from inferd.ledger import access, batch_operations, operations, plan_operations
 from inferd.ledger.clock import PauseClock
 from inferd.ledger.team_limits import team_limits
 from inferd.plans import SHIPPED
 from inferd.serving.batches import batch_run
 from inferd.serving.batches import batches as batches_module
+from inferd.serving.batches.spool import Spool
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.file_store import FileStore
 from tests.serving.batches.customer import Customer, jsonl, line
@@ -315,6 +316,32 @@ async def test_a_full_disk_is_waited_for_at_every_step(provider, customer, monke
     assert len(batch["errors"]["data"]) == 1
     assert len(billed(provider)) == 5
     assert not [path for path in provider.files.folder.iterdir() if path.suffix in (".partial", ".spool")]
+
+
+async def test_refusals_that_cannot_be_written_down_keep_no_place_from_others(provider, customer, monkeypatch):
+    monkeypatch.setattr(batches_module, "RETRY_TICKS", 1)
+    other = Customer(provider, provider.new_key("acme"))
+    append, num_left = Spool.append, 30
+
+    async def full(self, record):
+        nonlocal num_left
+        if not record.is_answer and num_left > 0:
+            num_left -= 1
+            raise OSError(errno.ENOSPC, "no space")
+        await append(self, record)
+
+    monkeypatch.setattr(Spool, "append", full)
+    async with provider.batching():
+        provider.runner.hold_back()
+        batch = await other.create(lines(20))
+        await provider.until(lambda: provider.runner.waits)
+        with provider.store.immediate() as conn:
+            operations.revoke_key(conn, other.headers["authorization"].split("-")[2], **WHO)
+        provider.runner.let_go()
+        batch = await customer.until(batch["id"], *ENDED)
+    assert num_left == 0
+    _, errors = await assert_each_line_once(provider, customer, batch, 20)
+    assert errors
 
 
 async def test_a_full_disk_refuses_an_upload_and_keeps_nothing_of_it(provider, customer, monkeypatch):

@@ -53,6 +53,44 @@ async def test_lines_that_no_parser_likes_are_named_by_number_and_the_others_are
     assert (len(named), named[-1]) == (11, "no body")
 
 
+async def test_a_batch_that_has_ended_says_what_its_answers_came_to_together(provider, customer):
+    """R14, R23"""
+    async with provider.batching():
+        provider.runner.hold_back()
+        batch = await customer.create([*lines(5), line("bad", temperature=9)])
+        assert (await customer.until(batch["id"], "in_progress"))["usage"] is None
+        provider.runner.let_go()
+        batch = await customer.until(batch["id"], *ENDED)
+        none = await customer.create([line("bad", temperature=9)])
+        assert (await customer.until(none["id"], *ENDED))["usage"] is None
+    rows = provider.rows("usage")
+    prompt, completion, cost = (
+        sum(row[name] for row in rows) for name in ("prompt_tokens", "completion_tokens", "cost_nanousd")
+    )
+    assert batch["usage"] == {
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": completion,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": prompt + completion,
+        "cost": f"0.{cost:09d}",
+    }
+
+
+async def test_an_output_is_kept_as_long_as_its_batch_says(provider, customer):
+    """R23"""
+    async with provider.batching() as batches:
+        policy = {"anchor": "created_at", "seconds": 3600}
+        batch = await customer.create([line("a"), line("bad", temperature=9)], output_expires_after=policy)
+        batch = await customer.until(batch["id"], *ENDED)
+        for name in ("output_file_id", "error_file_id"):
+            file = await customer.get(f"/v1/files/{batch[name]}")
+            assert file["expires_at"] - file["created_at"] == 3600
+        provider.ahead_ms = 2 * 3_600_000
+        await batches._expire_files()
+    assert [file["id"] for file in (await customer.get("/v1/files"))["data"]] == [batch["input_file_id"]]
+
+
 async def test_lines_of_the_output_have_openais_shape(provider, customer):
     """https://platform.openai.com/docs/guides/batch: id, custom_id, response {status_code, request_id, body}, error."""
     async with provider.batching():
