@@ -1,4 +1,4 @@
-"""What a batch came to in all, and how long its output is kept (BILLING R23)."""
+"""Version 9: what a batch came to in all, and how long its output is kept (BILLING R23)."""
 
 from __future__ import annotations
 
