@@ -103,8 +103,9 @@ class Batches:
         if not self._at.router.is_ready:
             return
         changed = book.changed() or self._num_ticks % _REOPEN_TICKS == 0
+        now_ms = await self._expiry_ms(book.active())
+        # Read after the last wait: what has ended meanwhile must not be started again.
         active = {batch.batch_id: batch for batch in book.active()}
-        now_ms = await self._expiry_ms(active.values())
         for batch_id, batch in active.items():
             if batch_id in self._runs:
                 self._runs[batch_id][0].look(batch, now_ms=now_ms, changed=changed)

@@ -15,6 +15,7 @@ from inferd.ledger.team_limits import team_limits
 from inferd.plans import SHIPPED
 from inferd.serving.batches import batch_run
 from inferd.serving.batches import batches as batches_module
+from inferd.serving.batches.batches import Batches
 from inferd.serving.batches.spool import Spool
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.file_store import FileStore
@@ -375,3 +376,24 @@ async def test_the_limit_of_queued_tokens_is_the_tiers_and_shown(provider, custo
     with provider.store.reading() as conn:
         shown = {row.name: (row.value, row.source) for row in team_limits(conn, "acme", 2).rows()}
     assert shown["prompt tokens in batches that have not ended"] == (most, "tier 1")
+
+
+async def test_a_batch_that_ends_while_the_clock_is_asked_about_is_not_begun_again(provider, customer, monkeypatch):
+    """R20, R23"""
+    started = []
+    start = Batches._start
+    monkeypatch.setattr(Batches, "_start", lambda self, batch, now_ms: started.append(1) or start(self, batch, now_ms))
+    ask = Batches._expiry_ms
+
+    async def ask_slowly(self, active):
+        now_ms = await ask(self, active)
+        await asyncio.sleep(0.05)
+        return now_ms
+
+    monkeypatch.setattr(Batches, "_expiry_ms", ask_slowly)
+    async with provider.batching():
+        for _ in range(5):
+            batch = await customer.create([line("a", max_tokens=1)])
+            await customer.until(batch["id"], "completed")
+        await asyncio.sleep(0.2)
+    assert len(started) == 5
