@@ -130,6 +130,7 @@ def fail_batch(conn: sqlite3.Connection, batch_id: str, *, num_total: int, num_f
 
 def start_finalizing(conn: sqlite3.Connection, batch_id: str, *, now_ms: int) -> None:
     """No more lines are run; its files are being written. One that is being cancelled stays `cancelling`."""
+    assert records.find_batch(conn, batch_id).is_active, "a batch ends once: its files are not written over"
     conn.execute(
         "UPDATE batches SET finalizing_at_ms = ?, status = CASE status WHEN 'in_progress' THEN 'finalizing' ELSE "
         "status END WHERE batch_id = ? AND finalizing_at_ms IS NULL",
