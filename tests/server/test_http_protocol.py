@@ -144,7 +144,7 @@ async def test_an_upgrade_that_nobody_speaks_is_ignored(served):
 
 async def test_a_reader_of_a_long_answer_who_takes_nothing_is_cut_off(provider, served, monkeypatch):
     monkeypatch.setattr(http_protocol, "STALL_S", SHORT_S)
-    monkeypatch.setattr("inferd.server.models.encode_model_list", lambda models: b" " * 2**26)
+    monkeypatch.setattr("inferd.server.models.encode_model_list", lambda models, has_more: b" " * 2**26)
     async with raw_client(served.port) as client:
         await client.send(head(provider, "/v1/models", "GET"))
         await provider.until(lambda: len(served.server.server_state.connections) == 1)
@@ -153,7 +153,7 @@ async def test_a_reader_of_a_long_answer_who_takes_nothing_is_cut_off(provider, 
 
 
 async def test_a_slow_reader_who_does_read_gets_all_of_it(provider, served, monkeypatch):
-    monkeypatch.setattr("inferd.server.models.encode_model_list", lambda models: b" " * 2**24)
+    monkeypatch.setattr("inferd.server.models.encode_model_list", lambda models, has_more: b" " * 2**24)
     async with raw_client(served.port) as client:
         await client.send(head(provider, "/v1/models", "GET"))
         status, _, body = await client.answer()

@@ -8,10 +8,13 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 import pytest
+from anthropic import AsyncAnthropic
+from anthropic.types import ModelInfo
 from openai.types import Model
 
 from inferd.deployment_config import NOTICE_MS, Retirement
 from inferd.serving.clock import wall_clock_ms
+from tests.server.test_http_server import served_on_socket
 from tests.serving.provider import DEFAULT_MAX_TOKENS, FREE, MAX_CONTEXT, PRICED, TIERED, TIMED, Provider
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +52,36 @@ async def test_the_list_has_every_deployment_in_the_files_order(provider):
     assert timed["max_compute_ms"] == provider.router.find(TIMED).max_compute_ms
     assert priced["service_tiers"] == {"default": 1.0, "batch": 0.5}
     assert set(tiered["service_tiers"]) == {"default", "batch", "priority", "flex"}
+
+
+async def test_anthropics_sdk_reads_the_list_page_by_page_and_each_model(provider):
+    async with (
+        served_on_socket(provider) as served,
+        AsyncAnthropic(base_url=f"http://127.0.0.1:{served.port}", api_key=provider.key) as client,
+    ):
+        for limit in (1, 3, 1000):
+            models = [model async for model in client.models.list(limit=limit)]
+            assert [model.id for model in models] == [PRICED, FREE, TIMED, TIERED]
+        for model in models:
+            ModelInfo.model_validate(model.model_dump(), strict=True)
+        before = await client.models.list(limit=2, before_id=TIERED)
+        assert ([model.id for model in before.data], before.has_more) == ([FREE, TIMED], True)
+        one = await client.models.retrieve(PRICED)
+        assert (one.display_name, one.lifecycle, one.retires_at) == (PRICED, "active", None)
+        retire(provider, wall_clock_ms() + 60_000)
+        assert (await client.models.retrieve(PRICED)).lifecycle == "deprecated"
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "x"])
+async def test_a_page_of_no_size_is_refused(provider, limit):
+    response = await provider.client.get("/v1/models", params={"limit": limit})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "limit")
+
+
+@pytest.mark.parametrize("cursor", ["after_id", "before_id"])
+async def test_a_cursor_that_is_gone_is_refused_so_that_nobody_goes_round_in_circles(provider, cursor):
+    response = await provider.client.get("/v1/models", params={cursor: "local/gone"})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, cursor)
 
 
 async def test_one_model_is_found_by_an_id_with_a_slash_escaped_or_not(provider):
