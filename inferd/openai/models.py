@@ -63,5 +63,5 @@ def encode_model(model: ModelObject) -> bytes:
 
 
 def encode_model_list(models: Sequence[ModelObject], *, has_more: bool = False) -> bytes:
-    ids = [model.id for model in models] or [None]
-    return msgspec.json.encode(ModelList(data=list(models), has_more=has_more, first_id=ids[0], last_id=ids[-1]))
+    first, last = (models[0].id, models[-1].id) if models else (None, None)
+    return msgspec.json.encode(ModelList(data=list(models), has_more=has_more, first_id=first, last_id=last))
