@@ -40,6 +40,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
         "n_gpu_layers",
         "host_cache_mib",
         "max_step_ms",
+        "speculation",
         "chat_template",
     ),
     "deployments": DEPLOYMENT_KEYS,
@@ -72,6 +73,7 @@ class ModelConfig:
         n_gpu_layers: layers put on the GPU; -1 is all, 0 none.
         host_cache_mib: host RAM for prefixes that have no sequence of their own; 0 is none.
         max_step_ms: how long a step may take while somebody waits for a next token, or None for the backend's default.
+        speculation: computes likely tokens ahead while one request runs alone.
         chat_template: Jinja text that replaces the template in the GGUF, or None.
         chat_template_path: the file `chat_template` was read from, or None.
     """
@@ -88,6 +90,7 @@ class ModelConfig:
     n_gpu_layers: int = -1
     host_cache_mib: int = 1024
     max_step_ms: int | None = None
+    speculation: bool = True
     chat_template: str | None = None
     chat_template_path: Path | None = None
 
@@ -233,6 +236,7 @@ def _model(table: TomlTable, environ: Mapping[str, str]) -> ModelConfig:
         n_gpu_layers=table.integer("n_gpu_layers", ModelConfig.n_gpu_layers, -1, 10_000),
         host_cache_mib=table.integer("host_cache_mib", ModelConfig.host_cache_mib, 0, 2**24),
         max_step_ms=table.integer("max_step_ms", None, 1, 60_000),
+        speculation=table.get("speculation", bool) is not False,
         chat_template=template,
         chat_template_path=template_path,
     )

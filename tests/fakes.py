@@ -147,6 +147,7 @@ class FakeRunner:
         n_seq_max: int = 4,
         n_running_max: int | None = None,
         n_rows_max: int = 64,
+        n_outputs_max: int = 16,
         cells_per_sequence: int = 256,
         cuts: bool = True,
         n_window: int = 0,
@@ -161,6 +162,7 @@ class FakeRunner:
         self.n_running_max = n_running_max or n_seq_max
         self.n_pool_cells: int | None = None
         self.n_rows_max = n_rows_max
+        self.n_outputs_max = max(n_outputs_max, n_seq_max)
         self.cells_per_sequence = cells_per_sequence
         self.n_vocab = N_VOCAB
         self.memory: list[list[int]] = [[] for _ in range(n_seq_max)]
@@ -211,6 +213,8 @@ class FakeRunner:
         if failure is None or failure.code != -1:
             self._carry_out_copies()
         n_rows = batch.n_rows if failure is None else min(batch.n_rows, failure.rows_done)
+        for seq_id in dict.fromkeys(batch.seq_ids[:n_rows].tolist()):
+            self._overwrite(seq_id)
         for row in range(n_rows):
             memory = self.memory[batch.seq_ids[row]]
             assert batch.positions[row] == len(memory), "positions are consecutive"
@@ -231,6 +235,7 @@ class FakeRunner:
         if self.crash is not None:
             raise self.crash
         assert 0 < batch.n_rows <= self.n_rows_max, "rows"
+        assert batch.wants_logits.sum() <= self.n_outputs_max, "rows with logits"
         owners = [seq_id for seq_id, _ in itertools.groupby(batch.seq_ids.tolist())]
         assert len(owners) == len(set(owners)), "the rows of a sequence are together"
         if self._clock is not None:
@@ -346,12 +351,19 @@ class FakeRunner:
         """The tokens in a copy of a sequence's memory."""
         return [int(token_id) for token_id in state.view(np.int32)[1:]]
 
-    def _look_back(self, seq_id: int) -> None:
-        """With a window, a row needs the last `n_window` cells; what no later row needs may be gone at any time."""
+    def _overwrite(self, seq_id: int) -> None:
+        """With a window, the rows of a ubatch are written over cells that its first row does not see (find_slot)."""
         if self.n_window:
-            first = max(0, len(self.memory[seq_id]) - self.n_window + 1)
-            assert self._n_lost[seq_id] <= first, "a cell within the window was overwritten"
-            self._n_lost[seq_id] = max(self._n_lost[seq_id], first - self._slack)
+            self._n_lost[seq_id] = max(self._n_lost[seq_id], self._first_seen(seq_id) - self._slack)
+
+    def _look_back(self, seq_id: int) -> None:
+        """With a window, a row needs the last `n_window` cells."""
+        if self.n_window:
+            assert self._n_lost[seq_id] <= self._first_seen(seq_id), "a cell within the window was overwritten"
+
+    def _first_seen(self, seq_id: int) -> int:
+        """By the next row."""
+        return max(0, len(self.memory[seq_id]) - self.n_window + 1)
 
     def seq_pos_max(self, seq_id: int) -> int:
         """A stream that was cut back before the window that it still has seems empty: llama.cpp asks the layers that

@@ -33,6 +33,5 @@ def amount_nanousd(usd: str) -> int:
 
 
 def budgets_text(budgets: Mapping[str, str]) -> str:
-    """`50.000000000 a month`, for a table; a dash for none."""
-    spans = (f"{usd} in all" if by == "lifetime" else f"{usd} a {by}" for by, usd in budgets.items())
-    return ", ".join(spans) or "-"
+    """`50.000000000 a month`, for a table; empty for none."""
+    return ", ".join(f"{usd} in all" if by == "lifetime" else f"{usd} a {by}" for by, usd in budgets.items())

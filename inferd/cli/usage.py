@@ -71,8 +71,7 @@ def usage(
     until_ms = None if until is None else parse_instant_ms(until)
     if since_ms is not None and until_ms is not None and since_ms > until_ms:
         raise InvalidValueError(f"--since {since} lies after --until {until}")
-    store = open_store(data_dir)
-    with store.reading() as conn:
+    with open_store(data_dir).reading() as conn:
         report = usage_report(conn, by, team=team, since_ms=since_ms, until_ms=until_ms)
     if json:
         print_json(report.to_json())
@@ -81,8 +80,7 @@ def usage(
     elif report.rows:
         _print_report(by, report)
     else:
-        is_all = since is until is team is None
-        say(f"There are no requests in {store.path} yet." if is_all else "No requests match.")
+        say("No requests have been answered yet." if since is until is team is None else "No requests match.")
 
 
 def _columns(by: str) -> tuple[str, ...]:

@@ -113,6 +113,7 @@ class LocalReplica:
             n_threads=config.n_threads,
             host_cache_bytes=config.host_cache_mib * _MIB,
             max_step_ms=config.max_step_ms,
+            speculates=config.speculation,
             compute_turn=self._compute_turn,
         )
 

@@ -17,10 +17,16 @@ context 63 rows took 1.5 times as long as 64."""
 
 @dataclass(frozen=True, slots=True)
 class ScheduledChunk:
-    """`n_tokens` of a sequence, starting at its `num_computed_tokens`, to be computed in this step."""
+    """`n_tokens` of a sequence, starting at its `num_computed_tokens`, to be computed in this step; after them, if it
+    completes, what is expected to follow: see speculation.py."""
 
     sequence: Sequence
     n_tokens: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def n_rows(self) -> int:
+        return self.n_tokens + len(self.draft)
 
     @property
     def completes(self) -> bool:
@@ -35,7 +41,8 @@ class Batch:
     Attributes:
         token_ids, positions, seq_ids: int32, shape (rows,).
         wants_logits: bool, shape (rows,).
-        output_rows: for each chunk that completes, in chunk order, the index of its last row.
+        output_rows: for each chunk that completes, in chunk order, the index of its last known token's row; the rows of
+            its draft follow.
     """
 
     chunks: tuple[ScheduledChunk, ...]
@@ -57,6 +64,7 @@ def build_batch(chunks: Seq[ScheduledChunk]) -> Batch:
     token_ids: list[int] = []
     positions: list[int] = []
     seq_ids: list[int] = []
+    wants_logits: list[bool] = []
     output_rows: list[int] = []
     for chunk in ordered:
         sequence = chunk.sequence
@@ -64,19 +72,20 @@ def build_batch(chunks: Seq[ScheduledChunk]) -> Batch:
         end = start + chunk.n_tokens
         assert chunk.n_tokens > 0, "a chunk has at least one row"
         assert end <= sequence.num_tokens, "only known tokens can be computed"
+        assert chunk.completes or not chunk.draft, "a draft follows the last known token"
         token_ids += sequence.token_ids[start:end]
-        positions += range(start, end)
-        seq_ids += [sequence.seq_id] * chunk.n_tokens
         if chunk.completes:
             output_rows.append(len(token_ids) - 1)
-    wants_logits = np.zeros(len(token_ids), dtype=np.bool_)
-    wants_logits[output_rows] = True
+        token_ids += chunk.draft
+        positions += range(start, start + chunk.n_rows)
+        seq_ids += [sequence.seq_id] * chunk.n_rows
+        wants_logits += [False] * (chunk.n_tokens - 1) + [chunk.completes] * (1 + len(chunk.draft))
     return Batch(
         chunks=ordered,
         token_ids=np.array(token_ids, dtype=np.int32),
         positions=np.array(positions, dtype=np.int32),
         seq_ids=np.array(seq_ids, dtype=np.int32),
-        wants_logits=wants_logits,
+        wants_logits=np.array(wants_logits, dtype=np.bool_),
         output_rows=tuple(output_rows),
     )
 
@@ -92,7 +101,7 @@ def _layout(chunks: Seq[ScheduledChunk]) -> tuple[ScheduledChunk, ...]:
     ordered: list[ScheduledChunk] = []
     short: list[ScheduledChunk] = []
     for chunk in sorted(chunks, key=lambda chunk: chunk.sequence.seq_id, reverse=True):
-        if chunk.n_tokens < TILE_ROWS:
+        if chunk.n_rows < TILE_ROWS:
             short.append(chunk)
         else:
             ordered += [*reversed(short), chunk]

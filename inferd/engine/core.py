@@ -16,6 +16,7 @@ from inferd.engine.runner import Runner
 from inferd.engine.sampling import DrawnToken, TokenSampling, Undrawn
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence, SequenceStatus
+from inferd.engine.speculation import MAX_DRAFT
 from inferd.engine.speed import Speed
 from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.logprobs import TokenLogprob
@@ -37,6 +38,7 @@ class EngineCore:
         host_cache_bytes: RAM for prefixes that have no stream of their own.
         max_step_ms: how long a step may take while somebody waits for a next token.
         compute_turn: of the device, if other engines compute on it too.
+        speculates: computes likely tokens ahead while one sequence runs alone.
 
     Every request that `add_request` took ends in exactly one terminal output. Outputs gather until `take_outputs`:
     a step that raises loses none of them.
@@ -50,6 +52,7 @@ class EngineCore:
         host_cache_bytes: int = 0,
         max_step_ms: float = MAX_STEP_MS,
         compute_turn: ComputeTurn | None = None,
+        speculates: bool = True,
     ) -> None:
         self._compute_turn = compute_turn or ComputeTurn()
         self._runner = runner
@@ -58,7 +61,11 @@ class EngineCore:
         layout = PartitionedKVCache if runner.n_pool_cells is None else UnifiedKVCache
         self._kv_cache: KVCache = layout(runner, host_budget_bytes=host_cache_bytes)
         self._scheduler = Scheduler(
-            self._kv_cache, n_rows_max=runner.n_rows_max, max_step_ms=max_step_ms, clock_ns=clock_ns
+            self._kv_cache,
+            n_rows_max=runner.n_rows_max,
+            max_step_ms=max_step_ms,
+            clock_ns=clock_ns,
+            n_draft_max=min(MAX_DRAFT, runner.n_outputs_max - 1) if speculates else 0,
         )
         self._sequences: dict[str, Sequence] = {}
         self._outputs: list[RequestOutput] = []
@@ -135,16 +142,18 @@ class EngineCore:
         if code != 0:
             self._recover(chunks, code)
             return
-        completing = [chunk.sequence for chunk in batch.chunks if chunk.completes]
-        drawn_tokens = self._sampling.draw(completing, batch.output_rows)
+        completing = [chunk for chunk in batch.chunks if chunk.completes]
+        drawn_tokens = self._sampling.draw([chunk.sequence for chunk in completing], batch.output_rows)
         step_ns = max(0, self._clock_ns() - started_ns)
         self._scheduler.observe(chunks, step_ns / _NS_PER_MS)
         for chunk in batch.chunks:
             chunk.sequence.advance(chunk.n_tokens, step_ns=step_ns, n_rows=batch.n_rows)
             if self._kv_cache.wants_checkpoints and chunk.sequence.is_at_checkpoint:
                 self._kv_cache.checkpoint(chunk.sequence)
-        for sequence, drawn in zip(completing, drawn_tokens, strict=True):
-            self._append(sequence, drawn)
+        for chunk, row, drawn in zip(completing, batch.output_rows, drawn_tokens, strict=True):
+            self._append(chunk.sequence, drawn)
+            if chunk.draft:
+                self._verify(chunk, row, step_ns=step_ns, n_rows=batch.n_rows)
         for chunk in batch.chunks:
             if chunk.sequence.is_out_of_time and chunk.sequence.status is SequenceStatus.RUNNING:
                 self._finish(chunk.sequence, FinishReason.LENGTH)
@@ -167,6 +176,23 @@ class EngineCore:
         batch = build_batch(chunks)
         return batch, self._runner.execute(batch)
 
+    def _verify(self, chunk: ScheduledChunk, row: int, *, step_ns: int, n_rows: int) -> None:
+        """Goes on with the rows of the draft, which come after `row`, as long as the token that a row was computed for
+        is the one that was sampled. Each token is sampled from the logits behind those before it, by the same sampler,
+        as if there were no draft. So a draft decides how many tokens come, never which."""
+        sequence = chunk.sequence
+        for token_id in chunk.draft:
+            is_next = sequence.status is SequenceStatus.RUNNING and sequence.num_uncomputed_tokens == 1
+            if not is_next or sequence.token_ids[-1] != token_id:
+                break
+            sequence.advance(1, step_ns=step_ns, n_rows=n_rows)
+            self._scheduler.charge_accepted(sequence)
+            row += 1
+            (drawn,) = self._sampling.draw([sequence], [row])
+            self._append(sequence, drawn)
+        if sequence.status is SequenceStatus.RUNNING:
+            self._kv_cache.resync(sequence)
+
     def _append(self, sequence: Sequence, drawn: DrawnToken | Undrawn) -> None:
         if drawn is Undrawn.LATE:
             return None
@@ -187,7 +213,7 @@ class EngineCore:
         if sequence.num_completion_tokens == sequence.request.max_tokens:
             return self._finish(sequence, FinishReason.LENGTH, text=text, drawn=drawn)
         self._sampling.prepare(sequence)
-        self._outputs.append(RequestOutput(sequence.request_id, text, (token_id,), logprobs=_logprobs(drawn)))
+        self._put(RequestOutput(sequence.request_id, text, (token_id,), logprobs=_logprobs(drawn)))
         return None
 
     def _finish(
@@ -215,6 +241,12 @@ class EngineCore:
             error=error,
             stop_string=sequence.detokenizer.stop_string if reason is FinishReason.STOP else None,
         )
+        self._put(output)
+
+    def _put(self, output: RequestOutput) -> None:
+        """All that a step brings for a request is one output."""
+        if self._outputs and self._outputs[-1].request_id == output.request_id:
+            output = self._outputs.pop().followed_by(output)
         self._outputs.append(output)
 
     def _recover(self, chunks: list[ScheduledChunk], code: int) -> None:
@@ -228,7 +260,7 @@ class EngineCore:
             else:
                 self._scheduler.recover(sequence)
         if code == _NO_ROOM:
-            logger.error("llama.cpp found no room for %d rows", sum(chunk.n_tokens for chunk in chunks))
+            logger.error("llama.cpp found no room for %d rows", sum(chunk.n_rows for chunk in chunks))
             self._scheduler.shed()
 
 

@@ -14,7 +14,8 @@ from inferd.engine.prefix_cache import MIN_SHARED_TOKENS, Hit, Owner, PrefixCach
 from inferd.engine.runner import MemoryKind, Runner
 from inferd.engine.sequence import Sequence
 
-_CAN_REUSE = (MemoryKind.PLAIN, MemoryKind.WINDOW, MemoryKind.RECURRENT)
+_CAN_BE_CUT = (MemoryKind.PLAIN, MemoryKind.WINDOW)
+_CAN_REUSE = (*_CAN_BE_CUT, MemoryKind.RECURRENT)
 
 
 class KVCache(ABC):
@@ -38,6 +39,11 @@ class KVCache(ABC):
     def cells_per_sequence(self) -> int:
         """Most tokens of one sequence."""
         return self._runner.cells_per_sequence
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether a sequence may lose its last rows again, those of a draft."""
+        return self._runner.memory_kind in _CAN_BE_CUT
 
     def can_allocate(self, n_leaving: int = 0) -> bool:
         """True if one more sequence may run, once so many others have gone."""
@@ -82,6 +88,8 @@ class KVCache(ABC):
         del self._running[seq_id]
         if self._reuses:
             self.prefix_cache.leave(sequence)
+        if keep and self._runner.seq_pos_max(seq_id) >= sequence.num_computed_tokens:
+            sequence.num_computed_tokens = self._cut(seq_id, sequence.num_computed_tokens)  # it ended within a draft
         if not (keep and self._reuses and self._park(sequence, seq_id)):
             self._empty(seq_id)
         sequence.seq_id = NO_SEQ_ID
@@ -108,12 +116,13 @@ class KVCache(ABC):
             self.prefix_cache.shrink_host()
 
     def resync(self, sequence: Sequence) -> None:
-        """After a failed decode, of which some rows may be in memory: takes the sequence back to its last good step.
-        Later rows are not kept even where they seem good: recurrent memory counts the positions of a failed ubatch
-        as computed, and only refusing to be cut gives it away. What is lost with that is looked for in the cache."""
+        """Memory may hold more than the books say, after a failed decode or a draft that was not confirmed: takes the
+        sequence back to the books. Rows of a failed step are not kept even where they seem good: recurrent memory
+        counts the positions of a failed ubatch as computed, and only refusing to be cut gives it away. What is lost
+        with that is looked for in the cache."""
         in_memory = self._runner.seq_pos_max(sequence.seq_id) + 1
         had = sequence.num_computed_tokens
-        # Rows of the failed step may have pushed cells out of a sliding window that the cut brings back: it checks.
+        # The rows that go may have pushed cells out of a sliding window that the cut brings back: it checks.
         sequence.num_computed_tokens = self._cut(sequence.seq_id, min(in_memory, had))
         if had and not sequence.num_computed_tokens and (hit := self.find(sequence)) is not None:
             sequence.num_computed_tokens = self._fill(sequence.seq_id, hit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
 import numpy as np
@@ -132,3 +132,13 @@ class RequestOutput:
 
     def __post_init__(self) -> None:
         assert (self.finish_reason is None) == (self.usage is None), "a terminal output, and only it, has a usage"
+
+    def followed_by(self, later: RequestOutput) -> RequestOutput:
+        """One output with what both of them brought."""
+        assert self.finish_reason is None, "nothing follows a terminal output"
+        return replace(
+            later,
+            text=self.text + later.text,
+            token_ids=self.token_ids + later.token_ids,
+            logprobs=self.logprobs + later.logprobs,
+        )

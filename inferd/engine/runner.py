@@ -68,6 +68,11 @@ class Runner(Protocol):
         ...
 
     @property
+    def n_outputs_max(self) -> int:
+        """Most rows with logits in one `execute` call."""
+        ...
+
+    @property
     def cells_per_sequence(self) -> int:
         """Most tokens that one sequence's memory holds."""
         ...

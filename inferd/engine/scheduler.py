@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from inferd.engine.batch import TILE_ROWS, ScheduledChunk
 from inferd.engine.batch_debt import BatchDebt
@@ -14,6 +15,7 @@ from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import TrafficClass
 from inferd.engine.prefix_cache import Hit
 from inferd.engine.sequence import Sequence, SequenceStatus
+from inferd.engine.speculation import Speculation
 
 MIN_PREFILL_ROWS = TILE_ROWS
 """A prefill that goes on at all does so in chunks worth their overhead, and in multiples of this: graphs of a shape
@@ -33,9 +35,20 @@ class Scheduler:
     Waiting requests are admitted by class, then by the tenant that was served least, then in order of arrival. One
     whose next tokens somebody else is computing stays where it is: soon it can have them for a copy. Batch has its
     own fair shares: what a tenant gets of the time that is left over does not count against it elsewhere.
+
+    Args:
+        n_draft_max: most tokens to compute on speculation while one sequence runs alone; 0 is none.
     """
 
-    def __init__(self, kv_cache: KVCache, *, n_rows_max: int, max_step_ms: float, clock_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        kv_cache: KVCache,
+        *,
+        n_rows_max: int,
+        max_step_ms: float,
+        clock_ns: Callable[[], int],
+        n_draft_max: int = 0,
+    ) -> None:
         assert n_rows_max > 0, "a step has at least one row"
         self._kv_cache = kv_cache
         self._n_rows_max = n_rows_max
@@ -46,6 +59,9 @@ class Scheduler:
         self._batch_debt = BatchDebt()
         self._num_arrived = 0
         self.cost_model = CostModel()
+        self._speculation: Speculation | None = None
+        if n_draft_max > 0 and kv_cache.can_be_cut:
+            self._speculation = Speculation(self.cost_model, n_draft_max=n_draft_max, max_step_ms=max_step_ms)
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
 
@@ -80,6 +96,8 @@ class Scheduler:
             decodes.sort(key=lambda s: (s.request.traffic_class, self._served(s), s.arrival))
         chunks = [ScheduledChunk(sequence, 1) for sequence in decodes[: self._n_rows_max]]
         chunks += self._prefill(prefills, chunks)
+        if len(self.running) == len(decodes) == 1:
+            chunks = [self._with_draft(chunks[0])]
         self._kv_cache.reserve(chunks)
         return chunks
 
@@ -89,10 +107,10 @@ class Scheduler:
         rows = prefill_rows = batch_rows = cells = 0
         for chunk in chunks:
             sequence = chunk.sequence
-            rows += chunk.n_tokens
+            rows += chunk.n_rows
             prefill_rows += chunk.n_tokens if chunk.n_tokens > 1 else 0
-            batch_rows += chunk.n_tokens if _is_batch(sequence) else 0
-            cells += _cells(sequence, chunk.n_tokens)
+            batch_rows += chunk.n_rows if _is_batch(sequence) else 0
+            cells += _cells(sequence, chunk.n_rows)
             n_new = max(0, sequence.num_computed_tokens + chunk.n_tokens - sequence.num_charged_tokens)
             self._fair_share(sequence).charge(
                 sequence.request.tenant,
@@ -104,6 +122,10 @@ class Scheduler:
             prefill_rows=prefill_rows, decode_rows=rows - prefill_rows, cells=cells, step_ms=step_ms
         )
         self._charge_batch(batch_rows / rows, min(max(0.0, step_ms), self._max_step_ms * PREFILL_ONLY_FACTOR))
+
+    def charge_accepted(self, sequence: Sequence) -> None:
+        """For one more output token of the step, since one of a draft was sampled."""
+        self._fair_share(sequence).charge(sequence.request.tenant, prompt_tokens=0, output_tokens=1)
 
     # Admission.
 
@@ -249,6 +271,13 @@ class Scheduler:
         else:
             self._batch_debt.owe(step_ms * share)
             self._batch_debt.pay(step_ms * (1 - share))
+
+    def _with_draft(self, chunk: ScheduledChunk) -> ScheduledChunk:
+        """Beside others, rows would be taken from them: their tokens are certain."""
+        if self._speculation is None:
+            return chunk
+        n_rows = min(self._n_rows_max, self._kv_cache.num_rows_left()) - chunk.n_tokens
+        return replace(chunk, draft=self._speculation.draft(chunk.sequence, n_rows))
 
     def _prefill(self, prefills: list[Sequence], decodes: list[ScheduledChunk]) -> list[ScheduledChunk]:
         """Chunks that fit beside the decodes, shortest remaining first."""

@@ -9,6 +9,7 @@ from inferd.engine.branch import NO_SEQ_ID
 from inferd.engine.constraint import Matcher
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.messages import AddRequest, TrafficClass
+from inferd.engine.prompt_lookup import PromptLookup
 from inferd.engine.runner import Sampler
 from inferd.usage import Usage, rounded_ms
 
@@ -32,6 +33,7 @@ class Sequence:
 
     Attributes:
         matcher: its place in the grammar that it must keep, if there is one.
+        lookup: what its tokens let expect; made once it runs alone.
         token_ids: the prompt, then every sampled token.
         num_computed_tokens: tokens whose keys and values are in the native memory.
         num_charged_tokens: high-water mark of `num_computed_tokens`. Losing computed tokens does not lower it:
@@ -49,6 +51,7 @@ class Sequence:
     sampler: Sampler
     detokenizer: Detokenizer
     matcher: Matcher | None = None
+    lookup: PromptLookup | None = None
     token_ids: list[int] = field(init=False)
     status: SequenceStatus = SequenceStatus.WAITING
     seq_id: int = NO_SEQ_ID
@@ -119,7 +122,8 @@ class Sequence:
 
     def advance(self, n_tokens: int, *, step_ns: int, n_rows: int) -> None:
         """Records that a step of `n_rows` rows and `step_ns` computed the next `n_tokens`. Its share is rounded down,
-        so that all shares together never exceed the time that the device was busy."""
+        so that all shares together never exceed the time that the device was busy. Rows of a draft that came to nothing
+        are nobody's: speculation was not asked for."""
         self._has_run = True
         self.num_computed_tokens += n_tokens
         num_new = max(0, self.num_computed_tokens - self.num_charged_tokens)

@@ -49,10 +49,10 @@ class UnifiedKVCache(KVCache):
         return self._cells.n_cells - self._cells.n_held(self._running)
 
     def reserve(self, chunks: Collection[ScheduledChunk]) -> None:
-        freed = self._free(sum(chunk.n_tokens for chunk in chunks))
+        freed = self._free(sum(chunk.n_rows for chunk in chunks))
         assert freed, "a step has no more rows than there are cells for"
         for chunk in chunks:
-            self._cells.append(chunk.sequence.seq_id, chunk.n_tokens)
+            self._cells.append(chunk.sequence.seq_id, chunk.n_rows)
 
     def shed(self) -> bool:
         while self._parked:

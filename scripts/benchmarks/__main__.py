@@ -125,6 +125,7 @@ def _server(peer: str, workload: Workload, arguments: argparse.Namespace) -> Abs
             max_context=context,
             host_cache_mib=workload.host_cache_mib,
             two_teams=workload.two_teams,
+            two_engines=workload.two_engines,
         )
     if peer == "url" and arguments.url:
         return _elsewhere(arguments)

@@ -40,18 +40,31 @@ class Server:
 
 @contextmanager
 def inferd(
-    model: Path, *, n_parallel: int, max_context: int, host_cache_mib: int, two_teams: bool = False
+    model: Path,
+    *,
+    n_parallel: int,
+    max_context: int,
+    host_cache_mib: int,
+    two_teams: bool = False,
+    two_engines: bool = False,
 ) -> Iterator[Server]:
     """`inferd serve` on a data folder of its own."""
+    sizes = (
+        f'source = "{model}"\nmax_context = {max_context}\nn_parallel = {n_parallel}\n'
+        f"host_cache_mib = {host_cache_mib}\n"
+    )
+    plain = (
+        f"[models.plain]\n{sizes}speculation = false\n"
+        '[deployments."bench/plain"]\nmodel = "plain"\nserverless = true\nusd_per_1m_tokens = 0.1\n'
+    )
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "models.toml"
         config.write_text(
-            f'[models.m]\nsource = "{model}"\nmax_context = {max_context}\nn_parallel = {n_parallel}\n'
-            f"host_cache_mib = {host_cache_mib}\n"
+            f"[models.m]\n{sizes}"
             '[deployments."bench/m"]\nmodel = "m"\nserverless = true\nusd_per_1m_tokens = 0.1\n'
             "priority_multiplier = 1.5\nflex = true\n"
             '[deployments."bench/timed"]\nmodel = "m"\nserverless = true\nusd_per_second = 0.000001\n'
-            "priority_multiplier = 1.5\nflex = true\n"
+            "priority_multiplier = 1.5\nflex = true\n" + (plain if two_engines else "")
         )
         data = Path(folder) / "data"
         command = [sys.executable, "-c", INFERD]

@@ -13,6 +13,7 @@ from scripts.benchmarks.client import Answer
 from scripts.benchmarks.holding import held_connections
 from scripts.benchmarks.load import Figures, Load, cached_share, times, together, tokens_per_s
 from scripts.benchmarks.prompts import assistant, system, user, words
+from scripts.benchmarks.speculation import speculate_copy, speculate_free
 from scripts.benchmarks.traffic import beside_batch, billed_time, priority
 
 SHARED_WORDS = 800  # about 1,200 tokens
@@ -29,6 +30,7 @@ class Workload:
 
     Attributes:
         only_inferd: it measures inferd against itself, or needs what no peer has.
+        two_engines: beside one that does without speculation.
         host_cache_mib: inferd's `host_cache_mib`.
         n_users: of a workload that the oracle can do too.
     """
@@ -36,6 +38,7 @@ class Workload:
     run: Callable[[Load], Awaitable[Figures]]
     only_inferd: bool = False
     two_teams: bool = False
+    two_engines: bool = False
     host_cache_mib: int = 4096
     n_users: int | None = None
 
@@ -195,6 +198,8 @@ WORKLOADS: dict[str, Workload] = {
     "beside-batch": Workload(beside_batch, only_inferd=True),
     "priority": Workload(priority, only_inferd=True),
     "billed-time": Workload(billed_time, only_inferd=True),
+    "speculate-copy": Workload(speculate_copy, only_inferd=True, two_engines=True),
+    "speculate-free": Workload(speculate_free, only_inferd=True, two_engines=True),
     "team-arrival": Workload(team_arrival, only_inferd=True, two_teams=True),
     "held-connections": Workload(held_connections, only_inferd=True, two_teams=True, host_cache_mib=64),
 }

@@ -29,9 +29,16 @@ class Driver:
         *,
         host_cache_bytes: int = 0,
         max_step_ms: float = MAX_STEP_MS,
+        speculates: bool = True,
     ) -> None:
         self.runner = runner
-        self.core = EngineCore(runner, clock or FakeClock(), host_cache_bytes=host_cache_bytes, max_step_ms=max_step_ms)
+        self.core = EngineCore(
+            runner,
+            clock or FakeClock(),
+            host_cache_bytes=host_cache_bytes,
+            max_step_ms=max_step_ms,
+            speculates=speculates,
+        )
         self.outputs: dict[str, list[RequestOutput]] = {}
 
     def add(self, *requests: AddRequest) -> None:

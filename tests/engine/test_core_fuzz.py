@@ -24,6 +24,8 @@ from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.sampling_params import SamplingParams
 from tests.engine.driver import Driver
 from tests.fake_cells import UnifiedFakeRunner
+from tests.fake_copier import LETTERS as FEW_LETTERS
+from tests.fake_copier import CopyingFakeRunner, CopyingUnifiedFakeRunner
 from tests.fakes import Failure, FakeClock, FakeRunner, compiled
 
 KINDS = {
@@ -49,13 +51,16 @@ HOST_BYTES = {"no": 0, "little": 2_000, "much": 15_000}
 class Life:
     """Draws operations and plays them; knows what each request has to say."""
 
-    def __init__(self, layout: str, kind: str, host_bytes: int, seed: int) -> None:
+    def __init__(self, layout: str, kind: str, host_bytes: int, seed: int, *, copies: bool = False) -> None:
         self.rng = random.Random(seed)
         self.clock = FakeClock()
+        partitioned = CopyingFakeRunner if copies else FakeRunner
+        unified = CopyingUnifiedFakeRunner if copies else UnifiedFakeRunner
         fakes = {
-            "partitioned": partial(FakeRunner, n_seq_max=4),
-            "unified": partial(UnifiedFakeRunner, n_running_max=4, n_seq_max=8, n_pool_cells=POOL),
+            "partitioned": partial(partitioned, n_seq_max=4),
+            "unified": partial(unified, n_running_max=4, n_seq_max=8, n_pool_cells=POOL),
         }
+        self.copies = copies
         self.runner = fakes[layout](
             n_rows_max=self.rng.choice([16, 48]),
             cells_per_sequence=CELLS,
@@ -65,7 +70,7 @@ class Life:
             **LAYOUTS[layout][kind],
         )
         self.driver = Driver(self.runner, self.clock, host_cache_bytes=host_bytes, max_step_ms=40.0)
-        self.systems = [bytes(self.rng.randbytes(60)) for _ in range(3)]
+        self.systems = [self.noise(60) for _ in range(3)]
         self.prompts: dict[str, bytes] = {}
         self.live: list[str] = []
         self.ended: list[str] = []
@@ -73,11 +78,10 @@ class Life:
 
     def play(self, n_operations: int) -> None:
         for _ in range(n_operations):
-            operation = self.rng.choices(
-                [self.submit, self.fork, self.steps, self.cancel, self.fail, self.spoil, self.evict, self.wait],
-                [10, 6, 20, 2, 2, 1, 1, 1],
-            )[0]
-            operation()
+            often = [self.submit, self.fork, self.steps]
+            rarely = [self.cancel, self.fail, self.spoil, self.evict, self.wait, self.alone]
+            weights = [10, 6, 20, 2, 2, 1, 1, 1, 4 if self.copies else 0]
+            self.rng.choices([*often, *rarely], weights)[0]()
             self.settle()
         self.driver.run()
         self.settle()
@@ -87,7 +91,7 @@ class Life:
 
     def submit(self) -> None:
         system = self.rng.choice(self.systems)
-        self.ask(system[: self.rng.randint(0, 60)] + self.rng.randbytes(self.rng.randint(1, 30)))
+        self.ask(system[: self.rng.randint(0, 60)] + self.noise(self.rng.randint(1, 30)))
 
     def fork(self) -> None:
         """Goes on from what an ended request had said, or from a part of it."""
@@ -95,9 +99,9 @@ class Life:
             name = self.rng.choice(self.ended[-8:])
             said = self.prompts[name] + self.driver.text(name).encode()
             kept = said if self.rng.random() < 0.7 else said[: self.rng.randint(1, len(said))]
-            self.ask((kept + self.rng.randbytes(self.rng.randint(0, 8)))[: CELLS - 20])
+            self.ask((kept + self.noise(self.rng.randint(0, 8)))[: CELLS - 20])
 
-    def ask(self, prompt: bytes) -> None:
+    def ask(self, prompt: bytes, max_tokens: int | None = None) -> None:
         if len(self.live) >= 12:
             return self.steps()
         name = f"r{len(self.prompts)}"
@@ -107,7 +111,7 @@ class Life:
             name,
             tuple(prompt),
             SamplingParams(),
-            self.rng.randint(1, 20),
+            max_tokens or self.rng.randint(1, 20),
             tenant,
             cache_scope=tenant,
             session=self.rng.choice([None, "s", "t"]),
@@ -118,6 +122,17 @@ class Life:
         self.sequences[name] = self.driver.core._sequences[name]
         self.live.append(name)
         return None
+
+    def noise(self, n_bytes: int) -> bytes:
+        return bytes(self.rng.choices(FEW_LETTERS, k=n_bytes)) if self.copies else self.rng.randbytes(n_bytes)
+
+    def alone(self) -> None:
+        """One that copies, with the engine to itself for a while."""
+        self.driver.run()
+        self.settle()
+        self.ask((self.rng.choice(self.systems) * 2)[: self.rng.randint(30, 100)], max_tokens=self.rng.randint(20, 60))
+        for _ in range(self.rng.randint(2, 12)):
+            self.driver.step()
 
     def steps(self) -> None:
         for _ in range(self.rng.randint(1, 4)):
@@ -154,7 +169,7 @@ class Life:
     def check(self, name: str) -> None:
         prompt, sequence = self.prompts[name], self.sequences[name]
         n_tokens = len(self.driver.token_ids(name))
-        assert self.driver.text(name).encode() == FakeRunner.continuation(prompt, n_tokens)
+        assert self.driver.text(name).encode() == self.runner.continuation(prompt, n_tokens)
         usage = self.driver.usage(name)
         assert usage.completion_tokens == n_tokens
         assert usage.cached_tokens < len(prompt)
@@ -168,6 +183,15 @@ class Life:
 def counted(monkeypatch) -> Counter[str]:
     """Counts what happens, so that a life in which nothing happened proves nothing."""
     happened: Counter[str] = Counter()
+    verify = EngineCore._verify
+
+    def verifying(core, chunk, row, **figures):
+        before = chunk.sequence.num_completion_tokens
+        verify(core, chunk, row, **figures)
+        n_accepted = chunk.sequence.num_completion_tokens - before
+        happened.update(accepted=n_accepted, rejected=len(chunk.draft) - n_accepted)
+
+    monkeypatch.setattr(EngineCore, "_verify", verifying)
     for owner, method in [
         (Scheduler, "_preempt"),
         (PartitionedKVCache, "_take_over"),
@@ -226,6 +250,27 @@ def test_a_life_of_random_operations(layout, kind, host, monkeypatch) -> None:
     make_masks_late(monkeypatch, random.Random(3))
     Life(layout, kind, HOST_BYTES[host], seed=1).play(500)
     expect_much_happened(happened, layout, kind, host)
+
+
+@pytest.mark.parametrize(("layout", "kind"), CASES)
+def test_a_life_of_sequences_that_copy(layout, kind, monkeypatch) -> None:
+    copying_life(layout, kind, monkeypatch, seed=3, n_operations=250)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "kind"), CASES)
+def test_a_life_of_ten_thousand_operations_of_sequences_that_copy(layout, kind, monkeypatch) -> None:
+    copying_life(layout, kind, monkeypatch, seed=4, n_operations=10_000)
+
+
+def copying_life(layout: str, kind: str, monkeypatch, *, seed: int, n_operations: int) -> None:
+    happened = counted(monkeypatch)
+    Life(layout, kind, HOST_BYTES["little"], seed, copies=True).play(n_operations)
+    assert happened["resync"] > 0
+    if "window" in kind or kind == "plain":
+        assert min(happened["accepted"], happened["rejected"]) > n_operations / 4, happened
+    else:
+        assert happened["accepted"] + happened["rejected"] == 0, "memory that cannot be cut has no drafts"
 
 
 @pytest.mark.slow

@@ -30,8 +30,11 @@ class Context:
         n_ubatch: int,
         n_threads: int,
         n_pool_cells: int | None = None,
+        n_outputs_max: int | None = None,
     ) -> None:
-        """Raises ConfigError if llama.cpp cannot make the context (mostly: not enough memory)."""
+        """`n_outputs_max`: most rows with logits in a step; one for every sequence unless it is given.
+
+        Raises ConfigError if llama.cpp cannot make the context (mostly: not enough memory)."""
         self._library = model.library
         api = self._library.api
         assert 0 < n_seq_max <= api.llama_max_parallel_sequences(), "llama.cpp's ceiling on sequences"
@@ -42,7 +45,9 @@ class Context:
         params.n_ctx = _pad(n_ctx_seq) * n_seq_max if n_pool_cells is None else _pad(n_pool_cells)
         n_ubatch = min(n_ubatch, params.n_ctx)  # llama.cpp cuts it down to that
         params.n_batch = params.n_ubatch = n_ubatch
-        params.n_outputs_max = n_seq_max  # 0 would reserve logits for a whole ubatch
+        self.n_outputs_max = n_seq_max if n_outputs_max is None else n_outputs_max
+        assert n_seq_max <= self.n_outputs_max <= n_ubatch, "a row of every sequence may have logits"
+        params.n_outputs_max = self.n_outputs_max  # 0 would reserve logits for a whole ubatch
         params.n_threads = params.n_threads_batch = n_threads
         params.kv_unified = n_pool_cells is not None
         params.swa_full = True
@@ -87,7 +92,7 @@ class Context:
         which change nothing) a part of the rows may be in memory."""
         n_rows = batch.n_rows
         assert 0 < n_rows <= self.n_ubatch, "llama.cpp aborts the process on a larger batch"
-        assert len(batch.output_rows) <= self.n_seq_max, "llama.cpp aborts the process on more outputs"
+        assert int(batch.wants_logits.sum()) <= self.n_outputs_max, "llama.cpp aborts the process on more outputs"
         assert int(batch.seq_ids.min()) >= 0, "sequence ids are in range"
         assert int(batch.seq_ids.max()) < self.n_seq_max, "sequence ids are in range"
         assert int(batch.positions.max()) < self.n_ctx_seq, "a sequence stays within its cells"

@@ -17,6 +17,7 @@ from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
 from inferd.engine.llama.threads import available_cores
 from inferd.engine.model_core import ModelCore
+from inferd.engine.speculation import MAX_DRAFT
 from inferd.errors import ConfigError
 from inferd.kv_memory import KVLayout, KVMemory, plan_states
 
@@ -49,6 +50,7 @@ def build_core(
     n_threads: int | None,
     host_cache_bytes: int,
     max_step_ms: float | None,
+    speculates: bool,
     compute_turn: ComputeTurn,
 ) -> ModelCore:
     """Makes a context on `model` (the core owns both from here) and warms it up. Call it on the thread that will
@@ -79,6 +81,7 @@ def build_core(
             n_pool_cells=memory.n_cells if memory.is_unified else None,
             n_ubatch=n_ubatch,
             n_threads=n_threads or available_cores(),
+            n_outputs_max=max(memory.n_seq_max, 1 + MAX_DRAFT) if speculates else None,
         )
     except ConfigError:
         model.close()
@@ -91,7 +94,11 @@ def build_core(
         raise
     logger.info("%s is warm. KV memory: %s", model.path.name, memory)
     generation = EngineCore(
-        runner, host_cache_bytes=host_cache_bytes, max_step_ms=max_step_ms, compute_turn=compute_turn
+        runner,
+        host_cache_bytes=host_cache_bytes,
+        max_step_ms=max_step_ms,
+        compute_turn=compute_turn,
+        speculates=speculates,
     )
     return ModelCore(generation, embeddings)
 

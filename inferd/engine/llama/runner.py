@@ -26,6 +26,7 @@ class LlamaRunner:
         self.n_running_max = n_running_max or context.n_seq_max
         self.n_pool_cells = context.n_pool_cells
         self.n_rows_max = context.n_ubatch
+        self.n_outputs_max = context.n_outputs_max
         self.cells_per_sequence = max_context
         self.n_vocab = model.vocabulary.n_vocab
         self.n_window = model.n_window

@@ -42,9 +42,9 @@ class Loaded:
     runner: LlamaRunner
 
     def core(self, **options: Any) -> EngineCore:
-        """A core that starts with empty memory."""
+        """A core that starts with empty memory. Without speculation its steps do not depend on how long steps take."""
         self.context.clear()
-        return EngineCore(self.runner, **options)
+        return EngineCore(self.runner, **{"speculates": False, **options})
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.model.vocabulary.encode([Segment(text, special=True)]))

@@ -19,6 +19,7 @@ from inferd.engine.llama.loading import load_model
 from inferd.engine.llama.runner import LlamaRunner
 from inferd.engine.messages import AddRequest, RequestOutput
 from inferd.engine.runner import Sampler
+from inferd.engine.speculation import MAX_DRAFT
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Segment
 from tests.engine.llama.tiny_models import N_VOCAB
@@ -99,10 +100,10 @@ class Bench:
     def other(self) -> list[int]:
         return self.tokens(3, 30)
 
-    def core(self, *, host_cache_bytes: int = 0) -> EngineCore:
-        """A core with empty memory."""
+    def core(self, *, host_cache_bytes: int = 0, speculates: bool = False) -> EngineCore:
+        """A core with empty memory. Without speculation its steps do not depend on how long steps take."""
         self.context.clear()
-        return EngineCore(self.runner, host_cache_bytes=host_cache_bytes)
+        return EngineCore(self.runner, host_cache_bytes=host_cache_bytes, speculates=speculates)
 
     def add(self, core: EngineCore, name: str, prompt: list[int], script: list[int], **names) -> ForcedSampler:
         self.runner.next_script = script
@@ -154,7 +155,13 @@ def bench(path: Path, n_pool_cells: int | None = None) -> Iterator[Bench]:
     model = load_model(path, n_gpu_layers=0)
     n_seq_max = N_SEQ_MAX if n_pool_cells is None else 3 * N_SEQ_MAX
     context = Context(
-        model, n_seq_max=n_seq_max, n_ctx_seq=N_CTX, n_ubatch=N_ROWS, n_threads=1, n_pool_cells=n_pool_cells
+        model,
+        n_seq_max=n_seq_max,
+        n_ctx_seq=N_CTX,
+        n_ubatch=N_ROWS,
+        n_threads=1,
+        n_pool_cells=n_pool_cells,
+        n_outputs_max=1 + MAX_DRAFT,
     )
     runner = ForcedRunner(context, model)
     yield Bench(context, runner)

@@ -28,6 +28,7 @@ def sizes(max_context: int, n_parallel: int = 1, n_ubatch: int = 64, layout: str
         "n_threads": N_THREADS,
         "host_cache_bytes": 0,
         "max_step_ms": None,
+        "speculates": True,
         "compute_turn": ComputeTurn(),
     }
 

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from inferd.engine.cost_model import CostModel
+from inferd.engine.detokenizer import Detokenizer
+from inferd.engine.sequence import Sequence
+from inferd.engine.speculation import MAX_DRAFT, Speculation
+from inferd.sampling_params import SamplingParams
+from tests.engine.driver import request
+from tests.fakes import FakeSampler
+
+PASSAGE = b"Somebody has to keep it burning, he said, and went back to his notebook. "
+FREE_ROWS, DEAR_ROWS = (10.0, 0.1), (1.0, 10.0)
+
+
+def taught(fixed_ms: float, row_ms: float) -> CostModel:
+    model = CostModel()
+    for n_rows in (1, 8, 2, 16, 4, 12) * 20:
+        cells = n_rows * 50
+        model.observe(prefill_rows=0, decode_rows=n_rows, cells=cells, step_ms=fixed_ms + row_ms * n_rows)
+    return model
+
+
+def speculation(fixed_ms: float, row_ms: float, max_step_ms: float = 1e9, n_draft_max: int = MAX_DRAFT) -> Speculation:
+    return Speculation(taught(fixed_ms, row_ms), n_draft_max=n_draft_max, max_step_ms=max_step_ms)
+
+
+def new_sequence(prompt: bytes, max_tokens: int, params: SamplingParams | None = None) -> Sequence:
+    return Sequence(request("r", prompt, max_tokens, params), FakeSampler(SamplingParams()), Detokenizer(()))
+
+
+def copying(n_copied: int, max_tokens: int = 100, **params: object) -> Sequence:
+    """Its prompt is the passage, its answer the beginning of it."""
+    sequence = new_sequence(PASSAGE, max_tokens, SamplingParams(**params))  # type: ignore[arg-type]
+    sequence.token_ids += (PASSAGE * 2)[:n_copied]
+    sequence.num_computed_tokens = sequence.num_tokens - 1
+    return sequence
+
+
+def test_a_draft_is_what_comes_next_where_it_was_copied_from() -> None:
+    draft = speculation(*FREE_ROWS).draft(copying(20), 100)
+    assert bytes(draft) == PASSAGE[20 : 20 + MAX_DRAFT]
+
+
+def test_where_a_row_costs_a_step_nothing_is_drafted() -> None:
+    assert speculation(0.0, 10.0).draft(copying(60), 100) == ()
+
+
+def test_the_dearer_a_row_and_the_newer_a_match_the_shorter_the_draft() -> None:
+    lengths = [
+        [len(speculation(10.0, row_ms).draft(copying(n_copied), 100)) for n_copied in (4, 8, 20, 60)]
+        for row_ms in (0.1, 3.0, 10.0, 40.0)
+    ]
+    assert all(row == sorted(row) for row in lengths), lengths
+    assert all(list(column) == sorted(column, reverse=True) for column in zip(*lengths, strict=True)), lengths
+    assert lengths[0][-1] == MAX_DRAFT
+    assert lengths[-1][0] == 0
+
+
+def test_a_draft_is_as_long_as_pays_most() -> None:
+    """Against trying all lengths."""
+    for n_copied in (4, 5, 7, 12, 30, 70):
+        sequence = copying(n_copied)
+        length = len(speculation(10.0, 7.0).draft(sequence, 100))
+        rates, chance, expected = [1.0 / 17.0], 1.0, 1.0
+        for n_drafted in range(1, MAX_DRAFT + 1):
+            chance *= sequence.lookup.chance(n_drafted)
+            expected += chance
+            rates.append(expected / (10.0 + 7.0 * (1 + n_drafted)))
+        assert rates[length] == pytest.approx(max(rates), rel=1e-3)
+
+
+def test_a_draft_keeps_to_its_limits() -> None:
+    fast = speculation(*FREE_ROWS)
+    assert len(fast.draft(copying(40), 6)) == 6
+    assert fast.draft(copying(40), 0) == fast.draft(copying(40), -1) == ()
+    assert len(fast.draft(copying(40, max_tokens=44), 100)) == 3, "the last token is sampled, not computed"
+    assert fast.draft(copying(40, max_tokens=41), 100) == ()
+    assert len(speculation(*FREE_ROWS, n_draft_max=2).draft(copying(40), 100)) == 2
+
+
+def test_a_step_with_a_draft_stays_under_the_limit() -> None:
+    length = len(speculation(10.0, 1.0, max_step_ms=15.5).draft(copying(70), 100))
+    assert length == 4
+
+
+def test_a_request_with_a_seed_is_computed_row_by_row() -> None:
+    assert speculation(*FREE_ROWS).draft(copying(40, seed=1), 100) == ()
+    assert speculation(*FREE_ROWS).draft(copying(40, seed=0), 100) == ()
+
+
+def test_an_untaught_model_drafts_for_what_copies() -> None:
+    new = Speculation(CostModel(), n_draft_max=MAX_DRAFT, max_step_ms=400.0)
+    assert len(new.draft(copying(40), 100)) > 0, "or it would never learn what rows cost"
+
+
+def times_as_fast(prompt: list[int], answer: list[int], *, fixed_ms: float, row_ms: float) -> float:
+    """As without speculation, on a machine whose steps take just that."""
+    engine = speculation(fixed_ms, row_ms)
+    sequence = new_sequence(b"x", len(answer))
+    sequence.request = replace(sequence.request, prompt=tuple(prompt))
+    sequence.token_ids[:] = [*prompt, answer[0]]
+    taken_ms = 0.0
+    while (said := sequence.num_completion_tokens) < len(answer):
+        draft = engine.draft(sequence, 100)
+        taken_ms += fixed_ms + row_ms * (1 + len(draft))
+        n_accepted = 0
+        while n_accepted < len(draft) and draft[n_accepted] == answer[said + n_accepted]:
+            n_accepted += 1
+        sequence.token_ids += answer[said : said + n_accepted + 1]
+    return (len(answer) - 1) * (fixed_ms + row_ms) / taken_ms
+
+
+def chatter(seed: int, n_tokens: int) -> list[int]:
+    """Each of 200 words is followed by one of four: what is said has been said before, and goes on otherwise."""
+    rng, said = random.Random(seed), [0]
+    while len(said) < n_tokens:
+        said.append((said[-1] * 31 + rng.choice([1, 1, 1, 2, 2, 3, 5]) * 17) % 200)
+    return said
+
+
+@pytest.mark.parametrize("row_ms", [2.0, 7.0, 10.0, 20.0, 100.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_an_answer_that_copies_nothing_loses_next_to_nothing(row_ms, seed) -> None:
+    said = chatter(seed, 700)
+    assert times_as_fast(said[:100], said[100:], fixed_ms=10.0, row_ms=row_ms) > 0.98
+
+
+@pytest.mark.parametrize(("row_ms", "wanted"), [(0.1, 8.0), (2.0, 3.0), (7.0, 2.0), (10.0, 1.75), (20.0, 1.3)])
+def test_an_answer_that_copies_gains_nearly_all_there_is_to_gain(row_ms, wanted) -> None:
+    said = list(range(300))
+    ratio = times_as_fast(said, said[20:200], fixed_ms=10.0, row_ms=row_ms)
+    most = (10.0 + row_ms) / (10.0 / (1 + MAX_DRAFT) + row_ms)
+    assert wanted < ratio <= most
+
+
+def test_a_match_that_fails_again_and_again_is_no_longer_drafted() -> None:
+    sequence = new_sequence(b"x", 4000)
+    lengths = []
+    even = speculation(10.0, 7.0)
+    for number in range(20):
+        sequence.token_ids += b"%csay" % (65 + number)
+        lengths.append(len(even.draft(sequence, 100)))
+    assert lengths[1] > 0
+    assert set(lengths[6:]) == {0}
