@@ -147,13 +147,14 @@ class EngineCore:
         step_ns = max(0, self._clock_ns() - started_ns)
         self._scheduler.observe(chunks, step_ns / _NS_PER_MS)
         for chunk in batch.chunks:
-            chunk.sequence.advance(chunk.n_tokens, step_ns=step_ns, n_rows=batch.n_rows)
+            # The rows of a draft are its sequence's, come what may.
+            chunk.sequence.advance(chunk.n_tokens, step_ns=step_ns, n_rows=batch.n_rows - len(chunk.draft))
             if self._kv_cache.wants_checkpoints and chunk.sequence.is_at_checkpoint:
                 self._kv_cache.checkpoint(chunk.sequence)
         for chunk, row, drawn in zip(completing, batch.output_rows, drawn_tokens, strict=True):
             self._append(chunk.sequence, drawn)
             if chunk.draft:
-                self._verify(chunk, row, step_ns=step_ns, n_rows=batch.n_rows)
+                self._verify(chunk, row)
         for chunk in batch.chunks:
             if chunk.sequence.is_out_of_time and chunk.sequence.status is SequenceStatus.RUNNING:
                 self._finish(chunk.sequence, FinishReason.LENGTH)
@@ -176,7 +177,7 @@ class EngineCore:
         batch = build_batch(chunks)
         return batch, self._runner.execute(batch)
 
-    def _verify(self, chunk: ScheduledChunk, row: int, *, step_ns: int, n_rows: int) -> None:
+    def _verify(self, chunk: ScheduledChunk, row: int) -> None:
         """Goes on with the rows of the draft, which come after `row`, as long as the token that a row was computed for
         is the one that was sampled. Each token is sampled from the logits behind those before it, by the same sampler,
         as if there were no draft. So a draft decides how many tokens come, never which."""
@@ -185,7 +186,7 @@ class EngineCore:
             is_next = sequence.status is SequenceStatus.RUNNING and sequence.num_uncomputed_tokens == 1
             if not is_next or sequence.token_ids[-1] != token_id:
                 break
-            sequence.advance(1, step_ns=step_ns, n_rows=n_rows)
+            sequence.advance(1, step_ns=0, n_rows=1)
             self._scheduler.charge_accepted(sequence)
             row += 1
             (drawn,) = self._sampling.draw([sequence], [row])

@@ -122,8 +122,7 @@ class Sequence:
 
     def advance(self, n_tokens: int, *, step_ns: int, n_rows: int) -> None:
         """Records that a step of `n_rows` rows and `step_ns` computed the next `n_tokens`. Its share is rounded down,
-        so that all shares together never exceed the time that the device was busy. Rows of a draft that came to nothing
-        are nobody's: speculation was not asked for."""
+        so that all shares together never exceed the time that the device was busy."""
         self._has_run = True
         self.num_computed_tokens += n_tokens
         num_new = max(0, self.num_computed_tokens - self.num_charged_tokens)

@@ -185,9 +185,9 @@ def counted(monkeypatch) -> Counter[str]:
     happened: Counter[str] = Counter()
     verify = EngineCore._verify
 
-    def verifying(core, chunk, row, **figures):
+    def verifying(core, chunk, row):
         before = chunk.sequence.num_completion_tokens
-        verify(core, chunk, row, **figures)
+        verify(core, chunk, row)
         n_accepted = chunk.sequence.num_completion_tokens - before
         happened.update(accepted=n_accepted, rejected=len(chunk.draft) - n_accepted)
 
