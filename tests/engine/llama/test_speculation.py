@@ -33,9 +33,9 @@ def rows_are_free(monkeypatch) -> None:
 
 def copying(model) -> tuple[list[int], list[int]]:
     """A prompt, and an answer that copies it, leaves it twice within drafts, and ends within one."""
-    prompt = model.tokens(7, 90)
+    prompt = model.tokens(7, 70)
     script: list[int] = []
-    for start, length in [(5, 30), (2, 8), (50, 20)]:
+    for start, length in [(5, 20), (2, 6), (40, 8)]:
         script += [*prompt[start : start + length], *model.tokens(20 + start, 1)]
     return prompt, script[:-1]
 
@@ -60,6 +60,11 @@ def test_tokens_of_drafts_are_sampled_from_the_logits_of_a_cold_run(model) -> No
     assert off_by_one_token(model, prompt, script, at=len(prompt) - 20) > floor, "a wrong token is caught"
 
 
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(model, marks=pytest.mark.slow if model[0] == "demo" else ()) for model in MODELS],
+    indirect=True,
+)
 def test_what_was_drafted_in_vain_is_not_in_memory(model) -> None:
     """A second request goes on from what the first has computed."""
     prompt, script = copying(model)
@@ -67,7 +72,7 @@ def test_what_was_drafted_in_vain_is_not_in_memory(model) -> None:
     model.add(core, "first", prompt, script)
     finish(core)
     more = [*prompt, *script[:-1], *model.other]
-    answer = model.tail[:6]
+    answer = model.tail[:3]
     sampler = model.add(core, "second", more, answer)
     (usage,) = (output.usage for output in finish(core) if output.usage)
     assert usage.cached_tokens == len(prompt) + len(script) - 1
