@@ -213,16 +213,17 @@ class FakeRunner:
         if failure is None or failure.code != -1:
             self._carry_out_copies()
         n_rows = batch.n_rows if failure is None else min(batch.n_rows, failure.rows_done)
-        for seq_id in dict.fromkeys(batch.seq_ids[:n_rows].tolist()):
-            self._overwrite(seq_id)
+        drafting: set[int] = set()
         for row in range(n_rows):
             memory = self.memory[batch.seq_ids[row]]
             assert batch.positions[row] == len(memory), "positions are consecutive"
             assert len(memory) < self.cells_per_sequence, "no cell left"
-            self._look_back(int(batch.seq_ids[row]))
-            self._write(int(batch.seq_ids[row]), int(batch.token_ids[row]))
+            seq_id = int(batch.seq_ids[row])
+            self._look_back(seq_id, overwrites=seq_id not in drafting)
+            self._write(seq_id, int(batch.token_ids[row]))
             if batch.wants_logits[row]:
                 self._outputs[row] = self.logits_of(memory)
+                drafting.add(seq_id)
         if failure is None:
             return 0
         if not self._cuts:
@@ -351,19 +352,14 @@ class FakeRunner:
         """The tokens in a copy of a sequence's memory."""
         return [int(token_id) for token_id in state.view(np.int32)[1:]]
 
-    def _overwrite(self, seq_id: int) -> None:
-        """With a window, the rows of a ubatch are written over cells that its first row does not see (find_slot)."""
+    def _look_back(self, seq_id: int, *, overwrites: bool) -> None:
+        """With a window, a row needs the last `n_window` cells; what no later row needs may be gone at any time. Rows of
+        a draft are written over nothing that the row before them sees: they are in one ubatch (find_slot)."""
         if self.n_window:
-            self._n_lost[seq_id] = max(self._n_lost[seq_id], self._first_seen(seq_id) - self._slack)
-
-    def _look_back(self, seq_id: int) -> None:
-        """With a window, a row needs the last `n_window` cells."""
-        if self.n_window:
-            assert self._n_lost[seq_id] <= self._first_seen(seq_id), "a cell within the window was overwritten"
-
-    def _first_seen(self, seq_id: int) -> int:
-        """By the next row."""
-        return max(0, len(self.memory[seq_id]) - self.n_window + 1)
+            first = max(0, len(self.memory[seq_id]) - self.n_window + 1)
+            assert self._n_lost[seq_id] <= first, "a cell within the window was overwritten"
+            if overwrites:
+                self._n_lost[seq_id] = max(self._n_lost[seq_id], first - self._slack)
 
     def seq_pos_max(self, seq_id: int) -> int:
         """A stream that was cut back before the window that it still has seems empty: llama.cpp asks the layers that
