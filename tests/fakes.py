@@ -353,8 +353,8 @@ class FakeRunner:
         return [int(token_id) for token_id in state.view(np.int32)[1:]]
 
     def _look_back(self, seq_id: int, *, overwrites: bool) -> None:
-        """With a window, a row needs the last `n_window` cells; what no later row needs may be gone at any time. Rows of
-        a draft are written over nothing that the row before them sees: they are in one ubatch (find_slot)."""
+        """With a window, a row needs the last `n_window` cells; what no later row needs may be gone at any time. Rows
+        of a draft overwrite nothing that the row before them sees: they are of its ubatch (find_slot)."""
         if self.n_window:
             first = max(0, len(self.memory[seq_id]) - self.n_window + 1)
             assert self._n_lost[seq_id] <= first, "a cell within the window was overwritten"
