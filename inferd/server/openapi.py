@@ -31,7 +31,7 @@ from inferd.openai.text_responses import TextCompletion
 from inferd.openai.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 from inferd.server import batches, files
 from inferd.server.admin import budgets, credits, keys, members, teams
-from inferd.server.openapi_parameters import QUERIES, REQUIRED, Parameters, page
+from inferd.server.openapi_parameters import MODELS, QUERIES, REQUIRED, Parameters, page
 
 _OPEN_PATHS = ("/health", "/openapi.json")
 _REF = "#/components/schemas/{name}"
@@ -82,7 +82,7 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("POST", "/v1/batches/{batch_id}/cancel"): Shape(gives=BatchObject),
     ("POST", "/tokenize"): Shape(TokenizeRequest, Tokens),
     ("POST", "/detokenize"): Shape(DetokenizeRequest, Text),
-    ("GET", "/v1/models"): Shape(gives=ModelList),
+    ("GET", "/v1/models"): Shape(gives=ModelList, query=MODELS),
     ("GET", "/v1/models/{model:path}"): Shape(gives=ModelObject),
     ("POST", "/admin/teams"): Shape(teams.NewTeam),
     ("PATCH", _TEAM): Shape(teams.TeamChange),

@@ -45,6 +45,11 @@ def _usage(widths: Sequence[str], groups: Sequence[str]) -> dict[str, Mapping[st
 _PAGE = page(paging.DEFAULT_LIMIT, paging.MAX_LIMIT)
 _NUMBERED_PAGE = page(paging.DEFAULT_LIMIT, paging.MAX_LIMIT, _COUNT)
 
+MODELS: Parameters = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
+    "after_id": _TEXT,
+    "before_id": _TEXT,
+}
 QUERIES: Mapping[str, Parameters] = {
     "/v1/organization/usage/completions": {
         **_usage(("1m", "1h", "1d"), [name for name in get_args(GroupField) if name != "line_item"]),

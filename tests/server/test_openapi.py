@@ -90,6 +90,7 @@ async def test_every_query_parameter_is_described_and_no_other_is_taken(provider
         handlers = (route.endpoint for method, route in OPERATIONS if (method, plain(route.path)) == ("GET", path))
         source = inspect.getsource(next(handlers))
         assert bool(known) == any(reads in source for reads in ("Query(request)", "Paging.of(request")), path
+        is_strict = path != "/v1/models"  # clients add parameters of their own there
         url = re.sub(r"\{\w+\}", lambda part: "acme" if part[0] == "{team}" else "nothing", path)
         for name in {"surprise"}.union(*queries.values()) if known else ():
             query = {"start_time": "1"} if "start_time" in known else {}
@@ -97,7 +98,7 @@ async def test_every_query_parameter_is_described_and_no_other_is_taken(provider
                 url, params=query | {name: "1"}, headers={"authorization": f"Bearer {key}"}
             )
             code = None if response.is_success else response.json()["error"]["code"]
-            assert (code == "unknown_parameter") == (name not in known), (url, name, response.text)
+            assert (code == "unknown_parameter") == (is_strict and name not in known), (url, name, response.text)
 
 
 def test_every_reference_leads_somewhere(described):
