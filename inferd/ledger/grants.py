@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,10 +39,10 @@ class OpenGrant(NamedTuple):
         return self.expires_at_ms is not None and self.expires_at_ms <= now_ms
 
     @property
-    def draw_order(self) -> tuple[int, bool, int, bool, int]:
+    def draw_order(self) -> tuple[int, float, bool, int]:
         """Priority, then earliest expiry, then promotional before paid, then oldest."""
-        never = self.expires_at_ms is None
-        return self.priority, never, self.expires_at_ms or 0, self.kind == "paid", self.grant_id
+        expires_at_ms = math.inf if self.expires_at_ms is None else self.expires_at_ms
+        return self.priority, expires_at_ms, self.kind == "paid", self.grant_id
 
 
 Parts = list[tuple[OpenGrant, int]]
@@ -50,8 +51,7 @@ Parts = list[tuple[OpenGrant, int]]
 def draw_parts(grants: Sequence[OpenGrant], cost_nanousd: int) -> tuple[Parts, int]:
     """Which grants pay a cost, and how much of it each; and what no grant covers, which is owed."""
     parts: Parts = []
-    ordered = sorted(grants, key=lambda grant: grant.draw_order) if len(grants) > 1 else grants
-    for grant in ordered:
+    for grant in sorted(grants, key=lambda grant: grant.draw_order):
         if cost_nanousd == 0:
             break
         part = min(cost_nanousd, grant.remaining_nanousd)
