@@ -50,7 +50,7 @@ def main() -> None:
         small, large = Path(folder) / "small", arguments.large or Path(folder) / "large"
         fill(small, teams=SMALL_TEAMS, usage_rows=0)
         started = time.perf_counter()
-        if not large.exists():
+        if not (large / "ledger.db").exists():
             fill(large, teams=arguments.teams, usage_rows=arguments.usage_rows)
         size_gb = (large / "ledger.db").stat().st_size / 1e9
         print(
