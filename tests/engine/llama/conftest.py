@@ -60,10 +60,12 @@ class Loaded:
 
 
 def run(core: EngineCore) -> list[RequestOutput]:
+    outputs: list[RequestOutput] = []
     while core.has_work:
         core.step()
+        outputs += core.take_outputs()  # as the engine does: those of several steps would be merged
     core.check_integrity()
-    return core.take_outputs()
+    return outputs
 
 
 @pytest.fixture(scope="module")

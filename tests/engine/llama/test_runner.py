@@ -67,7 +67,7 @@ def test_no_control_text_reaches_an_answer(loaded) -> None:
     outputs = run(core)
     assert outputs[-1].finish_reason is FinishReason.STOP
     assert "<|" not in "".join(output.text for output in outputs)
-    assert outputs[-1].token_ids[0] in loaded.model.vocabulary.end_of_generation
+    assert outputs[-1].token_ids[-1] in loaded.model.vocabulary.end_of_generation
 
 
 def test_after_an_abort_the_memory_is_parked_or_empty(loaded) -> None:
