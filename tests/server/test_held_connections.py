@@ -130,7 +130,7 @@ async def test_too_many_idle_connections_make_room_for_a_caller_and_not_for_each
 
 
 async def test_large_answers_that_nobody_takes_are_cut_when_they_are_too_many_together(provider, monkeypatch):
-    monkeypatch.setattr("inferd.server.models.encode_model_list", lambda models: b" " * 2**24)
+    monkeypatch.setattr("inferd.server.models.encode_model_list", lambda models, **_: b" " * 2**24)
     monkeypatch.setattr(Connections.__init__, "__defaults__", (100, 2**24))
     async with served_on_socket(provider) as served, AsyncExitStack() as stack:
         for _ in range(N_READERS):

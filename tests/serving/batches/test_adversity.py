@@ -33,10 +33,17 @@ def lines(count, **fields):
 
 
 async def held_back(provider, num_done=4):
-    """Some lines have ended, others run, and none of these goes on."""
+    """Some lines have ended and are settled, others run, and none of these goes on."""
     await provider.until(lambda: len(provider.rows("usage")) >= num_done)
-    provider.runner.hold_back()
-    await provider.until(lambda: provider.runner.waits)
+    runner = provider.runner
+    runner.hold_back()
+    await provider.until(lambda: runner.waits)
+    await provider.until(
+        lambda: (
+            provider.completions.num_live
+            == sum(not sampler.closed for sampler in runner.samplers) + provider.num_in_inbox
+        )
+    )
 
 
 def billed(provider):
