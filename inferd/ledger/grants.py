@@ -185,9 +185,9 @@ def lower(conn: sqlite3.Connection, grants: Sequence[OpenGrant], parts: Parts) -
     taken = {grant.grant_id: part for grant, part in parts}
     left = []
     for grant in grants:
-        part = taken.get(grant.grant_id, 0)
-        if part < grant.remaining_nanousd:
-            left.append(grant._replace(remaining_nanousd=grant.remaining_nanousd - part) if part else grant)
+        remaining_nanousd = grant.remaining_nanousd - taken.get(grant.grant_id, 0)
+        if remaining_nanousd:
+            left.append(grant._replace(remaining_nanousd=remaining_nanousd))
     return left
 
 
