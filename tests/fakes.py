@@ -271,6 +271,11 @@ class FakeRunner:
         sampler.sampled.append(token_id)
         return token_id
 
+    @property
+    def num_samplers(self) -> int:
+        """As many as there are requests that the engine has taken and that have not ended."""
+        return sum(not sampler.closed for sampler in self.samplers)
+
     def new_sampler(self, params: SamplingParams) -> FakeSampler:
         sampler = FakeSampler(params)
         self.samplers.append(sampler)
