@@ -149,8 +149,10 @@ class Engine:
             self._call_loop(self._set_state, EngineState.FAILED, error)
             return
         self._call_loop(self._set_state, EngineState.READY)
+        was_told = False
         try:
             self._serve(core)
+            was_told = True
             core.abort_all("The server is shutting down.")
             self._call_loop(self._deliver, core.take_outputs())
             core.close()
@@ -159,7 +161,7 @@ class Engine:
             self._call_loop(self._deliver, core.take_outputs())
             self._call_loop(self._set_state, EngineState.FAILED, error)
             # Freed no sooner: other threads may be reading its vocabulary.
-            while not isinstance(self._inbox.get(), _Stop):
+            while not (was_told or isinstance(self._inbox.get(), _Stop)):
                 pass
             core.close()
         else:

@@ -262,6 +262,19 @@ def test_what_has_ended_before_the_last_crash_keeps_its_own_end() -> None:
     assert run_engine(test, runner).state is EngineState.FAILED
 
 
+def test_a_fault_while_it_stops_keeps_nobody_waiting(monkeypatch) -> None:
+    runner = GatedRunner()
+
+    def broken(core: EngineCore, error: str) -> None:
+        raise RuntimeError(error)
+
+    async def test(engine: Engine) -> None:
+        await read(engine.submit(request("r")))
+        monkeypatch.setattr(EngineCore, "abort_all", broken)
+
+    assert run_engine(test, runner).state is EngineState.FAILED
+
+
 def test_a_request_that_breaks_a_precondition_ends_alone() -> None:
     runner = GatedRunner()
 
