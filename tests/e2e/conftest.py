@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.models import MODELS_TOML
+from tests.e2e.models import FAKE_MODELS_TOML, MODELS_TOML
 from tests.e2e.server_process import INFERD, ServerProcess
 
 
@@ -58,3 +58,12 @@ def own_server(slot: EngineSlot, tmp_path: Path) -> Iterator[ServerProcess]:
     yield server
     if server.is_running:
         slot.clear()
+
+
+@pytest.fixture
+def fake_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """On the fake engine; not running yet."""
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    server = ServerProcess(tmp_path, FAKE_MODELS_TOML)
+    yield server
+    server.stop()

@@ -24,6 +24,25 @@ model = "smollm2-135m"
 serverless = true
 """
 
+FAKE_MODELS_TOML = """
+[models.tiny]
+source = "tiny.gguf"
+max_context = 256
+n_parallel = 6
+n_ubatch = 64
+
+[deployments."local/tiny"]
+model = "tiny"
+serverless = true
+input_usd_per_1m_tokens = 0.333333
+output_usd_per_1m_tokens = 1.7
+
+[deployments."local/tiny-free"]
+model = "tiny"
+serverless = true
+"""
+"""For the fake engine: one priced deployment, one free."""
+
 EOG_BAN = {str(token_id): -100 for token_id in (0, 1, 2)}
 """`logit_bias` that keeps SmolLM2 from ending its turn: <|endoftext|>, <|im_start|>, <|im_end|>."""
 

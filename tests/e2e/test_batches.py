@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from inferd.ledger.store import Store
 from tests.e2e.after_a_crash import read_books
 from tests.e2e.refold import nanousd
 from tests.e2e.server_process import PATIENCE_S, ServerProcess, Team
-from tests.e2e.test_fail_points import FAKE, FAKE_MODELS_TOML
+from tests.e2e.test_fail_points import FAKE
 
 N_LINES = 200
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -28,14 +27,6 @@ POINTS = (
     ("spooled", "SettleHold", 5),
     ("torn", "SettleHold", 4),
 )
-
-
-@pytest.fixture
-def fake_server(tmp_path: Path) -> Iterator[ServerProcess]:
-    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
-    server = ServerProcess(tmp_path, FAKE_MODELS_TOML)
-    yield server
-    server.stop()
 
 
 def request_line(number: int) -> str:

@@ -7,8 +7,7 @@ import asyncio
 import random
 import signal
 import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 
 import pytest
 
@@ -16,23 +15,6 @@ from tests.e2e.after_a_crash import assert_books_are_right, assert_commit_was_wh
 from tests.e2e.load import Seen, ask_until_it_dies
 from tests.e2e.server_process import ServerProcess, Team
 
-FAKE_MODELS_TOML = """
-[models.tiny]
-source = "tiny.gguf"
-max_context = 256
-n_parallel = 6
-n_ubatch = 64
-
-[deployments."local/tiny"]
-model = "tiny"
-serverless = true
-input_usd_per_1m_tokens = 0.333333
-output_usd_per_1m_tokens = 1.7
-
-[deployments."local/tiny-free"]
-model = "tiny"
-serverless = true
-"""
 MODELS = ["local/tiny", "local/tiny", "local/tiny", "local/tiny-free"]
 FAKE = (sys.executable, "-m", "tests.e2e.launch", "--fake")
 N_CLIENTS = 8
@@ -46,15 +28,6 @@ SAMPLE: tuple[Point, ...] = (
     ("before", "SettleHold", 12),
     ("after", "SettleHold", 7),
 )
-
-
-@pytest.fixture
-def fake_server(tmp_path: Path) -> Iterator[ServerProcess]:
-    """Not running yet."""
-    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
-    server = ServerProcess(tmp_path, FAKE_MODELS_TOML)
-    yield server
-    server.stop()
 
 
 def die_at_each(server: ServerProcess, points: Iterable[Point], seed: int) -> None:
