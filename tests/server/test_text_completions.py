@@ -14,6 +14,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from inferd.engine import backlog
+from inferd.engine.messages import AddRequest
 from tests.fakes import BEGIN, END, FakeRunner
 from tests.server.asgi_call import AsgiCall
 from tests.serving.provider import (
@@ -287,9 +288,19 @@ async def test_logprobs_of_zero_alternatives_are_those_of_the_tokens(provider):
 
 
 async def test_a_queue_that_takes_only_some_of_a_calls_prompts_takes_none_and_bills_none(provider, monkeypatch):
-    """The engine works on the first ones while the last is refused."""
+    """The engine works on the first ones, and ends none, until the last is refused."""
     monkeypatch.setattr(backlog, "MAX_LIVE_REQUESTS", 5)
+    has_room_for = backlog.Backlog.has_room_for
+
+    def let_go_of_the_rest_if_not(self: backlog.Backlog, request: AddRequest) -> bool:
+        has_room = has_room_for(self, request)
+        if not has_room:
+            provider.runner.let_go()
+        return has_room
+
+    monkeypatch.setattr(backlog.Backlog, "has_room_for", let_go_of_the_rest_if_not)
     for fields in ({"prompt": ["one"] * 6}, {"prompt": ["one", "two", "three"], "n": 2}):
+        provider.runner.hold_back()
         response = await post(provider, max_tokens=50, **fields)
         assert (response.status_code, response.json()["error"]["code"]) == (503, "server_overloaded")
         assert response.headers["retry-after"]
