@@ -20,23 +20,23 @@ _FOLD = """
     ), months AS (
         SELECT team, project, user, key_id, strftime('%Y-%m', at_s, 'unixepoch') AS month, sum(posted) AS posted,
             sum(held) AS held FROM moments GROUP BY 1, 2, 3, 4, 5
-    ), folded (scope, period, posted, held) AS (
-        SELECT 'team:' || team, month, sum(posted), sum(held) FROM months GROUP BY 1, 2
+    ), folded (team, scope, period, posted, held) AS (
+        SELECT team, 'team:' || team, month, sum(posted), sum(held) FROM months GROUP BY 1, 2, 3
         UNION ALL
-        SELECT 'team:' || team, substr(month, 1, 4), sum(posted), sum(held) FROM months GROUP BY 1, 2
+        SELECT team, 'team:' || team, substr(month, 1, 4), sum(posted), sum(held) FROM months GROUP BY 1, 2, 3
         UNION ALL
-        SELECT 'team:' || team, 'lifetime', sum(posted), sum(held) FROM months GROUP BY 1
+        SELECT team, 'team:' || team, 'lifetime', sum(posted), sum(held) FROM months GROUP BY 1
         UNION ALL
-        SELECT 'project:' || team || '/' || project, month, sum(posted), sum(held) FROM months GROUP BY 1, 2
+        SELECT team, 'project:' || team || '/' || project, month, sum(posted), sum(held) FROM months GROUP BY 1, 2, 3
         UNION ALL
-        SELECT 'key:' || key_id, month, sum(posted), sum(held) FROM months GROUP BY 1, 2
+        SELECT team, 'key:' || key_id, month, sum(posted), sum(held) FROM months GROUP BY 1, 2, 3
         UNION ALL
-        SELECT 'user:' || team || '/' || user, month, sum(posted), sum(held) FROM months
-            WHERE user IS NOT NULL GROUP BY 1, 2
+        SELECT team, 'user:' || team || '/' || user, month, sum(posted), sum(held) FROM months
+            WHERE user IS NOT NULL GROUP BY 1, 2, 3
     )
     SELECT scope, period, coalesce(posted_nanousd, 0), coalesce(posted, 0), coalesce(held_nanousd, 0), coalesce(held, 0)
-    FROM (SELECT scope, period FROM folded UNION SELECT scope, period FROM counters)
-        LEFT JOIN folded USING (scope, period) LEFT JOIN counters USING (scope, period)
+    FROM (SELECT team, scope, period FROM folded UNION SELECT team, scope, period FROM counters)
+        LEFT JOIN folded USING (team, scope, period) LEFT JOIN counters USING (team, scope, period)
 """
 
 

@@ -88,7 +88,7 @@ def wrong_alerts(conn: sqlite3.Connection) -> Iterator[Finding]:
             if (scope, source, limit) != (team_scope(team), "credit", granted) or value * 100 >= percent * limit:
                 yield Finding("alerts", str(number), f"{value} of {limit} is left, it says; {period} was of {granted}")
             continue
-        spent = count(conn, scope, period).posted_nanousd + refunded.get(team, 0)
+        spent = count(conn, team, scope, period).posted_nanousd + refunded.get(team, 0)
         # At 100 % also if a request was refused that the rest of the cap did not cover.
         if value > spent or (percent < 100 and value * 100 < percent * limit):
             yield Finding("alerts", str(number), f"it says {value} of {limit} for {percent} %; {scope} spent {spent}")

@@ -45,16 +45,20 @@ def wrong_balances(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 def wrong_grants(conn: sqlite3.Connection) -> Iterator[Finding]:
     """Every grant came from its funding account, and what is left of it is what its entries say."""
-    rows = conn.execute("SELECT grant_id, team, kind, amount_nanousd, remaining_nanousd, txn FROM grants").fetchall()
+    rows = conn.execute(
+        "SELECT grant_id, team, kind, amount_nanousd, remaining_nanousd, used_up, txn FROM grants"
+    ).fetchall()
     folded = dict(conn.execute("SELECT account, sum(amount_nanousd) FROM entries GROUP BY account").fetchall())
     known = set()
-    for grant_id, team, kind, amount, remaining, txn in rows:
+    for grant_id, team, kind, amount, remaining, used_up, txn in rows:
         account = credit_account(team, grant_id)
         known.add(account)
         if folded.get(account, 0) != remaining:
             yield Finding(
                 "grants", str(grant_id), f"{remaining} remain, but its entries add up to {folded.get(account, 0)}"
             )
+        if used_up != (1 if remaining == 0 else None):
+            yield Finding("grants", str(grant_id), f"{remaining} remain, but used_up is {used_up}")
         entries = conn.execute("SELECT account, amount_nanousd FROM entries WHERE txn = ?", (txn,)).fetchall()
         if sorted(entries) != sorted([(account, amount), (funding_account(kind), -amount)]):
             yield Finding("grants", str(grant_id), f"transaction {txn} does not grant {amount} to it from {kind} funds")

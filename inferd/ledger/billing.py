@@ -15,7 +15,7 @@ from inferd.plans import AlertPolicy, Overage, Plan, Tier
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """A team's terms at one moment.
+    """A team's terms at one moment. Teams of one plan mostly have the same.
 
     Attributes:
         overage: what happens at zero, as it is in effect; `overage_source` says why.
@@ -25,7 +25,6 @@ class Terms:
         alerts: when somebody is told of its spending.
     """
 
-    team: str
     plan: Plan
     tier: int
     tier_source: str
@@ -65,20 +64,19 @@ _TERMS = (
 def terms_of(conn: sqlite3.Connection, team: str, at_ms: int) -> Terms:
     """The terms of an existing team."""
     row = conn.execute(_TERMS, (at_ms, team)).fetchone()
-    return _terms(team, row, None if row[2] is None else at_ms)
+    return _terms(row, None if row[2] is None else at_ms)
 
 
 @lru_cache(maxsize=4096)
-def _terms(team: str, row: tuple[Any, ...], at_ms: int | None) -> Terms:
-    """What a row of _TERMS says; `at_ms` matters only to an override that ends. Asked for twice a request, and the row
-    of a team seldom changes; it is the cache's key, so this cannot be out of date."""
+def _terms(row: tuple[Any, ...], at_ms: int | None) -> Terms:
+    """What a row of _TERMS says; `at_ms` matters only to an override that ends. Asked for twice a request, of few
+    different rows, however many teams there are. The row is the cache's key, so this cannot be out of date."""
     plan_name, override, until_ms, overage, payment_method, earned, catalog_text, raised_nanousd, has_budgets = row
     catalog = catalog_of(catalog_text)
     plan = catalog.plans[plan_name]
     tier, tier_source = TierChoice(override, until_ms, earned).in_effect(plan, at_ms or 0)
     overage, overage_source = _overage(plan, overage, tier, bool(payment_method))
     return Terms(
-        team=team,
         plan=plan,
         tier=tier,
         tier_source=tier_source,

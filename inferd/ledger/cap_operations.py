@@ -42,6 +42,7 @@ class Limits:
         concurrency: what single projects and users have in place of their plan's number.
     """
 
+    team: str
     terms: Terms
     caps: tuple[Cap, ...]
     raises: tuple[Raise, ...]
@@ -55,8 +56,9 @@ def show_limits(conn: sqlite3.Connection, team: str, *, now_ms: int) -> Limits:
     terms = terms_of(conn, team, now_ms)
     scopes = dict.fromkeys([team_scope(team), *(budget.scope for budget in budgets.budgets_of(conn, team))])
     return Limits(
+        team=team,
         terms=terms,
-        caps=tuple(caps_of_scopes(conn, terms, list(scopes), now_ms)),
+        caps=tuple(caps_of_scopes(conn, team, terms, list(scopes), now_ms)),
         raises=tuple(budgets.raises_of(conn, team, now_ms)),
         rates=team_limits(conn, team, now_ms),
         concurrency=tuple(concurrency_of(conn, team)),
@@ -133,7 +135,7 @@ def set_budget(
     budget = Budget(scope, period, team, amount_nanousd, now_ms, actor)
     budgets.put_budget(conn, budget)
     terms = terms_of(conn, team, now_ms)
-    caps = caps_of_scopes(conn, terms, [scope], now_ms)
+    caps = caps_of_scopes(conn, team, terms, [scope], now_ms)
     alert_spending(conn, team, [cap for cap in caps if cap.source == "budget"], terms.alerts, now_ms=now_ms)
     return budget
 

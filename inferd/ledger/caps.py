@@ -93,9 +93,9 @@ class Cap:
         }
 
 
-def team_caps(conn: sqlite3.Connection, terms: Terms, at_ms: int) -> list[Cap]:
+def team_caps(conn: sqlite3.Connection, team: str, terms: Terms, at_ms: int) -> list[Cap]:
     """The caps of a team, in the periods of `at_ms`."""
-    return caps_of_scopes(conn, terms, [team_scope(terms.team)], at_ms)
+    return caps_of_scopes(conn, team, terms, [team_scope(team)], at_ms)
 
 
 def caps_of(
@@ -106,11 +106,12 @@ def caps_of(
     Args:
         known: counters that the caller has just read.
     """
-    return caps_of_scopes(conn, terms, spender.scopes, at_ms, known)
+    return caps_of_scopes(conn, spender.team, terms, spender.scopes, at_ms, known)
 
 
 def caps_of_scopes(
     conn: sqlite3.Connection,
+    team: str,
     terms: Terms,
     scopes: Sequence[str],
     at_ms: int,
@@ -119,24 +120,24 @@ def caps_of_scopes(
     """Those of the team, and the budgets of `scopes`, in the periods of `at_ms`."""
     counts = dict(known or {})
     caps = []
-    for scope, source, name, kind, base_nanousd in _limits(conn, terms, scopes):
+    for scope, source, name, kind, base_nanousd in _limits(conn, team, terms, scopes):
         cell = (scope, period_label(kind, at_ms))
         if cell not in counts:
-            counts[cell] = count(conn, *cell)
+            counts[cell] = count(conn, team, *cell)
         raised = terms.raised_nanousd if scope.startswith("team:") else 0
         caps.append(Cap(scope, source, name, cell[1], base_nanousd, raised, counts[cell]))
     return caps
 
 
 def _limits(
-    conn: sqlite3.Connection, terms: Terms, scopes: Sequence[str]
+    conn: sqlite3.Connection, team: str, terms: Terms, scopes: Sequence[str]
 ) -> Iterator[tuple[str, CapSource, str, str, int]]:
     """(scope, source, its name, month|year|lifetime, nano-USD)."""
-    plan, team = terms.plan, team_scope(terms.team)
-    yield team, "plan", f"plan {plan.name}", plan.cap_period, plan.cap_nanousd
+    plan, scope = terms.plan, team_scope(team)
+    yield scope, "plan", f"plan {plan.name}", plan.cap_period, plan.cap_nanousd
     tier_nanousd = terms.tier_limits.monthly_nanousd
     if tier_nanousd is not None:
-        yield team, "tier", f"tier {terms.tier}", "month", tier_nanousd
+        yield scope, "tier", f"tier {terms.tier}", "month", tier_nanousd
     if not terms.has_budgets:
         return
     rows = conn.execute(

@@ -1,8 +1,10 @@
-"""Counters per (scope, period): `held` by open holds and `posted` by settled ones (BILLING R7).
+"""Counters per (team, scope, period): `held` by open holds and `posted` by settled ones (BILLING R7).
 
 A request counts in the UTC periods of its admission. A team (`team:TEAM`) has rows for month, year and lifetime;
 the lifetime's `held` is what all its open holds keep. The narrower scopes (`project:TEAM/PROJECT`, `user:TEAM/USER`,
 `key:KEY_ID`) have rows for months, and their years and lifetimes are sums of those.
+
+All rows of a team lie side by side, so that a request changes one page of the file and not one for each scope.
 """
 
 from __future__ import annotations
@@ -64,9 +66,9 @@ Cell = tuple[str, str]
 _TEAM_COUNTS = (
     "SELECT month.posted_nanousd, month.held_nanousd, year.posted_nanousd, year.held_nanousd, "
     "counters.posted_nanousd, counters.held_nanousd FROM counters "
-    "LEFT JOIN counters AS month ON month.scope = ?1 AND month.period = ?2 "
-    "LEFT JOIN counters AS year ON year.scope = ?1 AND year.period = ?3 "
-    "WHERE counters.scope = ?1 AND counters.period = ?4"
+    "LEFT JOIN counters AS month ON month.team = ?1 AND month.scope = ?2 AND month.period = ?3 "
+    "LEFT JOIN counters AS year ON year.team = ?1 AND year.scope = ?2 AND year.period = ?4 "
+    "WHERE counters.team = ?1 AND counters.scope = ?2 AND counters.period = ?5"
 )
 
 
@@ -75,7 +77,7 @@ def team_counts(conn: sqlite3.Connection, team: str, at_ms: int) -> dict[Cell, C
     scope = f"team:{team}"
     month, year, lifetime = periods_of(at_ms)
     # Whoever has a month has a lifetime.
-    row = conn.execute(_TEAM_COUNTS, (scope, month, year, lifetime)).fetchone() or (0,) * 6
+    row = conn.execute(_TEAM_COUNTS, (team, scope, month, year, lifetime)).fetchone() or (0,) * 6
     return {
         (scope, month): Count(row[0] or 0, row[1] or 0),
         (scope, year): Count(row[2] or 0, row[3] or 0),
@@ -86,13 +88,14 @@ def team_counts(conn: sqlite3.Connection, team: str, at_ms: int) -> dict[Cell, C
 def held_nanousd(conn: sqlite3.Connection, team: str) -> int:
     """What the team's open holds add up to."""
     row = conn.execute(
-        "SELECT held_nanousd FROM counters WHERE scope = ? AND period = ?", (team_scope(team), LIFETIME)
+        "SELECT held_nanousd FROM counters WHERE team = ? AND scope = ? AND period = ?",
+        (team, team_scope(team), LIFETIME),
     ).fetchone()
     return 0 if row is None else int(row[0])
 
 
-def count(conn: sqlite3.Connection, scope: str, period: str) -> Count:
-    """Of one scope in `2026-11`, `2026` or `lifetime`."""
+def count(conn: sqlite3.Connection, team: str, scope: str, period: str) -> Count:
+    """Of one scope of a team in `2026-11`, `2026` or `lifetime`."""
     if scope.startswith("team:"):
         first = last = period
     elif period == LIFETIME:
@@ -101,8 +104,8 @@ def count(conn: sqlite3.Connection, scope: str, period: str) -> Count:
         first, last = (period, period) if "-" in period else (f"{period}-01", f"{period}-12")
     row = conn.execute(
         "SELECT coalesce(sum(posted_nanousd), 0), coalesce(sum(held_nanousd), 0) FROM counters "
-        "WHERE scope = ? AND period BETWEEN ? AND ?",
-        (scope, first, last),
+        "WHERE team = ? AND scope = ? AND period BETWEEN ? AND ?",
+        (team, scope, first, last),
     ).fetchone()
     return Count(*row)
 
@@ -127,8 +130,8 @@ def refund(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admi
 # By the number of cells: one statement for all of a request's counters takes half as long as one for each. A counter
 # that is not there begins at zero; SQLite checks the row to insert first, so what is negative stands in the update.
 _MOVE = {
-    num_cells: "INSERT INTO counters (scope, period, held_nanousd, posted_nanousd) VALUES "
-    + ", ".join(f"(?{5 + 2 * cell}, ?{6 + 2 * cell}, ?3, ?4)" for cell in range(num_cells))
+    num_cells: "INSERT INTO counters (team, scope, period, held_nanousd, posted_nanousd) VALUES "
+    + ", ".join(f"(?5, ?{6 + 2 * cell}, ?{7 + 2 * cell}, ?3, ?4)" for cell in range(num_cells))
     + " ON CONFLICT DO UPDATE SET held_nanousd = held_nanousd + ?1, posted_nanousd = posted_nanousd + ?2"
     for num_cells in (5, 6)
 }
@@ -140,4 +143,4 @@ def _move(conn: sqlite3.Connection, spender: Spender, held: int, posted: int, ad
     cells = [team, month, team, year, team, lifetime]
     for scope in spender.narrow_scopes:
         cells += (scope, month)
-    conn.execute(_MOVE[len(cells) // 2], (held, posted, max(0, held), max(0, posted), *cells))
+    conn.execute(_MOVE[len(cells) // 2], (held, posted, max(0, held), max(0, posted), spender.team, *cells))

@@ -54,7 +54,7 @@ def caps_below_balance(conn: sqlite3.Connection, team: str, now_ms: int) -> list
         f"{cap.source_name} lets the team spend only ${format_usd(cap.left_without_holds_nanousd)} more "
         f"{'in all' if cap.resets_at_ms is None else f'in {cap.period}'}, which is below its balance of "
         f"${format_usd(balance_nanousd)}"
-        for cap in team_caps(conn, terms_of(conn, team, now_ms), now_ms)
+        for cap in team_caps(conn, team, terms_of(conn, team, now_ms), now_ms)
         if cap.left_without_holds_nanousd < balance_nanousd
     ]
 
@@ -66,7 +66,7 @@ def credit_of(conn: sqlite3.Connection, team: str, now_ms: int) -> Credit:
     grants = [*open_grants(conn, team)]
     if included_credit.is_due(conn, team, terms.plan, at_ms):
         grants.append(included_credit.due(terms.plan, at_ms))
-    caps_nanousd = min(cap.left_nanousd for cap in team_caps(conn, terms, now_ms))
+    caps_nanousd = min(cap.left_nanousd for cap in team_caps(conn, team, terms, now_ms))
     unheld_nanousd = available_nanousd(grants, held_nanousd, at_ms)
     unspent_nanousd = sum(grant.remaining_nanousd for grant in grants)
     return Credit(

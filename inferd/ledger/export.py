@@ -43,7 +43,7 @@ _RECORDS = {
     "void": ("*", "voids", "grant_id"),
     "statement": ("*", "statements", "team, period"),
     "alert": ("*", "alerts", "alert_id"),
-    "counter": ("*", "counters", "scope, period"),
+    "counter": ("*", "counters", "team, scope, period"),
     "suspension": ("*", "suspensions", "subject"),
     "log": ("*", "log", "seq"),
 }

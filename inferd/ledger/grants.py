@@ -98,7 +98,7 @@ def open_grants(conn: sqlite3.Connection, team: str) -> list[OpenGrant]:
     rows = conn.execute(
         "SELECT grants.grant_id, kind, priority, remaining_nanousd, iif(voids.grant_id IS NULL, expires_at_ms, 0), "
         "voids.grant_id IS NOT NULL FROM grants LEFT JOIN voids USING (grant_id) "
-        "WHERE team = ? AND remaining_nanousd > 0",
+        "WHERE team = ? AND used_up IS NULL AND remaining_nanousd > 0",
         (team,),
     )
     return [OpenGrant._make(row) for row in rows]
@@ -188,6 +188,8 @@ def lower(conn: sqlite3.Connection, grants: Sequence[OpenGrant], parts: Parts) -
         remaining_nanousd = grant.remaining_nanousd - taken.get(grant.grant_id, 0)
         if remaining_nanousd:
             left.append(grant._replace(remaining_nanousd=remaining_nanousd))
+        else:
+            conn.execute("UPDATE grants SET used_up = 1 WHERE grant_id = ?", (grant.grant_id,))
     return left
 
 
@@ -201,7 +203,7 @@ class ExpireGrants:
 
     def apply(self, conn: sqlite3.Connection) -> int:
         teams = conn.execute(
-            "SELECT DISTINCT team FROM grants WHERE remaining_nanousd > 0 AND expires_at_ms IS NOT NULL "
+            "SELECT DISTINCT team FROM grants WHERE used_up IS NULL AND expires_at_ms IS NOT NULL "
             "AND expires_at_ms <= ?",
             (expiry_ms(conn, self.now_ms),),
         ).fetchall()
@@ -263,6 +265,7 @@ def add_grant(
         "created_at_ms": now_ms,
         "created_by": actor,
         "remaining_nanousd": amount_nanousd,
+        "used_up": None,
     }
     insert(conn, "grants", values)
     # What only covered holds until now need not stay: the new grant covers them.

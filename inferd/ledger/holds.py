@@ -105,6 +105,7 @@ class OpenHold:
         counts = counters.team_counts(conn, self.team, self.admitted_at_ms)
         held_nanousd = counts[counters.team_scope(self.team), LIFETIME].held_nanousd
         funds = Funds(
+            team=self.team,
             terms=terms,
             caps=caps_of(conn, terms, self.spender, self.admitted_at_ms, counts),
             available_nanousd=grants.available_nanousd(with_due, held_nanousd, at_ms),

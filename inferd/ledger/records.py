@@ -45,7 +45,7 @@ def limits_record(limits: Limits) -> dict[str, Any]:
     """The terms in effect and where each comes from, caps and raises."""
     terms = limits.terms
     return {
-        "team": terms.team,
+        "team": limits.team,
         "plan": terms.plan.name,
         "tier": terms.tier,
         "tier_source": terms.tier_source,

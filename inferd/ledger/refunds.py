@@ -160,7 +160,7 @@ def _give_back(conn: sqlite3.Connection, team: str, month: str, parts: Sequence[
             statements.change(conn, team, month, refunded=part)
         else:
             conn.execute(
-                "UPDATE grants SET remaining_nanousd = remaining_nanousd + ? WHERE grant_id = ?",
+                "UPDATE grants SET remaining_nanousd = remaining_nanousd + ?, used_up = NULL WHERE grant_id = ?",
                 (part, int(account.rpartition(":")[2])),
             )
 

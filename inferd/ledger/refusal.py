@@ -28,6 +28,7 @@ class Funds:
         balance_nanousd: unexpired credit.
     """
 
+    team: str
     terms: Terms
     caps: Sequence[Cap]
     available_nanousd: int
@@ -75,14 +76,14 @@ def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> Insuffi
     cost = f"{worst_case.describe()}, but"
     remedy = worst_case.remedy(funds.left_nanousd)
     terms = funds.terms
-    credit = f"{cost} team '{terms.team}' has ${format_usd(funds.available_nanousd)} available; {remedy}."
+    credit = f"{cost} team '{funds.team}' has ${format_usd(funds.available_nanousd)} available; {remedy}."
     if not terms.postpaid and amount_nanousd > funds.balance_nanousd:
         return InsufficientCreditError(f"{credit} {_advice(terms, contact)}")
     for cap in funds.caps:
         if amount_nanousd > cap.left_without_holds_nanousd:
             resets_at_ms = cap.resets_at_ms
             reset = "never resets" if resets_at_ms is None else f"resets at {format_instant(resets_at_ms)}"
-            ask = _who_raises(cap, terms, contact)
+            ask = _who_raises(cap, funds.team, contact)
             return InsufficientCreditError(
                 f"{cost} {cap.describe()}; {remedy}. This limit {reset}. {ask}", code=cap.code
             )
@@ -98,9 +99,9 @@ def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> Insuffi
     )
 
 
-def _who_raises(cap: Cap, terms: Terms, contact: str | None) -> str:
+def _who_raises(cap: Cap, team: str, contact: str | None) -> str:
     if cap.source == "budget":
-        return f"Whoever manages team '{terms.team}' can change this budget."
+        return f"Whoever manages team '{team}' can change this budget."
     return f"To raise it, ask {contact or _OPERATOR}."
 
 

@@ -64,7 +64,7 @@ FORMATS = {
                 *("grant_id", "team", "kind", "priority", "amount_nanousd", "expires_at_ms", "note", "origin", "txn"),
                 *("created_at_ms", "created_by"),
             ),
-            ("remaining_nanousd",),
+            ("remaining_nanousd", "used_up"),
         ),
         RowFormat(
             "holds",

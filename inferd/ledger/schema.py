@@ -20,6 +20,7 @@ from inferd.ledger.migrations import (
     m7_batches,
     m8_sequences,
     m9_batch_ends,
+    m10_side_by_side,
 )
 from inferd.ledger.migrations.triggers import refuse
 
@@ -227,6 +228,7 @@ MIGRATIONS = (
     m7_batches.apply,
     m8_sequences.apply,
     m9_batch_ends.apply,
+    m10_side_by_side.apply,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -17,7 +17,9 @@ MONEY_AND_TOKENS = [
     ("accounts", "account = 'revenue:local/tiny'", "revenue:local/tiny", "balance_nanousd"),
     *(
         ("grants", "grant_id = 1", "1", column)
-        for column in ("amount_nanousd", "remaining_nanousd", "kind", "priority", "team", "txn", "expires_at_ms")
+        for column in (
+            *("amount_nanousd", "remaining_nanousd", "used_up", "kind", "priority", "team", "txn", "expires_at_ms"),
+        )
     ),
     *(
         ("holds", f"request_id = '{REQUEST}'", REQUEST, column)
@@ -37,7 +39,7 @@ MONEY_AND_TOKENS = [
     ),
     *(
         ("counters", f"scope = 'team:acme' AND period = '{period}'", f"team:acme/{period}", column)
-        for column in ("posted_nanousd", "held_nanousd")
+        for column in ("posted_nanousd", "held_nanousd", "team")
         for period in ("2026-11", "2026", "lifetime")
     ),
     *(("keys", "1", None, column) for column in ("secret_sha256", "team", "expires_at_ms")),

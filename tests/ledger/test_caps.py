@@ -169,7 +169,7 @@ def test_the_caps_of_plans_and_tiers(books, plan, tier, caps):
     operations.create_team(books.conn, "t", plan, **who(books))
     terms = terms_of(books.conn, "t", books.now_ms)
     assert terms.tier == tier
-    found = team_caps(books.conn, terms, books.now_ms)
+    found = team_caps(books.conn, "t", terms, books.now_ms)
     assert {(cap.source, cap.period, cap.limit_nanousd // USD) for cap in found} == caps
 
 
@@ -385,5 +385,5 @@ def test_counters_of_narrow_scopes_are_audited(rich):
 def test_a_settled_request_counts_what_it_cost_however_it_was_paid(rich):
     """R7: gross, from gifts too."""
     rich.settle(rich.hold(10, 10, user="ada", price=replace(rich.price, cached_input_picousd=0)), 10, 5)
-    caps = team_caps(rich.conn, terms_of(rich.conn, "acme", rich.now_ms), rich.now_ms)
+    caps = team_caps(rich.conn, "acme", terms_of(rich.conn, "acme", rich.now_ms), rich.now_ms)
     assert {cap.count.posted_nanousd for cap in caps} == {15}

@@ -73,6 +73,21 @@ def test_a_migrated_ledger_goes_on(tmp_path, fixture):
             assert [str(finding) for finding in audit(conn).findings] == []
 
 
+def test_counters_of_every_scope_come_to_lie_with_their_team(tmp_path):
+    old_ledger(tmp_path / "data", FIXTURES[-1])
+    with closing(sqlite3.connect(tmp_path / "data" / "ledger.db", isolation_level=None)) as conn:
+        (key_id,) = conn.execute("SELECT key_id FROM keys").fetchone()
+        conn.execute("DELETE FROM counters")
+        scopes = {"team:acme": "acme", "project:acme/web": "acme", "user:b/ada": "b", f"key:{key_id}": "acme"}
+        for scope in (*scopes, "key:nobodys"):
+            conn.execute("INSERT INTO counters VALUES (?, '2026-11', 3, 4)", (scope,))
+    with Store(tmp_path / "data").reading() as conn:
+        rows = conn.execute("SELECT scope, team, period, posted_nanousd, held_nanousd FROM counters").fetchall()
+    assert {scope: rest for scope, *rest in rows} == {
+        scope: [team, "2026-11", 3, 4] for scope, team in {**scopes, "key:nobodys": ""}.items()
+    }
+
+
 def test_the_file_as_it_was_is_kept_first(tmp_path):
     before = old_ledger(tmp_path / "data", FIXTURES[0])
     Store(tmp_path / "data")

@@ -44,6 +44,18 @@ def test_a_refund_goes_to_the_grants_that_paid_the_last_drawn_first(books):
     assert books.one("SELECT balance_nanousd FROM accounts WHERE account = 'revenue:local/tiny'") == 15
 
 
+def test_what_came_back_to_a_grant_that_was_used_up_can_be_spent_again(books):
+    """R19"""
+    books.grant(10)
+    request = spent(books, 10)
+    assert books.one("SELECT used_up FROM grants") == 1
+    refund(books, request, 4)
+    assert books.one("SELECT used_up FROM grants") is None
+    spent(books, 4)
+    assert books.remaining() == {1: 0}
+    books.assert_clean()
+
+
 @pytest.mark.parametrize("amount", [0, 16, -1])
 def test_a_refund_is_never_above_what_is_left_of_the_cost(books, amount):
     """R19"""

@@ -47,7 +47,7 @@ def test_rows_are_never_deleted_not_even_by_replacing_them(full, table):
     ("table", "mutable", "message"),
     [
         ("holds", {"state", "resolved_at_ms"}, "only the state"),
-        ("grants", {"remaining_nanousd"}, "only the rest"),
+        ("grants", {"remaining_nanousd", "used_up"}, "only the rest"),
         ("keys", {"revoked_at_ms", "revoked_by"}, "only be revoked"),
     ],
 )
