@@ -98,8 +98,10 @@ class OpenHold:
     def apply(self, conn: sqlite3.Connection) -> Hold:
         amount_nanousd = self.amount_nanousd
         terms = terms_of(conn, self.team, self.admitted_at_ms)
-        at_ms = expiry_ms(conn, self.admitted_at_ms)
         open_grants = grants.open_grants(conn, self.team)
+        at_ms = self.admitted_at_ms
+        if terms.plan.included_nanousd or grants.can_expire(open_grants):
+            at_ms = expiry_ms(conn, at_ms)
         is_due = included_credit.is_due(conn, self.team, terms.plan, at_ms)
         with_due = [*open_grants, included_credit.due(terms.plan, at_ms)] if is_due else open_grants
         counts = counters.team_counts(conn, self.team, self.admitted_at_ms)
