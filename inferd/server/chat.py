@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -61,7 +61,7 @@ async def _whole(completion: Completion, answer: WholeAnswer, received_ns: int) 
     raise AssertionError("events end with Finished")
 
 
-async def _events(completion: Completion, answer: StreamedAnswer, received_ns: int) -> AsyncIterator[bytes]:
+async def _events(completion: Completion, answer: StreamedAnswer, received_ns: int) -> AsyncGenerator[bytes, None]:
     """The stream's events. Everything from the finish reasons on comes after the commit that bills it."""
     for data in answer.opening():
         yield _event(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import ExitStack
 
 from starlette.requests import Request
@@ -109,7 +109,7 @@ async def _whole(completions: Sequence[Completion], answer: WholeTextAnswer, hea
     return Response(answer.body(), headers=headers, media_type="application/json")
 
 
-async def _events(completions: Sequence[Completion], answer: StreamedTextAnswer) -> AsyncIterator[bytes]:
+async def _events(completions: Sequence[Completion], answer: StreamedTextAnswer) -> AsyncGenerator[bytes, None]:
     """Pieces of all choices as they come. A choice's finish reason comes after the commit that bills it."""
     for data in answer.opening():
         yield _event(data)

@@ -3,7 +3,7 @@ one writer, and the end of everything comes after the commit that bills it, as i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 from sse_starlette.event import ServerSentEvent
@@ -62,7 +62,7 @@ async def _whole(call: ChatCall, answer: TranslatedAnswer) -> Response:
 
 async def _events(
     call: ChatCall, answer: TranslatedAnswer, writer: AnswerWriter, prompt_tokens: int
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     for written in writer.begin(prompt_tokens):
         yield encode_event(written)
     try:

@@ -4,6 +4,7 @@ that hangs up ends the generation, but never the bookkeeping."""
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -80,7 +81,8 @@ class Completion:
         self.request_id = request_id
         self.cancelled = asyncio.Event()
         self._admission: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
-        self._events: asyncio.Queue[TextDelta | Finished | InferdError] = asyncio.Queue()
+        self._events: deque[TextDelta | Finished | InferdError] = deque()
+        self._came: asyncio.Future[None] | None = None
 
     async def admitted(self) -> Admission:
         """Waits until the request is held and handed to the engine. Raises what refused it."""
@@ -89,7 +91,10 @@ class Completion:
     async def events(self) -> AsyncIterator[TextDelta | Finished]:
         """Text, then one Finished. Raises GenerationError in its place if the engine failed."""
         while True:
-            event = await self._events.get()
+            while not self._events:
+                self._came = asyncio.get_running_loop().create_future()
+                await self._came
+            event = self._events.popleft()
             if isinstance(event, InferdError):
                 raise event
             yield event
@@ -99,8 +104,8 @@ class Completion:
     def take_deltas(self) -> list[TextDelta]:
         """All that has come and was not read, without waiting: for whoever keeps an answer before it is billed."""
         taken: list[TextDelta] = []
-        while not self._events.empty():
-            event = self._events.get_nowait()
+        while self._events:
+            event = self._events.popleft()
             assert isinstance(event, TextDelta), "an answer is kept before its end is seen"
             taken.append(event)
         return taken
@@ -120,4 +125,6 @@ class Completion:
         self._admission.exception()  # marks it as seen: a client that hung up does not come back for it
 
     def put(self, event: TextDelta | Finished | InferdError) -> None:
-        self._events.put_nowait(event)
+        self._events.append(event)
+        if self._came is not None and not self._came.done():
+            self._came.set_result(None)

@@ -72,6 +72,7 @@ async def test_a_hang_up_of_a_free_request_leaves_a_row(provider, call):
     await provider.until(lambda: provider.runner.waits)
     provider.runner.allow(2)
     await gone.until(lambda: len(gone.text) == 2)
+    await provider.until(lambda: provider.runner.waits)
     gone.hang_up()
     await provider.until(lambda: provider.num_in_inbox == 1)
     provider.runner.let_go()

@@ -254,7 +254,7 @@ async def test_nothing_of_the_end_is_seen_before_the_one_commit(tmp_path, monkey
         completion = provider.begin("req_1", n=3, max_tokens=2)
         await completion.admitted()
         await provider.until(provider.writer.reached.is_set)
-        assert not any(isinstance(event, Finished) for event in completion._events._queue)  # type: ignore[attr-defined]
+        assert not any(isinstance(event, Finished) for event in completion._events)
         completion.cancel()
         provider.writer.release()
         end = (await events_of(completion))[-1]
