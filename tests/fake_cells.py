@@ -139,9 +139,9 @@ class UnifiedFakeRunner(FakeRunner):
         slots, window_slots = self.base.find_slot(n_rows), self.window.find_slot(n_rows)
         if slots is None or window_slots is None:
             return False
-        seq_ids, positions = batch.seq_ids.tolist(), batch.positions.tolist()
+        seq_ids, positions = batch.seq_ids, batch.positions
         for row, (slot, window_slot) in enumerate(zip(slots, window_slots, strict=True)):
-            seq_id, position, token_id = seq_ids[row], positions[row], int(batch.token_ids[row])
+            seq_id, position, token_id = seq_ids[row], positions[row], batch.token_ids[row]
             assert 0 <= seq_id < self.n_seq_max, "sequence id"
             assert position == len(self.base.of(seq_id)), "positions are consecutive"
             assert position < self.cells_per_sequence, "the longest sequence"

@@ -218,9 +218,9 @@ class FakeRunner:
             memory = self.memory[batch.seq_ids[row]]
             assert batch.positions[row] == len(memory), "positions are consecutive"
             assert len(memory) < self.cells_per_sequence, "no cell left"
-            seq_id = int(batch.seq_ids[row])
+            seq_id = batch.seq_ids[row]
             self._look_back(seq_id, overwrites=seq_id not in drafting)
-            self._write(seq_id, int(batch.token_ids[row]))
+            self._write(seq_id, batch.token_ids[row])
             if batch.wants_logits[row]:
                 self._outputs[row] = self.logits_of(memory)
                 drafting.add(seq_id)
@@ -236,13 +236,13 @@ class FakeRunner:
         if self.crash is not None:
             raise self.crash
         assert 0 < batch.n_rows <= self.n_rows_max, "rows"
-        assert batch.wants_logits.sum() <= self.n_outputs_max, "rows with logits"
-        owners = [seq_id for seq_id, _ in itertools.groupby(batch.seq_ids.tolist())]
+        assert sum(batch.wants_logits) <= self.n_outputs_max, "rows with logits"
+        owners = [seq_id for seq_id, _ in itertools.groupby(batch.seq_ids)]
         assert len(owners) == len(set(owners)), "the rows of a sequence are together"
         if self._clock is not None:
             self._clock.advance_ms(self._step_ms + self._row_ms * batch.n_rows)
         self.rows_per_step.append(batch.n_rows)
-        self.rows_by_sequence.append(dict(Counter(batch.seq_ids.tolist())))
+        self.rows_by_sequence.append(dict(Counter(batch.seq_ids)))
         self._outputs = {}
 
     @classmethod
@@ -255,13 +255,14 @@ class FakeRunner:
     def logits(self, row: int) -> npt.NDArray[np.float32]:
         return self._outputs[row]
 
-    def sample(self, sampler: FakeSampler, row: int) -> int:
+    def sample(self, sampler: FakeSampler, row: int) -> int | None:
         assert not sampler.closed, "sampled after close"
         return self.sample_from(sampler, self._outputs[row])
 
-    def sample_from(self, sampler: FakeSampler, logits: npt.NDArray[np.float32]) -> int:
+    def sample_from(self, sampler: FakeSampler, logits: npt.NDArray[np.float32]) -> int | None:
+        if not np.isfinite(logits.max()):
+            return None
         logits = logits.copy()
-        assert np.isfinite(logits).any(), "some token is possible"
         if self._answer is not None:
             n_sampled = len(sampler.sampled)
             logits[self._answer[n_sampled] if n_sampled < len(self._answer) else END] += 50.0

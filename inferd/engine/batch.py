@@ -1,12 +1,9 @@
-"""One step's rows, as arrays that the native batch is filled from."""
+"""One step's rows, as the native batch is filled with them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 
 from inferd.engine.sequence import Sequence
 
@@ -38,18 +35,19 @@ class ScheduledChunk:
 class Batch:
     """Rows in the order that `_layout` gives the sequences.
 
+    Lists: for the few rows of a decode, arrays would take several times as long to make and to check.
+
     Attributes:
-        token_ids, positions, seq_ids: int32, shape (rows,).
-        wants_logits: bool, shape (rows,).
+        token_ids, positions, seq_ids, wants_logits: of each row.
         output_rows: for each chunk that completes, in chunk order, the index of its last known token's row; the rows of
             its draft follow.
     """
 
     chunks: tuple[ScheduledChunk, ...]
-    token_ids: npt.NDArray[np.int32]
-    positions: npt.NDArray[np.int32]
-    seq_ids: npt.NDArray[np.int32]
-    wants_logits: npt.NDArray[np.bool_]
+    token_ids: list[int]
+    positions: list[int]
+    seq_ids: list[int]
+    wants_logits: list[bool]
     output_rows: tuple[int, ...]
 
     @property
@@ -82,10 +80,10 @@ def build_batch(chunks: Seq[ScheduledChunk]) -> Batch:
         wants_logits += [False] * (chunk.n_tokens - 1) + [chunk.completes] * (1 + len(chunk.draft))
     return Batch(
         chunks=ordered,
-        token_ids=np.array(token_ids, dtype=np.int32),
-        positions=np.array(positions, dtype=np.int32),
-        seq_ids=np.array(seq_ids, dtype=np.int32),
-        wants_logits=np.array(wants_logits, dtype=np.bool_),
+        token_ids=token_ids,
+        positions=positions,
+        seq_ids=seq_ids,
+        wants_logits=wants_logits,
         output_rows=tuple(output_rows),
     )
 

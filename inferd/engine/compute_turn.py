@@ -36,17 +36,22 @@ class ComputeTurn:
     def take(self, traffic_class: TrafficClass) -> Iterator[None]:
         """Waits for the turn and keeps it for the block: one step."""
         with self._changed:
-            ticket = _Ticket(traffic_class, self._clock_s())
-            self._queue.append(ticket)
-            self._changed.wait_for(lambda: not self._busy and self._next() is ticket)
-            self._queue.remove(ticket)
+            if self._busy or self._queue:
+                self._wait(traffic_class)
             self._busy = True
         try:
             yield
         finally:
             with self._changed:
                 self._busy = False
-                self._changed.notify_all()
+                if self._queue:
+                    self._changed.notify_all()
+
+    def _wait(self, traffic_class: TrafficClass) -> None:
+        ticket = _Ticket(traffic_class, self._clock_s())
+        self._queue.append(ticket)
+        self._changed.wait_for(lambda: not self._busy and self._next() is ticket)
+        self._queue.remove(ticket)
 
     def _next(self) -> _Ticket:
         """Whose turn it is; the queue is in order of asking."""

@@ -102,12 +102,12 @@ class Runner(Protocol):
         with logits of the last good `execute`, until the next call."""
         ...
 
-    def sample(self, sampler: Sampler, row: int) -> int:
-        """Draws a token from a row with logits of the last good `execute` and records it in the sampler. At least one
-        of the logits is finite."""
+    def sample(self, sampler: Sampler, row: int) -> int | None:
+        """Draws a token from a row with logits of the last good `execute` and records it in the sampler. None if there
+        is a NaN among them, or nothing finite."""
         ...
 
-    def sample_from(self, sampler: Sampler, logits: Logits) -> int:
+    def sample_from(self, sampler: Sampler, logits: Logits) -> int | None:
         """The same from a copy of a row's logits, whatever was executed since."""
         ...
 

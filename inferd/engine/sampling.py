@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -120,12 +119,12 @@ class TokenSampling:
             if mask is None:
                 return Undrawn.IMPOSSIBLE
             logits[~mask] = -np.inf
-        if not math.isfinite(logits.max()):  # a NaN among them is their maximum; samplers would sort by it
-            return Undrawn.BROKEN
         if row is None:
             token_id = self._runner.sample_from(sequence.sampler, logits)
         else:
             token_id = self._runner.sample(sequence.sampler, row)
+        if token_id is None:
+            return Undrawn.BROKEN
         if logprobs is None or n_top is None:
             return DrawnToken(token_id)
         top = tuple(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import replace
 
 from inferd.engine.batch import TILE_ROWS, ScheduledChunk
 from inferd.engine.batch_debt import BatchDebt
@@ -277,7 +276,8 @@ class Scheduler:
         if self._speculation is None:
             return chunk
         n_rows = min(self._n_rows_max, self._kv_cache.num_rows_left()) - chunk.n_tokens
-        return replace(chunk, draft=self._speculation.draft(chunk.sequence, n_rows))
+        draft = self._speculation.draft(chunk.sequence, n_rows)
+        return ScheduledChunk(chunk.sequence, chunk.n_tokens, draft) if draft else chunk
 
     def _prefill(self, prefills: list[Sequence], decodes: list[ScheduledChunk]) -> list[ScheduledChunk]:
         """Chunks that fit beside the decodes, shortest remaining first."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-import numpy as np
-
 from inferd.engine.batch import Batch
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.runner import LlamaRunner
@@ -60,13 +58,13 @@ class Bare:
                 self._lengths[seq_id] += 1
 
     def _step(self, rows: list[Row]) -> list[int]:
-        token_ids, positions, seq_ids, wants = zip(*rows, strict=True)
+        token_ids, positions, seq_ids, wants = map(list, zip(*rows, strict=True))
         batch = Batch(
             chunks=(),
-            token_ids=np.array(token_ids, dtype=np.int32),
-            positions=np.array(positions, dtype=np.int32),
-            seq_ids=np.array(seq_ids, dtype=np.int32),
-            wants_logits=np.array(wants, dtype=np.bool_),
+            token_ids=token_ids,
+            positions=positions,
+            seq_ids=seq_ids,
+            wants_logits=wants,
             output_rows=tuple(row for row, wanted in enumerate(wants) if wanted),
         )
         assert self._context.decode(batch) == 0, "the kernels work"

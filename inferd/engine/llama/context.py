@@ -71,20 +71,22 @@ class Context:
         self._is_asynchronous: bool = api.llama_supports_gpu_offload()
         self._copy_sources: set[int] = set()
         self._copy_targets: set[int] = set()
-        self._tokens = np.zeros(n_ubatch, dtype=np.int32)
-        self._positions = np.zeros(n_ubatch, dtype=np.int32)
-        self._seq_ids = np.zeros(n_ubatch, dtype=np.int32)
-        self._one_id = np.ones(n_ubatch, dtype=np.int32)
-        self._logits = np.zeros(n_ubatch, dtype=np.int8)
-        # Each row has a list of one sequence id: pointers into one block that numpy fills.
-        self._seq_id_lists = self._seq_ids.ctypes.data + np.arange(n_ubatch, dtype=np.uint64) * self._seq_ids.itemsize
+        self._rows: dict[int, Logits] = {}
+        self._tokens: Any = (ctypes.c_int32 * n_ubatch)()
+        self._positions: Any = (ctypes.c_int32 * n_ubatch)()
+        self._seq_ids: Any = (ctypes.c_int32 * n_ubatch)()
+        self._one_id = (ctypes.c_int32 * n_ubatch)(*[1] * n_ubatch)
+        self._logits: Any = (ctypes.c_int8 * n_ubatch)()
+        # Each row has a list of one sequence id: pointers into one block.
+        first, size = ctypes.addressof(self._seq_ids), ctypes.sizeof(ctypes.c_int32)
+        self._seq_id_lists = (ctypes.c_void_p * n_ubatch)(*range(first, first + n_ubatch * size, size))
         self._batch: Any = api.llama_batch(
             n_tokens=0,
-            token=_pointer(self._tokens, ctypes.c_int32),
-            pos=_pointer(self._positions, ctypes.c_int32),
-            n_seq_id=_pointer(self._one_id, ctypes.c_int32),
-            seq_id=_pointer(self._seq_id_lists, ctypes.POINTER(ctypes.c_int32)),
-            logits=_pointer(self._logits, ctypes.c_int8),
+            token=ctypes.cast(self._tokens, ctypes.POINTER(ctypes.c_int32)),
+            pos=ctypes.cast(self._positions, ctypes.POINTER(ctypes.c_int32)),
+            n_seq_id=ctypes.cast(self._one_id, ctypes.POINTER(ctypes.c_int32)),
+            seq_id=ctypes.cast(self._seq_id_lists, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            logits=ctypes.cast(self._logits, ctypes.POINTER(ctypes.c_int8)),
         )
 
     def decode(self, batch: Batch) -> int:
@@ -92,10 +94,10 @@ class Context:
         which change nothing) a part of the rows may be in memory."""
         n_rows = batch.n_rows
         assert 0 < n_rows <= self.n_ubatch, "llama.cpp aborts the process on a larger batch"
-        assert int(batch.wants_logits.sum()) <= self.n_outputs_max, "llama.cpp aborts the process on more outputs"
-        assert int(batch.seq_ids.min()) >= 0, "sequence ids are in range"
-        assert int(batch.seq_ids.max()) < self.n_seq_max, "sequence ids are in range"
-        assert int(batch.positions.max()) < self.n_ctx_seq, "a sequence stays within its cells"
+        assert sum(batch.wants_logits) <= self.n_outputs_max, "llama.cpp aborts the process on more outputs"
+        assert min(batch.seq_ids) >= 0, "sequence ids are in range"
+        assert max(batch.seq_ids) < self.n_seq_max, "sequence ids are in range"
+        assert max(batch.positions) < self.n_ctx_seq, "a sequence stays within its cells"
         self._tokens[:n_rows] = batch.token_ids
         self._positions[:n_rows] = batch.positions
         self._seq_ids[:n_rows] = batch.seq_ids
@@ -109,10 +111,15 @@ class Context:
         return code
 
     def logits(self, row: int) -> Logits:
-        """llama.cpp's own memory of a row's logits, shape (n_vocab,): samplers see what is written there."""
+        """llama.cpp's own memory of a row's logits, shape (n_vocab,): samplers see what is written there. There are as
+        many places as there may be rows with logits, and an array of each is made once."""
         assert self._logits[row], "only a row with logits can be read: llama.cpp aborts on others"
         pointer = self._library.short.llama_get_logits_ith(self.handle, row)
-        return np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
+        address = ctypes.addressof(pointer.contents)
+        logits = self._rows.get(address)
+        if logits is None:
+            logits = self._rows[address] = np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
+        return logits
 
     def sample(self, sampler_handle: Any, row: int) -> int:
         """Draws from a row with logits of the last decode, and records the token in the chain."""

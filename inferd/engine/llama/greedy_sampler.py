@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from inferd.engine.llama.bias import LogitBias
 from inferd.engine.runner import Logits
 from inferd.sampling_params import SamplingParams
@@ -15,10 +17,12 @@ class GreedySampler:
     def __init__(self, params: SamplingParams, *, n_vocab: int) -> None:
         self._bias = LogitBias(params, n_vocab=n_vocab)
 
-    def draw(self, logits: Logits) -> int:
-        """The bias is written into the logits."""
+    def draw(self, logits: Logits) -> int | None:
+        """The bias is written into the logits. None if there is a NaN among them, the first of which would be the
+        maximum, or nothing finite."""
         self._bias.add_to(logits)
-        return int(logits.argmax())
+        best = int(logits.argmax())
+        return best if math.isfinite(logits[best]) else None
 
     def close(self) -> None:
         """There is nothing to release."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from inferd.engine.batch import Batch
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.greedy_sampler import GreedySampler
 from inferd.engine.llama.model import Model
-from inferd.engine.llama.samplers import MIN_TEMPERATURE, SamplerChain
+from inferd.engine.llama.samplers import MIN_TEMPERATURE, SamplerChain, is_drawable
 from inferd.engine.llama.softmax_sampler import SoftmaxSampler
 from inferd.engine.runner import Logits, MemoryKind, Sampler, SequenceState
 from inferd.sampling_params import SamplingParams
@@ -38,13 +36,14 @@ class LlamaRunner:
     def logits(self, row: int) -> Logits:
         return self._context.logits(row)
 
-    def sample(self, sampler: Sampler, row: int) -> int:
+    def sample(self, sampler: Sampler, row: int) -> int | None:
         assert isinstance(sampler, AnySampler), "samplers come from new_sampler"
-        if isinstance(sampler, SamplerChain):
-            return self._context.sample(sampler.handle, row)
-        return sampler.draw(self.logits(row))
+        logits = self.logits(row)
+        if not isinstance(sampler, SamplerChain):
+            return sampler.draw(logits)
+        return self._context.sample(sampler.handle, row) if is_drawable(logits) else None
 
-    def sample_from(self, sampler: Sampler, logits: Logits) -> int:
+    def sample_from(self, sampler: Sampler, logits: Logits) -> int | None:
         assert isinstance(sampler, AnySampler), "samplers come from new_sampler"
         return sampler.draw(logits)
 
@@ -121,16 +120,15 @@ def _can_be_cut(context: Context) -> bool:
 
 def _dummy_batch(rows_per_sequence: list[int]) -> Batch:
     """Token 0 everywhere, logits on each sequence's last row."""
-    seq_ids = np.repeat(np.arange(len(rows_per_sequence), dtype=np.int32), rows_per_sequence)
-    positions = np.concatenate([np.arange(n_rows, dtype=np.int32) for n_rows in rows_per_sequence])
-    output_rows = np.cumsum(rows_per_sequence) - 1
-    wants_logits = np.zeros(len(seq_ids), dtype=np.bool_)
-    wants_logits[output_rows] = True
+    rows = [
+        (seq_id, row, row == n_rows - 1) for seq_id, n_rows in enumerate(rows_per_sequence) for row in range(n_rows)
+    ]
+    seq_ids, positions, wants_logits = map(list, zip(*rows, strict=True))
     return Batch(
         chunks=(),
-        token_ids=np.zeros(len(seq_ids), dtype=np.int32),
+        token_ids=[0] * len(seq_ids),
         positions=positions,
         seq_ids=seq_ids,
         wants_logits=wants_logits,
-        output_rows=tuple(int(row) for row in output_rows),
+        output_rows=tuple(row for row, wanted in enumerate(wants_logits) if wanted),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import secrets
 from typing import Any
 
@@ -15,6 +16,11 @@ from inferd.sampling_params import SamplingParams
 MIN_TEMPERATURE = 1e-5  # below, one token has all the probability, and float32 logits would soon overflow
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 _RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: llama.cpp takes it as "draw one"
+
+
+def is_drawable(logits: Logits) -> bool:
+    """Whether some of them are finite and none is a NaN, which would be their maximum; samplers sort by it."""
+    return math.isfinite(logits.max())
 
 
 class SamplerChain:
@@ -30,9 +36,11 @@ class SamplerChain:
         for sampler in self._samplers(api, params, n_vocab, history):
             api.llama_sampler_chain_add(self.handle, sampler)
 
-    def draw(self, logits: Logits) -> int:
-        """From a copy of a row's logits, as `llama_sampler_sample` draws from the context's own."""
-        assert np.isfinite(logits).any(), "some token is possible"
+    def draw(self, logits: Logits) -> int | None:
+        """From a copy of a row's logits, as `llama_sampler_sample` draws from the context's own; None if they are not
+        drawable."""
+        if not is_drawable(logits):
+            return None
         candidates = np.zeros(len(logits), dtype=_CANDIDATE)
         candidates["id"] = np.arange(len(logits))
         candidates["logit"] = logits

@@ -33,10 +33,13 @@ class SoftmaxSampler:
         self._min_p = params.min_p
         self._random = np.random.default_rng(params.seed)
 
-    def draw(self, logits: Logits) -> int:
-        """Writes over the logits."""
+    def draw(self, logits: Logits) -> int | None:
+        """Writes over the logits. None if there is a NaN among them, or nothing finite."""
         self._bias.add_to(logits)
-        logits -= logits.max()
+        largest = logits.max()
+        if not math.isfinite(largest):
+            return None
+        logits -= largest
         logits *= self._inverse_temperature
         weights = np.exp(logits, out=logits)  # the largest is 1
         ids = self._candidates(weights)

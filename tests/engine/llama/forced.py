@@ -124,10 +124,9 @@ class Bench:
         the last row's logits."""
         others = [other for other in beside if other != seq_id]
         plan = sorted([(seq_id, start + i, t) for i, t in enumerate(token_ids)] + [(other, 0, 5) for other in others])
-        ids, positions, tokens = (np.array(column, dtype=np.int32) for column in zip(*plan, strict=True))
+        ids, positions, tokens = map(list, zip(*plan, strict=True))
         last = max(row for row, (owner, _, _) in enumerate(plan) if owner == seq_id)
-        wants_logits = np.zeros(len(plan), dtype=np.bool_)
-        wants_logits[last] = True
+        wants_logits = [row == last for row in range(len(plan))]
         batch = Batch((), tokens, positions, ids, wants_logits, (last,))
         assert self.context.decode(batch) == 0
         logits = self.runner.logits(last)
