@@ -78,8 +78,9 @@ class KVCache(ABC):
         return self.prefix_cache.leader(sequence, 0 if hit is None else hit.length)
 
     @abstractmethod
-    def allocate(self, sequence: Sequence) -> None:
-        """Gives the sequence an id that holds as much of it as can be had; it can be allocated and has cells."""
+    def allocate(self, sequence: Sequence, *, n_to_come: int = 0) -> None:
+        """Gives the sequence an id that holds as much of it as can be had; it can be allocated and has cells.
+        `n_to_come`: how many others wait to be allocated right after it."""
 
     def release(self, sequence: Sequence, *, keep: bool) -> None:
         """Takes the sequence's id back. With `keep`, what it has computed stays for others, where it can."""

@@ -17,8 +17,9 @@ from inferd.engine.sequence import Sequence
 
 
 class PartitionedKVCache(KVCache):
-    """Running ids are kept dense: a new sequence gets the lowest id that does not run, because llama.cpp computes rows
-    of consecutive ids in one piece. A branch that is parked there moves to host RAM, or goes.
+    """Running ids are kept dense: new sequences get the lowest ids that do not run, because llama.cpp computes rows of
+    consecutive ids in one piece. A branch that is parked there moves to host RAM, or goes, unless one of them goes on
+    from it.
     """
 
     def has_cells_for(self, sequence: Sequence, leaving: Collection[Sequence] = ()) -> bool:
@@ -42,9 +43,9 @@ class PartitionedKVCache(KVCache):
         free = self._free_ids()
         return self.prefix_cache.find(sequence, self._parked.get(free[0]) if free else None)
 
-    def allocate(self, sequence: Sequence) -> None:
+    def allocate(self, sequence: Sequence, *, n_to_come: int = 0) -> None:
         hit = self.find(sequence)
-        seq_id = self._choose_id(hit)
+        seq_id = self._choose_id(hit, n_to_come)
         resident = self._parked.get(seq_id)
         if hit is not None and hit.owner is resident:
             length = self._take_over(resident, hit.length)
@@ -60,11 +61,17 @@ class PartitionedKVCache(KVCache):
         """Ids that do not run, lowest first."""
         return [seq_id for seq_id in range(self._runner.n_seq_max) if seq_id not in self._running]
 
-    def _choose_id(self, hit: Hit | None) -> int:
+    def _choose_id(self, hit: Hit | None, n_to_come: int) -> int:
+        """Of the ids that this sequence and those to come will have between them: the one that it can go on in, or an
+        empty one, so that others find their branches where they are; else the lowest."""
         free = self._free_ids()
         if hit is not None and isinstance(hit.owner, Branch) and hit.owner.state is not None:
             free = [seq_id for seq_id in free if self._runner.is_writable(seq_id)] or free
-        return free[0]
+        n_may_run = self._runner.n_running_max - len(self._running)
+        ids = free[: min(1 + n_to_come, n_may_run)]
+        if hit is not None and hit.owner.seq_id in ids and hit.length == len(hit.owner.token_ids):
+            return hit.owner.seq_id
+        return next((seq_id for seq_id in ids if seq_id not in self._parked), ids[0])
 
     def _take_over(self, branch: Branch, length: int) -> int:
         """A new sequence goes on in the branch's own stream; a branch that has more than it needs moves."""

@@ -72,7 +72,7 @@ class UnifiedKVCache(KVCache):
         fits = len(hit.owner.token_ids) <= self.num_rows_left() and self._fits(sequence, hit)
         return hit if fits else on_device
 
-    def allocate(self, sequence: Sequence) -> None:
+    def allocate(self, sequence: Sequence, *, n_to_come: int = 0) -> None:
         hit = self.find(sequence)
         branch = hit.owner if hit is not None and isinstance(hit.owner, Branch) else None
         seq_id = self._new_id(branch)

@@ -55,6 +55,20 @@ def test_a_second_turn_computes_only_what_is_new():
     assert driving.usage("two").prompt_tokens == len(second)
 
 
+def test_second_turns_that_come_together_move_nothing():
+    driving = driver()
+    for name in "abc":
+        driving.add(ask(name, name.encode() * 40))
+    driving.run()
+    runner = driving.core._runner
+    n_copies = runner.n_copies
+    for name in "cab":
+        driving.add(ask(name * 2, name.encode() * 40 + driving.text(name).encode() + b"and then?"))
+    driving.run()
+    assert all(driving.usage(name * 2).cached_tokens == 43 for name in "abc")
+    assert (runner.n_copies, runner.n_restores) == (n_copies, 0)
+
+
 def test_another_scope_finds_nothing():
     driving = driver()
     driving.add(ask("one", SYSTEM, scope="a"))

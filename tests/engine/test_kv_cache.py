@@ -22,10 +22,10 @@ class Caching:
         self.runner = FakeRunner(n_seq_max=n_seq_max, n_rows_max=256, **options)
         self.cache = PartitionedKVCache(self.runner, host_budget_bytes=host)
 
-    def admit(self, prompt: bytes, *, session: str | None = None, tenant: str = "team") -> Sequence:
+    def admit(self, prompt: bytes, *, session: str | None = None, tenant: str = "team", n_to_come: int = 0) -> Sequence:
         sequence = new_sequence(prompt)
         sequence.request = AddRequest("r", tuple(prompt), SamplingParams(), 100, tenant, session=session)
-        self.cache.allocate(sequence)
+        self.cache.allocate(sequence, n_to_come=n_to_come)
         return sequence
 
     def compute(self, *sequences: Sequence) -> None:
@@ -66,6 +66,29 @@ def test_the_lowest_id_that_does_not_run_goes_first_so_that_running_ids_stay_den
     caching.finish(first[2], first[0])
     assert [caching.admit(letters(c)).seq_id for c in "xyz"] == [0, 2, 3]
     assert not caching.cache.can_allocate()
+
+
+def test_those_who_come_together_go_on_in_their_own_streams_in_whatever_order_they_come() -> None:
+    caching = Caching(host=LARGE)
+    caching.park(letters("a"), letters("b"), letters("c"))
+    new = [caching.admit(letters(c) + b"?", n_to_come=n) for c, n in (("c", 3), ("x", 2), ("a", 1), ("b", 0))]
+    assert [sequence.seq_id for sequence in new] == [2, 3, 0, 1]
+    assert (caching.runner.n_copies, caching.in_host()) == (0, set())
+    caching.compute(*new)
+
+
+def test_who_goes_on_far_from_those_who_run_moves_so_that_running_ids_stay_dense() -> None:
+    caching = Caching(host=LARGE)
+    caching.park(letters("a"), letters("b"), letters("c"))
+    assert [caching.admit(letters(c) + b"?", n_to_come=n).seq_id for c, n in (("c", 1), ("b", 0))] == [0, 1]
+    assert caching.in_host() == {letters("a")}
+
+
+def test_no_more_come_than_may_run() -> None:
+    caching = Caching(host=LARGE, n_running_max=2)
+    caching.park(letters("a"), letters("b"))
+    caching.park(letters("c"))
+    assert caching.admit(letters("x"), n_to_come=9).seq_id in (0, 1)
 
 
 def test_what_is_not_kept_leaves_an_empty_stream_and_its_owner_has_no_id() -> None:
