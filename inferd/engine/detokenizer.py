@@ -37,6 +37,8 @@ class Detokenizer:
         return text + held
 
     def _release(self, text: str) -> str:
+        if not self._stop:
+            return text
         matches = [(start + len(stop), start, stop) for stop in self._stop if (start := text.find(stop)) >= 0]
         if matches:
             self._held = ""

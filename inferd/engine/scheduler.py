@@ -105,16 +105,15 @@ class Scheduler:
         now_ns = self._clock_ns()
         rows = prefill_rows = batch_rows = cells = 0
         for chunk in chunks:
-            sequence = chunk.sequence
-            rows += chunk.n_rows
+            sequence, n_rows, completes = chunk.sequence, chunk.n_rows, chunk.completes
+            is_batch = _is_batch(sequence)
+            rows += n_rows
             prefill_rows += chunk.n_tokens if chunk.n_tokens > 1 else 0
-            batch_rows += chunk.n_rows if _is_batch(sequence) else 0
-            cells += _cells(sequence, chunk.n_rows)
+            batch_rows += n_rows if is_batch else 0
+            cells += _cells(sequence, n_rows)
             n_new = max(0, sequence.num_computed_tokens + chunk.n_tokens - sequence.num_charged_tokens)
-            self._fair_share(sequence).charge(
-                sequence.request.tenant,
-                prompt_tokens=max(0, n_new - chunk.completes),
-                output_tokens=int(chunk.completes),
+            self._fair_shares[is_batch].charge(
+                sequence.request.tenant, prompt_tokens=max(0, n_new - completes), output_tokens=int(completes)
             )
             sequence.progressed_ns = now_ns
         self.cost_model.observe(
@@ -133,7 +132,8 @@ class Scheduler:
             return
         newcomers: set[Sequence] = set()
         hopeless: set[tuple[str, TrafficClass]] = set()
-        for sequence in sorted(self._contenders(), key=self._claims()):
+        contenders = sorted(self._contenders(), key=self._claims())
+        for number, sequence in enumerate(contenders, start=1):
             if not self._kv_cache.can_allocate():
                 if _party(sequence) in hopeless:
                     continue
@@ -147,7 +147,7 @@ class Scheduler:
                 break  # nobody behind it takes what cells there are, or one who needs many would never get them
             for loser in losers:
                 self._preempt(loser)
-            self._kv_cache.allocate(sequence)
+            self._kv_cache.allocate(sequence, n_to_come=len(contenders) - number)
             self.waiting.remove(sequence)
             sequence.status = SequenceStatus.RUNNING
             sequence.progressed_ns = self._clock_ns()
