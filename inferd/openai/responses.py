@@ -8,6 +8,7 @@ carry `usage: null`, as OpenAI's do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -128,6 +129,7 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ENCODER = msgspec.json.Encoder()
+_NO_CHOICES = b'"choices":[]'  # not to be found in a string, whose quotes are escaped
 
 
 def usage_body(
@@ -148,7 +150,7 @@ def usage_body(
     )
 
 
-class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
+class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Encodes the answer to one request; what stays the same in all its parts is given once.
 
     Attributes:
@@ -195,7 +197,8 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     def delta_chunk(self, delta: MessageDelta, logprobs: Sequence[TokenLogprob] = (), index: int = 0) -> bytes:
         shown = choice_logprobs(logprobs) if logprobs else None
-        return self._chunk([ChunkChoice(delta, index=index, logprobs=shown)])
+        before, after = self._around_choice
+        return before + _ENCODER.encode(ChunkChoice(delta, index=index, logprobs=shown)) + after
 
     def finish_chunk(
         self, finish_reason: FinishReason, perf_metrics: dict[str, str] | None = None, index: int = 0
@@ -206,6 +209,12 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True):
         """The last chunk before `[DONE]`; only for callers who asked for it."""
         assert self.include_usage, "a usage chunk goes only to those who asked for it"
         return self._chunk([], usage)
+
+    @cached_property
+    def _around_choice(self) -> tuple[bytes, bytes]:
+        """Of a chunk with one choice, and nothing else that changes."""
+        before, after = self._chunk([]).split(_NO_CHOICES, maxsplit=1)
+        return before + _NO_CHOICES[:-1], _NO_CHOICES[-1:] + after
 
     def _shown(self, perf_metrics: dict[str, str] | None) -> dict[str, str] | msgspec.UnsetType:
         return perf_metrics if perf_metrics is not None and self.include_perf_metrics else msgspec.UNSET

@@ -25,8 +25,8 @@ USAGE_JSON = {
 }
 
 
-def response(include_usage: bool = False) -> ChatResponse:
-    return ChatResponse(id="chatcmpl-1", created=17, model="o/d", system_fingerprint="fp", include_usage=include_usage)
+def response(include_usage: bool = False, model: str = "o/d") -> ChatResponse:
+    return ChatResponse(id="chatcmpl-1", created=17, model=model, system_fingerprint="fp", include_usage=include_usage)
 
 
 def test_a_whole_completion_is_what_openai_sends():
@@ -95,6 +95,14 @@ def test_without_usage_asked_for_no_chunk_has_the_field():
 
 def test_a_chunk_is_one_line_so_that_it_fits_an_event():
     assert b"\n" not in response().delta_chunk(MessageDelta(content="a\r\nb"))
+
+
+def test_no_name_is_taken_for_the_place_of_the_choices():
+    name = 'o/"choices":[]'
+    stream = response(model=name)
+    chunk = json.loads(stream.delta_chunk(MessageDelta(content=name)))
+    assert (chunk["model"], chunk["choices"][0]["delta"]) == (name, {"content": name})
+    assert chunk | {"choices": []} == json.loads(stream._chunk([]))
 
 
 def test_an_error_always_has_its_four_fields():

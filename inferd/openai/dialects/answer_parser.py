@@ -96,6 +96,8 @@ class RegionParser:
         return [ReasoningText(text)] if text else None
 
     def _read_content(self, final: bool) -> list[Delta] | None:
+        if not self._buffer:
+            return None
         if self._trims:
             self._buffer = self._buffer.lstrip()
         if self._dialect.is_bare and self._tools and self._is_fresh and self._buffer.lstrip().startswith("{"):
