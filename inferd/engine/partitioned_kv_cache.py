@@ -17,9 +17,9 @@ from inferd.engine.sequence import Sequence
 
 
 class PartitionedKVCache(KVCache):
-    """Running ids are kept dense: new sequences get the lowest ids that do not run, because llama.cpp computes rows of
-    consecutive ids in one piece. A branch that is parked there moves to host RAM, or goes, unless one of them goes on
-    from it.
+    """Running ids are kept dense, because llama.cpp computes rows of consecutive ids in one piece: new sequences get
+    ids near those that run. A branch that is parked there moves to host RAM, or goes, unless one of them goes on from
+    it.
     """
 
     def has_cells_for(self, sequence: Sequence, leaving: Collection[Sequence] = ()) -> bool:
@@ -62,16 +62,24 @@ class PartitionedKVCache(KVCache):
         return [seq_id for seq_id in range(self._runner.n_seq_max) if seq_id not in self._running]
 
     def _choose_id(self, hit: Hit | None, n_to_come: int) -> int:
-        """Of the ids that this sequence and those to come will have between them: the one that it can go on in, or an
-        empty one, so that others find their branches where they are; else the lowest."""
-        free = self._free_ids()
+        """Near those who run: the one that it can go on in, or an empty one; else that of the least worthy branch."""
+        ids = self._ids_near(1 + n_to_come)
         if hit is not None and isinstance(hit.owner, Branch) and hit.owner.state is not None:
-            free = [seq_id for seq_id in free if self._runner.is_writable(seq_id)] or free
-        n_may_run = self._runner.n_running_max - len(self._running)
-        ids = free[: min(1 + n_to_come, n_may_run)]
+            ids = [seq_id for seq_id in ids if self._runner.is_writable(seq_id)] or ids
         if hit is not None and hit.owner.seq_id in ids and hit.length == len(hit.owner.token_ids):
             return hit.owner.seq_id
-        return next((seq_id for seq_id in ids if seq_id not in self._parked), ids[0])
+        empty = [seq_id for seq_id in ids if seq_id not in self._parked]
+        return empty[0] if empty else min(ids, key=lambda seq_id: self.prefix_cache.worth(self._parked[seq_id]))
+
+    def _ids_near(self, n: int) -> list[int]:
+        """Those that do not run, lowest first, of which `n` more sequences can each have one, leaving no more gaps
+        between the ids that then run than there have to be."""
+        free = self._free_ids()
+        if not self._running:
+            return free
+        low, high = min(self._running), max(self._running)
+        span = max(high - low + 1, min(len(self._running) + n, self._runner.n_running_max))
+        return [seq_id for seq_id in free if max(high, seq_id) - min(low, seq_id) < span]
 
     def _take_over(self, branch: Branch, length: int) -> int:
         """A new sequence goes on in the branch's own stream; a branch that has more than it needs moves."""

@@ -58,13 +58,13 @@ def letters(letter: str, length: int = 32) -> bytes:
     return letter.encode() * length
 
 
-def test_the_lowest_id_that_does_not_run_goes_first_so_that_running_ids_stay_dense() -> None:
+def test_new_ids_lie_beside_those_that_run_so_that_running_ids_stay_dense() -> None:
     caching = Caching()
     first = [caching.admit(letters(c)) for c in "abc"]
     assert [sequence.seq_id for sequence in first] == [0, 1, 2]
     caching.compute(*first)
     caching.finish(first[2], first[0])
-    assert [caching.admit(letters(c)).seq_id for c in "xyz"] == [0, 2, 3]
+    assert [caching.admit(letters(c)).seq_id for c in "xyz"] == [2, 3, 0]
     assert not caching.cache.can_allocate()
 
 
@@ -79,16 +79,33 @@ def test_those_who_come_together_go_on_in_their_own_streams_in_whatever_order_th
 
 def test_who_goes_on_far_from_those_who_run_moves_so_that_running_ids_stay_dense() -> None:
     caching = Caching(host=LARGE)
-    caching.park(letters("a"), letters("b"), letters("c"))
-    assert [caching.admit(letters(c) + b"?", n_to_come=n).seq_id for c, n in (("c", 1), ("b", 0))] == [0, 1]
-    assert caching.in_host() == {letters("a")}
+    caching.park(*(letters(c) for c in "abcd"))
+    assert [caching.admit(letters(c) + b"?").seq_id for c in "ad"] == [0, 1]
+    assert caching.in_host() == {letters("b")}
+
+
+def test_who_runs_alone_does_so_where_it_is_and_others_beside_it() -> None:
+    caching = Caching(host=LARGE)
+    caching.park(*(letters(c) for c in "abcd"))
+    assert [caching.admit(letters(c) + b"?").seq_id for c in "cdb"] == [2, 3, 1]
+    assert (caching.runner.n_copies, caching.in_host()) == (0, set())
+
+
+def test_nothing_moves_as_long_as_a_stream_is_empty() -> None:
+    caching = Caching(host=LARGE)
+    for c in "abcd":
+        caching.park(letters(c))
+    assert caching.parked() == {0: letters("a"), 1: letters("b"), 2: letters("c"), 3: letters("d")}
+    caching.park(letters("a") + b"?")
+    caching.park(letters("e"))
+    assert caching.in_host() == {letters("b")}, "the least recently used one goes"
 
 
 def test_no_more_come_than_may_run() -> None:
     caching = Caching(host=LARGE, n_running_max=2)
     caching.park(letters("a"), letters("b"))
     caching.park(letters("c"))
-    assert caching.admit(letters("x"), n_to_come=9).seq_id in (0, 1)
+    assert [caching.admit(letters(c), n_to_come=9).seq_id for c in "xy"] == [3, 2], "0 is too far away"
 
 
 def test_what_is_not_kept_leaves_an_empty_stream_and_its_owner_has_no_id() -> None:
@@ -125,7 +142,7 @@ def test_a_hit_on_the_whole_of_a_branch_goes_on_in_its_stream() -> None:
 
 
 def test_a_hit_on_a_part_of_the_branch_that_lies_where_it_will_run_moves_only_the_branch() -> None:
-    caching = Caching(host=LARGE)
+    caching = Caching(n_seq_max=1, host=LARGE)
     caching.park(SYSTEM + letters("a"))
     sequence = caching.admit(SYSTEM + letters("b"))
     assert (sequence.seq_id, sequence.num_computed_tokens, caching.runner.n_copies) == (0, len(SYSTEM), 0)
@@ -169,10 +186,11 @@ def test_a_branch_that_is_a_mere_beginning_of_another_one_goes() -> None:
     caching.park(SYSTEM + letters("a"))
     sequence = caching.admit(SYSTEM + letters("b"))
     shorter = caching.admit(SYSTEM)
+    short_id = shorter.seq_id
     caching.compute(sequence, shorter)
     caching.finish(shorter, sequence)
     assert set(caching.parked().values()) | caching.in_host() == {SYSTEM + letters("a"), SYSTEM + letters("b")}
-    assert caching.runner.memory[1] == []
+    assert caching.runner.memory[short_id] == []
 
 
 # Making room.
@@ -189,10 +207,11 @@ def test_a_branch_in_the_way_of_a_newcomer_moves_to_host_ram_and_comes_back() ->
 
 
 def test_without_host_ram_it_moves_to_an_empty_stream_the_highest_first() -> None:
-    caching = Caching(n_seq_max=3)
+    caching = Caching()
+    caching.compute(caching.admit(letters("o")))
     for c in "abc":
-        caching.park(letters(c))
-    assert caching.parked() == {0: letters("c"), 2: letters("a"), 1: letters("b")}
+        caching.park(letters(c))  # in stream 1, beside the one that runs
+    assert caching.parked() == {1: letters("c"), 3: letters("a"), 2: letters("b")}
     caching.compute(caching.admit(letters("b") + b"more"))
 
 
@@ -215,14 +234,15 @@ def test_without_host_ram_the_newest_branch_of_a_session_goes_last() -> None:
 
 
 def test_moving_a_branch_never_takes_the_one_that_is_about_to_be_copied() -> None:
-    caching = Caching(n_seq_max=2)
+    caching = Caching(n_seq_max=3)
+    caching.compute(caching.admit(letters("o")))
     for prompt in (SYSTEM + letters("a"), letters("b")):
         caching.park(prompt)
-    assert caching.parked() == {1: SYSTEM + letters("a"), 0: letters("b")}
+    assert caching.parked() == {2: SYSTEM + letters("a"), 1: letters("b")}
     sequence = caching.admit(SYSTEM + letters("x"))
     assert sequence.num_computed_tokens == len(SYSTEM)
     caching.compute(sequence)
-    assert caching.parked() == {1: SYSTEM + letters("a")}
+    assert caching.parked() == {2: SYSTEM + letters("a")}
 
 
 def test_what_fails_to_be_restored_is_computed_and_not_tried_again() -> None:
@@ -238,21 +258,20 @@ def test_what_fails_to_be_restored_is_computed_and_not_tried_again() -> None:
 
 def test_host_ram_is_not_read_into_a_stream_whose_copy_is_still_to_come() -> None:
     """llama.cpp copies a stream when it decodes next: until then its source must stay what it is."""
-    caching = Caching(n_seq_max=3, host=LARGE)
-    caching.park(letters("a"))
-    caching.park(letters("b"))  # now in stream 0; `a` is in host RAM
+    caching = Caching(host=LARGE)
     running = caching.admit(letters("c"))
-    assert caching.in_host() == {letters("a"), letters("b")}
     caching.compute(running)
-    caching.park(SYSTEM)
+    for prompt in (letters("a"), letters("b"), SYSTEM):
+        caching.park(prompt)  # in stream 1, beside the one that runs
+    assert (caching.parked(), caching.in_host()) == ({1: SYSTEM}, {letters("a"), letters("b")})
     other = caching.admit(letters("d"))
     assert (other.seq_id, caching.in_host()) == (1, {letters("a"), letters("b"), SYSTEM})
     caching.compute(other)
     caching.finish(running)
-    copied = caching.admit(letters("d") + b"more")  # stream 1 to stream 0, as soon as something is decoded
+    copied = caching.admit(letters("d") + b"more")  # stream 1 to stream 2, as soon as something is decoded
     caching.cache.release(other, keep=False)
     restored = caching.admit(letters("a") + b"more")
-    assert (copied.seq_id, restored.seq_id, caching.runner.n_restores) == (0, 2, 1), "stream 1 is left alone"
+    assert (copied.seq_id, restored.seq_id, caching.runner.n_restores) == (2, 3, 1), "stream 1 is left alone"
     another = caching.admit(letters("b") + b"more")
     assert (another.seq_id, caching.runner.n_steps_for_copies) == (1, 1), "with no other stream, the copy comes first"
     caching.compute(copied, restored, another)
@@ -263,7 +282,7 @@ def test_a_branch_that_is_being_copied_from_is_not_lost_when_its_stream_is_neede
     other = caching.admit(letters("o"))
     caching.compute(other)
     caching.park(SYSTEM + letters("a"))  # in stream 1
-    caching.finish(other)
+    caching.cache.release(other, keep=False)
     sharing = caching.admit(SYSTEM + letters("x"))  # stream 0, a copy of stream 1 that is still to come
     assert (sharing.seq_id, sharing.num_computed_tokens, caching.runner.n_copies) == (0, len(SYSTEM), 1)
     newcomer = caching.admit(letters("n"))
@@ -316,10 +335,11 @@ def test_host_ram_has_the_last_window_only_so_it_serves_who_goes_on_from_the_end
 
 
 def test_with_a_window_a_branch_moves_to_an_empty_stream_rather_than_to_host_ram() -> None:
-    caching = Caching(n_seq_max=2, n_window=8, window_slack=1000, host=LARGE)
+    caching = Caching(n_seq_max=3, n_window=8, window_slack=1000, host=LARGE)
+    caching.compute(caching.admit(letters("o")))
     caching.park(SYSTEM + letters("a"))
     caching.park(letters("b"))
-    assert caching.parked() == {0: letters("b"), 1: SYSTEM + letters("a")}
+    assert caching.parked() == {1: letters("b"), 2: SYSTEM + letters("a")}
     caching.compute(caching.admit(SYSTEM + letters("x")))
 
 
