@@ -13,10 +13,13 @@ class LogitBias:
 
     def __init__(self, params: SamplingParams, *, n_vocab: int) -> None:
         assert all(0 <= token_id < n_vocab for token_id, _ in params.logit_bias), "biased ids lie in the vocabulary"
-        self._ids = np.array([token_id for token_id, _ in params.logit_bias], dtype=np.intp)
-        self._biases = np.array([bias for _, bias in params.logit_bias], dtype=np.float32)
+        summed: dict[int, float] = {}
+        for token_id, bias in params.logit_bias:
+            summed[token_id] = summed.get(token_id, 0.0) + bias
+        self._ids = np.array(list(summed), dtype=np.intp)
+        self._biases = np.array(list(summed.values()), dtype=np.float32)
 
     def add_to(self, logits: Logits) -> None:
         """In place."""
         if len(self._ids):
-            np.add.at(logits, self._ids, self._biases)
+            logits[self._ids] += self._biases
