@@ -72,8 +72,6 @@ STRANGERS = {
 }
 
 ENVIRONMENT_READER = "inferd.config"
-# libgomp reads this one when it is loaded, so the module that loads it sets it.
-ENVIRONMENT_SETTERS = {"inferd.engine.llama.library": "GOMP_SPINCOUNT"}
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 
 
@@ -151,27 +149,13 @@ def environment_faults(module: str, tree: ast.Module) -> Iterator[tuple[int, str
     if within(module, ENVIRONMENT_READER):
         return
     rule = f"only {ENVIRONMENT_READER} reads the environment"
-    allowed = set(_settings(tree, ENVIRONMENT_SETTERS[module])) if module in ENVIRONMENT_SETTERS else set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT and node not in allowed:
+        if isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT:
             yield node.lineno, f"os.{node.attr}", rule
         elif isinstance(node, ast.ImportFrom) and node.module == "os":
             yield from ((node.lineno, f"os.{alias.name}", rule) for alias in node.names if alias.name in ENVIRONMENT)
         elif isinstance(node, ast.keyword) and node.arg == "envvar":
             yield node.value.lineno, "envvar=", rule
-
-
-def _settings(tree: ast.Module, variable: str) -> Iterator[ast.expr]:
-    """The `os.environ` of each `os.environ[variable] = ...` and `os.environ.setdefault(variable, ...)`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
-            target, key = node.value, node.slice
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setdefault":
-            target, key = node.func.value, node.args[0]
-        else:
-            continue
-        if isinstance(key, ast.Constant) and key.value == variable:
-            yield target
 
 
 def faults(path: Path, source: str) -> list[str]:
@@ -224,9 +208,7 @@ def test_every_import_of_inferd_keeps_to_the_layers() -> None:
         ("inferd/server/app.py", "import os\nos.environ['PORT']", "only inferd.config reads the environment"),
         ("inferd/server/app.py", "from os import getenv", "only inferd.config reads the environment"),
         ("inferd/cli/serve.py", "Option(envvar='INFERD_DATA_DIR')", "only inferd.config reads the environment"),
-        ("inferd/engine/llama/library.py", "import os\nos.environ['GOMP_SPINCOUNT']", "only inferd.config"),
         ("inferd/engine/llama/library.py", "import os\nos.environ['HOME'] = 'x'", "only inferd.config"),
-        ("inferd/engine/llama/model.py", "import os\nos.environ['GOMP_SPINCOUNT'] = '1'", "only inferd.config"),
         ("inferd/webhooks/post.py", "", "`webhooks` has no rank"),
         ("inferd/openai/requests.py", "import inferd.anthropic.requests", "anthropic has rank 2"),
         ("inferd/anthropic/requests.py", "import inferd.engine.core", "engine has rank 2"),
@@ -246,8 +228,6 @@ def test_a_broken_rule_is_found_and_named(path: str, source: str, rule: str) -> 
         ("inferd/config.py", "from inferd.model_source import ModelSource\nimport os\nos.environ.get('HOME')"),
         ("inferd/ledger/holds.py", "from inferd.ledger.store import Store\nfrom . import grants\nimport sqlite3"),
         ("inferd/ledger/store.py", "from inferd import __version__, errors"),
-        ("inferd/engine/llama/library.py", "import os\nos.environ.setdefault('GOMP_SPINCOUNT', '2000')\nimport ctypes"),
-        ("inferd/engine/llama/library.py", "import os\nos.environ['GOMP_SPINCOUNT'] = '2000'"),
         ("inferd/engine/core.py", "from .llama.model import Model\nfrom inferd.errors import GenerationError"),
         ("inferd/server/app.py", "from inferd.serving.admission import admit\nfrom starlette.routing import Route"),
         ("inferd/cli/serve.py", "import uvicorn\nimport typer\nfrom inferd.server.app import App"),

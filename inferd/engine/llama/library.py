@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
-import os
 from types import ModuleType
 from typing import Any
 
@@ -75,9 +74,6 @@ class Library:
 @functools.cache
 def load_library() -> Library:
     """Loads llama.cpp on the first call. The process has one copy of it, so this is its one owner."""
-    # Its threads spin while they wait, on the cores that the event loop needs too; measured +5 to +13 % tokens/s.
-    # Read by libgomp when it is loaded, so it is set before.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     import llama_cpp
 
     return Library(llama_cpp)
