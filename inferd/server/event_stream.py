@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
@@ -56,19 +56,23 @@ class EventStream(EventSourceResponse):
             self._on_end()
 
     async def _stream_response(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         clock_s = asyncio.get_running_loop().time
+
+        async def send_watched(message: Message) -> None:
+            self._sending_since_s = clock_s()
+            await send(message)
+            self._sending_since_s = None
+
+        await send_watched({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._events):
             async for event in self._events:
-                self._sending_since_s = clock_s()
-                await send({"type": "http.response.body", "body": event, "more_body": True})
-                self._sending_since_s = None
+                await send_watched({"type": "http.response.body", "body": event, "more_body": True})
         async with self._send_lock:
             self.active = False
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send_watched({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _watch(self) -> None:
-        """Raises SendTimeoutError once an event has been on its way for SEND_TIMEOUT_S."""
+        """Raises SendTimeoutError once a message has been on its way for SEND_TIMEOUT_S."""
         clock_s = asyncio.get_running_loop().time
         while True:
             began_s = self._sending_since_s
