@@ -10,7 +10,8 @@ The accounts, all in nano-USD; a positive entry puts money into its account:
     payments                             minus what was paid on statements
     expired                              what grants held when they expired
 
-`accounts.balance_nanousd` is the sum of an account's entries, kept beside them; the audit compares.
+What an account's entries add up to is kept beside them, and the audit compares: of a grant as
+`grants.remaining_nanousd`, of all others as `accounts.balance_nanousd`. The view `balances` has both.
 """
 
 from __future__ import annotations
@@ -46,8 +47,13 @@ def revenue_account(deployment: str) -> str:
     return f"revenue:{deployment}"
 
 
+def _is_credit(account: str) -> bool:
+    return account.startswith("team:") and ":credit:" in account
+
+
 def balance_nanousd(conn: sqlite3.Connection, account: str) -> int:
-    """The stored balance; 0 for an account without entries."""
+    """The stored balance; 0 for an account without entries. Not of a grant's account."""
+    assert not _is_credit(account), "what is left of a grant stands with the grant"
     row = conn.execute("SELECT balance_nanousd FROM accounts WHERE account = ?", (account,)).fetchone()
     return 0 if row is None else int(row[0])
 
@@ -63,7 +69,7 @@ def post(
     request_id: str | None = None,
     period: str | None = None,
 ) -> int:
-    """Write one transaction and move the stored balances.
+    """Write one transaction and move the stored balances; those of grants are moved by the caller.
 
     Args:
         postings: (account, nano-USD), no zeros, one a account, adding up to zero.
@@ -81,6 +87,6 @@ def post(
     conn.executemany(
         "INSERT INTO accounts (account, balance_nanousd) VALUES (?, ?) "
         "ON CONFLICT (account) DO UPDATE SET balance_nanousd = balance_nanousd + excluded.balance_nanousd",
-        postings,
+        [posting for posting in postings if not _is_credit(posting[0])],
     )
     return txn

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from inferd.ledger.audit_access import teams_before_the_log
-from inferd.ledger.counters import count, key_scope, project_scope, team_scope, user_scope
+from inferd.ledger.counters import key_scope, posted_nanousd, project_scope, team_scope, user_scope
 from inferd.ledger.finding import Finding
 from inferd.ledger.periods import period_bounds_ms
 
@@ -88,7 +88,7 @@ def wrong_alerts(conn: sqlite3.Connection) -> Iterator[Finding]:
             if (scope, source, limit) != (team_scope(team), "credit", granted) or value * 100 >= percent * limit:
                 yield Finding("alerts", str(number), f"{value} of {limit} is left, it says; {period} was of {granted}")
             continue
-        spent = count(conn, team, scope, period).posted_nanousd + refunded.get(team, 0)
+        spent = posted_nanousd(conn, team, scope, period) + refunded.get(team, 0)
         # At 100 % also if a request was refused that the rest of the cap did not cover.
         if value > spent or (percent < 100 and value * 100 < percent * limit):
             yield Finding("alerts", str(number), f"it says {value} of {limit} for {percent} %; {scope} spent {spent}")

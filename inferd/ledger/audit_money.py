@@ -27,7 +27,7 @@ def loose_entries(conn: sqlite3.Connection) -> Iterator[Finding]:
     """Every entry belongs to a transaction, and to an account that there is."""
     rows = conn.execute(
         "SELECT txn, line, account FROM entries WHERE txn NOT IN (SELECT txn FROM transactions) "
-        "OR account NOT IN (SELECT account FROM accounts)"
+        "OR account NOT IN (SELECT account FROM balances)"
     )
     for txn, line, account in rows:
         yield Finding("entries", f"{txn}/{line}", f"its transaction or its account {account} does not exist")

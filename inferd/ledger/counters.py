@@ -1,10 +1,12 @@
-"""Counters per (team, scope, period): `held` by open holds and `posted` by settled ones (BILLING R7).
+"""What a scope has spent and holds in a period (BILLING R7): `posted` is counted, `held` is the sum of its open holds.
 
-A request counts in the UTC periods of its admission. A team (`team:TEAM`) has rows for month, year and lifetime;
-the lifetime's `held` is what all its open holds keep. The narrower scopes (`project:TEAM/PROJECT`, `user:TEAM/USER`,
-`key:KEY_ID`) have rows for months, and their years and lifetimes are sums of those.
+A request counts in the UTC periods of its admission. A team (`team:TEAM`) has rows for month, year and lifetime. The
+narrower scopes (`project:TEAM/PROJECT`, `user:TEAM/USER`, `key:KEY_ID`) have rows for months, and their years and
+lifetimes are sums of those. All rows of a team lie side by side, so that a settlement changes one page of the file and
+not one for each scope.
 
-All rows of a team lie side by side, so that a request changes one page of the file and not one for each scope.
+Open holds are few, as many as there are requests under way, and an index has them alone, with all that is asked of
+them here. So a hold changes no counter.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from inferd.ledger.periods import LIFETIME, periods_of
+from inferd.ledger.periods import LIFETIME, period_bounds_ms, periods_of
 
 
 def team_scope(team: str) -> str:
@@ -61,14 +63,15 @@ class Count(NamedTuple):
 # Scope and period.
 Cell = tuple[str, str]
 
+_END_OF_TIME_MS = 2**63 - 1
 
-# One row for all three: each further row of an answer costs a step of its own.
+_POSTED = "coalesce((SELECT posted_nanousd FROM counters WHERE team = ?1 AND scope = ?2 AND period = {}), 0)"
+_HELD = "coalesce(sum(amount_nanousd) FILTER (WHERE admitted_at_ms >= {} AND admitted_at_ms < {}), 0)"
+# One row for all six: each further row of an answer costs a step of its own.
 _TEAM_COUNTS = (
-    "SELECT month.posted_nanousd, month.held_nanousd, year.posted_nanousd, year.held_nanousd, "
-    "counters.posted_nanousd, counters.held_nanousd FROM counters "
-    "LEFT JOIN counters AS month ON month.team = ?1 AND month.scope = ?2 AND month.period = ?3 "
-    "LEFT JOIN counters AS year ON year.team = ?1 AND year.scope = ?2 AND year.period = ?4 "
-    "WHERE counters.team = ?1 AND counters.scope = ?2 AND counters.period = ?5"
+    f"SELECT {_POSTED.format('?3')}, {_HELD.format('?5', '?6')}, {_POSTED.format('?4')}, {_HELD.format('?7', '?8')}, "
+    f"{_POSTED.format(repr(LIFETIME))}, coalesce(sum(amount_nanousd), 0) "
+    "FROM holds INDEXED BY holds_open WHERE state = 'held' AND team = ?1"
 )
 
 
@@ -76,26 +79,27 @@ def team_counts(conn: sqlite3.Connection, team: str, at_ms: int) -> dict[Cell, C
     """The team's month, year and lifetime."""
     scope = f"team:{team}"
     month, year, lifetime = periods_of(at_ms)
-    # Whoever has a month has a lifetime.
-    row = conn.execute(_TEAM_COUNTS, (team, scope, month, year, lifetime)).fetchone() or (0,) * 6
+    values = (team, scope, month, year, *period_bounds_ms(month), *period_bounds_ms(year))
+    row = conn.execute(_TEAM_COUNTS, values).fetchone()
     return {
-        (scope, month): Count(row[0] or 0, row[1] or 0),
-        (scope, year): Count(row[2] or 0, row[3] or 0),
+        (scope, month): Count(row[0], row[1]),
+        (scope, year): Count(row[2], row[3]),
         (scope, lifetime): Count(row[4], row[5]),
     }
 
 
 def held_nanousd(conn: sqlite3.Connection, team: str) -> int:
     """What the team's open holds add up to."""
-    row = conn.execute(
-        "SELECT held_nanousd FROM counters WHERE team = ? AND scope = ? AND period = ?",
-        (team, team_scope(team), LIFETIME),
-    ).fetchone()
-    return 0 if row is None else int(row[0])
+    return _held_nanousd(conn, team, team_scope(team), LIFETIME)
 
 
 def count(conn: sqlite3.Connection, team: str, scope: str, period: str) -> Count:
     """Of one scope of a team in `2026-11`, `2026` or `lifetime`."""
+    return Count(posted_nanousd(conn, team, scope, period), _held_nanousd(conn, team, scope, period))
+
+
+def posted_nanousd(conn: sqlite3.Connection, team: str, scope: str, period: str) -> int:
+    """What is counted as spent by one scope of a team in a period."""
     if scope.startswith("team:"):
         first = last = period
     elif period == LIFETIME:
@@ -103,44 +107,47 @@ def count(conn: sqlite3.Connection, team: str, scope: str, period: str) -> Count
     else:
         first, last = (period, period) if "-" in period else (f"{period}-01", f"{period}-12")
     row = conn.execute(
-        "SELECT coalesce(sum(posted_nanousd), 0), coalesce(sum(held_nanousd), 0) FROM counters "
-        "WHERE team = ? AND scope = ? AND period BETWEEN ? AND ?",
+        "SELECT coalesce(sum(posted_nanousd), 0) FROM counters WHERE team = ? AND scope = ? AND period BETWEEN ? AND ?",
         (team, scope, first, last),
-    ).fetchone()
-    return Count(*row)
+    )
+    return int(row.fetchone()[0])
 
 
-def add_hold(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admitted_at_ms: int) -> None:
-    """Count a new hold."""
-    _move(conn, spender, amount_nanousd, 0, admitted_at_ms)
+# By the kind of scope, what picks its holds out of those of its team.
+_COLUMN = {"project": "project", "user": "user", "key": "key_id"}
 
 
-def resolve_hold(
-    conn: sqlite3.Connection, spender: Spender, held_nanousd: int, posted_nanousd: int, admitted_at_ms: int
-) -> None:
-    """Turn a hold of `held_nanousd` into `posted_nanousd` of cost, in the periods of its admission."""
-    _move(conn, spender, -held_nanousd, posted_nanousd, admitted_at_ms)
-
-
-def refund(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admitted_at_ms: int) -> None:
-    """Take a refund from what was posted, in the periods of the request's admission."""
-    _move(conn, spender, 0, -amount_nanousd, admitted_at_ms)
+def _held_nanousd(conn: sqlite3.Connection, team: str, scope: str, period: str) -> int:
+    first_ms, end_ms = period_bounds_ms(period)
+    query = (
+        "SELECT coalesce(sum(amount_nanousd), 0) FROM holds INDEXED BY holds_open WHERE state = 'held' AND team = ? "
+        "AND admitted_at_ms >= ? AND admitted_at_ms < ?"
+    )
+    values: list[str | int] = [team, first_ms, _END_OF_TIME_MS if end_ms is None else end_ms]
+    kind, _, name = scope.partition(":")
+    if kind != "team":
+        query += f" AND {_COLUMN[kind]} = ?"
+        values.append(name.removeprefix(f"{team}/"))
+    return int(conn.execute(query, values).fetchone()[0])
 
 
 # By the number of cells: one statement for all of a request's counters takes half as long as one for each. A counter
 # that is not there begins at zero; SQLite checks the row to insert first, so what is negative stands in the update.
 _MOVE = {
-    num_cells: "INSERT INTO counters (team, scope, period, held_nanousd, posted_nanousd) VALUES "
-    + ", ".join(f"(?5, ?{6 + 2 * cell}, ?{7 + 2 * cell}, ?3, ?4)" for cell in range(num_cells))
-    + " ON CONFLICT DO UPDATE SET held_nanousd = held_nanousd + ?1, posted_nanousd = posted_nanousd + ?2"
+    num_cells: "INSERT INTO counters (team, scope, period, posted_nanousd) VALUES "
+    + ", ".join(f"(?3, ?{4 + 2 * cell}, ?{5 + 2 * cell}, ?2)" for cell in range(num_cells))
+    + " ON CONFLICT DO UPDATE SET posted_nanousd = posted_nanousd + ?1"
     for num_cells in (5, 6)
 }
 
 
-def _move(conn: sqlite3.Connection, spender: Spender, held: int, posted: int, admitted_at_ms: int) -> None:
+def post(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admitted_at_ms: int) -> None:
+    """Count what a request has cost in the periods of its admission; below zero: what came back of it."""
+    if amount_nanousd == 0:
+        return
     month, year, lifetime = periods_of(admitted_at_ms)
     team = f"team:{spender.team}"
     cells = [team, month, team, year, team, lifetime]
     for scope in spender.narrow_scopes:
         cells += (scope, month)
-    conn.execute(_MOVE[len(cells) // 2], (held, posted, max(0, held), max(0, posted), spender.team, *cells))
+    conn.execute(_MOVE[len(cells) // 2], (amount_nanousd, max(0, amount_nanousd), spender.team, *cells))

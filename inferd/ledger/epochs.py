@@ -17,7 +17,9 @@ def begin(conn: sqlite3.Connection, pid: int, now_ms: int) -> int:
     ObserveClock(now_ms).apply(conn)
     epoch: int = conn.execute("SELECT coalesce(max(epoch), 0) + 1 FROM epochs").fetchone()[0]
     conn.execute("INSERT INTO epochs (epoch, pid, began_at_ms) VALUES (?, ?, ?)", (epoch, pid, now_ms))
-    orphans = conn.execute("SELECT request_id FROM holds WHERE state = 'held' AND epoch < ?", (epoch,)).fetchall()
+    orphans = conn.execute(
+        "SELECT request_id FROM holds INDEXED BY holds_open WHERE state = 'held' AND epoch < ?", (epoch,)
+    ).fetchall()
     for (request_id,) in orphans:
         VoidHold(request_id, "failed", now_ms).apply(conn)
     return epoch

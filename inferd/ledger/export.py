@@ -28,7 +28,7 @@ _RECORDS = {
     "epoch": ("*", "epochs", "epoch"),
     "transaction": ("*", "transactions", "txn"),
     "entry": ("*", "entries", "txn, line"),
-    "account": ("*", "accounts", "account"),
+    "account": ("*", "balances", "account"),
     "grant": ("*", "grants", "grant_id"),
     "hold": ("*", "holds", "admitted_at_ms, request_id"),
     "usage": ("*", "usage", "admitted_at_ms, request_id"),
@@ -43,7 +43,7 @@ _RECORDS = {
     "void": ("*", "voids", "grant_id"),
     "statement": ("*", "statements", "team, period"),
     "alert": ("*", "alerts", "alert_id"),
-    "counter": ("*", "counters", "team, scope, period"),
+    "counter": ("*", "counts", "team, scope, period"),
     "suspension": ("*", "suspensions", "subject"),
     "log": ("*", "log", "seq"),
 }

@@ -120,7 +120,6 @@ class OpenHold:
         else:
             grants.expire(conn, self.team, open_grants, self.admitted_at_ms)
         self._insert(conn, amount_nanousd, postpaid=amount_nanousd > funds.available_nanousd)
-        counters.add_hold(conn, self.spender, amount_nanousd, self.admitted_at_ms)
         return Hold(self.request_id, amount_nanousd)
 
     def _worst_case(self, amount_nanousd: int) -> WorstCase:
@@ -185,7 +184,7 @@ class SettleHold:
     finish_reason: str | None = None
 
     def apply(self, conn: sqlite3.Connection) -> Settlement:
-        held = _take(conn, self.request_id, "settled", self.finished_at_ms)
+        held = _held(conn, self.request_id, "settled")
         cost = cost_nanousd(held.price, self.usage)
         if cost > held.amount_nanousd:
             _log.error(
@@ -239,7 +238,7 @@ class VoidHold:
     finished_at_ms: int
 
     def apply(self, conn: sqlite3.Connection) -> None:
-        held = _take(conn, self.request_id, "voided", self.finished_at_ms)
+        held = _held(conn, self.request_id, "voided")
         open_grants = grants.expire(conn, held.team, grants.open_grants(conn, held.team), self.finished_at_ms)
         held.finish(conn, Usage(), 0, self.status, None, self.finished_at_ms, None)
         grants.expire(conn, held.team, open_grants, self.finished_at_ms)
@@ -247,8 +246,10 @@ class VoidHold:
 
 @dataclass(frozen=True, slots=True)
 class _HeldRow:
-    """What a hold that is being resolved was opened with."""
+    """What a hold that is being resolved was opened with, and what becomes of it."""
 
+    rowid: int
+    end: Literal["settled", "voided"]
     request_id: str
     team: str
     project: str
@@ -274,7 +275,7 @@ class _HeldRow:
         finished_at_ms: int,
         txn: int | None,
     ) -> None:
-        """Write the usage row and turn what the counters hold into what they have posted."""
+        """Write the usage row, count what it cost, and hold no more."""
         add_usage(
             conn,
             request_id=self.request_id,
@@ -293,7 +294,11 @@ class _HeldRow:
             finished_at_ms=finished_at_ms,
             txn=txn,
         )
-        counters.resolve_hold(conn, self.spender, self.amount_nanousd, cost_nanousd, self.admitted_at_ms)
+        counters.post(conn, self.spender, cost_nanousd, self.admitted_at_ms)
+        # By its rowid: RETURNING in the place of a query before takes half as long again.
+        conn.execute(
+            "UPDATE holds SET state = ?, resolved_at_ms = ? WHERE rowid = ?", (self.end, finished_at_ms, self.rowid)
+        )
 
 
 _SELECT_HOLD = (
@@ -302,16 +307,14 @@ _SELECT_HOLD = (
 )
 
 
-def _take(conn: sqlite3.Connection, request_id: str, state: Literal["settled", "voided"], at_ms: int) -> _HeldRow:
-    """Resolve the hold, if it is still held."""
-    # Read, then changed by its rowid: RETURNING takes half as long again.
+def _held(conn: sqlite3.Connection, request_id: str, end: Literal["settled", "voided"]) -> _HeldRow:
+    """The hold, if it is still held. It goes on holding until `finish`."""
     row = conn.execute(_SELECT_HOLD, (request_id,)).fetchone()
     if row is None or row[1] != "held":
         was = "was never opened" if row is None else f"is {row[1]} already"
-        raise HoldResolvedError(f"request {request_id} cannot be {state}: its hold {was}")
+        raise HoldResolvedError(f"request {request_id} cannot be {end}: its hold {was}")
     rowid, _, team, project, user, key_id, deployment, service_tier, *price, amount_nanousd, admitted_at_ms = row
-    conn.execute("UPDATE holds SET state = ?, resolved_at_ms = ? WHERE rowid = ?", (state, at_ms, rowid))
     return _HeldRow(
-        *(request_id, team, project, user, key_id, deployment, service_tier, price_of(price)),
+        *(rowid, end, request_id, team, project, user, key_id, deployment, service_tier, price_of(price)),
         *(amount_nanousd, admitted_at_ms),
     )

@@ -56,6 +56,7 @@ def period_label(kind: str, at_ms: int) -> str:
     return {"month": month, "year": year, "lifetime": lifetime}[kind]
 
 
+@lru_cache(maxsize=64)
 def period_bounds_ms(period: str) -> tuple[int, int | None]:
     """The first moment of `2026-11`, `2026` or `lifetime`, and the first one after it (None: never)."""
     if period == LIFETIME:

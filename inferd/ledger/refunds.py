@@ -105,7 +105,7 @@ def refund_request(
         period=month,
     )
     _give_back(conn, team, month, parts)
-    counters.refund(conn, Spender(team, project, user, key_id), amount_nanousd, admitted_at_ms)
+    counters.post(conn, Spender(team, project, user, key_id), -amount_nanousd, admitted_at_ms)
     values: dict[str, Any] = {
         "txn": txn,
         "request_id": request_id,

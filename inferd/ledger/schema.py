@@ -21,6 +21,7 @@ from inferd.ledger.migrations import (
     m8_sequences,
     m9_batch_ends,
     m10_side_by_side,
+    m11_held_once,
 )
 from inferd.ledger.migrations.triggers import refuse
 
@@ -229,6 +230,7 @@ MIGRATIONS = (
     m8_sequences.apply,
     m9_batch_ends.apply,
     m10_side_by_side.apply,
+    m11_held_once.apply,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -53,7 +53,7 @@ def test_a_backup_replaces_nothing(served, store, tmp_path):
 
 def test_books_that_do_not_balance_are_not_backed_up_as_if_they_did(served, store, tmp_path):
     served.grant(100)
-    tamper(served, "UPDATE accounts SET balance_nanousd = 99 WHERE balance_nanousd = 100")
+    tamper(served, "UPDATE accounts SET balance_nanousd = -99 WHERE balance_nanousd = -100")
     with pytest.raises(OperationError, match="do not balance"):
         back_up(store.path, tmp_path / "copy.db")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
@@ -151,7 +151,7 @@ def test_what_is_no_ledger_is_not_restored(backed_up, store, lock, tmp_path, con
 
 def test_a_backup_whose_books_do_not_balance_is_not_restored(backed_up, store, lock, tmp_path):
     with closing(sqlite3.connect(tmp_path / "copy.db")) as conn:
-        conn.execute("UPDATE accounts SET balance_nanousd = 99 WHERE balance_nanousd = 95")
+        conn.execute("UPDATE grants SET remaining_nanousd = 99 WHERE remaining_nanousd = 95")
         conn.commit()
     with (
         pytest.raises(OperationError, match="do not balance"),

@@ -198,7 +198,7 @@ def test_a_request_counts_in_the_period_of_its_admission(books):
     request_id = books.hold(10, 20)
     books.now_ms += 60 * 24 * 3600 * 1000
     books.settle(request_id, 10, 5)
-    rows = books.conn.execute("SELECT period, posted_nanousd, held_nanousd FROM counters WHERE scope = 'team:acme'")
+    rows = books.conn.execute("SELECT period, posted_nanousd, held_nanousd FROM counts WHERE scope = 'team:acme'")
     assert sorted(rows) == [("2026", 15, 0), ("2026-11", 15, 0), ("lifetime", 15, 0)]
 
 

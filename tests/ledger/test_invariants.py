@@ -142,7 +142,7 @@ class Ledger(RuleBasedStateMachine):
     @invariant()
     def every_grant_has_left_what_the_model_says(self) -> None:
         assert self.books.remaining() == {grant.number: grant.left for grant in self.model.grants}
-        balances = dict(self.books.conn.execute("SELECT account, balance_nanousd FROM accounts").fetchall())
+        balances = dict(self.books.conn.execute("SELECT account, balance_nanousd FROM balances").fetchall())
         assert sum(balances.values()) == 0
         assert balances.get("expired", 0) == self.model.expired
         assert balances.get("revenue:local/tiny", 0) == self.model.spent
