@@ -88,7 +88,7 @@ class Store:
             LedgerDamagedError: the file is broken.
         """
         with _damage_named(), closing(self.connect_writer()) as conn:
-            _begin_immediate(conn)
+            _begin_now(conn)
             try:
                 yield conn
                 conn.execute("COMMIT")
@@ -185,17 +185,31 @@ def _damage_named() -> Iterator[None]:
         ) from exc
 
 
-def _begin_immediate(conn: sqlite3.Connection) -> None:
-    # SQLite's own waiting sleeps up to 100 ms between looks, which a busy writer thread can starve; look often.
-    conn.execute("PRAGMA busy_timeout = 0")
-    deadline_s = time.monotonic() + BUSY_TIMEOUT_S
+def begin_immediate(conn: sqlite3.Connection, *, wait: bool = True) -> None:
+    """Begin a transaction that writes, as soon as nobody else does; if not to `wait`, at once or not at all.
+
+    SQLite's own waiting sleeps up to 100 ms between looks, which a busy writer thread can starve; this looks often. The
+    connection's busy timeout must be zero.
+
+    Raises:
+        sqlite3.OperationalError: others kept the file locked for `BUSY_TIMEOUT_S`, or it cannot be written.
+    """
+    deadline_s = time.monotonic() + (BUSY_TIMEOUT_S if wait else 0.0)
     while True:
         try:
             conn.execute("BEGIN IMMEDIATE")
             return
         except sqlite3.OperationalError as exc:
-            if not is_busy(exc):
-                raise OperationError(f"the ledger cannot be written: {exc}") from exc
-            if time.monotonic() > deadline_s:
-                raise OperationError("the ledger is busy with other writes; nothing was changed, try again") from exc
+            if not is_busy(exc) or time.monotonic() >= deadline_s:
+                raise
         time.sleep(random.uniform(0.0005, 0.003))
+
+
+def _begin_now(conn: sqlite3.Connection) -> None:
+    conn.execute("PRAGMA busy_timeout = 0")
+    try:
+        begin_immediate(conn)
+    except sqlite3.OperationalError as exc:
+        if is_busy(exc):
+            raise OperationError("the ledger is busy with other writes; nothing was changed, try again") from exc
+        raise OperationError(f"the ledger cannot be written: {exc}") from exc

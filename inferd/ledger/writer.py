@@ -1,7 +1,11 @@
-"""The one thread that writes the ledger while a server runs: group commit.
+"""What writes the ledger while a server runs: one connection, one thread, group commit.
 
-It takes all that is queued, applies one command after the other, commits once and wakes all waiters. A group with any
-durable command commits with synchronous=FULL (one sync for all of them); holds alone commit with NORMAL.
+The thread takes all that is queued, applies one command after the other, commits once and wakes all waiters. A group
+with any durable command commits with synchronous=FULL (one sync for all of them); holds alone commit with NORMAL.
+
+A hold that comes while nobody else writes is applied on its caller's own thread, one a turn of the event loop: to wake
+the writer, and to be woken by it, takes as long as the hold, and milliseconds while all cores compute. What may have to
+wait stays with the writer: syncs, checkpoints, the lock of another process.
 
 A command that fails must leave nothing behind. Nearly all that fail are refusals which changed nothing; only if one did
 change something, the group is undone and applied again with a savepoint around each command: savepoints for all would
@@ -14,6 +18,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -23,7 +28,7 @@ from typing import Any, TypeVar
 from inferd.errors import InferdError, OverloadedError
 from inferd.ledger.command import Command
 from inferd.ledger.disk import is_nearly_full
-from inferd.ledger.store import Store
+from inferd.ledger.store import CHECKPOINT_PAGES, Store, begin_immediate
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -32,6 +37,10 @@ _MAX_QUEUED = 10_000
 _RETRY_AFTER_S = 1.0
 _DISK_RETRY_AFTER_S = 60.0
 _PAUSE_S = 0.1
+# How long it counts that there was room on the disk.
+_SPACE_CHECK_S = 0.1
+# Of the log, written by a command that has a commit to itself: a settlement changes ten.
+_PAGES_A_COMMAND = 16
 _FILE_CODES = {
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR),
     *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB),
@@ -77,12 +86,19 @@ class LedgerWriter:
         self._ended = False
         self._thread: threading.Thread | None = None
         self._conn: sqlite3.Connection | None = None
+        # Whoever has it uses the connection, and what stands below: the thread for a group, a caller for its command.
+        self._turn = threading.Lock()
         self._synchronous = ""
+        self._space_checked_s = -_SPACE_CHECK_S
+        # As many at most since the log was last copied into the file by itself, and whether the last group was of one.
+        self._log_pages = 0
+        self._is_quiet = True
 
     def start(self) -> None:
         """Open the connection and start the thread."""
         assert self._thread is None, "a writer starts once"
         self._conn = self._store.connect_writer(check_same_thread=False)
+        self._conn.execute("PRAGMA busy_timeout = 0")
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -125,20 +141,53 @@ class LedgerWriter:
         gathered = self._gathered.get(loop)
         self._check_open(command, len(self._queue) + len(gathered or ()))
         queued = _Queued(command, waiter, loop, patient)
-        if gathered is None:
+        if gathered is not None:
+            gathered.append(queued)
+        else:
             # Handed over after all callbacks that are ready now: one wake-up of the writer for them together. Else it
             # would begin a group with the first of them, and fight with this thread for the interpreter's lock.
-            self._gathered[loop] = [queued]
+            self._gathered[loop] = [] if self._apply_here(queued) else [queued]
             loop.call_soon(self._hand_over, loop)
-        else:
-            gathered.append(queued)
         return await waiter
+
+    def _apply_here(self, queued: _Queued) -> bool:
+        """Carry out a command on its caller's thread, if it is the only one and need not wait for anything.
+
+        Returns False, and has changed nothing, if it is for the writer's thread to do, or to say why it cannot be done.
+        """
+        is_short = not queued.command.durable and self._log_pages < CHECKPOINT_PAGES - _PAGES_A_COMMAND
+        if not is_short or not self._is_quiet or self._queue or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            return not self._ended and self._process_here(queued)
+        finally:
+            self._turn.release()
+
+    def _process_here(self, queued: _Queued) -> bool:
+        conn = self._conn
+        assert conn is not None, "start() opened the connection"
+        try:
+            if not self._without_new_work([queued]):
+                return True
+            self._begin(conn, durable=False, wait=False)
+            if self._apply(conn, queued):
+                self._commit([queued])
+            else:
+                conn.execute("ROLLBACK")
+        except (sqlite3.Error, OSError):
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            return False
+        self._log_pages += _PAGES_A_COMMAND
+        queued.reply()
+        return True
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         """Queue what the coroutines of a loop have gathered; runs on that loop."""
         gathered = self._gathered.pop(loop)
         try:
-            self._enqueue(gathered)
+            if gathered:
+                self._enqueue(gathered)
         except OverloadedError as exc:
             self._refuse(gathered, exc)
 
@@ -160,7 +209,9 @@ class LedgerWriter:
         group: list[_Queued] = []
         try:
             while group := self._take():
-                self._process(self._conn, group)
+                with self._turn:
+                    self._process(self._conn, group)
+                    self._copy_log(self._conn, len(group))
         finally:
             # Somebody is left only if the loop above broke (the data folder is gone, memory has run out): then nobody
             # must wait for ever.
@@ -168,7 +219,8 @@ class LedgerWriter:
                 self._stopping = self._ended = True
                 left, self._queue = [*group, *self._queue], []
             self._refuse(left, OverloadedError("The ledger's writer has stopped.", retry_after_s=_RETRY_AFTER_S))
-            self._conn.close()
+            with self._turn:
+                self._conn.close()
 
     def _take(self) -> list[_Queued]:
         """All that is queued, as soon as there is something; empty when stopped and drained."""
@@ -190,9 +242,10 @@ class LedgerWriter:
     def _without_new_work(self, group: list[_Queued]) -> list[_Queued]:
         """On a disk that is nearly full: refuse what begins something new; returns the rest."""
         new = [queued for queued in group if not queued.command.durable]
-        if new:
+        if new and time.monotonic() >= self._space_checked_s + _SPACE_CHECK_S:
             try:
                 self.check_space()
+                self._space_checked_s = time.monotonic()
             except OverloadedError as exc:
                 _log.error("new requests are refused: the ledger's disk is nearly full")
                 self._refuse(new, exc)
@@ -218,12 +271,12 @@ class LedgerWriter:
         else:
             self._wake(group)
 
-    def _begin(self, conn: sqlite3.Connection, *, durable: bool) -> None:
+    def _begin(self, conn: sqlite3.Connection, *, durable: bool, wait: bool = True) -> None:
         synchronous = "FULL" if durable else "NORMAL"
         if synchronous != self._synchronous:
             conn.execute(f"PRAGMA synchronous = {synchronous}")
             self._synchronous = synchronous
-        conn.execute("BEGIN IMMEDIATE")
+        begin_immediate(conn, wait=wait)
 
     def _apply(self, conn: sqlite3.Connection, queued: _Queued) -> bool:
         """Returns False if the command failed half-way; then the transaction is spoiled."""
@@ -261,6 +314,18 @@ class LedgerWriter:
         assert self._conn is not None, "start() opened the connection"
         assert group, "there is something to commit"
         self._conn.execute("COMMIT")
+
+    def _copy_log(self, conn: sqlite3.Connection, num_commands: int) -> None:
+        """Copy the log into the file while nobody waits for it, before a commit would have to: SQLite does so by itself
+        at `CHECKPOINT_PAGES`, then in the middle of a commit."""
+        self._is_quiet = num_commands == 1
+        self._log_pages += num_commands * _PAGES_A_COMMAND
+        if self._is_quiet and self._log_pages > CHECKPOINT_PAGES // 2:
+            self._log_pages = 0
+            try:
+                conn.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            except sqlite3.Error as exc:
+                _log.warning("the ledger's log could not be copied into its file: %s", exc)
 
     def _postpone(self, group: list[_Queued], cause: sqlite3.Error) -> None:
         """The file could not be written (busy, full): nothing of the group happened. Refuse what is new, keep the rest.

@@ -312,6 +312,7 @@ def test_a_writer_that_ends_by_a_fault_of_its_own_leaves_nobody_waiting(store, s
     writer.start()
     behind_the_gate(writer, served)
     monkeypatch.setattr("inferd.ledger.writer.is_nearly_full", gone)
+    monkeypatch.setattr("inferd.ledger.writer._SPACE_CHECK_S", 0.0)
     held = [writer.submit(command) for command in (served.open_hold(1), served.settlement(request_id, 5))]
     writer.gate.set()
     errors = [future.exception(10) for future in held]

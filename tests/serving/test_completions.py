@@ -229,7 +229,7 @@ async def test_an_answer_that_cannot_be_settled_is_never_called_complete(tmp_pat
 async def test_a_ledger_that_cannot_hold_refuses_before_the_engine_hears_of_it(tmp_path, monkeypatch):
     def make_writer(store: Any) -> FailingWriter:
         error = sqlite3.OperationalError("disk full")
-        return FailingWriter(store, error, n_failures=1, applies=lambda names: not resolves(names))
+        return FailingWriter(store, error, n_failures=2, applies=lambda names: not resolves(names))
 
     async with running_provider(tmp_path, monkeypatch, make_writer=make_writer) as provider:
         with pytest.raises(OverloadedError):

@@ -16,8 +16,8 @@ _STATEMENTS = (
     # What a wrong balance says of a grant is lost with it, unless the grant's own row is as wrong; the entries stay.
     "DELETE FROM accounts WHERE account IN (SELECT 'team:' || team || ':credit:' || grant_id FROM grants)",
     "DROP INDEX holds_held",
-    # All that the sums of open holds ask for, so that they read nothing else.
-    """CREATE INDEX holds_open ON holds (team, admitted_at_ms, project, user, key_id, amount_nanousd)
+    # All that the sums of open holds ask for, so that they read nothing else; `state`, since they say it.
+    """CREATE INDEX holds_open ON holds (team, admitted_at_ms, project, user, key_id, amount_nanousd, state)
         WHERE state = 'held'""",
     """CREATE VIEW balances AS
         SELECT account, balance_nanousd FROM accounts
