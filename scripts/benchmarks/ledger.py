@@ -2,8 +2,8 @@
 
 Concurrent callers each await a hold, then its settlement, from `LedgerWriter.execute`, as a request does. Each run is a
 process of its own: on a small ledger and on one with millions of usage rows and thousands of teams, as the disk is and
-with 2 ms added to every sync (a preload shim). One caller alone shows what the ledger adds to a request's latency. The
-small ledger is audited at the end.
+with 2 ms added to every sync (a preload shim, which also says how long the run's own syncs took). One caller alone shows
+what the ledger adds to a request's latency. The small ledger is audited at the end.
 """
 
 from __future__ import annotations
@@ -106,9 +106,12 @@ def _build_shim(folder: Path) -> Path:
 
 def _run(data: Path, callers: int, seconds: float, shim: Path, delay_us: int) -> dict[str, float]:
     """One run in a process of its own."""
-    environment = dict(os.environ)
-    if delay_us:
-        environment |= {"LD_PRELOAD": str(shim), "SYNC_SHIM_DELAY_US": str(delay_us)}
+    times = shim.with_name("sync-times")
+    times.unlink(missing_ok=True)
+    environment = os.environ | {
+        **{"LD_PRELOAD": str(shim), "SYNC_SHIM_TIMES": str(times)},
+        **({"SYNC_SHIM_DELAY_US": str(delay_us)} if delay_us else {}),
+    }
     words = ["--child", str(data), "--callers", str(callers), "--seconds", str(seconds)]
     done = subprocess.run(
         [sys.executable, "-m", "scripts.benchmarks.ledger", *words],
@@ -118,7 +121,7 @@ def _run(data: Path, callers: int, seconds: float, shim: Path, delay_us: int) ->
         text=True,
     )
     figures: dict[str, float] = json.loads(done.stdout)
-    return figures
+    return figures | {"sync_ms": statistics.median(map(int, times.read_text().split())) / 1e3}
 
 
 def _measure(data: Path, callers: int, seconds: float) -> dict[str, float]:
@@ -130,7 +133,7 @@ def _measure(data: Path, callers: int, seconds: float) -> dict[str, float]:
         writer = LedgerWriter(store)
         writer.start()
         try:
-            return uvloop.run(_load(writer, epoch, keys, callers, seconds)) | {"sync_ms": _sync_ms(data)}
+            return uvloop.run(_load(writer, epoch, keys, callers, seconds))
         finally:
             writer.stop()
 
@@ -172,18 +175,6 @@ async def _load(
         "p99_ms": times_s[len(times_s) * 99 // 100] * 1e3,
         "cpu_us": cpu_s / pairs * 1e6,
     }
-
-
-def _sync_ms(folder: Path) -> float:
-    """Median time of writing and syncing one page beside the ledger."""
-    times_s = []
-    with (folder / "sync-probe").open("wb", buffering=0) as file:
-        for _ in range(50):
-            file.write(bytes(4096))
-            started_s = time.perf_counter()
-            os.fdatasync(file.fileno())
-            times_s.append(time.perf_counter() - started_s)
-    return statistics.median(times_s) * 1e3
 
 
 if __name__ == "__main__":
