@@ -20,7 +20,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Literal
 
-from inferd.ledger.rows import insert_covered
+from inferd.ledger.rows import insert_all_covered, insert_covered
 
 EXPIRED = "expired"
 REFUNDS = "refunds"
@@ -82,8 +82,8 @@ def post(
     assert len({account for account, _ in postings}) == len(postings), "one entry an account"
     txn: int = conn.execute("SELECT coalesce(max(txn), 0) + 1 FROM transactions").fetchone()[0]
     insert_covered(conn, "transactions", (txn, kind, request_id, actor, reason, at_ms, period))
-    for line, (account, amount_nanousd) in enumerate(postings, start=1):
-        insert_covered(conn, "entries", (txn, line, account, amount_nanousd))
+    lines = [(txn, line, account, amount_nanousd) for line, (account, amount_nanousd) in enumerate(postings, start=1)]
+    insert_all_covered(conn, "entries", lines)
     conn.executemany(
         "INSERT INTO accounts (account, balance_nanousd) VALUES (?, ?) "
         "ON CONFLICT (account) DO UPDATE SET balance_nanousd = balance_nanousd + excluded.balance_nanousd",

@@ -63,14 +63,14 @@ def alert_spending(
     """Write down which thresholds of these caps are reached and were not before. Called after every change of what was
     posted, and of a budget."""
     for cap in caps:
-        posted_nanousd = cap.count.posted_nanousd
+        posted_nanousd, limit_nanousd = cap.count.posted_nanousd, cap.limit_nanousd
         for percent in policy.thresholds_percent:
-            if posted_nanousd > 0 and posted_nanousd * 100 >= percent * cap.limit_nanousd:
+            if posted_nanousd > 0 and posted_nanousd * 100 >= percent * limit_nanousd:
                 _add(
                     conn,
                     Alert(
                         *(0, "threshold", team, cap.scope, cap.source, cap.period, percent),
-                        *(cap.limit_nanousd, posted_nanousd, now_ms),
+                        *(limit_nanousd, posted_nanousd, now_ms),
                     ),
                 )
 

@@ -106,7 +106,9 @@ def caps_of(
     Args:
         known: counters that the caller has just read.
     """
-    return caps_of_scopes(conn, spender.team, terms, spender.scopes, at_ms, known)
+    # Only budgets ask which scopes there are beside the team.
+    scopes = spender.scopes if terms.has_budgets else ()
+    return caps_of_scopes(conn, spender.team, terms, scopes, at_ms, known)
 
 
 def caps_of_scopes(

@@ -12,7 +12,6 @@ them here. So a hold changes no counter.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from inferd.ledger.periods import LIFETIME, period_bounds_ms, periods_of
@@ -34,8 +33,7 @@ def key_scope(key_id: str) -> str:
     return f"key:{key_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Spender:
+class Spender(NamedTuple):
     """Whose counters a request moves."""
 
     team: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from inferd.ledger import counters, grants, included_credit, statements
 from inferd.ledger.accounts import BY_RULE, revenue_account
@@ -19,10 +19,10 @@ from inferd.ledger.caps import caps_of
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.counters import Spender
 from inferd.ledger.periods import LIFETIME, periods_of
-from inferd.ledger.price_columns import PRICE_COLUMNS, columns_of, price_of
+from inferd.ledger.price_columns import PRICE_COLUMNS, price_of, values_of
 from inferd.ledger.pricing import cost_nanousd, hold_nanousd
 from inferd.ledger.refusal import Funds, WorstCase, refusal
-from inferd.ledger.rows import insert
+from inferd.ledger.rows import insert_covered
 from inferd.ledger.usage import add_usage
 from inferd.price import Price
 from inferd.usage import Usage
@@ -129,26 +129,29 @@ class OpenHold:
         )
 
     def _insert(self, conn: sqlite3.Connection, amount_nanousd: int, *, postpaid: bool) -> None:
-        values = {
-            "request_id": self.request_id,
-            "epoch": self.epoch,
-            "team": self.team,
-            "project": self.project,
-            "user": self.user,
-            "key_id": self.key_id,
-            "deployment": self.deployment,
-            "service_tier": self.service_tier,
-            **columns_of(self.price),
-            "prompt_tokens": self.prompt_tokens,
-            "max_completion_tokens": self.max_completion_tokens,
-            "amount_nanousd": amount_nanousd,
-            "admitted_at_ms": self.admitted_at_ms,
-            "state": "held",
-            "resolved_at_ms": None,
-            "postpaid": 1 if postpaid else None,
-            "max_compute_ms": self.max_compute_ms,
-        }
-        insert(conn, "holds", values)
+        input_picousd, cached_input_picousd, output_picousd, compute_picousd, multiplier_ppm = values_of(self.price)
+        covered = (
+            self.request_id,
+            self.epoch,
+            self.team,
+            self.project,
+            self.user,
+            self.key_id,
+            self.deployment,
+            self.service_tier,
+            input_picousd,
+            cached_input_picousd,
+            output_picousd,
+            self.prompt_tokens,
+            self.max_completion_tokens,
+            amount_nanousd,
+            self.admitted_at_ms,
+            1 if postpaid else None,
+            compute_picousd,
+            multiplier_ppm,
+            self.max_compute_ms,
+        )
+        insert_covered(conn, "holds", covered, ("held", None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +247,7 @@ class VoidHold:
         grants.expire(conn, held.team, open_grants, self.finished_at_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class _HeldRow:
+class _HeldRow(NamedTuple):
     """What a hold that is being resolved was opened with, and what becomes of it."""
 
     rowid: int
@@ -305,6 +307,7 @@ _SELECT_HOLD = (
     f"SELECT rowid, state, team, project, user, key_id, deployment, service_tier, {', '.join(PRICE_COLUMNS)}, "
     "amount_nanousd, admitted_at_ms FROM holds WHERE request_id = ?"
 )
+_PRICE_IN_ROW = slice(8, 8 + len(PRICE_COLUMNS))
 
 
 def _held(conn: sqlite3.Connection, request_id: str, end: Literal["settled", "voided"]) -> _HeldRow:
@@ -313,8 +316,8 @@ def _held(conn: sqlite3.Connection, request_id: str, end: Literal["settled", "vo
     if row is None or row[1] != "held":
         was = "was never opened" if row is None else f"is {row[1]} already"
         raise HoldResolvedError(f"request {request_id} cannot be {end}: its hold {was}")
-    rowid, _, team, project, user, key_id, deployment, service_tier, *price, amount_nanousd, admitted_at_ms = row
+    rowid, _, team, project, user, key_id, deployment, service_tier, *_, amount_nanousd, admitted_at_ms = row
     return _HeldRow(
-        *(rowid, end, request_id, team, project, user, key_id, deployment, service_tier, price_of(price)),
-        *(amount_nanousd, admitted_at_ms),
+        *(rowid, end, request_id, team, project, user, key_id, deployment, service_tier),
+        *(price_of(row[_PRICE_IN_ROW]), amount_nanousd, admitted_at_ms),
     )

@@ -8,6 +8,8 @@ from functools import lru_cache
 from inferd.errors import InvalidValueError
 
 LIFETIME = "lifetime"
+# In the order of `periods_of`.
+_KINDS = ("month", "year", "lifetime")
 _DAY_MS = 86_400_000
 _FIRST_YEAR = 1970
 # The last one whose end can be told: 9999 is the last year of a datetime.
@@ -52,8 +54,7 @@ def format_instant(at_ms: int) -> str:
 
 def period_label(kind: str, at_ms: int) -> str:
     """The month, year or lifetime (`kind`) that a moment lies in."""
-    month, year, lifetime = periods_of(at_ms)
-    return {"month": month, "year": year, "lifetime": lifetime}[kind]
+    return periods_of(at_ms)[_KINDS.index(kind)]
 
 
 @lru_cache(maxsize=64)

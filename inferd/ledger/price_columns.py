@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from inferd.price import PPM, Price
 
 PRICE_COLUMNS = ("input_picousd", "cached_input_picousd", "output_picousd", "compute_picousd", "multiplier_ppm")
 
 
-def columns_of(price: Price | None) -> dict[str, int | None]:
-    """By name; all NULL for a free deployment. A multiplier of one is NULL too, as in rows of before."""
+Values = tuple[int | None, int | None, int | None, int | None, int | None]
+
+
+def values_of(price: Price | None) -> Values:
+    """Those of PRICE_COLUMNS; all NULL for a free deployment. A multiplier of one is NULL too, as in rows of before."""
     if price is None:
-        return dict.fromkeys(PRICE_COLUMNS)
-    return {
-        "input_picousd": price.input_picousd,
-        "cached_input_picousd": price.cached_input_picousd,
-        "output_picousd": price.output_picousd,
-        "compute_picousd": price.compute_picousd,
-        "multiplier_ppm": None if price.multiplier_ppm == PPM else price.multiplier_ppm,
-    }
+        return None, None, None, None, None
+    multiplier_ppm = None if price.multiplier_ppm == PPM else price.multiplier_ppm
+    return (
+        *(price.input_picousd, price.cached_input_picousd, price.output_picousd, price.compute_picousd),
+        multiplier_ppm,
+    )
 
 
-def price_of(values: Sequence[int | None]) -> Price:
-    """From the values of PRICE_COLUMNS of a priced row, in their order."""
+@lru_cache(maxsize=256)
+def price_of(values: Values) -> Price:
+    """From the values of PRICE_COLUMNS of a priced row. Few different ones are asked for, each at every settlement."""
     input_picousd, cached_input_picousd, output_picousd, compute_picousd, multiplier_ppm = values
     assert input_picousd is not None, "a priced row has both prices of tokens"
     assert output_picousd is not None, "a priced row has both prices of tokens"
@@ -47,4 +50,4 @@ def possible_price(values: Sequence[int | None]) -> Price | None:
         return None
     if compute_picousd is not None and (compute_picousd < 0 or input_picousd or output_picousd):
         return None
-    return price_of(values)
+    return price_of((input_picousd, cached_input_picousd, output_picousd, compute_picousd, multiplier_ppm))

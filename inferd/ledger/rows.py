@@ -151,6 +151,11 @@ def insert(conn: sqlite3.Connection, table: str, values: Mapping[str, Any]) -> N
     insert_covered(conn, table, covered, tuple(map(values.__getitem__, row_format.mutable)))
 
 
+def insert_all_covered(conn: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """`insert_covered` for several rows of a table without columns that change."""
+    conn.executemany(_INSERT_SQL[table], [(*covered, checksum(table, covered)) for covered in rows])
+
+
 def insert_covered(
     conn: sqlite3.Connection, table: str, covered: tuple[Any, ...], mutable: tuple[Any, ...] = ()
 ) -> None:

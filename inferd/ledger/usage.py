@@ -6,8 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from inferd.ledger.price_columns import columns_of
-from inferd.ledger.rows import insert
+from inferd.ledger.price_columns import values_of
+from inferd.ledger.rows import insert_covered
 from inferd.price import Price
 from inferd.usage import Usage
 
@@ -34,27 +34,32 @@ def add_usage(
     txn: int | None,
 ) -> None:
     """Insert one row. `price` None: a free deployment. `txn` None: it cost nothing."""
-    values = {
-        "request_id": request_id,
-        "team": team,
-        "project": project,
-        "user": user,
-        "key_id": key_id,
-        "deployment": deployment,
-        "service_tier": service_tier,
-        **columns_of(price),
-        "prompt_tokens": usage.prompt_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "compute_ms": usage.compute_ms,
-        "cost_nanousd": cost_nanousd,
-        "status": status,
-        "finish_reason": finish_reason,
-        "admitted_at_ms": admitted_at_ms,
-        "finished_at_ms": finished_at_ms,
-        "txn": txn,
-    }
-    insert(conn, "usage", values)
+    input_picousd, cached_input_picousd, output_picousd, compute_picousd, multiplier_ppm = values_of(price)
+    covered = (
+        request_id,
+        team,
+        project,
+        user,
+        key_id,
+        deployment,
+        service_tier,
+        input_picousd,
+        cached_input_picousd,
+        output_picousd,
+        usage.prompt_tokens,
+        usage.cached_tokens,
+        usage.completion_tokens,
+        usage.compute_ms,
+        cost_nanousd,
+        status,
+        finish_reason,
+        admitted_at_ms,
+        finished_at_ms,
+        txn,
+        compute_picousd,
+        multiplier_ppm,
+    )
+    insert_covered(conn, "usage", covered)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 Concurrent callers each await a hold, then its settlement, from `LedgerWriter.execute`, as a request does. Each run is a
 process of its own: on a small ledger and on one with millions of usage rows and thousands of teams, as the disk is and
-with 2 ms added to every sync (a preload shim, which also says how long the run's own syncs took). One caller alone shows
-what the ledger adds to a request's latency. The small ledger is audited at the end.
+with 2 ms added to every sync (a preload shim, which also says how long the run's own syncs took). One caller alone
+shows what the ledger adds to a request's latency. The small ledger is audited at the end.
 """
 
 from __future__ import annotations
