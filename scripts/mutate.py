@@ -32,7 +32,8 @@ LEDGER = "tests/ledger"
 MODULES = {
     "pricing": ("test_pricing", "test_cap_texts"),
     "caps": ("test_cap_texts", "test_caps", "test_alerts"),
-    "holds": ("test_holds", "test_alerts"),
+    "holds": ("test_holds", "test_alerts", "test_included_credit"),
+    "counters": ("test_caps", "test_holds"),
     "grants": ("test_grants", "test_clock"),
 }
 COMMON = ("test_holds", "test_grants", "test_caps", "test_refunds", "test_operations", "test_invariants", "test_writer")

@@ -5,7 +5,8 @@ with any durable command commits with synchronous=FULL (one sync for all of them
 
 A hold that comes while nobody else writes is applied on its caller's own thread, one a turn of the event loop: to wake
 the writer, and to be woken by it, takes as long as the hold, and milliseconds while all cores compute. What may have to
-wait stays with the writer: syncs, checkpoints, the lock of another process.
+wait stays with the writer: syncs, checkpoints, the lock of another process. (What it reads is nearly always in memory;
+authentication reads on the loop as well.)
 
 A command that fails must leave nothing behind. Nearly all that fail are refusals which changed nothing; only if one did
 change something, the group is undone and applied again with a savepoint around each command: savepoints for all would
