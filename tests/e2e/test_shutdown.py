@@ -57,8 +57,8 @@ def test_sigterm_finishes_the_streams_and_exits_0_and_the_next_start_keeps_every
 
     key = (server.data_dir / "default.key").read_text().strip()
     server.start()
+    server.until_it_prints(re.compile(re.escape(str(server.data_dir / "default.key"))))
     assert key not in server.output, "shown only by the start that made it"
-    assert str(server.data_dir / "default.key") in server.output
     after = server.export()
     assert after.usage == before.usage
     assert len(after.rows["epoch"]) == len(before.rows["epoch"]) + 1

@@ -191,7 +191,7 @@ async def test_a_settlement_that_fails_ends_the_stream_without_a_finish_reason(t
 async def test_books_that_cannot_be_written_are_503(tmp_path, monkeypatch):
     def make_writer(store: Any) -> FailingWriter:
         error = sqlite3.OperationalError("disk full")
-        return FailingWriter(store, error, n_failures=1, applies=lambda names: not resolves(names))
+        return FailingWriter(store, error, n_failures=2, applies=lambda names: not resolves(names))
 
     async with running_provider(tmp_path, monkeypatch, make_writer=make_writer) as provider:
         response = await provider.chat()
