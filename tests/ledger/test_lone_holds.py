@@ -16,6 +16,7 @@ from inferd.errors import InsufficientCreditError
 from inferd.ledger.command import Command
 from inferd.ledger.store import CHECKPOINT_PAGES
 from inferd.ledger.writer import LedgerWriter
+from tests.ledger.test_writer import Broken, FullOnce
 
 
 @dataclass
@@ -31,15 +32,8 @@ class Watched:
         return self.command.apply(conn)
 
 
-@dataclass
-class HalfWay:
-    """Writes, then fails as a bug does."""
-
+class BrokenHere(Broken):
     durable: ClassVar[bool] = False
-
-    def apply(self, conn):
-        conn.execute("INSERT INTO counters VALUES ('broken', 'team:broken', '2026', 1)")
-        raise KeyError("bug")
 
 
 @pytest.fixture
@@ -94,7 +88,7 @@ def test_a_hold_that_is_refused_here_is_refused_as_ever(served, writer):
 
 def test_a_command_that_fails_half_way_here_leaves_nothing_behind(served, writer, caplog):
     with pytest.raises(KeyError):
-        asyncio.run(writer.execute(HalfWay()))
+        asyncio.run(writer.execute(BrokenHere()))
     assert served.one("SELECT count(*) FROM counters") == 0
     assert run(writer, served.open_hold(5)) == [[HERE]]
 
@@ -121,15 +115,6 @@ def test_the_loop_goes_on_while_another_process_has_the_ledger_locked(store, ser
 
 
 def test_a_commit_that_fails_here_is_the_writers_to_try(store, served):
-    class FullOnce(LedgerWriter):
-        failures = 0
-
-        def _commit(self, group):
-            if not self.failures:
-                self.failures += 1
-                raise sqlite3.OperationalError("database or disk is full")
-            super()._commit(group)
-
     served.grant(1_000)
     writer = FullOnce(store)
     writer.start()

@@ -247,16 +247,19 @@ def test_a_locked_file_refuses_new_work_and_keeps_settlements_until_it_is_free(s
     assert audit(served.conn).clean
 
 
+class FullOnce(LedgerWriter):
+    """Its first commit fails."""
+
+    failures = 0
+
+    def _commit(self, group):
+        if not self.failures:
+            self.failures += 1
+            raise sqlite3.OperationalError("database or disk is full")
+        super()._commit(group)
+
+
 def test_a_commit_that_fails_undoes_its_group_and_is_tried_again(store, served, caplog):
-    class FullOnce(LedgerWriter):
-        failures = 0
-
-        def _commit(self, group):
-            if not self.failures:
-                self.failures += 1
-                raise sqlite3.OperationalError("database or disk is full")
-            super()._commit(group)
-
     served.grant(100)
     request_id = served.hold(5)
     writer = FullOnce(store)
