@@ -159,6 +159,8 @@ def fuzz(folder: Path, monkeypatch: pytest.MonkeyPatch, n_calls: int) -> None:
             max_examples=n_calls,
             deadline=None,
             database=None,
+            # Of 300 drawn anew in each run 79 to 95 % parsed; the same 300 have one share, and 5,000 vary less.
+            derandomize=n_calls == N_ORDINARY,
             suppress_health_check=[*HealthCheck],
         )
         @given(calls())
@@ -169,8 +171,7 @@ def fuzz(folder: Path, monkeypatch: pytest.MonkeyPatch, n_calls: int) -> None:
         n_sent = sum(server.statuses.values())
         print(f"{n_sent} calls, {server.n_parsed} parsed: {dict(server.statuses)}")
         assert n_sent >= n_calls * 0.9
-        # Of 300 between 237 and 284 were; fewer by far would be noise that no handler sees.
-        assert server.n_parsed >= 0.65 * n_sent, server.statuses
+        assert server.n_parsed >= 0.8 * n_sent, server.statuses
         assert server.statuses[200] > n_sent / 10, server.statuses
 
 
