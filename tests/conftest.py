@@ -1,4 +1,7 @@
-"""What every test shares: `--all`, and Hypothesis without deadlines (the machine may be busy)."""
+"""What every test shares: `--all`, and Hypothesis without deadlines (the machine may be busy).
+
+Hypothesis searches anew in every run but that of `.ci/run`, which says the same of the same code each time.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,14 @@ from hypothesis import HealthCheck, Phase, settings
 MAX_EXAMPLES = 100
 MAX_EXAMPLES_ALL = 2000
 
-for name, max_examples in (("default", MAX_EXAMPLES), ("all", MAX_EXAMPLES_ALL)):
-    settings.register_profile(
-        name, deadline=None, max_examples=max_examples, suppress_health_check=[HealthCheck.too_slow], print_blob=True
-    )
+settings.register_profile(
+    "default", deadline=None, max_examples=MAX_EXAMPLES, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.register_profile("all", settings.get_profile("default"), max_examples=MAX_EXAMPLES_ALL)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 # For scripts/check mutate: most mutants die at the first examples, and nobody reads the smallest one.
 settings.register_profile(
-    "mutation",
-    deadline=None,
-    max_examples=50,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.too_slow],
+    "mutation", settings.get_profile("ci"), max_examples=50, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("default")
 

@@ -68,11 +68,19 @@ def wrong_grants(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def overdrawn_teams(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """What a team's open holds keep is covered by its grants, unless one was admitted postpaid."""
+    """What a team's open holds keep is covered by its grants.
+
+    A hold that credit covered was admitted with all that were open then, and nothing but a later one, admitted postpaid,
+    takes credit away from under it: not only while that one is open, for its settlement draws credit first. One of
+    nothing says nothing, and rows come in the order of their rowids.
+    """
     rows = conn.execute(
-        "SELECT team, held, coalesce((SELECT sum(remaining_nanousd) FROM grants WHERE grants.team = holding.team), 0) "
-        "AS credit FROM (SELECT team, sum(amount_nanousd) AS held FROM holds WHERE state = 'held' "
-        "GROUP BY team HAVING count(postpaid) = 0) AS holding WHERE held > credit"
+        "WITH holding AS (SELECT team, sum(amount_nanousd) AS held, "
+        "max(iif(postpaid IS NULL AND amount_nanousd > 0, rowid, 0)) AS covered FROM holds WHERE state = 'held' "
+        "GROUP BY team), funded AS (SELECT *, coalesce((SELECT sum(remaining_nanousd) FROM grants "
+        "WHERE grants.team = holding.team), 0) AS credit FROM holding) "
+        "SELECT team, held, credit FROM funded WHERE held > credit AND NOT EXISTS (SELECT 1 FROM holds AS later "
+        "WHERE later.rowid > funded.covered AND later.team = funded.team AND later.postpaid = 1)"
     )
     for team, held, credit in rows:
         yield Finding("teams", team, f"its holds keep {held}, but its grants have only {credit}")

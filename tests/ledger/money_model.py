@@ -34,7 +34,11 @@ OWNERS = [{}, {"user": "ada"}, {"project": "web"}, {"user": "bob", "project": "w
 
 @dataclass
 class Request:
-    """What was asked for, and what became of it."""
+    """What was asked for, and what became of it.
+
+    Attributes:
+        owes: credit did not cover it, beside all that was held, when it was admitted.
+    """
 
     id: str
     owner: dict[str, str]
@@ -43,6 +47,7 @@ class Request:
     completion: int
     admitted_at_ms: int
     held: int
+    owes: bool
     cost: int = 0
     refunded: int = 0
     over: bool = False

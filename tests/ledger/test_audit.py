@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inferd.ledger import cap_operations
 from inferd.ledger.audit import audit
 from inferd.ledger.rows import FORMATS, checksum
 from inferd.price import Price
@@ -135,6 +136,18 @@ def test_a_hold_that_no_credit_covers_is_found(ledger):
     """R4"""
     tamper(ledger, "UPDATE grants SET remaining_nanousd = 0 WHERE grant_id = 2")
     tamper(ledger, "UPDATE grants SET remaining_nanousd = 0 WHERE grant_id = 1")
+    assert ("teams", "acme") in {(finding.table, finding.row) for finding in audit(ledger.conn).findings}
+
+
+def test_a_request_that_owes_excuses_no_hold_that_was_covered_after_it(ledger):
+    """R4, R6"""
+    cap_operations.set_team(ledger.conn, "acme", overage="postpaid", actor="test", now_ms=ledger.now_ms)
+    ledger.hold(30_000)
+    ledger.grant(20_000)
+    ledger.hold(1)
+    assert audit(ledger.conn).clean
+    for grant_id in ledger.remaining():
+        tamper(ledger, f"UPDATE grants SET remaining_nanousd = 0 WHERE grant_id = {grant_id}")
     assert ("teams", "acme") in {(finding.table, finding.row) for finding in audit(ledger.conn).findings}
 
 
