@@ -70,9 +70,9 @@ def wrong_grants(conn: sqlite3.Connection) -> Iterator[Finding]:
 def overdrawn_teams(conn: sqlite3.Connection) -> Iterator[Finding]:
     """What a team's open holds keep is covered by its grants.
 
-    A hold that credit covered was admitted with all that were open then, and nothing but a later one, admitted postpaid,
-    takes credit away from under it: not only while that one is open, for its settlement draws credit first. One of
-    nothing says nothing, and rows come in the order of their rowids.
+    Credit that covers a hold covers all that are open when it is admitted, and nothing but a later one, admitted
+    postpaid, takes credit away from under it: not only while that one is open, for its settlement draws credit first.
+    (A hold of nothing says nothing. Rows come in the order of their rowids.)
     """
     rows = conn.execute(
         "WITH holding AS (SELECT team, sum(amount_nanousd) AS held, "

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from inferd.ledger.billing import Terms
 from inferd.ledger.counters import Cell, Count, Spender, count, team_scope
@@ -20,8 +21,7 @@ CapSource = Literal["plan", "tier", "budget"]
 _KINDS = ("team", "project", "key", "user")
 
 
-@dataclass(frozen=True, slots=True)
-class Cap:
+class Cap(msgspec.Struct, frozen=True):
     """One limit, and how much of it is used.
 
     Attributes:

@@ -9,7 +9,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Command(Protocol[T_co]):
-    """One change of the ledger: a frozen dataclass of what it needs, applied within a transaction of the writer's.
+    """One change of the ledger: an immutable record of what it needs, applied within a transaction of the writer's.
 
     Attributes:
         durable: whether the answer waits for a synced commit. Such a command ends or records something that exists

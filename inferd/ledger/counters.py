@@ -12,7 +12,8 @@ them here. So a hold changes no counter.
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
+
+import msgspec
 
 from inferd.ledger.periods import LIFETIME, period_bounds_ms, periods_of
 
@@ -33,7 +34,7 @@ def key_scope(key_id: str) -> str:
     return f"key:{key_id}"
 
 
-class Spender(NamedTuple):
+class Spender(msgspec.Struct, frozen=True, gc=False):
     """Whose counters a request moves."""
 
     team: str
@@ -51,7 +52,7 @@ class Spender(NamedTuple):
         return [team_scope(self.team), *self.narrow_scopes]
 
 
-class Count(NamedTuple):
+class Count(msgspec.Struct, frozen=True, gc=False):
     """What a scope spent in a period, and what its open holds keep beside that."""
 
     posted_nanousd: int

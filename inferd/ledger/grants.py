@@ -6,7 +6,9 @@ import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
+
+import msgspec
 
 from inferd.ledger import counters
 from inferd.ledger.accounts import BY_RULE, EXPIRED, credit_account, funding_account, post, receivable_account
@@ -21,7 +23,7 @@ GRANT_KINDS: tuple[GrantKind, ...] = ("paid", "promotional")
 DEFAULT_PRIORITY = 50
 
 
-class OpenGrant(NamedTuple):
+class OpenGrant(msgspec.Struct, frozen=True, gc=False):
     """A grant with something left.
 
     Attributes:
@@ -101,11 +103,10 @@ def open_grants(conn: sqlite3.Connection, team: str) -> list[OpenGrant]:
         "WHERE team = ? AND used_up IS NULL AND remaining_nanousd > 0",
         (team,),
     )
-    return [OpenGrant._make(row) for row in rows]
+    return [OpenGrant(*row) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class Drawing:
+class Drawing(msgspec.Struct, frozen=True):
     """What paid a cost.
 
     Attributes:
@@ -187,7 +188,7 @@ def lower(conn: sqlite3.Connection, grants: Sequence[OpenGrant], parts: Parts) -
     for grant in grants:
         remaining_nanousd = grant.remaining_nanousd - taken.get(grant.grant_id, 0)
         if remaining_nanousd:
-            left.append(grant._replace(remaining_nanousd=remaining_nanousd))
+            left.append(msgspec.structs.replace(grant, remaining_nanousd=remaining_nanousd))
         else:
             conn.execute("UPDATE grants SET used_up = 1 WHERE grant_id = ?", (grant.grant_id,))
     return left

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
+
+import msgspec
 
 from inferd.ledger import counters, grants, included_credit, statements
 from inferd.ledger.accounts import BY_RULE, revenue_account
@@ -34,23 +35,20 @@ class HoldResolvedError(AssertionError):
     """A hold was resolved before, or never opened: a programmer's fault. Nothing was changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True, gc=False):
     """An open hold."""
 
     request_id: str
     amount_nanousd: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """What a request cost in the end."""
 
     cost_nanousd: int
 
 
-@dataclass(frozen=True, slots=True)
-class OpenHold:
+class OpenHold(msgspec.Struct, frozen=True):
     """Admit a priced request: hold its worst case, see `hold_nanousd`.
 
     Attributes:
@@ -154,8 +152,7 @@ class OpenHold:
         insert_covered(conn, "holds", covered, ("held", None))
 
 
-@dataclass(frozen=True, slots=True)
-class AlertRefusal:
+class AlertRefusal(msgspec.Struct, frozen=True):
     """A hold was refused by a cap that is used up: whoever watches the cap is told once a period, as at 100 %.
 
     A command of its own, since a refused hold changes nothing.
@@ -171,8 +168,7 @@ class AlertRefusal:
         alert_exhausted(conn, hold.team, caps, hold.amount_nanousd, hold.admitted_at_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class SettleHold:
+class SettleHold(msgspec.Struct, frozen=True):
     """A request has ended and is billed for `usage`, at the price of its hold.
 
     Raises (from apply):
@@ -227,8 +223,7 @@ class SettleHold:
         alert_low_balance(conn, held.team, left_nanousd, terms.alerts, now_ms=self.finished_at_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class VoidHold:
+class VoidHold(msgspec.Struct, frozen=True):
     """A request came to nothing and costs nothing: a usage row at cost 0 that counts no tokens (R16).
 
     Raises (from apply):
@@ -247,7 +242,7 @@ class VoidHold:
         grants.expire(conn, held.team, open_grants, self.finished_at_ms)
 
 
-class _HeldRow(NamedTuple):
+class _HeldRow(msgspec.Struct, frozen=True):
     """What a hold that is being resolved was opened with, and what becomes of it."""
 
     rowid: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from inferd.errors import InsufficientCreditError
 from inferd.ledger.billing import Terms
@@ -18,8 +19,7 @@ _IN_FLIGHT_RETRY_AFTER_S = 1.0
 _OPERATOR = "the operator of this server"
 
 
-@dataclass(frozen=True, slots=True)
-class Funds:
+class Funds(msgspec.Struct, frozen=True):
     """What a new hold can be taken from.
 
     Attributes:
@@ -41,8 +41,7 @@ class Funds:
         return left if self.terms.postpaid else min(left, self.available_nanousd)
 
 
-@dataclass(frozen=True, slots=True)
-class WorstCase:
+class WorstCase(msgspec.Struct, frozen=True):
     """What a request asks for, all its choices together, and what that can cost at most. `max_compute_ms`: of a price
     by time."""
 

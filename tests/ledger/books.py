@@ -7,6 +7,8 @@ import sqlite3
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from inferd.ledger import operations, plan_operations
 from inferd.ledger.audit import audit
 from inferd.ledger.catalog import catalog_in_force
@@ -56,11 +58,11 @@ class Books:
             epoch=self.epoch,
             admitted_at_ms=self.now_ms,
         )
-        return replace(command, **changes)
+        return msgspec.structs.replace(command, **changes)
 
     def settlement(self, request_id: str, prompt: int = 0, completion: int = 0, **changes: Any) -> SettleHold:
         command = SettleHold(request_id, Usage(prompt, 0, completion, 7), "completed", self.now_ms, "stop")
-        return replace(command, **changes)
+        return msgspec.structs.replace(command, **changes)
 
     def void(self, request_id: str, status: Any = "failed") -> VoidHold:
         return VoidHold(request_id, status, self.now_ms)

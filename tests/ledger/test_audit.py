@@ -139,6 +139,17 @@ def test_a_hold_that_no_credit_covers_is_found(ledger):
     assert ("teams", "acme") in {(finding.table, finding.row) for finding in audit(ledger.conn).findings}
 
 
+def test_a_request_that_owes_may_draw_the_credit_that_covered_another(books):
+    """R6"""
+    cap_operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
+    books.grant(10)
+    covered = books.hold(4)
+    books.settle(books.hold(15), 12)
+    books.assert_clean()
+    books.settle(covered, 4)
+    assert books.credit().owed_nanousd == 6
+
+
 def test_a_request_that_owes_excuses_no_hold_that_was_covered_after_it(ledger):
     """R4, R6"""
     cap_operations.set_team(ledger.conn, "acme", overage="postpaid", actor="test", now_ms=ledger.now_ms)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import msgspec
 import pytest
 
 from inferd.ledger.caps import Cap
@@ -26,7 +25,7 @@ CAP = Cap("team:acme", "plan", "plan pro", "2026-11", 100, 7, Count(60, 30))
 )
 def test_what_is_left_is_never_less_than_nothing(count, left, left_without_holds):
     """R7: a budget can be set below what was spent."""
-    cap = replace(CAP, count=count)
+    cap = msgspec.structs.replace(CAP, count=count)
     assert (cap.limit_nanousd, cap.left_nanousd, cap.left_without_holds_nanousd) == (107, left, left_without_holds)
 
 
@@ -41,7 +40,7 @@ def test_what_is_left_is_never_less_than_nothing(count, left, left_without_holds
 )
 def test_a_refusal_names_whose_limit_it_is(scope, who):
     """R7"""
-    cap = replace(CAP, scope=scope)
+    cap = msgspec.structs.replace(CAP, scope=scope)
     assert cap.describe().startswith(f"{who} may spend $0.000000107 in 2026-11 (plan pro), of which $0.000000060 is")
     assert cap.code == f"{scope.partition(':')[0]}_spend_limit_exceeded"
 
@@ -58,7 +57,7 @@ def test_a_refusal_names_whose_limit_it_is(scope, who):
 )
 def test_a_cap_says_when_it_resets(period, when, resets_at):
     """R7"""
-    cap = replace(CAP, period=period)
+    cap = msgspec.structs.replace(CAP, period=period)
     assert f" {when} (plan pro)" in cap.describe()
     assert cap.to_json()["resets_at"] == resets_at
 

@@ -290,19 +290,6 @@ def test_holds_of_a_postpaid_team_keep_expired_credit_and_pay_from_it(books):
     assert (books.remaining(), books.credit().owed_nanousd) == ({1: 0}, 10)
 
 
-def test_a_request_that_owes_may_draw_the_credit_that_covered_another(books):
-    """R6"""
-    cap_operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
-    books.grant(10)
-    covered = books.hold(4)
-    books.settle(books.hold(15), 12)
-    books.assert_clean()
-    cap_operations.set_team(books.conn, "acme", overage="block", **who(books))
-    books.assert_clean()
-    books.settle(covered, 4)
-    assert books.credit().owed_nanousd == 6
-
-
 def test_a_team_that_stops_being_postpaid_pays_what_was_admitted_before(books):
     """R6"""
     cap_operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
