@@ -51,26 +51,48 @@ class BillingRow:
     earned_tier: int = 0
 
 
+TERMS_VERSION = "(SELECT version FROM terms)"
+"""SQL of a number that changes whenever the terms of any team do, and is never the same for others (schema 12)."""
+
 _TERMS = (
     "SELECT plan, tier_override, tier_override_until_ms, overage, coalesce(payment_method, 0), "
     f"coalesce(earned_tier, 0), {IN_FORCE}, "
-    "coalesce((SELECT sum(amount_nanousd) FROM cap_adjustments WHERE cap_adjustments.team = teams.team "
-    "AND until_ms > ?1 AND from_ms <= ?1), 0), "
+    "(SELECT sum(iif(until_ms > ?1 AND from_ms <= ?1, amount_nanousd, 0)) FROM cap_adjustments "
+    "WHERE cap_adjustments.team = teams.team), "
     "EXISTS (SELECT 1 FROM budgets WHERE budgets.team = teams.team) "
     "FROM teams LEFT JOIN billing USING (team) WHERE teams.team = ?2"
 )
+_TEAMS_REMEMBERED = 16_384
 
 
-def terms_of(conn: sqlite3.Connection, team: str, at_ms: int) -> Terms:
-    """The terms of an existing team."""
+def terms_of(conn: sqlite3.Connection, team: str, at_ms: int, *, version: int | None = None) -> Terms:
+    """The terms of an existing team.
+
+    Args:
+        version: TERMS_VERSION as it was read in this transaction. Terms that do not depend on the moment are read once
+            a version.
+    """
+    remembered = [] if version is None else _place(version, team)
+    if remembered:
+        return remembered[0]
     row = conn.execute(_TERMS, (at_ms, team)).fetchone()
-    return _terms(row, None if row[2] is None else at_ms)
+    _, _, override_until_ms, *_, raised_nanousd, _ = row
+    terms = _terms(row, None if override_until_ms is None else at_ms)
+    if override_until_ms is None and raised_nanousd is None:
+        remembered.append(terms)
+    return terms
+
+
+@lru_cache(maxsize=_TEAMS_REMEMBERED)
+def _place(version: int, team: str) -> list[Terms]:
+    """Where the terms that `version` stands for are kept, once they were read."""
+    return []
 
 
 @lru_cache(maxsize=4096)
 def _terms(row: tuple[Any, ...], at_ms: int | None) -> Terms:
-    """What a row of _TERMS says; `at_ms` matters only to an override that ends. Asked for twice a request, of few
-    different rows, however many teams there are. The row is the cache's key, so this cannot be out of date."""
+    """What a row of _TERMS says; `at_ms` matters only to an override that ends. There are few different rows, however
+    many teams there are. The row is the cache's key, so this cannot be out of date."""
     plan_name, override, until_ms, overage, payment_method, earned, catalog_text, raised_nanousd, has_budgets = row
     catalog = catalog_of(catalog_text)
     plan = catalog.plans[plan_name]
@@ -85,7 +107,7 @@ def _terms(row: tuple[Any, ...], at_ms: int | None) -> Terms:
         overage_source=overage_source,
         payment_method=bool(payment_method),
         earned_tier=earned,
-        raised_nanousd=raised_nanousd,
+        raised_nanousd=raised_nanousd or 0,
         has_budgets=bool(has_budgets),
         alerts=catalog.alerts,
     )

@@ -12,6 +12,7 @@ them here. So a hold changes no counter.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 import msgspec
 
@@ -66,20 +67,25 @@ _END_OF_TIME_MS = 2**63 - 1
 
 _POSTED = "coalesce((SELECT posted_nanousd FROM counters WHERE team = ?1 AND scope = ?2 AND period = {}), 0)"
 _HELD = "coalesce(sum(amount_nanousd) FILTER (WHERE admitted_at_ms >= {} AND admitted_at_ms < {}), 0)"
-# One row for all six: each further row of an answer costs a step of its own.
-_TEAM_COUNTS = (
-    f"SELECT {_POSTED.format('?3')}, {_HELD.format('?5', '?6')}, {_POSTED.format('?4')}, {_HELD.format('?7', '?8')}, "
-    f"{_POSTED.format(repr(LIFETIME))}, coalesce(sum(amount_nanousd), 0) "
-    "FROM holds INDEXED BY holds_open WHERE state = 'held' AND team = ?1"
+TEAM_COUNTS = (
+    f"{_POSTED.format('?3')}, {_HELD.format('?5', '?6')}, {_POSTED.format('?4')}, {_HELD.format('?7', '?8')}, "
+    f"{_POSTED.format(repr(LIFETIME))}, coalesce(sum(amount_nanousd), 0)"
 )
+"""SQL of a team's six numbers, which `team_counts` reads: columns of one row of OPEN_HOLDS, given `count_values`. (Each
+further row of an answer costs a step of its own.)"""
+OPEN_HOLDS = "holds INDEXED BY holds_open WHERE state = 'held' AND team = ?1"
 
 
-def team_counts(conn: sqlite3.Connection, team: str, at_ms: int) -> dict[Cell, Count]:
-    """The team's month, year and lifetime."""
+def count_values(team: str, at_ms: int) -> tuple[str | int | None, ...]:
+    """The parameters of TEAM_COUNTS and OPEN_HOLDS."""
+    month, year, _ = periods_of(at_ms)
+    return (team, f"team:{team}", month, year, *period_bounds_ms(month), *period_bounds_ms(year))
+
+
+def team_counts(team: str, at_ms: int, row: Sequence[int]) -> dict[Cell, Count]:
+    """The team's month, year and lifetime, given TEAM_COUNTS."""
     scope = f"team:{team}"
     month, year, lifetime = periods_of(at_ms)
-    values = (team, scope, month, year, *period_bounds_ms(month), *period_bounds_ms(year))
-    row = conn.execute(_TEAM_COUNTS, values).fetchone()
     return {
         (scope, month): Count(row[0], row[1]),
         (scope, year): Count(row[2], row[3]),

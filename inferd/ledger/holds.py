@@ -24,6 +24,7 @@ from inferd.ledger.price_columns import PRICE_COLUMNS, price_of, values_of
 from inferd.ledger.pricing import cost_nanousd, hold_nanousd
 from inferd.ledger.refusal import Funds, WorstCase, refusal
 from inferd.ledger.rows import insert_covered
+from inferd.ledger.standing import standing_of
 from inferd.ledger.usage import add_usage
 from inferd.price import Price
 from inferd.usage import Usage
@@ -95,27 +96,29 @@ class OpenHold(msgspec.Struct, frozen=True):
 
     def apply(self, conn: sqlite3.Connection) -> Hold:
         amount_nanousd = self.amount_nanousd
-        terms = terms_of(conn, self.team, self.admitted_at_ms)
+        standing = standing_of(conn, self.team, self.admitted_at_ms)
+        terms = standing.terms
         open_grants = grants.open_grants(conn, self.team)
         at_ms = self.admitted_at_ms
-        if terms.plan.included_nanousd or grants.can_expire(open_grants):
+        can_expire = grants.can_expire(open_grants)
+        if terms.plan.included_nanousd or can_expire:
             at_ms = expiry_ms(conn, at_ms)
         is_due = included_credit.is_due(conn, self.team, terms.plan, at_ms)
         with_due = [*open_grants, included_credit.due(terms.plan, at_ms)] if is_due else open_grants
-        counts = counters.team_counts(conn, self.team, self.admitted_at_ms)
-        held_nanousd = counts[counters.team_scope(self.team), LIFETIME].held_nanousd
+        held_nanousd = standing.counts[counters.team_scope(self.team), LIFETIME].held_nanousd
+        balance_nanousd = grants.available_nanousd(with_due, 0, at_ms)
         funds = Funds(
             team=self.team,
             terms=terms,
-            caps=caps_of(conn, terms, self.spender, self.admitted_at_ms, counts),
-            available_nanousd=grants.available_nanousd(with_due, held_nanousd, at_ms),
-            balance_nanousd=grants.available_nanousd(with_due, 0, at_ms),
+            caps=caps_of(conn, terms, self.spender, self.admitted_at_ms, standing.counts),
+            available_nanousd=max(0, balance_nanousd - held_nanousd),
+            balance_nanousd=balance_nanousd,
         )
         if amount_nanousd > funds.left_nanousd:
             raise refusal(funds, self._worst_case(amount_nanousd), self.contact)
         if is_due:
             included_credit.give(conn, self.team, terms.plan, at_ms, self.admitted_at_ms)
-        else:
+        elif can_expire:
             grants.expire(conn, self.team, open_grants, self.admitted_at_ms)
         self._insert(conn, amount_nanousd, postpaid=amount_nanousd > funds.available_nanousd)
         return Hold(self.request_id, amount_nanousd)
@@ -216,11 +219,11 @@ class SettleHold(msgspec.Struct, frozen=True):
         return Settlement(cost)
 
     def _alert(self, conn: sqlite3.Connection, held: _HeldRow, left_nanousd: int) -> None:
-        terms = terms_of(conn, held.team, held.admitted_at_ms)
-        counts = counters.team_counts(conn, held.team, held.admitted_at_ms)
-        caps = caps_of(conn, terms, held.spender, held.admitted_at_ms, counts)
-        alert_spending(conn, held.team, caps, terms.alerts, now_ms=self.finished_at_ms)
-        alert_low_balance(conn, held.team, left_nanousd, terms.alerts, now_ms=self.finished_at_ms)
+        standing = standing_of(conn, held.team, held.admitted_at_ms)
+        caps = caps_of(conn, standing.terms, held.spender, held.admitted_at_ms, standing.counts)
+        alerts = standing.terms.alerts
+        alert_spending(conn, held.team, caps, alerts, now_ms=self.finished_at_ms)
+        alert_low_balance(conn, held.team, left_nanousd, alerts, now_ms=self.finished_at_ms)
 
 
 class VoidHold(msgspec.Struct, frozen=True):

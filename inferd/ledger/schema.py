@@ -22,6 +22,7 @@ from inferd.ledger.migrations import (
     m9_batch_ends,
     m10_side_by_side,
     m11_held_once,
+    m12_terms_version,
 )
 from inferd.ledger.migrations.triggers import refuse
 
@@ -231,6 +232,7 @@ MIGRATIONS = (
     m9_batch_ends.apply,
     m10_side_by_side.apply,
     m11_held_once.apply,
+    m12_terms_version.apply,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

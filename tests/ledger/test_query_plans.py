@@ -10,8 +10,8 @@ from inferd.ledger.team_limits import team_limits
 from inferd.ledger.usage import RecordFree
 from inferd.usage import Usage
 
-# Tables that are read whole: one row of the first is read, from its end; the second has one row.
-SHORT = {"SCAN catalogs", "SCAN clock"}
+# Tables that are read whole: one row of the first is read, from its end; the others have one row.
+SHORT = {"SCAN catalogs", "SCAN clock", "SCAN terms"}
 QUERIES = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 
 
