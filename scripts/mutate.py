@@ -37,7 +37,7 @@ MODULES = {
     "grants": ("test_grants", "test_clock"),
 }
 COMMON = ("test_holds", "test_grants", "test_caps", "test_refunds", "test_operations", "test_invariants", "test_writer")
-# Operators that nobody types by mistake would only flatter the score; annotations are not evaluated, and dataclasses
+# Operators that nobody types by mistake would only flatter the score; annotations are not evaluated, and records
 # that are not frozen or have no slots behave the same.
 EXCLUDED = [
     *(

@@ -52,7 +52,8 @@ class BillingRow:
 
 
 TERMS_VERSION = "(SELECT version FROM terms)"
-"""SQL of a number that changes whenever the terms of any team do, and is never the same for others (schema 12)."""
+"""SQL of a number that changes whenever the terms of any team do, and is never the same for others (schema 12: each
+table that _TERMS reads has triggers for it)."""
 
 _TERMS = (
     "SELECT plan, tier_override, tier_override_until_ms, overage, coalesce(payment_method, 0), "

@@ -35,7 +35,7 @@ def key_scope(key_id: str) -> str:
     return f"key:{key_id}"
 
 
-class Spender(msgspec.Struct, frozen=True, gc=False):
+class Spender(msgspec.Struct, frozen=True):
     """Whose counters a request moves."""
 
     team: str
@@ -53,7 +53,7 @@ class Spender(msgspec.Struct, frozen=True, gc=False):
         return [team_scope(self.team), *self.narrow_scopes]
 
 
-class Count(msgspec.Struct, frozen=True, gc=False):
+class Count(msgspec.Struct, frozen=True):
     """What a scope spent in a period, and what its open holds keep beside that."""
 
     posted_nanousd: int

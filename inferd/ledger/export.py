@@ -13,8 +13,8 @@ from sqlite_utils import Database
 
 from inferd.ledger.schema import SCHEMA_VERSION
 
-# record -> (columns, table, order). Everything but the digests of keys, the stored answers of idempotent calls, and what
-# is no part of the books: the clock, deliveries of alerts, how far tables have come, the version of the terms.
+# record -> (columns, table, order). Everything but the digests of keys, the stored answers of idempotent calls, and
+# what is no part of the books: the clock, deliveries of alerts, how far tables have come, the version of the terms.
 _RECORDS = {
     "team": ("*", "teams", "team"),
     "project": ("*", "projects", "team, project"),

@@ -23,7 +23,7 @@ GRANT_KINDS: tuple[GrantKind, ...] = ("paid", "promotional")
 DEFAULT_PRIORITY = 50
 
 
-class OpenGrant(msgspec.Struct, frozen=True, gc=False):
+class OpenGrant(msgspec.Struct, frozen=True):
     """A grant with something left.
 
     Attributes:

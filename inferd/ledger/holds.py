@@ -36,14 +36,14 @@ class HoldResolvedError(AssertionError):
     """A hold was resolved before, or never opened: a programmer's fault. Nothing was changed."""
 
 
-class Hold(msgspec.Struct, frozen=True, gc=False):
+class Hold(msgspec.Struct, frozen=True):
     """An open hold."""
 
     request_id: str
     amount_nanousd: int
 
 
-class Settlement(msgspec.Struct, frozen=True, gc=False):
+class Settlement(msgspec.Struct, frozen=True):
     """What a request cost in the end."""
 
     cost_nanousd: int

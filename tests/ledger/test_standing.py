@@ -128,6 +128,21 @@ def test_ledgers_side_by_side_have_terms_of_their_own(books):
         assert [terms(each).plan.name for each in (books, other, books)] == ["academic", "pro", "academic"]
 
 
+def test_every_table_that_terms_are_read_from_draws_a_version(books):
+    tables = set()
+
+    def note(action, table, *_):
+        if action == sqlite3.SQLITE_READ:
+            tables.add(table)
+        return sqlite3.SQLITE_OK
+
+    books.conn.set_authorizer(note)
+    terms_of(books.conn, "acme", books.now_ms)
+    books.conn.set_authorizer(None)
+    triggers = books.conn.execute("SELECT tbl_name FROM sqlite_master WHERE name LIKE '%\\_terms\\_insert' ESCAPE '\\'")
+    assert tables == {table for (table,) in triggers}
+
+
 def test_the_version_stays_one_number(books):
     with pytest.raises(sqlite3.IntegrityError):
         books.conn.execute("DELETE FROM terms")
