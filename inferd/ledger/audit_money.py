@@ -76,8 +76,9 @@ def overdrawn_teams(conn: sqlite3.Connection) -> Iterator[Finding]:
     """
     rows = conn.execute(
         "WITH holding AS (SELECT team, sum(amount_nanousd) AS held, "
-        "max(iif(postpaid IS NULL AND amount_nanousd > 0, rowid, 0)) AS covered FROM holds WHERE state = 'held' "
-        "GROUP BY team), funded AS (SELECT *, coalesce((SELECT sum(remaining_nanousd) FROM grants "
+        "coalesce(max(iif(postpaid IS NULL AND amount_nanousd > 0, rowid, NULL)), min(rowid) - 1) AS covered "
+        "FROM holds WHERE state = 'held' GROUP BY team), "
+        "funded AS (SELECT *, coalesce((SELECT sum(remaining_nanousd) FROM grants "
         "WHERE grants.team = holding.team), 0) AS credit FROM holding) "
         "SELECT team, held, credit FROM funded WHERE held > credit AND NOT EXISTS (SELECT 1 FROM holds AS later "
         "WHERE later.rowid > funded.covered AND later.team = funded.team AND later.postpaid = 1)"
