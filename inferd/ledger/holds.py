@@ -15,7 +15,6 @@ import msgspec
 from inferd.ledger import counters, grants, included_credit, statements
 from inferd.ledger.accounts import BY_RULE, revenue_account
 from inferd.ledger.alerts import alert_exhausted, alert_low_balance, alert_spending
-from inferd.ledger.billing import terms_of
 from inferd.ledger.caps import caps_of
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.counters import Spender
@@ -166,8 +165,8 @@ class AlertRefusal(msgspec.Struct, frozen=True):
 
     def apply(self, conn: sqlite3.Connection) -> None:
         hold = self.hold
-        terms = terms_of(conn, hold.team, hold.admitted_at_ms)
-        caps = caps_of(conn, terms, hold.spender, hold.admitted_at_ms)
+        standing = standing_of(conn, hold.team, hold.admitted_at_ms)
+        caps = caps_of(conn, standing.terms, hold.spender, hold.admitted_at_ms, standing.counts)
         alert_exhausted(conn, hold.team, caps, hold.amount_nanousd, hold.admitted_at_ms)
 
 
