@@ -29,12 +29,12 @@ class Detokenizer:
         return self._release(self._held + self._decoder.decode(piece))
 
     def flush(self) -> str:
-        """The rest at the end of generation; an unfinished character becomes U+FFFD."""
-        if self.stopped:
-            return ""
-        text = self._release(self._held + self._decoder.decode(b"", final=True))
+        """Return the text that was held back for stop strings, at the end of generation.
+
+        Bytes of an unfinished character are dropped: a text that the limit cuts inside a character ends before it.
+        """
         held, self._held = self._held, ""
-        return text + held
+        return held
 
     def _release(self, text: str) -> str:
         if not self._stop:

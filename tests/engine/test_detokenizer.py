@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import itertools
 
 import pytest
@@ -64,7 +65,8 @@ def test_never_more_is_held_back_than_may_still_be_cut_off(text, stops, places) 
 def test_bytes_that_are_no_utf8_become_replacement_characters_however_they_are_cut(data, places) -> None:
     detokenizer = Detokenizer(())
     out = "".join(detokenizer.push(piece) for piece in cut(data, places))
-    assert out + detokenizer.flush() == data.decode("utf-8", "replace")
+    begun = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    assert out + detokenizer.flush() == begun.decode(data)
 
 
 def test_a_character_comes_when_its_last_byte_has_come() -> None:
@@ -72,10 +74,18 @@ def test_a_character_comes_when_its_last_byte_has_come() -> None:
     assert [detokenizer.push(bytes([byte])) for byte in "é😀".encode()] == ["", "é", "", "", "", "😀"]
 
 
-def test_an_unfinished_character_at_the_end_is_shown_as_such() -> None:
+@pytest.mark.parametrize("stops", [(), ("END",)], ids=["no stop string", "a stop string"])
+@pytest.mark.parametrize("character", "é漢😀", ids=["2 bytes", "3 bytes", "4 bytes"])
+def test_text_that_is_cut_inside_a_character_ends_before_it(character: str, stops: tuple[str, ...]) -> None:
+    data = character.encode()
+    for length in range(1, len(data)):
+        detokenizer = Detokenizer(stops)
+        assert detokenizer.push(b"okE" + data[:length]) + detokenizer.flush() == "okE"
+
+
+def test_bytes_that_cannot_begin_a_character_stay_visible_at_the_end() -> None:
     detokenizer = Detokenizer(())
-    assert detokenizer.push("ok😀".encode()[:-1]) == "ok"
-    assert detokenizer.flush() == "\ufffd"
+    assert detokenizer.push(b"ok\xff") + detokenizer.flush() == "ok\ufffd"
 
 
 def test_what_was_held_for_a_stop_string_that_never_came_is_given_at_the_end() -> None:

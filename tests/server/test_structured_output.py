@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import FakeRunner
-from tests.serving.provider import prompt_of
+from tests.serving.provider import PRICED, prompt_of
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +46,29 @@ async def test_what_cannot_be_enforced_is_a_400_that_says_why_before_anything_is
 async def test_a_grammar_is_kept(provider):
     body = (await provider.chat(grammar='root ::= "yes" | "no"')).json()
     assert body["choices"][0]["message"]["content"] in ("yes", "no")
+
+
+async def test_text_that_the_limit_cuts_inside_a_character_ends_before_it_in_every_api(provider):
+    schema = {"const": "é😀"}
+    chat = {"response_format": format_of(schema), "max_tokens": 6, "logprobs": True}
+    body = (await provider.chat(**chat)).json()
+    assert body["choices"][0]["message"]["content"] == '"é'
+    assert body["choices"][0]["finish_reason"] == "length"
+    assert body["usage"]["completion_tokens"] == 6
+    pieces = [entry["bytes"] for entry in body["choices"][0]["logprobs"]["content"]]
+    assert bytes(byte for piece in pieces for byte in piece) == '"é😀'.encode()[:6]
+    chunks = events((await provider.chat(**chat, stream=True)).text)
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == '"é'
+
+    limits = {"model": PRICED, "max_output_tokens": 6}
+    text = {"format": {"type": "json_schema", "name": "answer", "strict": True, "schema": schema}}
+    answer = (await provider.client.post("/v1/responses", json={**limits, "input": "hi", "text": text})).json()
+    assert (answer["status"], answer["output"][0]["content"][0]["text"]) == ("incomplete", '"é')
+
+    asked = {"model": PRICED, "max_tokens": 6, "messages": [{"role": "user", "content": "hi"}]}
+    asked["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
+    answer = (await provider.client.post("/v1/messages", json=asked)).json()
+    assert (answer["stop_reason"], answer["content"][0]["text"]) == ("max_tokens", '"é')
 
 
 async def test_logprobs_have_openais_shape_whole_and_streamed(provider):
