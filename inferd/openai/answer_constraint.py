@@ -7,15 +7,15 @@ import json
 from inferd.constraint import JSON_WHITE_SPACE, Constraint, ConstraintKind
 from inferd.errors import InvalidRequestError
 from inferd.openai.dialects.grammar import CallableTool, answer_grammar
-from inferd.openai.dialects.spec import Dialect
+from inferd.openai.dialects.spec import Dialect, ReasoningState
 from inferd.openai.requests import ChatRequest
 
 _SCHEMAS = (ConstraintKind.JSON_SCHEMA, ConstraintKind.JSON_SCHEMA_LENIENT)
 
 
-def answer_constraint(request: ChatRequest, dialect: Dialect, *, in_reasoning: bool) -> Constraint | None:
-    """None: any text. A response format is one of the content: reasoning before it stays free, calls in its place stay
-    possible. A caller's own grammar is one of the whole text.
+def answer_constraint(request: ChatRequest, dialect: Dialect, reasoning: ReasoningState) -> Constraint | None:
+    """None: any text. A response format is one of the content: reasoning before it stays free unless it is off, calls
+    in its place stay possible. A caller's own grammar is one of the whole text.
 
     Raises:
         InvalidRequestError: a grammar beside tools or reasoning; a schema that is no JSON, or that the model's
@@ -24,9 +24,9 @@ def answer_constraint(request: ChatRequest, dialect: Dialect, *, in_reasoning: b
     own = request.constraint
     tools = request.tool_set
     if own is not None and own.kind not in _SCHEMAS:
-        _check_alone(own, has_tools=bool(tools.functions), in_reasoning=in_reasoning)
+        _check_alone(own, has_tools=bool(tools.functions), in_reasoning=reasoning is ReasoningState.OPEN)
         return own
-    reasons = dialect.channels or dialect.reasoning is not None
+    reasons = dialect.channels or (dialect.reasoning is not None and reasoning is not ReasoningState.OFF)
     if not tools.functions and (own is None or not reasons):
         return own
     callables = [
@@ -36,7 +36,7 @@ def answer_constraint(request: ChatRequest, dialect: Dialect, *, in_reasoning: b
     grammar = answer_grammar(
         dialect,
         callables,
-        in_reasoning=in_reasoning,
+        reasoning=reasoning,
         required=tools.required,
         parallel=tools.parallel,
         content=None if own is None else _json_content(own),

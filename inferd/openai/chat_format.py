@@ -12,7 +12,8 @@ from inferd.openai.chat_template import ChatTemplate
 from inferd.openai.conversation import conversation
 from inferd.openai.dialects.answer_parser import answer_parser
 from inferd.openai.dialects.families import GENERIC, detect_dialect, with_reasoning
-from inferd.openai.reasoning_effort import effort_variables
+from inferd.openai.dialects.spec import ReasoningState
+from inferd.openai.reasoning_effort import effort_variables, turns_reasoning_off
 from inferd.openai.requests import ChatRequest
 from inferd.openai.template_kwargs import template_variables
 from inferd.openai.template_traits import probe_template
@@ -21,10 +22,15 @@ from inferd.tokenizer import Segment
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """A rendered request. `in_reasoning`: it ends in the opening of the model's reasoning."""
+    """A rendered request."""
 
     segments: Sequence[Segment]
-    in_reasoning: bool
+    reasoning: ReasoningState
+
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the prompt ends in the opening of the model's reasoning."""
+        return self.reasoning is ReasoningState.OPEN
 
 
 class ChatFormat:
@@ -58,11 +64,12 @@ class ChatFormat:
             variables["tools"] = []
         messages = conversation(request.messages, tools, self.dialect, self._traits)
         segments = self._template.render(messages, add_generation_prompt=True, **variables)
-        return ChatPrompt(segments, self._ends_in_reasoning(segments))
+        is_off = turns_reasoning_off(request.reasoning_effort, variables)
+        return ChatPrompt(segments, self._reasoning_state(segments, is_off=is_off))
 
-    def constraint(self, request: ChatRequest, *, in_reasoning: bool) -> Constraint | None:
+    def constraint(self, request: ChatRequest, reasoning: ReasoningState) -> Constraint | None:
         """What the answer must match; see answer_constraint."""
-        return answer_constraint(request, self.dialect, in_reasoning=in_reasoning)
+        return answer_constraint(request, self.dialect, reasoning)
 
     def reader(self, request: ChatRequest, *, in_reasoning: bool) -> AnswerReader:
         """For one answer to `request`."""
@@ -70,7 +77,12 @@ class ChatFormat:
         parser = answer_parser(self.dialect, tools.schemas, in_reasoning=in_reasoning)
         return AnswerReader(parser, counts_reasoning=self.reasons and not request.stop_strings)
 
-    def _ends_in_reasoning(self, segments: Sequence[Segment]) -> bool:
-        if self.dialect.reasoning is None or not segments or not segments[-1].special:
-            return False
-        return segments[-1].text.rstrip().endswith(self.dialect.reasoning.begin.rstrip())
+    def _reasoning_state(self, segments: Sequence[Segment], *, is_off: bool) -> ReasoningState:
+        """Read it off the prompt's last words; `is_off` counts where they do not open the reasoning."""
+        tags = self.dialect.reasoning
+        if tags is not None and segments and segments[-1].special:
+            words = segments[-1].text.rstrip()
+            if words.endswith(tags.begin.rstrip()):
+                return ReasoningState.OPEN
+            is_off = is_off or words.endswith(tags.end.rstrip())
+        return ReasoningState.OFF if is_off else ReasoningState.FREE

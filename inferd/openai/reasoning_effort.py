@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Literal
 
 from inferd.errors import InvalidRequestError
@@ -39,6 +39,17 @@ def effort_variables(effort: ReasoningEffort | None, known: Set[str], *, reasons
     if not variables and (effort != "none" or reasons):
         raise _refused(effort, "cannot be told how much to reason; leave 'reasoning_effort' out")
     return variables
+
+
+def turns_reasoning_off(effort: ReasoningEffort | None, variables: Mapping[str, object]) -> bool:
+    """Return whether the caller turned reasoning off.
+
+    Args:
+        effort: `reasoning_effort` of the request.
+        variables: what the template is given, `chat_template_kwargs` included.
+    """
+    switched_off = any(variables.get(name) is False for name in _SWITCHES)
+    return effort == "none" or switched_off or variables.get("reasoning_effort") == "none"
 
 
 def _refused(effort: str, why: str) -> InvalidRequestError:

@@ -8,6 +8,7 @@ from inferd.constraint import Constraint
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import InvalidRequestError
+from inferd.openai.dialects.spec import ReasoningState
 from inferd.openai.embeddings import EmbeddingRequest
 from inferd.openai.requests import ChatRequest
 from inferd.openai.text_requests import TextPrompt
@@ -72,8 +73,9 @@ def prepare(
         token_ids, param = prompt_tokens(request, replica), request.param
         in_reasoning, constraint = False, None
     else:
-        (token_ids, in_reasoning), param = chat_tokens(request, replica), "messages"
-        constraint = replica.chat_format.constraint(request, in_reasoning=in_reasoning)
+        (token_ids, reasoning), param = chat_tokens(request, replica), "messages"
+        in_reasoning = reasoning is ReasoningState.OPEN
+        constraint = replica.chat_format.constraint(request, reasoning)
     room = replica.max_context - len(token_ids)
     if room < 1:
         raise too_long(replica.max_context, str(len(token_ids)), param)
@@ -90,8 +92,8 @@ def prepare(
     )
 
 
-def chat_tokens(request: ChatRequest, replica: LocalReplica) -> tuple[tuple[int, ...], bool]:
-    """What the messages come to, rendered; and whether that ends in the opening of the model's reasoning. Raises
+def chat_tokens(request: ChatRequest, replica: LocalReplica) -> tuple[tuple[int, ...], ReasoningState]:
+    """What the messages come to, rendered; and whether the answer may begin with reasoning. Raises
     InvalidRequestError, ContextLengthError."""
     longest = replica.tokenizer.max_token_bytes
     _refuse_hopeless(sum(len(message.text().encode()) for message in request.messages), longest, replica)
@@ -105,7 +107,7 @@ def chat_tokens(request: ChatRequest, replica: LocalReplica) -> tuple[tuple[int,
             param="messages",
             code="invalid_value",
         )
-    return token_ids, prompt.in_reasoning
+    return token_ids, prompt.reasoning
 
 
 def _refuse_hopeless(n_bytes: int, max_token_bytes: int, replica: LocalReplica) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from inferd.errors import InvalidRequestError
 from inferd.openai.chat_format import ChatFormat
+from inferd.openai.dialects.spec import ReasoningState
 from inferd.openai.requests import ChatRequest, parse_chat_request
 from tests.openai.dialects.corpus import template_of
 from tests.openai.dialects.test_families import TEMPLATE_LIST
@@ -89,22 +90,30 @@ def test_reasoning_of_the_history_reaches_the_template():
 
 
 @pytest.mark.parametrize(
-    ("name", "effort", "ending", "in_reasoning"),
+    ("name", "effort", "ending", "state"),
     [
-        ("Qwen-Qwen3-0.6B", None, "<|im_start|>assistant\n", False),
-        ("Qwen-Qwen3-0.6B", "none", "<think>\n\n</think>\n\n", False),
-        ("Qwen-Qwen3-0.6B", "high", "<|im_start|>assistant\n", False),
-        ("Qwen3.5-4B", None, "<think>\n", True),
-        ("Qwen3.5-4B", "minimal", "<think>\n\n</think>\n\n", False),
-        ("deepseek-ai-DeepSeek-V3.1", "low", "<think>", True),
-        ("deepseek-ai-DeepSeek-V3.1", "none", "</think>", False),
-        ("microsoft-Phi-3.5-mini-instruct", "none", "<|assistant|>\n", False),
+        ("Qwen-Qwen3-0.6B", None, "<|im_start|>assistant\n", ReasoningState.FREE),
+        ("Qwen-Qwen3-0.6B", "none", "<think>\n\n</think>\n\n", ReasoningState.OFF),
+        ("Qwen-Qwen3-0.6B", "high", "<|im_start|>assistant\n", ReasoningState.FREE),
+        ("Qwen3.5-4B", None, "<think>\n", ReasoningState.OPEN),
+        ("Qwen3.5-4B", "minimal", "<think>\n\n</think>\n\n", ReasoningState.OFF),
+        ("deepseek-ai-DeepSeek-V3.1", "low", "<think>", ReasoningState.OPEN),
+        ("deepseek-ai-DeepSeek-V3.1", "none", "</think>", ReasoningState.OFF),
+        ("microsoft-Phi-3.5-mini-instruct", "none", "<|assistant|>\n", ReasoningState.OFF),
     ],
 )
-def test_the_effort_is_what_the_template_makes_of_it(name, effort, ending, in_reasoning):
+def test_the_effort_is_what_the_template_makes_of_it(name, effort, ending, state):
     made = format_of(name).prompt(request(reasoning_effort=effort))
     assert "".join(segment.text for segment in made.segments).endswith(ending)
-    assert made.in_reasoning is in_reasoning
+    assert made.reasoning is state
+
+
+@pytest.mark.parametrize("name", ["Qwen-Qwen3-0.6B", "deepseek-ai-DeepSeek-V3.1", "GLM-4.6"])
+def test_a_switch_of_the_template_turns_reasoning_off(name):
+    template = format_of(name)
+    switch = next(word for word in ("enable_thinking", "thinking") if word in template_of(name).variables)
+    made = template.prompt(request(chat_template_kwargs={switch: False}))
+    assert made.reasoning is ReasoningState.OFF
 
 
 @pytest.mark.parametrize(("effort", "said"), [("minimal", "low"), ("medium", "medium"), ("xhigh", "high")])

@@ -11,7 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.serving import provider as providers
-from tests.serving.provider import TEMPLATE, FakeModel, PacedRunner, running_provider
+from tests.serving.provider import PRICED, TEMPLATE, FakeModel, PacedRunner, running_provider
 
 pytestmark = pytest.mark.anyio
 
@@ -25,6 +25,7 @@ TOOLS = [{"type": "function", "function": {"name": "add", "description": "Adds."
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 7, "sign": "+"}}\n</tool_call>'
 THOUGHT = "<think>\nHm.\n</think>\n\nYes."
 THINKING = TEMPLATE + "{# <think></think> #}"
+SWITCHED = TEMPLATE + "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
 
 
 @pytest.fixture
@@ -126,6 +127,34 @@ async def test_a_response_format_leaves_the_reasoning_free(tmp_path, monkeypatch
         message = (await provider.chat(max_tokens=200, response_format=schema)).json()["choices"][0]["message"]
     assert message["reasoning_content"] == "Hm."
     jsonschema.validate(json.loads(message["content"]), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/chat/completions", {"reasoning_effort": "none", "tool_choice": "required"}),
+        ("/v1/chat/completions", {"chat_template_kwargs": {"enable_thinking": False}, "tool_choice": "required"}),
+        ("/v1/chat/completions", {"reasoning_effort": "none"}),
+        ("/v1/responses", {"reasoning": {"effort": "none"}, "tool_choice": "required"}),
+        ("/v1/messages", {"thinking": {"type": "disabled"}, "tool_choice": {"type": "any"}}),
+    ],
+)
+async def test_reasoning_that_is_off_is_off_in_the_grammar_of_every_api(tmp_path, monkeypatch, roomy, path, fields):
+    monkeypatch.setattr(providers, "FakeModel", functools.partial(FakeModel, SWITCHED))
+    async with running_provider(tmp_path, monkeypatch, make_runner=saying(THOUGHT)) as provider:
+        message = {"role": "user", "content": "hi"}
+        if path == "/v1/responses":
+            asked = {"input": [message], "tools": [{"type": "function", **TOOLS[0]["function"]}]}
+            asked["max_output_tokens"] = 200
+        elif path == "/v1/messages":
+            tool = {"name": "add", "input_schema": SCHEMA}
+            asked = {"messages": [message], "tools": [tool], "max_tokens": 200}
+        else:
+            asked = {"messages": [message], "tools": TOOLS, "max_tokens": 200}
+        answer = (await provider.client.post(path, json={"model": PRICED, **asked, **fields})).text
+    for reasoning in ("<think>", '"reasoning_content"', '"type":"reasoning"', '"type":"thinking"'):
+        assert reasoning not in answer
+    assert ('"add"' in answer) == ("tool_choice" in fields)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 from inferd.openai.dialects.arguments_grammar import ArgumentsGrammar
 from inferd.openai.dialects.lark_rules import LarkRules, literal, regex_of
-from inferd.openai.dialects.spec import CallFormat, Dialect
+from inferd.openai.dialects.spec import CallFormat, Dialect, ReasoningState
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def answer_grammar(
     dialect: Dialect,
     tools: Sequence[CallableTool],
     *,
-    in_reasoning: bool = False,
+    reasoning: ReasoningState = ReasoningState.FREE,
     required: bool = False,
     parallel: bool = True,
     content: str | None = None,
@@ -39,7 +39,7 @@ def answer_grammar(
     """Lark for whole answers.
 
     Args:
-        in_reasoning: the prompt has opened the reasoning.
+        reasoning: whether the answer may begin with reasoning.
         required: the answer is a call, with no text before it but reasoning.
         parallel: several calls are allowed; a dialect of one call a message allows one.
         content: Lark expression for an answer without calls; None: any text.
@@ -51,7 +51,7 @@ def answer_grammar(
     rules.add("TEXT", r"/(.|\n)*/")
     build = _ChannelGrammar if dialect.channels else _RegionGrammar
     start = build(rules, dialect, tools).answer(
-        in_reasoning=in_reasoning, required=required, parallel=parallel and not dialect.one_call, content=content
+        reasoning, required=required, parallel=parallel and not dialect.one_call, content=content
     )
     rules.add("start", start)
     return rules.text()
@@ -65,7 +65,8 @@ class _RegionGrammar:
         self._dialect = dialect
         self._tools = tools
 
-    def answer(self, *, in_reasoning: bool, required: bool, parallel: bool, content: str | None) -> str:
+    def answer(self, state: ReasoningState, *, required: bool, parallel: bool, content: str | None) -> str:
+        """Return the body of the rule `start`."""
         self._rules.add("ANSWER", self._answer_text())
         if not self._tools:
             body = content or "ANSWER"
@@ -74,12 +75,12 @@ class _RegionGrammar:
         else:
             body = self._free(parallel=parallel, content=content)
         reasoning = self._dialect.reasoning
-        if reasoning is None:
+        if reasoning is None or state is ReasoningState.OFF:
             return body
         self._rules.add("thought", f"TEXT {literal(reasoning.end)}", lazy=True)
         self._rules.add("SPACE", r"/\s{0,4}/")
         gap = "SPACE" if required or content else ""
-        if in_reasoning:
+        if state is ReasoningState.OPEN:
             return f"thought {gap} ({body})"
         return f"({literal(reasoning.begin.rstrip())} thought {gap})? ({body})"
 
@@ -149,12 +150,14 @@ class _ChannelGrammar:
         self._rules = rules
         self._tools = tools
 
-    def answer(self, *, in_reasoning: bool, required: bool, parallel: bool, content: str | None) -> str:
-        assert not in_reasoning, "a prompt ends before the channel"
+    def answer(self, state: ReasoningState, *, required: bool, parallel: bool, content: str | None) -> str:
+        """Return the body of the rule `start`."""
+        assert state is not ReasoningState.OPEN, "a prompt ends before the channel"
         assert not parallel, "one call ends the answer"
         self._rules.add("body", f"TEXT {literal('<|end|>')}", lazy=True)
         restart = literal("<|start|>assistant")
-        before = f"({literal('<|channel|>analysis<|message|>')} body {restart})*"
+        is_off = state is ReasoningState.OFF
+        before = "" if is_off else f"({literal('<|channel|>analysis<|message|>')} body {restart})*"
         if self._tools and not required:
             before += f" ({literal('<|channel|>commentary<|message|>')} body {restart})?"
         call = f"({' | '.join(self._call(tool, number) for number, tool in enumerate(self._tools))})"

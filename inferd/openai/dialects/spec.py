@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Literal
 
 Notation = Literal["json", "tagged", "gemma", "python"]
@@ -70,6 +71,14 @@ class ReasoningTags:
 
     begin: str
     end: str
+
+
+class ReasoningState(Enum):
+    """Whether an answer may begin with reasoning."""
+
+    FREE = "free"  # the model decides
+    OPEN = "open"  # the prompt has opened the reasoning, so the answer begins inside it
+    OFF = "off"  # the prompt has closed an empty one, or the caller turned it off: the answer has none
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from inferd.errors import InvalidRequestError
 from inferd.openai.dialects.answer_parser import answer_parser
 from inferd.openai.dialects.families import FAMILIES, GENERIC, detect_dialect
 from inferd.openai.dialects.grammar import CallableTool, answer_grammar
+from inferd.openai.dialects.spec import ReasoningState
 from tests.openai.dialects.corpus import read, template_of
 from tests.openai.dialects.test_families import SCHEMA, TEMPLATE_LIST, message, written
 
@@ -111,7 +112,8 @@ def test_what_a_template_renders_its_grammar_accepts(template, required):
     reasoning = "They ask." if template.reasoning else ""
     text = as_constrained(written(template, message(1, reasoning=reasoning)).strip())
     opened = dialect.reasoning is not None and bool(reasoning) and dialect.reasoning.begin.strip() not in text
-    grammar = answer_grammar(dialect, [TOOL], in_reasoning=opened, required=required)
+    state = ReasoningState.OPEN if opened else ReasoningState.FREE
+    grammar = answer_grammar(dialect, [TOOL], reasoning=state, required=required)
     assert accepted_part(grammar, text) == text
 
 
@@ -159,11 +161,26 @@ def test_reasoning_comes_before_a_required_call_and_holds_any_text():
     required = answer_grammar(dialect, [TOOL], required=True)
     assert accepts(required, call)
     assert accepts(required, f"<think>\nA <tool_call>? Yes.\n</think>\n\n{call}")
-    assert accepts(answer_grammar(dialect, [TOOL], required=True, in_reasoning=True), f"Hm.</think>\n\n{call}")
+    opened = answer_grammar(dialect, [TOOL], required=True, reasoning=ReasoningState.OPEN)
+    assert accepts(opened, f"Hm.</think>\n\n{call}")
     assert accepted_part(required, "Sure! ") == ""
     free = answer_grammar(dialect, [TOOL])
     assert accepts(free, f"<think>\nA <tool_call>? Yes.\n</think>\n\nSo: {call}")
     assert accepts(free, "<think>\nA <tool_call>? No.\n</think>\n\nNo.")
+
+
+@pytest.mark.parametrize("content", [None, '%json {"type": "integer"}'])
+@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize("name", ["Qwen-Qwen3-0.6B", "deepseek-ai-DeepSeek-V3.1", "openai-gpt-oss-120b", "GLM-4.6"])
+def test_reasoning_that_is_off_cannot_begin_an_answer(name, required, content):
+    dialect = detect_dialect(template_of(name).source)
+    opening = "<|channel|>analysis" if dialect.channels else dialect.reasoning.begin.rstrip()
+    grammars = [
+        answer_grammar(dialect, [TOOL], required=required, content=content, reasoning=state)
+        for state in (ReasoningState.FREE, ReasoningState.OFF)
+    ]
+    assert accepted_part(grammars[0], opening) == opening
+    assert accepted_part(grammars[1], opening) != opening
 
 
 def test_a_response_format_applies_to_what_follows_the_reasoning():
