@@ -43,6 +43,7 @@ class EventStream(EventSourceResponse):
             ping_message_factory=ping,
             data_sender_callable=self._watch,  # the response's other tasks end with it, and it with them
         )
+        del self.headers["connection"]  # the HTTP server's to say: it may have to close
         self._events = events
         self._on_end = on_end
         self._sending_since_s: float | None = None

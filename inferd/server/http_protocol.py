@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+import httptools
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from inferd.openai.errors import encode_error
 from inferd.server.connections import Connections
@@ -31,6 +32,22 @@ MAX_PIPELINED = 8
 # Bytes that are no body: chunk sizes (6 for a chunk of one byte), trailers, heads. Twice, as they come in pieces.
 _OVERHEAD_BYTES = 2 * MAX_HEAD_BYTES
 _OVERHEAD_PER_BODY_BYTE = 6
+
+
+class _UnservedRequestError(Exception):
+    """Ends the parsing of a request whose head asks for what this server does not speak.
+
+    Args:
+        status: of the answer.
+        message: of the answer's error.
+        code: of the answer's error.
+    """
+
+    def __init__(self, status: int, message: str, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
 
 
 class HttpConfig(Config):
@@ -74,11 +91,37 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
         self._num_bytes += len(data)
-        super().data_received(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            unserved = error.__context__
+            if isinstance(unserved, _UnservedRequestError):
+                self._refuse(unserved.status, unserved.message, unserved.code)
+            else:
+                self.send_400_response("Invalid HTTP request received.")
         allowed = _OVERHEAD_BYTES + _OVERHEAD_PER_BODY_BYTE * self._num_body_bytes
         if self._num_bytes - self._num_body_bytes > allowed and not self.transport.is_closing():
             self._refuse(431, f"The request's headers are larger than {MAX_HEAD_BYTES // 1024} KiB.", "head_too_large")
+
+    def _feed(self, data: bytes) -> None:
+        """Parse `data`. A head that offers an upgrade is parsed once more without the offer: the parser takes all that
+        follows such a head for another protocol, which would lose the body and read it as the next request."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -86,6 +129,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_is_open = True
 
     def on_headers_complete(self) -> None:
+        """Start the application, unless the head is to be parsed once more: see `_feed`."""
+        self._check_framing()
+        if self.parser.should_upgrade():
+            return
         self._head_is_open = False
         if len(self.pipeline) >= MAX_PIPELINED:
             self.transport.abort()
@@ -95,7 +142,22 @@ class GuardedProtocol(HttpToolsProtocol):
         self._connections.busy(self)
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > MAX_HEAD_BYTES:
             self.app = _head_too_large
+        elif self.parser.get_http_version() == "1.0":
+            self.app = _ended_by_closing(self.app)
         super().on_headers_complete()
+
+    def _check_framing(self) -> None:
+        """Raise _UnservedRequestError if the end of the body cannot be known for sure, or needs a decoder."""
+        if self.parser.get_method() == b"CONNECT":
+            raise _UnservedRequestError(501, "CONNECT is not supported: this server is no proxy.", "unknown_method")
+        codings = b",".join(value for name, value in self.headers if name == b"transfer-encoding").strip().lower()
+        if codings and self.parser.get_http_version() == "1.0":
+            message = "HTTP/1.0 has no Transfer-Encoding: send the body with Content-Length, or use HTTP/1.1."
+            raise _UnservedRequestError(400, message, "invalid_http")
+        if codings not in (b"", b"chunked"):
+            shown = codings.decode("ascii", "backslashreplace")[:64]
+            message = f"The transfer coding {shown!r} is not supported: use chunked alone, or Content-Length."
+            raise _UnservedRequestError(501, message, "unknown_transfer_coding")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._message_is_open:  # else a trailer, which nobody reads
@@ -106,6 +168,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._head_is_open:  # of a head that offers an upgrade: see _feed
+            return
         self._message_is_open = False
         super().on_message_complete()
         if self.cycle.response_complete:
@@ -177,6 +241,28 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._watch_reader(left_bytes)
+
+
+def _ended_by_closing(app: ASGIApp) -> ASGIApp:
+    """Wrap `app` for a client of HTTP/1.0, which knows no chunks: an answer without Content-Length goes out as it is,
+    and ends with the connection. uvicorn closes that after each answer to HTTP/1.0."""
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        cycle: RequestResponseCycle = send.__self__  # type: ignore[attr-defined]
+        has_length = False
+
+        async def send_unchunked(message: Message) -> None:
+            nonlocal has_length
+            if message["type"] == "http.response.start":
+                has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+                cycle.chunked_encoding = None if has_length else False
+            elif not has_length:  # uvicorn counts what it sends against a length
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_unchunked)
+
+    return run
 
 
 async def _head_too_large(scope: Scope, receive: Receive, send: Send) -> None:

@@ -27,7 +27,7 @@ _RESERVED_FILES = 256
 
 
 class HttpServer(uvicorn.Server):
-    """The first SIGINT or SIGTERM drains, a second one ends at once.
+    """The first SIGINT, SIGTERM or SIGHUP drains; a second SIGINT or SIGTERM ends at once.
 
     sse-starlette would cut every stream at the first signal: it watches `should_exit`, which is set only after the
     drain.
@@ -76,6 +76,13 @@ class HttpServer(uvicorn.Server):
         else:
             self.should_exit = True
             self.force_exit = True
+
+    def hang_up(self) -> None:
+        """Drain because the terminal was closed. Called again, do nothing: a shell and the kernel may both send
+        SIGHUP."""
+        if not self.is_stopping:
+            logger.warning("SIGHUP: the terminal was closed, or a supervisor asks for a stop")
+            self.stop()
 
     async def _drain_and_exit(self) -> None:
         try:

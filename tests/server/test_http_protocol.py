@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -136,10 +137,121 @@ async def test_both_lengths_at_once_are_refused(provider, served):
         assert await client.error() == (400, "invalid_http")
 
 
-async def test_an_upgrade_that_nobody_speaks_is_ignored(served):
+UPGRADES = {
+    "h2c": {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAoAAAAAIAAAAA"},
+    "websocket": {"connection": "upgrade", "upgrade": "websocket"},
+    "tls": {"upgrade": "TLS/1.2", "connection": "keep-alive, Upgrade"},
+}
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
+async def test_upgrade_of_a_get_is_ignored_and_the_next_request_answered(provider, served, upgrade):
     async with raw_client(served.port) as client:
-        await client.send(head(None, "/health", "GET", connection="upgrade", upgrade="websocket"))
+        await client.send(head(None, "/health", "GET", **upgrade) + head(provider, "/v1/key", "GET"))
         assert (await client.answer())[0] == 200
+        assert b'"team"' in (await client.answer())[2]
+
+
+@pytest.mark.parametrize("pieces", ["one", "late body", "bytes", "chunks"])
+@pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
+async def test_upgrade_of_a_post_is_ignored_and_its_body_read_once(provider, served, upgrade, pieces):
+    body = json.dumps(chat_body(max_tokens=1)).encode()
+    if pieces == "chunks":
+        start = head(provider, transfer_encoding="chunked", **upgrade)
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        start = head(provider, content_length=len(body), **upgrade)
+    async with raw_client(served.port) as client:
+        if pieces == "bytes":
+            for byte in start + body:
+                await client.send(bytes([byte]))
+        elif pieces == "late body":
+            await client.send(start)
+            await asyncio.sleep(0.05)
+            await client.send(body)
+        else:
+            await client.send(start + body)
+        assert (await client.answer())[0] == 200
+        await client.send(head(provider, "/v1/models", "GET"))
+        assert (await client.answer())[0] == 200
+
+
+async def test_body_behind_an_upgrade_is_never_a_request(provider, served):
+    inner = head(provider, "/v1/key", "GET")
+    async with raw_client(served.port) as client:
+        await client.send(head(provider, content_length=len(inner), **UPGRADES["h2c"]))
+        await asyncio.sleep(0.05)
+        await client.send(inner)
+        assert await client.error() == (400, "invalid_json")
+        await client.send(head(None, "/health", "GET", connection="close"))
+        assert (await client.answer())[0] == 200
+        assert await client.rest() == b""
+
+
+async def test_connect_is_501(served):
+    async with raw_client(served.port) as client:
+        await client.send(b"CONNECT example.org:443 HTTP/1.1\r\nhost: example.org:443\r\n\r\n")
+        assert await client.error() == (501, "unknown_method")
+        assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("coding", ["gzip, chunked", "identity", "xchunked", "gzip"])
+async def test_transfer_coding_other_than_chunked_is_501(provider, served, coding):
+    async with raw_client(served.port) as client:
+        await client.send(head(provider, transfer_encoding=coding) + b"0\r\n\r\n")
+        assert await client.error() == (501, "unknown_transfer_coding")
+        assert await client.rest() == b""
+
+
+def old_head(provider, path: str = "/v1/chat/completions", **headers: object) -> bytes:
+    return head(provider, path, **headers).replace(b" HTTP/1.1", b" HTTP/1.0", 1)
+
+
+async def test_chunks_in_http_1_0_are_400(provider, served):
+    async with raw_client(served.port) as client:
+        await client.send(old_head(provider, transfer_encoding="chunked") + b"0\r\n\r\n")
+        assert await client.error() == (400, "invalid_http")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions"])
+async def test_stream_over_http_1_0_has_no_chunks_and_ends_with_the_connection(provider, served, path):
+    body = json.dumps(stream_body(path)).encode()
+    async with raw_client(served.port) as client:
+        await client.send(old_head(provider, path, content_length=len(body)) + body)
+        answer_head, _, events = (await client.rest()).partition(b"\r\n\r\n")
+    headers = answer_head.lower().split(b"\r\n")
+    assert headers[0].startswith(b"http/1.1 200")
+    assert [line for line in headers if line.startswith((b"transfer-encoding", b"connection"))] == [
+        b"connection: close"
+    ]
+    assert all(line == b"" or line.startswith((b"data: ", b"event: ", b": ")) for line in events.split(b"\n"))
+    assert events.endswith(b"\n\n")
+
+
+def stream_body(path: str) -> dict[str, object]:
+    body = {**chat_body(max_tokens=2), "stream": True}
+    if path == "/v1/completions":
+        body["prompt"] = body.pop("messages")[0]["content"]
+    elif path == "/v1/responses":
+        body |= {"input": body.pop("messages")[0]["content"], "max_output_tokens": body.pop("max_tokens")}
+    return body
+
+
+async def test_whole_answer_over_http_1_0_has_its_length(provider, served):
+    body = json.dumps(chat_body(max_tokens=1)).encode()
+    async with raw_client(served.port) as client:
+        await client.send(old_head(provider, content_length=len(body)) + body)
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        assert await client.rest() == b""
+
+
+async def test_connection_close_is_not_contradicted_by_a_stream(provider, served):
+    body = json.dumps(stream_body("/v1/chat/completions")).encode()
+    async with raw_client(served.port) as client:
+        await client.send(head(provider, content_length=len(body), connection="close") + body)
+        lines = (await client.rest()).lower().split(b"\r\n\r\n")[0].split(b"\r\n")
+    assert [line for line in lines if line.startswith(b"connection")] == [b"connection: close"]
 
 
 async def test_a_reader_of_a_long_answer_who_takes_nothing_is_cut_off(provider, served, monkeypatch):
