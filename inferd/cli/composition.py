@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import socket
 import sys
 import time
@@ -127,6 +128,8 @@ async def _serve(
             server = HttpServer(build_app(services, config.server, host), _drain(completions, batches, console), tls)
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready(server))
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.hang_up)
             await server.run_on(listener)
             await asyncio.wait([warming])  # a model that is being loaded cannot be interrupted
             await batches.stop()
@@ -148,7 +151,8 @@ def _drain(completions: Completions, batches: Batches, console: Console) -> Call
         # Lines of batches are cut off, unbilled: they run again after the next start, and nobody is to wait for them.
         await batches.stop()
         if completions.num_live:
-            console.print(f"Waiting for {completions.num_live} request(s) to end (Ctrl-C again: don't wait)...")
+            with suppress(OSError):  # the terminal may be closed
+                console.print(f"Waiting for {completions.num_live} request(s) to end (Ctrl-C again: don't wait)...")
         await completions.wait_idle(DRAIN_TIMEOUT_S)
 
     return drain

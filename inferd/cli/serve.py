@@ -26,7 +26,8 @@ def serve(
     """Serve the models of models.toml as an OpenAI API.
 
     The first start in an empty data folder makes team `default` with one API key and shows it; later ones name the
-    file that keeps it. Ctrl-C lets running requests end (at most 30 s), a second one does not wait.
+    file that keeps it. Ctrl-C, SIGTERM and a closed terminal (SIGHUP) let running requests end (at most 30 s); a
+    second Ctrl-C does not wait.
 
     Example: inferd serve --port 8080
     """

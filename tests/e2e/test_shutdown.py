@@ -6,11 +6,15 @@ import asyncio
 import json
 import re
 import signal
+import sys
 
 import httpx
+import pytest
 
 from tests.e2e.models import EOG_BAN, MAX_CONTEXT, MODEL, ask
 from tests.e2e.server_process import ServerProcess, Team
+
+FAKE = (sys.executable, "-m", "tests.e2e.launch", "--fake")
 
 
 async def stream_through_a_stop(server: ServerProcess, team: Team) -> list[str]:
@@ -63,6 +67,34 @@ def test_sigterm_finishes_the_streams_and_exits_0_and_the_next_start_keeps_every
     assert after.usage == before.usage
     assert len(after.rows["epoch"]) == len(before.rows["epoch"]) + 1
     assert MODEL in {model.id for model in team.openai().models.list()}
+
+
+@pytest.mark.parametrize("n_signals", [1, 3])
+def test_sighup_finishes_the_streams_and_exits_0(fake_server, n_signals):
+    """A shell and the kernel may both send it when a terminal is closed: the second does not cut what the first lets
+    end."""
+    fake_server.start(FAKE)
+    team = fake_server.team("over-ssh", 10**9)
+    body = {"model": "local/tiny", "prompt": "a", "max_tokens": 150, "logit_bias": {"256": -100}, "stream": True}
+    lines = []
+    with httpx.stream(
+        "POST", f"{fake_server.base_url}/completions", json=body, headers={"authorization": f"Bearer {team.key}"}
+    ) as response:
+        for line in response.iter_lines():
+            lines.append(line)
+            if len(lines) < 2 * n_signals and line:
+                fake_server.signal(signal.SIGHUP)
+    assert "data: [DONE]" in lines
+    assert fake_server.wait() == 0
+    assert "Traceback" not in fake_server.log
+    assert [row["status"] for row in team.usage_rows()] == ["completed"]
+    fake_server.assert_audit_clean()
+
+
+def test_sighup_of_a_server_that_nohup_started_is_ignored(fake_server):
+    fake_server.start(("nohup", *FAKE))
+    fake_server.signal(signal.SIGHUP)
+    assert httpx.get(fake_server.base_url.replace("/v1", "/health")).status_code == 200
 
 
 def test_sigterm_while_the_model_loads_ends_it_without_a_word_of_readiness(slot, own_server):

@@ -16,11 +16,11 @@ N_VOCAB = 3 + 256
 
 
 class _Writer:
-    def __init__(self, path: Path, architecture: str, n_layers: int) -> None:
+    def __init__(self, path: Path, architecture: str, n_layers: int, n_ctx: int = N_CTX) -> None:
         self.gguf = gguf.GGUFWriter(path, architecture)
         self._random = np.random.default_rng(7)
         self.gguf.add_block_count(n_layers)
-        self.gguf.add_context_length(N_CTX)
+        self.gguf.add_context_length(n_ctx)
         self.gguf.add_embedding_length(N_EMBD)
         self.gguf.add_feed_forward_length(N_FF)
         self.gguf.add_layer_norm_rms_eps(1e-5)
@@ -67,8 +67,16 @@ class _Writer:
 
 def write_plain(path: Path) -> None:
     """Llama: attention over all that came before."""
-    n_layers = 3
-    writer = _Writer(path, "llama", n_layers)
+    _write_llama(path, n_layers=3, n_ctx=N_CTX)
+
+
+def write_long(path: Path, n_ctx: int) -> None:
+    """Llama with one layer, which is fast enough to fill a context of `n_ctx` tokens in a test."""
+    _write_llama(path, n_layers=1, n_ctx=n_ctx)
+
+
+def _write_llama(path: Path, n_layers: int, n_ctx: int) -> None:
+    writer = _Writer(path, "llama", n_layers, n_ctx)
     writer.gguf.add_head_count(N_HEAD)
     writer.gguf.add_head_count_kv(N_HEAD_KV)
     writer.gguf.add_rope_dimension_count(HEAD_SIZE)
