@@ -90,7 +90,7 @@ class ModelConfig:
     n_gpu_layers: int = -1
     host_cache_mib: int = 1024
     max_step_ms: int | None = None
-    speculation: bool = True
+    speculation: bool = False
     chat_template: str | None = None
     chat_template_path: Path | None = None
 
@@ -236,7 +236,7 @@ def _model(table: TomlTable, environ: Mapping[str, str]) -> ModelConfig:
         n_gpu_layers=table.integer("n_gpu_layers", ModelConfig.n_gpu_layers, -1, 10_000),
         host_cache_mib=table.integer("host_cache_mib", ModelConfig.host_cache_mib, 0, 2**24),
         max_step_ms=table.integer("max_step_ms", None, 1, 60_000),
-        speculation=table.get("speculation", bool) is not False,
+        speculation=table.get("speculation", bool) is True,
         chat_template=template,
         chat_template_path=template_path,
     )

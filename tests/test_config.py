@@ -72,6 +72,11 @@ def test_every_key_is_read(tmp_path):
     assert deployment.default_max_tokens == 7
 
 
+@pytest.mark.parametrize(("lines", "expected"), [("", False), ("speculation = true\n", True)])
+def test_speculation_is_off_unless_it_is_asked_for(tmp_path, lines, expected):
+    assert load(tmp_path, MODEL + lines + DEPLOYMENT).models["m"].speculation is expected
+
+
 def test_the_shipped_file_serves_one_engine_under_two_names():
     config = load_config(REPOSITORY / "models.toml")
     assert list(config.models) == ["smollm2-135m"]

@@ -52,7 +52,7 @@ class EngineCore:
         host_cache_bytes: int = 0,
         max_step_ms: float = MAX_STEP_MS,
         compute_turn: ComputeTurn | None = None,
-        speculates: bool = True,
+        speculates: bool = False,
     ) -> None:
         self._compute_turn = compute_turn or ComputeTurn()
         self._runner = runner

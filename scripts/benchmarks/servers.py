@@ -54,13 +54,13 @@ def inferd(
         f"host_cache_mib = {host_cache_mib}\n"
     )
     plain = (
-        f"[models.plain]\n{sizes}speculation = false\n"
+        f"[models.plain]\n{sizes}"
         '[deployments."bench/plain"]\nmodel = "plain"\nserverless = true\nusd_per_1m_tokens = 0.1\n'
     )
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "models.toml"
         config.write_text(
-            f"[models.m]\n{sizes}"
+            f"[models.m]\n{sizes}speculation = {str(two_engines).lower()}\n"
             '[deployments."bench/m"]\nmodel = "m"\nserverless = true\nusd_per_1m_tokens = 0.1\n'
             "priority_multiplier = 1.5\nflex = true\n"
             '[deployments."bench/timed"]\nmodel = "m"\nserverless = true\nusd_per_second = 0.000001\n'

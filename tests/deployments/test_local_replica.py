@@ -76,7 +76,7 @@ async def test_every_key_of_the_configuration_reaches_llama_cpp(config, monkeypa
         "n_threads": 1,
         "host_cache_bytes": 1024 * 2**20,
         "max_step_ms": None,
-        "speculates": True,
+        "speculates": False,
         "compute_turn": turn,
     }
     assert (replica.key, replica.max_context, replica.is_ready) == ("tiny", 64, True)
