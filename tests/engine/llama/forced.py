@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +134,48 @@ class Bench:
         for other in others:
             self.context.seq_rm(other, 0)
         return logits
+
+
+class Record:
+    """Records what is done to native memory from its making on; can do it again without the decodes that failed."""
+
+    def __init__(self, model: Bench) -> None:
+        self._model = model
+        self._done: list[tuple[str, tuple[Any, ...], Any]] = []
+        self.n_failed = 0
+        for name in ("decode", "seq_rm", "seq_cp", "seq_state", "restore_seq"):
+            setattr(model.context, name, functools.partial(self._do, name, getattr(model.context, name)))
+
+    def _do(self, name: str, native: Callable[..., Any], *args: Any) -> Any:
+        result = native(*args)
+        if name == "decode" and result != 0:
+            self.n_failed += 1
+            return result
+        self._done.append((name, args, self._rows(args[0]) if name == "decode" else result))
+        return result
+
+    def _rows(self, batch: Batch) -> list[Logits]:
+        return [self._model.runner.logits(row) for row in batch.output_rows]
+
+    def end(self) -> None:
+        for name in ("decode", "seq_rm", "seq_cp", "seq_state", "restore_seq"):
+            delattr(self._model.context, name)
+
+    def replay(self) -> None:
+        """Asserts that every decode comes to the same logits, and every state of a sequence to the same bytes."""
+        context = self._model.context
+        context.clear()
+        states: dict[int, npt.NDArray[np.uint8]] = {}
+        for name, args, result in self._done:
+            if name == "restore_seq":
+                args = (args[0], states[id(args[1])])
+            found = getattr(context, name)(*args)
+            if name == "decode":
+                assert found == 0, "a decode that was good is good again"
+                assert all(map(np.array_equal, self._rows(args[0]), result)), "logits, to the bit"
+            elif name == "seq_state":
+                states[id(result)] = found
+                assert np.array_equal(found, result), "the state of a sequence, to the bit"
 
 
 def finish(core: EngineCore) -> list[RequestOutput]:

@@ -12,14 +12,29 @@ import pytest
 from inferd.engine.messages import FinishReason, RequestOutput, TrafficClass
 from inferd.engine.runner import MemoryKind
 from inferd.usage import Usage
-from tests.engine.llama.forced import N_ROWS, N_SEQ_MAX, Bench, ForcedSampler, Logits, bench, difference, finish
+from tests.engine.llama.forced import (
+    N_ROWS,
+    N_SEQ_MAX,
+    Bench,
+    ForcedSampler,
+    Logits,
+    Record,
+    bench,
+    difference,
+    finish,
+)
 from tests.engine.llama.tiny_models import WINDOW, WRITERS
 
 HOST_BYTES = 200_000_000
 KINDS = ("plain", *WRITERS)
 CUTS = {MemoryKind.PLAIN, MemoryKind.WINDOW}
-MARGIN = 1.5
-"""A cold run in yet another split may be somewhat further away than those that were tried."""
+MARGIN = 2.0
+"""Cold runs that are split otherwise come to the same bits or to another rounding of them. The largest of thousands of
+rounding errors is much the same in each of the roundings: seldom off by a seventh; so twice as far is no rounding."""
+MIN_ULPS = 16
+"""Where roundings differ by one or two units in the last place of a logit (recurrent memory in float32), the measured
+distance is as coarse as the unit. So many units are at most 1.3e-4 in these models; one wrong token 60 tokens back is
+1.4e-3, the last one 10."""
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -139,11 +154,13 @@ def in_company(model: Bench, prompt: list[int], script: list[int], n_others: int
 
 
 def noise(model: Bench, prompt: list[int], script: list[int]) -> float:
-    """How far cold runs of one request are from each other: other splits, other rows beside."""
+    """How far runs of one request may be from a cold one: by what cold ones of other splits are, with other rows
+    beside."""
     wanted = model.alone(prompt, script)
     found = [in_chunks(model, prompt, script, size) for size in (9, 20, N_ROWS - 5)]
     found += [in_company(model, prompt, script, n_others) for n_others in (1, 3)]
-    return MARGIN * max(difference(logits, wanted) for logits in found)
+    unit = float(np.spacing(max(np.abs(logits).max() for logits in wanted)))
+    return max(MARGIN * max(difference(logits, wanted) for logits in found), MIN_ULPS * unit)
 
 
 def off_by_one_token(model: Bench, prompt: list[int], script: list[int], at: int) -> float:
@@ -261,8 +278,18 @@ def test_memory_that_cannot_be_cut_is_shared_from_the_end_of_the_prompt_on(model
     assert difference(turn.logits, model.alone(longer, script)) <= noise(model, longer, script)
 
 
-def test_a_failed_decode_is_not_felt_by_those_who_share(model) -> None:
-    """Every eighth decode is cut off at a random node; what was computed before and what is parked stays right."""
+@pytest.mark.parametrize(
+    ("model", "failing"),
+    [
+        pytest.param(kind, failing, marks=pytest.mark.slow if (kind, failing) == ("plain", 0.4) else ())
+        for kind in KINDS
+        for failing in (0.125, 0.4)
+    ],
+    indirect=["model"],
+)
+def test_a_failed_decode_leaves_no_bit_of_other_sequences_changed(model, failing) -> None:
+    """Some decodes are cut off at a random node. The logits of all others are, to the last bit, those of a run without
+    the failed ones; and as near to a cold run as cold runs are to each other."""
     rng = random.Random(9)
     api = model.runner._model.library.api
     looks = {"left": 0}
@@ -276,18 +303,22 @@ def test_a_failed_decode_is_not_felt_by_those_who_share(model) -> None:
     system, script = model.tokens(4, 70), model.tokens(5, 6)
     asked = {}
     api.llama_set_abort_callback(model.context.handle, callback, None)
+    record = Record(model)
     try:
         for number in range(4):
             prompt = system + model.tokens(30 + number, 10)
             asked[f"r{number}"] = prompt, model.add(core, f"r{number}", prompt, script)
         outputs: list[RequestOutput] = []
         while core.has_work:
-            looks["left"] = rng.randint(1, 60) if rng.random() < 0.125 else 0
+            looks["left"] = rng.randint(1, 60) if rng.random() < failing else 0
             core.step()
             core.check_integrity()
             outputs += core.take_outputs()
     finally:
         api.llama_set_abort_callback(model.context.handle, type(callback)(), None)
+        record.end()
+    assert record.n_failed, "decodes failed"
+    record.replay()
     ended = {o.request_id: o for o in outputs if o.finish_reason is not None}
     assert len(ended) == len(asked)
     whole = [name for name, o in ended.items() if o.finish_reason is FinishReason.LENGTH]
