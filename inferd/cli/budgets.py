@@ -140,13 +140,15 @@ def remove(
     from inferd.ledger import cap_operations
 
     with open_store(data_dir).immediate() as conn:
-        scope = cap_operations.remove_budget(
+        removed = cap_operations.remove_budget(
             conn, team, by, project=project, user=user, key_id=key, actor=actor(), now_ms=wall_clock_ms()
         )
     if json:
-        print_json({"scope": scope, "period": by})
+        print_json({"scope": removed.scope, "period": by, "authority": removed.authority})
+    elif removed.authority == "team":
+        say(f"Ended the budget {_each(by)} that the team set for {removed.scope}.")
     else:
-        say(f"{scope} has no budget {_each(by)} any more.")
+        say(f"Ended the operator's budget {_each(by)} of {removed.scope}.")
 
 
 @app.command(name="raise")

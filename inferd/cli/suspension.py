@@ -49,12 +49,18 @@ def resume(
     noun: str, names: tuple[str, ...], operation: Callable[..., Suspension | None], json: bool, data: Path | None
 ) -> None:
     """End a suspension and say so."""
+    from inferd.ledger.suspensions import resumed_record
+
     with open_store(data).immediate() as conn:
         ended = operation(conn, *names, actor=actor(), now_ms=wall_clock_ms())
+        record = resumed_record(conn, ended)
     kind = noun.removesuffix("s")
     if json:
-        print_json({"resumed": ended is not None, "suspension": None if ended is None else ended.to_json()})
+        print_json(record)
     elif ended is None:
         say(f"The {kind} {'/'.join(names)} is not suspended.")
+    elif not record["resumed"]:
+        say(f"Ended the operator's suspension of {kind} {'/'.join(names)}. Its team has suspended it as well.")
+        say_next("End that suspension too", command_line(data, noun, "resume", *names))
     else:
         say(f"Resumed {kind} {'/'.join(names)}: its next request is answered.")

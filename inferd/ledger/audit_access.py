@@ -6,13 +6,14 @@ import json
 import sqlite3
 from collections.abc import Iterator
 
+from inferd.ledger.authority import authority_of
 from inferd.ledger.finding import Finding
 from inferd.ledger.suspensions import key_subject, project_subject, team_subject, user_subject
 
 
 def wrong_suspensions(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """A subject is suspended exactly if its last suspend or resume in the log says so, then and by whom it says."""
-    logged: dict[str, tuple[object, ...]] = {}
+    """Each authority has suspended exactly the subjects that the log says, then and by the actor that it says."""
+    logged: dict[tuple[str, str], tuple[object, ...]] = {}
     rows = conn.execute(
         "SELECT action, team, details, at_ms, actor FROM log WHERE action LIKE '%.suspend' OR action LIKE '%.resume' "
         "ORDER BY seq"
@@ -20,23 +21,26 @@ def wrong_suspensions(conn: sqlite3.Connection) -> Iterator[Finding]:
     for action, team, text, at_ms, actor in rows:
         details = json.loads(text)
         subject = _subject(action.partition(".")[0], team, details)
+        cell = (subject, details.get("authority") or authority_of(conn, team, actor))
         if action.endswith(".suspend"):
-            logged[subject] = (team, details.get("reason"), at_ms, actor)
-        else:
-            logged.pop(subject, None)
+            logged[cell] = (team, details.get("reason"), at_ms, actor)
+        elif logged.pop(cell, None) is None:
+            # The operator also ends a suspension by the team.
+            logged.pop((subject, "team"), None)
     stored = {
-        subject: tuple(values)
-        for subject, *values in conn.execute(
-            "SELECT subject, team, reason, suspended_at_ms, suspended_by FROM suspensions"
+        (subject, authority): tuple(values)
+        for subject, authority, *values in conn.execute(
+            "SELECT subject, authority, team, reason, suspended_at_ms, suspended_by FROM suspensions"
         )
     }
-    for subject in sorted(logged.keys() | stored.keys()):
-        if subject not in stored:
-            yield Finding("suspensions", subject, "it is missing: the log says that it is suspended")
-        elif subject not in logged:
-            yield Finding("suspensions", subject, "the log does not say that it is suspended")
-        elif stored[subject] != logged[subject]:
-            yield Finding("suspensions", subject, f"it says {stored[subject]}, and the log {logged[subject]}")
+    for cell in sorted(logged.keys() | stored.keys()):
+        subject, authority = cell
+        if cell not in stored:
+            yield Finding("suspensions", subject, f"it is missing: the log says that the {authority} suspended it")
+        elif cell not in logged:
+            yield Finding("suspensions", subject, f"the log does not say that the {authority} suspended it")
+        elif stored[cell] != logged[cell]:
+            yield Finding("suspensions", subject, f"it says {stored[cell]}, and the log {logged[cell]}")
 
 
 def wrong_revocations(conn: sqlite3.Connection) -> Iterator[Finding]:

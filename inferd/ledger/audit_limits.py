@@ -9,25 +9,32 @@ from collections.abc import Iterator
 from typing import Any
 
 from inferd.ledger.audit_access import teams_before_the_log
+from inferd.ledger.authority import authority_of
 from inferd.ledger.counters import key_scope, posted_nanousd, project_scope, team_scope, user_scope
 from inferd.ledger.finding import Finding
 from inferd.ledger.periods import period_bounds_ms
 
 
 def wrong_budgets(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """The budgets in force are those that the log's last word on each scope and period says."""
-    logged: dict[tuple[str, str], tuple[Any, ...]] = {}
+    """The budgets in force are those that the log's last word on each scope, period and authority says."""
+    logged: dict[tuple[str, str, str], tuple[Any, ...]] = {}
     for team, action, at_ms, actor, text in _log(conn, "budgets.set", "budgets.remove"):
         details = json.loads(text)
-        cell = (_scope(team, details), details["period"])
+        scope, period = _scope(team, details), details["period"]
+        of_operator, of_team = (scope, period, "operator"), (scope, period, "team")
+        if "authority" not in details:
+            # An entry from before schema 13: the scope and period had one budget, of whichever authority.
+            logged.pop(of_operator, None)
+            logged.pop(of_team, None)
+        authority = details.get("authority") or authority_of(conn, team, actor)
         if action == "budgets.set":
-            logged[cell] = (team, details["amount_nanousd"], at_ms, actor)
-        else:
-            logged.pop(cell, None)
+            logged[scope, period, authority] = (team, details["amount_nanousd"], at_ms, actor)
+        elif authority == "team" or logged.pop(of_operator, None) is None:
+            logged.pop(of_team, None)
     stored = {
-        (scope, period): tuple(values)
-        for scope, period, *values in conn.execute(
-            "SELECT scope, period, team, amount_nanousd, set_at_ms, set_by FROM budgets"
+        (scope, period, authority): tuple(values)
+        for scope, period, authority, *values in conn.execute(
+            "SELECT scope, period, authority, team, amount_nanousd, set_at_ms, set_by FROM budgets"
         )
     }
     unlogged = teams_before_the_log(conn)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from inferd.ledger.authority import Authority, authority_of
 from inferd.ledger.billing import read_billing
 from inferd.ledger.counters import project_scope, user_scope
 from inferd.ledger.finding import Finding
@@ -21,11 +22,17 @@ class _Terms:
     plan: str | None = None
     tier: tuple[int | None, int | None] | None = None
     overage: str | None = None
+    team_overage: str | None = None
     payment_method: bool | None = None
 
-    def set(self, details: dict[str, Any]) -> None:
+    def set(self, details: dict[str, Any], authority: Authority) -> None:
         self.plan = details.get("plan", self.plan)
-        self.overage = details.get("overage", self.overage)
+        if "overage" in details and authority == "operator":
+            self.overage, self.team_overage = details["overage"], None
+        elif "overage" in details:
+            # Before schema 13, whose entries name the authority, the choice of a team replaced the operator's.
+            self.overage = self.overage if "authority" in details else None
+            self.team_overage = details["overage"]
         self.payment_method = details.get("payment_method", self.payment_method)
         if "tier" in details:
             self.tier = (details["tier"], details.get("tier_until_ms"))
@@ -37,15 +44,15 @@ def wrong_terms(conn: sqlite3.Connection) -> Iterator[Finding]:
     """Each team has the plan, the tier override, the choice at zero and the payment method that were set last."""
     logged: dict[str, _Terms] = {}
     rows = conn.execute(
-        "SELECT action, team, details FROM log WHERE action IN ('teams.create', 'teams.set') ORDER BY seq"
+        "SELECT action, team, details, actor FROM log WHERE action IN ('teams.create', 'teams.set') ORDER BY seq"
     )
-    for action, team, text in rows:
+    for action, team, text, actor in rows:
         terms, details = logged.setdefault(team, _Terms()), json.loads(text)
         if action == "teams.create":
             terms.created, terms.plan = True, details["plan"]
             terms.tier, terms.payment_method = (details.get("tier_override"), None), False
         else:
-            terms.set(details)
+            terms.set(details, details.get("authority") or authority_of(conn, team, actor))
     stored = {
         team: (plan, (tier, until_ms))
         for team, plan, tier, until_ms in conn.execute(
@@ -62,8 +69,9 @@ def wrong_terms(conn: sqlite3.Connection) -> Iterator[Finding]:
         if terms.tier not in (None, tier):
             yield Finding("teams", team, f"its tier is set to {tier}, and the log says {terms.tier}")
         row = read_billing(conn, team)
-        if (terms.created or terms.overage is not None) and row.overage != terms.overage:
-            yield Finding("billing", team, f"at zero it says {row.overage}, and the log {terms.overage}")
+        stored_choices, choices = (row.overage, row.team_overage), (terms.overage, terms.team_overage)
+        if (terms.created or choices != (None, None)) and stored_choices != choices:
+            yield Finding("billing", team, f"at zero it says {stored_choices}, and the log {choices}")
         if terms.payment_method not in (None, row.payment_method):
             yield Finding("billing", team, f"its payment method is {row.payment_method}, the log says otherwise")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from inferd.ledger.catalog import IN_FORCE, catalog_in_force, catalog_of
 from inferd.ledger.rows import insert
-from inferd.ledger.team_limits import TierChoice
+from inferd.ledger.team_limits import BY_OPERATOR, TierChoice
 from inferd.plans import AlertPolicy, Overage, Plan, Tier
 
 
@@ -44,11 +44,17 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class BillingRow:
-    """What is stored of a team: `overage` None is its plan's."""
+    """What is stored of a team.
+
+    Attributes:
+        overage: what the operator set; None: nothing, so its plan's holds.
+        team_overage: what the team chose for itself; None: nothing.
+    """
 
     overage: Overage | None = None
     payment_method: bool = False
     earned_tier: int = 0
+    team_overage: Overage | None = None
 
 
 TERMS_VERSION = "(SELECT version FROM terms)"
@@ -56,7 +62,7 @@ TERMS_VERSION = "(SELECT version FROM terms)"
 table that _TERMS reads has triggers for it)."""
 
 _TERMS = (
-    "SELECT plan, tier_override, tier_override_until_ms, overage, coalesce(payment_method, 0), "
+    "SELECT plan, tier_override, tier_override_until_ms, overage, team_overage, coalesce(payment_method, 0), "
     f"coalesce(earned_tier, 0), {IN_FORCE}, "
     "(SELECT sum(iif(until_ms > ?1 AND from_ms <= ?1, amount_nanousd, 0)) FROM cap_adjustments "
     "WHERE cap_adjustments.team = teams.team), "
@@ -94,11 +100,12 @@ def _place(version: int, team: str) -> list[Terms]:
 def _terms(row: tuple[Any, ...], at_ms: int | None) -> Terms:
     """What a row of _TERMS says; `at_ms` matters only to an override that ends. There are few different rows, however
     many teams there are. The row is the cache's key, so this cannot be out of date."""
-    plan_name, override, until_ms, overage, payment_method, earned, catalog_text, raised_nanousd, has_budgets = row
+    plan_name, override, until_ms, set_overage, team_overage, payment_method, earned, *others = row
+    catalog_text, raised_nanousd, has_budgets = others
     catalog = catalog_of(catalog_text)
     plan = catalog.plans[plan_name]
     tier, tier_source = TierChoice(override, until_ms, earned).in_effect(plan, at_ms or 0)
-    overage, overage_source = _overage(plan, overage, tier, bool(payment_method))
+    overage, overage_source = _overage(plan, set_overage, team_overage, tier, bool(payment_method))
     return Terms(
         plan=plan,
         tier=tier,
@@ -114,8 +121,19 @@ def _terms(row: tuple[Any, ...], at_ms: int | None) -> Terms:
     )
 
 
-def _overage(plan: Plan, chosen: Overage | None, tier: int, payment_method: bool) -> tuple[Overage, str]:
-    wanted, source = (plan.overage, f"plan {plan.name}") if chosen is None else (chosen, "set by the operator")
+def may_choose_postpaid(plan: Plan, set_overage: Overage | None) -> bool:
+    """Whether a team may choose pay-as-you-go for itself: unless the operator set something else, or the plan says that
+    the team contacts the operator."""
+    return set_overage == "postpaid" or (set_overage is None and plan.overage != "contact")
+
+
+def _overage(
+    plan: Plan, set_overage: Overage | None, team_overage: Overage | None, tier: int, payment_method: bool
+) -> tuple[Overage, str]:
+    """What happens at zero, and why. `set_overage` is the operator's, which a team's choice makes only stricter."""
+    wanted, source = (plan.overage, f"plan {plan.name}") if set_overage is None else (set_overage, BY_OPERATOR)
+    if team_overage is not None and (team_overage != "postpaid" or may_choose_postpaid(plan, set_overage)):
+        wanted, source = team_overage, "chosen by the team"
     if wanted == "postpaid" and tier == 0:
         return "block", "postpaid is impossible at tier 0"
     if wanted == "postpaid" and plan.payment_method_required and not payment_method:
@@ -124,8 +142,10 @@ def _overage(plan: Plan, chosen: Overage | None, tier: int, payment_method: bool
 
 
 def read_billing(conn: sqlite3.Connection, team: str) -> BillingRow:
-    row = conn.execute("SELECT overage, payment_method, earned_tier FROM billing WHERE team = ?", (team,)).fetchone()
-    return BillingRow() if row is None else BillingRow(row[0], bool(row[1]), row[2])
+    row = conn.execute(
+        "SELECT overage, payment_method, earned_tier, team_overage FROM billing WHERE team = ?", (team,)
+    ).fetchone()
+    return BillingRow() if row is None else BillingRow(row[0], bool(row[1]), *row[2:])
 
 
 def write_billing(conn: sqlite3.Connection, team: str, row: BillingRow, *, actor: str, now_ms: int) -> None:
@@ -140,6 +160,7 @@ def write_billing(conn: sqlite3.Connection, team: str, row: BillingRow, *, actor
         "earned_tier": row.earned_tier,
         "changed_at_ms": now_ms,
         "changed_by": actor,
+        "team_overage": row.team_overage,
     }
     insert(conn, "billing", values)
 
@@ -166,4 +187,4 @@ def raise_earned_tier(conn: sqlite3.Connection, team: str, *, actor: str, now_ms
     row = read_billing(conn, team)
     tier = catalog_in_force(conn).earned_tier(qualifying_nanousd(conn, team), payment_method=row.payment_method)
     if tier > row.earned_tier:
-        write_billing(conn, team, BillingRow(row.overage, row.payment_method, tier), actor=actor, now_ms=now_ms)
+        write_billing(conn, team, replace(row, earned_tier=tier), actor=actor, now_ms=now_ms)

@@ -1,4 +1,8 @@
-"""Budgets of a team, project, key or user, and raises of a team's caps (BILLING R7): what caps.py reads."""
+"""Budgets of a team, project, key or user, and raises of a team's caps (BILLING R7): what caps.py reads.
+
+A scope has at most one budget a period and authority: the operator's, and beside it a stricter one that the team sets
+for itself.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+from inferd.ledger.authority import Authority
 from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import format_instant
 from inferd.ledger.rows import insert
@@ -19,6 +24,7 @@ class Budget:
 
     scope: str
     period: PeriodKind
+    authority: Authority
     team: str
     amount_nanousd: int
     set_at_ms: int
@@ -26,13 +32,14 @@ class Budget:
 
     @property
     def name(self) -> str:
-        """`project:acme/website/month`."""
-        return f"{self.scope}/{self.period}"
+        """`project:acme/website/month/operator`."""
+        return f"{self.scope}/{self.period}/{self.authority}"
 
     def to_json(self) -> dict[str, Any]:
         return {
             "scope": self.scope,
             "period": self.period,
+            "authority": self.authority,
             "team": self.team,
             "amount_usd": format_usd(self.amount_nanousd),
             "set_at": format_instant(self.set_at_ms),
@@ -71,27 +78,40 @@ class Raise:
         }
 
 
+_COLUMNS = "scope, period, authority, team, amount_nanousd, set_at_ms, set_by"
+
+
 def budgets_of(conn: sqlite3.Connection, team: str | None, page: Page = WHOLE) -> list[Budget]:
     """All budgets of a team and of what belongs to it; None: of all teams.
 
     Args:
         page: after a budget's `name`.
     """
-    scope, _, period = str(page.after or "").rpartition("/")
+    before, _, authority = str(page.after or "").rpartition("/")
+    scope, _, period = before.rpartition("/")
     rows = conn.execute(
-        "SELECT scope, period, team, amount_nanousd, set_at_ms, set_by FROM budgets WHERE (?1 IS NULL OR team = ?1) "
-        "AND (scope, period) > (?2, ?3) ORDER BY scope, period LIMIT ?4",
-        (team, scope, period, page.limit),
+        f"SELECT {_COLUMNS} FROM budgets WHERE (?1 IS NULL OR team = ?1) "
+        "AND (scope, period, authority) > (?2, ?3, ?4) ORDER BY scope, period, authority LIMIT ?5",
+        (team, scope, period, authority, page.limit),
     )
     return [Budget(*row) for row in rows]
 
 
+def find_budget(conn: sqlite3.Connection, scope: str, period: str, authority: Authority) -> Budget | None:
+    """The budget of a scope and period by an authority; None if there is none."""
+    row = conn.execute(
+        f"SELECT {_COLUMNS} FROM budgets WHERE scope = ? AND period = ? AND authority = ?", (scope, period, authority)
+    ).fetchone()
+    return None if row is None else Budget(*row)
+
+
 def put_budget(conn: sqlite3.Connection, budget: Budget) -> None:
-    """Set a budget, in place of the one that was there."""
-    drop_budget(conn, budget.scope, budget.period)
+    """Set a budget, in place of the one of the same scope, period and authority."""
+    drop_budget(conn, budget)
     values = {
         "scope": budget.scope,
         "period": budget.period,
+        "authority": budget.authority,
         "team": budget.team,
         "amount_nanousd": budget.amount_nanousd,
         "set_at_ms": budget.set_at_ms,
@@ -100,9 +120,12 @@ def put_budget(conn: sqlite3.Connection, budget: Budget) -> None:
     insert(conn, "budgets", values)
 
 
-def drop_budget(conn: sqlite3.Connection, scope: str, period: str) -> bool:
-    """Whether there was one."""
-    return conn.execute("DELETE FROM budgets WHERE scope = ? AND period = ?", (scope, period)).rowcount > 0
+def drop_budget(conn: sqlite3.Connection, budget: Budget) -> None:
+    """End the budget of the same scope, period and authority, if there is one."""
+    conn.execute(
+        "DELETE FROM budgets WHERE scope = ? AND period = ? AND authority = ?",
+        (budget.scope, budget.period, budget.authority),
+    )
 
 
 def raises_of(conn: sqlite3.Connection, team: str, at_ms: int) -> list[Raise]:

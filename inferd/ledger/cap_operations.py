@@ -11,12 +11,21 @@ from dataclasses import dataclass, replace
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.ledger import budgets, keys, teams
 from inferd.ledger.alerts import alert_spending
-from inferd.ledger.billing import Terms, raise_earned_tier, read_billing, terms_of, write_billing
+from inferd.ledger.authority import AUTHORITIES, authority_of
+from inferd.ledger.billing import (
+    Terms,
+    may_choose_postpaid,
+    raise_earned_tier,
+    read_billing,
+    terms_of,
+    write_billing,
+)
 from inferd.ledger.budgets import Budget, Raise
 from inferd.ledger.caps import Cap, caps_of_scopes
 from inferd.ledger.catalog import find_plan
 from inferd.ledger.concurrency import ConcurrencyLimit, concurrency_of
 from inferd.ledger.counters import key_scope, project_scope, team_scope, user_scope
+from inferd.ledger.delegation import beyond_limits
 from inferd.ledger.idempotency import once
 from inferd.ledger.log import logged
 from inferd.ledger.names import check_text
@@ -65,7 +74,7 @@ def show_limits(conn: sqlite3.Connection, team: str, *, now_ms: int) -> Limits:
     )
 
 
-@logged("teams.set")
+@logged("teams.set", by_authority=True)
 def set_team(
     conn: sqlite3.Connection,
     team: str,
@@ -100,20 +109,25 @@ def set_team(
     row = read_billing(conn, team)
     if payment_method is not None:
         row = replace(row, payment_method=payment_method)
+    authority = authority_of(conn, team, actor)
     if overage is not None:
-        row = replace(row, overage=overage)
+        # The operator's word is the last: a team that was stricter with itself can be so again.
+        own = authority == "team"
+        row = replace(row, team_overage=overage) if own else replace(row, overage=overage, team_overage=None)
     write_billing(conn, team, row, actor=actor, now_ms=now_ms)
     if payment_method:
         raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
     terms = terms_of(conn, team, now_ms)
     if overage == "postpaid" and not terms.postpaid:
+        if authority == "team" and not may_choose_postpaid(terms.plan, row.overage):
+            raise beyond_limits(f"at zero credit this team does `{terms.overage}` ({terms.overage_source})")
         no_method = terms.plan.payment_method_required and not terms.payment_method
         remedy = "--payment-method on" if no_method else "--tier 1"
         raise InvalidValueError(f"{terms.overage_source}; `inferd teams set {team} {remedy}` allows it")
     return terms
 
 
-@logged("budgets.set")
+@logged("budgets.set", by_authority=True)
 def set_budget(
     conn: sqlite3.Connection,
     team: str,
@@ -126,21 +140,34 @@ def set_budget(
     actor: str,
     now_ms: int,
 ) -> Budget:
-    """Bound what a team, or one project, user or key of it, spends in each month or year, or in all. It replaces the
-    one of the same period. Requests under way are not touched. Somebody is told if it is used up in part already.
+    """Bound what a team, or one project, user or key of it, spends in each month or year, or in all.
+
+    The budget replaces the one of the same period and authority. Requests under way are not touched. An alert is
+    written if it is used up in part already.
+
+    Raises:
+        PermissionDeniedError: the actor is of the team, and the operator's budget is smaller.
     """
     scope = _scope(conn, team, project, user, key_id)
     _check_period(period)
     _check_amount("budget", amount_nanousd, least=0)
-    budget = Budget(scope, period, team, amount_nanousd, now_ms, actor)
+    authority = authority_of(conn, team, actor)
+    of_operator = budgets.find_budget(conn, scope, period, "operator")
+    if authority == "team" and of_operator is not None and amount_nanousd > of_operator.amount_nanousd:
+        raise beyond_limits(
+            f"the operator set a budget of ${format_usd(of_operator.amount_nanousd)} by {period} for {scope}, and "
+            f"${format_usd(amount_nanousd)} is more; set at most that"
+        )
+    budget = Budget(scope, period, authority, team, amount_nanousd, now_ms, actor)
     budgets.put_budget(conn, budget)
     terms = terms_of(conn, team, now_ms)
     caps = caps_of_scopes(conn, team, terms, [scope], now_ms)
-    alert_spending(conn, team, [cap for cap in caps if cap.source == "budget"], terms.alerts, now_ms=now_ms)
+    source = "budget" if authority == "operator" else "team_budget"
+    alert_spending(conn, team, [cap for cap in caps if cap.source == source], terms.alerts, now_ms=now_ms)
     return budget
 
 
-@logged("budgets.remove")
+@logged("budgets.remove", by_authority=True)
 def remove_budget(
     conn: sqlite3.Connection,
     team: str,
@@ -151,13 +178,24 @@ def remove_budget(
     key_id: str | None = None,
     actor: str,
     now_ms: int,
-) -> str:
-    """End a budget; returns its scope."""
+) -> Budget:
+    """End the budget by the actor's authority; the operator, who has none, ends that of the team.
+
+    Raises:
+        NotFoundError: there is none.
+        PermissionDeniedError: the actor is of the team, and only the operator has set one.
+    """
     scope = _scope(conn, team, project, user, key_id)
     _check_period(period)
-    if not budgets.drop_budget(conn, scope, period):
+    of_operator, of_team = (budgets.find_budget(conn, scope, period, each) for each in AUTHORITIES)
+    own, other = (of_operator, of_team) if authority_of(conn, team, actor) == "operator" else (of_team, None)
+    ended = own or other
+    if ended is None and of_operator is not None:
+        raise beyond_limits("the operator set this budget")
+    if ended is None:
         raise NotFoundError(f"{scope} has no budget by {period}; `inferd budgets list {team}` shows those there are")
-    return scope
+    budgets.drop_budget(conn, ended)
+    return ended
 
 
 def list_budgets(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[Budget]:

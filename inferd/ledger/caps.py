@@ -17,7 +17,7 @@ from inferd.ledger.counters import Cell, Count, Spender, count, team_scope
 from inferd.ledger.periods import LIFETIME, format_instant, period_bounds_ms, period_label
 from inferd.money import format_usd
 
-CapSource = Literal["plan", "tier", "budget"]
+CapSource = Literal["plan", "tier", "budget", "team_budget"]
 _KINDS = ("team", "project", "key", "user")
 
 
@@ -26,7 +26,8 @@ class Cap(msgspec.Struct, frozen=True):
 
     Attributes:
         scope: as in counters, such as `team:acme`.
-        source: where it comes from; `source_name` names the plan or tier.
+        source: where it comes from: `budget` is the operator's, `team_budget` the team's own; `source_name` names it
+            for people.
         period: `2026-11`, `2026` or `lifetime`.
         base_nanousd: before raises, which only caps of the team have.
     """
@@ -143,7 +144,13 @@ def _limits(
     if not terms.has_budgets:
         return
     rows = conn.execute(
-        f"SELECT scope, period, amount_nanousd FROM budgets WHERE scope IN ({', '.join('?' * len(scopes))})", scopes
+        f"SELECT scope, period, authority, amount_nanousd FROM budgets WHERE scope IN ({', '.join('?' * len(scopes))})",
+        scopes,
     ).fetchall()
-    for scope, kind, amount_nanousd in sorted(rows, key=lambda row: (_KINDS.index(row[0].partition(":")[0]), row)):
-        yield scope, "budget", "budget", kind, amount_nanousd
+    for scope, kind, authority, amount_nanousd in sorted(
+        rows, key=lambda row: (_KINDS.index(row[0].partition(":")[0]), row)
+    ):
+        if authority == "team":
+            yield scope, "team_budget", "budget of the team", kind, amount_nanousd
+        else:
+            yield scope, "budget", "budget", kind, amount_nanousd

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from inferd.errors import PermissionDeniedError
-from inferd.ledger.keys import DEFAULT_SCOPES, Key, find_key
-from inferd.ledger.suspensions import find_suspension, key_subject
-
-_BY_KEY = "key:"
+from inferd.ledger.keys import DEFAULT_SCOPES, Key
+from inferd.ledger.suspensions import key_subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +33,18 @@ def granted_key(conn: sqlite3.Connection, own: Key, wish: KeyWish) -> KeyWish:
         PermissionDeniedError: it goes beyond them.
     """
     if conn.execute("SELECT 1 FROM budgets WHERE scope = ?", (key_subject(own.key_id),)).fetchone() is not None:
-        raise _beyond("it has a budget of its own, so it cannot make keys without one")
+        raise beyond_limits("it has a budget of its own, so it cannot make keys without one")
     if own.project is not None and wish.project not in (None, own.project):
-        raise _beyond(f"it is bound to project `{own.project}`")
+        raise beyond_limits(f"it is bound to project `{own.project}`")
     if own.user is not None and wish.user not in (None, own.user):
-        raise _beyond(f"it belongs to user `{own.user}`")
+        raise beyond_limits(f"it belongs to user `{own.user}`")
     if own.expires_at_ms is not None and wish.expires_at_ms is not None and wish.expires_at_ms > own.expires_at_ms:
-        raise _beyond("it expires before that itself")
+        raise beyond_limits("it expires before that itself")
     scopes = [scope for scope in DEFAULT_SCOPES if scope in own.scopes] if wish.scopes is None else wish.scopes
     if not scopes or not set(scopes) <= set(own.scopes):
-        raise _beyond(f"it has the scopes {', '.join(own.scopes)} itself")
+        raise beyond_limits(f"it has the scopes {', '.join(own.scopes)} itself")
     if own.models is not None and wish.models is not None and not set(wish.models) <= set(own.models):
-        raise _beyond(f"it may call {', '.join(own.models)} itself")
+        raise beyond_limits(f"it may call {', '.join(own.models)} itself")
     return replace(
         wish,
         project=own.project if wish.project is None else wish.project,
@@ -60,36 +58,24 @@ def granted_key(conn: sqlite3.Connection, own: Key, wish: KeyWish) -> KeyWish:
 def check_key(own: Key, target: Key) -> None:
     """Raises PermissionDeniedError unless the manager could have made the target."""
     if target.team != own.team or not set(target.scopes) <= set(own.scopes):
-        raise _beyond("that key has scopes that this one does not have")
+        raise beyond_limits("that key has scopes that this one does not have")
     if own.project not in (None, target.project) or own.user not in (None, target.user):
-        raise _beyond("that key is not of its project and user")
+        raise beyond_limits("that key is not of its project and user")
 
 
 def check_unbound(own: Key) -> None:
     """Raises PermissionDeniedError if the manager is bound to a project or user: then it manages keys alone."""
     if own.project is not None or own.user is not None:
-        raise _beyond("it is bound to a project or user, so it manages keys alone")
+        raise beyond_limits("it is bound to a project or user, so it manages keys alone")
 
 
 def check_budget(own: Key, key_id: str | None) -> None:
     """Raises PermissionDeniedError if a budget bounds the manager's own key."""
     check_unbound(own)
     if key_id == own.key_id:
-        raise _beyond("it cannot change its own budget")
+        raise beyond_limits("it cannot change its own budget")
 
 
-def check_resume(conn: sqlite3.Connection, own: Key, subject: str) -> None:
-    """Raises PermissionDeniedError if the subject was suspended by the operator."""
-    suspension = find_suspension(conn, subject)
-    if suspension is None:
-        return
-    by = suspension.suspended_by
-    if by.startswith(_BY_KEY):
-        suspender = find_key(conn, by.removeprefix(_BY_KEY))
-        if suspender.team == own.team and "admin" not in suspender.scopes:
-            return
-    raise _beyond("the operator suspended it")
-
-
-def _beyond(why: str) -> PermissionDeniedError:
+def beyond_limits(why: str) -> PermissionDeniedError:
+    """The refusal of a key with the scope `manage`."""
     return PermissionDeniedError(f"This API key may not do that: {why}.", code="beyond_own_limits")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from inferd.errors import InvalidValueError
+from inferd.ledger.authority import authority_of
 from inferd.ledger.periods import format_instant
 from inferd.ledger.rows import insert
 
@@ -67,12 +68,15 @@ def record(
     insert(conn, "log", values)
 
 
-def logged(action: str, *, found: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def logged(
+    action: str, *, found: tuple[str, ...] = (), by_authority: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorates an operation `f(conn, ..., actor=, now_ms=)`: each call that changed something is written down with
     its arguments. A repetition that changed nothing leaves no trace.
 
     Args:
         found: attributes of the result that belong in the details, such as `("grant_id",)`.
+        by_authority: the details say with whose `authority` the actor acted.
     """
 
     def decorate(operation: Callable[P, R]) -> Callable[P, R]:
@@ -89,6 +93,8 @@ def logged(action: str, *, found: tuple[str, ...] = ()) -> Callable[[Callable[P,
             if conn.total_changes != changes:
                 team = details.pop("team", None) or getattr(result, "team", None)
                 details |= {name: getattr(result, name) for name in found}
+                if by_authority:
+                    details["authority"] = authority_of(conn, team, actor)
                 record(conn, action, team=team, details=details, actor=actor, now_ms=now_ms)
             return result
 

@@ -99,8 +99,8 @@ def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> Insuffi
 
 
 def _who_raises(cap: Cap, team: str, contact: str | None) -> str:
-    if cap.source == "budget":
-        return f"Whoever manages team '{team}' can change this budget."
+    if cap.source == "team_budget":
+        return f"Team '{team}' set this budget itself; a key of it with the scope `manage` can change it."
     return f"To raise it, ask {contact or _OPERATOR}."
 
 

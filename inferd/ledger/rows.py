@@ -95,8 +95,13 @@ FORMATS = {
             ("revoked_at_ms", "revoked_by"),
         ),
         RowFormat("log", 1, ("seq", "at_ms", "actor", "action", "team", "details")),
-        RowFormat("billing", 1, ("team", "overage", "payment_method", "earned_tier", "changed_at_ms", "changed_by")),
-        RowFormat("budgets", 2, ("scope", "period", "team", "amount_nanousd", "set_at_ms", "set_by")),
+        RowFormat(
+            "billing",
+            1,
+            ("team", "overage", "payment_method", "earned_tier", "changed_at_ms", "changed_by"),
+            added=("team_overage",),
+        ),
+        RowFormat("budgets", 3, ("scope", "period", "authority", "team", "amount_nanousd", "set_at_ms", "set_by")),
         RowFormat(
             "cap_adjustments",
             1,

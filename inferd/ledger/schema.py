@@ -23,6 +23,7 @@ from inferd.ledger.migrations import (
     m10_side_by_side,
     m11_held_once,
     m12_terms_version,
+    m13_authority,
 )
 from inferd.ledger.migrations.triggers import refuse
 
@@ -233,6 +234,7 @@ MIGRATIONS = (
     m10_side_by_side.apply,
     m11_held_once.apply,
     m12_terms_version.apply,
+    m13_authority.apply,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -12,7 +12,7 @@ from inferd.ledger.counters import project_scope, user_scope
 from inferd.ledger.periods import format_instant
 from inferd.plans import Plan, Tier
 
-_BY_OPERATOR = "set by the operator"
+BY_OPERATOR = "set by the operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class TierChoice:
         """The tier, and why: `override ?? max(earned, plan.tier_floor)` (R1)."""
         if self.override is not None:
             if self.override_until_ms is None:
-                return self.override, _BY_OPERATOR
+                return self.override, BY_OPERATOR
             if at_ms < self.override_until_ms:
-                return self.override, f"{_BY_OPERATOR} until {format_instant(self.override_until_ms)}"
+                return self.override, f"{BY_OPERATOR} until {format_instant(self.override_until_ms)}"
         if self.earned > plan.tier_floor:
             return self.earned, "earned"
         return plan.tier_floor, f"the least of plan {plan.name}"
@@ -112,7 +112,7 @@ def team_limits(
         tier=catalog.tiers[number],
         tier_source=source,
         project_concurrency=plan.project_concurrency if project_limit is None else project_limit,
-        project_source=of_plan if project_limit is None else _BY_OPERATOR,
+        project_source=of_plan if project_limit is None else BY_OPERATOR,
         user_concurrency=plan.user_concurrency if user_limit is None else user_limit,
-        user_source=of_plan if user_limit is None else _BY_OPERATOR,
+        user_source=of_plan if user_limit is None else BY_OPERATOR,
     )

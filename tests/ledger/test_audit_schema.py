@@ -135,7 +135,7 @@ def test_a_row_made_by_hand_is_found_though_its_checksum_fits(ledger, table):
 
     now_ms = ledger.now_ms
     if table == "budgets":
-        put_budget(ledger.conn, Budget("team:acme", "year", "acme", 10**12, now_ms, "test"))
+        put_budget(ledger.conn, Budget("team:acme", "year", "operator", "acme", 10**12, now_ms, "test"))
     elif table == "cap_adjustments":
         add_raise(ledger.conn, "acme", 5, from_ms=1, until_ms=2, reason="mine", actor="test", now_ms=now_ms)
     else:

@@ -190,7 +190,12 @@ def test_a_refusal_by_plan_or_tier_names_whom_to_ask_and_one_by_a_budget_who_can
     with pytest.raises(InsufficientCreditError, match=r"To raise it, ask room 2.14.$"):
         books.hold(101, 0, price=DEAR, contact="room 2.14")
     cap_operations.set_budget(books.conn, "acme", 1, **who(books))
-    with pytest.raises(InsufficientCreditError, match=r"Whoever manages team 'acme' can change this budget.$"):
+    with pytest.raises(InsufficientCreditError, match=r"To raise it, ask the operator of this server.$"):
+        books.hold(1, 0, price=DEAR)
+    manager = operations.create_key(books.conn, "acme", scopes=("manage",), **who(books))
+    cap_operations.set_budget(books.conn, "acme", 0, actor=f"key:{manager.id}", now_ms=books.now_ms)
+    cap_operations.remove_budget(books.conn, "acme", **who(books))
+    with pytest.raises(InsufficientCreditError, match=r"Team 'acme' set this budget itself; a key of it"):
         books.hold(1, 0, price=DEAR)
 
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.ledger import cap_operations, delegation
+from inferd.ledger.budgets import Budget
 from inferd.ledger.client import Connection
 from inferd.ledger.periods import parse_instant_ms
 from inferd.server.admin.call import amount_nanousd, answer, operator_call, team_call
@@ -70,7 +71,7 @@ async def remove_budget(request: Request) -> Response:
     call = team_call(request)
     body = await call.body(BudgetOf)
 
-    def change(conn: Connection) -> str:
+    def change(conn: Connection) -> Budget:
         if not call.is_operator:
             delegation.check_budget(call.manager(conn), body.key)
         return cap_operations.remove_budget(
@@ -84,7 +85,8 @@ async def remove_budget(request: Request) -> Response:
             now_ms=call.now_ms,
         )
 
-    return answer({"removed": await call.change(change), "period": body.period})
+    removed = await call.change(change)
+    return answer({"removed": removed.scope, "period": removed.period})
 
 
 async def raise_caps(request: Request) -> Response:

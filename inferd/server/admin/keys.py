@@ -16,7 +16,7 @@ from inferd.ledger.keys import DEFAULT_SCOPES, find_key
 from inferd.ledger.listings import listed_keys
 from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.records import key_record
-from inferd.ledger.suspensions import Suspension, key_subject
+from inferd.ledger.suspensions import resumed_record
 from inferd.server.admin.call import AdminCall, answer, team_call
 from inferd.server.admin.paging import Paging
 from inferd.server.admin.teams import Nothing, Reason
@@ -100,11 +100,8 @@ async def resume_key(request: Request) -> Response:
     call = team_call(request)
     await call.body(Nothing)
 
-    def change(conn: Connection) -> Suspension | None:
-        key_id = _check(call, conn)
-        if not call.is_operator:
-            delegation.check_resume(conn, call.manager(conn), key_subject(key_id))
-        return access.resume_key(conn, key_id, actor=call.actor, now_ms=call.now_ms)
+    def change(conn: Connection) -> dict[str, Any]:
+        ended = access.resume_key(conn, _check(call, conn), actor=call.actor, now_ms=call.now_ms)
+        return resumed_record(conn, ended)
 
-    ended = await call.change(change)
-    return answer({"resumed": ended is not None, "suspension": None if ended is None else ended.to_json()})
+    return answer(await call.change(change))

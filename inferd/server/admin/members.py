@@ -13,7 +13,7 @@ from inferd.ledger import delegation, operations, plan_operations
 from inferd.ledger.client import Connection
 from inferd.ledger.listings import listed_projects, listed_users
 from inferd.ledger.records import project_record, user_record
-from inferd.ledger.suspensions import Suspension, project_subject, user_subject
+from inferd.ledger.suspensions import Suspension, resumed_record
 from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
 from inferd.server.admin.paging import Paging
 from inferd.server.admin.teams import Nothing, Reason
@@ -123,15 +123,11 @@ def resumer(part: str, operation: Callable[..., Suspension | None]) -> Handler:
         call = team_call(request)
         await call.body(Nothing)
         name = call.path(part)
-        subject = project_subject(call.team, name) if part == "project" else user_subject(call.team, name)
 
-        def change(conn: Connection) -> Suspension | None:
+        def change(conn: Connection) -> dict[str, Any]:
             _check(call, conn)
-            if not call.is_operator:
-                delegation.check_resume(conn, call.manager(conn), subject)
-            return operation(conn, call.team, name, actor=call.actor, now_ms=call.now_ms)
+            return resumed_record(conn, operation(conn, call.team, name, actor=call.actor, now_ms=call.now_ms))
 
-        ended = await call.change(change)
-        return answer({"resumed": ended is not None, "suspension": None if ended is None else ended.to_json()})
+        return answer(await call.change(change))
 
     return resume

@@ -14,6 +14,7 @@ from inferd.ledger.client import Connection
 from inferd.ledger.listings import listed_teams
 from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.records import limits_record, team_details_record, team_record
+from inferd.ledger.suspensions import resumed_record
 from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
 from inferd.server.admin.paging import Paging
 
@@ -114,5 +115,7 @@ async def suspend_team(request: Request) -> Response:
 async def resume_team(request: Request) -> Response:
     call = operator_call(request)
     await call.body(Nothing)
-    ended = await call.change(lambda conn: access.resume_team(conn, call.team, actor=call.actor, now_ms=call.now_ms))
-    return answer({"resumed": ended is not None, "suspension": None if ended is None else ended.to_json()})
+    ended = await call.change(
+        lambda conn: resumed_record(conn, access.resume_team(conn, call.team, actor=call.actor, now_ms=call.now_ms))
+    )
+    return answer(ended)

@@ -203,6 +203,52 @@ async def test_a_manager_touches_no_key_above_it_and_undoes_nothing_of_the_opera
     assert (await admin.do("POST", "teams/acme/users/ada/resume"))["resumed"] is True
 
 
+async def test_suspension_by_the_operator_after_the_manager_s_own_holds(provider, manager, admin):
+    """R21"""
+    await manager.do("POST", "teams/acme/users", {"user": "ada"})
+    await manager.do("POST", "teams/acme/projects", {"project": "search"})
+    low = provider.new_key("acme", project="search", user="ada", scopes=("inference",))
+    for path in ("projects/search", "users/ada", f"keys/{low.split('-')[2]}"):
+        await manager.do("POST", f"teams/acme/{path}/suspend")
+        made = await admin.do("POST", f"teams/acme/{path}/suspend", {"reason": "abuse"})
+        assert (made["authority"], made["reason"]) == ("operator", "abuse")
+        await manager.refused(403, "beyond_own_limits", "POST", f"teams/acme/{path}/resume")
+        response = await provider.client.get("/v1/models", headers={"authorization": f"Bearer {low}"})
+        assert response.status_code == 403
+        ended = await admin.do("POST", f"teams/acme/{path}/resume")
+        assert (ended["resumed"], ended["suspension"]["authority"]) == (False, "operator")
+        ended = await manager.do("POST", f"teams/acme/{path}/resume")
+        assert (ended["resumed"], ended["suspension"]["authority"]) == (True, "team")
+    response = await provider.client.get("/v1/models", headers={"authorization": f"Bearer {low}"})
+    assert response.status_code == 200
+
+
+async def test_budget_of_the_operator_holds_beside_the_manager_s(provider, manager, admin):
+    """R7, R21"""
+    await admin.do("PUT", "teams/acme/budgets", {"amount_usd": "3"})
+    await manager.refused(403, "beyond_own_limits", "DELETE", "teams/acme/budgets", {})
+    await manager.refused(403, "beyond_own_limits", "PUT", "teams/acme/budgets", {"amount_usd": "4"})
+    await manager.do("PUT", "teams/acme/budgets", {"amount_usd": "2"})
+    caps = (await manager.do("GET", "teams/acme"))["limits"]["caps"]
+    limits = {cap["source"]: cap["limit_usd"] for cap in caps if "budget" in cap["source"]}
+    assert limits == {"budget": "3.000000000", "team_budget": "2.000000000"}
+    await manager.do("DELETE", "teams/acme/budgets", {})
+    left = (await manager.do("GET", "teams/acme/budgets"))["budgets"]
+    assert [(budget["authority"], budget["amount_usd"]) for budget in left] == [("operator", "3.000000000")]
+
+
+@pytest.mark.parametrize("choice", ["block", "contact"])
+async def test_overage_of_the_operator_is_not_made_postpaid_by_a_manager(provider, manager, admin, choice):
+    """R6, R21"""
+    await admin.do("PATCH", "teams/acme", {"overage": choice, "payment_method": True})
+    await manager.refused(403, "beyond_own_limits", "PATCH", "teams/acme", {"overage": "postpaid"})
+    limits = (await manager.do("GET", "teams/acme"))["limits"]
+    assert (limits["overage"], limits["overage_source"]) == (choice, "set by the operator")
+    await admin.do("PATCH", "teams/acme", {"overage": "postpaid"})
+    stricter = await manager.do("PATCH", "teams/acme", {"overage": "block"})
+    assert (stricter["overage"], stricter["overage_source"]) == ("block", "chosen by the team")
+
+
 async def test_a_key_of_another_team_is_not_found_under_this_one(provider, admin, manager):
     """R21"""
     other = provider.new_key("lab").split("-")[2]
