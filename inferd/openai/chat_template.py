@@ -18,8 +18,10 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
 from inferd.errors import ConfigError, InvalidRequestError
-from inferd.openai.bounded_jinja import BoundedEnvironment, render_bounded
+from inferd.openai.bounded_jinja import BoundedEnvironment, BoundedTemplate
 from inferd.openai.islands import ControlTexts, Fence, mapped_strings
+from inferd.openai.render_budget import BudgetError, running_budget
+from inferd.openai.string_costs import check_width
 from inferd.tokenizer import Segment, Tokenizer
 
 _WORDS = frozenset(
@@ -41,11 +43,9 @@ _WORDS = frozenset(
         "null",
     )
 )
-# What template code can raise on data that its author did not expect, beside Jinja's own errors.
-_FAULTS = (
-    *(jinja2.TemplateError, TypeError, ValueError, LookupError),
-    *(ArithmeticError, AttributeError, RecursionError),
-)
+_MAX_REASON_CHARACTERS = 1_000
+"""Of what a template says against the messages."""
+_MAX_STRFTIME_CHARACTERS = 1_000
 
 
 class ChatTemplate:
@@ -81,12 +81,16 @@ class ChatTemplate:
             )
         self._environment = _environment(clock)
         try:
-            self._template = self._environment.from_string(source)
+            self._template = BoundedTemplate(self._environment, source)
+            self.variables = frozenset(meta.find_undeclared_variables(self._environment.parse(source)))
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"{name}: line {error.lineno}: {error.message}") from error
+        except Exception as error:  # Jinja's compiler and Python's own say so in many ways
+            raise ConfigError(
+                f"{name}: the template cannot be compiled ({_reason(error)}); name another as chat_template"
+            ) from error
         self._special_tokens = {"bos_token": tokenizer.bos_text, "eos_token": tokenizer.eos_text}
         self.source = source
-        self.variables = frozenset(meta.find_undeclared_variables(self._environment.parse(source)))
         self._own_characters = frozenset(source).union(tokenizer.bos_text, tokenizer.eos_text)
         self._control_texts = ControlTexts(tokenizer.control_texts)
         # OpenAI renamed "system" to "developer"; templates that do not know the new name get the old one.
@@ -111,12 +115,12 @@ class ChatTemplate:
         names |= {name: mapped_strings(value, mark) for name, value in variables.items()}
         marked = [self._marked(message, mark) for message in messages]
         try:
-            rendered = render_bounded(
-                self._template, names | {"messages": marked, "add_generation_prompt": add_generation_prompt}
+            rendered = self._template.render(
+                names | {"messages": marked, "add_generation_prompt": add_generation_prompt}
             )
-        except _FAULTS as error:
+        except Exception as error:  # a template may raise anything, also for want of memory or stack
             raise InvalidRequestError(
-                f"The model's chat template does not accept these messages: {fence.strip(str(error))}",
+                f"The model's chat template does not accept these messages: {fence.strip(_reason(error))}",
                 param="messages",
                 code="invalid_value",
             ) from error
@@ -151,7 +155,7 @@ def _environment(clock: Callable[[], datetime]) -> BoundedEnvironment:
     environment = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols])
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda format: clock().strftime(format)
+    environment.globals["strftime_now"] = lambda format: _strftime(clock(), format)
     return environment
 
 
@@ -168,13 +172,32 @@ class _GenerationBlock(Extension):
 def _tojson(
     value: object,
     ensure_ascii: bool = False,
-    indent: int | None = None,
+    indent: int | str | None = None,
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
     """Unlike Jinja's own filter this escapes no HTML, as models are trained on plain JSON."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    budget = running_budget()
+    size = budget.measure(value)
+    margin = check_width(indent) + (len(indent) if isinstance(indent, str) else 0)
+    between = budget.weigh(separators) if separators is not None else 4
+    budget.allow((12 if ensure_ascii else 6) * size.characters + size.items * (8 + between + size.depth * margin))
+    text: str = budget.made(
+        json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    )
+    return text
 
 
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
+def _strftime(moment: datetime, format: str) -> str:
+    if len(format) > _MAX_STRFTIME_CHARACTERS:
+        raise BudgetError(f"strftime_now takes at most {_MAX_STRFTIME_CHARACTERS} characters")
+    return moment.strftime(format)
+
+
+def _raise_exception(message: object) -> NoReturn:
+    raise jinja2.TemplateError(running_budget().written(message)[:_MAX_REASON_CHARACTERS])
+
+
+def _reason(error: Exception) -> str:
+    """In words; some of Python's own errors have none."""
+    return str(error)[:_MAX_REASON_CHARACTERS] or type(error).__name__
