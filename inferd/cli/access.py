@@ -24,7 +24,8 @@ def open_store(option: Path | None, *, must_exist: bool = False) -> Store:
         OperationError: there is none.
         ConfigError: it cannot be used.
     """
-    from inferd.ledger.store import FILE_NAME, Store
+    from inferd.ledger.folder import FILE_NAME
+    from inferd.ledger.store import Store
 
     folder = data_dir(option)
     if must_exist and not (folder / FILE_NAME).exists():

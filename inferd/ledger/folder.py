@@ -7,6 +7,7 @@ from pathlib import Path
 
 from inferd.errors import ConfigError
 
+FILE_NAME = "ledger.db"
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 

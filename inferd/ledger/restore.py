@@ -10,10 +10,9 @@ from pathlib import Path
 
 from inferd.errors import OperationError
 from inferd.ledger.backup import checked_copy, copy, write_over
-from inferd.ledger.folder import create_file
+from inferd.ledger.folder import FILE_NAME, create_file
 from inferd.ledger.lock import DataLock
 from inferd.ledger.periods import format_instant
-from inferd.ledger.store import FILE_NAME
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,12 @@ from pathlib import Path
 from inferd.errors import ConfigError, LedgerDamagedError, OperationError
 from inferd.ledger import epochs
 from inferd.ledger.backup import copy
-from inferd.ledger.folder import create_file, prepare_folder
+from inferd.ledger.folder import FILE_NAME, create_file, prepare_folder
 from inferd.ledger.lock import DataLock
 from inferd.ledger.schema import SCHEMA_VERSION, migrate, schema_version
 
 _log = logging.getLogger(__name__)
 
-FILE_NAME = "ledger.db"
 BUSY_TIMEOUT_S = 10.0
 # Of a writing connection: the inner pages of a large ledger's indexes stay in memory.
 CACHE_KIB = 65_536
@@ -49,6 +48,8 @@ class Store:
         self._lock = lock
         prepare_folder(data_dir)
         create_file(self.path)
+        if lock is not None:
+            lock.cover_database()
         try:
             self._bring_schema_up()
         except sqlite3.DatabaseError as exc:
@@ -106,6 +107,7 @@ class Store:
         """
         assert self._lock is not None, "only the holder of the data folder's lock begins an epoch"
         assert self._lock.held, "only the holder of the data folder's lock begins an epoch"
+        self._lock.cover_database()
         with self.immediate() as conn:
             return epochs.begin(conn, os.getpid(), now_ms)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -91,6 +93,115 @@ def test_the_lock_of_a_killed_server_is_free(tmp_path):
         server.kill()
     with DataLock(tmp_path):
         pass
+
+
+SERVE_A_LEDGER = (
+    "import sys, pathlib; from inferd.ledger.lock import DataLock; from inferd.ledger.store import Store; "
+    "folder = pathlib.Path(sys.argv[1]); lock = DataLock(folder); lock.acquire(); Store(folder, lock).begin_epoch(1); "
+    "print('serves', flush=True); sys.stdin.read()"
+)
+
+
+@pytest.fixture
+def served_folder(tmp_path):
+    """A data folder from which another process serves."""
+    folder = tmp_path / "data"
+    command = [sys.executable, "-c", SERVE_A_LEDGER, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout.readline() == b"serves\n"
+        yield folder
+        server.kill()
+
+
+def delete_lock(folder):
+    (folder / "server.lock").unlink()
+    return folder
+
+
+def replace_lock(folder):
+    (folder / "mine").touch()
+    (folder / "mine").rename(folder / "server.lock")
+    return folder
+
+
+def delete_lock_and_database(folder):
+    for file in folder.iterdir():
+        file.unlink()
+    return folder
+
+
+def link_folder(folder):
+    delete_lock(folder)
+    link = folder.with_name("link")
+    link.symlink_to(folder)
+    return link
+
+
+def link_database(folder):
+    other = folder.with_name("other")
+    other.mkdir()
+    (other / "ledger.db").symlink_to(folder / "ledger.db")
+    return other
+
+
+def hard_link_database(folder):
+    other = folder.with_name("other")
+    other.mkdir()
+    (other / "ledger.db").hardlink_to(folder / "ledger.db")
+    return other
+
+
+def move_folder(folder):
+    delete_lock(folder)
+    return folder.rename(folder.with_name("moved"))
+
+
+def mount_folder(folder):
+    delete_lock(folder)
+    mounted = folder.with_name("mounted")
+    mounted.mkdir()
+    if subprocess.run(["mount", "--bind", str(folder), str(mounted)], capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount")
+    return mounted
+
+
+WAYS = [
+    *(delete_lock, replace_lock, delete_lock_and_database, link_folder, link_database, hard_link_database),
+    *(move_folder, mount_folder),
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_second_server_has_no_way_round_the_lock(served_folder, way):
+    """R20"""
+    if way in (link_database, hard_link_database) and not hasattr(fcntl, "F_OFD_SETLK"):
+        pytest.skip("this system has no locks that belong to a descriptor")
+    found = way(served_folder)
+    try:
+        with pytest.raises(ConfigError, match="already serves from this data folder"):
+            DataLock(found).acquire()
+        if (found / "ledger.db").exists():
+            with closing(sqlite3.connect(found / "ledger.db")) as conn:
+                assert conn.execute("SELECT max(epoch) FROM epochs").fetchone() == (1,)
+    finally:
+        if way is mount_folder:
+            subprocess.run(["umount", str(found)], check=True)
+
+
+def test_a_second_server_serves_from_a_copy(served_folder):
+    """R20"""
+    copied = shutil.copytree(served_folder, served_folder.with_name("copy"))
+    with DataLock(copied) as lock:
+        assert Store(copied, lock).begin_epoch(2) == 2
+
+
+def test_an_epoch_begins_only_on_the_database_that_is_locked(tmp_path, lock):
+    """R20"""
+    store = Store(tmp_path / "data", lock)
+    shutil.copy(store.path, tmp_path / "copy.db")
+    (tmp_path / "copy.db").rename(store.path)
+    with pytest.raises(ConfigError, match="was replaced"):
+        store.begin_epoch(1)
 
 
 def test_the_command_line_works_beside_a_server(tmp_path, store):
