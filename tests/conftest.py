@@ -25,6 +25,7 @@ settings.load_profile("default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also the tests marked slow, and more Hypothesis examples")
+    parser.addoption("--clients", action="store_true", help="only the coding agents, installed at their first use")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,7 +34,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the slow tests out, unless `--all` or a choice of markers (`-m slow`) asks for them."""
+    """Leave the slow tests out, unless `--all` or a choice of markers (`-m slow`) asks for them. `--clients` is
+    `-m clients`."""
+    if config.getoption("--clients"):
+        others = [item for item in items if not item.get_closest_marker("clients")]
+        items[:] = [item for item in items if item.get_closest_marker("clients")]
+        config.hook.pytest_deselected(items=others)
+        return
     if config.getoption("--all") or config.getoption("markexpr"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]

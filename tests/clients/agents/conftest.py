@@ -1,0 +1,128 @@
+"""A scripted server for coding agents, and the agents, installed at their first use.
+
+They take 2 GB in the cache folder ($XDG_CACHE_HOME, else ~/.cache), so the ordinary tests do without them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.clients.agents.scripted_model import write_scripted_model
+from tests.clients.agents.scripted_server import Script
+from tests.e2e.server_process import ROOT, ServerProcess, Team
+
+FOLDER = Path(__file__).parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inferd-tests"
+NODE_MIN = 20
+AIDER = "aider-chat==0.86.2"
+AIDER_PYTHON_MAX = (3, 12)
+INSTALL_S = 900.0
+MAX_CONTEXT = 65536
+TEMPLATES = ROOT / "tests" / "openai" / "dialects" / "templates"
+THINKS = "local/qwen3"
+"""A deployment whose template has a switch for thinking; its script thinks."""
+PLAIN = "local/qwen2.5"
+"""A deployment whose template has no such switch."""
+
+
+def _model_toml(deployment: str, template: str) -> str:
+    key = deployment.partition("/")[2]
+    return f"""
+[models."{key}"]
+source = "scripted.gguf"
+max_context = {MAX_CONTEXT}
+n_parallel = 4
+chat_template = "{TEMPLATES / template}"
+
+[deployments."{deployment}"]
+model = "{key}"
+serverless = true
+input_usd_per_1m_tokens = 0.10
+output_usd_per_1m_tokens = 0.40
+"""
+
+
+MODELS_TOML = _model_toml(THINKS, "Qwen-Qwen3-0.6B.jinja") + _model_toml(PLAIN, "Qwen-Qwen2.5-7B-Instruct.jinja")
+
+
+@pytest.fixture(scope="package")
+def script_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of the script, which the server's models read for each request."""
+    return tmp_path_factory.mktemp("script") / "script.json"
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory, script_path: Path) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("agents")
+    write_scripted_model(folder / "scripted.gguf", max_context=MAX_CONTEXT)
+    Script("Nothing was asked.").write(script_path)
+    server = ServerProcess(folder, MODELS_TOML)
+    server.start((sys.executable, "-m", "tests.clients.agents.scripted_server", str(script_path)))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="package")
+def team(server: ServerProcess) -> Team:
+    return server.team("agents", 10**12)
+
+
+@pytest.fixture(scope="package")
+def node_bin() -> Path:
+    """The folder of the commands of package.json."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("needs node and npm")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    if int(version.removeprefix("v").split(".")[0]) < NODE_MIN:
+        pytest.skip(f"needs Node {NODE_MIN}, this is {version.strip()}")
+    lock = (FOLDER / "package-lock.json").read_bytes()
+    folder = CACHE / f"agents-{hashlib.sha256(lock).hexdigest()[:12]}"
+    if _is_missing(folder):
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(FOLDER / name, folder)
+        # Not `npm ci`: it wants every platform's packages in the lock, and the registry does not have all of them.
+        _install([npm, "install", "--no-audit", "--no-fund", "--ignore-scripts"], folder)
+        # These two put their program in place by a script; no other package's script runs.
+        _install([npm, "rebuild", "@anthropic-ai/claude-code", "opencode-ai"], folder)
+        _mark_complete(folder)
+    return folder / "node_modules" / ".bin"
+
+
+@pytest.fixture(scope="package")
+def aider_bin() -> Path:
+    """The folder of aider's command, in an environment of its own: it pins all that it needs."""
+    if sys.version_info[:2] > AIDER_PYTHON_MAX:
+        pytest.skip("aider 0.86 needs Python 3.12 or older")
+    folder = CACHE / f"{AIDER.replace('==', '-')}-py{sys.version_info[0]}.{sys.version_info[1]}"
+    if _is_missing(folder):
+        _install([sys.executable, "-m", "venv", str(folder)], folder)
+        _install([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", AIDER], folder)
+        _mark_complete(folder)
+    return folder / "bin"
+
+
+def _is_missing(folder: Path) -> bool:
+    """Return whether `folder` lacks a complete installation; if it does, leave it empty."""
+    if (folder / "complete").exists():
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return True
+
+
+def _mark_complete(folder: Path) -> None:
+    (folder / "complete").touch()
+
+
+def _install(command: Sequence[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"

@@ -1,0 +1,139 @@
+"""A proxy between a client and a server that keeps each request and its answer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tests.e2e.server_process import PATIENCE_S
+
+GENERATING = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
+"""Paths of requests that are billed."""
+_HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "host")
+_CHUNK_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request and its whole answer.
+
+    Attributes:
+        path: without the query.
+        request_id: that the server gave it, or "".
+    """
+
+    method: str
+    path: str
+    body: bytes
+    status: int
+    request_id: str
+    answer: bytes
+
+    @property
+    def is_billed(self) -> bool:
+        return self.path in GENERATING
+
+    @property
+    def tokens(self) -> tuple[int, int] | None:
+        """Prompt and completion tokens by the answer's `usage`; None if it has none."""
+        found: dict[str, Any] = {}
+        for event in self._events():
+            holder = event.get("response") or event.get("message") or event
+            found |= holder.get("usage") or {}
+        if not found:
+            return None
+        if "prompt_tokens" in found:
+            return found["prompt_tokens"], found["completion_tokens"]
+        cached = found.get("cache_read_input_tokens", 0)  # the Messages API counts them apart
+        return found["input_tokens"] + cached, found["output_tokens"]
+
+    def _events(self) -> list[dict[str, Any]]:
+        if not self.answer.startswith((b"data:", b"event:")):
+            return [json.loads(self.answer)]
+        lines = self.answer.decode().splitlines()
+        data = [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
+        return [json.loads(text) for text in data if text != "[DONE]"]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path} -> {self.status}: {self.answer[:500].decode(errors='replace')}"
+
+
+class Recorder:
+    """Attributes:
+    base_url: for clients; without /v1.
+    exchanges: in the order of their ends, without answers that the client hung up on.
+    """
+
+    def __init__(self, upstream: str, port: int) -> None:
+        self.upstream = upstream
+        self.base_url = f"http://127.0.0.1:{port}"
+        self.exchanges: list[Exchange] = []
+
+    @property
+    def refused(self) -> list[str]:
+        """Description of each exchange that ended in an error."""
+        return [str(exchange) for exchange in self.exchanges if exchange.status >= 400]
+
+    @property
+    def billed(self) -> list[Exchange]:
+        return [exchange for exchange in self.exchanges if exchange.is_billed]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Passes one request on. HTTP/1.0: the end of the answer is the end of the connection."""
+
+    recorder: Recorder
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+        upstream = http.client.HTTPConnection(self.recorder.upstream, timeout=PATIENCE_S)
+        upstream.request(self.command, self.path, body or None, headers)
+        response = upstream.getresponse()
+        self.send_response_only(response.status)
+        for name, value in response.getheaders():
+            if name.lower() not in _HOP_BY_HOP:
+                self.send_header(name, value)
+        self.end_headers()
+        answer = b""
+        while chunk := response.read1(_CHUNK_BYTES):
+            answer += chunk
+            self.wfile.write(chunk)
+        upstream.close()
+        request_id = response.getheader("x-request-id") or response.getheader("request-id") or ""
+        path = self.path.partition("?")[0]
+        exchange = Exchange(self.command, path, body, response.status, request_id, answer)
+        self.recorder.exchanges.append(exchange)
+
+    do_GET = do_POST = do_HEAD = do_DELETE = do_PUT = do_OPTIONS = _pass_on  # noqa: N815 - names that http.server asks for
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore a client that hangs up."""
+
+
+@contextmanager
+def recording(upstream: str) -> Iterator[Recorder]:
+    """A proxy to `upstream`, a host and port, while the context lasts."""
+    handler = type("Handler", (_Handler,), {})
+    server = _Server(("127.0.0.1", 0), handler)
+    recorder = handler.recorder = Recorder(upstream, server.server_port)  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield recorder
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,122 @@
+"""`python -m tests.clients.agents.scripted_server SCRIPT serve ...`: the real command, with models that say what the
+file SCRIPT tells them to say.
+
+HTTP, chat templates, vocabulary, grammar masks, answer parsers, KV memory and ledger are the real ones. Only the
+choice of each token is replaced: no model that is small enough for a test calls a tool by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inferd.cli.main import main
+from inferd.engine.core import EngineCore
+from inferd.engine.llama import loading
+from inferd.engine.llama.runner import LlamaRunner
+from inferd.engine.messages import AddRequest
+from inferd.engine.runner import Logits
+from inferd.sampling_params import SamplingParams
+from inferd.tokenizer import Segment
+
+RESULT_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Script:
+    """Answers of a model to prompts written by the Qwen templates.
+
+    Attributes:
+        answer: the text of an answer that calls no tool.
+        tool: the tool that is called once, in the first prompt that offers it; "" calls none.
+        arguments: of that call.
+        thinking: what the model thinks before each answer, unless the prompt has closed its thinking.
+    """
+
+    answer: str
+    tool: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    thinking: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Script:
+        return cls(**json.loads(path.read_text()))
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)))
+
+    def reply(self, prompt: str) -> str:
+        """The answer to `prompt`. After a tool result it quotes how the result begins."""
+        thinks = self.thinking and not prompt.endswith("</think>\n\n")
+        opening = f"<think>\n{self.thinking}\n</think>\n\n" if thinks else ""
+        instructions, _, conversation = prompt.partition("<|im_start|>user\n")
+        _, called, result = conversation.rpartition("<tool_response>\n")
+        if called:
+            quoted, _, _ = result.partition("\n</tool_response>")
+            return f"{opening}{self.answer} {quoted[:RESULT_CHARACTERS]}"
+        if self.tool and f'"name": "{self.tool}"' in instructions:
+            call = json.dumps({"name": self.tool, "arguments": self.arguments})
+            return f"{opening}<tool_call>\n{call}\n</tool_call>"
+        return opening + self.answer
+
+
+class ScriptedSampler:
+    """Sampler of one request: its tokens, one after the other."""
+
+    def __init__(self, token_ids: list[int]) -> None:
+        self._token_ids = iter(token_ids)
+
+    def draw(self, logits: Logits) -> int:
+        """Return the next token. Raises RuntimeError if the request's grammar forbids it, or none is left."""
+        token_id = next(self._token_ids, None)
+        if token_id is None or np.isneginf(logits[token_id]):
+            raise RuntimeError(f"the script's next token, {token_id}, is not allowed by the grammar of the request")
+        return token_id
+
+    def close(self) -> None: ...
+
+
+class ScriptedRunner(LlamaRunner):
+    """The real model, but for the choice of tokens."""
+
+    script: Path
+    prompt: tuple[int, ...] = ()
+    """Of the request whose sampler is made next."""
+
+    def new_sampler(self, params: SamplingParams) -> ScriptedSampler:  # type: ignore[override]
+        vocabulary = self._model.vocabulary
+        reply = Script.read(self.script).reply(vocabulary.decode(self.prompt))
+        text = Segment(reply, special=False), Segment(vocabulary.eos_text, special=True)
+        return ScriptedSampler(vocabulary.encode(text, add_bos=False))
+
+    def sample(self, sampler: Any, row: int) -> int:
+        return sampler.draw(self.logits(row))
+
+    def sample_from(self, sampler: Any, logits: Logits) -> int:
+        return sampler.draw(logits)
+
+
+class ScriptedCore(EngineCore):
+    """Tells its runner which prompt a sampler is for."""
+
+    def add_request(self, request: AddRequest) -> None:
+        self._runner.prompt = request.prompt  # type: ignore[attr-defined]
+        super().add_request(request)
+
+
+def run(arguments: list[str]) -> int:
+    """Serve with scripted models."""
+    script, *command = arguments
+    ScriptedRunner.script = Path(script)
+    loading.LlamaRunner = ScriptedRunner  # type: ignore[misc]
+    loading.EngineCore = ScriptedCore  # type: ignore[misc]
+    return main(command)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
