@@ -12,6 +12,7 @@ from inferd.errors import ConfigError
 _PACKAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REPO_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _GGUF_MAGIC = b"GGUF"
+_SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 def resolve_source(source: str, *, folder: Path, environ: Mapping[str, str]) -> Path:
@@ -33,15 +34,32 @@ def resolve_source(source: str, *, folder: Path, environ: Mapping[str, str]) -> 
         raise ConfigError(f"{source} is a URL, and models are files: download it and write its path, or hf:REPO/FILE")
     else:
         path = resolve_path(source, folder)
+    shard = _SHARD.fullmatch(path.name)
+    if shard is not None and int(shard["number"]) != 1:
+        which = f"shard {int(shard['number'])} of {int(shard['count'])}"
+        raise ConfigError(f"{path} is {which} of a split model: name the first one, {shards_of(path)[0].name}")
     with path.open("rb") as file:
         magic = file.read(len(_GGUF_MAGIC))
+    if not magic:
+        raise ConfigError(f"{path} is empty (0 bytes): was the download cut off? Download it again")
     if magic != _GGUF_MAGIC:
         raise ConfigError(f"{path} is not a GGUF file (it does not begin with the bytes GGUF)")
     return path
 
 
+def shards_of(path: Path) -> list[Path]:
+    """Return the files that llama.cpp reads for `path`: all shards of a split GGUF (`NAME-00001-of-00003.gguf`, as
+    llama-gguf-split names them), else the file alone. Files that are missing are in the list too."""
+    found = _SHARD.fullmatch(path.name)
+    if found is None:
+        return [path]
+    name, count = found["name"], int(found["count"])
+    return [path.with_name(f"{name}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
+
+
 def resolve_path(text: str, folder: Path) -> Path:
-    """The existing file at `text`: `~` is expanded, a relative path starts at `folder`. Raises ConfigError."""
+    """The existing file at `text`: `~` is expanded, a relative path starts at `folder`; links stay, as a shard of a
+    split GGUF is found by its name, which in the Hugging Face cache is a link's. Raises ConfigError."""
     if "\0" in text:
         raise ConfigError("a path cannot hold a NUL character")
     try:
@@ -50,7 +68,7 @@ def resolve_path(text: str, folder: Path) -> Path:
         raise ConfigError(f"cannot expand {text!r}: {error}") from error
     if not path.is_file():
         raise ConfigError(f"no such file: {path}")
-    return path.resolve()
+    return path.absolute()
 
 
 def _relative(file: str, source: str) -> Path:
@@ -76,7 +94,7 @@ def _file_in_package(source: str) -> Path:
     for location in spec.submodule_search_locations:
         path = Path(location) / relative
         if path.is_file():
-            return path.resolve()
+            return path.absolute()
     raise ConfigError(f"the installed package {package!r} holds no file {file!r}")
 
 
@@ -102,8 +120,8 @@ def _file_in_hf_cache(source: str, environ: Mapping[str, str]) -> Path:
     if main.is_file():
         path = repository / "snapshots" / main.read_text(encoding="utf-8").strip() / relative
         if path.is_file():
-            return path.resolve()
+            return path.absolute()
     found = [path for path in repository.glob("snapshots/*") if (path / relative).is_file()]
     if found:
-        return (max(found, key=lambda path: path.stat().st_mtime) / relative).resolve()
+        return (max(found, key=lambda path: path.stat().st_mtime) / relative).absolute()
     raise ConfigError(f"not pulled yet (looked in {cache}): hf download {organisation}/{name} {file}")

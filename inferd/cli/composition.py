@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
@@ -19,8 +20,9 @@ from rich.console import Console
 
 from inferd.cli.banner import KEY_FILE, print_banner, warn_of_plain_http
 from inferd.config import Config
+from inferd.deployments.local_replica import LocalReplica
 from inferd.deployments.router import Router
-from inferd.errors import OverloadedError
+from inferd.errors import InferdError, OverloadedError
 from inferd.ledger import operations, plan_operations
 from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.client import LedgerClient
@@ -43,7 +45,10 @@ from inferd.serving.upkeep import Upkeep
 
 DRAIN_TIMEOUT_S = 30.0
 SWITCH_INTERVAL_S = 0.0005
+FILE_CHECK_S = 1.0
 _ACTOR = "cli:serve"
+
+logger = logging.getLogger(__name__)
 
 
 def run(config: Config, folder: Path, host: str, port: int) -> None:
@@ -109,7 +114,11 @@ async def _serve(
     def ready(server: HttpServer) -> None:
         if not server.is_stopping:
             scheme = "http" if tls is None else "https"
-            offered = {deployment.name: deployment.price is None for deployment in router.deployments()}
+            offered = {
+                deployment.name: deployment.price is None
+                for deployment in router.deployments()
+                if deployment.replica.failure is None
+            }
             print_banner(console, listener, store.data_dir, offered, new_key, scheme)
 
     writer.start()
@@ -126,6 +135,8 @@ async def _serve(
             batching = asyncio.create_task(batches.run(), name="batches")
             services = Services(router, completions, authenticator, ledger, turnstile, files, batches)
             server = HttpServer(build_app(services, config.server, host), _drain(completions, batches, console), tls)
+            ended = asyncio.Event()
+            watching = asyncio.create_task(_watch_files(router, ended), name="files of the models")
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready(server))
             if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
@@ -134,6 +145,8 @@ async def _serve(
             await asyncio.wait([warming])  # a model that is being loaded cannot be interrupted
             await batches.stop()
             await batching
+            ended.set()
+            await watching
             # Engines end what is still live with an error, which voids its hold; then the books can close.
             for replica in router.replicas:
                 await replica.stop()
@@ -159,15 +172,41 @@ def _drain(completions: Completions, batches: Batches, console: Console) -> Call
 
 
 async def _warm_up(router: Router, server: HttpServer, console: Console) -> None:
-    """One model after the other: two that load at once would only slow each other down."""
+    """Check the files of all models, then load one model after the other: two that load at once would only slow each
+    other down. A model that cannot be served is left out. Raises ConfigError if no model is left."""
     await anyio.lowlevel.checkpoint()  # imports its backend: 50 ms that the first request would take longer
+    errors: list[Exception] = []
     for replica in router.replicas:
+        await _left_out_if_it_fails(replica, replica.check(), errors)
+    for replica in [replica for replica in router.replicas if replica.failure is None]:
         if server.is_stopping:
             return
         console.print(f"Loading {replica.key} ...")
         started_s = time.monotonic()
-        await replica.start()
-        console.print(f"Loading {replica.key} ... warm after {time.monotonic() - started_s:.1f} s")
+        await _left_out_if_it_fails(replica, replica.start(), errors)
+        if replica.failure is None:
+            console.print(f"Loading {replica.key} ... warm after {time.monotonic() - started_s:.1f} s")
+    if errors and len(errors) == len(router.replicas):
+        raise errors[-1]
     # What is there now stays. A full collection of 70,000 objects would stop everybody for 50 ms.
     gc.collect()
     gc.freeze()
+
+
+async def _left_out_if_it_fails(replica: LocalReplica, step: Awaitable[None], errors: list[Exception]) -> None:
+    """Run a step of loading `replica`. An error is kept, and logged if it does not end the server."""
+    try:
+        await step
+    except (InferdError, OSError, RuntimeError, MemoryError) as error:
+        replica.failure = str(error)
+        errors.append(error)
+        logger.error("model %s is not served: %s", replica.key, error)
+
+
+async def _watch_files(router: Router, end: asyncio.Event) -> None:
+    """Look at the models' files each second until `end`."""
+    while not end.is_set():
+        await router.look_at_files()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FILE_CHECK_S):
+                await end.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,10 +74,11 @@ def check(
     json: Json = False,
     data: DataDir = None,
 ) -> None:
-    """Check what `inferd serve` would start with: models.toml, the files it names, the data folder. Loads no model.
+    """Check what `inferd serve` would start with: models.toml, the files it names (each model's header, chat template
+    and memory; the certificate and its dates), the data folder. Reads no weights.
 
-    Exit status 0: all is right, and each deployment is printed with its price. Exit status 2: it is not, and one line
-    says in which file, table and key.
+    Exit status 0: all is right, and each deployment is printed with its price. Exit status 2: it is not, and a line
+    for each fault says in which file, table and key.
 
     ```console
     $ inferd models check --config new-models.toml
@@ -86,6 +88,7 @@ def check(
     settings, folder = _read(config, data)
     if strict:
         _check_priced(settings)
+    _check_files(settings)
     if json:
         print_json(_record(settings, folder))
         return
@@ -169,6 +172,30 @@ def _check_priced(settings: Config) -> None:
     unpriced = [name for name, deployment in settings.deployments.items() if deployment.price is None]
     if unpriced:
         raise ConfigError(f"{settings.path}: [deployments] public without a price: {', '.join(unpriced)}")
+
+
+def _check_files(settings: Config) -> None:
+    """Raises ConfigError with all that is wrong with the models' files and the certificate."""
+    # Heavy, and needed by no other command.
+    from inferd.deployments.local_replica import check_model
+    from inferd.server.http_server import certificate_end_s
+
+    faults = []
+    for model in settings.models.values():
+        try:
+            check_model(model)
+        except ConfigError as error:
+            faults.append(f"{settings.path}: [models.{model.key}] {error.message}")
+    certificate = settings.server.tls_certificate
+    if certificate is not None:
+        try:
+            certificate_end_s(certificate, settings.server.tls_key)
+        except ConfigError as error:
+            faults.append(f"{settings.path}: {error.message}")
+    if faults:
+        for fault in faults[:-1]:
+            sys.stderr.write(f"inferd: {fault}\n")
+        raise ConfigError(faults[-1])
 
 
 def _trim(usd: str) -> str:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from inferd.deployment_config import Retirement
 from inferd.deployments.local_replica import LocalReplica
-from inferd.errors import InvalidRequestError
+from inferd.errors import InvalidRequestError, OverloadedError
 from inferd.price import Price
 from inferd.service_tier import ServiceTier
+
+_LOADING_RETRY_AFTER_S = 5.0
+_FAILED_RETRY_AFTER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,16 @@ class Deployment:
             param="service_tier",
             code="service_tier_unavailable",
         )
+
+    def check_ready(self) -> None:
+        """Raises OverloadedError while the model is not loaded."""
+        if self.replica.failure is not None:
+            raise OverloadedError(
+                f"The model `{self.name}` is not available: its operator has to start it again.",
+                retry_after_s=_FAILED_RETRY_AFTER_S,
+            )
+        if not self.replica.is_ready:
+            raise OverloadedError(f"The model `{self.name}` is not ready yet.", retry_after_s=_LOADING_RETRY_AFTER_S)
 
     def check_chats(self) -> None:
         """Raises InvalidRequestError if the model has no chat."""

@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 
 from inferd import __version__
 from inferd.config import ModelConfig
+from inferd.deployments.model_files import ModelFiles
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.constraint import ConstraintCompiler
 from inferd.engine.engine import Engine, EngineState
-from inferd.engine.llama.loading import build_core, embedding_limit, load_model
+from inferd.engine.llama.loading import build_core, embedding_limit, fitting_memory, load_model
 from inferd.engine.llama.model import Model
 from inferd.engine.messages import AddRequest, EmbedRequest
 from inferd.engine.model_core import ModelCore
 from inferd.engine.output_stream import OutputStream
 from inferd.errors import ConfigError
+from inferd.model_source import shards_of
 from inferd.openai.chat_format import ChatFormat
 from inferd.openai.chat_template import ChatTemplate
 from inferd.tokenizer import Tokenizer
 
 _MIB = 2**20
+
+logger = logging.getLogger(__name__)
+
+
+def check_model(config: ModelConfig) -> None:
+    """Raise ConfigError if the model cannot be served: reads its files but the weights, as `LocalReplica.start` will,
+    and renders its chat template. Takes tenths of a second."""
+    model = load_model(config.source, n_gpu_layers=config.n_gpu_layers, header_only=True)
+    try:
+        fitting_memory(
+            model,
+            memory=config.kv_memory,
+            kv_layout=config.kv_layout,
+            host_cache_bytes=config.host_cache_mib * _MIB,
+        )
+        _chat_format(config, model)
+    finally:
+        model.close()
 
 
 class LocalReplica:
@@ -46,7 +67,10 @@ class LocalReplica:
         """`compute_turn` is that of the device, shared with every other replica on it."""
         self._compute_turn = compute_turn
         self._config = config
-        self._engine = Engine(config.key, self._build_core)
+        self._engine = Engine(config.key, self._build_core, config.source)
+        self._files: ModelFiles | None = None
+        self.failure: str | None = None
+        """Why the model is not served: its file cannot be, or was written to. Other models go on."""
 
     @property
     def key(self) -> str:
@@ -54,7 +78,7 @@ class LocalReplica:
 
     @property
     def is_ready(self) -> bool:
-        return self._engine.state is EngineState.READY
+        return self.failure is None and self._engine.state is EngineState.READY
 
     @property
     def load(self) -> float:
@@ -72,9 +96,32 @@ class LocalReplica:
         """Most tokens of one request, prompt and completion together."""
         return self._config.max_context
 
+    async def check(self) -> None:
+        """Raises ConfigError if the model cannot be served; see `check_model`."""
+        await asyncio.to_thread(check_model, self._config)
+
     async def start(self) -> None:
         """Loads and warms up the model (seconds to minutes). Raises ConfigError, or what llama.cpp ran into."""
+        self._files = ModelFiles(shards_of(self._config.source))
         await self._engine.start()
+        replaced = self._files.replaced()
+        if replaced is not None:
+            raise ConfigError(f"{replaced}: the file was replaced while it was loaded; start again")
+
+    async def look_at_files(self) -> None:
+        """Stop the model, unbilled, if another process writes to its files."""
+        reason = None if self._files is None else self._files.change()
+        if reason is None:
+            return
+        self.failure = reason
+        logger.error(
+            "model %s is not served any more: %s. Replace a model's file by a rename (mv), not in place; then start "
+            "the server again",
+            self.key,
+            reason,
+        )
+        self._engine.fail(reason)
+        await self.stop()
 
     def submit(self, request: AddRequest | EmbedRequest) -> OutputStream:
         """Queues a request. Raises OverloadedError."""
@@ -84,10 +131,14 @@ class LocalReplica:
         self._engine.abort(request_id)
 
     async def stop(self) -> None:
-        """Ends live requests with an error and frees the model."""
+        """Ends live requests with an error and frees the model, then lets others write its files. Harmless if it has
+        stopped."""
         if hasattr(self, "constraints"):  # of an engine that has failed too: they read its vocabulary
             await asyncio.to_thread(self.constraints.close)
         await self._engine.stop()
+        if self._files is not None:
+            self._files.close()
+            self._files = None
 
     def _build_core(self) -> ModelCore:
         """On the engine thread; what it sets here is read only after the engine reports that it is ready."""
@@ -96,15 +147,19 @@ class LocalReplica:
         self.tokenizer = model.vocabulary
         self.embedding_size = model.embedding_size
         self.max_embedding_tokens = embedding_limit(model, max_context=config.max_context, n_ubatch=config.n_ubatch)
-        source = config.chat_template or model.chat_template
         self.makes_text = model.is_causal
-        # A model made for vectors may do without a template; one for text had better not.
-        self.chats = model.is_causal and not (source is None and model.is_for_embeddings)
-        if self.chats:
-            self._read_template(model, source)
+        try:
+            chat_format = _chat_format(config, model)
+        except ConfigError:
+            model.close()
+            raise
+        self.chats = chat_format is not None
+        if chat_format is not None:
+            self.chat_format = chat_format
+            model.vocabulary.show(chat_format.notation(model.vocabulary.control_texts))
         if self.makes_text:
             self.constraints = model.constraint_compiler()
-        self.fingerprint = self._fingerprint(model.library.version, source or "")
+        self.fingerprint = self._fingerprint(model.library.version, _template(config, model) or "")
         return build_core(
             model,
             memory=config.kv_memory,
@@ -117,16 +172,6 @@ class LocalReplica:
             compute_turn=self._compute_turn,
         )
 
-    def _read_template(self, model: Model, source: str | None) -> None:
-        """Raises ConfigError; the model is then closed."""
-        name = str(self._config.chat_template_path or self._config.source)
-        try:
-            self.chat_format = ChatFormat(ChatTemplate(source, self.tokenizer, name=name))
-        except ConfigError:
-            model.close()
-            raise
-        model.vocabulary.show(self.chat_format.notation(model.vocabulary.control_texts))
-
     def _fingerprint(self, llama_version: str, template: str) -> str:
         """Names build, model and configuration: equal ones, and only those, give equal output for an equal seed."""
         config = self._config
@@ -134,7 +179,7 @@ class LocalReplica:
             __version__,
             llama_version,
             config.source.name,
-            config.source.stat().st_size,
+            [shard.stat().st_size for shard in shards_of(config.source)],
             config.max_context,
             config.n_parallel,
             config.kv_cells,
@@ -145,3 +190,16 @@ class LocalReplica:
             template,
         )
         return "fp_" + hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _template(config: ModelConfig, model: Model) -> str | None:
+    return config.chat_template or model.chat_template
+
+
+def _chat_format(config: ModelConfig, model: Model) -> ChatFormat | None:
+    """None if the model does not chat: one made for vectors may do without a template. Raises ConfigError."""
+    source = _template(config, model)
+    if not model.is_causal or (source is None and model.is_for_embeddings):
+        return None
+    name = str(config.chat_template_path or config.source)
+    return ChatFormat(ChatTemplate(source, model.vocabulary, name=name))

@@ -57,7 +57,15 @@ class Router:
 
     @property
     def is_ready(self) -> bool:
-        return all(replica.is_ready for replica in self.replicas)
+        """Whether every model is served but those whose files cannot be, and not all of them."""
+        replicas = self.replicas
+        served = [replica for replica in replicas if replica.failure is None]
+        return bool(served or not replicas) and all(replica.is_ready for replica in served)
+
+    async def look_at_files(self) -> None:
+        """Stop each model whose files another process writes to."""
+        for replica in self.replicas:
+            await replica.look_at_files()
 
     @property
     def load(self) -> float:

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
+from pathlib import Path
 
 from inferd.engine.backlog import Backlog
 from inferd.engine.messages import AbortRequest, AddRequest, EmbedRequest, FinishReason, RequestOutput
@@ -44,9 +46,10 @@ class Engine:
 
     Args:
         build_core: loads model and context and warms them up; called on the engine thread, which owns them.
+        source: the model's file, which the traceback of a crash in native code names.
     """
 
-    def __init__(self, name: str, build_core: Callable[[], ModelCore]) -> None:
+    def __init__(self, name: str, build_core: Callable[[], ModelCore], source: Path | None = None) -> None:
         self.name = name
         self.state = EngineState.STARTING
         self.failure: BaseException | None = None
@@ -54,7 +57,8 @@ class Engine:
         self._inbox: queue.SimpleQueue[AddRequest | EmbedRequest | AbortRequest | _Stop] = queue.SimpleQueue()
         self._streams: dict[str, OutputStream] = {}
         self._backlog = Backlog()
-        self._thread = threading.Thread(target=self._run, name=f"inferd-engine-{name}", daemon=True)
+        target = self._run if source is None else _called_from(source, self._run)
+        self._thread = threading.Thread(target=target, name=f"inferd-engine-{name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started = asyncio.Event()
         self._ended = asyncio.Event()
@@ -100,6 +104,12 @@ class Engine:
         if request_id in self._streams:
             self._inbox.put(AbortRequest(request_id))
 
+    def fail(self, reason: str) -> None:
+        """End every live request with an error at once, and take no more; then `stop` it. The thread's last outputs
+        are dropped."""
+        self.state = EngineState.FAILED
+        self._end_streams(reason)
+
     async def stop(self) -> None:
         """Ends every live request with an error, releases the model and joins the thread."""
         if self._loop is None:
@@ -112,7 +122,9 @@ class Engine:
         if speed is not None:
             self._backlog.observe(speed)
         for output in outputs:
-            stream = self._streams[output.request_id]
+            stream = self._streams.get(output.request_id)
+            if stream is None:  # of an engine that `fail` has ended
+                continue
             if output.finish_reason is not None:
                 del self._streams[output.request_id]
                 self._backlog.remove(output.request_id)
@@ -124,14 +136,16 @@ class Engine:
         self._started.set()
         if state in (EngineState.STOPPED, EngineState.FAILED):
             # Whatever has no terminal output now will get none from the thread any more.
-            ended = [
-                RequestOutput(
-                    request_id, finish_reason=FinishReason.ERROR, usage=Usage(), error="The engine has ended."
-                )
+            self._end_streams("The engine has ended.")
+            self._ended.set()
+
+    def _end_streams(self, error: str) -> None:
+        self._deliver(
+            [
+                RequestOutput(request_id, finish_reason=FinishReason.ERROR, usage=Usage(), error=error)
                 for request_id in self._streams
             ]
-            self._deliver(ended)
-            self._ended.set()
+        )
 
     def _call_loop(self, callback: Callable[..., None], *args: object) -> None:
         assert self._loop is not None, "start comes first"
@@ -215,3 +229,11 @@ class Engine:
                 request.request_id, finish_reason=FinishReason.ERROR, usage=Usage(), error="The engine failed."
             )
             self._call_loop(self._deliver, [refused])
+
+
+def _called_from(source: Path, function: Callable[[], None]) -> Callable[[], None]:
+    """Return `function`, called from a frame that has `source` as its file: faulthandler prints a frame's file and
+    nothing else that could tell which model's file a bus error belongs to."""
+    namespace: dict[str, Callable[[Callable[[], None]], None]] = {}
+    exec(compile("def serve_model(function): function()", str(source), "exec"), namespace)
+    return partial(namespace["serve_model"], function)

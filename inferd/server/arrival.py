@@ -12,7 +12,6 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from inferd.deployments.deployment import Deployment
-from inferd.errors import OverloadedError
 from inferd.ledger.keys import Caller
 from inferd.limits.ticket import Ticket
 from inferd.openai.answer_reader import AnswerReader
@@ -26,7 +25,6 @@ from inferd.server.tags import header_tag
 from inferd.serving.cache_hints import CacheHints
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Admission, Completion
-from inferd.serving.completions import RETRY_AFTER_S
 
 MAX_TOKENS_HEADER = "inferd-max-tokens"
 SMALL_BODY_BYTES = 64 * 1024
@@ -81,8 +79,7 @@ class Arrival:
     def ready_deployment(self, model: str) -> Deployment:
         """The same; raises OverloadedError while its vocabulary is not loaded."""
         deployment = self.deployment(model)
-        if not deployment.replica.is_ready:
-            raise OverloadedError(f"The model `{deployment.name}` is not ready yet.", retry_after_s=RETRY_AFTER_S)
+        deployment.check_ready()
         return deployment
 
     def begin(self, chat: ChatRequest) -> ChatCall:

@@ -103,6 +103,32 @@ def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
     return context
 
 
+def certificate_end_s(certificate: Path, key: Path | None) -> float:
+    """Return the Unix time at which a certificate expires. Raises ConfigError as `tls_context` does, and if it is
+    expired or not valid yet.
+
+    Python reads the dates of a peer's certificate alone, so a client in this process shakes hands with a server.
+    """
+    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    server = tls_context(certificate, key).wrap_bio(ours, theirs, server_side=True)
+    trusting.load_verify_locations(certificate)
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the file is trusted without the authority that signed it
+    client = trusting.wrap_bio(theirs, ours)
+    for side in (client, server, client):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError as error:
+            message = f"[server] tls_certificate: {certificate}: {error.verify_message}; renew it"
+            raise ConfigError(message) from error
+    peer = client.getpeercert()
+    assert peer is not None, "the handshake is over"
+    return float(ssl.cert_time_to_seconds(str(peer["notAfter"])))
+
+
 def _max_connections() -> int:
     """As many as there may be files; the soft limit on those is raised to the hard one as far as needed."""
     wanted = MAX_CONNECTIONS + _RESERVED_FILES

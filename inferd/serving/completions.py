@@ -129,8 +129,7 @@ class Completions:
         deployment.check_tier(tier)
         if self._closed:
             raise OverloadedError("The server is shutting down.", retry_after_s=RETRY_AFTER_S)
-        if not deployment.replica.is_ready:
-            raise OverloadedError(f"The model `{deployment.name}` is not ready yet.", retry_after_s=RETRY_AFTER_S)
+        deployment.check_ready()
         check_capability(request, deployment)
         completion = Completion(request_id)
         now_ms = self._clock_ms()

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from inferd.engine.llama import loading
+from tests.engine.llama.tiny_models import write_long, write_other, write_shards
+
+N_CTX = 4096
+TLS = Path(__file__).parents[1] / "server" / "tls"
 MODELS_TOML = """\
 [models.tiny]
 source = "tiny.gguf"
 max_context = 2048
+chat_template = "chat.jinja"
 
 [deployments."local/tiny"]
 model = "tiny"
@@ -28,9 +39,17 @@ serverless = true
 PRICES = ("input_usd_per_1m_tokens", "cached_input_usd_per_1m_tokens", "output_usd_per_1m_tokens")
 
 
+@pytest.fixture(scope="session")
+def model_bytes(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
+    write_long(path, N_CTX)
+    return path.read_bytes()
+
+
 @pytest.fixture
-def config(tmp_path):
-    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+def config(tmp_path, model_bytes):
+    (tmp_path / "tiny.gguf").write_bytes(model_bytes)
+    (tmp_path / "chat.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
     path = tmp_path / "models.toml"
     path.write_text(MODELS_TOML)
     return path
@@ -180,3 +199,72 @@ def test_prices_have_their_unit(inferd, config):
     header = inferd("models", "list", "--config", str(config)).out.splitlines()[0]
     for column in ("Input (USD/1M)", "Cached (USD/1M)", "Output (USD/1M)", "USD/second"):
         assert column in header
+
+
+@pytest.mark.parametrize(
+    ("replaced", "by", "said"),
+    [
+        ("max_context = 2048", "max_context = 8192", "max_context = 8192 is more than the 4096 tokens"),
+        ('"tiny.gguf"', '"cut.gguf"', "is shorter than its header says"),
+        ('"tiny.gguf"', '"empty.gguf"', "is empty (0 bytes): was the download cut off?"),
+        ('"tiny.gguf"', '"mmproj.gguf"', "an encoder of images or audio (mmproj), not a language model"),
+        ('"tiny.gguf"', '"imatrix.gguf"', "no model but data about one"),
+        ('"tiny.gguf"', '"s-00002-of-00004.gguf"', "is shard 2 of 4 of a split model: name the first one"),
+        ('"tiny.gguf"', '"s-00001-of-00004.gguf"', "missing beside it: s-00004-of-00004.gguf"),
+        ('chat_template = "chat.jinja"', "", "the model has no chat template"),
+    ],
+)
+def test_check_of_a_model_that_serve_cannot_load_says_why(inferd, config, model_bytes, replaced, by, said):
+    folder = config.parent
+    (folder / "cut.gguf").write_bytes(model_bytes[: len(model_bytes) // 2])
+    (folder / "empty.gguf").touch()
+    write_other(folder / "mmproj.gguf", "clip", "mmproj")
+    write_other(folder / "imatrix.gguf", "imatrix", "imatrix")
+    write_shards(folder / "s.gguf")[3].unlink()
+    config.write_text(MODELS_TOML.replace(replaced, by))
+    checked = inferd("models", "check", "--config", str(config))
+    assert (checked.status, checked.out) == (2, "")
+    assert checked.err.startswith(f"inferd: {config}: [models.tiny] ")
+    assert said in checked.err
+    assert len(checked.err.splitlines()) == 1
+
+
+def test_check_of_more_memory_than_is_free_says_how_much_would_fit(inferd, config, monkeypatch):
+    monkeypatch.setattr(loading, "available_bytes", lambda: 10 * 2048 * 128)
+    config.write_text(MODELS_TOML.replace("max_context", "n_parallel = 11\nmax_context"))
+    checked = inferd("models", "check", "--config", str(config))
+    assert checked.status == 2
+    assert (
+        "lower n_parallel or max_context: n_parallel x max_context = 20480 would fit, so n_parallel = 10" in checked.err
+    )
+
+
+def test_check_of_two_bad_models_has_a_line_for_each(inferd, config):
+    for name in ("one", "two"):
+        write_other(config.parent / f"{name}.gguf", "clip", "mmproj")
+    config.write_text('[models.one]\nsource = "one.gguf"\n[models.two]\nsource = "two.gguf"\n')
+    lines = inferd("models", "check", "--config", str(config)).err.splitlines()
+    assert [line.partition("] ")[0] for line in lines] == [f"inferd: {config}: [models.{n}" for n in ("one", "two")]
+
+
+def test_check_of_an_expired_certificate_says_so(inferd, config, tmp_path):
+    for name in ("certificate.pem", "key.pem"):
+        shutil.copy(TLS / name, tmp_path / name)
+    server = '\n[server]\ntls_certificate = "certificate.pem"\ntls_key = "key.pem"\n'
+    config.write_text(MODELS_TOML + server)
+    assert inferd("models", "check", "--config", str(config)).status == 0
+    shutil.copy(TLS / "expired.pem", tmp_path / "certificate.pem")
+    checked = inferd("models", "check", "--config", str(config))
+    assert (checked.status, checked.out) == (2, "")
+    assert "certificate has expired; renew it" in checked.err
+
+
+def test_check_in_a_folder_whose_name_is_not_utf_8_writes_no_traceback(config, tmp_path):
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    for name in ("tiny.gguf", "chat.jinja", "models.toml"):
+        shutil.copy(config.parent / name, folder / name)
+    command = [Path(sys.executable).with_name("inferd"), "models", "check", "--config", folder / "models.toml"]
+    checked = subprocess.run(command, capture_output=True, cwd=folder, check=False)
+    assert (checked.returncode, checked.stderr) == (0, b"")
+    assert b"models.toml is right" in checked.stdout

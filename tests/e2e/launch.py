@@ -70,7 +70,8 @@ def _build_fake_core(model: FakeModel, *, memory: KVMemory, n_ubatch: int, **_: 
 
 
 def take_fakes() -> None:
-    local_replica.load_model = lambda path, *, n_gpu_layers: FakeModel()  # type: ignore[assignment]
+    local_replica.load_model = lambda path, **options: FakeModel()  # type: ignore[assignment]
+    local_replica.fitting_memory = lambda model, *, memory, **options: memory  # type: ignore[assignment]
     local_replica.build_core = _build_fake_core  # type: ignore[assignment]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -40,13 +42,26 @@ class _Log:
 
     def __init__(self, callback_type: Any) -> None:
         self._level = logging.DEBUG
+        self._collected: list[str] | None = None
         self.callback = callback_type(self._on_message)  # must live as long as the library
 
     def _on_message(self, level: int, text: bytes, _user_data: object) -> None:
         if level != _CONTINUED:
             self._level = _LEVELS.get(level, logging.DEBUG)
-        if logger.isEnabledFor(self._level) and (message := text.decode("utf-8", "replace").strip()):
+        if self._collected is not None and self._level == logging.ERROR:
+            self._collected.append(text.decode("utf-8", "replace").strip())
+        elif logger.isEnabledFor(self._level) and (message := text.decode("utf-8", "replace").strip()):
             logger.log(self._level, "%s", message)
+
+    @contextmanager
+    def errors(self) -> Iterator[list[str]]:
+        """Collect errors in the list instead of logging them: for a caller that says what they mean. One at a time."""
+        collected: list[str] = []
+        self._collected = collected
+        try:
+            yield collected
+        finally:
+            self._collected = None
 
 
 class Library:
@@ -63,7 +78,7 @@ class Library:
         self._log = _Log(api.llama_log_callback)
         api.llama_log_set(self._log.callback, ctypes.c_void_p(0))
         api.llama_backend_init()
-        self.weights = WeightsPool(api)
+        self.weights = WeightsPool(api, self._log.errors)
 
     @property
     def version(self) -> str:

@@ -20,6 +20,7 @@ from inferd.engine.model_core import ModelCore
 from inferd.engine.speculation import MAX_DRAFT
 from inferd.errors import ConfigError
 from inferd.kv_memory import KVLayout, KVMemory, plan_states
+from inferd.model_source import shards_of
 
 MAX_STEP_MS_CPU = 400.0
 MAX_STEP_MS_GPU = 50.0
@@ -30,15 +31,16 @@ _GIB = 2**30
 logger = logging.getLogger(__name__)
 
 
-def load_model(path: Path, *, n_gpu_layers: int = -1) -> Model:
-    """Loads weights and vocabulary (seconds). Raises ConfigError."""
+def load_model(path: Path, *, n_gpu_layers: int = -1, header_only: bool = False) -> Model:
+    """Loads weights and vocabulary (seconds), or all but the weights (tenths of a second). Raises ConfigError."""
     library, free_bytes = load_library(), available_bytes()
     to_gpu = n_gpu_layers != 0 and library.api.llama_supports_gpu_offload()
-    if free_bytes is not None and not to_gpu and path.is_file() and path.stat().st_size > free_bytes:
+    size_bytes = sum(shard.stat().st_size for shard in shards_of(path) if shard.is_file())
+    if free_bytes is not None and not to_gpu and size_bytes > free_bytes:
         logger.warning(
             "%s is larger than the %.1f GiB of memory that are free: it will be slow", path.name, free_bytes / _GIB
         )
-    return Model(library, path, n_gpu_layers=n_gpu_layers)
+    return Model(library, path, n_gpu_layers=n_gpu_layers, header_only=header_only)
 
 
 def build_core(
@@ -69,11 +71,7 @@ def build_core(
     if not model.is_causal:
         return _only_embeddings(model, embeddings, memory.max_context)
     try:
-        _check_context(model, memory.max_context)
-        if model.is_recurrent:
-            memory = plan_states(memory, has_cells=model.has_cells, layout=kv_layout, name=model.path.name)
-        else:
-            _check_memory(model, memory, host_cache_bytes, available_bytes())
+        memory = fitting_memory(model, memory=memory, kv_layout=kv_layout, host_cache_bytes=host_cache_bytes)
         context = Context(
             model,
             n_seq_max=memory.n_seq_max,
@@ -103,6 +101,18 @@ def build_core(
     return ModelCore(generation, embeddings)
 
 
+def fitting_memory(model: Model, *, memory: KVMemory, kv_layout: KVLayout, host_cache_bytes: int) -> KVMemory:
+    """Return the KV memory that `model` gets when `memory` is asked for. Needs no weights. Raises ConfigError if its
+    context is shorter, or if its keys and values do not fit into the memory that is free."""
+    _check_context(model, memory.max_context)
+    if not model.is_causal:
+        return memory
+    if model.is_recurrent:
+        return plan_states(memory, has_cells=model.has_cells, layout=kv_layout, name=model.path.name)
+    _check_memory(model, memory, host_cache_bytes, available_bytes())
+    return memory
+
+
 def embedding_limit(model: Model, *, max_context: int, n_ubatch: int) -> int:
     """Most tokens of an input; one that has to come whole has to fit into a step."""
     return max_context if model.is_causal else min(max_context, n_ubatch)
@@ -130,8 +140,8 @@ def _check_memory(model: Model, memory: KVMemory, host_cache_bytes: int, free_by
     if kv_bytes > free_bytes:
         raise ConfigError(
             f"{model.path.name}: {memory.n_cells} cells take {kv_bytes / _GIB:.1f} GiB of keys and values, and "
-            f"{free_bytes / _GIB:.1f} GiB of memory are free; lower "
-            f"{'kv_cells' if memory.is_unified else 'n_parallel or max_context'}"
+            f"{free_bytes / _GIB:.1f} GiB of memory are free; "
+            + _what_fits(memory, free_bytes // model.kv_bytes_per_cell)
         )
     if kv_bytes + host_cache_bytes > free_bytes:
         logger.warning(
@@ -140,6 +150,16 @@ def _check_memory(model: Model, memory: KVMemory, host_cache_bytes: int, free_by
             (kv_bytes + host_cache_bytes) / _GIB,
             free_bytes / _GIB,
         )
+
+
+def _what_fits(memory: KVMemory, n_cells: int) -> str:
+    """Return what to change in `memory` if there is room for `n_cells` cells."""
+    if memory.is_unified:
+        return f"lower kv_cells: {n_cells} would fit"
+    n_parallel = n_cells // memory.max_context
+    return f"lower n_parallel or max_context: n_parallel x max_context = {n_cells} would fit" + (
+        f", so n_parallel = {n_parallel}" if n_parallel else ""
+    )
 
 
 def _check_context(model: Model, max_context: int) -> None:

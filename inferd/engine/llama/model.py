@@ -38,12 +38,16 @@ _NON_CAUSAL = frozenset(
 class Model:
     """A loaded model. Close it after every context made from it."""
 
-    def __init__(self, library: Library, path: Path, *, n_gpu_layers: int) -> None:
-        """Raises ConfigError if llama.cpp cannot read the file or the model does not generate text."""
+    def __init__(self, library: Library, path: Path, *, n_gpu_layers: int, header_only: bool = False) -> None:
+        """Raises ConfigError if llama.cpp cannot read the file or the model does not generate text.
+
+        Args:
+            header_only: read everything but the weights, to see whether the file can be served.
+        """
         self.library = library
         self.path = path
         api = library.api
-        self._weights = library.weights.acquire(path, n_gpu_layers=n_gpu_layers)
+        self._weights = library.weights.acquire(path, n_gpu_layers=n_gpu_layers, header_only=header_only)
         self.handle: Any = self._weights.handle
         handle = self.handle
         if api.llama_model_has_encoder(handle) or not api.llama_model_has_decoder(handle):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from inferd.engine.compute_turn import ComputeTurn
@@ -12,7 +14,7 @@ from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.errors import ConfigError
 from inferd.kv_memory import KVLayout, plan_kv_memory
 from tests.engine.llama.conftest import N_THREADS, Loaded, run
-from tests.engine.llama.tiny_models import WRITERS
+from tests.engine.llama.tiny_models import WRITERS, write_other, write_plain, write_shards
 
 
 def sizes(max_context: int, n_parallel: int = 1, n_ubatch: int = 64, layout: str = "auto", kv_cells: int | None = None):
@@ -38,8 +40,69 @@ def test_a_broken_file_is_a_configuration_error(model_path, tmp_path, kept) -> N
     broken = tmp_path / "broken.gguf"
     with model_path.open("rb") as whole:
         broken.write_bytes(whole.read(kept))
-    with pytest.raises(ConfigError, match=r"broken\.gguf: llama\.cpp cannot load this file"):
-        load_model(broken)
+    for header_only in (False, True):
+        with pytest.raises(ConfigError, match=r"broken\.gguf: .*was the download cut off\?"):
+            load_model(broken, header_only=header_only)
+
+
+@pytest.mark.parametrize("header_only", [False, True])
+@pytest.mark.parametrize(
+    ("architecture", "kind", "said"),
+    [
+        ("clip", "mmproj", "an encoder of images or audio"),
+        ("imatrix", "imatrix", "no model but data about one"),
+        ("llama", "adapter", "an adapter"),
+        ("zork", "model", "does not know its architecture 'zork'"),
+    ],
+)
+def test_file_without_a_model_is_named_for_what_it_is(tmp_path, caplog, architecture, kind, said, header_only) -> None:
+    write_other(tmp_path / "other.gguf", architecture, kind)
+    with pytest.raises(ConfigError, match=rf"other\.gguf: .*{said}"):
+        load_model(tmp_path / "other.gguf", header_only=header_only)
+    assert not caplog.records, "the cause stands in the message, not in lines above it"
+
+
+@pytest.mark.parametrize("header_only", [False, True])
+def test_shards_load_by_the_first_and_through_links_of_the_hugging_face_cache(tmp_path, header_only) -> None:
+    shards = write_shards(tmp_path / "s.gguf")
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for number, shard in enumerate(shards):
+        blob = shard.rename(tmp_path / f"{number:064x}")
+        (snapshot / shard.name).symlink_to(blob)
+    load_model(snapshot / shards[0].name, header_only=header_only).close()
+    with pytest.raises(ConfigError, match="a later shard of a split model: name the first one"):
+        load_model(snapshot / shards[1].name, header_only=header_only)
+    (snapshot / "renamed.gguf").symlink_to(tmp_path / f"{0:064x}")
+    with pytest.raises(ConfigError, match="the first shard of a split model under another name"):
+        load_model(snapshot / "renamed.gguf", header_only=header_only)
+
+
+@pytest.mark.parametrize("header_only", [False, True])
+def test_shard_that_is_missing_or_cut_is_said(tmp_path, header_only) -> None:
+    shards = write_shards(tmp_path / "s.gguf")
+    whole = shards[2].read_bytes()
+    shards[2].write_bytes(whole[:-2000])
+    with pytest.raises(ConfigError, match="one of its shards, is shorter than its header says"):
+        load_model(shards[0], header_only=header_only)
+    shards[2].unlink()
+    with pytest.raises(ConfigError, match=r"missing beside it: s-00003-of-00004\.gguf; download all of them"):
+        load_model(shards[0], header_only=header_only)
+
+
+def test_file_in_a_folder_whose_name_is_not_utf_8_loads(tmp_path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    write_plain(folder / "m.gguf")
+    load_model(folder / "m.gguf").close()
+
+
+def test_header_read_alone_says_what_the_whole_file_says(model_path) -> None:
+    header, whole = load_model(model_path, header_only=True), load_model(model_path)
+    for name in ("n_ctx_train", "kv_bytes_per_cell", "chat_template", "size_bytes", "is_causal", "is_recurrent"):
+        assert getattr(header, name) == getattr(whole, name)
+    header.close()
+    whole.close()
 
 
 def test_a_file_of_something_else_is_a_configuration_error(tmp_path) -> None:
@@ -85,7 +148,8 @@ def test_keys_and_values_that_memory_cannot_hold_are_refused_before_they_are_mad
     model = load_model(model_path, n_gpu_layers=0)
     monkeypatch.setattr(loading, "available_bytes", lambda: 1024 * model.kv_bytes_per_cell - 1)
     with pytest.raises(
-        ConfigError, match=r"1024 cells take 0.0 GiB of keys and values.*lower n_parallel or max_context"
+        ConfigError,
+        match=r"1024 cells take 0.0 GiB of keys and values.*lower n_parallel or max_context",
     ):
         build_core(model, **sizes(512, n_parallel=2))
     model = load_model(model_path, n_gpu_layers=0)

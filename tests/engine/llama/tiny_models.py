@@ -16,8 +16,10 @@ N_VOCAB = 3 + 256
 
 
 class _Writer:
-    def __init__(self, path: Path, architecture: str, n_layers: int, n_ctx: int = N_CTX) -> None:
-        self.gguf = gguf.GGUFWriter(path, architecture)
+    def __init__(
+        self, path: Path, architecture: str, n_layers: int, n_ctx: int = N_CTX, tensors_per_shard: int = 0
+    ) -> None:
+        self.gguf = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_shard)
         self._random = np.random.default_rng(7)
         self.gguf.add_block_count(n_layers)
         self.gguf.add_context_length(n_ctx)
@@ -75,8 +77,25 @@ def write_long(path: Path, n_ctx: int) -> None:
     _write_llama(path, n_layers=1, n_ctx=n_ctx)
 
 
-def _write_llama(path: Path, n_layers: int, n_ctx: int) -> None:
-    writer = _Writer(path, "llama", n_layers, n_ctx)
+def write_shards(path: Path) -> list[Path]:
+    """The model of `write_plain` in four files; `path` is their name without `-00001-of-00004`."""
+    _write_llama(path, n_layers=3, n_ctx=N_CTX, tensors_per_shard=8)
+    return sorted(path.parent.glob(f"{path.stem}-*-of-*.gguf"))
+
+
+def write_other(path: Path, architecture: str, kind: str) -> None:
+    """A GGUF file that holds no model: `kind` is its general.type, such as `mmproj`, `imatrix` or `adapter`."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_string("general.type", kind)
+    writer.add_tensor("a", np.zeros((2, 2), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _write_llama(path: Path, n_layers: int, n_ctx: int, tensors_per_shard: int = 0) -> None:
+    writer = _Writer(path, "llama", n_layers, n_ctx, tensors_per_shard)
     writer.gguf.add_head_count(N_HEAD)
     writer.gguf.add_head_count_kv(N_HEAD_KV)
     writer.gguf.add_rope_dimension_count(HEAD_SIZE)
