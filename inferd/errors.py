@@ -123,9 +123,9 @@ class InsufficientCreditError(RequestError):
     default_code = "credit_balance_exhausted"
 
     @property
-    def is_spend_limit(self) -> bool:
-        """Whether a cap that is used up is the cause: `team_spend_limit_exceeded`, `project_...` and so on."""
-        return self.code is not None and self.code.endswith("_spend_limit_exceeded")
+    def is_for_good(self) -> bool:
+        """Whether waiting for open holds does not help: there is too little credit, or a cap is used up."""
+        return self.retry_after_s is None
 
 
 class PermissionDeniedError(RequestError):

@@ -15,6 +15,13 @@ def format_usd(nanousd: int) -> str:
     return f"{sign}{whole}.{rest:09d}"
 
 
+def display_usd(nanousd: int) -> str:
+    """`6000000000000` -> `"$6,000.00"`: an amount for people, with two decimals and as many more as it needs."""
+    sign = "-" if nanousd < 0 else ""
+    whole, rest = divmod(abs(nanousd), NANOUSD_PER_USD)
+    return f"{sign}${whole:,}.{f'{rest:09d}'.rstrip('0').ljust(2, '0')}"
+
+
 def parse_usd(text: str) -> int:
     """`"1.5"` -> `1500000000`. Raises ValueError unless it is a plain, unsigned decimal with at most 9 places."""
     match = _AMOUNT.fullmatch(text.strip())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.money import format_usd, parse_usd
+from inferd.money import display_usd, format_usd, parse_usd
 
 
 @given(st.integers(min_value=0, max_value=10**30))
@@ -18,6 +18,20 @@ def test_an_amount_survives_as_text(nanousd):
 )
 def test_an_amount_is_shown_with_nine_places(nanousd, text):
     assert format_usd(nanousd) == text
+
+
+@pytest.mark.parametrize(
+    ("nanousd", "text"),
+    [
+        (0, "$0.00"),
+        (6_000 * 10**9, "$6,000.00"),
+        (50_000, "$0.00005"),
+        (12_345_678_900_000_001, "$12,345,678.900000001"),
+        (-1_500_000_000, "-$1.50"),
+    ],
+)
+def test_an_amount_for_people_has_two_places_and_as_many_more_as_it_needs(nanousd, text):
+    assert display_usd(nanousd) == text
 
 
 @pytest.mark.parametrize(("text", "nanousd"), [("5", 5 * 10**9), (" 12.50 ", 12_500_000_000), ("0.000000001", 1)])

@@ -89,7 +89,8 @@ def grant(
         say(f"Nothing new: this key stands for grant {made.grant_id} of {amount} to team {team}, made {made_at}.")
     else:
         say(f"Granted {amount} to team {team} (grant {made.grant_id}).")
-    say(f"It has ${format_usd(credit.available_nanousd)} available.")
+    available = f"${format_usd(credit.available_nanousd)} available"
+    say(f"It has {available if credit.postpaid_bound is None else credit.describe()}.")
     for warning in warnings:
         say(f"Warning: {warning}; `{command_line(data_dir, 'teams', 'show', team)}` shows all limits.")
     say_next("See what it has, holds and owes", command_line(data_dir, "credits", "show", team))
@@ -103,9 +104,9 @@ def show(
 ) -> None:
     """Show what a team has, holds and owes, in USD.
 
-    `balance` is unspent credit, `held` what requests under way keep of it, `available` what a new one can take: never
-    more than the team's caps leave, and as much as they leave if the team is postpaid; then it `owes` the rest.
-    Expired credit counts only as far as it still covers a hold.
+    `balance` is unspent credit, `held` what requests under way keep of it, `available` what a new one can take of it:
+    never more than the team's caps leave. A postpaid team may go on without credit, as far as its caps, and `owes` the
+    rest. Expired credit counts only as far as it still covers a hold.
 
     ```console
     $ inferd credits show acme
@@ -122,20 +123,22 @@ def show(
 
 
 def print_credit(credit: Credit) -> None:
-    """A table of one row; amounts in USD."""
+    """A table of one row, amounts in USD; below it what a postpaid team may owe."""
     print_table(
         ("Balance (USD)", "Held (USD)", "Available (USD)", "Owed (USD)", "At zero"),
         [
             (
                 format_usd(credit.balance_nanousd),
                 format_usd(credit.held_nanousd),
-                format_usd(credit.available_nanousd),
+                format_usd(credit.unheld_nanousd),
                 format_usd(credit.owed_nanousd),
                 credit.overage,
             )
         ],
         right=("Balance (USD)", "Held (USD)", "Available (USD)", "Owed (USD)"),
     )
+    if credit.postpaid_bound is not None:
+        say(f"It has {credit.describe()}.")
 
 
 refunds.register(app)

@@ -13,7 +13,6 @@ from inferd.cli.output import command_line, print_fields, print_json, print_tabl
 from inferd.cli.suspension import Reason
 from inferd.ledger.names import DEFAULT_PLAN
 from inferd.ledger.periods import format_instant
-from inferd.money import format_usd
 from inferd.serving.clock import wall_clock_ms
 
 app = typer.Typer(no_args_is_help=True, help="Whom keys, credits and usage belong to.")
@@ -45,9 +44,9 @@ def create(
     if json:
         print_json(team_record(team, frozenset()))
         return
-    amount = f"${format_usd(credit.available_nanousd)} of credit" if credit.available_nanousd else "no credit yet"
-    say(f"Created team {name} on plan {plan}, with project inference and {amount}.")
-    if not credit.available_nanousd:
+    has = credit.describe() if credit.balance_nanousd or credit.postpaid_bound is not None else "no credit yet"
+    say(f"Created team {name} on plan {plan}, with project inference and {has}.")
+    if not credit.balance_nanousd:
         say_next("Give it credit", command_line(data_dir, "credits", "grant", name, "10"))
     say_next("Make a key for it", command_line(data_dir, "keys", "create", "--team", name))
 

@@ -1,7 +1,8 @@
 """Alerts (BILLING R7): rows written in the transaction that crosses a line, once per line and period.
 
 Kind `threshold`: what a scope has spent in a period reached a share of a cap. Kind `low_balance`: a team's unspent
-credit fell below a share of its last grant; its period is that grant. Others deliver the rows.
+credit fell below a share of its last grant (source `credit`), or a request was refused for lack of it (source
+`refusal`); its period is that grant. Others deliver the rows.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class Alert:
 
     Attributes:
         scope: as in counters, such as `project:acme/website`.
-        source: the cap's (`plan`, `tier`, `budget`), or `credit`.
-        period: `2026-11`, `2026`, `lifetime`; `grant 7` of a low balance.
-        limit_nanousd: the cap, or the last grant.
+        source: the cap's (`plan`, `tier`, `budget`, `team_budget`), `credit` or `refusal`.
+        period: `2026-11`, `2026`, `lifetime`; `grant 7` of a low balance, `no grant` of a team that never had one.
+        limit_nanousd: the cap, or the last grant; 0 if there was none.
         value_nanousd: what was spent, or is left.
     """
 
@@ -91,13 +92,8 @@ def alert_exhausted(conn: sqlite3.Connection, team: str, caps: Sequence[Cap], ne
 def alert_low_balance(
     conn: sqlite3.Connection, team: str, left_nanousd: int, policy: AlertPolicy, *, now_ms: int
 ) -> None:
-    """Write down that the credit left is low, if it is and nobody was told since the last grant."""
-    last = conn.execute(
-        "SELECT grant_id, amount_nanousd FROM grants WHERE team = ? ORDER BY grant_id DESC LIMIT 1", (team,)
-    ).fetchone()
-    if last is None:
-        return
-    grant_id, amount_nanousd = last
+    """Write down that the credit left is low, if it is and no such alert was written since the last grant."""
+    grant_id, amount_nanousd = _last_grant(conn, team)
     if left_nanousd * 100 < policy.low_balance_percent * amount_nanousd:
         _add(
             conn,
@@ -106,6 +102,31 @@ def alert_low_balance(
                 *(policy.low_balance_percent, amount_nanousd, left_nanousd, now_ms),
             ),
         )
+
+
+def alert_no_credit(
+    conn: sqlite3.Connection, team: str, left_nanousd: int, policy: AlertPolicy, *, now_ms: int
+) -> None:
+    """Write down that a request was refused for lack of credit, once a grant, if what is left is low or nothing."""
+    grant_id, amount_nanousd = _last_grant(conn, team)
+    percent = policy.low_balance_percent
+    if percent and (left_nanousd == 0 or left_nanousd * 100 < percent * amount_nanousd):
+        period = "no grant" if grant_id is None else f"grant {grant_id}"
+        _add(
+            conn,
+            Alert(
+                *(0, "low_balance", team, team_scope(team), "refusal", period),
+                *(percent, amount_nanousd, left_nanousd, now_ms),
+            ),
+        )
+
+
+def _last_grant(conn: sqlite3.Connection, team: str) -> tuple[int | None, int]:
+    """The id and the amount of a team's last grant; (None, 0) if there was none."""
+    last: tuple[int, int] | None = conn.execute(
+        "SELECT grant_id, amount_nanousd FROM grants WHERE team = ? ORDER BY grant_id DESC LIMIT 1", (team,)
+    ).fetchone()
+    return (None, 0) if last is None else last
 
 
 def _add(conn: sqlite3.Connection, alert: Alert) -> None:

@@ -91,8 +91,9 @@ def wrong_alerts(conn: sqlite3.Connection) -> Iterator[Finding]:
     ).fetchall()
     for number, kind, team, scope, source, period, percent, limit, value in rows:
         if kind == "low_balance":
-            granted = grants.get((team, period))
-            if (scope, source, limit) != (team_scope(team), "credit", granted) or value * 100 >= percent * limit:
+            granted = 0 if (source, period) == ("refusal", "no grant") else grants.get((team, period))
+            is_low = value * 100 < percent * limit or (source == "refusal" and value == 0)
+            if (scope, limit) != (team_scope(team), granted) or source not in ("credit", "refusal") or not is_low:
                 yield Finding("alerts", str(number), f"{value} of {limit} is left, it says; {period} was of {granted}")
             continue
         spent = posted_nanousd(conn, team, scope, period) + refunded.get(team, 0)

@@ -67,6 +67,13 @@ class Cap(msgspec.Struct, frozen=True):
     def resets_at_ms(self) -> int | None:
         return period_bounds_ms(self.period)[1]
 
+    @property
+    def span(self) -> str:
+        """`a month`, `a year` or `in all`."""
+        if self.period == LIFETIME:
+            return "in all"
+        return "a month" if "-" in self.period else "a year"
+
     def describe(self) -> str:
         """`team 'acme' may spend $100.000000000 in 2026-11 (plan free), of which ...`, for a refusal."""
         kind, _, name = self.scope.partition(":")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from inferd.ledger import counters, included_credit
 from inferd.ledger.accounts import balance_nanousd, receivable_account
 from inferd.ledger.billing import terms_of
-from inferd.ledger.caps import team_caps
+from inferd.ledger.caps import Cap, team_caps
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.grants import available_nanousd, open_grants
-from inferd.money import format_usd
+from inferd.money import display_usd, format_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Credit:
         held_nanousd: what open holds keep.
         owed_nanousd: what the team owes beside that; below zero if more came back than it owed.
         overage: what happens at zero.
+        unheld_nanousd: what open holds do not keep of the credit, and no more than every cap of the team leaves.
+        cap: the team's cap that leaves the least.
     """
 
     team: str
@@ -34,6 +36,24 @@ class Credit:
     held_nanousd: int
     owed_nanousd: int
     overage: str
+    unheld_nanousd: int
+    cap: Cap
+
+    @property
+    def postpaid_bound(self) -> str | None:
+        """`$6,000.00 a month (plan pro)`: what a postpaid team spends at most, however paid; None of other teams."""
+        if self.overage != "postpaid":
+            return None
+        return f"{display_usd(self.cap.limit_nanousd)} {self.cap.span} ({self.cap.source_name})"
+
+    def describe(self) -> str:
+        """`$5.00 of credit`, in words that claim no credit of a team which only may owe."""
+        credit = f"{display_usd(self.balance_nanousd)} of credit" if self.balance_nanousd else "no credit"
+        if self.postpaid_bound is None:
+            return credit
+        if self.balance_nanousd:
+            return f"{credit}; postpaid: it may spend up to {self.postpaid_bound} and owe what credit does not cover"
+        return f"{credit}; postpaid: it may owe up to {self.postpaid_bound}"
 
     def to_json(self) -> dict[str, str]:
         """The fields of `inferd credits show --json`; amounts are decimal strings."""
@@ -66,14 +86,16 @@ def credit_of(conn: sqlite3.Connection, team: str, now_ms: int) -> Credit:
     grants = [*open_grants(conn, team)]
     if included_credit.is_due(conn, team, terms.plan, at_ms):
         grants.append(included_credit.due(terms.plan, at_ms))
-    caps_nanousd = min(cap.left_nanousd for cap in team_caps(conn, team, terms, now_ms))
+    cap = min(team_caps(conn, team, terms, now_ms), key=lambda each: each.left_nanousd)
     unheld_nanousd = available_nanousd(grants, held_nanousd, at_ms)
     unspent_nanousd = sum(grant.remaining_nanousd for grant in grants)
     return Credit(
         team=team,
         balance_nanousd=min(unspent_nanousd, max(available_nanousd(grants, 0, at_ms), held_nanousd)),
-        available_nanousd=caps_nanousd if terms.postpaid else min(unheld_nanousd, caps_nanousd),
+        available_nanousd=cap.left_nanousd if terms.postpaid else min(unheld_nanousd, cap.left_nanousd),
         held_nanousd=held_nanousd,
         owed_nanousd=-balance_nanousd(conn, receivable_account(team)),
         overage=terms.overage,
+        unheld_nanousd=min(unheld_nanousd, cap.left_nanousd),
+        cap=cap,
     )

@@ -89,6 +89,8 @@ def alert_json(alert: Alert) -> dict[str, Any]:
 def alert_text(alert: Alert) -> str:
     """One sentence for a person."""
     value, limit = format_usd(alert.value_nanousd), format_usd(alert.limit_nanousd)
+    if alert.source == "refusal":
+        return f"team {alert.team} has ${value} of credit left, which was too little for a request that was refused"
     if alert.kind == "low_balance":
         return (
             f"team {alert.team} has ${value} of credit left, "

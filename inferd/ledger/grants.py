@@ -106,6 +106,15 @@ def open_grants(conn: sqlite3.Connection, team: str) -> list[OpenGrant]:
     return [OpenGrant(*row) for row in rows]
 
 
+def expired_between(conn: sqlite3.Connection, after_ms: int, until_ms: int) -> bool:
+    """Whether a grant with something left expires after the one moment, and not after the other."""
+    found = conn.execute(
+        "SELECT 1 FROM grants WHERE used_up IS NULL AND expires_at_ms > ? AND expires_at_ms <= ? LIMIT 1",
+        (after_ms, until_ms),
+    ).fetchone()
+    return found is not None
+
+
 class Drawing(msgspec.Struct, frozen=True):
     """What paid a cost.
 
@@ -154,7 +163,8 @@ def draw(
 
 
 def expire(conn: sqlite3.Connection, team: str, grants: Sequence[OpenGrant], now_ms: int) -> Sequence[OpenGrant]:
-    """Write down what has expired of the team's open grants; returns them as they are then."""
+    """Write down what has expired of the team's open grants, and whether the balance is low by it; returns them as they
+    are then."""
     if not can_expire(grants):
         return grants
     parts = expired_parts(grants, counters.held_nanousd(conn, team), expiry_ms(conn, now_ms))
@@ -167,7 +177,11 @@ def expire(conn: sqlite3.Connection, team: str, grants: Sequence[OpenGrant], now
     if postings:
         total_nanousd = -sum(part for _, part in postings)
         post(conn, "expiry", [*postings, (EXPIRED, total_nanousd)], actor=BY_RULE, at_ms=now_ms)
-    return lower(conn, grants, parts)
+    left = lower(conn, grants, parts)
+    if postings:
+        left_nanousd = sum(grant.remaining_nanousd for grant in left)
+        alert_low_balance(conn, team, left_nanousd, terms_of(conn, team, now_ms).alerts, now_ms=now_ms)
+    return left
 
 
 def _post_void(conn: sqlite3.Connection, team: str, grant: OpenGrant, part_nanousd: int, now_ms: int) -> None:
@@ -196,8 +210,7 @@ def lower(conn: sqlite3.Connection, grants: Sequence[OpenGrant], parts: Parts) -
 
 @dataclass(frozen=True, slots=True)
 class ExpireGrants:
-    """The hourly sweep: writes down what has expired, of all teams, and whose balance is low by it. Returns how many
-    teams had something to expire."""
+    """The sweep: writes down what has expired, of all teams. Returns how many teams had something to expire."""
 
     durable: ClassVar[bool] = True
     now_ms: int
@@ -209,10 +222,7 @@ class ExpireGrants:
             (expiry_ms(conn, self.now_ms),),
         ).fetchall()
         for (team,) in teams:
-            left = expire(conn, team, open_grants(conn, team), self.now_ms)
-            left_nanousd = sum(grant.remaining_nanousd for grant in left)
-            alerts = terms_of(conn, team, self.now_ms).alerts
-            alert_low_balance(conn, team, left_nanousd, alerts, now_ms=self.now_ms)
+            expire(conn, team, open_grants(conn, team), self.now_ms)
         return len(teams)
 
 
@@ -249,6 +259,9 @@ def add_grant(
     Args:
         origin: names a grant that a rule makes at most once a team, such as `signup:free`; None for one by hand.
     """
+    if origin is None:
+        # What has expired before this grant is told of the one before it. (Credit that a rule gives was there already.)
+        expire(conn, team, open_grants(conn, team), now_ms)
     (grant_id,) = conn.execute("SELECT coalesce(max(grant_id), 0) + 1 FROM grants").fetchone()
     postings = [(funding_account(kind), -amount_nanousd), (credit_account(team, grant_id), amount_nanousd)]
     txn = post(conn, "grant", postings, actor=actor, at_ms=now_ms, reason=note)

@@ -14,7 +14,8 @@ import msgspec
 
 from inferd.ledger import counters, grants, included_credit, statements
 from inferd.ledger.accounts import BY_RULE, revenue_account
-from inferd.ledger.alerts import alert_exhausted, alert_low_balance, alert_spending
+from inferd.ledger.alerts import alert_exhausted, alert_low_balance, alert_no_credit, alert_spending
+from inferd.ledger.billing import Terms
 from inferd.ledger.caps import caps_of
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.counters import Spender
@@ -155,7 +156,8 @@ class OpenHold(msgspec.Struct, frozen=True):
 
 
 class AlertRefusal(msgspec.Struct, frozen=True):
-    """A hold was refused by a cap that is used up: whoever watches the cap is told once a period, as at 100 %.
+    """A hold was refused by a cap that is used up, which is alerted once a period, as its 100 %; or for lack of credit,
+    which is alerted once a grant.
 
     A command of its own, since a refused hold changes nothing.
     """
@@ -168,6 +170,19 @@ class AlertRefusal(msgspec.Struct, frozen=True):
         standing = standing_of(conn, hold.team, hold.admitted_at_ms)
         caps = caps_of(conn, standing.terms, hold.spender, hold.admitted_at_ms, standing.counts)
         alert_exhausted(conn, hold.team, caps, hold.amount_nanousd, hold.admitted_at_ms)
+        if not standing.terms.postpaid:
+            self._alert_no_credit(conn, standing.terms)
+
+    def _alert_no_credit(self, conn: sqlite3.Connection, terms: Terms) -> None:
+        """If the credit is too little, open holds aside; with what the plan includes and is due."""
+        team, now_ms = self.hold.team, self.hold.admitted_at_ms
+        at_ms = expiry_ms(conn, now_ms)
+        found = [*grants.expire(conn, team, grants.open_grants(conn, team), now_ms)]
+        if included_credit.is_due(conn, team, terms.plan, at_ms):
+            found.append(included_credit.due(terms.plan, at_ms))
+        left_nanousd = grants.available_nanousd(found, 0, at_ms)
+        if self.hold.amount_nanousd > left_nanousd:
+            alert_no_credit(conn, team, left_nanousd, terms.alerts, now_ms=now_ms)
 
 
 class SettleHold(msgspec.Struct, frozen=True):

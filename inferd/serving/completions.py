@@ -221,7 +221,7 @@ class Completions:
         try:
             await self._ledger.execute(hold)
         except InsufficientCreditError as refusal:
-            if refusal.is_spend_limit:
+            if refusal.is_for_good:
                 with suppress(OverloadedError):  # the next refusal alerts as well
                     self._ledger.submit(AlertRefusal(hold))
             raise

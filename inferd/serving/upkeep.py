@@ -11,6 +11,7 @@ from contextlib import closing
 
 from inferd.errors import InferdError
 from inferd.ledger.alerts import Alert
+from inferd.ledger.client import Connection
 from inferd.ledger.clock import ObserveClock
 from inferd.ledger.deliveries import (
     Delivery,
@@ -20,7 +21,7 @@ from inferd.ledger.deliveries import (
     alert_json,
     alert_text,
 )
-from inferd.ledger.grants import ExpireGrants
+from inferd.ledger.grants import ExpireGrants, expired_between
 from inferd.ledger.periods import format_instant
 from inferd.ledger.retention import RollUpUsage, cutoff_ms
 from inferd.ledger.store import Store
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 CLOCK_S = 60.0
 SWEEP_S = 3600.0
+EXPIRY_S = 1.0
 ALERTS_S = 1.0
 
 
@@ -62,14 +64,16 @@ class Upkeep:
         # The newest alert that was logged, and the newest that has its rows of deliveries.
         self._logged_id: int | None = None
         self._planned_id = -1
+        self._expired_ms = 0
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        with closing(Outbox(self._store)) as outbox:
+        with closing(Outbox(self._store)) as outbox, closing(self._store.connect()) as conn:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(_every(CLOCK_S, self.watch_clock))
                     group.create_task(_every(SWEEP_S, self.sweep))
+                    group.create_task(_every(EXPIRY_S, lambda: self.expire(conn)))
                     group.create_task(_every(ALERTS_S, lambda: self.tell(outbox)))
             finally:
                 await self._sender.close()
@@ -83,6 +87,13 @@ class Upkeep:
             )
         elif self._clock.doubted:
             self._clock.accept()
+
+    async def expire(self, conn: Connection) -> None:
+        """Expire credit of all teams, if a grant's moment has come since the last look."""
+        now_ms = self._clock()
+        if expired_between(conn, self._expired_ms, now_ms):
+            await self._writer.execute(ExpireGrants(now_ms))
+        self._expired_ms = now_ms
 
     async def sweep(self) -> None:
         """Expire credit of all teams, then roll up old usage, little by little."""

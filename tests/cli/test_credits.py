@@ -130,3 +130,29 @@ def test_a_number_that_no_grant_can_have_is_wrong_usage(inferd):
         assert inferd("credits", "void", number, "--reason", "x").status == 2
     assert inferd("log", "--before", str(2**63)).status == 2
     assert "there is no grant" in inferd("credits", "void", str(2**63 - 1), "--reason", "x").err
+
+
+def test_a_postpaid_team_without_credit_is_not_said_to_have_any(inferd):
+    """R6"""
+    created = inferd("teams", "create", "chem", "--plan", "pro").out
+    bound = "postpaid: it may owe up to $6,000.00 a month (plan pro)"
+    assert f"with project inference and no credit; {bound}." in created
+    assert "Give it credit" in created
+    for command in ("credits", "teams"):
+        shown = inferd(command, "show", "chem").out
+        assert f"It has no credit; {bound}." in shown
+    row = next(line for line in inferd("credits", "show", "chem").out.splitlines() if "0.000000000" in line)
+    assert row.split() == ["0.000000000"] * 4 + ["postpaid"]
+
+
+def test_a_postpaid_team_with_credit_has_that_and_may_owe_the_rest(inferd):
+    """R6"""
+    inferd("teams", "create", "chem", "--plan", "pro")
+    granted = inferd("credits", "grant", "chem", "0.00005").out
+    assert "available" not in granted
+    assert (
+        "It has $0.00005 of credit; postpaid: it may spend up to $6,000.00 a month (plan pro) and owe what credit "
+        "does not cover." in granted
+    )
+    inferd("budgets", "set", "chem", "20", "--by", "lifetime")
+    assert "up to $20.00 in all (budget)" in inferd("credits", "show", "chem").out

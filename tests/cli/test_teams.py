@@ -11,7 +11,7 @@ def test_a_team_is_created_on_plan_free_with_five_dollars(inferd):
     made = inferd("teams", "create", "acme")
     assert made.status == 0
     assert "Created team acme on plan free" in made.out
-    assert "$5.000000000" in made.out
+    assert "$5.00 of credit" in made.out
     assert inferd("credits", "show", "acme", "--json").json["balance_usd"] == "5.000000000"
 
 

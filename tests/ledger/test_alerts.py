@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from inferd.errors import InsufficientCreditError
-from inferd.ledger import cap_operations
+from inferd.ledger import cap_operations, money_operations, plan_operations
 from inferd.ledger.alerts import all_alerts
 from inferd.ledger.deliveries import alert_text
 from inferd.ledger.grants import ExpireGrants
 from inferd.ledger.holds import AlertRefusal
 from inferd.ledger.periods import parse_instant_ms
+from inferd.plans import SHIPPED
 
 
 def spend(books, cost, **changes):
@@ -154,3 +157,98 @@ def test_a_refusal_for_what_is_held_alone_alerts_nobody(capped):
     capped.hold(99)
     capped.apply(AlertRefusal(capped.open_hold(2)))
     assert thresholds(capped) == []
+
+
+def low_balances(books):
+    return [
+        (alert.source, alert.period, alert.limit_nanousd, alert.value_nanousd)
+        for alert in all_alerts(books.conn)
+        if alert.kind == "low_balance"
+    ]
+
+
+def expire_lazily(books, how):
+    """By what a team or its operator does next, without a sweep."""
+    who = {"actor": "test", "now_ms": books.now_ms}
+    if how == "hold":
+        books.hold(1)
+    elif how == "settle":
+        books.settle(books.open_request, 1)
+    elif how == "void a hold":
+        books.apply(books.void(books.open_request))
+    elif how == "grant":
+        books.grant(1_000)
+    elif how == "void a grant":
+        money_operations.void(books.conn, 1, reason="x", **who)
+    else:
+        money_operations.withdraw(books.conn, "acme", 1, reason="x", **who)
+
+
+@pytest.mark.parametrize("how", ["hold", "settle", "void a hold", "grant", "void a grant", "withdraw"])
+def test_low_balance_by_an_expiry_alerts_in_the_transaction_that_writes_it_down(books, how):
+    """R7, R8"""
+    books.grant(5)
+    books.grant(100, expires_at_ms=books.now_ms + 1)
+    books.open_request = books.hold(1)
+    books.now_ms += 1
+    assert low_balances(books) == []
+    expire_lazily(books, how)
+    ((source, period, limit, value),) = low_balances(books)
+    assert (source, period, limit) == ("credit", "grant 2", 100)
+    assert value <= 5
+    books.apply(ExpireGrants(books.now_ms))
+    assert len(low_balances(books)) == 1
+
+
+def refuse(books, amount=1):
+    refused = books.open_hold(amount)
+    with pytest.raises(InsufficientCreditError) as refusal:
+        books.apply(refused)
+    assert refusal.value.is_for_good
+    books.apply(AlertRefusal(refused))
+
+
+def test_refusal_without_credit_alerts_once_a_grant(books):
+    """R7"""
+    for _ in range(2):
+        refuse(books)
+    assert low_balances(books) == [("refusal", "no grant", 0, 0)]
+    books.grant(10)
+    spend(books, 10)
+    for _ in range(2):
+        refuse(books)
+    assert low_balances(books)[1:] == [("credit", "grant 1", 10, 0), ("refusal", "grant 1", 10, 0)]
+    text = alert_text(all_alerts(books.conn)[-1])
+    assert text == "team acme has $0.000000000 of credit left, which was too little for a request that was refused"
+
+
+def test_refusal_after_an_expiry_alerts_of_both(books):
+    """R7, R8: a refused hold writes nothing down by itself."""
+    books.grant(100, expires_at_ms=books.now_ms + 1)
+    books.now_ms += 1
+    for _ in range(2):
+        refuse(books)
+    assert low_balances(books) == [("credit", "grant 1", 100, 0), ("refusal", "grant 1", 100, 0)]
+
+
+def test_refusal_of_a_request_larger_than_much_credit_alerts_nobody(books):
+    """R7"""
+    books.grant(100)
+    refuse(books, 101)
+    assert low_balances(books) == []
+
+
+def test_refusal_counts_included_credit_that_is_due(books):
+    """R3, R7"""
+    plan = replace(SHIPPED.plans["academic"], included_nanousd=50, included_every="month")
+    catalog = replace(SHIPPED, plans={**SHIPPED.plans, "academic": plan})
+    plan_operations.apply_plans(books.conn, catalog, actor="test", now_ms=books.now_ms)
+    refuse(books, 51)
+    assert low_balances(books) == []
+
+
+def test_refusal_alerts_nobody_where_low_balances_do_not(books):
+    """R7"""
+    books.alert((), 0)
+    refuse(books)
+    assert low_balances(books) == []

@@ -9,6 +9,7 @@ from contextlib import closing
 
 import pytest
 
+from inferd.ledger.alerts import all_alerts
 from inferd.ledger.clock import PauseClock, accept_clock, clock_state
 from inferd.ledger.deliveries import Outbox
 from inferd.ledger.lock import DataLock
@@ -130,6 +131,24 @@ def alert(books):
     books.alert((), 50)
     books.grant(100)
     books.settle(books.hold(95), 95)
+
+
+def test_credit_expires_within_the_second_not_with_the_hourly_sweep(ledger, clocks):
+    """R8"""
+    store, _, books = ledger
+    upkeep = upkeep_of(ledger, clocks)
+
+    async def look():
+        with closing(store.connect()) as conn:
+            await upkeep.expire(conn)
+
+    books.grant(100, expires_at_ms=NOW_MS + 12_000)
+    asyncio.run(look())
+    assert books.remaining() == {1: 100}
+    clocks.go(12_000)
+    asyncio.run(look())
+    assert books.remaining() == {1: 0}
+    assert [alert.period for alert in all_alerts(books.conn)] == ["grant 1"]
 
 
 def told(upkeep, store, times=1):
