@@ -201,5 +201,5 @@ def _chat_format(config: ModelConfig, model: Model) -> ChatFormat | None:
     source = _template(config, model)
     if not model.is_causal or (source is None and model.is_for_embeddings):
         return None
-    name = str(config.chat_template_path or config.source)
+    name = f"[models.{config.key}] chat_template: {config.chat_template_path or config.source}"
     return ChatFormat(ChatTemplate(source, model.vocabulary, name=name))

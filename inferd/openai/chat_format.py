@@ -17,6 +17,7 @@ from inferd.openai.reasoning_effort import effort_variables, turns_reasoning_off
 from inferd.openai.requests import ChatRequest
 from inferd.openai.template_kwargs import template_variables
 from inferd.openai.template_traits import probe_template
+from inferd.openai.turns import arranged
 from inferd.tokenizer import Segment
 
 
@@ -37,6 +38,7 @@ class ChatFormat:
     """Made once a model; every method may be called from any thread."""
 
     def __init__(self, template: ChatTemplate) -> None:
+        """Raises ConfigError: the template writes nothing that a user says, or works without end."""
         self._template = template
         family = detect_dialect(template.source)
         self._traits = probe_template(template, family)
@@ -62,7 +64,7 @@ class ChatFormat:
             variables["tools"] = tools.template_tools()
         elif self._traits.wants_list:
             variables["tools"] = []
-        messages = conversation(request.messages, tools, self.dialect, self._traits)
+        messages = arranged(conversation(request.messages, tools, self.dialect, self._traits), self._traits.turns)
         segments = self._template.render(messages, add_generation_prompt=True, **variables)
         is_off = turns_reasoning_off(request.reasoning_effort, variables)
         return ChatPrompt(segments, self._reasoning_state(segments, is_off=is_off))

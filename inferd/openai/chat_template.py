@@ -52,7 +52,9 @@ class ChatTemplate:
     """A compiled template. Every method may be called from any thread.
 
     Attributes:
+        name: what errors call it.
         source: its text.
+        gives_parts: it gets contents as lists of text parts; set at the start, if it writes no strings.
         variables: the names that it reads and does not set itself.
     """
 
@@ -90,7 +92,9 @@ class ChatTemplate:
                 f"{name}: the template cannot be compiled ({_reason(error)}); name another as chat_template"
             ) from error
         self._special_tokens = {"bos_token": tokenizer.bos_text, "eos_token": tokenizer.eos_text}
+        self.name = name
         self.source = source
+        self.gives_parts = False
         self._own_characters = frozenset(source).union(tokenizer.bos_text, tokenizer.eos_text)
         self._control_texts = ControlTexts(tokenizer.control_texts)
         # OpenAI renamed "system" to "developer"; templates that do not know the new name get the old one.
@@ -142,7 +146,10 @@ class ChatTemplate:
         role = message["role"]
         if role == "developer" and not self._knows_developer:
             role = "system"
-        return {key: mapped_strings(value, mark) for key, value in message.items()} | {"role": role}
+        marked = {key: mapped_strings(value, mark) for key, value in message.items()} | {"role": role}
+        if self.gives_parts and isinstance(marked.get("content"), str):
+            marked["content"] = [{"type": "text", "text": marked["content"]}]
+        return marked
 
 
 def _sparing_words(mark: Callable[[str], str]) -> Callable[[str], str]:
