@@ -118,9 +118,14 @@ class AuthenticationError(RequestError):
 
 
 class InsufficientCreditError(RequestError):
-    """Credit or a cap cannot cover the request's worst case."""
+    """Credit or a cap cannot cover the request's worst case.
+
+    Attributes:
+        missing_nanousd: how much of what running requests hold must come back first, if that is all that is missing.
+    """
 
     default_code = "credit_balance_exhausted"
+    missing_nanousd = 0
 
     @property
     def is_for_good(self) -> bool:

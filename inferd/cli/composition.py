@@ -10,9 +10,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio.lowlevel
 import uvloop
@@ -44,6 +45,8 @@ from inferd.serving.turnstile import Turnstile, seed
 from inferd.serving.upkeep import Upkeep
 
 DRAIN_TIMEOUT_S = 30.0
+CUT_TIMEOUT_S = 10.0
+"""How long engines may take to give back the requests that are cut off: a step each."""
 SWITCH_INTERVAL_S = 0.0005
 FILE_CHECK_S = 1.0
 _ACTOR = "cli:serve"
@@ -134,7 +137,12 @@ async def _serve(
             batches.sweep_disk()
             batching = asyncio.create_task(batches.run(), name="batches")
             services = Services(router, completions, authenticator, ledger, turnstile, files, batches)
-            server = HttpServer(build_app(services, config.server, host), _drain(completions, batches, console), tls)
+            server = HttpServer(
+                build_app(services, config.server, host),
+                _drain(completions, batches, console),
+                lambda: completions.cut_off(CUT_TIMEOUT_S),
+                tls,
+            )
             ended = asyncio.Event()
             watching = asyncio.create_task(_watch_files(router, ended), name="files of the models")
             warming = asyncio.create_task(_warm_up(router, server, console))
@@ -147,7 +155,7 @@ async def _serve(
             await batching
             ended.set()
             await watching
-            # Engines end what is still live with an error, which voids its hold; then the books can close.
+            # A request that an engine has not given back yet is voided now; then the books can close.
             for replica in router.replicas:
                 await replica.stop()
             await completions.wait_idle(DRAIN_TIMEOUT_S)
@@ -158,7 +166,7 @@ async def _serve(
         writer.stop()
 
 
-def _drain(completions: Completions, batches: Batches, console: Console) -> Callable[[], Awaitable[None]]:
+def _drain(completions: Completions, batches: Batches, console: Console) -> Callable[[], Coroutine[Any, Any, None]]:
     async def drain() -> None:
         completions.close()
         # Lines of batches are cut off, unbilled: they run again after the next start, and nobody is to wait for them.

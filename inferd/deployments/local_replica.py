@@ -17,6 +17,7 @@ from inferd.engine.llama.model import Model
 from inferd.engine.messages import AddRequest, EmbedRequest
 from inferd.engine.model_core import ModelCore
 from inferd.engine.output_stream import OutputStream
+from inferd.engine.speed import Speed
 from inferd.errors import ConfigError
 from inferd.model_source import shards_of
 from inferd.openai.chat_format import ChatFormat
@@ -85,6 +86,16 @@ class LocalReplica:
         """0 while every request has a sequence of its own, 1 once as many again wait for one; without batches."""
         n_parallel = self._config.n_parallel
         return min(1.0, max(0.0, (self._engine.num_urgent - n_parallel) / n_parallel))
+
+    @property
+    def num_live(self) -> int:
+        """Sequences that wait or run."""
+        return self._engine.num_live
+
+    @property
+    def speed(self) -> Speed:
+        """Of all sequences together, lately."""
+        return self._engine.speed
 
     @property
     def n_parallel(self) -> int:

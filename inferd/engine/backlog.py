@@ -43,6 +43,11 @@ class Backlog:
         """Live requests that are not of the batch class, which leaves the others alone."""
         return len(self._live) - self._num_batch
 
+    @property
+    def speed(self) -> Speed:
+        """As last observed; a guess before."""
+        return self._speed
+
     def has_room_for(self, request: AddRequest | EmbedRequest) -> bool:
         return len(self._live) < MAX_LIVE_REQUESTS and self._excess_tokens(request) <= 0
 

@@ -198,7 +198,8 @@ class EngineCore:
         if drawn is Undrawn.LATE:
             return None
         if isinstance(drawn, Undrawn):
-            return self._finish(sequence, FinishReason.ERROR, error=drawn.value)
+            reason = FinishReason.CONSTRAINT if drawn is Undrawn.IMPOSSIBLE else FinishReason.ERROR
+            return self._finish(sequence, reason, error=drawn.value)
         token_id = drawn.token_id
         sequence.token_ids.append(token_id)
         if self._runner.is_end_of_generation(token_id):
@@ -208,7 +209,8 @@ class EngineCore:
             return self._finish(sequence, FinishReason.STOP, text=text, drawn=drawn)
         if sequence.matcher is not None:
             if not sequence.matcher.accept(token_id):
-                return self._finish(sequence, FinishReason.ERROR, error="its grammar has become too complex")
+                too_complex = "its grammar has become too complex"
+                return self._finish(sequence, FinishReason.CONSTRAINT, text=text, drawn=drawn, error=too_complex)
             if sequence.matcher.is_finished:
                 return self._finish(sequence, FinishReason.STOP, text=text, drawn=drawn)
         if sequence.num_completion_tokens == sequence.request.max_tokens:

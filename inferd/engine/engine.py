@@ -73,6 +73,11 @@ class Engine:
         """Those of them that are not of the batch class."""
         return self._backlog.num_urgent
 
+    @property
+    def speed(self) -> Speed:
+        """How fast it was when it was last looked at."""
+        return self._backlog.speed
+
     async def start(self) -> None:
         """Starts the thread and waits until the engine is warm. Raises what loading raised."""
         self._loop = asyncio.get_running_loop()

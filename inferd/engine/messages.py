@@ -19,6 +19,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"  # an end token or a stop string
     LENGTH = "length"  # `max_tokens` reached, or `max_compute_ms`
+    CONSTRAINT = "constraint"  # its own grammar allows no further token, or takes too long to say which
     CANCELLED = "cancelled"  # aborted by the caller
     ERROR = "error"  # the engine failed or was stopped; never billed
 
@@ -113,7 +114,7 @@ class RequestOutput:
         token_ids: tokens sampled in this step.
         usage: set on the terminal output only; for CANCELLED, what was computed until then.
         compute_ns: of the terminal output, what its usage's `compute_ms` was rounded from.
-        error: for ERROR, what happened, in words for the operator.
+        error: for ERROR and CONSTRAINT, what happened, in words for the operator.
         logprobs: of the sampled tokens but the end token, where the request asked for them.
         stop_string: the one that ended it, if one did.
         embeddings: of an EmbedRequest that has not failed: shape (inputs, n_embd), each of length 1.

@@ -32,8 +32,8 @@ class Undrawn(Enum):
     """Why there is no token."""
 
     LATE = "its mask is still being computed"  # the row is kept
-    IMPOSSIBLE = "no token was found that its grammar allows, or none in time"  # the sequence ends
-    BROKEN = "the model gave no probabilities"  # the sequence ends
+    IMPOSSIBLE = "no token was found that its grammar allows, or none in time"  # the caller's constraint ends it
+    BROKEN = "the model gave no probabilities"  # an error ends the sequence
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from inferd.ledger.pricing import largest_max_tokens
 from inferd.money import format_usd
 from inferd.price import Price
 
-# When all is enough but held by requests under way: the least that a Retry-After can say.
+# When all is enough but held by requests under way: until the engines say when these should end.
 _IN_FLIGHT_RETRY_AFTER_S = 1.0
 _OPERATOR = "the operator of this server"
 
@@ -91,11 +91,13 @@ def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> Insuffi
     else:
         cap = next(cap for cap in funds.caps if amount_nanousd > cap.left_nanousd)
         message = f"{cost} {cap.describe()}; {remedy}. Requests under way hold the rest"
-    return InsufficientCreditError(
+    error = InsufficientCreditError(
         f"{message}: try again when they have ended.",
         code="in_flight_budget_exhausted",
         retry_after_s=_IN_FLIGHT_RETRY_AFTER_S,
     )
+    error.missing_nanousd = amount_nanousd - funds.left_nanousd
+    return error
 
 
 def _who_raises(cap: Cap, team: str, contact: str | None) -> str:

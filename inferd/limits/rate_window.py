@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inferd.limits.adaptive_rate import AdaptiveRate, Bounds
@@ -70,12 +71,16 @@ class RateWindow:
         self._window.give_back(slot, amount, now_ms)
         self._rate.used = self._window.total
 
-    def correct(self, slot: Slot, taken: int, actual: int, now_ms: int) -> None:
-        """Put what it really came to in the place of an estimate."""
-        if actual < taken:
-            self.give_back(slot, taken - actual, now_ms)
-        elif actual > taken:
-            self.add(actual - taken, now_ms)
+    def correct(self, taken: Sequence[tuple[Slot, int]], actual: int, now_ms: int) -> None:
+        """Put the real amount in the place of what was taken in parts; the last parts are given back first."""
+        excess = sum(amount for _, amount in taken) - actual
+        if excess < 0:
+            self.add(-excess, now_ms)
+        for slot, amount in reversed(taken):
+            if excess <= 0:
+                break
+            self.give_back(slot, min(excess, amount), now_ms)
+            excess -= amount
 
     def status(self, room: float, now_ms: int) -> RateStatus:
         return RateStatus(

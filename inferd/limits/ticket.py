@@ -3,6 +3,7 @@
 take_request   right after authentication        the team's minute
 enter          once the deployment is known      the minute of free deployments, concurrency
 reserve        once the prompt is tokenised      token rates
+generated      with each sampled token           more of the rate of generated tokens, in blocks
 settle         at the terminal output            real counts for reserved ones, concurrency left
 refuse         instead, from any of them on      undone, as docs/rate-limits.md says
 """
@@ -23,6 +24,10 @@ from inferd.usage import Usage
 _GIVES_BACK = (RateLimitError, InsufficientCreditError, OverloadedError)
 """Refusals after which a request has not counted; any other is the caller's, and counts."""
 NOTHING: Amounts = (0, 0, 0)
+BLOCK_TOKENS = 1024
+"""Least generated tokens that are reserved of a completion whose limit is no smaller, and by which a reservation
+grows (BILLING R15). Coding agents ask for 32,000 tokens and get some hundreds: a reservation of the limit would make
+their second request wait for a minute."""
 
 
 class Ticket:
@@ -30,6 +35,10 @@ class Ticket:
 
     Args:
         contact: whom to ask for more.
+
+    Attributes:
+        num_generated: tokens that were sampled so far, of all choices.
+        num_expected: tokens that are reserved for them; grows as they exceed it.
     """
 
     def __init__(self, limits: RateLimits, allowance: Allowance, contact: str | None = None) -> None:
@@ -42,6 +51,9 @@ class Ticket:
         self._model = ""
         self._is_inside = False
         self._n_choices = 1
+        self._max_generated = 0
+        self.num_generated = 0
+        self.num_expected = 0
         self._tokens: TokenRates | None = None
         self._reservation: Reservation | None = None
 
@@ -71,24 +83,33 @@ class Ticket:
             raise concurrency_refusal(scope, limit or 0, self._contact)
         self._is_inside = True
 
-    def reserve(self, prompt_tokens: int, max_tokens: int, *, is_explicit: bool, n_choices: int = 1) -> None:
-        """Take tokens: the prompt as if nothing of it were cached, and for each choice `max_tokens` if the caller named
-        it, else twice the mean of the deployment's completions, if that is less. Raises RateLimitError."""
+    def reserve(self, prompt_tokens: int, max_tokens: int, *, n_choices: int = 1) -> None:
+        """Take tokens: the prompt as if nothing of it were cached, and for each choice its limit, or if that is less
+        twice the mean of the deployment's completions, at least a block. Raises RateLimitError."""
+        mean = self._limits.completion_tokens(self._model).mean or 0.0
         self._n_choices = n_choices
+        self._max_generated = n_choices * max_tokens
+        self.num_expected = n_choices * min(max_tokens, max(BLOCK_TOKENS, round(2 * mean)))
         rates = self._allowance.rates.tokens
         if rates is None:
             return
         now_ms = self._limits.now_ms()
-        mean = self._limits.completion_tokens(self._model).mean
-        if not is_explicit and mean is not None:
-            max_tokens = min(max_tokens, max(1, round(2 * mean)))
-        amounts = (prompt_tokens, prompt_tokens, n_choices * max_tokens)
+        amounts = (prompt_tokens, prompt_tokens, self.num_expected)
         tokens = self._tokens = self._limits.tokens(self._allowance.team, self._model, rates, now_ms)
         wait = tokens.wait(amounts, rates, now_ms)
         if wait is not None:
             status = tokens.status(now_ms)[wait.kind]
             raise token_refusal(wait, status, amounts[wait.kind], self._allowance.team, self._model, self._contact)
         self._reservation = tokens.reserve(amounts, now_ms)
+
+    def generated(self, n_tokens: int) -> None:
+        """More tokens were sampled. Never refuses a running request; the next admission waits instead."""
+        self.num_generated += n_tokens
+        while self.num_generated > self.num_expected < self._max_generated:
+            block = min(BLOCK_TOKENS, self._max_generated - self.num_expected)
+            self.num_expected += block
+            if self._reservation is not None and self._tokens is not None:
+                self._tokens.extend(self._reservation, block, self._limits.now_ms())
 
     def settle(self, usage: Usage) -> None:
         """It has ended, and came to this."""

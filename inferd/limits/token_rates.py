@@ -29,10 +29,11 @@ def amounts_of(usage: Usage) -> Amounts:
 
 
 class Reservation(NamedTuple):
-    """What a request under way has taken."""
+    """The parts that a running request has taken of each window, the oldest first."""
 
-    amounts: Amounts
-    slots: tuple[Slot, Slot, Slot]
+    prompt: list[tuple[Slot, int]]
+    uncached_prompt: list[tuple[Slot, int]]
+    generated: list[tuple[Slot, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +64,19 @@ class TokenRates:
 
     def reserve(self, amounts: Amounts, now_ms: int) -> Reservation:
         """Take them, whether there is room or not; `reconcile` must follow."""
-        first, second, third = self._windows
         self._num_open += 1
-        slots = (first.add(amounts[0], now_ms), second.add(amounts[1], now_ms), third.add(amounts[2], now_ms))
-        return Reservation(amounts, slots)
+        parts = zip(self._windows, amounts, strict=True)
+        return Reservation(*([(window.add(amount, now_ms), amount)] for window, amount in parts))
+
+    def extend(self, reservation: Reservation, num_generated: int, now_ms: int) -> None:
+        """Take more generated tokens, whether there is room or not: until they have left the window, it is in debt."""
+        reservation.generated.append((self._windows[TokenKind.GENERATED].add(num_generated, now_ms), num_generated))
 
     def reconcile(self, reservation: Reservation, actual: Amounts, now_ms: int) -> None:
         """Put the real counts in the place of what was reserved; all 0 gives everything back. Once."""
         self._num_open -= 1
-        for window, slot, taken, used in zip(
-            self._windows, reservation.slots, reservation.amounts, actual, strict=True
-        ):
-            window.correct(slot, taken, used, now_ms)
+        for window, taken, used in zip(self._windows, reservation, actual, strict=True):
+            window.correct(taken, used, now_ms)
 
     def replay(self, amounts: Amounts, now_ms: int) -> None:
         """Take what was taken in an earlier life of the server; in the order of time."""

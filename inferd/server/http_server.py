@@ -7,39 +7,55 @@ import logging
 import resource
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from inferd.errors import ConfigError
+from inferd.errors import ConfigError, OverloadedError
 from inferd.server.connections import MAX_CONNECTIONS, Connections
+from inferd.server.errors import error_response
 from inferd.server.http_protocol import HttpConfig
+from inferd.serving.completions import RETRY_AFTER_S
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _CLOSE_TIMEOUT_S = 5
+_ANSWER_TIMEOUT_S = 2.0
+"""How long answers may take to be written that have nothing left to wait for."""
 # Files that are none of a client's: the ledger, its readers, models, webhooks.
 _RESERVED_FILES = 256
 
 
 class HttpServer(uvicorn.Server):
-    """The first SIGINT, SIGTERM or SIGHUP drains; a second SIGINT or SIGTERM ends at once.
+    """The first SIGINT, SIGTERM or SIGHUP drains; a second SIGINT or SIGTERM ends the drain.
 
-    sse-starlette would cut every stream at the first signal: it watches `should_exit`, which is set only after the
-    drain.
+    sse-starlette cuts every stream once `should_exit` is set, and uvicorn cancels what still runs soon after: both look
+    like clients that hang up. So it is set only after all requests have their ends.
 
     Args:
+        drain: refuses new requests and waits for the live ones; a second signal cancels it.
+        cut: ends the requests that are still live, each with its error.
         tls: for HTTPS; see `tls_context`.
     """
 
-    def __init__(self, app: ASGIApp, drain: Callable[[], Awaitable[None]], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        drain: Callable[[], Coroutine[Any, Any, None]],
+        cut: Callable[[], Awaitable[None]],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._app = app
         config = HttpConfig(
-            app,
+            self._answer_or_refuse,
             Connections(_max_connections()),
+            interface="asgi3",
             loop="none",
             lifespan="off",
             log_config=None,
@@ -51,7 +67,9 @@ class HttpServer(uvicorn.Server):
         )
         super().__init__(config)
         self._drain = drain
+        self._cut = cut
         self._draining: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -70,12 +88,12 @@ class HttpServer(uvicorn.Server):
         self._loop.call_soon_threadsafe(self.stop)
 
     def stop(self) -> None:
-        """Drains and ends; called again, ends without waiting."""
+        """Drains and ends; called again, drains no longer."""
         if self._draining is None:
-            self._draining = asyncio.create_task(self._drain_and_exit())
+            self._draining = asyncio.create_task(self._drain())
+            self._stopping = asyncio.create_task(self._exit_after(self._draining))
         else:
-            self.should_exit = True
-            self.force_exit = True
+            self._draining.cancel()
 
     def hang_up(self) -> None:
         """Drain because the terminal was closed. Called again, do nothing: a shell and the kernel may both send
@@ -84,9 +102,26 @@ class HttpServer(uvicorn.Server):
             logger.warning("SIGHUP: the terminal was closed, or a supervisor asks for a stop")
             self.stop()
 
-    async def _drain_and_exit(self) -> None:
+    async def _answer_or_refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application; uvicorn cancels it, at the end of a stop only, and would answer in plain text."""
         try:
-            await self._drain()
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self.is_stopping:
+                raise
+            error = OverloadedError("The server is shutting down.", retry_after_s=RETRY_AFTER_S)
+            headers = {"x-request-id": scope["state"]["request_id"]}
+            with suppress(RuntimeError):  # uvicorn's: an answer has begun already
+                await error_response(error, scope, headers)(scope, receive, send)
+
+    async def _exit_after(self, draining: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.wait([draining])
+            await self._cut()
+            if self.server_state.tasks:
+                await asyncio.wait(self.server_state.tasks, timeout=_ANSWER_TIMEOUT_S)
+            if not draining.cancelled():
+                draining.result()
         finally:
             self.should_exit = True
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,7 +28,7 @@ class Ending:
 
     Attributes:
         usage: of the request, see `summed`.
-        error: what happened to the first that failed, for the operator.
+        error: what happened to the first that failed, or that its constraint ended, for the operator.
         first_token_ns: when the first token of any came, on `time.monotonic_ns`; None if none did.
         stop_string: the one that ended the first choice, if one did.
         embeddings: of a request for them that has not failed, see RequestOutput.
@@ -50,10 +50,12 @@ class Ending:
 class Choices:
     """Belongs to the event loop. Submit, then wait for the end, or withdraw; once each."""
 
-    def __init__(self, replica: LocalReplica, completion: Completion) -> None:
-        """`completion` gets the text, and says when nobody wants it any more."""
+    def __init__(self, replica: LocalReplica, completion: Completion, count: Callable[[int], None]) -> None:
+        """`completion` gets the text, and says when the text is of no use any more; `count` gets the numbers of sampled
+        tokens."""
         self._replica = replica
         self._completion = completion
+        self._count = count
         self._streams: list[OutputStream] = []
         self._first_token_ns: int | None = None
 
@@ -95,8 +97,10 @@ class Choices:
         return last
 
     def _take(self, index: int, output: RequestOutput) -> None:
-        if output.token_ids and self._first_token_ns is None:
-            self._first_token_ns = time.monotonic_ns()
+        if output.token_ids:
+            if self._first_token_ns is None:
+                self._first_token_ns = time.monotonic_ns()
+            self._count(len(output.token_ids))
         if output.text or output.token_ids:
             self._completion.put(TextDelta(output.text, output.logprobs, len(output.token_ids), index))
 

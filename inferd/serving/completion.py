@@ -58,8 +58,8 @@ class Finished:
 
 def whole_reason(reasons: Sequence[FinishReason]) -> FinishReason:
     """Of a request with these choices: ERROR if one failed (that ended the others), CANCELLED if one was cut off by the
-    caller, LENGTH if one was by its limit."""
-    for reason in (FinishReason.ERROR, FinishReason.CANCELLED, FinishReason.LENGTH):
+    caller, CONSTRAINT if one was by its grammar, LENGTH if one was by its limit."""
+    for reason in (FinishReason.ERROR, FinishReason.CANCELLED, FinishReason.CONSTRAINT, FinishReason.LENGTH):
         if reason in reasons:
             return reason
     return FinishReason.STOP
@@ -75,11 +75,17 @@ class Admission:
 
 
 class Completion:
-    """The reader's end of a request: wait for `admitted`, then read `events`. The service holds the other end."""
+    """The reader's end of a request: wait for `admitted`, then read `events`. The service holds the other end.
+
+    Attributes:
+        cancelled: set once its text is of no use any more; the service then ends it in the engine.
+        cut_by: the reason, if the server and not the client ended it; it is not billed then.
+    """
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.cancelled = asyncio.Event()
+        self.cut_by: InferdError | None = None
         self._admission: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
         self._events: deque[TextDelta | Finished | InferdError] = deque()
         self._came: asyncio.Future[None] | None = None
@@ -89,7 +95,8 @@ class Completion:
         return await asyncio.shield(self._admission)
 
     async def events(self) -> AsyncIterator[TextDelta | Finished]:
-        """Text, then one Finished. Raises GenerationError in its place if the engine failed."""
+        """Text, then one Finished. Raises GenerationError in its place if the engine failed, or what the server cut it
+        off by."""
         while True:
             while not self._events:
                 self._came = asyncio.get_running_loop().create_future()
@@ -117,12 +124,21 @@ class Completion:
     # Below: the service's end.
 
     def admit(self, admission: Admission) -> None:
-        self._admission.set_result(admission)
+        if not self._admission.done():  # else it was cut off meanwhile
+            self._admission.set_result(admission)
 
     def refuse(self, error: BaseException) -> None:
         """Ends a request that was not admitted; the reader may have gone."""
-        self._admission.set_exception(error)
-        self._admission.exception()  # marks it as seen: a client that hung up does not come back for it
+        if not self._admission.done():
+            self._admission.set_exception(error)
+            self._admission.exception()  # marks it as seen: a client that hung up does not come back for it
+
+    def cut(self, error: InferdError) -> None:
+        """The server ends it and bills nothing (BILLING R16). Does nothing to a request whose client has gone."""
+        if not self.cancelled.is_set():
+            self.cut_by = error
+            self.refuse(error)
+            self.cancelled.set()
 
     def put(self, event: TextDelta | Finished | InferdError) -> None:
         self._events.append(event)

@@ -30,6 +30,7 @@ from inferd.serving.cache_hints import NO_HINTS, CacheHints
 from inferd.serving.choices import Choices, Ending
 from inferd.serving.completion import Admission, Completion, Finished
 from inferd.serving.embedding_admission import PreparedInputs
+from inferd.serving.held_credit import HeldCredit, RunningRequest
 from inferd.serving.together import Together
 from inferd.usage import Usage
 
@@ -95,12 +96,13 @@ class Completions:
         self._contact = contact
         self._epoch = epoch
         self._clock_ms = clock_ms
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._live: dict[asyncio.Task[None], Completion] = {}
+        self._held = HeldCredit()
         self._closed = False
 
     @property
     def num_live(self) -> int:
-        return len(self._tasks)
+        return len(self._live)
 
     def begin(
         self,
@@ -137,13 +139,26 @@ class Completions:
         together = together or Together()
         job = _Job(completion, caller, deployment, request, cache, tier, price, now_ms, ticket, together, keep)
         task = asyncio.create_task(self._run(job), name=f"completion {request_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._live[task] = completion
+        task.add_done_callback(lambda task: self._live.pop(task))
         return completion
 
     def close(self) -> None:
         """Takes no more requests; those under way go on."""
         self._closed = True
+
+    async def cut_off(self, timeout_s: float) -> None:
+        """Takes no more requests, and ends those under way unbilled: a stop is the server's doing (BILLING R16). Waits
+        until all are voided, or so long. Comes before the HTTP server ends its connections: that would look as if the
+        clients had hung up."""
+        self._closed = True
+        error = OverloadedError(
+            "The server is shutting down: your request was cut off, and you were not billed.",
+            retry_after_s=RETRY_AFTER_S,
+        )
+        for completion in self._live.values():
+            completion.cut(error)
+        await self.wait_idle(timeout_s)
 
     @property
     def is_closed(self) -> bool:
@@ -155,9 +170,9 @@ class Completions:
 
     async def wait_idle(self, timeout_s: float | None) -> bool:
         """Waits until every request has ended; False if the time was not enough."""
-        if not self._tasks:
+        if not self._live:
             return True
-        _, pending = await asyncio.wait(self._tasks, timeout=timeout_s)
+        _, pending = await asyncio.wait(self._live, timeout=timeout_s)
         return not pending
 
     async def _run(self, job: _Job) -> None:
@@ -165,12 +180,9 @@ class Completions:
         try:
             prompt = await asyncio.to_thread(prepare, job.request, job.deployment, job.ticket.max_output_tokens)
             constraint = await self._compile(job, prompt)
-            job.ticket.reserve(
-                prompt.num_tokens,
-                prompt.max_tokens,
-                is_explicit=job.request.completion_limit is not None,
-                n_choices=job.request.n_choices,
-            )
+            if completion.cut_by is not None:
+                raise completion.cut_by
+            job.ticket.reserve(prompt.num_tokens, prompt.max_tokens, n_choices=job.request.n_choices)
             await self._hold(job, prompt)
         except Exception as error:  # noqa: BLE001 - handed to the one who waits in Completion.admitted
             job.ticket.refuse(error)
@@ -178,7 +190,17 @@ class Completions:
             completion.refuse(error)
             return
         # From here on there is a hold, and whatever happens this task resolves it.
-        choices = Choices(job.deployment.replica, completion)
+        try:
+            await self._generate(job, prompt, constraint)
+        finally:
+            self._held.remove(completion.request_id)
+
+    async def _generate(
+        self, job: _Job, prompt: PreparedPrompt | PreparedInputs, constraint: CompiledConstraint | None
+    ) -> None:
+        """From the hold to its end."""
+        completion = job.completion
+        choices = Choices(job.deployment.replica, completion, job.ticket.generated)
         try:
             await job.together.held()
             choices.submit(self._engine_request(job, prompt, constraint), job.request.n_choices)
@@ -224,7 +246,12 @@ class Completions:
             if refusal.is_for_good:
                 with suppress(OverloadedError):  # the next refusal alerts as well
                     self._ledger.submit(AlertRefusal(hold))
+            if refusal.retry_after_s is not None:
+                refusal.retry_after_s = self._held.retry_after_s(hold.team, refusal.missing_nanousd)
             raise
+        self._held.add(
+            hold, RunningRequest(job.ticket, job.deployment.replica, prompt.num_tokens, prompt.max_tokens, n_choices)
+        )
 
     @staticmethod
     async def _compile(job: _Job, prompt: PreparedPrompt | PreparedInputs) -> CompiledConstraint | None:
@@ -262,14 +289,11 @@ class Completions:
         """Settles or voids (BILLING R16), and only then lets the reader see the end."""
         usage, reason = end.usage, end.finish_reason
         job.ticket.settle(usage)
+        was_cut = reason is FinishReason.CANCELLED and job.completion.cut_by is not None
         try:
-            if not await job.together.ended(failed=reason is FinishReason.ERROR):
-                why = end.error or "another request that began together with it did"
-                logger.error("request %s failed: %s", job.completion.request_id, why)
+            if not await job.together.ended(failed=was_cut or reason is FinishReason.ERROR):
+                event: Finished | InferdError = self._failure(job.completion, end)
                 await self._resolve(job, "failed", Usage())
-                event: Finished | InferdError = GenerationError(
-                    "The server had an error while processing your request. You were not billed."
-                )
             elif job.keep is not None and not await job.keep(_finished(job, end, usage, 0)):
                 await self._resolve(job, "cancelled", Usage())
                 event = replace(_finished(job, end, Usage(), 0), finish_reasons=(FinishReason.CANCELLED,))
@@ -285,6 +309,16 @@ class Completions:
             logger.exception("request %s could not be settled", job.completion.request_id)
             event = GenerationError("The server could not record your request. You were not billed.")
         job.completion.put(event)
+
+    @staticmethod
+    def _failure(completion: Completion, end: Ending) -> InferdError:
+        """What the reader of a request that the server has ended is told."""
+        if completion.cut_by is not None:
+            logger.info("request %s was cut off", completion.request_id)
+            return completion.cut_by
+        why = end.error or "another request that began together with it did"
+        logger.error("request %s failed: %s", completion.request_id, why)
+        return GenerationError("The server had an error while processing your request. You were not billed.")
 
     def _log(self, job: _Job, finished: Finished) -> None:
         """One line a request; never a word of what was asked or answered."""

@@ -78,7 +78,7 @@ def checks(n_teams: int, n_requests: int) -> None:
             looked_up = time.perf_counter_ns()
             ticket.take_request()
             ticket.enter(MODEL, is_free=True)
-            ticket.reserve(USAGE.prompt_tokens, 400, is_explicit=True)
+            ticket.reserve(USAGE.prompt_tokens, 400)
             ticket.settle(USAGE)
             ended = time.perf_counter_ns()
             with_ledger.append(ended - started)
@@ -128,7 +128,7 @@ def _request(turnstile: Turnstile, caller: Caller) -> None:
     ticket = turnstile.ticket(caller)
     ticket.take_request()
     ticket.enter(MODEL, is_free=True)
-    ticket.reserve(USAGE.prompt_tokens, 400, is_explicit=True)
+    ticket.reserve(USAGE.prompt_tokens, 400)
     ticket.settle(USAGE)
 
 

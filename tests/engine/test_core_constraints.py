@@ -100,7 +100,7 @@ def test_a_grammar_without_a_next_token_ends_its_request_alone(monkeypatch) -> N
     driver.step()
     monkeypatch.setattr(driver.core._sequences["stuck"].matcher, "take_mask", lambda: None)
     driver.run()
-    assert driver.reason("stuck") is FinishReason.ERROR
+    assert driver.reason("stuck") is FinishReason.CONSTRAINT
     assert driver.reason("free") is FinishReason.LENGTH
 
 

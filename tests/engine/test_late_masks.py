@@ -134,7 +134,7 @@ def test_one_that_takes_too_long_ends_its_own_request(grammar: GatedGrammar, mon
     driver = Driver(FakeRunner())
     driver.add(gated(grammar), request("free"))
     driver.run()
-    assert driver.reason("late") is FinishReason.ERROR
+    assert driver.reason("late") is FinishReason.CONSTRAINT
     assert driver.reason("free") is FinishReason.LENGTH
 
 
@@ -144,11 +144,11 @@ def test_a_failure_of_llguidance_ends_its_own_request(grammar: GatedGrammar) -> 
     driver = Driver(FakeRunner())
     driver.add(gated(grammar), request("free"))
     driver.run()
-    assert driver.reason("late") is FinishReason.ERROR
+    assert driver.reason("late") is FinishReason.CONSTRAINT
     assert driver.reason("free") is FinishReason.LENGTH
 
 
-def test_a_token_that_it_does_not_accept_ends_its_own_request(
+def test_matcher_that_refuses_a_sampled_token_delivers_and_bills_it(
     grammar: GatedGrammar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grammar.gate.set()
@@ -156,7 +156,8 @@ def test_a_token_that_it_does_not_accept_ends_its_own_request(
     driver.add(gated(grammar), request("free"))
     monkeypatch.setattr(driver.core._sequences["late"].matcher, "accept", lambda token_id: False)
     driver.run()
-    assert driver.reason("late") is FinishReason.ERROR
+    assert driver.reason("late") is FinishReason.CONSTRAINT
+    assert len(driver.text("late")) == len(driver.token_ids("late")) == driver.usage("late").completion_tokens == 1
     assert driver.reason("free") is FinishReason.LENGTH
 
 

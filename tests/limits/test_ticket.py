@@ -55,7 +55,7 @@ class Server:
         try:
             ticket.take_request()
             ticket.enter(MODEL, is_free=is_free)
-            ticket.reserve(prompt, max_tokens, is_explicit=True)
+            ticket.reserve(prompt, max_tokens)
         except RateLimitError as error:
             ticket.refuse(error)
             raise
@@ -213,39 +213,108 @@ def test_at_the_end_the_real_counts_stand_and_concurrency_is_left(server):
     assert server.used() == (0, 0, 0, 0, 0, 0, 0)
 
 
-def test_what_ran_longer_than_was_reserved_counts_from_its_end(server):
-    server.limits.completion_tokens(MODEL).add(20)
-    ticket = server.ticket()
-    ticket.take_request()
+WIDE_TOKENS = (10**6, 10**6, 36_000)
+"""Rates of a tier as shipped, of generated tokens."""
+
+
+def reserving(server, max_tokens, *, n_choices=1):
+    """A ticket that has reserved so much, in the tier as shipped."""
+    ticket = server.ticket(tokens=WIDE_TOKENS, project=None, user=None)
     ticket.enter(MODEL, is_free=False)
-    ticket.reserve(10, 400, is_explicit=False)
-    assert server.used()[-1] == 40
-    server.clock.advance_s(59)
-    ticket.settle(Usage(10, 0, 300))
-    assert server.used()[-1] == 300
-    server.clock.advance_s(1)
-    assert server.used()[-1] == 260
+    ticket.reserve(10, max_tokens, n_choices=n_choices)
+    return ticket
 
 
-def test_a_request_without_max_tokens_reserves_its_limit_until_there_is_a_mean(server):
-    """R15: twice the deployment's running mean."""
-    for usage, reserved in ((None, 400), (Usage(1, 0, 60), 120), (Usage(1, 0, 1000), 400)):
-        if usage is not None:
-            server.limits.completion_tokens(MODEL).add(usage.completion_tokens)
-        ticket = server.ticket()
-        ticket.enter(MODEL, is_free=False)
-        ticket.reserve(10, 400, is_explicit=False)
-        assert server.used()[-1] == reserved
-        ticket.refuse(OverloadedError("x"))
+@pytest.mark.parametrize(
+    ("mean", "max_tokens", "reserved"),
+    [
+        (None, 400, 400),
+        (None, 32_000, 1_024),
+        (60, 400, 400),
+        (60, 32_000, 1_024),
+        (1_000, 32_000, 2_000),
+        (1_000, 1_500, 1_500),
+        (40_000, 32_000, 32_000),
+    ],
+)
+def test_reservation_is_twice_the_mean_within_a_block_and_the_limit(server, mean, max_tokens, reserved):
+    """R15: min(max_tokens, max(1,024, twice the deployment's running mean))."""
+    if mean is not None:
+        server.limits.completion_tokens(MODEL).add(mean)
+    reserving(server, max_tokens)
+    assert server.used()[-1] == reserved
 
 
-def test_an_explicit_limit_is_reserved_whatever_the_mean(server):
+def test_two_requests_of_32000_tokens_at_once_pass_in_every_tier(server):
+    """R15: coding agents begin with two such requests."""
+    for tier in SHIPPED_TIERS:
+        allowed = Allowance(f"team-{tier.number}", "inference", None, rates_of(tier), None, None)
+        for _ in range(2):
+            ticket = Ticket(server.limits, allowed)
+            ticket.take_request()
+            ticket.enter(MODEL, is_free=False)
+            ticket.reserve(23_000, 32_000)
+
+
+def test_reservation_grows_by_blocks_and_stops_at_the_limit(server):
     """R15."""
-    server.limits.completion_tokens(MODEL).add(20)
-    ticket = server.ticket()
-    ticket.enter(MODEL, is_free=False)
-    ticket.reserve(10, 400, is_explicit=True)
-    assert server.used()[-1] == 400
+    ticket = reserving(server, 2_500)
+    reserved = []
+    for num_tokens in (1_024, 1, 1_023, 1, 451):
+        ticket.generated(num_tokens)
+        reserved.append(server.used()[-1])
+    assert reserved == [1_024, 2_048, 2_048, 2_500, 2_500]
+    ticket.settle(Usage(10, 0, 2_500))
+    assert server.used()[-1] == 2_500
+
+
+def test_reservation_of_choices_grows_with_what_they_sample_together(server):
+    """R15."""
+    ticket = reserving(server, 2_000, n_choices=2)
+    assert server.used()[-1] == 2_048
+    ticket.generated(2_049)
+    assert server.used()[-1] == 3_072
+    ticket.settle(Usage(10, 0, 2_100))
+    assert server.used()[-1] == 2_100
+
+
+def test_blocks_are_taken_when_they_are_sampled_and_given_back_the_last_first(server):
+    """R15: what was sampled in the last minute counts, and nothing else."""
+    ticket = reserving(server, 32_000)
+    for _ in range(3):
+        server.clock.advance_s(25)
+        ticket.generated(1_024)
+    # The first block was taken 75 s ago, two more 25 s ago and now.
+    assert server.used()[-1] == 2_048
+    ticket.settle(Usage(10, 0, 2_100))
+    assert server.used()[-1] == 2_100 - 1_024
+
+
+def test_running_request_is_never_refused_and_its_debt_delays_the_next(server):
+    """R15: the window goes into debt; the Retry-After of the next admission is true."""
+    running = [reserving(server, 32_000) for _ in range(3)]
+    server.clock.advance_s(5)
+    for ticket in running:
+        for _ in range(14 * 1_024):
+            ticket.generated(1)
+    assert server.used()[-1] == 3 * 14 * 1_024 > 36_000
+    with pytest.raises(RateLimitError) as caught:
+        reserving(server, 32_000)
+    assert caught.value.code == "generated_token_rate_limit_exceeded"
+    assert "Limit 36000, Used 43008, Requested 1024" in caught.value.message
+    assert caught.value.retry_after_s == 60
+    server.clock.advance_s(59.999)
+    with pytest.raises(RateLimitError):
+        reserving(server, 32_000)
+    server.clock.advance_s(0.001)
+    reserving(server, 32_000)
+
+
+def test_refused_request_gives_back_every_block(server):
+    ticket = reserving(server, 32_000)
+    ticket.generated(5_000)
+    ticket.refuse(OverloadedError("x"))
+    assert server.used()[-1] == 0
 
 
 def test_completions_teach_the_mean(server):
@@ -258,7 +327,7 @@ def test_models_have_token_rates_of_their_own(server):
     server.admitted(tokens=(15, 15, 15))
     ticket = server.ticket(tokens=(15, 15, 15))
     ticket.enter("acme/other", is_free=False)
-    ticket.reserve(15, 15, is_explicit=True)
+    ticket.reserve(15, 15)
 
 
 def test_a_request_under_way_keeps_its_windows(server):
@@ -283,7 +352,7 @@ def test_without_limits_nothing_is_kept(server):
     ticket = Ticket(server.limits, Allowance("acme", "inference", None, rates_of(SHIPPED_TIERS[5]), None, None))
     ticket.take_request()
     ticket.enter(MODEL, is_free=True)
-    ticket.reserve(10**9, 10**9, is_explicit=True)
+    ticket.reserve(10**9, 10**9)
     assert server.limits.num_windows == 0
     assert (ticket.request_status(), ticket.token_status()) == (None, None)
 
@@ -346,7 +415,7 @@ def test_choices_reserve_a_limit_each_and_count_once_in_concurrency(server):
     ticket = server.ticket(project=1)
     ticket.take_request()
     ticket.enter(MODEL, is_free=False)
-    ticket.reserve(10, 20, is_explicit=True, n_choices=3)
+    ticket.reserve(10, 20, n_choices=3)
     prompt, _, generated = ticket.token_status()
     assert (prompt.limit - prompt.remaining, generated.limit - generated.remaining) == (10, 60)
     ticket.settle(Usage(prompt_tokens=10, completion_tokens=30))

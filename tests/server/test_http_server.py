@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,20 @@ def trusted() -> ssl.SSLContext:
 class Served:
     """A provider behind a socket."""
 
-    def __init__(self, provider: Provider, drain: Callable[[], Awaitable[None]], tls: ssl.SSLContext | None) -> None:
+    def __init__(self, provider: Provider, tls: ssl.SSLContext | None) -> None:
+        async def drain() -> None:
+            provider.completions.close()
+            await provider.completions.wait_idle(PATIENCE_S)
+
+        async def cut() -> None:
+            cutting = asyncio.create_task(provider.completions.cut_off(PATIENCE_S))
+            await asyncio.sleep(0.01)
+            provider.runner.let_go()
+            await cutting
+
         self.listener = bind("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
-        self.server = HttpServer(provider.app, drain, tls)
+        self.server = HttpServer(provider.app, drain, cut, tls)
         headers = {"authorization": f"Bearer {provider.key}"}
         base_url = f"http://127.0.0.1:{self.port}" if tls is None else f"https://localhost:{self.port}"
         self.client = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=PATIENCE_S, verify=trusted())
@@ -49,11 +59,7 @@ class Served:
 
 @asynccontextmanager
 async def served_on_socket(provider: Provider, tls: ssl.SSLContext | None = None) -> AsyncIterator[Served]:
-    async def drain() -> None:
-        provider.completions.close()
-        await provider.completions.wait_idle(PATIENCE_S)
-
-    served = Served(provider, drain, tls)
+    served = Served(provider, tls)
     with closing(served.listener):
         try:
             await provider.until(lambda: served.server.started)
@@ -108,7 +114,9 @@ async def test_stopping_twice_does_not_wait(provider):
         served.server.stop()
         served.server.stop()
         await served.ended()
-        assert provider.hold_states() == ["held"], "its owner resolves it, after the server"
+        assert provider.hold_states() == ["voided"]
+        last = [line async for line in lines if line][-1]
+        assert "you were not billed" in json.loads(last.removeprefix("data: "))["error"]["message"]
 
 
 async def test_a_client_that_hangs_up_a_socket_ends_its_generation(provider):

@@ -295,6 +295,6 @@ def test_the_time_of_all_choices_is_rounded_once(ns, ms):
 
 
 def test_a_request_ends_as_the_worst_of_its_choices():
-    reasons = [FinishReason.STOP, FinishReason.LENGTH, FinishReason.CANCELLED, FinishReason.ERROR]
-    for length in range(1, 5):
+    reasons = list(FinishReason)
+    for length in range(1, len(reasons) + 1):
         assert whole_reason(tuple(reasons[:length])) is reasons[length - 1]
