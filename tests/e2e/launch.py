@@ -1,11 +1,11 @@
-"""`python -m tests.e2e.launch [--fake] [--die before|after OpenHold|SettleHold N] serve ...`: the real command, with
-faults.
+"""`python -m tests.e2e.launch [--fake] [--drain S] [--die before|after OpenHold|SettleHold N] serve ...`: the real
+command, with faults.
 
---fake takes a runner of bytes for llama.cpp, so that a start takes no longer than Python's. --die ends the process
-with SIGKILL at the N-th commit of a group that holds such a command, and leaves beside the data folder, in died.json,
-what was in the group: a list of [command, request id]. `spooled` and `torn` instead of a moment end it when answers of
-batches were synced for the N-th time, and amid writing them; `stored` when a file whose name holds the second word got
-its name. The second word may be a function of batch_progress, too.
+--fake takes a runner of bytes for llama.cpp, so that a start takes no longer than Python's. --drain says how long a
+stop waits for requests. --die ends the process with SIGKILL at the N-th commit of a group that holds such a command,
+and leaves beside the data folder, in died.json, what was in the group: a list of [command, request id]. `spooled` and
+`torn` instead of a moment end it when answers of batches were synced for the N-th time, and amid writing them; `stored`
+when a file whose name holds the second word got its name. The second word may be a function of batch_progress, too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from inferd.cli import composition
 from inferd.cli.main import main
 from inferd.deployments import local_replica
 from inferd.engine.core import EngineCore
@@ -157,6 +158,9 @@ def run(arguments: list[str]) -> int:
     if arguments[0] == "--fake":
         take_fakes()
         del arguments[0]
+    if arguments[0] == "--drain":
+        composition.DRAIN_TIMEOUT_S = float(arguments[1])
+        del arguments[:2]
     if arguments[0] == "--die":
         _, moment, command, nth = arguments[:4]
         del arguments[:4]

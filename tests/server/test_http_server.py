@@ -16,7 +16,7 @@ import pytest
 
 from inferd.errors import ConfigError
 from inferd.openai.responses import ChatResponse, MessageDelta
-from inferd.server import event_stream
+from inferd.server import event_stream, http_server
 from inferd.server.http_server import HttpServer, bind, tls_context
 from tests.serving.provider import FREE, PATIENCE_S, Provider, chat_body, prompt_of
 
@@ -117,6 +117,25 @@ async def test_stopping_twice_does_not_wait(provider):
         assert provider.hold_states() == ["voided"]
         last = [line async for line in lines if line][-1]
         assert "you were not billed" in json.loads(last.removeprefix("data: "))["error"]["message"]
+
+
+async def test_upload_that_a_stop_interrupts_is_refused_in_json(provider, monkeypatch):
+    monkeypatch.setattr(http_server, "_CLOSE_TIMEOUT_S", 0)
+    monkeypatch.setattr(http_server, "_ANSWER_TIMEOUT_S", 0.0)
+    async with served_on_socket(provider) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(
+            b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\nAuthorization: Bearer %s\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n" % provider.key.encode()
+        )
+        await provider.until(lambda: bool(served.server.server_state.tasks))
+        served.server.stop()
+        await served.ended()
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"x-request-id: " in head
+    assert json.loads(body)["error"]["code"] == "server_overloaded"
 
 
 async def test_a_client_that_hangs_up_a_socket_ends_its_generation(provider):
