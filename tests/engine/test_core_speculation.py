@@ -216,7 +216,7 @@ def test_a_grammar_without_a_next_token_within_a_draft_ends_its_request(monkeypa
     monkeypatch.setattr(matcher, "take_mask", lambda: next(masks, None))
     monkeypatch.setattr(matcher, "prepare", lambda workers: None)
     driver.run()
-    assert driver.reason() is FinishReason.ERROR
+    assert driver.reason() is FinishReason.CONSTRAINT
     assert len(driver.final().token_ids) == 1, "the one before it was good"
 
 
