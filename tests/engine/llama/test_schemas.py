@@ -44,7 +44,7 @@ def answered(loaded: Loaded, compiler: ConstraintCompiler, numbers: Iterable[int
     complete = cut = 0
     for output in run(core):
         texts[output.request_id] = texts.get(output.request_id, "") + output.text
-        assert output.finish_reason is not FinishReason.ERROR, schemas[output.request_id]
+        assert output.finish_reason not in (FinishReason.ERROR, FinishReason.CONSTRAINT), schemas[output.request_id]
         cut += output.finish_reason is FinishReason.LENGTH
         if output.finish_reason is FinishReason.STOP:
             complete += 1
