@@ -14,6 +14,7 @@ from inferd.ledger import (
     audit_access,
     audit_billing,
     audit_counters,
+    audit_files,
     audit_idempotency,
     audit_limits,
     audit_money,
@@ -58,6 +59,7 @@ _CHECKS_OF_TEXTS = (
     *(audit_access.wrong_suspensions, audit_access.wrong_revocations, audit_billing.wrong_tiers),
     *(audit_terms.wrong_terms, audit_terms.wrong_concurrency),
     *(audit_limits.wrong_budgets, audit_limits.wrong_raises, audit_idempotency.lost_answers),
+    *(audit_files.wrong_files, audit_files.wrong_batches),
 )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inferd.errors import NotFoundError
+from inferd.ledger.rows import insert
 from inferd.usage import Usage
 
 Purpose = Literal["batch", "batch_output"]
@@ -126,8 +127,8 @@ _ACTIVE_SQL = f"status IN ({', '.join(repr(status) for status in ACTIVE)})"
 
 
 def insert_file(conn: sqlite3.Connection, file: FileRecord) -> None:
-    values = tuple(getattr(file, name) for name in _FILE_COLUMNS.split(", "))
-    conn.execute(f"INSERT INTO files ({_FILE_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
+    values = {name: getattr(file, name) for name in FileRecord.__dataclass_fields__}
+    insert(conn, "files", values | {"deleted_at_ms": None})
 
 
 def find_file(conn: sqlite3.Connection, file_id: str, team: str, project: str) -> FileRecord:
@@ -193,9 +194,7 @@ def kept_batches(conn: sqlite3.Connection) -> set[str]:
 def insert_batch(conn: sqlite3.Connection, batch: BatchRecord) -> None:
     values = {name: getattr(batch, name) for name in BatchRecord.__dataclass_fields__}
     values["metadata"] = None if batch.metadata is None else json.dumps(batch.metadata, ensure_ascii=False)
-    conn.execute(
-        f"INSERT INTO batches ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", tuple(values.values())
-    )
+    insert(conn, "batches", values)
 
 
 def find_batch(

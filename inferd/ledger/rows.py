@@ -120,6 +120,30 @@ FORMATS = {
             ),
         ),
         RowFormat("idempotency", 3, ("team", "verb", "key", "body", "answer", "created_at_ms")),
+        RowFormat(
+            "files",
+            1,
+            (
+                *("file_id", "team", "project", "user", "key_id", "filename", "purpose", "num_bytes"),
+                "created_at_ms",
+            ),
+            ("expires_at_ms", "deleted_at_ms"),
+        ),
+        RowFormat(
+            "batches",
+            1,
+            (
+                *("batch_id", "team", "project", "user", "key_id", "endpoint", "input_file_id", "metadata"),
+                *("created_at_ms", "expires_at_ms"),
+            ),
+            (
+                *("status", "num_total", "num_completed", "num_failed", "queued_tokens", "output_file_id"),
+                *("error_file_id", "in_progress_at_ms", "finalizing_at_ms", "completed_at_ms", "failed_at_ms"),
+                *("expired_at_ms", "cancelling_at_ms", "cancelled_at_ms", "prompt_tokens", "cached_tokens"),
+                *("completion_tokens", "reasoning_tokens", "cost_nanousd"),
+            ),
+            ("output_kept_ms",),
+        ),
         RowFormat("rollups", 1, ("rollup", "until_ms", "requests", "at_ms")),
         RowFormat(
             "usage_daily",

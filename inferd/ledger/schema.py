@@ -24,6 +24,7 @@ from inferd.ledger.migrations import (
     m11_held_once,
     m12_terms_version,
     m13_authority,
+    m14_file_checksums,
 )
 from inferd.ledger.migrations.triggers import refuse
 
@@ -235,6 +236,7 @@ MIGRATIONS = (
     m11_held_once.apply,
     m12_terms_version.apply,
     m13_authority.apply,
+    m14_file_checksums.apply,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
