@@ -22,6 +22,19 @@ class ConstraintKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class SchemaFault:
+    """A keyword of a caller's schema that cannot be enforced.
+
+    Attributes:
+        path: of the keyword in the request, such as `response_format.json_schema.schema.properties.t.pattern`.
+        why: what stands behind the path in a sentence.
+    """
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Constraint:
     """The whole text must match `source`; generation ends when nothing more can follow.
 
@@ -29,8 +42,12 @@ class Constraint:
 
     Attributes:
         param: the request field that it comes from, named when it is refused.
+        faults: of the strict schemas in it. The first is named instead if it is refused.
+        schemas: (path in the request, JSON text) of the strict schemas that a LARK source was made of.
     """
 
     kind: ConstraintKind
     source: str
     param: str = "response_format"
+    faults: tuple[SchemaFault, ...] = ()
+    schemas: tuple[tuple[str, str], ...] = ()

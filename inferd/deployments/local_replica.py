@@ -10,7 +10,7 @@ from inferd import __version__
 from inferd.config import ModelConfig
 from inferd.deployments.model_files import ModelFiles
 from inferd.engine.compute_turn import ComputeTurn
-from inferd.engine.constraint import ConstraintCompiler
+from inferd.engine.constraint_compiler import ConstraintCompiler
 from inferd.engine.engine import Engine, EngineState
 from inferd.engine.llama.loading import build_core, embedding_limit, fitting_memory, load_model
 from inferd.engine.llama.model import Model

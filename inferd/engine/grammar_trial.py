@@ -6,27 +6,41 @@ some regular expressions take minutes and gigabytes. Here that costs a child pro
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import resource
 import signal
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 TRIAL_TIMEOUT_S = 2.0
+"""Processor time of one trial."""
+TRIAL_PATIENCE_S = 20.0
+"""How long a trial may last on a machine that has no time for it."""
+MAX_IDLE = 2
+"""Children that are kept while no trial runs."""
 START_TIMEOUT_S = 60.0
 NICENESS = 10
 """Those who compute go first: two threads that wait for each other are as slow as the slower one."""
 MEMORY_BYTES = 2 * 2**30
 STACK_BYTES = 1024 * 1024
 """Less than any thread has on which it is compiled again."""
+_LOOK_S = 0.1
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 LIMITS = LLParserLimits(
     initial_lexer_fuel=200_000, step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False
 )
 """Some masks of a large regular expression take as long as these allow: a second at most."""
+logger = logging.getLogger(__name__)
+
 TOO_COMPLEX = "it is too complex to be compiled here; make it smaller"
 
 
@@ -46,30 +60,91 @@ class GrammarVocabulary:
 
 
 class GrammarTrial:
-    """Owns the child process: it starts with the first trial, and again after one that it did not survive. One thread
-    at a time."""
+    """Owner of one child process, which starts with the first trial or `start`, and again after one that it did not
+    survive. One thread at a time.
+
+    Attributes:
+        cpu_s: processor seconds that the last trial took; seconds of the clock where the system does not tell.
+    """
 
     def __init__(self, vocabulary: GrammarVocabulary) -> None:
         self._vocabulary = vocabulary
         self._process: multiprocessing.process.BaseProcess | None = None
         self._connection: Connection | None = None
+        self.cpu_s = 0.0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs and waits for a trial."""
+        return self._process is not None and self._process.is_alive()
+
+    def start(self) -> None:
+        """Start the process, if it does not run. Raises OSError."""
+        if not self.is_alive:
+            self.close()
+            self._start()
 
     def run(self, grammar: str) -> str | None:
-        """Why llguidance refuses the grammar, or None if it compiles and has a first token. Raises OSError if no
-        process can be started."""
-        connection = self._connection or self._start()
+        """Return why llguidance refuses the grammar, or None if it compiles and has a first token.
+
+        A process that was killed by somebody else is started again, and the trial repeated once.
+
+        Raises:
+            OSError: no process can be started, or the system gives it no time, or it was killed twice.
+        """
+        for _ in range(2):
+            self.start()
+            try:
+                return self._run(grammar)
+            except EOFError:
+                if not self._was_killed():
+                    self.close()
+                    return TOO_COMPLEX
+            self.close()
+        raise OSError("the process for grammars was killed twice")
+
+    def _run(self, grammar: str) -> str | None:
+        """Raises EOFError if the process ends meanwhile."""
+        connection, began_s, began_cpu_s = self._connection, time.monotonic(), self._used_cpu_s()
+        if connection is None:
+            raise EOFError
         try:
             connection.send(grammar)
-            if connection.poll(TRIAL_TIMEOUT_S):
-                reason: str = connection.recv()
-                return reason or None
-        except (EOFError, OSError):  # it did not survive
-            pass
-        self.close()
-        return TOO_COMPLEX
+            while not connection.poll(_LOOK_S):
+                elapsed_s = time.monotonic() - began_s
+                used_s = self._used_cpu_s()
+                self.cpu_s = elapsed_s if used_s is None or began_cpu_s is None else used_s - began_cpu_s
+                if self.cpu_s >= TRIAL_TIMEOUT_S:
+                    self.close()
+                    return TOO_COMPLEX
+                if elapsed_s >= TRIAL_PATIENCE_S:
+                    self.close()
+                    raise TimeoutError("the process for grammars gets no time of a processor")
+            reason: str = connection.recv()
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise EOFError from error
+        used_s = self._used_cpu_s()
+        self.cpu_s = 0.0 if used_s is None or began_cpu_s is None else used_s - began_cpu_s
+        return reason or None
+
+    def _was_killed(self) -> bool:
+        """Whether the process, which has ended, was ended by a signal that no grammar causes."""
+        if self._process is None:
+            return True
+        self._process.join(START_TIMEOUT_S)
+        return self._process.exitcode in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+
+    def _used_cpu_s(self) -> float | None:
+        """Processor time of the process so far; None where the system does not tell (only Linux does)."""
+        try:
+            stat = Path(f"/proc/{self._process.pid if self._process else 0}/stat").read_text()
+        except OSError:
+            return None
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / _TICKS_PER_S
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
+        """End the process, whatever it does."""
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
@@ -78,7 +153,7 @@ class GrammarTrial:
             self._process.close()
         self._process = self._connection = None
 
-    def _start(self) -> Connection:
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._vocabulary), name="inferd-grammars", daemon=True)
@@ -92,11 +167,71 @@ class GrammarTrial:
         self._process, self._connection = process, ours
         try:
             if ours.poll(START_TIMEOUT_S) and ours.recv() == "ready":
-                return ours
+                return
         except (EOFError, OSError):
             pass
         self.close()
         raise OSError("the process for grammars does not start")
+
+
+class TrialPool:
+    """Children for trials that run at the same time. One more than are in use is started ahead, since a start takes a
+    second and a hostile grammar costs a child. Thread-safe."""
+
+    def __init__(self, vocabulary: GrammarVocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._idle: list[GrammarTrial] = []
+        self._lock = threading.Lock()
+        self._starter: threading.Thread | None = None
+        self._is_closed = False
+
+    @contextmanager
+    def borrowed(self) -> Iterator[GrammarTrial]:
+        """A child that no other thread uses until the block ends."""
+        with self._lock:
+            trial = self._idle.pop() if self._idle else GrammarTrial(self._vocabulary)
+        try:
+            trial.start()
+            self._start_ahead()
+            yield trial
+        finally:
+            self._give_back(trial)
+
+    def close(self) -> None:
+        """End all children that are not borrowed, and those that are when they come back."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+            starter = self._starter
+        for trial in idle:
+            trial.close()
+        if starter is not None:
+            starter.join()
+
+    def _give_back(self, trial: GrammarTrial) -> None:
+        with self._lock:
+            is_kept = trial.is_alive and not self._is_closed and len(self._idle) < MAX_IDLE
+            if is_kept:
+                self._idle.append(trial)
+        if not is_kept:
+            trial.close()
+
+    def _start_ahead(self) -> None:
+        with self._lock:
+            if self._idle or self._starter is not None or self._is_closed:
+                return
+            self._starter = threading.Thread(target=self._start_one, name="inferd-grammar-start", daemon=True)
+            self._starter.start()
+
+    def _start_one(self) -> None:
+        trial = GrammarTrial(self._vocabulary)
+        try:
+            trial.start()
+        except OSError as error:
+            logger.warning("no process for grammars can be started ahead: %s", error)
+        with self._lock:
+            self._starter = None
+        self._give_back(trial)
 
 
 class _Tokens(TokenizerWrapper):

@@ -15,6 +15,7 @@ from inferd.openai.dialects.families import GENERIC, detect_dialect, with_reason
 from inferd.openai.dialects.spec import ReasoningState
 from inferd.openai.reasoning_effort import effort_variables, turns_reasoning_off
 from inferd.openai.requests import ChatRequest
+from inferd.openai.schema_reader import SchemaDetail
 from inferd.openai.template_kwargs import template_variables
 from inferd.openai.template_traits import probe_template
 from inferd.openai.turns import arranged
@@ -69,9 +70,11 @@ class ChatFormat:
         is_off = turns_reasoning_off(request.reasoning_effort, variables)
         return ChatPrompt(segments, self._reasoning_state(segments, is_off=is_off))
 
-    def constraint(self, request: ChatRequest, reasoning: ReasoningState) -> Constraint | None:
+    def constraint(
+        self, request: ChatRequest, reasoning: ReasoningState, detail: SchemaDetail = SchemaDetail.FULL
+    ) -> Constraint | None:
         """What the answer must match; see answer_constraint."""
-        return answer_constraint(request, self.dialect, reasoning)
+        return answer_constraint(request, self.dialect, reasoning, detail)
 
     def reader(self, request: ChatRequest, *, in_reasoning: bool) -> AnswerReader:
         """For one answer to `request`."""

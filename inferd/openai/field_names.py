@@ -10,7 +10,7 @@ import msgspec
 
 from inferd.errors import InvalidRequestError
 
-_QUOTED = re.compile(r"'([a-z_]+(?:\[\d+\])*(?:\.[a-z_]+(?:\[\d+\])*)*)'")
+_QUOTED = re.compile(r"'([a-z_]+(?:\[\d+\])*(?:\.[^'\s]+)?)'")
 _BOUNDARY = re.compile(r"[.\[]|$")
 
 

@@ -26,8 +26,8 @@ class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """OpenAI's, with two extras: `schema` beside the types `json_object` (Together, llama-cpp-python: that schema,
-    strictly) and `regex` (Friendli: the expression as a string)."""
+    """OpenAI's, with two extras: `schema` beside the types `json_object` (Together, llama-cpp-python: that
+    schema, not strictly) and `regex` (Friendli: the expression as a string)."""
 
     type: str
     json_schema: JsonSchema | None = None
@@ -44,7 +44,7 @@ def response_constraint(response_format: ResponseFormat | None, grammar: str | N
     if response_format.type == "regex":
         return Constraint(ConstraintKind.REGEX, msgspec.json.decode(schema, type=str), "response_format.schema")
     if response_format.type == "json_object":
-        return Constraint(ConstraintKind.JSON_SCHEMA, schema or _ANY_OBJECT, "response_format.schema")
+        return Constraint(ConstraintKind.JSON_SCHEMA_LENIENT, schema or _ANY_OBJECT, "response_format.schema")
     named = response_format.json_schema
     assert named is not None, "check_response_format saw it"
     source = _source(named.schema) or "{}"

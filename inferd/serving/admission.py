@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from inferd.constraint import Constraint
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
+from inferd.engine.constraint import CompiledConstraint
 from inferd.errors import InvalidRequestError
 from inferd.openai.dialects.spec import ReasoningState
 from inferd.openai.embeddings import EmbeddingRequest
 from inferd.openai.requests import ChatRequest
+from inferd.openai.schema_reader import SchemaDetail
 from inferd.openai.text_requests import TextPrompt
 from inferd.sampling_params import SamplingParams
 from inferd.serving.embedding_admission import PreparedInputs, prepare_inputs
@@ -26,7 +29,7 @@ class PreparedPrompt:
 
     Attributes:
         max_tokens: the engine's stop and the size of the hold (BILLING R4).
-        in_reasoning: the prompt ends in the opening of the model's reasoning.
+        reasoning: whether the answer may begin with reasoning.
         clamped_max_tokens: `max_tokens` if it is less than the caller asked for (BILLING R18), else None.
     """
 
@@ -34,12 +37,48 @@ class PreparedPrompt:
     params: SamplingParams
     max_tokens: int
     clamped_max_tokens: int | None
-    in_reasoning: bool
+    reasoning: ReasoningState
     constraint: Constraint | None = None
 
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
+
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the prompt ends in the opening of the model's reasoning."""
+        return self.reasoning is ReasoningState.OPEN
+
+
+async def compile_constraint(
+    request: ChatRequest | TextPrompt | EmbeddingRequest,
+    prompt: PreparedPrompt | PreparedInputs,
+    replica: LocalReplica,
+    team: str,
+    *,
+    is_batch: bool,
+) -> CompiledConstraint | None:
+    """Compile what the answer must match. Schemas that are not strict, and are refused together, are tried again with
+    less of them.
+
+    Raises:
+        InvalidRequestError, OverloadedError, RateLimitError: see ConstraintCompiler.compile.
+    """
+    constraint = prompt.constraint
+    if constraint is None:
+        return None
+    for looser in (SchemaDetail.SHAPE, SchemaDetail.ANY):
+        try:
+            return await replica.constraints.compile(constraint, team, is_batch=is_batch)
+        except InvalidRequestError:
+            if constraint.faults or not (isinstance(prompt, PreparedPrompt) and isinstance(request, ChatRequest)):
+                raise
+            make = replica.chat_format.constraint
+            less = await asyncio.to_thread(make, request, prompt.reasoning, looser)
+            if less is None or (less == constraint and looser is SchemaDetail.ANY):
+                raise
+            constraint = less
+    return await replica.constraints.compile(constraint, team, is_batch=is_batch)
 
 
 def check_capability(request: ChatRequest | TextPrompt | EmbeddingRequest, deployment: Deployment) -> None:
@@ -71,10 +110,9 @@ def prepare(
     fields.check_vocabulary(replica.tokenizer.n_vocab)
     if isinstance(request, TextPrompt):
         token_ids, param = prompt_tokens(request, replica), request.param
-        in_reasoning, constraint = False, None
+        reasoning, constraint = ReasoningState.OFF, None
     else:
         (token_ids, reasoning), param = chat_tokens(request, replica), "messages"
-        in_reasoning = reasoning is ReasoningState.OPEN
         constraint = replica.chat_format.constraint(request, reasoning)
     room = replica.max_context - len(token_ids)
     if room < 1:
@@ -87,7 +125,7 @@ def prepare(
         params=fields.sampling_params(),
         max_tokens=max_tokens,
         clamped_max_tokens=max_tokens if asked is not None and max_tokens < asked else None,
-        in_reasoning=in_reasoning,
+        reasoning=reasoning,
         constraint=constraint,
     )
 

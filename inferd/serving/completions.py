@@ -25,7 +25,7 @@ from inferd.openai.requests import ChatRequest
 from inferd.openai.text_requests import TextPrompt
 from inferd.price import Price
 from inferd.service_tier import ServiceTier
-from inferd.serving.admission import PreparedPrompt, check_capability, prepare
+from inferd.serving.admission import PreparedPrompt, check_capability, compile_constraint, prepare
 from inferd.serving.cache_hints import NO_HINTS, CacheHints
 from inferd.serving.choices import Choices, Ending
 from inferd.serving.completion import Admission, Completion, Finished
@@ -179,7 +179,9 @@ class Completions:
         completion = job.completion
         try:
             prompt = await asyncio.to_thread(prepare, job.request, job.deployment, job.ticket.max_output_tokens)
-            constraint = await self._compile(job, prompt)
+            is_batch = _TRAFFIC_CLASSES[job.tier] is TrafficClass.BATCH
+            replica, team = job.deployment.replica, job.caller.team
+            constraint = await compile_constraint(job.request, prompt, replica, team, is_batch=is_batch)
             if completion.cut_by is not None:
                 raise completion.cut_by
             job.ticket.reserve(prompt.num_tokens, prompt.max_tokens, n_choices=job.request.n_choices)
@@ -252,12 +254,6 @@ class Completions:
         self._held.add(
             hold, RunningRequest(job.ticket, job.deployment.replica, prompt.num_tokens, prompt.max_tokens, n_choices)
         )
-
-    @staticmethod
-    async def _compile(job: _Job, prompt: PreparedPrompt | PreparedInputs) -> CompiledConstraint | None:
-        if prompt.constraint is None:
-            return None
-        return await job.deployment.replica.constraints.compile(prompt.constraint, job.caller.team)
 
     @staticmethod
     def _engine_request(

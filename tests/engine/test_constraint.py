@@ -13,14 +13,8 @@ from threading import Event
 import pytest
 
 from inferd.constraint import Constraint, ConstraintKind
-from inferd.engine.constraint import (
-    MAX_SOURCE_BYTES,
-    MAX_WAITING,
-    MAX_WAITING_OF_ONE,
-    CompiledConstraint,
-    ConstraintCompiler,
-    Matcher,
-)
+from inferd.engine.constraint import CompiledConstraint, Matcher
+from inferd.engine.constraint_compiler import MAX_SOURCE_BYTES, MAX_WAITING_OF_ONE, ConstraintCompiler
 from inferd.errors import InvalidRequestError, OverloadedError
 from tests.fakes import BEGIN, END, N_VOCAB, compiled, constraint_compiler
 
@@ -188,7 +182,7 @@ def test_a_grammar_that_is_known_needs_no_second_trial(compiler: ConstraintCompi
     assert compile_all(compiler, constraint) == compile_all(compiler, constraint)
 
 
-def test_those_who_wait_with_new_schemas_are_not_too_many(compiler: ConstraintCompiler) -> None:
+def test_new_schemas_of_one_tenant_that_wait_are_not_too_many(compiler: ConstraintCompiler) -> None:
     async def ask(n_tenants: int, n_each: int) -> int:
         """How many of so many new grammars are refused."""
         asked = [
@@ -199,9 +193,8 @@ def test_those_who_wait_with_new_schemas_are_not_too_many(compiler: ConstraintCo
         found = await asyncio.gather(*asked, return_exceptions=True)
         return sum(isinstance(each, OverloadedError) for each in found)
 
-    assert asyncio.run(ask(1, MAX_WAITING_OF_ONE + 2)) == 2, "one tenant leaves room for others"
-    assert asyncio.run(ask(MAX_WAITING + 1, 1)) == 1
-    assert asyncio.run(ask(1, 1)) == 0
+    assert asyncio.run(ask(1, MAX_WAITING_OF_ONE + 2)) == 2
+    assert asyncio.run(ask(20, 2)) == 0, "a tenant's share is its own"
 
 
 def test_nothing_is_compiled_once_it_is_closed() -> None:

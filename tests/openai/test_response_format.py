@@ -37,11 +37,13 @@ def test_each_format_becomes_a_constraint_that_names_its_field() -> None:
         assert constraint is not None
         assert constraint.kind is ConstraintKind.JSON_SCHEMA_LENIENT
     assert parse(response_format={"type": "json_object"}).constraint == Constraint(
-        ConstraintKind.JSON_SCHEMA, '{"type":"object"}', "response_format.schema"
+        ConstraintKind.JSON_SCHEMA_LENIENT, '{"type":"object"}', "response_format.schema"
     )
     assert parse(
         response_format={"type": "json_object", "schema": {"type": "object", "x": 1}}
-    ).constraint == Constraint(ConstraintKind.JSON_SCHEMA, '{"type": "object", "x": 1}', "response_format.schema")
+    ).constraint == Constraint(
+        ConstraintKind.JSON_SCHEMA_LENIENT, '{"type": "object", "x": 1}', "response_format.schema"
+    )
     assert parse(response_format={"type": "regex", "schema": "[0-9]\\n"}).constraint == Constraint(
         ConstraintKind.REGEX, "[0-9]\\n", "response_format.schema"
     )

@@ -29,8 +29,9 @@ def chat(**fields: Any) -> bytes:
     return json.dumps(chat_body(**fields)).encode()
 
 
-def schema(value: Any) -> bytes:
-    return chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": value}})
+def schema(value: Any, *, strict: bool = False) -> bytes:
+    named = {"name": "x", "schema": value, "strict": strict}
+    return chat(response_format={"type": "json_schema", "json_schema": named})
 
 
 def nested(kind: str, depth: int) -> bytes:
@@ -84,9 +85,9 @@ ABSURD = [
     nested("properties", 2_000),
     nested("anyOf", 2_000),
     nested("properties", DEPTH // 4),
-    schema({"enum": ["x" * 10] * LARGE}),
-    schema({"$ref": "#"}),
-    schema({"$ref": "http://127.0.0.1:1/x"}),
+    schema({"enum": ["x" * 10] * LARGE}, strict=True),
+    schema({"$ref": "#"}, strict=True),
+    schema({"$ref": "http://127.0.0.1:1/x"}, strict=True),
     chat(grammar="start: " + "(" * 5000 + '"a"' + ")" * 5000),
 ]
 
@@ -95,6 +96,9 @@ ENDLESS = [
     chat(max_tokens=10**30),
     schema({"type": "string", "pattern": "(a{1,1000}){1,1000}"}),
     schema({"type": "string", "minLength": 10**9}),
+    schema({"enum": ["x" * 10] * LARGE}),
+    schema({"$ref": "#"}),
+    schema({"$ref": "http://127.0.0.1:1/x"}),
     schema({"type": "array", "minItems": 10**9, "items": {"type": "integer"}}),
 ]
 

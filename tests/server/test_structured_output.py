@@ -36,7 +36,7 @@ async def test_what_cannot_be_enforced_is_a_400_that_says_why_before_anything_is
     assert response.status_code == 400
     error = response.json()["error"]
     assert error["code"] == "invalid_json_schema"
-    assert error["param"] == "response_format.json_schema.schema"
+    assert error["param"] == "response_format.json_schema.schema.uniqueItems"
     assert "uniqueItems" in error["message"]
     assert provider.rows("holds") == []
     response = await provider.chat(grammar="start: (")

@@ -163,7 +163,7 @@ async def test_reasoning_that_is_off_is_off_in_the_grammar_of_every_api(tmp_path
         ({"tools": TOOLS, "grammar": 'start: "x"'}, "grammar", "invalid_value"),
         (
             {"tools": [{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"not": {}}}}]},
-            "tools",
+            "tools[0].function.parameters.not",
             "invalid_json_schema",
         ),
         ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_value"),

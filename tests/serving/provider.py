@@ -21,7 +21,7 @@ from inferd.config import Config, ModelConfig
 from inferd.deployment_config import DeploymentConfig
 from inferd.deployments import local_replica
 from inferd.deployments.router import Router
-from inferd.engine.constraint import ConstraintCompiler
+from inferd.engine.constraint_compiler import ConstraintCompiler
 from inferd.engine.core import EngineCore
 from inferd.engine.model_core import ModelCore
 from inferd.kv_memory import KVMemory

@@ -6,7 +6,7 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
-from inferd.engine.constraint import ConstraintCompiler
+from inferd.engine.constraint_compiler import ConstraintCompiler
 from inferd.engine.llama.grammar_tokenizer import grammar_tokenizer, grammar_vocabulary
 from inferd.engine.llama.library import Library
 from inferd.engine.llama.vocabulary import Vocabulary

@@ -37,14 +37,15 @@ class ArgumentsGrammar:
     def _tagged(self, schema: Mapping[str, Any]) -> str:
         members = [
             self._member(name, member, schema, number) + ("" if is_required else "?")
-            for number, (name, member, is_required) in enumerate(object_members(schema, schema))
+            for number, (name, member, is_required) in enumerate(object_members(schema, schema, strict=self._strict))
+            if self._strict or _can_be_written(name)
         ]
         return self._rules.add(f"{self._prefix}_arguments", " ".join(members) or '""')
 
     def _member(self, name: str, schema: object, root: Mapping[str, Any], number: int) -> str:
         tags = self._format.parameters
         assert tags is not None, "tagged arguments have tags"
-        if not name or any(character in name for character in "<>\"'\n") or name != name.strip():
+        if not _can_be_written(name):
             raise InvalidRequestError(
                 f"A parameter named {json.dumps(name)} cannot be written in this model's tool calls.",
                 param="tools",
@@ -65,3 +66,8 @@ class ArgumentsGrammar:
             return f"({' | '.join(literal(text + end) for text in pattern)})"
         self._rules.add(f"{rule}_TEXT".upper(), rf"{pattern} & ~/(.|\n)*{regex_of(end.strip())}(.|\n)*/")
         return self._rules.add(f"{rule}_value", f"{rule.upper()}_TEXT {literal(end)}", lazy=True)
+
+
+def _can_be_written(name: str) -> bool:
+    """Whether a parameter's name can stand in a tag."""
+    return bool(name) and name == name.strip() and not any(character in name for character in "<>\"'\n")

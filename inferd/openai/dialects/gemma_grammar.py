@@ -24,7 +24,17 @@ class GemmaGrammar:
         self._count = 0
 
     def rule(self, schema: object, depth: int = 0) -> str:
-        """An expression for the values of a schema."""
+        """An expression for the values of a schema. Without `strict`, any value is one of a schema that cannot be
+        expressed; for the arguments themselves, any object."""
+        try:
+            return self._exact_rule(schema, depth)
+        except InvalidRequestError:
+            if self._strict:
+                raise
+        self._add_any_value()
+        return f"{self._prefix}_any_value" if depth else f"{self._prefix}_any_object"
+
+    def _exact_rule(self, schema: object, depth: int) -> str:
         if depth > _DEPTH_MAX:
             raise _unsupported(f"a schema nested deeper than {_DEPTH_MAX}")
         schema = resolved(schema, self._root)
@@ -40,7 +50,7 @@ class GemmaGrammar:
         if isinstance(kinds, list):
             return f"({' | '.join(self.rule(dict(schema) | {'type': kind}, depth + 1) for kind in kinds)})"
         if kinds == "object":
-            return self._object(list(object_members(schema, self._root)), depth)
+            return self._object(list(object_members(schema, self._root, strict=self._strict)), depth)
         if kinds == "array":
             return self._array(schema, depth)
         if kinds == "string":
@@ -90,6 +100,15 @@ class GemmaGrammar:
                 first = f"({followed} | {first})" if first else f"({followed})?"
                 rest = f'("," {member})? {rest}'.strip()
         return f'"{{" {first} "}}"'
+
+    def _add_any_value(self) -> None:
+        value, members = f"{self._prefix}_any_value", f"{self._prefix}_any_object"
+        if self._rules.has(value):
+            return
+        scalar = json_schema({"type": ["number", "boolean", "null"]}, {}, strict=True)
+        member = f'/[A-Za-z_][A-Za-z0-9_-]*/ ":" {value}'
+        self._rules.add(members, f'"{{" ({member} ("," {member})*)? "}}"')
+        self._rules.add(value, f'{self._string({})} | {scalar} | "[" ({value} ("," {value})*)? "]" | {members}')
 
     def _new(self, what: str) -> str:
         self._count += 1

@@ -32,19 +32,21 @@ def resolved(schema: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
     raise _unsupported(f"a chain of more than {_REFS_MAX} $ref")
 
 
-def object_members(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Iterator[tuple[str, object, bool]]:
+def object_members(
+    schema: Mapping[str, Any], root: Mapping[str, Any], *, strict: bool
+) -> Iterator[tuple[str, object, bool]]:
     """(name, schema, whether it is required) of an object's properties. Raises InvalidRequestError for objects that
-    more than their properties describe."""
+    more than their properties describe; unless `strict`, the rest is left out."""
     schema = resolved(schema, root)
     for word in ("anyOf", "oneOf", "allOf", "not", "if", "patternProperties", "dependentRequired", "minProperties"):
-        if word in schema:
+        if word in schema and strict:
             raise _unsupported(f"'{word}' for an object")
     properties = schema.get("properties", {})
     required = schema.get("required", [])
     if not isinstance(properties, Mapping) or not isinstance(required, list):
         raise _unsupported("'properties' that is no object, or 'required' that is no array")
     for name in required:
-        if name not in properties:
+        if name not in properties and strict:
             raise _unsupported(f"the required property {json.dumps(name)}, which 'properties' does not have,")
     for name, member in properties.items():
         if member is not False:

@@ -133,6 +133,34 @@ def test_a_required_call_is_read_back_and_fits_its_schema(name):
     assert seen == {"many", "none"}
 
 
+@pytest.mark.parametrize(
+    ("name", "call", "cut"),
+    [
+        (
+            "qwen-coder",
+            "<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n"
+            "<parameter=e>\n5\n</parameter>\n</function>\n</tool_call>",
+            "<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n<parameter=e>\n",
+        ),
+        ("gemma-4", '<|tool_call>call:f{a:[<|"|>x<|"|>,{k:1}],b:[null,true],e:5}<tool_call|>', ""),
+    ],
+)
+def test_a_schema_without_strict_loses_what_a_notation_cannot_express(name, call, cut):
+    schema = {
+        "type": "object",
+        "properties": {"a": {}, "b": {"type": "array"}, "c < d": {"enum": [{"x": 1}]}, "e": {"type": "integer"}},
+        "required": ["a", "e", "z"],
+        "anyOf": [{"required": ["b"]}],
+        "minProperties": 1,
+    }
+    grammar = answer_grammar(FAMILY[name], [CallableTool("f", schema, strict=False)], required=True, parallel=False)
+    assert accepts(grammar, call)
+    if cut:
+        assert accepted_part(grammar, f"{cut}x") == cut
+    with pytest.raises(InvalidRequestError):
+        answer_grammar(FAMILY[name], [CallableTool("f", schema, strict=True)], required=True)
+
+
 @pytest.mark.parametrize("name", sorted(set(FAMILY) - {"gpt-oss"}))
 def test_text_is_free_until_the_marker_and_constrained_after_it(name):
     dialect = FAMILY[name]
