@@ -170,7 +170,8 @@ class LocalReplica:
             model.vocabulary.show(chat_format.notation(model.vocabulary.control_texts))
         if self.makes_text:
             self.constraints = model.constraint_compiler()
-        self.fingerprint = self._fingerprint(model.library.version, _template(config, model) or "")
+        template = _template(config, model) if self.chats else None
+        self.fingerprint = self._fingerprint(model.library.version, template or "")
         return build_core(
             model,
             memory=config.kv_memory,
@@ -209,8 +210,10 @@ def _template(config: ModelConfig, model: Model) -> str | None:
 
 def _chat_format(config: ModelConfig, model: Model) -> ChatFormat | None:
     """None if the model does not chat: one made for vectors may do without a template. Raises ConfigError."""
+    if not model.is_causal:
+        return None
     source = _template(config, model)
-    if not model.is_causal or (source is None and model.is_for_embeddings):
+    if source is None and model.is_for_embeddings:
         return None
     name = f"[models.{config.key}] chat_template: {config.chat_template_path or config.source}"
     return ChatFormat(ChatTemplate(source, model.vocabulary, name=name))

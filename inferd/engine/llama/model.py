@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from inferd.engine.llama.library import Library
 from inferd.engine.llama.vocabulary import Vocabulary
 from inferd.engine.pooling import Pooling
 from inferd.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _METADATA_BYTES = 256
 _POOLINGS = {"1": Pooling.MEAN, "2": Pooling.CLS, "3": Pooling.LAST, "4": Pooling.RANK}
@@ -53,7 +56,8 @@ class Model:
         if api.llama_model_has_encoder(handle) or not api.llama_model_has_decoder(handle):
             self.close()
             raise ConfigError(f"{path}: this model has an encoder; only decoder-only text models can be served")
-        self.vocabulary = Vocabulary(library, api.llama_model_get_vocab(handle))
+        special_ids = {kind: self._metadata(f"tokenizer.ggml.{kind}_token_id") for kind in ("bos", "eos")}
+        self.vocabulary = Vocabulary(library, api.llama_model_get_vocab(handle), special_ids)
         self.n_ctx_train: int = api.llama_model_n_ctx_train(handle)
         self.is_offloaded: bool = n_gpu_layers != 0 and api.llama_supports_gpu_offload()
         self.n_window: int = api.llama_model_n_swa(handle)
@@ -68,6 +72,15 @@ class Model:
         """Whether a token sees those before it only; a model of which that is false makes no text."""
         self.is_for_embeddings: bool = not self.is_causal or declared in _POOLINGS
         """Whether it was made for vectors, perhaps for text too."""
+        if header_only:  # which comes before each loading, so that a warning comes once
+            for repair in self.vocabulary.repairs:
+                logger.warning("%s: %s", path, repair)
+        if self.is_causal and not self.vocabulary.end_of_generation:
+            self.close()
+            raise ConfigError(
+                f"{path}: the file names no token that ends an answer, so that none would end; set "
+                "tokenizer.ggml.eos_token_id in it, such as with gguf_new_metadata.py"
+            )
         if self.pooling is Pooling.RANK:
             self.close()
             raise ConfigError(f"{path}: this model ranks documents; rerankers are not served")
@@ -81,9 +94,15 @@ class Model:
 
     @property
     def chat_template(self) -> str | None:
-        """The Jinja source that the file carries, if any."""
-        template = self.library.api.llama_model_chat_template(self.handle, None)
-        return template.decode("utf-8") if template else None
+        """The Jinja source that the file carries, if any. Raises ConfigError if it is not UTF-8."""
+        template: bytes | None = self.library.api.llama_model_chat_template(self.handle, None)
+        try:
+            return template.decode("utf-8") if template else None
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"{self.path}: tokenizer.chat_template is not UTF-8 (byte {error.start}); name a Jinja file as "
+                "chat_template in models.toml"
+            ) from error
 
     def constraint_compiler(self) -> ConstraintCompiler:
         """Made anew by each call (some 0.4 s); to be closed before the model is."""

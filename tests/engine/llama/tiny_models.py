@@ -17,7 +17,13 @@ N_VOCAB = 3 + 256
 
 class _Writer:
     def __init__(
-        self, path: Path, architecture: str, n_layers: int, n_ctx: int = N_CTX, tensors_per_shard: int = 0
+        self,
+        path: Path,
+        architecture: str,
+        n_layers: int,
+        n_ctx: int = N_CTX,
+        tensors_per_shard: int = 0,
+        add_vocabulary: Callable[[gguf.GGUFWriter], None] | None = None,
     ) -> None:
         self.gguf = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_shard)
         self._random = np.random.default_rng(7)
@@ -26,7 +32,10 @@ class _Writer:
         self.gguf.add_embedding_length(N_EMBD)
         self.gguf.add_feed_forward_length(N_FF)
         self.gguf.add_layer_norm_rms_eps(1e-5)
-        self._add_vocabulary()
+        if add_vocabulary is None:
+            self._add_vocabulary()
+        else:
+            add_vocabulary(self.gguf)
         self.matrix("token_embd.weight", N_VOCAB, N_EMBD, scale=1.0)
 
     def _add_vocabulary(self) -> None:
@@ -94,8 +103,19 @@ def write_other(path: Path, architecture: str, kind: str) -> None:
     writer.close()
 
 
-def _write_llama(path: Path, n_layers: int, n_ctx: int, tensors_per_shard: int = 0) -> None:
-    writer = _Writer(path, "llama", n_layers, n_ctx, tensors_per_shard)
+def write_with_vocabulary(path: Path, add_vocabulary: Callable[[gguf.GGUFWriter], None]) -> None:
+    """Llama with one layer and another vocabulary of N_VOCAB tokens, which `add_vocabulary` writes."""
+    _write_llama(path, n_layers=1, n_ctx=N_CTX, add_vocabulary=add_vocabulary)
+
+
+def _write_llama(
+    path: Path,
+    n_layers: int,
+    n_ctx: int,
+    tensors_per_shard: int = 0,
+    add_vocabulary: Callable[[gguf.GGUFWriter], None] | None = None,
+) -> None:
+    writer = _Writer(path, "llama", n_layers, n_ctx, tensors_per_shard, add_vocabulary)
     writer.gguf.add_head_count(N_HEAD)
     writer.gguf.add_head_count_kv(N_HEAD_KV)
     writer.gguf.add_rope_dimension_count(HEAD_SIZE)
