@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable
 from typing import TypeVar
@@ -14,7 +15,12 @@ from inferd.errors import InvalidRequestError, RequestTooLargeError
 COMMAS_MAX = 2**19
 """Of a body. It bounds the values in it, each of which costs half a microsecond in which nothing else is done; a
 context's token ids and 8 MiB of prose have fewer."""
+KEYS_MAX = 2**17
+"""Of a body: names of fields. Objects cost more than arrays, 0.5 us a key in which nothing else is done; the largest
+conversation that is read has fewer."""
 
+# A string, and whether a colon follows, so that it is a key. The quantifiers are possessive: no text is read twice.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"[ \t\r\n]*+(:?)|\\?\Z)', flags=re.DOTALL)
 _T = TypeVar("_T")
 _FAULT = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?", flags=re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*)`", flags=re.DOTALL)
@@ -35,13 +41,15 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     Raises:
         InvalidRequestError: not JSON (by RFC 8259: UTF-8, no NaN, no lone surrogates), nested too deep, or not of
             this type; `param` is the path of the field, such as `messages[0].content`.
-        RequestTooLargeError: it has more than COMMAS_MAX commas.
+        RequestTooLargeError: it has more than COMMAS_MAX commas, or KEYS_MAX keys.
     """
     if not body:
         raise InvalidRequestError("The request body is empty: send a JSON object.", code="invalid_json")
     n_commas = body.count(b",")
     if n_commas > COMMAS_MAX:
         raise RequestTooLargeError(f"The request's body has {n_commas} commas; at most {COMMAS_MAX} are read.")
+    if _has_too_many_keys(body):
+        raise RequestTooLargeError(f"The request's objects have more than {KEYS_MAX} keys together; no more are read.")
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -50,6 +58,14 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
         raise InvalidRequestError(f"The request body is not valid JSON: {error}.", code="invalid_json") from error
     except RecursionError as error:
         raise InvalidRequestError("The request body is nested too deep.", code="invalid_json") from error
+
+
+def _has_too_many_keys(body: bytes) -> bool:
+    """Without decoding it. Most bodies have fewer colons, inside of strings or not, than they may have keys."""
+    if body.count(b":") <= KEYS_MAX:
+        return False
+    keys = (match for match in _STRING.finditer(body) if match[1])
+    return next(itertools.islice(keys, KEYS_MAX, None), None) is not None
 
 
 def convert(fields: object, type: type[_T]) -> _T:
