@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -19,7 +19,7 @@ from inferd.serving.clock import wall_clock_ms
 
 app = typer.Typer(no_args_is_help=True, help="The books as a whole.")
 
-_LINES_A_WRITE = 1000
+_BLOCK_CHARACTERS = 2**18
 
 
 @app.command()
@@ -41,35 +41,34 @@ def export(
     """
     from inferd.ledger.export import export_lines
 
-    with open_store(data_dir, must_exist=True).reading() as conn:
-        lines = export_lines(conn, now_ms=wall_clock_ms())
-        if file == "-":
-            for text in _in_blocks(lines):
-                write(text)
-            return
-        count = _write_file(Path(file), lines)
-    say(f"Wrote {count:,} records to {file}.")
-
-
-def _in_blocks(lines: Iterator[str]) -> Iterator[str]:
-    """The lines with their ends, many at a time."""
-    while block := list(islice(lines, _LINES_A_WRITE)):
-        yield "".join(f"{line}\n" for line in block)
-
-
-def _write_file(path: Path, lines: Iterator[str]) -> int:
-    """Write a private file that is there as a whole or not at all; returns the number of lines."""
-    count = 0
+    path = None if file == "-" else Path(file)
+    store = open_store(data_dir, must_exist=True)
     try:
-        if path.exists() and not path.is_file():
-            # A pipe or a device is written to, not replaced.
-            with path.open("w", encoding="utf-8") as file:
-                count = _write_lines(file, lines)
+        if path is not None and (path.is_file() or not path.exists()):
+            with store.reading() as conn:
+                count = _replace_file(path.resolve(), export_lines(conn, now_ms=wall_clock_ms()))
         else:
-            count = _replace_file(path.resolve(), lines)
+            # A reader of a pipe may take its time; as long as a snapshot lasts, the write-ahead log only grows. So the
+            # snapshot ends before the first line goes out.
+            with tempfile.TemporaryFile("w+", encoding="utf-8", dir=store.data_dir) as whole:
+                with store.reading() as conn:
+                    count = _write_lines(whole, export_lines(conn, now_ms=wall_clock_ms()))
+                whole.seek(0)
+                _copy_out(whole, path)
     except OSError as exc:
-        raise OperationError(f"{path}: cannot be written: {exc.strerror}") from exc
-    return count
+        raise OperationError(f"{file}: cannot be written: {exc.strerror}") from exc
+    if path is not None:
+        say(f"Wrote {count:,} records to {file}.")
+
+
+def _copy_out(whole: IO[str], path: Path | None) -> None:
+    """To standard output if `path` is None, else to a pipe or a device, which is written to and not replaced."""
+    if path is not None:
+        with path.open("w", encoding="utf-8") as file:
+            shutil.copyfileobj(whole, file, _BLOCK_CHARACTERS)
+        return
+    while block := whole.read(_BLOCK_CHARACTERS):
+        write(block)
 
 
 def _replace_file(path: Path, lines: Iterator[str]) -> int:

@@ -70,6 +70,16 @@ def audit_file(path: Path) -> AuditReport:
 
 
 @contextmanager
+def opened_copy(ledger: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to a copy of a ledger beside it, as of this moment; both are gone at the end. Raises
+    OperationError."""
+    with _partial(ledger.with_name("copy")) as partial:
+        copy(ledger, partial)
+        with closing(_open(partial, "mode=ro")) as conn:
+            yield conn
+
+
+@contextmanager
 def checked_copy(backup: Path, folder: Path) -> Iterator[Path]:
     """A copy of a backup in `folder`, brought to this schema and audited; gone at the end.
 

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from inferd.ledger import clock
+from inferd.ledger import clock, wal
 from inferd.ledger.disk import RESERVE_BYTES, free_bytes
+from inferd.ledger.folder import FILE_NAME
 from inferd.ledger.lock import DataLock
 from inferd.ledger.log import record
 from inferd.ledger.periods import format_instant
 from inferd.ledger.schema import schema_version
+from inferd.ledger.wal import WriteAheadLog
 
 _MIB = 2**20
 
@@ -31,7 +33,8 @@ class Check:
 
 def checks(conn: sqlite3.Connection, data_dir: Path, now_ms: int) -> list[Check]:
     """All of them, in the order in which they are shown."""
-    return [_server(data_dir), _schema(conn), _disk(data_dir), _clock(conn, now_ms)]
+    log = WriteAheadLog(data_dir / FILE_NAME)
+    return [_server(data_dir), _schema(conn), _sqlite(), _disk(data_dir), _log(log), _clock(conn, now_ms)]
 
 
 def accept_clock(conn: sqlite3.Connection, *, actor: str, now_ms: int) -> None:
@@ -52,6 +55,24 @@ def _server(data_dir: Path) -> Check:
 
 def _schema(conn: sqlite3.Connection) -> Check:
     return Check("schema", True, f"version {schema_version(conn)}, as this inferd has it")
+
+
+def _sqlite() -> Check:
+    said = f"SQLite {sqlite3.sqlite_version}"
+    if wal.has_reset_bug():
+        said += (
+            " has the WAL-reset bug; inferd copies the log on one connection and under a lock, which avoids it. Other "
+            "programs that write ledger.db do not: use a Python with SQLite 3.51.3, 3.50.7 or 3.44.6 for those"
+        )
+    return Check("sqlite", True, said)
+
+
+def _log(log: WriteAheadLog) -> Check:
+    size_bytes = log.size_bytes
+    said = f"{size_bytes / _MIB:,.1f} MiB of write-ahead log"
+    if size_bytes > wal.LONG_BYTES:
+        said += f" cannot be shortened: {log.kept_by()}"
+    return Check("log", size_bytes <= wal.LONG_BYTES, said)
 
 
 def _disk(data_dir: Path) -> Check:

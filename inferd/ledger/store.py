@@ -14,18 +14,20 @@ from pathlib import Path
 
 from inferd.errors import ConfigError, LedgerDamagedError, OperationError
 from inferd.ledger import epochs
-from inferd.ledger.backup import copy
+from inferd.ledger.backup import copy, opened_copy
+from inferd.ledger.disk import RESERVE_BYTES, free_bytes
 from inferd.ledger.folder import FILE_NAME, create_file, prepare_folder
 from inferd.ledger.lock import DataLock
 from inferd.ledger.schema import SCHEMA_VERSION, migrate, schema_version
+from inferd.ledger.wal import WriteAheadLog
 
 _log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 10.0
 # Of a writing connection: the inner pages of a large ledger's indexes stay in memory.
 CACHE_KIB = 65_536
-# 16 MiB of WAL: pages that every commit changes are written back a quarter as often as by default.
-CHECKPOINT_PAGES = 4_096
+COPIED_FROM_BYTES = 64 * 2**20
+"""A ledger of this size is audited in some ten seconds."""
 
 
 class Store:
@@ -45,6 +47,7 @@ class Store:
         assert lock is None or lock.held, "a lock is passed to show that it is held"
         self.data_dir = data_dir
         self.path = data_dir / FILE_NAME
+        self.wal = WriteAheadLog(self.path)
         self._lock = lock
         prepare_folder(data_dir)
         create_file(self.path)
@@ -66,7 +69,7 @@ class Store:
         conn = self._open(check_same_thread=check_same_thread)
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        conn.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        conn.execute("PRAGMA wal_autocheckpoint = 0")  # only `WriteAheadLog.copy` copies the log
         conn.execute("PRAGMA foreign_keys = ON")
         # Else INSERT OR REPLACE would delete rows without asking the triggers that forbid it.
         conn.execute("PRAGMA recursive_triggers = ON")
@@ -81,6 +84,18 @@ class Store:
             conn.execute("ROLLBACK")
 
     @contextmanager
+    def reading_long(self) -> Iterator[sqlite3.Connection]:
+        """`reading` for what may take minutes. As long as a snapshot lasts the write-ahead log only grows, so a large
+        ledger is read from a copy of this moment, if the disk has room for one. Raises OperationError."""
+        size_bytes = self.path.stat().st_size + self.wal.size_bytes
+        if size_bytes <= COPIED_FROM_BYTES or free_bytes(self.data_dir) < 2 * size_bytes + RESERVE_BYTES:
+            with self.reading() as conn:
+                yield conn
+        else:
+            with _damage_named(), opened_copy(self.path) as conn:
+                yield conn
+
+    @contextmanager
     def immediate(self) -> Iterator[sqlite3.Connection]:
         """One durable write transaction, for the command line: committed if the block ends, else undone.
 
@@ -88,7 +103,7 @@ class Store:
             OperationError: others kept the file locked for `BUSY_TIMEOUT_S`, or it cannot be written.
             LedgerDamagedError: the file is broken.
         """
-        with _damage_named(), closing(self.connect_writer()) as conn:
+        with _damage_named(), self.wal.not_copied(), closing(self.connect_writer()) as conn:
             _begin_now(conn)
             try:
                 yield conn

@@ -23,13 +23,15 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from inferd.errors import InferdError, OverloadedError
 from inferd.ledger.command import Command
 from inferd.ledger.disk import is_nearly_full
-from inferd.ledger.store import CHECKPOINT_PAGES, Store, begin_immediate
+from inferd.ledger.store import Store, begin_immediate
+from inferd.ledger.wal import CHECKPOINT_PAGES
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ _DISK_RETRY_AFTER_S = 60.0
 _PAUSE_S = 0.1
 # How long it counts that there was room on the disk.
 _SPACE_CHECK_S = 0.1
+LOG_CHECK_S = 5.0
+"""How often the file of the write-ahead log is looked at."""
 # Of the log, written by a command that has a commit to itself: a settlement changes ten.
 _PAGES_A_COMMAND = 16
 _FILE_CODES = {
@@ -94,6 +98,7 @@ class LedgerWriter:
         # As many at most since the log was last copied into the file by itself, and whether the last group was of one.
         self._log_pages = 0
         self._is_quiet = True
+        self._log_checked_s = time.monotonic()
 
     def start(self) -> None:
         """Open the connection and start the thread."""
@@ -207,28 +212,31 @@ class LedgerWriter:
 
     def _run(self) -> None:
         assert self._conn is not None, "start() opened the connection"
-        group: list[_Queued] = []
+        group: list[_Queued] | None = []
         try:
-            while group := self._take():
+            while (group := self._take()) is not None:
                 with self._turn:
-                    self._process(self._conn, group)
-                    self._copy_log(self._conn, len(group))
+                    if group:
+                        self._process(self._conn, group)
+                        self._copy_log(self._conn, len(group))
+                    self._shorten_log(self._conn)
         finally:
             # Somebody is left only if the loop above broke (the data folder is gone, memory has run out): then nobody
             # must wait for ever.
             with self._changed:
                 self._stopping = self._ended = True
-                left, self._queue = [*group, *self._queue], []
+                left, self._queue = [*(group or ()), *self._queue], []
             self._refuse(left, OverloadedError("The ledger's writer has stopped.", retry_after_s=_RETRY_AFTER_S))
             with self._turn:
                 self._conn.close()
 
-    def _take(self) -> list[_Queued]:
-        """All that is queued, as soon as there is something; empty when stopped and drained."""
+    def _take(self) -> list[_Queued] | None:
+        """All that is queued, as soon as there is something; empty if nothing came for LOG_CHECK_S, None when stopped
+        and drained."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._stopping)
+            self._changed.wait_for(lambda: self._queue or self._stopping, timeout=LOG_CHECK_S)
             group, self._queue = self._queue, []
-            return group
+            return group if group or not self._stopping else None
 
     def check_space(self) -> None:
         """Raises OverloadedError while the disk is nearly full: then nothing new is taken on, so that what is under way
@@ -317,16 +325,19 @@ class LedgerWriter:
         self._conn.execute("COMMIT")
 
     def _copy_log(self, conn: sqlite3.Connection, num_commands: int) -> None:
-        """Copy the log into the file while nobody waits for it, before a commit would have to: SQLite does so by itself
-        at `CHECKPOINT_PAGES`, then in the middle of a commit."""
+        """Copy the log into the file while no caller waits for it; at CHECKPOINT_PAGES, whether one waits or not."""
         self._is_quiet = num_commands == 1
         self._log_pages += num_commands * _PAGES_A_COMMAND
-        if self._is_quiet and self._log_pages > CHECKPOINT_PAGES // 2:
+        if self._log_pages > (CHECKPOINT_PAGES // 2 if self._is_quiet else CHECKPOINT_PAGES):
             self._log_pages = 0
-            try:
-                conn.execute("PRAGMA wal_checkpoint(PASSIVE)")
-            except sqlite3.Error as exc:
-                _log.warning("the ledger's log could not be copied into its file: %s", exc)
+            self._store.wal.copy(conn)
+
+    def _shorten_log(self, conn: sqlite3.Connection) -> None:
+        """Each LOG_CHECK_S, whether commands come or not: on a full disk none does."""
+        if time.monotonic() >= self._log_checked_s + LOG_CHECK_S:
+            self._log_checked_s = time.monotonic()
+            with suppress(OSError):  # the folder has gone: the next commit says so
+                self._store.wal.shorten(conn, needs_room=is_nearly_full(self._store.data_dir))
 
     def _postpone(self, group: list[_Queued], cause: sqlite3.Error) -> None:
         """The file could not be written (busy, full): nothing of the group happened. Refuse what is new, keep the rest.

@@ -14,7 +14,7 @@ import pytest
 
 from inferd.errors import InsufficientCreditError
 from inferd.ledger.command import Command
-from inferd.ledger.store import CHECKPOINT_PAGES
+from inferd.ledger.wal import CHECKPOINT_PAGES
 from inferd.ledger.writer import LedgerWriter
 from tests.ledger.test_writer import Broken, FullOnce
 
