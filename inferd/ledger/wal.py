@@ -68,7 +68,8 @@ class WriteAheadLog:
 
     def copy(self, conn: sqlite3.Connection, *, keep_bytes: int | None = None) -> None:
         """Copy the log into the database as far as readers permit, on the server's writing connection, and cut the
-        file if it has more than `keep_bytes` (None: than a short one). Leave it for the next time if another process writes."""
+        file if it has more than `keep_bytes` (None: than a short one). Leave it for the next time if another process
+        writes."""
         keep_bytes = _SHORT_BYTES if keep_bytes is None else keep_bytes
         descriptor = self._open_lock()
         try:

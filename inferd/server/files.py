@@ -20,41 +20,43 @@ from inferd.server.auth import authenticate_request, require_scope
 from inferd.server.limits import limit_headers
 from inferd.server.query import Query
 from inferd.server.services import Services, services_of
-from inferd.server.upload import read_upload
+from inferd.server.upload import declared_bytes, read_upload
 from inferd.serving.clock import wall_clock_ms
-from inferd.serving.file_store import FileStore
+from inferd.serving.file_store import Upload
 from inferd.usage import Usage
 
 RETRY_AFTER_S = 60.0
 LIST_LIMIT = 10_000
+SPACE_CHECK_BYTES = 16 * 2**20
 
 
 async def create_file(request: Request) -> Response:
     """Stores an upload. It counts in the team's minute."""
     services = services_of(request)
     with counted(request) as (caller, ticket):
-        services.completions.check_space()
-        await services.ledger.read(lambda conn: operations.check_room(conn, caller.team, 0))
-        stored = await store_upload(request, services.files)
-        try:
-            record = await services.ledger.change(
-                lambda conn: operations.create_file(
-                    conn,
-                    caller.team,
-                    caller.project,
-                    stored.file_id,
-                    user=caller.user,
-                    key_id=caller.key_id,
-                    filename=stored.form.file,
-                    num_bytes=stored.num_bytes,
-                    kept_ms=stored.kept_ms,
-                    actor=f"key:{caller.key_id}",
-                    now_ms=wall_clock_ms(),
+        with services.files.upload(caller.team, declared_bytes(request)) as upload:
+            promised_bytes = services.files.promised_bytes(caller.team)
+            await services.ledger.read(lambda conn: operations.check_room(conn, caller.team, promised_bytes))
+            stored = await store_upload(request, services, upload)
+            try:
+                record = await services.ledger.change(
+                    lambda conn: operations.create_file(
+                        conn,
+                        caller.team,
+                        caller.project,
+                        stored.file_id,
+                        user=caller.user,
+                        key_id=caller.key_id,
+                        filename=stored.form.file,
+                        num_bytes=stored.num_bytes,
+                        kept_ms=stored.kept_ms,
+                        actor=f"key:{caller.key_id}",
+                        now_ms=wall_clock_ms(),
+                    )
                 )
-            )
-        except InferdError:
-            services.files.remove(stored.file_id)
-            raise
+            except InferdError:
+                services.files.remove(stored.file_id)
+                raise
         ticket.settle(Usage())
     return answer(file_object(record), limit_headers(request))
 
@@ -73,14 +75,24 @@ class _Stored:
         return None if seconds is None else seconds * 1000
 
 
-async def store_upload(request: Request, files: FileStore) -> _Stored:
+async def store_upload(request: Request, services: Services, upload: Upload) -> _Stored:
     """Raises InvalidRequestError, OverloadedError; then nothing is left of it."""
-    file_id = operations.new_file_id()
+    files, file_id = services.files, operations.new_file_id()
     file = await asyncio.to_thread(files.begin, file_id)
+    checked_at = 0
+
+    def written(num_bytes: int) -> None:
+        """A disk that fills up for another reason ends this upload, and leaves room for the ledger."""
+        nonlocal checked_at
+        upload.num_written += num_bytes
+        if upload.num_written - checked_at >= SPACE_CHECK_BYTES:
+            checked_at = upload.num_written
+            services.completions.check_space()
+
     try:
-        upload = await read_upload(request, file)
-        form = parse_upload_form(upload.fields, upload.filename)
-        if upload.num_bytes == 0:
+        read = await read_upload(request, file, written)
+        form = parse_upload_form(read.fields, read.filename)
+        if read.num_bytes == 0:
             raise InvalidRequestError("The file is empty.", param="file", code="empty_file")
         return _Stored(file_id, form, await asyncio.to_thread(files.finish, file_id, file))
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,7 +28,7 @@ _WRITE_BYTES = 2**20
 
 
 @dataclass(slots=True)
-class Upload:
+class UploadedForm:
     """Attributes:
     fields: the form's values that are no file.
     filename: as the client called it; None: there was no file.
@@ -38,14 +39,21 @@ class Upload:
     num_bytes: int = 0
 
 
-async def read_upload(request: Request, file: BinaryIO) -> Upload:
-    """The form's fields; its field `file` is written to `file`, from a worker thread.
-
-    Raises InvalidRequestError: it is no such form; RequestTooLargeError, RequestTimeoutError.
-    """
+def declared_bytes(request: Request) -> int:
+    """Return the size of the form, or the largest that there may be. Raises RequestTooLargeError."""
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > MAX_FORM_BYTES:
+    num_bytes = int(declared) if declared.isdecimal() else MAX_FORM_BYTES
+    if num_bytes > MAX_FORM_BYTES:
         raise _too_large()
+    return num_bytes
+
+
+async def read_upload(request: Request, file: BinaryIO, written: Callable[[int], None]) -> UploadedForm:
+    """The form's fields; its field `file` is written to `file`, from a worker thread, and `written` is called with the
+    bytes of each write.
+
+    Raises InvalidRequestError: it is no such form; RequestTooLargeError, RequestTimeoutError, what `written` raises.
+    """
     kind, parameters = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data" or b"boundary" not in parameters:
         raise InvalidRequestError(
@@ -62,7 +70,7 @@ async def read_upload(request: Request, file: BinaryIO) -> Upload:
                     raise _too_large()
                 parser.write(chunk)
                 if form.num_waiting >= _WRITE_BYTES:
-                    await asyncio.to_thread(file.write, form.take())
+                    written(await asyncio.to_thread(file.write, form.take()))
             parser.finalize()
             await asyncio.to_thread(file.write, form.take())
     except FormParserError as error:
@@ -84,7 +92,7 @@ class _Form:
     """What the parser has found so far."""
 
     def __init__(self) -> None:
-        self.upload = Upload()
+        self.upload = UploadedForm()
         self.is_whole = False
         self._waiting: list[bytes] = []
         self.num_waiting = 0

@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Set
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from inferd.errors import OverloadedError, RateLimitError
+from inferd.ledger.disk import RESERVE_BYTES, free_bytes
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "files"
+MAX_UPLOADS = 4
+"""Of a team, at once."""
 _PARTIAL = ".partial"
+_RETRY_AFTER_S = 5.0
+_DISK_RETRY_AFTER_S = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class Upload:
+    """Room that a file under way has been promised.
+
+    Attributes:
+        num_bytes: as many as it may come to.
+        num_written: of those, on the disk already.
+    """
+
+    num_bytes: int
+    num_written: int = 0
+
+    @property
+    def num_left(self) -> int:
+        return max(0, self.num_bytes - self.num_written)
 
 
 class FileStore:
-    """Names are ids that the ledger made, never a caller's text.
+    """Names are ids that the ledger made, never a caller's text. Uploads belong to the event loop.
 
     Args:
         data_dir: the folder of the ledger.
@@ -26,6 +52,43 @@ class FileStore:
         self.folder = data_dir / FOLDER
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.folder.chmod(0o700)
+        self._uploads: defaultdict[str, list[Upload]] = defaultdict(list)
+
+    @contextmanager
+    def upload(self, team: str, num_bytes: int) -> Iterator[Upload]:
+        """Promise room for a file of at most `num_bytes` from its first byte on, so that files under way together
+        cannot fill the ledger's disk.
+
+        Raises:
+            RateLimitError: the team has MAX_UPLOADS under way.
+            OverloadedError: the disk has no room for it beside what was promised to others.
+        """
+        if len(self._uploads.get(team, ())) >= MAX_UPLOADS:
+            raise RateLimitError(
+                f"Your team has {MAX_UPLOADS} uploads under way, the most that it may have at once. Please try again "
+                "when one of them has ended.",
+                code="too_many_uploads",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        promised = sum(each.num_left for uploads in self._uploads.values() for each in uploads)
+        if free_bytes(self.folder) - promised - num_bytes < RESERVE_BYTES:
+            raise OverloadedError(
+                f"The server's disk has no room for a file of {num_bytes:,} bytes; try a smaller one, or later.",
+                code="disk_nearly_full",
+                retry_after_s=_DISK_RETRY_AFTER_S,
+            )
+        upload = Upload(num_bytes)
+        self._uploads[team].append(upload)
+        try:
+            yield upload
+        finally:
+            self._uploads[team].remove(upload)
+            if not self._uploads[team]:
+                del self._uploads[team]
+
+    def promised_bytes(self, team: str) -> int:
+        """Of a team's files under way, whole."""
+        return sum(upload.num_bytes for upload in self._uploads.get(team, ()))
 
     def path(self, name: str) -> Path:
         return self.folder / name

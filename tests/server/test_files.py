@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack, asynccontextmanager
+
 import pytest
 
-from inferd.server import upload
+from inferd.ledger import disk
+from inferd.server import files, upload
+from inferd.serving import file_store
+from tests.server.raw_client import head, raw_client
+from tests.server.test_http_server import served_on_socket
 from tests.serving.batches.customer import ENDPOINT, Customer, jsonl, line
 
 pytestmark = pytest.mark.anyio
@@ -211,3 +217,54 @@ async def test_the_log_says_who_made_and_deleted_what(provider, customer):
     logged = [(row["action"], row["actor"]) for row in provider.rows("log")][-2:]
     key = f"key:{provider.key.split('-')[2]}"
     assert logged == [("files.create", key), ("files.delete", key)]
+
+
+@asynccontextmanager
+async def upload_held_open(port, provider, declared):
+    """An upload that has sent its headers and the beginning of its file."""
+    form = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\nabc'
+    async with raw_client(port) as client:
+        length = {} if declared is None else {"content_length": declared}
+        chunked = {"transfer_encoding": "chunked"} if declared is None else {}
+        sent = head(provider, "/v1/files", content_type="multipart/form-data; boundary=x", **length, **chunked)
+        await client.send(sent + (b"%x\r\n%b\r\n" % (len(form), form) if declared is None else form))
+        yield client
+
+
+@pytest.mark.parametrize("declared", [1_000_000, None])
+async def test_upload_under_way_counts_in_the_disk_and_the_quota_from_its_first_byte(
+    provider, customer, monkeypatch, declared
+):
+    counted = 1_000_000 if declared else upload.MAX_FORM_BYTES
+    monkeypatch.setattr(file_store, "free_bytes", lambda folder: disk.RESERVE_BYTES + counted + 1000)
+    async with served_on_socket(provider) as served:
+        async with upload_held_open(served.port, provider, declared):
+            await provider.until(lambda: provider.files.promised_bytes("acme") == counted)
+            error = await customer.upload(b"x" * 2000, 503)
+            assert error["error"]["code"] == "disk_nearly_full"
+            await customer.upload(b"x" * 100)
+            monkeypatch.setattr("inferd.ledger.batch_operations.MAX_TEAM_BYTES", counted + 200)
+            assert "would exceed" in (await customer.upload(b"x" * 100, 400))["error"]["message"]
+        await provider.until(lambda: provider.files.promised_bytes("acme") == 0)
+        await customer.upload(b"x" * 2000)
+
+
+async def test_uploads_of_a_team_at_once_are_few_and_other_teams_have_their_own(provider, customer):
+    rival = Customer(provider, provider.new_key("rival"))
+    async with served_on_socket(provider) as served, AsyncExitStack() as stack:
+        for _ in range(file_store.MAX_UPLOADS):
+            await stack.enter_async_context(upload_held_open(served.port, provider, 1000))
+        await provider.until(lambda: provider.files.promised_bytes("acme") == 1000 * file_store.MAX_UPLOADS)
+        error = await customer.upload(b"x", 429)
+        assert error["error"]["code"] == "too_many_uploads"
+        await rival.upload(b"x")
+
+
+async def test_disk_that_fills_up_ends_the_upload_that_fills_it(provider, customer, monkeypatch):
+    monkeypatch.setattr(files, "SPACE_CHECK_BYTES", 2**20)
+    monkeypatch.setattr(upload, "_WRITE_BYTES", 2**18)
+    await customer.upload(b"x" * 2**21)
+    monkeypatch.setattr(disk, "free_bytes", lambda folder: 0)
+    error = await customer.upload(b"x" * 2**21, 503)
+    assert error["error"]["code"] == "disk_nearly_full"
+    assert len(list(provider.files.folder.iterdir())) == 1
