@@ -43,6 +43,7 @@ class AddRequest:
         tenant: opaque name of who asks; fairness and shares of the cache go by it.
         cache_scope: opaque; requests of one scope share prefixes, others never see them.
         max_compute_ms: after so much compute it ends like at `max_tokens`, or None.
+        group: opaque name of the call that it is a part of, "" for one of its own; a tenant's calls share its streams.
         session: opaque name of a conversation, or None; its newest branch stays in the cache longest.
         constraint: what the text must match, compiled for this engine's vocabulary.
     """
@@ -57,6 +58,7 @@ class AddRequest:
     traffic_class: TrafficClass = TrafficClass.DEFAULT
     max_compute_ms: int | None = None
     constraint: CompiledConstraint | None = None
+    group: str = ""
 
     def __post_init__(self) -> None:
         assert self.prompt, "a prompt has at least one token"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection
 
 from inferd.engine.batch import TILE_ROWS, ScheduledChunk
@@ -12,6 +11,7 @@ from inferd.engine.cost_model import CostModel
 from inferd.engine.fair_share import FairShare
 from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import TrafficClass
+from inferd.engine.preemption import AGEING_NS, TURN_NS, Preemption
 from inferd.engine.prefix_cache import Hit
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.engine.speculation import Speculation
@@ -21,10 +21,10 @@ MIN_PREFILL_ROWS = TILE_ROWS
 that was seen before are reused."""
 PREFILL_ONLY_FACTOR = 1.75
 """A step in which nobody waits for a next token may be longer: it only delays who arrives meanwhile."""
-AGEING_NS = 10_000_000_000
-"""A default request that has waited so long goes with the priority ones. Batch never ages."""
 STARVED_NS = 2_000_000_000
 """A prefill that got no row for so long goes first once, however many shorter ones there are."""
+NEW_STARVED_NS = 500_000_000
+"""The same for the first rows of a request."""
 
 
 class Scheduler:
@@ -66,9 +66,8 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         assert sequence.status is SequenceStatus.WAITING, "only a new sequence is added"
-        sequence.arrival = self._num_arrived
-        sequence.arrived_ns = self._clock_ns()
-        self._num_arrived += 1
+        sequence.arrival = sequence.turn = self._next_number()
+        sequence.arrived_ns = sequence.queued_ns = self._clock_ns()
         self.waiting.append(sequence)
         self._fair_share(sequence).enter(sequence.request.tenant)
 
@@ -116,6 +115,8 @@ class Scheduler:
                 sequence.request.tenant, prompt_tokens=max(0, n_new - completes), output_tokens=int(completes)
             )
             sequence.progressed_ns = now_ns
+            if sequence.num_computed_tokens + chunk.n_tokens <= sequence.num_charged_tokens:
+                sequence.slice_began_ns = now_ns  # it has computed nothing new yet
         self.cost_model.observe(
             prefill_rows=prefill_rows, decode_rows=rows - prefill_rows, cells=cells, step_ms=step_ms
         )
@@ -131,50 +132,65 @@ class Scheduler:
         if not self.waiting:
             return
         newcomers: set[Sequence] = set()
-        hopeless: set[tuple[str, TrafficClass]] = set()
+        hopeless: set[tuple[object, ...]] = set()
+        is_blocked = False
         contenders = sorted(self._contenders(), key=self._claims())
         for number, sequence in enumerate(contenders, start=1):
+            if is_blocked and not self._may_pass(sequence):
+                continue
             if not self._kv_cache.can_allocate():
-                if _party(sequence) in hopeless:
+                preemption = self._preemption()
+                if (party := preemption.party(sequence)) in hopeless:
                     continue
-                if self._victim(sequence, newcomers) is None:
-                    hopeless.add(_party(sequence))
+                if preemption.victim(sequence, newcomers) is None:
+                    hopeless.add(party)
                     continue
             if self._follows(sequence):
                 continue
             losers = self._losers(sequence, newcomers)
             if losers is None:
-                break  # nobody behind it takes what cells there are, or one who needs many would never get them
+                is_blocked = True
+                continue
             for loser in losers:
                 self._preempt(loser)
             self._kv_cache.allocate(sequence, n_to_come=len(contenders) - number)
             self.waiting.remove(sequence)
             sequence.status = SequenceStatus.RUNNING
-            sequence.progressed_ns = self._clock_ns()
+            sequence.begin_stream(self._clock_ns())
             self.running.append(sequence)
             newcomers.add(sequence)
 
+    def _may_pass(self, sequence: Sequence) -> bool:
+        """Whether it may take cells that one before it waits for. Such as need many would never get them if all did. A
+        newcomer of a tenant without a stream may: the one before it has the same right to the newcomer's, later."""
+        return not sequence.has_run and all(s.request.tenant != sequence.request.tenant for s in self.running)
+
     def _contenders(self) -> list[Sequence]:
-        """Those who wait and may get a stream now; what decides is the same for all of one tenant and class."""
+        """Waiting sequences that may get a stream now; one of each party is looked at."""
         if not self.waiting or self._kv_cache.can_allocate():
             return self.waiting
-        parties = {_party(s): s for s in self.waiting}
-        able = {party for party, sequence in parties.items() if self._victim(sequence, set()) is not None}
-        return [s for s in self.waiting if _party(s) in able] if able else []
+        preemption = self._preemption()
+        parties: dict[tuple[object, ...], list[Sequence]] = {}
+        for sequence in self.waiting:
+            parties.setdefault(preemption.party(sequence), []).append(sequence)
+        able = (party for party in parties.values() if preemption.victim(party[0], ()) is not None)
+        return [sequence for party in able for sequence in party]
 
-    def _claims(self) -> Callable[[Sequence], tuple[int, bool, int, int]]:
-        """Who goes first. A default request goes with the priority ones once it is old, or if its tenant has nothing
-        that runs."""
+    def _claims(self) -> Callable[[Sequence], tuple[int, bool, int, bool, int]]:
+        """The order of admission. A default request goes with the priority ones once it is old, or if its tenant has
+        nothing that runs. Within a tenant, a call without a stream comes first."""
         now_ns = self._clock_ns()
         with_streams = {(s.request.tenant, _is_batch(s)) for s in self.running}
+        calls_with_streams = {s.group for s in self.running}
 
-        def claim(sequence: Sequence) -> tuple[int, bool, int, int]:
+        def claim(sequence: Sequence) -> tuple[int, bool, int, bool, int]:
             traffic_class = sequence.request.traffic_class
             has_stream = (sequence.request.tenant, _is_batch(sequence)) in with_streams
             is_old = now_ns - sequence.arrived_ns >= AGEING_NS
             if traffic_class is TrafficClass.DEFAULT and (is_old or not has_stream):
                 traffic_class = TrafficClass.PRIORITY
-            return traffic_class, has_stream, self._served(sequence), sequence.arrival
+            has_call_stream = sequence.group in calls_with_streams
+            return traffic_class, has_stream, self._served(sequence), has_call_stream, sequence.turn
 
         return claim
 
@@ -191,51 +207,45 @@ class Scheduler:
         return True
 
     def _losers(self, sequence: Sequence, newcomers: set[Sequence]) -> list[Sequence] | None:
-        """Those who have to go for it to run; None if that would not help."""
+        """The sequences that have to be preempted for it to run; None if that would not help."""
         losers: list[Sequence] = []
         cache = self._kv_cache
         while not (cache.can_allocate(len(losers)) and cache.has_cells_for(sequence, losers)):
-            victim = self._victim(sequence, newcomers, losers)
+            victim = self._preemption(losers).victim(sequence, newcomers)
             if victim is None:
                 return None
             losers.append(victim)
         return losers
 
-    def _preempt(self, victim: Sequence) -> None:
-        """What the loser has computed is parked, and found again when it comes back."""
+    def _preemption(self, losers: Collection[Sequence] = ()) -> Preemption:
+        return Preemption((s for s in self.running if s not in losers), self._served, self._clock_ns())
+
+    def _preempt(self, victim: Sequence, *, for_cells: bool = False) -> None:
+        """What the loser has computed is parked, and found again when it comes back. One that had its turn queues up
+        anew; any other keeps its place."""
+        if self._clock_ns() - victim.slice_began_ns >= TURN_NS:
+            victim.turn = self._next_number()
         self._requeue(victim)
-        victim.num_preemptions += 1
+        victim.count_preemption(for_cells=for_cells)
 
     def _requeue(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._kv_cache.release(sequence, keep=True)
         sequence.status = SequenceStatus.WAITING
+        sequence.queued_ns = self._clock_ns()
         self.waiting.append(sequence)
 
-    def _victim(
-        self, sequence: Sequence, newcomers: set[Sequence], losers: Collection[Sequence] = ()
-    ) -> Sequence | None:
-        """The lowest class's youngest, of a class below this one's; else the youngest of the tenant that has the most
-        streams, if it will still have no fewer than this one's. Nobody who has only just got its stream, and nobody
-        over and over: without room in RAM it would begin anew each time."""
-        own_class = sequence.request.traffic_class
-        running = [s for s in self.running if s not in losers]
-        able = [s for s in running if s not in newcomers and s.may_be_preempted]
-        lower = [s for s in able if s.request.traffic_class > own_class]
-        if lower:
-            return max(lower, key=_youth)
-        streams = Counter(s.request.tenant for s in running)
-        enough = streams[sequence.request.tenant] + 2
-        equal = [s for s in able if s.request.traffic_class == own_class and streams[s.request.tenant] >= enough]
-        return max(equal, key=lambda s: (streams[s.request.tenant], self._served(s), s.arrival), default=None)
+    def _next_number(self) -> int:
+        self._num_arrived += 1
+        return self._num_arrived - 1
 
     def _make_room(self) -> None:
-        """While cells do not suffice for a row of everybody who runs, the lowest class's youngest goes."""
+        """While cells do not suffice for a row of every sequence that runs, the lowest class's youngest goes."""
         while len(self.running) > 1 and self._kv_cache.num_rows_left() < len(self.running):
-            # There are cells for all that those can grow by who went often enough, so somebody else is left.
-            able = [sequence for sequence in self.running if sequence.may_be_preempted]
-            assert able, "who may not be preempted any more has all the cells that it can need"
-            self._preempt(max(able, key=_youth))
+            # There are cells for all that the ones with reserved cells can grow by, so another one is left.
+            able = [sequence for sequence in self.running if not sequence.reserves_cells]
+            assert able, "a sequence that reserves cells has all that it can need"
+            self._preempt(max(able, key=_youth), for_cells=True)
 
     def recover(self, sequence: Sequence) -> None:
         """After a failed decode: it goes on from what is left of it. If it has lost cells that it shared, and cannot
@@ -247,9 +257,9 @@ class Scheduler:
 
     def shed(self) -> None:
         """After llama.cpp has found no cells where the books have some, which never happens: fewer of them are used."""
-        able = [sequence for sequence in self.running if sequence.may_be_preempted]
+        able = [sequence for sequence in self.running if not sequence.reserves_cells]
         if self._kv_cache.shed() and able and len(self.running) > 1:
-            self._preempt(max(able, key=_youth))
+            self._preempt(max(able, key=_youth), for_cells=True)
             self._kv_cache.shed()  # what it has parked with that
 
     def _fair_share(self, sequence: Sequence) -> FairShare:
@@ -283,11 +293,11 @@ class Scheduler:
         """Chunks that fit beside the decodes, shortest remaining first."""
         if not prefills:
             return []
-        starved_ns = self._clock_ns() - STARVED_NS
+        now_ns = self._clock_ns()
         prefills.sort(
             key=lambda s: (
                 _is_batch(s),
-                s.progressed_ns > starved_ns,
+                now_ns - s.progressed_ns < (STARVED_NS if s.has_run else NEW_STARVED_NS),
                 s.request.traffic_class,
                 s.num_uncomputed_tokens,
                 s.arrival,
@@ -329,10 +339,6 @@ class Scheduler:
             prefill_rows=n_prefill + size, decode_rows=n_decodes, cells=cells + _cells(sequence, size)
         )
         return step_ms <= budget_ms
-
-
-def _party(sequence: Sequence) -> tuple[str, TrafficClass]:
-    return sequence.request.tenant, sequence.request.traffic_class
 
 
 def _youth(sequence: Sequence) -> tuple[TrafficClass, int]:

@@ -14,8 +14,11 @@ from inferd.engine.runner import Sampler
 from inferd.usage import Usage, rounded_ms
 
 _NS_PER_MS = 1_000_000
-MAX_PREEMPTIONS = 2
-"""How often a sequence loses its memory to a better claim at most; batch may always lose it."""
+PROGRESS_TOKENS = 32
+"""New tokens that a preempted sequence computes before it may be preempted again, if it is the oldest such one."""
+MAX_CELL_PREEMPTIONS = 2
+"""How often a sequence loses its stream because the pool is full; then it is admitted only with all the cells that it
+can need. Batch may always lose it."""
 
 
 class SequenceStatus(IntEnum):
@@ -32,6 +35,7 @@ class Sequence:
     caught up, one more token is sampled.
 
     Attributes:
+        has_run: a step has computed some of it.
         matcher: its place in the grammar that it must keep, if there is one.
         lookup: what its tokens let expect; made once it runs alone.
         token_ids: the prompt, then every sampled token.
@@ -41,9 +45,14 @@ class Sequence:
         compute_ns: this sequence's share of the time of the steps so far.
         num_cached_tokens: prompt tokens that were in memory when it first got a stream.
         num_failures: failed steps since the last good one.
-        num_preemptions: how often it lost its stream to a better claim.
+        num_preemptions: how often it lost its stream.
+        num_cell_preemptions: how often of these because the pool of cells was full.
         arrival: its place in the order of arrival.
-        arrived_ns: when it arrived, on the engine's clock.
+        turn: its place in its tenant's queue.
+        arrived_ns: when it arrived, on the engine's clock, as all times here.
+        queued_ns: when it last began to wait for a stream.
+        stream_began_ns: when it last got a stream.
+        slice_began_ns: when it had computed again in this stream what it had lost with the last one.
         progressed_ns: when a step last computed some of it, or when it got its stream.
     """
 
@@ -61,10 +70,16 @@ class Sequence:
     compute_ns: int = 0
     num_failures: int = 0
     num_preemptions: int = 0
+    num_cell_preemptions: int = 0
     arrival: int = 0
+    turn: int = 0
     arrived_ns: int = 0
+    queued_ns: int = 0
+    stream_began_ns: int = 0
+    slice_began_ns: int = 0
     progressed_ns: int = 0
-    _has_run: bool = False
+    has_run: bool = False
+    _num_charged_at_preemption: int = 0
 
     def __post_init__(self) -> None:
         self.token_ids = list(self.request.prompt)
@@ -91,9 +106,32 @@ class Sequence:
         return self.request.max_tokens - self.num_completion_tokens
 
     @property
-    def may_be_preempted(self) -> bool:
+    def group(self) -> str:
+        """The call that it is a part of."""
+        request = self.request
+        return request.group or request.request_id
+
+    @property
+    def reserves_cells(self) -> bool:
+        """It runs only where the pool has all the cells that it can need, so it is never preempted for cells again."""
         is_batch = self.request.traffic_class is TrafficClass.BATCH
-        return is_batch or self.num_preemptions < MAX_PREEMPTIONS
+        return self.num_cell_preemptions >= MAX_CELL_PREEMPTIONS and not is_batch
+
+    @property
+    def is_owed_progress(self) -> bool:
+        """It has computed too little since it was preempted. Batch is owed nothing."""
+        is_batch = self.request.traffic_class is TrafficClass.BATCH
+        num_new = self.num_charged_tokens - self._num_charged_at_preemption
+        return self.num_preemptions > 0 and num_new < PROGRESS_TOKENS and not is_batch
+
+    def count_preemption(self, *, for_cells: bool) -> None:
+        self.num_preemptions += 1
+        self.num_cell_preemptions += for_cells
+        self._num_charged_at_preemption = self.num_charged_tokens
+
+    def begin_stream(self, now_ns: int) -> None:
+        """It gets a stream, and its first slice of time."""
+        self.stream_began_ns = self.slice_began_ns = self.progressed_ns = now_ns
 
     @property
     def num_uncomputed_tokens(self) -> int:
@@ -114,7 +152,7 @@ class Sequence:
         are billed as cached, if it has computed nothing itself so far. If it loses its stream before that, what it
         had found there does not count."""
         self.num_computed_tokens = length
-        if self._has_run:
+        if self.has_run:
             self.num_charged_tokens = max(self.num_charged_tokens, length)
         else:
             self.num_charged_tokens = length
@@ -123,7 +161,7 @@ class Sequence:
     def advance(self, n_tokens: int, *, step_ns: int, n_rows: int) -> None:
         """Records that a step of `n_rows` rows and `step_ns` computed the next `n_tokens`. Its share is rounded down,
         so that all shares together never exceed the time that the device was busy."""
-        self._has_run = True
+        self.has_run = True
         self.num_computed_tokens += n_tokens
         num_new = max(0, self.num_computed_tokens - self.num_charged_tokens)
         self.num_charged_tokens += num_new
@@ -149,7 +187,7 @@ class Sequence:
 
     def usage(self) -> Usage:
         """What has been used so far (BILLING R14, R16), nothing before its first step."""
-        if not self._has_run:
+        if not self.has_run:
             return Usage()
         return Usage(
             prompt_tokens=min(self.num_charged_tokens, self.num_prompt_tokens),

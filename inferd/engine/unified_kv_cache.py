@@ -27,8 +27,8 @@ MIN_TRIM_CELLS = 64
 class UnifiedKVCache(KVCache):
     """Who runs may have every cell that no other running sequence holds: parked branches give way, those of least
     worth first, to host RAM where it takes them. A new sequence is admitted if its tokens and those still to be
-    computed of all who run fit, with some headroom each. One that was preempted as often as it may be is admitted
-    only with all that it can still grow by, so that nobody has to take anything from it again.
+    computed of all who run fit, with some headroom each. One that was preempted twice for want of cells is admitted
+    only with all that it can still grow by, so that no cells have to be taken from it again.
     """
 
     def __init__(self, runner: Runner, *, host_budget_bytes: int = 0) -> None:
@@ -115,7 +115,7 @@ class UnifiedKVCache(KVCache):
         held = self._cells.n_held((other.seq_id for other in others), prefix=prefix)
         wanted = sum(other.num_uncomputed_tokens + _growth(other) for other in others)
         wanted += sequence.num_tokens - (0 if prefix is None else prefix[1]) + _growth(sequence)
-        if sequence.num_preemptions:
+        if sequence.num_cell_preemptions:
             wanted += int(self._cells.n_cells * WATERMARK)
         return held + wanted <= self._cells.n_cells
 
@@ -223,4 +223,4 @@ class UnifiedKVCache(KVCache):
 def _growth(sequence: Sequence) -> int:
     """Cells that are kept for what a sequence may still sample."""
     to_come = sequence.num_tokens_to_come
-    return min(HEADROOM_CELLS, to_come) if sequence.may_be_preempted else to_come
+    return to_come if sequence.reserves_cells else min(HEADROOM_CELLS, to_come)

@@ -31,6 +31,7 @@ from inferd.serving.choices import Choices, Ending
 from inferd.serving.completion import Admission, Completion, Finished
 from inferd.serving.embedding_admission import PreparedInputs
 from inferd.serving.held_credit import HeldCredit, RunningRequest
+from inferd.serving.request_id import call_id
 from inferd.serving.together import Together
 from inferd.usage import Usage
 
@@ -279,6 +280,7 @@ class Completions:
             traffic_class=_TRAFFIC_CLASSES[job.tier],
             max_compute_ms=job.max_compute_ms,
             constraint=constraint,
+            group=call_id(job.completion.request_id),
         )
 
     async def _end(self, job: _Job, end: Ending) -> None:

@@ -19,7 +19,7 @@ from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.prefix_cache import PrefixCache
 from inferd.engine.sampling import TokenSampling
 from inferd.engine.scheduler import Scheduler
-from inferd.engine.sequence import MAX_PREEMPTIONS
+from inferd.engine.sequence import MAX_CELL_PREEMPTIONS
 from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.sampling_params import SamplingParams
 from tests.engine.driver import Driver
@@ -177,7 +177,7 @@ class Life:
         if self.driver.reason(name) is FinishReason.LENGTH:
             assert n_tokens == sequence.request.max_tokens
         if sequence.request.traffic_class is not TrafficClass.BATCH:
-            assert sequence.num_preemptions <= MAX_PREEMPTIONS
+            assert sequence.num_cell_preemptions <= MAX_CELL_PREEMPTIONS
 
 
 def counted(monkeypatch) -> Counter[str]:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from inferd.engine.messages import FinishReason, TrafficClass
-from inferd.engine.sequence import MAX_PREEMPTIONS
+from inferd.engine.sequence import MAX_CELL_PREEMPTIONS
 from tests.engine.driver import Driver
 from tests.engine.test_core_sharing import ask, expect
 from tests.fake_cells import UnifiedFakeRunner
@@ -34,7 +34,7 @@ def test_three_requests_of_60_percent_of_the_pool_each_finish_with_few_preemptio
     driving.run()
     for name, prompt in prompts.items():
         expect(driving, name, prompt, 130)
-    assert 0 < max(sequence.num_preemptions for sequence in sequences) <= MAX_PREEMPTIONS
+    assert 0 < max(sequence.num_cell_preemptions for sequence in sequences) <= MAX_CELL_PREEMPTIONS
     assert driving.runner.n_no_room == 0
 
 
@@ -61,7 +61,7 @@ def test_no_mix_of_legal_requests_ends_in_an_error(kind, host, seed) -> None:
         expect(driving, name, prompt, max_tokens)
     assert driving.runner.n_no_room == 0, "the account is exact"
     mine = [s for s in sequences if s.request.traffic_class is not TrafficClass.BATCH]
-    assert max(s.num_preemptions for s in mine) <= MAX_PREEMPTIONS
+    assert max(s.num_cell_preemptions for s in mine) <= MAX_CELL_PREEMPTIONS
 
 
 def test_cold_requests_with_one_system_prompt_compute_it_once_and_hold_it_once() -> None:
@@ -87,7 +87,7 @@ def test_the_youngest_of_the_lowest_class_makes_room_and_nobody_older_does() -> 
         driving.step()
     sequences = dict(driving.core._sequences)
     driving.run()
-    assert [sequences[name].num_preemptions > 0 for name in names] == [False, True, False]
+    assert [sequences[name].num_cell_preemptions > 0 for name in names] == [False, True, False]
 
 
 def test_one_that_needs_much_is_not_passed_by_for_ever_by_those_who_need_little() -> None:
@@ -159,7 +159,7 @@ def test_what_a_failed_decode_took_from_a_sequence_is_not_taken_from_others(monk
     driving.add(ask("a", SYSTEM + b"a", 40, tenant="a"), ask("b", SYSTEM + b"b", 40, tenant="b"))
     sequences = list(driving.core._sequences.values())
     for sequence in sequences:
-        sequence.num_preemptions = MAX_PREEMPTIONS
+        sequence.num_cell_preemptions = MAX_CELL_PREEMPTIONS
     for _ in range(10):
         driving.step()
     assert driving.core.num_running == 2
@@ -172,4 +172,4 @@ def test_what_a_failed_decode_took_from_a_sequence_is_not_taken_from_others(monk
     driving.run()
     for name in "ab":
         expect(driving, name, SYSTEM + name.encode(), 40)
-    assert [sequence.num_preemptions for sequence in sequences] == [MAX_PREEMPTIONS] * 2
+    assert [sequence.num_cell_preemptions for sequence in sequences] == [MAX_CELL_PREEMPTIONS] * 2

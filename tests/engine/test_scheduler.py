@@ -133,10 +133,17 @@ def test_every_step_keeps_to_its_rows_and_serves_every_decode_it_can(
 
 
 def waiting(
-    scheduler: Scheduler, prompt: bytes, *, tenant: str = "team", traffic: TrafficClass = TrafficClass.DEFAULT
+    scheduler: Scheduler,
+    prompt: bytes,
+    *,
+    tenant: str = "team",
+    traffic: TrafficClass = TrafficClass.DEFAULT,
+    group: str = "",
 ) -> Sequence:
     sequence = new_sequence(prompt)
-    sequence.request = AddRequest("r", tuple(prompt), SamplingParams(), 100, tenant, "", None, traffic)
+    sequence.request = AddRequest(
+        "r", tuple(prompt), SamplingParams(), 100, tenant, "", None, traffic, group=group or f"{tenant}'s"
+    )
     scheduler.add(sequence)
     return sequence
 

@@ -6,8 +6,8 @@ import pytest
 
 from inferd.engine.kv_cache import KVCache
 from inferd.engine.messages import TrafficClass
-from inferd.engine.scheduler import AGEING_NS, Scheduler
-from inferd.engine.sequence import MAX_PREEMPTIONS
+from inferd.engine.preemption import AGEING_NS, TURN_NS, Preemption
+from inferd.engine.sequence import PROGRESS_TOKENS
 from tests.engine.test_scheduler import new_scheduler, own, play, waiting
 
 
@@ -124,18 +124,109 @@ def test_nobody_loses_a_stream_in_the_step_in_which_it_got_it() -> None:
     assert sum(s.num_preemptions for s in scheduler.running + scheduler.waiting) == 0
 
 
-def test_nobody_is_preempted_over_and_over() -> None:
+def test_a_tenant_with_all_streams_is_preempted_for_every_newcomer_and_makes_progress() -> None:
     scheduler = new_scheduler(n_seq_max=2)
-    greedy = [waiting(scheduler, own(number), tenant="a") for number in range(2)]
-    for number in range(10):
-        guest = waiting(scheduler, own(10 + number), tenant="b")
-        for _ in range(3):
-            play(scheduler)
-        if guest in scheduler.running:
-            scheduler.finish(guest, keep=True)
-            play(scheduler)
-    assert max(s.num_preemptions for s in greedy) <= MAX_PREEMPTIONS
-    assert all(s.num_preemptions for s in greedy), "the next one's turn comes when the first had enough of it"
+    greedy = [waiting(scheduler, own(number), tenant="a") for number in range(4)]
+    play(scheduler)
+    for number in range(20):
+        guest = waiting(scheduler, own(10 + number), tenant=f"guest {number}")
+        assert guest in play(scheduler), "its first chunk, in the next step"
+        scheduler.finish(guest, keep=True)
+        play(scheduler)
+    assert sum(s.num_preemptions for s in greedy) == 20
+    assert greedy[0].num_preemptions <= 1 + greedy[0].num_charged_tokens / PROGRESS_TOKENS
+    assert [s.has_run for s in greedy] == [True, True, False, False], "in order"
+
+
+def test_one_call_with_all_streams_is_preempted_for_other_calls_of_its_tenant() -> None:
+    scheduler = new_scheduler(n_seq_max=4)
+    for number in range(16):
+        waiting(scheduler, own(number), tenant="a", group="n = 16")
+    play(scheduler)
+    for number in range(20):
+        call = waiting(scheduler, own(50 + number), tenant="a", group=f"call {number}")
+        assert call in play(scheduler)
+        scheduler.finish(call, keep=True)
+        play(scheduler)
+    lasting = [waiting(scheduler, own(90 + number), tenant="a", group=f"long {number}") for number in range(4)]
+    play(scheduler)
+    assert [call in scheduler.running for call in lasting] == [True, True, True, False], "each call has a stream"
+
+
+def test_calls_of_one_tenant_take_turns_in_order() -> None:
+    scheduler = new_scheduler(n_seq_max=2)
+    calls = [waiting(scheduler, own(number), tenant="a", group=str(number)) for number in range(4)]
+    seen = []
+    for _ in range(6):
+        for _ in range(PROGRESS_TOKENS):
+            play(scheduler, TURN_NS / 1e6 / PROGRESS_TOKENS)
+        seen.append(sorted(calls.index(call) for call in scheduler.running))
+    assert seen == [[0, 1], [2, 3]] * 3
+
+
+@pytest.mark.parametrize("traffic", [TrafficClass.DEFAULT, TrafficClass.BATCH])
+def test_a_priority_request_gets_a_stream_in_the_next_step_however_often_they_were_preempted(traffic) -> None:
+    scheduler = new_scheduler(n_seq_max=2)
+    lower = [waiting(scheduler, own(number), tenant=f"tenant {number}", traffic=traffic) for number in range(4)]
+    play(scheduler)
+    for number in range(30):
+        urgent = waiting(scheduler, own(10 + number), tenant="urgent", traffic=TrafficClass.PRIORITY)
+        assert urgent in play(scheduler)
+        scheduler.finish(urgent, keep=True)
+        play(scheduler)
+    assert sum(s.num_preemptions for s in lower) == 30
+
+
+def test_the_oldest_of_preempted_sequences_is_spared_until_it_has_made_progress() -> None:
+    scheduler = new_scheduler(n_seq_max=1)
+    default = waiting(scheduler, own(0, 40))
+    play(scheduler)
+    scheduler.finish(urgent := waiting(scheduler, own(1), traffic=TrafficClass.PRIORITY), keep=True)
+    urgent = waiting(scheduler, own(2), traffic=TrafficClass.PRIORITY)
+    assert list(play(scheduler)) == [urgent]
+    scheduler.finish(urgent, keep=True)
+    play(scheduler)
+    waiting(scheduler, own(3), traffic=TrafficClass.PRIORITY)
+    before = default.num_charged_tokens
+    while default in play(scheduler):
+        pass
+    assert default.num_charged_tokens - before == PROGRESS_TOKENS - 1
+    assert default.num_preemptions == 2
+
+
+def test_with_more_tenants_than_streams_a_newcomer_gets_one_after_a_slice() -> None:
+    scheduler = new_scheduler(n_seq_max=2)
+    for number in range(4):
+        waiting(scheduler, own(number), tenant=f"tenant {number}")
+    play(scheduler)
+    newcomer = waiting(scheduler, own(9), tenant="newcomer")
+    n_steps = 1
+    while newcomer not in play(scheduler):
+        n_steps += 1
+    assert n_steps * 10 <= 1_000, "ms"
+
+
+def test_tenants_that_share_one_stream_are_served_alike() -> None:
+    scheduler = new_scheduler(n_seq_max=1)
+    sequences = [waiting(scheduler, own(number), tenant=str(number)) for number in range(3)]
+    n_steps_a_turn = 50
+    for _ in range(12 * n_steps_a_turn):
+        play(scheduler, TURN_NS / 1e6 / n_steps_a_turn)
+    served = [scheduler._served(sequence) for sequence in sequences]
+    assert max(served) - min(served) <= 2 * 2 * n_steps_a_turn, "two turns, an output token counts two"
+
+
+def test_a_default_request_makes_progress_beside_a_flood_of_priority_ones() -> None:
+    scheduler = new_scheduler(n_seq_max=4)
+    for number in range(8):
+        waiting(scheduler, own(number), tenant="flood", traffic=TrafficClass.PRIORITY)
+    play(scheduler)
+    guest = waiting(scheduler, own(9), tenant="guest")
+    for _ in range(30):
+        before = guest.num_charged_tokens
+        for _ in range(11):
+            play(scheduler, AGEING_NS / 1e7)
+        assert guest.num_charged_tokens > before
 
 
 def test_what_batch_got_of_idle_time_does_not_count_against_its_tenant() -> None:
@@ -228,14 +319,14 @@ def test_with_all_streams_taken_a_thousand_who_wait_are_not_looked_up(monkeypatc
     play(scheduler)
     for number in range(1000):
         waiting(scheduler, number.to_bytes(2, "big") * 20)
-    n_looks, victim = 0, Scheduler._victim
+    n_looks, victim = 0, Preemption.victim
 
-    def counted(self, sequence, *others):
+    def counted(self, sequence, spared):
         nonlocal n_looks
         n_looks += 1
-        return victim(self, sequence, *others)
+        return victim(self, sequence, spared)
 
-    monkeypatch.setattr(Scheduler, "_victim", counted)
+    monkeypatch.setattr(Preemption, "victim", counted)
     monkeypatch.setattr(KVCache, "leader", lambda *_: pytest.fail("nobody can be admitted"))
     play(scheduler)
     assert n_looks == 1, "one look for a tenant and class"

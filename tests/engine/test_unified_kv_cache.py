@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from inferd.engine.batch import ScheduledChunk, build_batch
 from inferd.engine.messages import AddRequest
-from inferd.engine.sequence import MAX_PREEMPTIONS, Sequence
+from inferd.engine.sequence import MAX_CELL_PREEMPTIONS, Sequence
 from inferd.engine.unified_kv_cache import HEADROOM_CELLS, MIN_TRIM_CELLS, UnifiedKVCache
 from inferd.sampling_params import SamplingParams
 from tests.engine.test_sequence import new_sequence
@@ -195,12 +195,12 @@ def test_one_that_was_preempted_waits_for_more_and_finally_for_all_that_it_can_n
     caching.compute(caching.admit(letters("a", 100), max_tokens=1))
     tight = caching.new(letters("b", 399 - 100 - 1 - HEADROOM_CELLS), max_tokens=100)
     assert caching.cache.has_cells_for(tight)
-    tight.num_preemptions = 1
+    tight.num_cell_preemptions = 1
     assert not caching.cache.has_cells_for(tight), "the watermark"
     small = caching.new(letters("b", 100), max_tokens=250)
-    small.num_preemptions = MAX_PREEMPTIONS - 1
+    small.num_cell_preemptions = MAX_CELL_PREEMPTIONS - 1
     assert caching.cache.has_cells_for(small)
-    small.num_preemptions = MAX_PREEMPTIONS
+    small.num_cell_preemptions = MAX_CELL_PREEMPTIONS
     assert not caching.cache.has_cells_for(small)
     assert caching.cache.has_cells_for(small, leaving=list(caching.cache._running.values()))
 
@@ -209,7 +209,7 @@ def test_a_lone_request_as_large_as_the_pool_always_has_room() -> None:
     caching = Caching(256, host=2_000)
     caching.park(*(letters(c, 60) for c in "abcd"))
     lone = caching.new(letters("x", 250), max_tokens=6)
-    lone.num_preemptions = MAX_PREEMPTIONS
+    lone.num_cell_preemptions = MAX_CELL_PREEMPTIONS
     assert caching.cache.has_cells_for(lone)
     caching.cache.allocate(lone)
     caching.compute(lone)

@@ -298,3 +298,12 @@ def test_a_request_ends_as_the_worst_of_its_choices():
     reasons = list(FinishReason)
     for length in range(1, len(reasons) + 1):
         assert whole_reason(tuple(reasons[:length])) is reasons[length - 1]
+
+
+@pytest.mark.parametrize(("request_id", "expected"), [("req_1", "req_1"), ("req_1-7", "req_1")])
+async def test_choices_and_further_prompts_of_a_call_are_one_group(provider, monkeypatch, request_id, expected):
+    (replica,) = provider.router.replicas
+    groups, submit = [], replica.submit
+    monkeypatch.setattr(replica, "submit", lambda request: groups.append(request.group) or submit(request))
+    await answered(provider, request_id, n=3)
+    assert groups == [expected] * 3

@@ -10,7 +10,7 @@ import pytest
 
 from inferd.engine.cell_account import CellAccount
 from inferd.engine.messages import FinishReason
-from inferd.engine.sequence import MAX_PREEMPTIONS
+from inferd.engine.sequence import MAX_CELL_PREEMPTIONS
 from inferd.engine.unified_kv_cache import UnifiedKVCache
 from tests.engine.llama.forced import N_CTX, N_ROWS, bench, difference, finish
 from tests.engine.llama.test_sharing import (
@@ -217,7 +217,7 @@ def test_three_requests_of_60_percent_of_the_pool_each_finish(model, host_cache_
     sequences = list(core._sequences.values())
     outputs = {o.request_id: o for o in finish(core) if o.finish_reason}
     assert {o.finish_reason for o in outputs.values()} == {FinishReason.LENGTH}
-    assert 0 < max(sequence.num_preemptions for sequence in sequences) <= MAX_PREEMPTIONS
+    assert 0 < max(sequence.num_cell_preemptions for sequence in sequences) <= MAX_CELL_PREEMPTIONS
     for prompt, script, sampler in asked.values():
         assert difference(sampler.logits, model.alone(prompt, script)) <= 2 * floor, "the worst of 150 tokens"
 
