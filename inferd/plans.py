@@ -36,6 +36,8 @@ class Plan:
         included_valid_days: how long that lasts; None: it does not expire.
         payment_method_required: whether its teams need a payment method on file before they can be postpaid.
         project_concurrency, user_concurrency: requests under way at once in each project, of each user; None: no limit.
+        max_projects, max_users, max_keys: how many of them a team makes for itself; a key counts until it is revoked or
+            expires. None: no limit.
     """
 
     name: str
@@ -50,6 +52,9 @@ class Plan:
     payment_method_required: bool = False
     project_concurrency: int | None = 64
     user_concurrency: int | None = 64
+    max_projects: int | None = 100
+    max_users: int | None = 10_000
+    max_keys: int | None = 1_000
 
 
 @dataclass(frozen=True, slots=True)

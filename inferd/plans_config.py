@@ -35,6 +35,9 @@ PLAN_KEYS = (
     "payment_method_required",
     "project_concurrency",
     "user_concurrency",
+    "max_projects",
+    "max_users",
+    "max_keys",
 )
 TIER_KEYS = (
     "rpm",
@@ -93,6 +96,9 @@ def _plan(table: TomlTable) -> Plan:
         payment_method_required=_flag(table, "payment_method_required", shipped.payment_method_required),
         project_concurrency=_limit(table, "project_concurrency", shipped.project_concurrency),
         user_concurrency=_limit(table, "user_concurrency", shipped.user_concurrency),
+        max_projects=_limit(table, "max_projects", shipped.max_projects),
+        max_users=_limit(table, "max_users", shipped.max_users),
+        max_keys=_limit(table, "max_keys", shipped.max_keys),
     )
     for key in ("included_every", "included_valid_days"):
         if key in table and not plan.included_nanousd:

@@ -47,6 +47,8 @@ def test_what_is_shipped_is_the_table_of_the_rules():
         "enterprise": (parse_usd("700000"), "year", "contact", 5, 0),
     }
     assert {(plan.project_concurrency, plan.user_concurrency) for plan in SHIPPED.plans.values()} == {(64, 64)}
+    bounds = {(plan.max_projects, plan.max_users, plan.max_keys) for plan in SHIPPED.plans.values()}
+    assert bounds == {(100, 10_000, 1_000)}
 
 
 def test_a_file_that_says_nothing_of_plans_has_those_that_are_shipped(tmp_path):

@@ -12,8 +12,12 @@ from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
 from inferd.cli.suspension import Reason
 from inferd.ledger.names import DEFAULT_PLAN
+from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import format_instant
 from inferd.serving.clock import wall_clock_ms
+
+SHOWN = 100
+"""How many projects, users and keys of a team are shown with it."""
 
 app = typer.Typer(no_args_is_help=True, help="Whom keys, credits and usage belong to.")
 
@@ -100,10 +104,11 @@ def show(
     from inferd.ledger.suspensions import team_subject
 
     moment_ms = wall_clock_ms()
+    page = WHOLE if json else Page(limit=SHOWN + 1)
     with open_store(data_dir).reading() as conn:
-        details = operations.show_team(conn, name, now_ms=moment_ms)
-        key_records = listed_keys(conn, name, now_ms=moment_ms)
-        limits = cap_operations.show_limits(conn, name, now_ms=moment_ms)
+        details = operations.show_team(conn, name, page, now_ms=moment_ms)
+        key_records = listed_keys(conn, name, page, now_ms=moment_ms)
+        limits = cap_operations.show_limits(conn, name, page, now_ms=moment_ms)
     if json:
         print_json(team_details_record(details, moment_ms) | {"limits": limits_record(limits)})
         return
@@ -113,8 +118,8 @@ def show(
             "Team": team.team,
             "Status": "suspended" if team_subject(team.team) in details.suspended else "active",
             "Created": f"{format_instant(team.created_at_ms)} by {team.created_by}",
-            "Projects": ", ".join(project.project for project in details.projects),
-            "Users": ", ".join(user.user for user in details.users) or None,
+            "Projects": _first([project.project for project in details.projects]),
+            "Users": _first([user.user for user in details.users]) or None,
         }
     )
     terms.print_limits(limits)
@@ -122,10 +127,17 @@ def show(
     credits.print_credit(details.credit)
     say("")
     if details.keys:
-        keys.print_keys(key_records)
+        keys.print_keys(key_records[:SHOWN])
+        if len(key_records) > SHOWN:
+            say_next("It has more keys", command_line(data_dir, "keys", "list", "--team", name))
     else:
         say("It has no keys.")
         say_next("Make one", command_line(data_dir, "keys", "create", "--team", name))
+
+
+def _first(names: list[str]) -> str:
+    """Names in a row, as many as are shown; the lists of projects and users have all."""
+    return ", ".join(names[:SHOWN]) + (" and more" if len(names) > SHOWN else "")
 
 
 @app.command()

@@ -35,17 +35,19 @@ def list_users(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[
 
 def find_project(conn: sqlite3.Connection, team: str, project: str) -> Project:
     """Raises NotFoundError if the team has none of that name."""
-    for found in list_projects(conn, team):
-        if found.project == project:
-            return found
+    teams.find_team(conn, team)
+    found = teams.find_project(conn, team, project)
+    if found is not None:
+        return found
     raise NotFoundError(f"team {team!r} has no project {project!r}; `inferd projects create {team} {project}` makes it")
 
 
 def find_user(conn: sqlite3.Connection, team: str, user: str) -> User:
     """Raises NotFoundError if the team has none of that name."""
-    for found in list_users(conn, team):
-        if found.user == user:
-            return found
+    teams.find_team(conn, team)
+    found = teams.find_user(conn, team, user)
+    if found is not None:
+        return found
     raise NotFoundError(f"team {team!r} has no user {user!r}; `inferd users create {team} {user}` makes it")
 
 

@@ -59,11 +59,11 @@ class Limits:
     concurrency: tuple[ConcurrencyLimit, ...]
 
 
-def show_limits(conn: sqlite3.Connection, team: str, *, now_ms: int) -> Limits:
-    """Plan, tier, what happens at zero, caps and raises of a team."""
+def show_limits(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_ms: int) -> Limits:
+    """Plan, tier, what happens at zero, caps and raises of a team; of its budgets a page."""
     teams.find_team(conn, team)
     terms = terms_of(conn, team, now_ms)
-    scopes = dict.fromkeys([team_scope(team), *(budget.scope for budget in budgets.budgets_of(conn, team))])
+    scopes = dict.fromkeys([team_scope(team), *(budget.scope for budget in budgets.budgets_of(conn, team, page))])
     return Limits(
         team=team,
         terms=terms,
@@ -249,15 +249,15 @@ def _scope(conn: sqlite3.Connection, team: str, project: str | None, user: str |
     if sum(name is not None for name in (project, user, key_id)) > 1:
         raise InvalidValueError("a budget is of one project, one user or one key, or of the team")
     if project is not None:
-        if project not in {each.project for each in teams.projects_of(conn, team)}:
+        if teams.find_project(conn, team, project) is None:
             raise NotFoundError(f"team {team!r} has no project {project!r}")
         return project_scope(team, project)
     if user is not None:
-        if user not in {each.user for each in teams.users_of(conn, team)}:
+        if teams.find_user(conn, team, user) is None:
             raise NotFoundError(f"team {team!r} has no user {user!r}")
         return user_scope(team, user)
     if key_id is not None:
-        if key_id not in {each.key_id for each in keys.all_keys(conn, team)}:
+        if not keys.is_key_of(conn, key_id, team):
             raise NotFoundError(f"team {team!r} has no key {key_id!r}; `inferd keys list --team {team}` shows the ids")
         return key_scope(key_id)
     return team_scope(team)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from inferd.errors import PermissionDeniedError
 from inferd.ledger.keys import DEFAULT_SCOPES, Key
 from inferd.ledger.suspensions import key_subject
+from inferd.ledger.team_limits import team_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,28 @@ def check_budget(own: Key, key_id: str | None) -> None:
     check_unbound(own)
     if key_id == own.key_id:
         raise beyond_limits("it cannot change its own budget")
+
+
+_COUNTS = {
+    "projects": "SELECT count(*) FROM projects WHERE team = :team",
+    "users": "SELECT count(*) FROM users WHERE team = :team",
+    "keys": "SELECT count(*) FROM keys WHERE team = :team AND revoked_at_ms IS NULL AND "
+    "(expires_at_ms IS NULL OR expires_at_ms > :now_ms)",
+}
+
+
+def check_room(conn: sqlite3.Connection, own: Key, noun: Literal["projects", "users", "keys"], now_ms: int) -> None:
+    """Raises PermissionDeniedError if the manager's team has as many of them as its plan lets it make."""
+    plan = team_limits(conn, own.team, now_ms).plan
+    most = {"projects": plan.max_projects, "users": plan.max_users, "keys": plan.max_keys}[noun]
+    if most is None:
+        return
+    (found,) = conn.execute(_COUNTS[noun], {"team": own.team, "now_ms": now_ms}).fetchone()
+    if found >= most:
+        remedy = "revoke some, or ask the operator for more" if noun == "keys" else "ask the operator for more"
+        raise beyond_limits(
+            f"team `{own.team}` has {found:,} {noun}, and plan {plan.name} lets it make up to {most:,}; {remedy}"
+        )
 
 
 def beyond_limits(why: str) -> PermissionDeniedError:

@@ -160,6 +160,11 @@ def find_key(conn: sqlite3.Connection, key_id: str) -> Key:
     return _key(row)
 
 
+def is_key_of(conn: sqlite3.Connection, key_id: str, team: str) -> bool:
+    """Whether a team has a key of that id, revoked or not."""
+    return conn.execute("SELECT 1 FROM keys WHERE key_id = ? AND team = ?", (key_id, team)).fetchone() is not None
+
+
 def all_keys(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Key]:
     """Of one team or of all, oldest first. After a key that is not among them there is none."""
     rows = conn.execute(

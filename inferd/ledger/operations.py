@@ -98,13 +98,13 @@ def list_teams(conn: sqlite3.Connection, page: Page = WHOLE) -> list[Team]:
     return teams.all_teams(conn, page)
 
 
-def show_team(conn: sqlite3.Connection, name: str, *, now_ms: int) -> TeamDetails:
-    """A team with its projects, users, keys and credit."""
+def show_team(conn: sqlite3.Connection, name: str, page: Page = WHOLE, *, now_ms: int) -> TeamDetails:
+    """A team with its credit, and a page of its projects, of its users and of its keys."""
     return TeamDetails(
         team=teams.find_team(conn, name),
-        projects=tuple(teams.projects_of(conn, name)),
-        users=tuple(teams.users_of(conn, name)),
-        keys=tuple(keys.all_keys(conn, name)),
+        projects=tuple(teams.projects_of(conn, name, page)),
+        users=tuple(teams.users_of(conn, name, page)),
+        keys=tuple(keys.all_keys(conn, name, page)),
         credit=credit_of(conn, name, now_ms),
         suspended=suspended_subjects(conn, name),
     )
@@ -150,11 +150,11 @@ def create_key(
         models: the deployments it may call; None: all.
     """
     teams.find_team(conn, team)
-    if project is not None and project not in {p.project for p in teams.projects_of(conn, team)}:
+    if project is not None and teams.find_project(conn, team, project) is None:
         raise NotFoundError(
             f"team {team!r} has no project {project!r}; `inferd projects create {team} {project}` makes it"
         )
-    if user is not None and user not in {u.user for u in teams.users_of(conn, team)}:
+    if user is not None and teams.find_user(conn, team, user) is None:
         raise NotFoundError(f"team {team!r} has no user {user!r}; `inferd users create {team} {user}` makes it")
     check_text("label", label)
     _check_future(expires_at_ms, now_ms)

@@ -54,7 +54,7 @@ def set_project_concurrency(
 ) -> TeamLimits:
     """How many requests of a project may be under way at once; None: what the plan says (R10)."""
     teams.find_team(conn, team)
-    if project not in {each.project for each in teams.projects_of(conn, team)}:
+    if teams.find_project(conn, team, project) is None:
         raise NotFoundError(f"team {team!r} has no project {project!r}")
     _set_concurrency(conn, team, project_scope(team, project), max_requests, actor, now_ms)
     return team_limits(conn, team, now_ms, project=project)
@@ -66,7 +66,7 @@ def set_user_concurrency(
 ) -> TeamLimits:
     """How many requests of a user may be under way at once; None: what the plan says (R10)."""
     teams.find_team(conn, team)
-    if user not in {each.user for each in teams.users_of(conn, team)}:
+    if teams.find_user(conn, team, user) is None:
         raise NotFoundError(f"team {team!r} has no user {user!r}")
     _set_concurrency(conn, team, user_scope(team, user), max_requests, actor, now_ms)
     return team_limits(conn, team, now_ms, user=user)

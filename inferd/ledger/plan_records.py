@@ -23,6 +23,9 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "payment_method_required": plan.payment_method_required,
         "project_concurrency": plan.project_concurrency,
         "user_concurrency": plan.user_concurrency,
+        "max_projects": plan.max_projects,
+        "max_users": plan.max_users,
+        "max_keys": plan.max_keys,
     }
 
 

@@ -60,13 +60,12 @@ def limits_record(limits: Limits) -> dict[str, Any]:
     }
 
 
-def with_budgets(record: dict[str, Any], scope: str, budgets: Iterable[Budget]) -> dict[str, Any]:
-    """The record of a project, user or key, and what it may spend: USD by `month`, `year` or `lifetime`; of two budgets
-    the smaller one."""
+def with_budgets(record: dict[str, Any], budgets: Iterable[Budget]) -> dict[str, Any]:
+    """The record of a project, user or key, and what its budgets let it spend: USD by `month`, `year` or `lifetime`; of
+    two budgets the smaller one."""
     own: dict[str, int] = {}
     for budget in budgets:
-        if budget.scope == scope:
-            own[budget.period] = min(budget.amount_nanousd, own.get(budget.period, budget.amount_nanousd))
+        own[budget.period] = min(budget.amount_nanousd, own.get(budget.period, budget.amount_nanousd))
     return record | {"budgets": {period: format_usd(amount_nanousd) for period, amount_nanousd in own.items()}}
 
 

@@ -25,6 +25,7 @@ from inferd.ledger.migrations import (
     m12_terms_version,
     m13_authority,
     m14_file_checksums,
+    m15_keys_of_team,
 )
 from inferd.ledger.migrations.triggers import refuse
 
@@ -237,6 +238,7 @@ MIGRATIONS = (
     m12_terms_version.apply,
     m13_authority.apply,
     m14_file_checksums.apply,
+    m15_keys_of_team.apply,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -84,6 +84,9 @@ class TeamLimits:
         yield LimitRow("prompt tokens in batches that have not ended", tier.batch_queued_tokens, source)
         yield LimitRow("requests at once in a project", self.project_concurrency, self.project_source)
         yield LimitRow("requests at once of a user", self.user_concurrency, self.user_source)
+        plan = self.plan
+        for name, most in (("projects", plan.max_projects), ("users", plan.max_users), ("keys", plan.max_keys)):
+            yield LimitRow(f"{name} that the team makes itself", most, f"plan {plan.name}")
 
 
 def team_limits(

@@ -95,6 +95,14 @@ def projects_of(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list
     return [Project(*row) for row in rows]
 
 
+def find_project(conn: sqlite3.Connection, team: str, name: str) -> Project | None:
+    """The project of an existing team; None if there is none of that name."""
+    row = conn.execute(
+        "SELECT team, project, created_at_ms, created_by FROM projects WHERE team = ? AND project = ?", (team, name)
+    ).fetchone()
+    return None if row is None else Project(*row)
+
+
 def add_project(conn: sqlite3.Connection, project: Project) -> None:
     """Raises ConflictError if the team has it already."""
     try:
@@ -114,6 +122,14 @@ def users_of(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[Us
         (team, page.after, page.limit),
     )
     return [User(*row) for row in rows]
+
+
+def find_user(conn: sqlite3.Connection, team: str, name: str) -> User | None:
+    """The user of an existing team; None if there is none of that name."""
+    row = conn.execute(
+        "SELECT team, user, created_at_ms, created_by FROM users WHERE team = ? AND user = ?", (team, name)
+    ).fetchone()
+    return None if row is None else User(*row)
 
 
 def add_user(conn: sqlite3.Connection, user: User) -> None:

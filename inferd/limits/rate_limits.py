@@ -14,6 +14,9 @@ from inferd.limits.running_mean import RunningMean
 from inferd.limits.token_rates import Bounds3, TokenRates, amounts_of
 from inferd.usage import Usage
 
+CHANGES_A_MINUTE = 60
+"""That a team's keys with the scope `manage` make together."""
+_CHANGES = Bounds(CHANGES_A_MINUTE, CHANGES_A_MINUTE)
 ModelOfTeam = tuple[str, str]
 """A team, and a model id."""
 
@@ -33,13 +36,14 @@ class RateLimits:
         self._requests: IdleTable[str, RateWindow] = IdleTable()
         self._free_requests: IdleTable[str, RateWindow] = IdleTable()
         self._tokens: IdleTable[ModelOfTeam, TokenRates] = IdleTable()
+        self._changes: IdleTable[str, RateWindow] = IdleTable()
         self._completion_tokens: dict[str, RunningMean] = {}
         self.concurrency = Concurrency()
 
     @property
     def num_windows(self) -> int:
         """Entries in memory."""
-        return len(self._requests) + len(self._free_requests) + len(self._tokens)
+        return len(self._requests) + len(self._free_requests) + len(self._tokens) + len(self._changes)
 
     def now_ms(self) -> int:
         return self._clock_ms()
@@ -57,6 +61,15 @@ class RateLimits:
 
     def tokens(self, team: str, model: str, bounds: Bounds3, now_ms: int) -> TokenRates:
         return self._tokens.get((team, model), partial(TokenRates, bounds, now_ms), now_ms)
+
+    def take_change(self, team: str) -> int:
+        """Count a change that a team makes of itself; or how many ms until it may make one, and nothing is counted."""
+        now_ms = self._clock_ms()
+        window = self._changes.get(team, partial(RateWindow, _CHANGES, now_ms), now_ms)
+        wait_ms = window.wait_ms(1, _CHANGES, 1.0, now_ms)
+        if wait_ms == 0:
+            window.add(1, now_ms)
+        return wait_ms
 
     def replay(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from inferd.errors import RateLimitError
+from inferd.limits.rate_limits import CHANGES_A_MINUTE
 from inferd.limits.rate_window import RateStatus
 from inferd.limits.token_rates import TokenKind, Wait
 
@@ -52,6 +53,16 @@ def concurrency_refusal(scope: str, limit: int, contact: str | None) -> RateLimi
         f"Please try again when one of them has ended. {_whom_to_ask(contact)}",
         code=f"{kind}_concurrency_limit_reached",
         retry_after_s=CONCURRENCY_RETRY_AFTER_S,
+    )
+
+
+def change_refusal(team: str, wait_ms: int, contact: str | None) -> RateLimitError:
+    """A change by a key with the scope `manage`."""
+    return RateLimitError(
+        f"Team `{team}` makes too many changes: its keys with the scope `manage` may make {CHANGES_A_MINUTE} a minute. "
+        f"{_advice(wait_ms, contact)}",
+        code="too_many_changes",
+        retry_after_s=wait_ms / 1000,
     )
 
 

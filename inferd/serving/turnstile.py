@@ -11,6 +11,7 @@ from inferd.ledger.recent_usage import recent_usage
 from inferd.ledger.team_limits import team_limits
 from inferd.limits.allowance import Allowance, TeamRates, rates_of
 from inferd.limits.rate_limits import RateLimits
+from inferd.limits.refusals import change_refusal
 from inferd.limits.ticket import Ticket, unlimited_ticket
 
 
@@ -43,6 +44,12 @@ class Turnstile:
             max_output_tokens=terms.tier.max_output_tokens,
         )
         return Ticket(self._limits, allowance, self._contact)
+
+    def take_change(self, team: str) -> None:
+        """Count a change that a team makes of itself. Raises RateLimitError."""
+        wait_ms = self._limits.take_change(team)
+        if wait_ms:
+            raise change_refusal(team, wait_ms, self._contact)
 
     def batch_ticket(self, caller: Caller) -> Ticket:
         """Of a line of a batch: neither rates nor concurrency count it (BILLING R10, R15)."""

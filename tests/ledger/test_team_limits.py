@@ -55,6 +55,9 @@ def test_every_number_says_where_it_comes_from(books):
         "prompt tokens in batches that have not ended": (None, 10_000_000, "tier 1"),
         "requests at once in a project": (None, 64, "plan academic"),
         "requests at once of a user": (None, 64, "plan academic"),
+        "projects that the team makes itself": (None, 100, "plan academic"),
+        "users that the team makes itself": (None, 10_000, "plan academic"),
+        "keys that the team makes itself": (None, 1_000, "plan academic"),
     }
 
 

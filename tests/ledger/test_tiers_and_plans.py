@@ -68,8 +68,11 @@ def expected(plan: str, tier: int, why: str) -> dict[str, Any]:
         "prompt tokens in batches that have not ended": (None, 10_000_000),
         "requests at once in a project": (None, 64),
         "requests at once of a user": (None, 64),
+        "projects that the team makes itself": (None, 100),
+        "users that the team makes itself": (None, 10_000),
+        "keys that the team makes itself": (None, 1_000),
     }
-    sources = {name: f"plan {plan}" if "at once" in name else f"tier {tier}" for name in rates}
+    sources = {name: f"plan {plan}" if "at once" in name or "itself" in name else f"tier {tier}" for name in rates}
     return {"tier": (tier, why), "overage": overage, "caps": caps, "rates": rates, "sources": sources}
 
 

@@ -75,6 +75,9 @@ class AdminCall:
         return await self.ledger.report(self.caller.team, operation)
 
     async def change(self, operation: Callable[[Connection], T]) -> T:
+        """Make a change. Raises RateLimitError if the caller's team makes too many."""
+        if not self.is_operator:
+            services_of(self.request).turnstile.take_change(self.caller.team)
         return await self.ledger.change(operation)
 
 

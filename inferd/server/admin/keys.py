@@ -47,7 +47,11 @@ async def create_key(request: Request) -> Response:
     asked = KeyWish(body.project, body.user, expires_at_ms, body.scopes, body.models)
 
     def change(conn: Connection) -> dict[str, Any]:
-        wish = asked if call.is_operator else delegation.granted_key(conn, call.manager(conn), asked)
+        wish = asked
+        if not call.is_operator:
+            manager = call.manager(conn)
+            wish = delegation.granted_key(conn, manager, asked)
+            delegation.check_room(conn, manager, "keys", call.now_ms)
         made = operations.create_key(
             conn,
             call.team,

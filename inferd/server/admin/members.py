@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -35,9 +35,13 @@ class NewUser(msgspec.Struct, forbid_unknown_fields=True):
     user: str
 
 
-def _check(call: AdminCall, conn: Connection) -> None:
+def _check(call: AdminCall, conn: Connection, new: Literal["projects", "users"] | None = None) -> None:
+    """Whether the caller may change projects and users; and whether its team may have a `new` one."""
     if not call.is_operator:
-        delegation.check_unbound(call.manager(conn))
+        manager = call.manager(conn)
+        delegation.check_unbound(manager)
+        if new is not None:
+            delegation.check_room(conn, manager, new, call.now_ms)
 
 
 async def list_projects(request: Request) -> Response:
@@ -57,7 +61,7 @@ async def create_project(request: Request) -> Response:
     body = await call.body(NewProject)
 
     def change(conn: Connection) -> dict[str, Any]:
-        _check(call, conn)
+        _check(call, conn, new="projects")
         made = operations.create_project(conn, call.team, body.project, actor=call.actor, now_ms=call.now_ms)
         return project_record(made, frozenset())
 
@@ -69,7 +73,7 @@ async def create_user(request: Request) -> Response:
     body = await call.body(NewUser)
 
     def change(conn: Connection) -> dict[str, Any]:
-        _check(call, conn)
+        _check(call, conn, new="users")
         made = operations.create_user(conn, call.team, body.user, actor=call.actor, now_ms=call.now_ms)
         return user_record(made, frozenset())
 

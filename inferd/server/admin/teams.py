@@ -12,11 +12,13 @@ from inferd.errors import InvalidValueError, PermissionDeniedError
 from inferd.ledger import access, cap_operations, delegation, operations
 from inferd.ledger.client import Connection
 from inferd.ledger.listings import listed_teams
+from inferd.ledger.page import Page
 from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.records import limits_record, team_details_record, team_record
 from inferd.ledger.suspensions import resumed_record
 from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
-from inferd.server.admin.paging import Paging
+from inferd.server.admin.paging import DEFAULT_LIMIT, MAX_LIMIT, Paging
+from inferd.server.query import Query
 
 # What a team may choose for itself; the rest is the operator's.
 _OWN_OVERAGES = (None, "block", "postpaid")
@@ -62,11 +64,18 @@ async def create_team(request: Request) -> Response:
 
 async def show_team(request: Request) -> Response:
     call = team_call(request)
+    query = Query(request)
+    limit = query.integer("limit", 1, MAX_LIMIT) or DEFAULT_LIMIT
+    query.finish()
 
     def read(conn: Connection) -> dict[str, Any]:
-        details = operations.show_team(conn, call.team, now_ms=call.now_ms)
-        limits = cap_operations.show_limits(conn, call.team, now_ms=call.now_ms)
-        return team_details_record(details, call.now_ms) | {"limits": limits_record(limits)}
+        details = operations.show_team(conn, call.team, Page(limit=limit + 1), now_ms=call.now_ms)
+        limits = cap_operations.show_limits(conn, call.team, Page(limit=limit), now_ms=call.now_ms)
+        record = team_details_record(details, call.now_ms) | {"limits": limits_record(limits)}
+        for noun in ("projects", "users", "keys"):
+            record[f"has_more_{noun}"] = len(record[noun]) > limit
+            record[noun] = record[noun][:limit]
+        return record
 
     return answer(await call.read(read))
 
@@ -89,7 +98,7 @@ async def set_team(request: Request) -> Response:
         if body.tier_until is None and body.tier is msgspec.UNSET:
             raise InvalidValueError("`tier_until` ends the `tier` that is set with it: give both")
         cap_operations.set_team(conn, call.team, **given, actor=call.actor, now_ms=call.now_ms)
-        return limits_record(cap_operations.show_limits(conn, call.team, now_ms=call.now_ms))
+        return limits_record(cap_operations.show_limits(conn, call.team, Page(limit=DEFAULT_LIMIT), now_ms=call.now_ms))
 
     return answer(await call.change(change))
 

@@ -146,3 +146,16 @@ async def test_lists_show_limits(provider, admin):
     assert (project["concurrency"], project["concurrency_source"]) == (64, "plan pro")
     tiers = {team["team"]: (team["tier"], team["tier_source"]) for team in (await admin.do("GET", "teams"))["teams"]}
     assert tiers["acme"] == (3, "set by the operator")
+
+
+async def test_a_team_is_shown_with_the_first_of_what_it_has(many):
+    """The lists have the rest."""
+    whole = await many.do("GET", "teams/acme")
+    for limit in (1, 3):
+        shown = await many.do("GET", f"teams/acme?limit={limit}")
+        for noun in ("projects", "users", "keys"):
+            assert shown[noun] == whole[noun][:limit]
+            assert (shown[f"has_more_{noun}"], whole[f"has_more_{noun}"]) == (True, False)
+        of_budgets = [cap for cap in shown["limits"]["caps"] if cap["scope"].startswith("user:")]
+        assert len({cap["scope"] for cap in of_budgets}) <= limit
+    await many.refused(400, "invalid_value", "GET", "teams/acme?limit=1001")

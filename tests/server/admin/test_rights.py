@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from inferd.ledger import access, cap_operations, operations
+from inferd.ledger import access, cap_operations, operations, plan_operations
+from inferd.limits.rate_limits import CHANGES_A_MINUTE
+from inferd.plans import SHIPPED
 from inferd.server.admin.routes import ADMIN_ROUTES
 from inferd.server.app import ROUTES
 from tests.server.admin.calls import Admin, change
@@ -258,3 +261,55 @@ async def test_a_key_of_another_team_is_not_found_under_this_one(provider, admin
     }
     assert len(messages) == 1
     await admin.refused(404, "not_found", "POST", f"teams/acme/keys/{other}/revoke")
+
+
+def let_make(provider, **bounds):
+    """The plan of acme lets it make so many from now on."""
+    plan = replace(SHIPPED.plans["academic"], **bounds)
+    catalog = replace(SHIPPED, plans={**SHIPPED.plans, "academic": plan})
+    change(provider, plan_operations.apply_plans, catalog)
+
+
+@pytest.mark.parametrize("noun", ["projects", "users", "keys"])
+async def test_number_of_what_a_manager_makes_is_bounded_by_the_plan(provider, manager, admin, noun):
+    """R21: the operator is not bound."""
+    bodies = {"projects": {"project": "p{}"}, "users": {"user": "u{}"}, "keys": {"name": "k{}"}}[noun]
+
+    def body(number):
+        return {field: text.format(number) for field, text in bodies.items()}
+
+    present = len((await manager.do("GET", f"teams/acme/{noun}"))[noun])
+    let_make(provider, **{f"max_{noun}": present + 1})
+    made = await manager.do("POST", f"teams/acme/{noun}", body(1))
+    message = await manager.refused(403, "beyond_own_limits", "POST", f"teams/acme/{noun}", body(2))
+    assert f"has {present + 1} {noun}" in message
+    await admin.do("POST", f"teams/acme/{noun}", body(3))
+    let_make(provider, **{f"max_{noun}": present + 3})
+    await manager.do("POST", f"teams/acme/{noun}", body(4))
+    if noun == "keys":
+        await manager.refused(403, "beyond_own_limits", "POST", "teams/acme/keys", body(5))
+        await manager.do("POST", f"teams/acme/keys/{made['id']}/revoke")
+        await manager.do("POST", "teams/acme/keys", body(5))
+    let_make(provider, **{f"max_{noun}": None})
+    await manager.do("POST", f"teams/acme/{noun}", body(6))
+
+
+async def test_changes_of_a_team_s_managers_are_bounded_by_the_minute(provider, manager, admin):
+    """R21: of all its keys together; a report is no change, and the operator is not bound."""
+    other = Admin(provider, provider.new_key("acme", scopes=("inference", "manage")))
+    provider.steady_ms += 500
+    for number in range(CHANGES_A_MINUTE):
+        by = (manager, other)[number % 2]
+        await by.do("POST", "teams/acme/users", {"user": f"u{number}"})
+    for by in (manager, other):
+        response = await by.send("POST", "teams/acme/users", {"user": "late"})
+        assert (response.status_code, response.json()["error"]["code"]) == (429, "too_many_changes")
+        assert response.headers["retry-after"] == "60"
+    await manager.do("GET", "teams/acme/users")
+    await admin.do("POST", "teams/acme/users", {"user": "by-the-operator"})
+    lab = Admin(provider, provider.new_key("lab", scopes=("manage",)))
+    await lab.do("POST", "teams/lab/users", {"user": "ada"})
+    provider.steady_ms += 59_999
+    assert (await manager.send("POST", "teams/acme/users", {"user": "late"})).status_code == 429
+    provider.steady_ms += 1
+    await manager.do("POST", "teams/acme/users", {"user": "late"})
