@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from inferd.engine.cost_model import CostModel
 from inferd.engine.messages import AddRequest, EmbedRequest, TrafficClass
@@ -33,6 +34,7 @@ class Backlog:
         self._busy_since_s = 0.0
         self._ended: deque[tuple[float, int]] = deque()
         self._speed = Speed.expected(CostModel(), n_decodes=1, cells=0)
+        self._observed_s = 0.0
 
     @property
     def num_tokens(self) -> int:
@@ -45,7 +47,10 @@ class Backlog:
 
     @property
     def speed(self) -> Speed:
-        """As last observed; a guess before."""
+        """As last observed; a guess before. The rate of embeddings is forgotten after a minute: requests are refused
+        by it, and if all were, nothing would be measured any more."""
+        if self._clock_s() - self._observed_s > _WINDOW_S:
+            return replace(self._speed, embedding_ms_per_token=None)
         return self._speed
 
     def has_room_for(self, request: AddRequest | EmbedRequest) -> bool:
@@ -69,7 +74,7 @@ class Backlog:
         self._ended.append((self._clock_s(), _size(request)))
 
     def observe(self, speed: Speed) -> None:
-        self._speed = speed
+        self._speed, self._observed_s = speed, self._clock_s()
 
     def retry_after_s(self, request: AddRequest | EmbedRequest) -> float:
         """When there should be room for this request, which there is none for now: by the rate at which requests have

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ _NS_PER_MS = 1_000_000
 _TILE_ROWS = 64
 """A step beside others has at least so many rows: fewer take as long on a CPU."""
 _WEIGHT_OF_LAST_STEP = 0.2
+_NUM_STEPS_TO_MEASURE = 8
+_MEASURED_FOR_NS = 60_000_000_000
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,8 @@ class EmbeddingCore:
         self._served = FairShare()
         self._outputs: list[RequestOutput] = []
         self._ms_per_row = 1.0
+        self._full_steps_ms_per_row: deque[float] = deque(maxlen=_NUM_STEPS_TO_MEASURE)
+        self._measured_ns = 0
 
     @property
     def has_work(self) -> bool:
@@ -81,6 +86,14 @@ class EmbeddingCore:
     def tokens_per_s(self) -> float:
         """As fast as the last steps were."""
         return 1000.0 / self._ms_per_row
+
+    @property
+    def ms_per_token(self) -> float | None:
+        """Compute of a token in the fastest of the last steps of a tile and more; None: there was none in the last
+        minute. The fastest, because a request is refused by it, and a step that was held up says little of the next."""
+        if self._clock_ns() - self._measured_ns > _MEASURED_FOR_NS:
+            return None
+        return min(self._full_steps_ms_per_row, default=None)
 
     def add_request(self, request: EmbedRequest) -> None:
         assert request.request_id not in self._jobs, "request ids are unique"
@@ -177,6 +190,9 @@ class EmbeddingCore:
                 self._finish(job, FinishReason.ERROR, "llama.cpp could not compute it")
             return
         ms_per_row = step_ns / _NS_PER_MS / len(rows)
+        if len(rows) >= min(_TILE_ROWS, embedder.n_rows_max):
+            self._full_steps_ms_per_row.append(ms_per_row)
+            self._measured_ns = self._clock_ns()
         self._ms_per_row += _WEIGHT_OF_LAST_STEP * (max(ms_per_row, 1e-6) - self._ms_per_row)
         first = 0
         for one, n_tokens in inputs:
@@ -191,7 +207,7 @@ class EmbeddingCore:
             if job.is_complete:
                 self._finish(job, FinishReason.STOP)
             elif job.is_out_of_time:
-                self._finish(job, FinishReason.ERROR, "it took more compute than its deployment allows")
+                self._finish(job, FinishReason.LENGTH)
 
     def _finish(self, job: EmbeddingJob, reason: FinishReason, error: str | None = None) -> None:
         del self._jobs[job.request.request_id]

@@ -9,6 +9,9 @@ from inferd.engine.pooling import Pool, Pooling, Rows
 from inferd.usage import Usage, rounded_ms
 
 _NS_PER_MS = 1_000_000
+_MAX_OVERSHOOT = 2
+"""A request that turns out to take more than its compute limit may have so many times of it: a rate that was measured
+before says how long it takes, and beside other load that is only roughly right."""
 
 
 class EmbeddingJob:
@@ -32,7 +35,7 @@ class EmbeddingJob:
     @property
     def is_out_of_time(self) -> bool:
         limit_ms = self.request.max_compute_ms
-        return limit_ms is not None and self.compute_ns > limit_ms * _NS_PER_MS
+        return limit_ms is not None and self.compute_ns > _MAX_OVERSHOOT * limit_ms * _NS_PER_MS
 
     def add_rows(self, index: int, rows: Rows, pooling: Pooling) -> None:
         """The next rows of input `index`."""
@@ -46,7 +49,7 @@ class EmbeddingJob:
 
     @property
     def _charged_ns(self) -> int:
-        """What the last step took beyond the limit is nobody's (BILLING R4)."""
+        """Time beyond the limit is not charged (BILLING R14)."""
         limit_ms = self.request.max_compute_ms
         return self.compute_ns if limit_ms is None else min(self.compute_ns, limit_ms * _NS_PER_MS)
 

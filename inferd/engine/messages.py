@@ -77,7 +77,7 @@ class EmbedRequest:
     Attributes:
         request_id: unique among live requests.
         inputs: token ids of each input, none empty, each of at most the embedder's `max_tokens`.
-        max_compute_ms: after so much compute it ends with an error, or None.
+        max_compute_ms: most compute that is charged, or None; after twice as much it ends with LENGTH, without vectors.
     """
 
     request_id: str
@@ -119,7 +119,7 @@ class RequestOutput:
         error: for ERROR and CONSTRAINT, what happened, in words for the operator.
         logprobs: of the sampled tokens but the end token, where the request asked for them.
         stop_string: the one that ended it, if one did.
-        embeddings: of an EmbedRequest that has not failed: shape (inputs, n_embd), each of length 1.
+        embeddings: of an EmbedRequest that ended with STOP: shape (inputs, n_embd), each of length 1.
     """
 
     request_id: str

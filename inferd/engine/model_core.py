@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from inferd.engine.batch_debt import BatchDebt
 from inferd.engine.core import EngineCore
@@ -51,11 +52,12 @@ class ModelCore:
 
     @property
     def speed(self) -> Speed:
+        ms_per_token = None if self._embeddings is None else self._embeddings.ms_per_token
         if self._generation is not None:
-            return self._generation.speed
+            return replace(self._generation.speed, embedding_ms_per_token=ms_per_token)
         assert self._embeddings is not None, "a model is for something"
         tokens_per_s = self._embeddings.tokens_per_s
-        return Speed(prompt_tokens_per_s=tokens_per_s, output_tokens_per_s=tokens_per_s)
+        return Speed(tokens_per_s, tokens_per_s, ms_per_token)
 
     def add_request(self, request: AddRequest | EmbedRequest) -> None:
         """Queues a request. What a person could have got wrong was refused before; here it is a precondition."""

@@ -13,10 +13,15 @@ _MIN_STEP_MS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Tokens a second, of all requests together."""
+    """Tokens a second, of all requests together.
+
+    Attributes:
+        embedding_ms_per_token: compute that a token of an input for a vector is charged; None: not measured yet.
+    """
 
     prompt_tokens_per_s: float
     output_tokens_per_s: float
+    embedding_ms_per_token: float | None = None
 
     @classmethod
     def expected(cls, cost_model: CostModel, *, n_decodes: int, cells: int) -> Speed:

@@ -7,6 +7,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inferd.engine.messages import FinishReason
 from inferd.openai.embeddings import encode_embeddings, parse_embedding_request
 from inferd.server.arrival import arrival
 from inferd.server.disconnect import cancelled_on_disconnect, client_closed
@@ -14,6 +15,7 @@ from inferd.server.limits import limit_headers
 from inferd.server.services import services_of
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion, Finished
+from inferd.serving.embedding_admission import stopped_error
 
 
 async def embeddings(request: Request) -> Response:
@@ -27,8 +29,10 @@ async def embeddings(request: Request) -> Response:
     async with cancelled_on_disconnect(completion, request):
         await completion.admitted()
         end = await _end(completion)
-    if end.embeddings is None:  # the client has gone
+    if end.finish_reason is FinishReason.CANCELLED:
         return client_closed()
+    if end.embeddings is None:
+        raise stopped_error(deployment.max_compute_ms, billed=True)
     body = await asyncio.to_thread(
         encode_embeddings,
         asked,

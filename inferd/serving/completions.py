@@ -29,7 +29,7 @@ from inferd.serving.admission import PreparedPrompt, check_capability, compile_c
 from inferd.serving.cache_hints import NO_HINTS, CacheHints
 from inferd.serving.choices import Choices, Ending
 from inferd.serving.completion import Admission, Completion, Finished
-from inferd.serving.embedding_admission import PreparedInputs
+from inferd.serving.embedding_admission import PreparedInputs, check_compute
 from inferd.serving.held_credit import HeldCredit, RunningRequest
 from inferd.serving.request_id import call_id
 from inferd.serving.together import Together
@@ -185,6 +185,9 @@ class Completions:
             constraint = await compile_constraint(job.request, prompt, replica, team, is_batch=is_batch)
             if completion.cut_by is not None:
                 raise completion.cut_by
+            ms_per_token = replica.speed.embedding_ms_per_token
+            if isinstance(prompt, PreparedInputs) and job.max_compute_ms is not None and ms_per_token is not None:
+                check_compute(prompt, job.max_compute_ms, ms_per_token)
             job.ticket.reserve(prompt.num_tokens, prompt.max_tokens, n_choices=job.request.n_choices)
             await self._hold(job, prompt)
         except Exception as error:  # noqa: BLE001 - handed to the one who waits in Completion.admitted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import ContextLengthError, InvalidRequestError
@@ -10,6 +11,8 @@ from inferd.openai.embeddings import EmbeddingInput, EmbeddingRequest
 from inferd.openai.sampling_fields import invalid
 from inferd.openai.tokenize import TEXT_BYTES_MAX
 from inferd.serving.text_admission import check_token_ids
+
+CODE_COMPUTE = "max_compute_exceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,33 @@ def prepare_inputs(request: EmbeddingRequest, replica: LocalReplica) -> Prepared
             code="invalid_value",
         )
     return PreparedInputs(tuple(_token_ids(one, replica) for one in request.inputs()))
+
+
+def check_compute(prepared: PreparedInputs, max_compute_ms: int, ms_per_token: float) -> None:
+    """Raises InvalidRequestError if the inputs take more compute than a request may have, by a measured rate."""
+    most_tokens = max_compute_ms / ms_per_token
+    if prepared.num_tokens <= most_tokens:
+        return
+    num_fitting = sum(num_tokens <= most_tokens for num_tokens in accumulate(map(len, prepared.inputs)))
+    what_to_do = f"Send at most the first {num_fitting} of them at once." if num_fitting else "Shorten the first one."
+    expected_ms = round(prepared.num_tokens * ms_per_token)
+    raise InvalidRequestError(
+        f"'input' would take about {expected_ms} ms of compute: it has {len(prepared.inputs)} inputs of "
+        f"{prepared.num_tokens} tokens together. A request may have {max_compute_ms} ms. {what_to_do}",
+        param="input",
+        code=CODE_COMPUTE,
+    )
+
+
+def stopped_error(max_compute_ms: int | None, *, billed: bool) -> InvalidRequestError:
+    """Of a request that took twice the compute that it may have."""
+    cost = f"{max_compute_ms} ms were billed." if billed else "Nothing was billed."
+    return InvalidRequestError(
+        f"'input' took more than twice the {max_compute_ms} ms of compute that a request may have, and was stopped. "
+        f"{cost} Send fewer or shorter inputs at once.",
+        param="input",
+        code=CODE_COMPUTE,
+    )
 
 
 def _token_ids(one: EmbeddingInput, replica: LocalReplica) -> tuple[int, ...]:

@@ -120,8 +120,8 @@ def test_a_step_that_fails_ends_those_in_it_and_no_other():
     assert outputs["a"].embeddings is None
 
 
-def test_compute_time_is_shared_by_rows_and_bounded():
-    """R4: what the last step takes beyond the limit is not charged."""
+def test_compute_time_is_shared_by_rows_and_charged_up_to_the_limit():
+    """R14: a request that takes up to twice its limit is finished, one that takes more is not."""
     clock = FakeClock()
     core = core_of(FakeEmbedder(clock=clock, row_ms=2.0), clock)
     core.add_request(request("a", (1,) * 10))
@@ -130,7 +130,27 @@ def test_compute_time_is_shared_by_rows_and_bounded():
     outputs = run(core)
     assert outputs["a"].usage.compute_ms == 20
     assert (outputs["b"].finish_reason, outputs["b"].usage.compute_ms) == (FinishReason.STOP, 50)
-    assert (outputs["c"].finish_reason, outputs["c"].usage.compute_ms) == (FinishReason.ERROR, 100)
+    assert outputs["b"].embeddings is not None
+    assert (outputs["c"].finish_reason, outputs["c"].usage.compute_ms) == (FinishReason.LENGTH, 100)
+    assert (outputs["c"].embeddings, outputs["c"].error) == (None, None)
+    assert outputs["c"].usage.prompt_tokens < 200, "the rest was not computed"
+
+
+def test_the_rate_is_that_of_the_fastest_large_step_of_the_last_minute():
+    clock = FakeClock()
+    embedder = FakeEmbedder(clock=clock, row_ms=2.0)
+    core = core_of(embedder, clock)
+    assert core.ms_per_token is None
+    core.add_request(request("small", (1,) * 10))
+    run(core)
+    assert core.ms_per_token is None, "a small step says little"
+    for row_ms in (2.0, 1.5, 4.0):
+        embedder._row_ms = row_ms
+        core.add_request(request(f"at {row_ms}", (1,) * 64))
+        run(core)
+    assert core.ms_per_token == 1.5
+    clock.advance_ms(60_001)
+    assert core.ms_per_token is None
 
 
 def test_nothing_is_made_before_the_first_request_and_what_cannot_be_made_ends_requests_not_the_engine():

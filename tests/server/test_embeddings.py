@@ -12,10 +12,13 @@ import numpy as np
 import openai
 import pytest
 
+from inferd.engine import engine as engine_module
 from inferd.engine.embedding_core import EmbeddingCore
 from tests.fake_embedder import FakeEmbedder
-from tests.fakes import BEGIN
+from tests.fakes import BEGIN, FakeClock
 from tests.server.test_http_server import served_on_socket
+from tests.serving import provider as provider_module
+from tests.serving.batches.customer import Customer
 from tests.serving.provider import (
     FREE,
     INPUT_NANOUSD,
@@ -140,6 +143,79 @@ async def test_who_may_ask_and_who_has_credit(tmp_path, monkeypatch):
 async def test_a_deployment_that_costs_compute_time_says_how_much(provider):
     provider.grant(10**9)
     assert "compute_ms" in (await post(provider, model=TIMED)).json()["usage"]
+
+
+@pytest.fixture
+async def timed(tmp_path, monkeypatch):
+    """A token takes a millisecond of compute; a request may have 200."""
+    clock = FakeClock()
+
+    def embeddings(**options: Any) -> EmbeddingCore:
+        return EmbeddingCore(lambda: FakeEmbedder(clock=clock, row_ms=1.0, **options), clock, max_step_ms=50.0)
+
+    monkeypatch.setattr(provider_module, "fake_embeddings", embeddings)
+    monkeypatch.setattr(engine_module, "SPEED_INTERVAL_S", 0.0)
+    async with running_provider(tmp_path, monkeypatch, credit_nanousd=10**9) as provider:
+        object.__setattr__(provider.router.find(TIMED), "max_compute_ms", 200)
+        yield provider
+
+
+def inputs(*lengths: int) -> list[list[int]]:
+    return [[7] * length for length in lengths]
+
+
+async def test_an_embedding_of_more_compute_than_its_limit_is_answered_and_charged_the_limit(timed):
+    """R14: nothing was measured before, so that it is admitted."""
+    response = await post(timed, model=TIMED, input=inputs(100, 100, 100))
+    assert len(vectors_of(response)) == 3
+    assert response.json()["usage"]["compute_ms"] == 200
+    row = timed.usage_row()
+    assert (row["status"], row["prompt_tokens"], row["compute_ms"]) == ("completed", 300, 200)
+    assert row["cost_nanousd"] == 200 * 1000
+    timed.assert_books_closed()
+
+
+async def test_an_embedding_of_more_than_twice_its_limit_fails_and_is_charged_the_limit(timed):
+    """R14."""
+    response = await post(timed, model=TIMED, input=inputs(*[100] * 10))
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "max_compute_exceeded")
+    assert "200 ms were billed" in response.json()["error"]["message"]
+    row = timed.usage_row()
+    assert (row["status"], row["finish_reason"], row["compute_ms"]) == ("completed", "length", 200)
+    assert 400 < row["prompt_tokens"] < 600
+    assert row["cost_nanousd"] == 200 * 1000
+    timed.assert_books_closed()
+
+
+async def test_an_embedding_that_would_take_more_than_its_limit_is_refused_at_the_measured_rate(timed):
+    """R14: with the number of inputs that fit."""
+    assert (await post(timed, model=TIMED, input=inputs(100))).status_code == 200
+    refused = await post(timed, model=TIMED, input=inputs(50, 100, 50, 1, 9))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "max_compute_exceeded")
+    assert "about 210 ms" in refused.json()["error"]["message"]
+    assert "at most the first 3" in refused.json()["error"]["message"]
+    assert (await post(timed, model=TIMED, input=inputs(50, 100, 50))).json()["usage"]["compute_ms"] == 200
+    assert "Shorten the first" in (await post(timed, model=TIMED, input=inputs(201))).json()["error"]["message"]
+    for model in (PRICED, FREE):
+        assert (await post(timed, model=model, input=inputs(150, 150))).status_code == 200, "not by time"
+    assert len(timed.rows("usage")) == 4
+    timed.assert_books_closed()
+
+
+async def test_a_batch_line_of_more_than_twice_its_limit_is_refused_once_and_costs_nothing(timed):
+    """R14, R23"""
+    customer = Customer(timed)
+    body = {"model": TIMED, "input": inputs(*[100] * 10)}
+    async with timed.batching():
+        batch = await customer.create(
+            [{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": body}], endpoint="/v1/embeddings"
+        )
+        batch = await customer.until(batch["id"], "completed")
+    response = (await customer.lines_of(batch["error_file_id"]))["a"]["response"]
+    assert (response["status_code"], response["body"]["error"]["code"]) == (400, "max_compute_exceeded")
+    assert "Nothing was billed" in response["body"]["error"]["message"]
+    assert timed.usage_row()["cost_nanousd"] == 0
+    timed.assert_books_closed()
 
 
 async def test_a_step_that_fails_is_a_500_that_costs_nothing(provider, monkeypatch):

@@ -18,6 +18,7 @@ from inferd.openai.text_responses import TextResponse
 from inferd.service_tier import ServiceTier
 from inferd.serving.chat_answer import WholeAnswer
 from inferd.serving.completion import Admission, Finished, TextDelta
+from inferd.serving.embedding_admission import stopped_error
 from inferd.serving.request_id import PREFIX
 from inferd.serving.text_answer import WholeTextAnswer, echo_of
 from inferd.serving.translated_answer import TranslatedAnswer
@@ -111,12 +112,14 @@ class EmbeddingsAnswer:
     def __init__(self, asked: EmbeddingRequest, deployment: Deployment) -> None:
         self._asked = asked
         self._model = deployment.name
+        self._max_compute_ms = deployment.max_compute_ms
 
     def add(self, delta: TextDelta) -> None:
         raise AssertionError("vectors come whole")
 
     async def body(self, end: Finished) -> bytes:
-        assert end.embeddings is not None, "what was not cancelled has its vectors"
+        if end.embeddings is None:
+            raise stopped_error(self._max_compute_ms, billed=False)
         return await asyncio.to_thread(
             encode_embeddings,
             self._asked,
