@@ -215,5 +215,5 @@ def _chat_format(config: ModelConfig, model: Model) -> ChatFormat | None:
     source = _template(config, model)
     if source is None and model.is_for_embeddings:
         return None
-    name = f"[models.{config.key}] chat_template: {config.chat_template_path or config.source}"
+    name = f"chat_template {config.chat_template_path or f'of {config.source}'}"
     return ChatFormat(ChatTemplate(source, model.vocabulary, name=name))

@@ -88,7 +88,7 @@ class Budget:
         it and no bytes."""
         self.spend(1 + num_characters // _STEP_CHARACTERS)
         if num_characters * _BYTES_PER_CHARACTER > self._bytes_left:
-            raise BudgetError("it makes text without end")
+            raise BudgetError("it makes text or lists without end")
 
     def made(self, value: Any) -> Any:  # noqa: ANN401 - any value
         """`value`, its own bytes counted if it is a string or a collection. Raises BudgetError."""
@@ -102,7 +102,7 @@ class Budget:
         """Counts bytes. Raises BudgetError."""
         self._bytes_left -= num_bytes
         if self._bytes_left < 0:
-            raise BudgetError("it makes text without end")
+            raise BudgetError("it makes text or lists without end")
 
     def count(self, items: Iterable[Any], steps: int = 1) -> Iterator[Any]:
         """The items; each costs `steps`, and the bytes that it takes in a list."""
@@ -148,7 +148,7 @@ class Budget:
                 num_items += len(held)
                 self.spend(1 + len(held))
                 if num_items > MAX_ITEMS or depth > MAX_DEPTH:
-                    raise BudgetError("it makes lists without end")
+                    raise BudgetError("it makes text or lists without end")
                 below += held
             level = below
         self.spend(1 + num_characters // _STEP_CHARACTERS)
