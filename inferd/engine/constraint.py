@@ -9,7 +9,9 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher
+from llguidance import LLMatcher, grammar_from
+
+from inferd.constraint import JSON_WHITE_SPACE, Constraint, ConstraintKind
 
 SLOW_MASK_S = 0.05
 """A mask takes 0.1 ms, as a rule."""
@@ -105,3 +107,23 @@ class CompiledConstraint:
     def matcher(self) -> Matcher:
         """A fresh one, at the beginning; on the engine thread."""
         return Matcher(self._prototype.deep_copy(), self)
+
+
+def grammar_of(constraint: Constraint) -> str:
+    """llguidance's form of it. Raises ValueError for JSON that is none, or GBNF that cannot be read."""
+    if constraint.kind is ConstraintKind.JSON_SCHEMA:
+        return json_grammar(constraint.source, lenient=False)
+    if constraint.kind is ConstraintKind.JSON_SCHEMA_LENIENT:
+        return json_grammar(constraint.source, lenient=True)
+    if constraint.kind is ConstraintKind.REGEX:
+        return LLMatcher.grammar_from_regex(constraint.source)
+    if constraint.kind is ConstraintKind.LARK:
+        return LLMatcher.grammar_from_lark(constraint.source)
+    return grammar_from("grammar", constraint.source)
+
+
+def json_grammar(schema: str, *, lenient: bool) -> str:
+    """llguidance's form of a JSON schema. Raises ValueError for JSON that is none."""
+    return LLMatcher.grammar_from_json_schema(
+        schema, defaults={"whitespace_pattern": JSON_WHITE_SPACE}, overrides={"lenient": lenient}
+    )

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from llguidance import LLMatcher, LLTokenizer, grammar_from
+from llguidance import LLMatcher, LLTokenizer
 
-from inferd.constraint import JSON_WHITE_SPACE, Constraint, ConstraintKind
-from inferd.engine.constraint import CompiledConstraint
-from inferd.engine.grammar_trial import LIMITS, TOO_COMPLEX, GrammarVocabulary, TrialPool
+from inferd.constraint import Constraint, ConstraintKind
+from inferd.engine.constraint import CompiledConstraint, grammar_of, json_grammar
+from inferd.engine.grammar_trial import LIMITS, TOO_COMPLEX, UNFINISHED, GrammarVocabulary, TrialPool
 from inferd.errors import InvalidRequestError, OverloadedError, RateLimitError
 
 MAX_SOURCE_BYTES = 128 * 1024
@@ -42,8 +42,8 @@ _Key = tuple[ConstraintKind, str]
 class Lane(IntEnum):
     """One trial at a time runs in each lane."""
 
-    FIRST = 0  # live requests of tenants whose trials are quick
-    SECOND = 1  # all others too: slow tenants, and batches once no live request waits
+    FIRST = 0  # live requests of tenants whose trials are quick; a trial that is not goes on in the second
+    SECOND = 1  # all others too: slow trials, slow tenants, and batches once no live request waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,11 @@ class Refusal:
 
 @dataclass(slots=True)
 class _Job:
-    """One new grammar. Every request that waits for it awaits `done`."""
+    """One new grammar. Every request that waits for it awaits `done`.
+
+    Attributes:
+        is_slow: a quick trial was not enough for it.
+    """
 
     key: _Key
     constraint: Constraint
@@ -64,6 +68,7 @@ class _Job:
     is_batch: bool
     done: asyncio.Future[CompiledConstraint | Refusal]
     is_running: bool = False
+    is_slow: bool = False
 
 
 @dataclass(slots=True)
@@ -145,7 +150,7 @@ class ConstraintCompiler:
         self, tokenizer: LLTokenizer, vocabulary: GrammarVocabulary, clock_s: Callable[[], float] = time.monotonic
     ) -> None:
         self._tokenizer = tokenizer
-        self._trials = TrialPool(vocabulary)
+        self._trials = TrialPool(vocabulary, len(Lane))
         self._workers = ThreadPoolExecutor(len(Lane), thread_name_prefix="inferd-grammar")
         self._clock_s = clock_s
         self._cache = ConstraintCache()
@@ -251,8 +256,10 @@ class ConstraintCompiler:
         best: tuple[tuple[bool, bool], _Job] | None = None
         for tenant, jobs in self._queue.items():
             is_heavy = tenant in self._records and self._records[tenant].is_heavy
-            job = next((job for job in jobs if not job.is_batch), jobs[0])
-            if lane is Lane.FIRST and (is_heavy or job.is_batch):
+            quick = (job for job in jobs if not job.is_batch and not job.is_slow)
+            live = (job for job in jobs if not job.is_batch)
+            job = next(quick, None) or next(live, jobs[0])
+            if lane is Lane.FIRST and (is_heavy or job.is_batch or job.is_slow):
                 continue
             rank = (job.is_batch, is_heavy)
             if best is None or rank < best[0]:
@@ -270,28 +277,36 @@ class ConstraintCompiler:
             del self._queue[job.tenant]
 
     async def _run(self, job: _Job, lane: Lane) -> None:
-        """One job, from its trial to those who wait for it; then the lane's next."""
+        """Run one job's trial, and then what the lane may run next."""
         try:
             wait_s = self._wait_s(job.tenant)  # it may have lost its turn while it waited
             if wait_s > 0.0:
                 raise _too_fatal(wait_s, is_batch=job.is_batch)
-            loop = asyncio.get_running_loop()
-            found, cpu_s = await loop.run_in_executor(self._workers, self._try_and_compile, job.constraint)
+            loop, is_quick = asyncio.get_running_loop(), lane is Lane.FIRST
+            found, cpu_s = await loop.run_in_executor(self._workers, self._try_and_compile, job.constraint, is_quick)
             self._note(job.tenant, cpu_s, is_fatal=isinstance(found, Refusal) and found.reason == TOO_COMPLEX)
-            job.done.set_result(found)
+            if isinstance(found, Refusal) and found.reason == UNFINISHED:
+                job.is_running, job.is_slow = False, True
+                self._queue.setdefault(job.tenant, deque()).append(job)
+            else:
+                job.done.set_result(found)
         except OSError as error:
             logger.error("no new schema can be tried: %s", error)
             job.done.set_exception(_unavailable())
         except Exception as error:  # noqa: BLE001 - handed to those who wait
             job.done.set_exception(_unavailable() if self._is_closed else error)
         finally:
-            del self._jobs[job.key]
-            if not job.done.done():  # the loop is closing
-                job.done.cancel()
-            elif not job.done.cancelled():
-                job.done.exception()  # seen, should all that waited be gone
+            if job.is_running:
+                self._end(job)
             self._free_lanes.add(lane)
             self._dispatch()
+
+    def _end(self, job: _Job) -> None:
+        del self._jobs[job.key]
+        if not job.done.done():  # the loop is closing
+            job.done.cancel()
+        elif not job.done.cancelled():
+            job.done.exception()  # seen, should all that waited be gone
 
     def _note(self, tenant: str, cpu_s: float, *, is_fatal: bool) -> None:
         now_s = self._clock_s()
@@ -300,16 +315,16 @@ class ConstraintCompiler:
         if is_fatal:
             record.fatal.append(now_s)
 
-    def _try_and_compile(self, constraint: Constraint) -> tuple[CompiledConstraint | Refusal, float]:
+    def _try_and_compile(self, constraint: Constraint, is_quick: bool) -> tuple[CompiledConstraint | Refusal, float]:
         """On a worker; with the processor seconds of the trial."""
         try:
             grammar = grammar_of(constraint)
         except ValueError as error:
             return Refusal(str(error)), 0.0
         with self._trials.borrowed() as trial:
-            reason = trial.run(grammar)
+            reason = trial.run(grammar, is_quick=is_quick)
             cpu_s = trial.cpu_s
-            if reason == TOO_COMPLEX:
+            if reason in (TOO_COMPLEX, UNFINISHED):
                 return Refusal(reason), cpu_s
             if reason is not None:
                 return self._at_fault(constraint, trial.run) or Refusal(reason), cpu_s
@@ -323,31 +338,12 @@ class ConstraintCompiler:
         """The first of the schemas in a grammar of ours that is refused alone, too."""
         for path, schema in constraint.schemas if not constraint.faults else ():
             try:
-                reason = try_grammar(_json_grammar(schema, lenient=False))
+                reason = try_grammar(json_grammar(schema, lenient=False))
             except ValueError as error:
                 reason = str(error)
             if reason is not None:
                 return Refusal(reason, path)
         return None
-
-
-def grammar_of(constraint: Constraint) -> str:
-    """llguidance's form of it. Raises ValueError for JSON that is none, or GBNF that cannot be read."""
-    if constraint.kind is ConstraintKind.JSON_SCHEMA:
-        return _json_grammar(constraint.source, lenient=False)
-    if constraint.kind is ConstraintKind.JSON_SCHEMA_LENIENT:
-        return _json_grammar(constraint.source, lenient=True)
-    if constraint.kind is ConstraintKind.REGEX:
-        return LLMatcher.grammar_from_regex(constraint.source)
-    if constraint.kind is ConstraintKind.LARK:
-        return LLMatcher.grammar_from_lark(constraint.source)
-    return grammar_from("grammar", constraint.source)
-
-
-def _json_grammar(schema: str, *, lenient: bool) -> str:
-    return LLMatcher.grammar_from_json_schema(
-        schema, defaults={"whitespace_pattern": JSON_WHITE_SPACE}, overrides={"lenient": lenient}
-    )
 
 
 def _refused(constraint: Constraint, refusal: Refusal) -> InvalidRequestError:

@@ -1,7 +1,8 @@
 """A grammar's trial: it is compiled first in a process of its own, where it may do what hostile ones do.
 
 llguidance bounds most work, but not all: a chain of 20,000 `$ref`s overflows the stack, which ends the process, and
-some regular expressions take minutes and gigabytes. Here that costs a child process, and its sender a refusal.
+some regular expressions take minutes and gigabytes. A child process holds the vocabulary and forks for each trial, so
+that a hostile grammar costs a fork, some milliseconds, and its sender a refusal.
 """
 
 from __future__ import annotations
@@ -10,37 +11,41 @@ import logging
 import multiprocessing
 import os
 import resource
+import select
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-TRIAL_TIMEOUT_S = 2.0
+TRIAL_CPU_S = 2.0
 """Processor time of one trial."""
+QUICK_CPU_S = 0.3
+"""Processor time of a trial that others wait for. Most take some milliseconds."""
 TRIAL_PATIENCE_S = 20.0
 """How long a trial may last on a machine that has no time for it."""
-MAX_IDLE = 2
-"""Children that are kept while no trial runs."""
 START_TIMEOUT_S = 60.0
 NICENESS = 10
 """Those who compute go first: two threads that wait for each other are as slow as the slower one."""
 MEMORY_BYTES = 2 * 2**30
 STACK_BYTES = 1024 * 1024
 """Less than any thread has on which it is compiled again."""
-_LOOK_S = 0.1
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_REASON_BYTES = 16 * 1024
+_END = b"\0"
+_FROM_OUTSIDE = frozenset((signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+"""Signals that no grammar causes: the system takes memory back, or an operator ends the process."""
 LIMITS = LLParserLimits(
     initial_lexer_fuel=200_000, step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False
 )
 """Some masks of a large regular expression take as long as these allow: a second at most."""
 logger = logging.getLogger(__name__)
 
+UNFINISHED = "its trial takes longer than a quick one may"
 TOO_COMPLEX = "it is too complex to be compiled here; make it smaller"
 
 
@@ -59,12 +64,29 @@ class GrammarVocabulary:
     end_ids: tuple[int, ...]
 
 
+class Outcome(Enum):
+    """How a trial ended."""
+
+    JUDGED = "judged"  # llguidance said what it thinks of the grammar
+    FATAL = "fatal"  # the grammar ended the process
+    LATE = "late"  # it used up its processor time
+    KILLED = "killed"  # the process was ended from outside, or could not be made: that says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a child reports of a trial. `reason`: llguidance's against the grammar, or ""; `cpu_s`: processor time."""
+
+    outcome: Outcome
+    reason: str = ""
+    cpu_s: float = 0.0
+
+
 class GrammarTrial:
-    """Owner of one child process, which starts with the first trial or `start`, and again after one that it did not
-    survive. One thread at a time.
+    """Owner of one child process, which starts with the first trial or `start`. One thread at a time.
 
     Attributes:
-        cpu_s: processor seconds that the last trial took; seconds of the clock where the system does not tell.
+        cpu_s: processor seconds that the last trial took.
     """
 
     def __init__(self, vocabulary: GrammarVocabulary) -> None:
@@ -75,76 +97,53 @@ class GrammarTrial:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs and waits for a trial."""
+        """Whether the child runs."""
         return self._process is not None and self._process.is_alive()
 
     def start(self) -> None:
-        """Start the process, if it does not run. Raises OSError."""
+        """Start the child, if it does not run. Raises OSError."""
         if not self.is_alive:
             self.close()
             self._start()
 
-    def run(self, grammar: str) -> str | None:
+    def run(self, grammar: str, *, is_quick: bool = False) -> str | None:
         """Return why llguidance refuses the grammar, or None if it compiles and has a first token.
 
-        A process that was killed by somebody else is started again, and the trial repeated once.
+        A trial whose process was killed from outside is repeated once.
+
+        Args:
+            is_quick: after QUICK_CPU_S return UNFINISHED, which says nothing of the grammar.
 
         Raises:
-            OSError: no process can be started, or the system gives it no time, or it was killed twice.
+            OSError: no process can be started, or it was killed twice.
         """
         for _ in range(2):
             self.start()
-            try:
-                return self._run(grammar)
-            except EOFError:
-                if not self._was_killed():
-                    self.close()
-                    return TOO_COMPLEX
-            self.close()
+            verdict = self._judge(grammar, QUICK_CPU_S if is_quick else TRIAL_CPU_S)
+            self.cpu_s = verdict.cpu_s
+            if is_quick and verdict.outcome is Outcome.LATE:
+                return UNFINISHED
+            if verdict.outcome in (Outcome.FATAL, Outcome.LATE):
+                return TOO_COMPLEX
+            if verdict.outcome is Outcome.JUDGED:
+                return verdict.reason or None
         raise OSError("the process for grammars was killed twice")
 
-    def _run(self, grammar: str) -> str | None:
-        """Raises EOFError if the process ends meanwhile."""
-        connection, began_s, began_cpu_s = self._connection, time.monotonic(), self._used_cpu_s()
-        if connection is None:
-            raise EOFError
+    def _judge(self, grammar: str, limit_s: float) -> Verdict:
+        connection = self._connection
         try:
-            connection.send(grammar)
-            while not connection.poll(_LOOK_S):
-                elapsed_s = time.monotonic() - began_s
-                used_s = self._used_cpu_s()
-                self.cpu_s = elapsed_s if used_s is None or began_cpu_s is None else used_s - began_cpu_s
-                if self.cpu_s >= TRIAL_TIMEOUT_S:
-                    self.close()
-                    return TOO_COMPLEX
-                if elapsed_s >= TRIAL_PATIENCE_S:
-                    self.close()
-                    raise TimeoutError("the process for grammars gets no time of a processor")
-            reason: str = connection.recv()
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise EOFError from error
-        used_s = self._used_cpu_s()
-        self.cpu_s = 0.0 if used_s is None or began_cpu_s is None else used_s - began_cpu_s
-        return reason or None
-
-    def _was_killed(self) -> bool:
-        """Whether the process, which has ended, was ended by a signal that no grammar causes."""
-        if self._process is None:
-            return True
-        self._process.join(START_TIMEOUT_S)
-        return self._process.exitcode in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
-
-    def _used_cpu_s(self) -> float | None:
-        """Processor time of the process so far; None where the system does not tell (only Linux does)."""
-        try:
-            stat = Path(f"/proc/{self._process.pid if self._process else 0}/stat").read_text()
-        except OSError:
-            return None
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / _TICKS_PER_S
+            if connection is not None:
+                connection.send((grammar, limit_s))
+                if connection.poll(2 * TRIAL_PATIENCE_S):
+                    verdict: Verdict = connection.recv()
+                    return verdict
+        except (EOFError, OSError):
+            pass
+        self.close()
+        return Verdict(Outcome.KILLED)
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the child, whatever it does."""
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
@@ -175,61 +174,66 @@ class GrammarTrial:
 
 
 class TrialPool:
-    """Children for trials that run at the same time. One more than are in use is started ahead, since a start takes a
-    second and a hostile grammar costs a child. Thread-safe."""
+    """Children for trials that run at the same time. All of them are started with the first trial, since a start takes
+    a second. Thread-safe."""
 
-    def __init__(self, vocabulary: GrammarVocabulary) -> None:
-        self._vocabulary = vocabulary
-        self._idle: list[GrammarTrial] = []
-        self._lock = threading.Lock()
+    def __init__(self, vocabulary: GrammarVocabulary, n_children: int) -> None:
+        self._idle = [GrammarTrial(vocabulary) for _ in range(n_children)]
+        self._changed = threading.Condition()
         self._starter: threading.Thread | None = None
         self._is_closed = False
 
     @contextmanager
     def borrowed(self) -> Iterator[GrammarTrial]:
-        """A child that no other thread uses until the block ends."""
-        with self._lock:
-            trial = self._idle.pop() if self._idle else GrammarTrial(self._vocabulary)
+        """A child that no other thread uses until the block ends. Raises OSError if it cannot be started."""
+        trial = self._take()
         try:
             trial.start()
-            self._start_ahead()
+            self._start_another()
             yield trial
         finally:
             self._give_back(trial)
 
     def close(self) -> None:
         """End all children that are not borrowed, and those that are when they come back."""
-        with self._lock:
+        with self._changed:
             self._is_closed = True
-            idle, self._idle = self._idle, []
-            starter = self._starter
+            idle, starter = list(self._idle), self._starter
         for trial in idle:
             trial.close()
         if starter is not None:
             starter.join()
 
-    def _give_back(self, trial: GrammarTrial) -> None:
-        with self._lock:
-            is_kept = trial.is_alive and not self._is_closed and len(self._idle) < MAX_IDLE
-            if is_kept:
-                self._idle.append(trial)
-        if not is_kept:
-            trial.close()
+    def _take(self) -> GrammarTrial:
+        """One that runs, if there is one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._idle)
+            trial = next((trial for trial in self._idle if trial.is_alive), self._idle[0])
+            self._idle.remove(trial)
+            return trial
 
-    def _start_ahead(self) -> None:
-        with self._lock:
-            if self._idle or self._starter is not None or self._is_closed:
+    def _give_back(self, trial: GrammarTrial) -> None:
+        with self._changed:
+            if self._is_closed:
+                trial.close()
+            self._idle.append(trial)
+            self._changed.notify()
+
+    def _start_another(self) -> None:
+        with self._changed:
+            stopped = next((trial for trial in self._idle if not trial.is_alive), None)
+            if stopped is None or self._starter is not None or self._is_closed:
                 return
-            self._starter = threading.Thread(target=self._start_one, name="inferd-grammar-start", daemon=True)
+            self._idle.remove(stopped)
+            self._starter = threading.Thread(target=self._start, args=(stopped,), name="inferd-grammar-start")
             self._starter.start()
 
-    def _start_one(self) -> None:
-        trial = GrammarTrial(self._vocabulary)
+    def _start(self, trial: GrammarTrial) -> None:
         try:
             trial.start()
         except OSError as error:
-            logger.warning("no process for grammars can be started ahead: %s", error)
-        with self._lock:
+            logger.warning("a process for grammars cannot be started: %s", error)
+        with self._changed:
             self._starter = None
         self._give_back(trial)
 
@@ -265,25 +269,58 @@ def first_fault(tokenizer: LLTokenizer, grammar: str) -> str:
 
 
 def _serve(connection: Connection, vocabulary: GrammarVocabulary) -> None:
-    """The child's life: ends with the pipe."""
+    """The child's life: ends with the pipe. It has one thread, so that it may fork."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the server's business
     os.nice(NICENESS)
     tokenizer = tokenizer_of(vocabulary)
     _limit_memory()
     threading.stack_size(STACK_BYTES)
     connection.send("ready")
+    while True:
+        try:
+            grammar, limit_s = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send(_forked_trial(tokenizer, grammar, limit_s))
+        except OSError:  # no process, no pipe
+            connection.send(Verdict(Outcome.KILLED))
 
-    def serve() -> None:
-        while True:
-            try:
-                grammar: str = connection.recv()
-            except EOFError:
-                return
-            connection.send(first_fault(tokenizer, grammar))
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-    thread.join()
+def _forked_trial(tokenizer: LLTokenizer, grammar: str, limit_s: float) -> Verdict:
+    """Compile a grammar in a copy of this process. The system ends it after `limit_s` of a processor."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.setitimer(signal.ITIMER_PROF, limit_s)
+            thread = threading.Thread(target=_report_fault, args=(tokenizer, grammar, writer))
+            thread.start()
+            thread.join()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    data, deadline_s = b"", time.monotonic() + TRIAL_PATIENCE_S
+    while select.select([reader], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+        more = os.read(reader, 65536)
+        if not more:
+            break
+        data += more
+    else:
+        os.kill(pid, signal.SIGKILL)
+    os.close(reader)
+    _, status, used = os.wait4(pid, 0)
+    cpu_s = used.ru_utime + used.ru_stime
+    if data.endswith(_END):
+        return Verdict(Outcome.JUDGED, data.removesuffix(_END).decode("utf-8", "replace"), cpu_s)
+    ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+    outcome = Outcome.KILLED if ended_by in _FROM_OUTSIDE else Outcome.FATAL
+    return Verdict(Outcome.LATE if ended_by == signal.SIGPROF else outcome, cpu_s=cpu_s)
+
+
+def _report_fault(tokenizer: LLTokenizer, grammar: str, writer: int) -> None:
+    """On a thread with a small stack."""
+    os.write(writer, first_fault(tokenizer, grammar).encode()[:_REASON_BYTES] + _END)
 
 
 def _limit_memory() -> None:

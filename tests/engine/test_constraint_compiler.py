@@ -21,7 +21,7 @@ from inferd.engine.constraint_compiler import (
     ConstraintCompiler,
     Refusal,
 )
-from inferd.engine.grammar_trial import TOO_COMPLEX
+from inferd.engine.grammar_trial import TOO_COMPLEX, UNFINISHED
 from inferd.errors import InvalidRequestError, OverloadedError, RateLimitError
 from tests.fakes import GRAMMAR_VOCABULARY, _grammar_tokenizer
 from tests.fakes import constraint_compiler as real_compiler
@@ -31,9 +31,9 @@ CHAIN = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(3500)} | {"a3500"
 
 class FakeTrials:
     """Trials that the test lets go one by one. A grammar with `fatal` in it ends the process, one with `slow` takes two
-    seconds."""
+    seconds, one with `long` is not done in a quick trial."""
 
-    def __init__(self, _vocabulary: object = None) -> None:
+    def __init__(self, _vocabulary: object, _n_children: int) -> None:
         self.begun: list[str] = []
         self._changed = threading.Condition()
         self._num_allowed: int | None = None
@@ -52,13 +52,15 @@ class FakeTrials:
     def borrowed(self) -> Iterator[FakeTrials]:
         yield self
 
-    def run(self, grammar: str) -> str | None:
+    def run(self, grammar: str, *, is_quick: bool = False) -> str | None:
         with self._changed:
             self.begun.append(next(word for word in grammar.split('"') if word.startswith("g_")))
             self._changed.wait_for(lambda: self._num_allowed != 0, 20.0)
             if self._num_allowed is not None:
                 self._num_allowed -= 1
         self.cpu_s = 2.0 if "slow" in grammar else 0.0
+        if "long" in grammar and is_quick:
+            return UNFINISHED
         return TOO_COMPLEX if "fatal" in grammar else None
 
     def close(self) -> None:
@@ -186,6 +188,16 @@ def test_a_tenant_with_slow_trials_leaves_the_first_lane_to_others(compiler, tri
         await asyncio.gather(quick, *asked)
 
     run(main)
+
+
+def test_a_trial_that_is_not_quick_goes_on_in_the_second_lane(compiler, trials) -> None:
+    async def main() -> None:
+        found = await asyncio.gather(*(compiler.compile(grammar("long"), f"t{i}") for i in range(3)))
+        assert len(set(map(id, found))) == 1
+        await compiler.compile(grammar("next"), "t0")
+
+    run(main)
+    assert trials.begun == ["g_long", "g_long", "g_next"]
 
 
 def test_a_tenant_whose_grammars_end_the_process_waits_and_is_told_how_long(compiler, trials, clock) -> None:

@@ -7,18 +7,23 @@ import json
 import multiprocessing
 import os
 import signal
-from contextlib import closing
+import sys
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from llguidance import LLMatcher
 
 from inferd.constraint import Constraint, ConstraintKind
-from inferd.engine.grammar_trial import TOO_COMPLEX, GrammarTrial, TrialPool
+from inferd.engine.grammar_trial import QUICK_CPU_S, TOO_COMPLEX, TRIAL_CPU_S, UNFINISHED, GrammarTrial, TrialPool
 from inferd.errors import OverloadedError
 from tests.fakes import GRAMMAR_VOCABULARY, constraint_compiler
 
 GOOD = LLMatcher.grammar_from_regex("ab?")
+SLOW = LLMatcher.grammar_from_lark("start: A\nA: " + " & ".join(f"/(.*a){{{i}}}.*/" for i in range(1, 40)))
+"""It takes more processor time than a trial has."""
 
 
 class FakeProcess:
@@ -71,7 +76,7 @@ def test_whoever_sent_the_schema_is_told_to_come_back(monkeypatch: pytest.Monkey
         asyncio.run(compiler.compile(Constraint(ConstraintKind.REGEX, "a")))
 
 
-def test_a_process_that_was_killed_from_outside_is_started_again_and_the_trial_repeated() -> None:
+def test_a_child_that_was_killed_is_started_again_and_the_trial_repeated() -> None:
     with closing(GrammarTrial(GRAMMAR_VOCABULARY)) as trial:
         assert trial.run(GOOD) is None
         for kill in (signal.SIGKILL, signal.SIGTERM):
@@ -82,36 +87,59 @@ def test_a_process_that_was_killed_from_outside_is_started_again_and_the_trial_r
             assert trial._process is not killed
 
 
-def test_a_process_that_is_killed_in_the_midst_of_each_trial_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(self: GrammarTrial, grammar: str) -> str:
-        assert self._process is not None
-        self._process.kill()
-        raise EOFError
-
-    monkeypatch.setattr(GrammarTrial, "_run", killed)
-    with closing(GrammarTrial(GRAMMAR_VOCABULARY)) as trial, pytest.raises(OSError, match="killed twice"):
-        trial.run(GOOD)
-
-
-def test_a_process_that_a_grammar_ended_is_a_verdict() -> None:
-    chain = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(3800)} | {"a3800": {"type": "string"}}
-    hostile = LLMatcher.grammar_from_json_schema(json.dumps({"$defs": chain, "$ref": "#/$defs/a0"}))
+@pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
+def test_a_trial_that_is_killed_from_outside_each_time_is_no_verdict() -> None:
+    """The forked process is found by its parent, as a system short of memory would find it."""
     with closing(GrammarTrial(GRAMMAR_VOCABULARY)) as trial:
-        assert trial.run(hostile) == TOO_COMPLEX
-        assert not trial.is_alive
+        trial.start()
+        assert trial._process is not None
+        parent, killed, is_over = trial._process.pid, 0, threading.Event()
+
+        def kill_children() -> None:
+            nonlocal killed
+            while not is_over.is_set():
+                for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+                    with suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+                        killed += 1
+
+        killer = threading.Thread(target=kill_children)
+        killer.start()
+        try:
+            with pytest.raises(OSError, match="killed twice"):
+                trial.run(SLOW)
+        finally:
+            is_over.set()
+            killer.join()
+        assert killed >= 2
         assert trial.run(GOOD) is None
 
 
-def test_a_pool_keeps_one_process_more_than_are_in_use() -> None:
-    with closing(TrialPool(GRAMMAR_VOCABULARY)) as pool:
+def test_a_child_outlives_what_a_grammar_does_to_its_trial() -> None:
+    chain = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(3800)} | {"a3800": {"type": "string"}}
+    overflows = LLMatcher.grammar_from_json_schema(json.dumps({"$defs": chain, "$ref": "#/$defs/a0"}))
+    with closing(GrammarTrial(GRAMMAR_VOCABULARY)) as trial:
+        for grammar in (overflows, SLOW):
+            assert trial.run(grammar) == TOO_COMPLEX
+            child = trial._process
+            assert trial.run(GOOD) is None
+            assert trial._process is child
+        assert trial.cpu_s < TRIAL_CPU_S
+        assert trial.run(SLOW, is_quick=True) == UNFINISHED
+        assert QUICK_CPU_S <= trial.cpu_s < TRIAL_CPU_S
+
+
+def test_all_children_of_a_pool_are_started_with_the_first_trial() -> None:
+    with closing(TrialPool(GRAMMAR_VOCABULARY, 2)) as pool:
         with pool.borrowed() as first:
             assert first.run(GOOD) is None
             starter = pool._starter
             if starter is not None:
                 starter.join()
-            (spare,) = pool._idle
-            first._process.kill()  # type: ignore[union-attr]
-            first._process.join()  # type: ignore[union-attr]
-        with pool.borrowed() as second:
-            assert second is spare
-            assert second.run(GOOD) is None
+            (other,) = pool._idle
+            assert other.is_alive
+            with pool.borrowed() as second:
+                assert second is other
+                assert second.run(GOOD) is None
+        assert len(pool._idle) == 2
+    assert not any(trial.is_alive for trial in pool._idle)
