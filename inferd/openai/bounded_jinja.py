@@ -35,6 +35,8 @@ from inferd.openai.string_costs import (
 
 MAX_SOURCE_CHARACTERS = 2**20
 """Of a template; the longest known ones have 30,000."""
+MAX_NODES = 20_000
+"""Of a template, of which the known ones have 4,000: compiling more takes minutes."""
 MAX_DIGITS = 300
 """That `round` rounds to."""
 
@@ -104,6 +106,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
+        if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES:
+            raise BudgetError(f"it has more than {MAX_NODES} nodes")
         for used in tree.find_all(nodes.Name):
             if used.name.startswith(_OWN_PREFIX):
                 self._fail(f"names must not begin with '{_OWN_PREFIX}'", used.lineno)

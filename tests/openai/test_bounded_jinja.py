@@ -236,6 +236,7 @@ def test_a_template_reads_no_other(source):
         ("{% if a %}" * 500 + "{% endif %}" * 500, "cannot be compiled"),
         ("{% for a in b %}" * 30 + "{% endfor %}" * 30, "cannot be compiled"),
         ("a" * (2**20 + 1), "at most 1048576 are read"),
+        ("{{a}}" * 25_000, "it has more than 20000 nodes"),
         ("a\n{% set inferd_budget = none %}", "line 2: names must not begin with 'inferd_'"),
         ("{% macro f(inferd_x) %}{% endmacro %}", "line 1: names must not begin with 'inferd_'"),
         ("{{ [1] | inferd_loop(0) }}", "line 1: No filter named 'inferd_loop'"),
