@@ -28,6 +28,8 @@ A programmer's fault is an `assert`, not one of these. `server/errors.py` is the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 
@@ -121,11 +123,12 @@ class InsufficientCreditError(RequestError):
     """Credit or a cap cannot cover the request's worst case.
 
     Attributes:
-        missing_nanousd: how much of what running requests hold must come back first, if that is all that is missing.
+        held_nanousd: where open holds alone are the cause: how much of them must come back first, by scope, such as
+            `team:acme` or `key:ID`.
     """
 
     default_code = "credit_balance_exhausted"
-    missing_nanousd = 0
+    held_nanousd: Mapping[str, int] = MappingProxyType({})
 
     @property
     def is_for_good(self) -> bool:

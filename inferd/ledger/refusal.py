@@ -9,6 +9,7 @@ import msgspec
 from inferd.errors import InsufficientCreditError
 from inferd.ledger.billing import Terms
 from inferd.ledger.caps import Cap
+from inferd.ledger.counters import team_scope
 from inferd.ledger.periods import format_instant
 from inferd.ledger.pricing import largest_max_tokens
 from inferd.money import format_usd
@@ -96,8 +97,20 @@ def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> Insuffi
         code="in_flight_budget_exhausted",
         retry_after_s=_IN_FLIGHT_RETRY_AFTER_S,
     )
-    error.missing_nanousd = amount_nanousd - funds.left_nanousd
+    error.held_nanousd = _held_nanousd(funds, amount_nanousd)
     return error
+
+
+def _held_nanousd(funds: Funds, amount_nanousd: int) -> dict[str, int]:
+    """By scope, how much of its open holds must come back before the amount is covered."""
+    held_nanousd: dict[str, int] = {}
+    if not funds.terms.postpaid and amount_nanousd > funds.available_nanousd:
+        held_nanousd[team_scope(funds.team)] = amount_nanousd - funds.available_nanousd
+    for cap in funds.caps:
+        if amount_nanousd > cap.left_nanousd:
+            missing_nanousd = amount_nanousd - cap.left_nanousd
+            held_nanousd[cap.scope] = max(missing_nanousd, held_nanousd.get(cap.scope, 0))
+    return held_nanousd
 
 
 def _who_raises(cap: Cap, team: str, contact: str | None) -> str:

@@ -57,11 +57,6 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         return 1
 
     @property
-    def completion_limit(self) -> int:
-        """Nothing is generated."""
-        return 0
-
-    @property
     def tier(self) -> ServiceTier:
         """This endpoint of OpenAI's has no others."""
         return ServiceTier.DEFAULT

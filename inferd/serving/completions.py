@@ -253,7 +253,7 @@ class Completions:
                 with suppress(OverloadedError):  # the next refusal alerts as well
                     self._ledger.submit(AlertRefusal(hold))
             if refusal.retry_after_s is not None:
-                refusal.retry_after_s = self._held.retry_after_s(hold.team, refusal.missing_nanousd)
+                refusal.retry_after_s = self._held.retry_after_s(refusal.held_nanousd)
             raise
         self._held.add(
             hold, RunningRequest(job.ticket, job.deployment.replica, prompt.num_tokens, prompt.max_tokens, n_choices)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from inferd.deployments.local_replica import LocalReplica
 from inferd.ledger.holds import OpenHold
 from inferd.limits.ticket import BLOCK_TOKENS, Ticket
@@ -56,16 +58,19 @@ class HeldCredit:
         """It was resolved; nothing happens if there was none."""
         self._running.pop(request_id, None)
 
-    def retry_after_s(self, team: str, missing_nanousd: int) -> float:
-        """When so many of the team's requests should have ended that their holds make up for what is missing. What they
+    def retry_after_s(self, missing_nanousd: Mapping[str, int]) -> float:
+        """When so many requests of each scope should have ended that their holds make up for what it misses. What they
         will cost is left out: most requests cost a small part of their holds."""
-        ends = sorted(
-            (request.left_s(), hold.amount_nanousd) for hold, request in self._running.values() if hold.team == team
-        )
+        wait_s = max((self._wait_s(scope, missing) for scope, missing in missing_nanousd.items()), default=0.0)
+        return min(max(wait_s, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)
+
+    def _wait_s(self, scope: str, missing_nanousd: int) -> float:
+        running = [(hold, request) for hold, request in self._running.values() if scope in hold.spender.scopes]
+        ends = sorted((request.left_s(), hold.amount_nanousd) for hold, request in running)
         wait_s = 0.0
         for left_s, amount_nanousd in ends:
             if missing_nanousd <= 0:
                 break
             wait_s = left_s
             missing_nanousd -= amount_nanousd
-        return min(max(wait_s, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)
+        return wait_s

@@ -87,6 +87,7 @@ def test_what_is_held_alone_is_worth_waiting_for(rich):
     under_way = rich.hold(10, 10, user="ada")
     error = refusal(rich, 10, 10)
     assert (error.code, error.retry_after_s) == ("in_flight_budget_exhausted", 1.0)
+    assert error.held_nanousd == {"project:acme/inference": 10}
     assert "the largest max_tokens that would fit is 0: not even one token" in error.message
     rich.settle(under_way, 5, 5)
     rich.hold(10, 10, user="ada")

@@ -57,9 +57,10 @@ def test_request_has_left_what_its_limit_allows_or_what_is_expected_of_a_long_on
     assert left_s(**request_) == pytest.approx(seconds)
 
 
-def holding(held: HeldCredit, team: str, request_id: str, amount_nanousd: int, max_tokens: int) -> None:
+def holding(held: HeldCredit, key_id: str, request_id: str, amount_nanousd: int, max_tokens: int) -> None:
+    team = "other" if key_id == "other" else "acme"
     hold = OpenHold(
-        *(request_id, team, "inference", None, "key", "local/m", "default"),
+        *(request_id, team, "inference", None, key_id, "local/m", "default"),
         *(Price(input_picousd=0, output_picousd=1000), 1000, amount_nanousd, 1, 0),
     )
     assert hold.amount_nanousd == amount_nanousd
@@ -68,17 +69,20 @@ def holding(held: HeldCredit, team: str, request_id: str, amount_nanousd: int, m
 
 def test_wait_ends_with_the_request_whose_hold_makes_up_for_what_is_missing():
     held = HeldCredit()
-    holding(held, "acme", "long", 50, 2000)
-    holding(held, "acme", "short", 10, 500)
+    holding(held, "a", "long", 50, 2000)
+    holding(held, "b", "short", 10, 500)
     holding(held, "other", "foreign", 1000, 100)
-    assert held.retry_after_s("acme", 10) == 1 + 5
-    assert held.retry_after_s("acme", 11) == 1 + 20
-    assert held.retry_after_s("acme", 61) == 1 + 20, "more than all of them hold: when the last has ended"
+    assert held.retry_after_s({"team:acme": 10}) == 1 + 5
+    assert held.retry_after_s({"team:acme": 11}) == 1 + 20
+    assert held.retry_after_s({"team:acme": 61}) == 1 + 20, "more than all of them hold: when the last has ended"
+    assert held.retry_after_s({"key:a": 1}) == 1 + 20, "a budget of a key waits for requests of that key"
+    assert held.retry_after_s({"team:acme": 1, "key:b": 1}) == 1 + 5
+    assert held.retry_after_s({"team:acme": 1, "key:a": 1}) == 1 + 20, "both must be covered"
     held.remove("short")
-    assert held.retry_after_s("acme", 10) == 1 + 20
+    assert held.retry_after_s({"team:acme": 10}) == 1 + 20
     held.remove("long")
     held.remove("long")
-    assert held.retry_after_s("acme", 10) == 1.0
+    assert held.retry_after_s({"team:acme": 10}) == 1.0
 
 
 async def test_refusal_of_what_is_only_held_says_when_the_holder_will_have_ended(tmp_path, monkeypatch):
