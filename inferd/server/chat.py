@@ -9,11 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.engine.messages import FinishReason
-from inferd.errors import InferdError
 from inferd.openai.requests import parse_chat_request
 from inferd.openai.responses import ChatResponse
 from inferd.server.arrival import arrival
-from inferd.server.disconnect import cancelled_on_disconnect, client_closed
+from inferd.server.disconnect import cancelled_on_disconnect, client_closed, failed_stream
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
 from inferd.server.perf_metrics import perf_headers, perf_metrics
@@ -73,8 +72,8 @@ async def _events(completion: Completion, answer: StreamedAnswer, received_ns: i
             elif event.finish_reason is not FinishReason.CANCELLED:
                 for data in answer.ending(event, perf_metrics(event, received_ns)):
                     yield _event(data)
-    except InferdError as error:
-        yield _event(error_body(error))
+    except Exception as error:  # noqa: BLE001 - a bug too: it is logged, and its reader told
+        yield _event(error_body(failed_stream(completion, error)))
 
 
 def _event(data: bytes) -> bytes:

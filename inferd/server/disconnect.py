@@ -1,8 +1,9 @@
-"""A client that hangs up while nothing has been sent to it yet."""
+"""How an answer that does not come to its end ends its completion: the client hangs up, or the server fails."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -10,16 +11,24 @@ from typing import Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inferd.errors import GenerationError, InferdError
+from inferd.server.errors import INTERNAL_MESSAGE
+
+logger = logging.getLogger(__name__)
+
 
 class Cancellable(Protocol):
     """A completion, or several."""
 
     def cancel(self) -> None: ...
 
+    def cut(self, error: InferdError) -> None: ...
+
 
 @asynccontextmanager
 async def cancelled_on_disconnect(completion: Cancellable, request: Request) -> AsyncIterator[None]:
-    """Cancels the completion if the client goes away, or if the block ends with an error. The body was read."""
+    """Cancel the completion if the client goes away. A bug in the block ends it unbilled (BILLING R16). The body was
+    read."""
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -29,11 +38,24 @@ async def cancelled_on_disconnect(completion: Cancellable, request: Request) -> 
     watcher = asyncio.create_task(watch())
     try:
         yield
-    except BaseException:
+    except asyncio.CancelledError:  # a stop has cut the completion off before
         completion.cancel()
+        raise
+    except BaseException:
+        completion.cut(GenerationError(INTERNAL_MESSAGE))
         raise
     finally:
         watcher.cancel()
+
+
+def failed_stream(completion: Cancellable, error: Exception) -> InferdError:
+    """What the reader of a stream is told that `error` has ended. A bug is logged, and ends the completion unbilled."""
+    if isinstance(error, InferdError):
+        return error
+    logger.error("a stream has failed", exc_info=error)
+    failure = GenerationError(INTERNAL_MESSAGE)
+    completion.cut(failure)
+    return failure
 
 
 def client_closed() -> Response:

@@ -16,7 +16,7 @@ from inferd.errors import InferdError
 from inferd.openai.text_requests import TextPrompt, TextRequest, parse_text_request
 from inferd.openai.text_responses import TextResponse
 from inferd.server.arrival import MAX_TOKENS_HEADER, Arrival, arrival
-from inferd.server.disconnect import cancelled_on_disconnect, client_closed
+from inferd.server.disconnect import cancelled_on_disconnect, client_closed, failed_stream
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
 from inferd.server.limits import given_back_if_refused, limit_headers
@@ -37,6 +37,10 @@ class _Choices(list[Completion]):
     def cancel(self) -> None:
         for completion in self:
             completion.cancel()
+
+    def cut(self, error: InferdError) -> None:
+        for completion in self:
+            completion.cut(error)
 
 
 async def text_completions(request: Request) -> Response:
@@ -109,7 +113,7 @@ async def _whole(completions: Sequence[Completion], answer: WholeTextAnswer, hea
     return Response(answer.body(), headers=headers, media_type="application/json")
 
 
-async def _events(completions: Sequence[Completion], answer: StreamedTextAnswer) -> AsyncGenerator[bytes, None]:
+async def _events(completions: _Choices, answer: StreamedTextAnswer) -> AsyncGenerator[bytes, None]:
     """Pieces of all choices as they come. A choice's finish reason comes after the commit that bills it."""
     for data in answer.opening():
         yield _event(data)
@@ -125,8 +129,8 @@ async def _events(completions: Sequence[Completion], answer: StreamedTextAnswer)
                     yield _event(data)
         for data in answer.closing():
             yield _event(data)
-    except InferdError as error:
-        yield _event(error_body(error))
+    except Exception as error:  # noqa: BLE001 - a bug too: it is logged, and its reader told
+        yield _event(error_body(failed_stream(completions, error)))
 
 
 async def _merged(completions: Sequence[Completion]) -> AsyncIterator[tuple[int, TextDelta | Finished]]:

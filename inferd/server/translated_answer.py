@@ -10,10 +10,9 @@ from sse_starlette.event import ServerSentEvent
 from starlette.responses import Response
 
 from inferd.engine.messages import FinishReason
-from inferd.errors import InferdError
 from inferd.openai.field_names import FieldNames
 from inferd.server.arrival import ChatCall
-from inferd.server.disconnect import cancelled_on_disconnect, client_closed
+from inferd.server.disconnect import cancelled_on_disconnect, client_closed, failed_stream
 from inferd.server.errors import status_of
 from inferd.server.event_stream import EventStream
 from inferd.server.perf_metrics import perf_headers, perf_metrics
@@ -73,6 +72,7 @@ async def _events(
             elif event.finish_reason is not FinishReason.CANCELLED:
                 for written in answer.finish(event):
                     yield encode_event(written)
-    except InferdError as error:
-        for written in writer.fail(status_of(error)[0], error.message):
+    except Exception as error:  # noqa: BLE001 - a bug too: it is logged, and its reader told
+        failure = failed_stream(call.completion, error)
+        for written in writer.fail(status_of(failure)[0], failure.message):
             yield encode_event(written)

@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from inferd.engine.constraint import Matcher
 from inferd.engine.messages import FinishReason
+from inferd.openai.answer_reader import AnswerReader
 from tests.server.asgi_call import AsgiCall
 from tests.serving.batches.customer import Customer, line
 from tests.serving.provider import FREE, INPUT_NANOUSD, OUTPUT_NANOUSD, PRICED, TIMED, Provider, prompt_of
@@ -88,9 +90,8 @@ class Endings:
         await provider.until(lambda: runner.waits)
         runner.allow(N_STEPS)
         await provider.until(lambda: len(runner.rows_per_step) == num_steps + N_STEPS and runner.waits)
-        num_in_inbox = provider.num_in_inbox
         end(call)
-        await provider.until(lambda: runner.crash is not None or provider.num_in_inbox > num_in_inbox)
+        await provider.until(lambda: runner.crash is not None or provider.num_in_inbox > 0)
         runner.let_go()
         await call.ended()
         await provider.idle()
@@ -260,6 +261,30 @@ async def test_request_that_a_stop_of_the_server_cuts_off_is_void(endings, model
             assert "shutting down: your request was cut off, and you were not billed" in call.body.decode()
             assert stream or call.headers["retry-after"] == "5"
             endings.assert_void(model)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_request_whose_answer_cannot_be_written_is_void(endings, monkeypatch, stream):
+    """A bug of the server is not a hang-up."""
+
+    def fail(*arguments):
+        raise RuntimeError("a bug")
+
+    provider, runner = endings.provider, endings.provider.runner
+    monkeypatch.setattr(AnswerReader, "push", fail)
+    for endpoint in (chat(), chat(3), responses(), messages()):
+        runner.hold_back()
+        call = endings.ask(endpoint, PRICED, stream=stream)
+        await provider.until(lambda: runner.waits)
+        runner.allow(1)
+        await provider.until(lambda: provider.num_in_inbox > 0 or provider.completions.num_live == 0)
+        runner.let_go()
+        with nullcontext() if stream else pytest.raises(RuntimeError, match="a bug"):
+            await call.ended()
+        await provider.idle()
+        assert call.status == (200 if stream else 500)
+        assert "The server had an error while processing your request" in call.body.decode()
+        endings.assert_void(PRICED)
 
 
 async def test_request_that_was_hung_up_before_a_stop_is_billed(endings):
