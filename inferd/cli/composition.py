@@ -45,8 +45,6 @@ from inferd.serving.turnstile import Turnstile, seed
 from inferd.serving.upkeep import Upkeep
 
 DRAIN_TIMEOUT_S = 30.0
-CUT_TIMEOUT_S = 10.0
-"""How long engines may take to give back the requests that are cut off: a step each."""
 SWITCH_INTERVAL_S = 0.0005
 FILE_CHECK_S = 1.0
 _ACTOR = "cli:serve"
@@ -140,7 +138,7 @@ async def _serve(
             server = HttpServer(
                 build_app(services, config.server, host),
                 _drain(completions, batches, console),
-                lambda: completions.cut_off(CUT_TIMEOUT_S),
+                completions.cut_off,
                 tls,
             )
             ended = asyncio.Event()
@@ -155,7 +153,7 @@ async def _serve(
             await batching
             ended.set()
             await watching
-            # A request that an engine has not given back yet is voided now; then the books can close.
+            # Engines give back what was cut off, which voids its hold; then the books can close.
             for replica in router.replicas:
                 await replica.stop()
             await completions.wait_idle(DRAIN_TIMEOUT_S)

@@ -7,7 +7,7 @@ import logging
 import resource
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -48,7 +48,7 @@ class HttpServer(uvicorn.Server):
         self,
         app: ASGIApp,
         drain: Callable[[], Coroutine[Any, Any, None]],
-        cut: Callable[[], Awaitable[None]],
+        cut: Callable[[], None],
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._app = app
@@ -117,7 +117,7 @@ class HttpServer(uvicorn.Server):
     async def _exit_after(self, draining: asyncio.Task[None]) -> None:
         try:
             await asyncio.wait([draining])
-            await self._cut()
+            self._cut()
             if self.server_state.tasks:
                 await asyncio.wait(self.server_state.tasks, timeout=_ANSWER_TIMEOUT_S)
             if not draining.cancelled():

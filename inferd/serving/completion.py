@@ -86,6 +86,7 @@ class Completion:
         self.request_id = request_id
         self.cancelled = asyncio.Event()
         self.cut_by: InferdError | None = None
+        self._is_settled = False
         self._admission: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
         self._events: deque[TextDelta | Finished | InferdError] = deque()
         self._came: asyncio.Future[None] | None = None
@@ -134,11 +135,18 @@ class Completion:
             self._admission.exception()  # marks it as seen: a client that hung up does not come back for it
 
     def cut(self, error: InferdError) -> None:
-        """The server ends it and bills nothing (BILLING R16). Does nothing to a request whose client has gone."""
-        if not self.cancelled.is_set():
+        """End it for the server's sake, unbilled (BILLING R16). Its reader sees the error at once, however long the
+        engine takes. Does nothing to a request whose client has gone, or that is being settled."""
+        if not self.cancelled.is_set() and not self._is_settled:
             self.cut_by = error
             self.refuse(error)
+            self.put(error)
             self.cancelled.set()
+
+    def begin_settlement(self) -> bool:
+        """Let nothing cut it off from now on. False: it was cut off before, and is to be voided."""
+        self._is_settled = True
+        return self.cut_by is None
 
     def put(self, event: TextDelta | Finished | InferdError) -> None:
         self._events.append(event)

@@ -148,10 +148,10 @@ class Completions:
         """Takes no more requests; those under way go on."""
         self._closed = True
 
-    async def cut_off(self, timeout_s: float) -> None:
-        """Takes no more requests, and ends those under way unbilled: a stop is the server's doing (BILLING R16). Waits
-        until all are voided, or so long. Comes before the HTTP server ends its connections: that would look as if the
-        clients had hung up."""
+    def cut_off(self) -> None:
+        """Takes no more requests, and ends those under way unbilled: a stop is the server's doing (BILLING R16). Comes
+        before the HTTP server ends its connections, which would look as if the clients had hung up; they are voided as
+        engines give them back."""
         self._closed = True
         error = OverloadedError(
             "The server is shutting down: your request was cut off, and you were not billed.",
@@ -159,7 +159,6 @@ class Completions:
         )
         for completion in self._live.values():
             completion.cut(error)
-        await self.wait_idle(timeout_s)
 
     @property
     def is_closed(self) -> bool:
@@ -290,9 +289,10 @@ class Completions:
         """Settles or voids (BILLING R16), and only then lets the reader see the end."""
         usage, reason = end.usage, end.finish_reason
         job.ticket.settle(usage)
-        was_cut = reason is FinishReason.CANCELLED and job.completion.cut_by is not None
+        has_failed = job.completion.cut_by is not None or reason is FinishReason.ERROR
         try:
-            if not await job.together.ended(failed=was_cut or reason is FinishReason.ERROR):
+            have_ended = await job.together.ended(failed=has_failed)
+            if not (job.completion.begin_settlement() and have_ended):
                 event: Finished | InferdError = self._failure(job.completion, end)
                 await self._resolve(job, "failed", Usage())
             elif job.keep is not None and not await job.keep(_finished(job, end, usage, 0)):

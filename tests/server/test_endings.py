@@ -14,6 +14,7 @@ import pytest
 from inferd.engine.constraint import Matcher
 from inferd.engine.messages import FinishReason
 from inferd.openai.answer_reader import AnswerReader
+from inferd.serving import completions
 from tests.server.asgi_call import AsgiCall
 from tests.serving.batches.customer import Customer, line
 from tests.serving.provider import FREE, INPUT_NANOUSD, OUTPUT_NANOUSD, PRICED, TIMED, Provider, prompt_of
@@ -87,11 +88,13 @@ class Endings:
         num_steps = len(runner.rows_per_step)
         runner.hold_back()
         call = self.ask(endpoint, model, stream=stream)
-        await provider.until(lambda: runner.waits)
+        num_sequences = endpoint[1].get("n", 1) * (2 if isinstance(endpoint[1].get("prompt"), list) else 1)
+        (replica,) = provider.router.replicas
+        await provider.until(lambda: runner.waits and replica.num_live == num_sequences)
         runner.allow(N_STEPS)
         await provider.until(lambda: len(runner.rows_per_step) == num_steps + N_STEPS and runner.waits)
         end(call)
-        await provider.until(lambda: runner.crash is not None or provider.num_in_inbox > 0)
+        await provider.until(lambda: runner.crash is not None or provider.num_in_inbox == num_sequences)
         runner.let_go()
         await call.ended()
         await provider.idle()
@@ -246,16 +249,15 @@ async def test_request_that_the_engine_fails_is_void(endings, model):
 
 @MODELS
 async def test_request_that_a_stop_of_the_server_cuts_off_is_void(endings, model):
-    completions = endings.provider.completions
-    cuts = set()
+    stopped = endings.provider.completions
 
     def stop(call):
-        cuts.add(asyncio.create_task(completions.cut_off(20.0)))
+        stopped.cut_off()
 
     for endpoint in PLAIN:
         for stream in (False, True):
             call = await endings.ended_by(stop, endpoint, model, stream=stream)
-            completions._closed = False
+            stopped._closed = False
             assert call.status == (200 if stream else 503)
             assert call.complete
             assert "shutting down: your request was cut off, and you were not billed" in call.body.decode()
@@ -288,12 +290,9 @@ async def test_request_whose_answer_cannot_be_written_is_void(endings, monkeypat
 
 
 async def test_request_that_was_hung_up_before_a_stop_is_billed(endings):
-    completions = endings.provider.completions
-    cuts = set()
-
     def hang_up_and_stop(call):
         call.hang_up()
-        asyncio.get_running_loop().call_later(0.05, lambda: cuts.add(asyncio.create_task(completions.cut_off(20.0))))
+        asyncio.get_running_loop().call_later(0.05, endings.provider.completions.cut_off)
 
     await endings.ended_by(hang_up_and_stop, chat(), PRICED, stream=True)
     endings.assert_billed(PRICED, "cancelled", FinishReason.CANCELLED)
@@ -302,20 +301,20 @@ async def test_request_that_was_hung_up_before_a_stop_is_billed(endings):
 async def test_request_that_is_still_prepared_is_refused_by_a_stop_and_holds_nothing(endings, monkeypatch):
     provider = endings.provider
     reached, go_on = asyncio.Event(), asyncio.Event()
-    compile_constraint = type(provider.completions)._compile
+    compile_constraint = completions.compile_constraint
 
-    async def compile_late(job, prompt):
+    async def compile_late(*arguments, **options):
         reached.set()
         await go_on.wait()
-        return await compile_constraint(job, prompt)
+        return await compile_constraint(*arguments, **options)
 
-    monkeypatch.setattr(provider.completions, "_compile", compile_late)
+    monkeypatch.setattr(completions, "compile_constraint", compile_late)
     call = endings.ask(chat(), PRICED, stream=False)
     await reached.wait()
-    cutting = asyncio.create_task(provider.completions.cut_off(20.0))
+    provider.completions.cut_off()
     await call.ended()
     assert call.status == 503
     assert json.loads(call.body)["error"]["code"] == "server_overloaded"
     go_on.set()
-    await cutting
+    await provider.idle()
     assert (provider.rows("holds"), provider.rows("usage")) == ([], [])

@@ -38,15 +38,9 @@ class Served:
             provider.completions.close()
             await provider.completions.wait_idle(PATIENCE_S)
 
-        async def cut() -> None:
-            cutting = asyncio.create_task(provider.completions.cut_off(PATIENCE_S))
-            await asyncio.sleep(0.01)
-            provider.runner.let_go()
-            await cutting
-
         self.listener = bind("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
-        self.server = HttpServer(provider.app, drain, cut, tls)
+        self.server = HttpServer(provider.app, drain, provider.completions.cut_off, tls)
         headers = {"authorization": f"Bearer {provider.key}"}
         base_url = f"http://127.0.0.1:{self.port}" if tls is None else f"https://localhost:{self.port}"
         self.client = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=PATIENCE_S, verify=trusted())
@@ -114,6 +108,9 @@ async def test_stopping_twice_does_not_wait(provider):
         served.server.stop()
         served.server.stop()
         await served.ended()
+        assert provider.hold_states() == ["held"], "the engine has not given it back"
+        provider.runner.let_go()
+        await provider.idle()
         assert provider.hold_states() == ["voided"]
         last = [line async for line in lines if line][-1]
         assert "you were not billed" in json.loads(last.removeprefix("data: "))["error"]["message"]
