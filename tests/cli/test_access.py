@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from inferd.errors import PermissionDeniedError
+from inferd.ledger import access
 from inferd.ledger.keys import authenticate
 from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.store import Store
@@ -116,3 +117,14 @@ def test_the_log_shows_who_did_what(inferd, key):
     assert inferd("log", "--actor", "nobody").out == "No changes match.\n"
     assert "note=invoice 1" in inferd("log").out
     assert key["key"] not in inferd("log", "--json").out
+
+
+def test_resume_says_that_the_team_has_suspended_it_as_well(inferd, data_dir, key):
+    """R9, R21"""
+    manager = inferd("keys", "create", "--team", "acme", "--scope", "manage", "--json").json
+    with Store(data_dir).immediate() as conn:
+        access.suspend_user(conn, "acme", "alice", actor=f"key:{manager['id']}", now_ms=NOW_MS)
+    inferd("users", "suspend", "acme", "alice")
+    ended = inferd("users", "resume", "acme", "alice").out
+    assert "Ended the operator's suspension of user acme/alice. Its team has suspended it as well." in ended
+    assert "Resumed user acme/alice" in inferd("users", "resume", "acme", "alice").out
