@@ -7,6 +7,7 @@ that a hostile grammar costs a fork, some milliseconds, and its sender a refusal
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -31,7 +32,9 @@ TRIAL_PATIENCE_S = 20.0
 """How long a trial may last on a machine that has no time for it."""
 START_TIMEOUT_S = 60.0
 NICENESS = 10
-"""Those who compute go first: two threads that wait for each other are as slow as the slower one."""
+QUICK_NICENESS = 3
+"""Threads that compute go first: two that wait for each other are as slow as the slower one. A quick trial takes little
+from them, and a request waits for it."""
 MEMORY_BYTES = 2 * 2**30
 STACK_BYTES = 1024 * 1024
 """Less than any thread has on which it is compiled again."""
@@ -271,8 +274,9 @@ def first_fault(tokenizer: LLTokenizer, grammar: str) -> str:
 def _serve(connection: Connection, vocabulary: GrammarVocabulary) -> None:
     """The child's life: ends with the pipe. It has one thread, so that it may fork."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the server's business
-    os.nice(NICENESS)
     tokenizer = tokenizer_of(vocabulary)
+    gc.collect()
+    gc.freeze()  # a fork copies no page only to count references in it
     _limit_memory()
     threading.stack_size(STACK_BYTES)
     connection.send("ready")
@@ -293,6 +297,7 @@ def _forked_trial(tokenizer: LLTokenizer, grammar: str, limit_s: float) -> Verdi
     pid = os.fork()
     if pid == 0:
         try:
+            os.nice(NICENESS if limit_s > QUICK_CPU_S else QUICK_NICENESS)
             signal.setitimer(signal.ITIMER_PROF, limit_s)
             thread = threading.Thread(target=_report_fault, args=(tokenizer, grammar, writer))
             thread.start()
