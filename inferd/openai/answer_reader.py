@@ -52,8 +52,9 @@ class AnswerReader:
             self._num_reasoning_tokens += n_tokens
         return deltas
 
-    def finish(self) -> list[MessageDelta]:
-        return [self._take(delta) for delta in self._parser.finish()]
+    def finish(self, *, was_cut: bool = False) -> list[MessageDelta]:
+        """`was_cut`: the answer did not come to its own end."""
+        return [self._take(delta) for delta in self._parser.finish(was_cut=was_cut)]
 
     def message(self) -> AssistantMessage:
         """The whole of what was read."""

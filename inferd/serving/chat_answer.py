@@ -29,8 +29,8 @@ class WholeAnswer:
 
     def body(self, finished: Finished, metrics: dict[str, str] | None = None) -> bytes:
         """The whole `chat.completion`; once."""
-        for reader in self._readers:
-            reader.finish()
+        for reader, reason in zip(self._readers, finished.finish_reasons, strict=True):
+            reader.finish(was_cut=reason is not FinishReason.STOP)
         choices = [
             Choice(
                 reader.message(),
@@ -67,7 +67,7 @@ class StreamedAnswer:
         """Everything from the finish reasons on; after the commit that bills it. The last of them has the metrics."""
         last = len(self._readers) - 1
         for index, (reader, reason) in enumerate(zip(self._readers, finished.finish_reasons, strict=True)):
-            for message in reader.finish():
+            for message in reader.finish(was_cut=reason is not FinishReason.STOP):
                 yield self._response.delta_chunk(message, index=index)
             shown = metrics if index == last else None
             yield self._response.finish_chunk(_wire_reason(reason, reader), shown, index)

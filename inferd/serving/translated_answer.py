@@ -48,7 +48,7 @@ class TranslatedAnswer:
     def finish(self, event: Finished) -> Iterator[msgspec.Struct]:
         """What comes at the end; `event` is no cancelled one."""
         reader = self._reader
-        yield from self._writer.push(reader.finish())
+        yield from self._writer.push(reader.finish(was_cut=event.finish_reason is not FinishReason.STOP))
         usage = usage_body(
             event.usage, event.cost_nanousd, by_time=event.by_time, reasoning_tokens=reader.reasoning_tokens
         )

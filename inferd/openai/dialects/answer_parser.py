@@ -28,8 +28,9 @@ class AnswerParser(Protocol):
 
     def push(self, text: str) -> list[Delta]: ...
 
-    def finish(self) -> list[Delta]:
-        """What is left at the end of the text."""
+    def finish(self, *, was_cut: bool = False) -> list[Delta]:
+        """What is left at the end of the text. `was_cut`: the answer was cut off there, so that the beginning of a
+        marker is no text for a reader."""
         ...
 
 
@@ -58,6 +59,7 @@ class RegionParser:
         self._space_before_calls = ""
         self._num_calls_before = 0
         self._calls: CallParser | None = None
+        self._drops_markers = False
         self._read: Callable[[bool], list[Delta] | None] = self._read_reasoning if in_reasoning else self._read_content
 
     @property
@@ -68,7 +70,8 @@ class RegionParser:
         self._buffer += text
         return self._drain(final=False)
 
-    def finish(self) -> list[Delta]:
+    def finish(self, *, was_cut: bool = False) -> list[Delta]:
+        self._drops_markers = was_cut or self.num_calls > 0
         return self._drain(final=True)
 
     def _drain(self, *, final: bool) -> list[Delta]:
@@ -135,6 +138,8 @@ class RegionParser:
         if not self._calls.is_over:
             return deltas if taken or merged(deltas) else None
         self._read, self._is_fresh = self._read_content, False
+        if self._calls.was_cut:
+            return deltas
         if not has_begun:
             return self._content(self._space_before_calls + self._take_trigger())
         self._trims = True
@@ -156,8 +161,8 @@ class RegionParser:
     def _take_certain(self, markers: tuple[str, ...], final: bool) -> str:
         """The buffer without what may be the beginning of a marker, and without the white space before that."""
         certain = len(self._buffer)
-        if markers and not final:
-            certain -= n_held(self._buffer, markers)
-            certain = len(self._buffer[:certain].rstrip())
-        text, self._buffer = self._buffer[:certain], self._buffer[certain:]
+        held = n_held(self._buffer, markers) if markers and (self._drops_markers or not final) else 0
+        if held or (markers and not final):
+            certain = len(self._buffer[: certain - held].rstrip())
+        text, self._buffer = self._buffer[:certain], "" if final else self._buffer[certain:]
         return text

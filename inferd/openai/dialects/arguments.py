@@ -84,6 +84,8 @@ class TaggedArguments:
             end = match_literal(text, position, self._end)
             if Match.PARTIAL in (begin, end) and not isinstance(end, int) and not final:
                 break
+            if Match.PARTIAL in (begin, end) and not isinstance(end, int):
+                position = len(text)  # the beginning of a tag that was cut off
             out += "}" if self._count else "{}"
             self.is_complete = True
         return out, position

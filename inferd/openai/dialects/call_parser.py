@@ -20,8 +20,10 @@ _HEAD = re.compile(
 )
 """A call's object up to its arguments, in the order in which models write it. Any other waits for its end."""
 _NAME = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")')
-_BARE_KEYS = ('"name"', '"type"', '"id"')
-"""With one of these an object that is a call by itself begins."""
+_MEMBER = re.compile(r'"(?:type|id)"\s*:\s*"[^"\\]*"\s*,\s*')
+_KEYS = ("name", "type", "id")
+_PARTIAL_MEMBER = re.compile(r'(?:"(?P<key>\w*)(?:"\s*(?P<rest>:\s*(?:"(?P<value>[^"\\]*)"?\s*)?)?)?)?')
+"""A member at the end of the text, as far as it has come."""
 
 
 class CallParser:
@@ -30,12 +32,14 @@ class CallParser:
 
     Attributes:
         is_over: the calls have ended; what is left in the text is the answer's.
+        was_cut: the text ended within a call or its markup, all of which was taken.
         num_calls: calls begun so far, of the whole answer.
     """
 
     def __init__(self, dialect: Dialect, tools: Mapping[str, Mapping[str, Any]], *, num_calls: int) -> None:
         """`tools`: the parameters' schema of each."""
         self.is_over = False
+        self.was_cut = False
         self.num_calls = num_calls
         self._dialect = dialect
         self._tools = tools
@@ -77,8 +81,8 @@ class CallParser:
             self.is_over = True
             return section_end
         if not isinstance(opening, Opening):
-            if Match.PARTIAL in (opening, section_end) and not final:
-                return None
+            if Match.PARTIAL in (opening, section_end):
+                return self._cut_off(text) if final else None
             self.is_over = True
             return 0
         self._opening = opening
@@ -103,8 +107,11 @@ class CallParser:
             return 0
         end = JsonEnd()
         length = end.feed(text[opening.end :])
-        if not end.is_complete and not final:
-            return None
+        if not end.is_complete:
+            if not final:
+                return None
+            if self._is_marked(opening) or self._may_end_as_call(text[opening.end :]):
+                return self._cut_off(text)
         call = _whole_call(text[opening.end : opening.end + length])
         if call is None or not self._is_call(call[0], opening):
             self.is_over = True
@@ -129,7 +136,30 @@ class CallParser:
         if name is not None:
             return json.loads(name[1], strict=False) in self._tools
         inner = text[1:].lstrip()
-        return any(inner.startswith(key) or key.startswith(inner) for key in _BARE_KEYS)
+        return any(inner.startswith(key) or key.startswith(inner) for key in (f'"{key}"' for key in _KEYS))
+
+    def _may_end_as_call(self, text: str) -> bool:
+        """Whether an object with no marker before it, cut off in the middle, was to be a call. An answer in JSON may
+        begin likewise, and is none."""
+        inner = text[1:].lstrip()
+        while (member := _MEMBER.match(inner)) is not None:
+            inner = inner[member.end() :]
+        name = _NAME.match("{" + inner)
+        if name is not None:
+            return json.loads(name[1], strict=False) in self._tools
+        partial = _PARTIAL_MEMBER.fullmatch(inner)
+        if partial is None:
+            return False
+        key, value = partial["key"] or "", partial["value"] or ""
+        if partial["rest"] is None:
+            return any(known.startswith(key) for known in _KEYS)
+        wanted = {"name": self._tools, "type": ("function",), "id": (value,)}.get(key, ())
+        return any(known.startswith(value) for known in wanted)
+
+    def _cut_off(self, text: str) -> int:
+        """The answer was cut within markup, which is no text for a reader."""
+        self.is_over = self.was_cut = True
+        return len(text)
 
     def _start(self, name: str, deltas: list[Delta]) -> None:
         deltas.append(CallStart(self.num_calls, name))
@@ -153,8 +183,8 @@ class CallParser:
         assert self._opening is not None, "a call has been opened"
         format = self._opening.format
         end = match_literal(text, 0, format.end)
-        if end is Match.PARTIAL and not final:
-            return None
+        if end is Match.PARTIAL:
+            return self._cut_off(text) if final else None
         self._at_end, self._in_section = False, True
         if not format.section_begin and not format.separator.strip():
             self.is_over = True  # the next call has a trigger of its own

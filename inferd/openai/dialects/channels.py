@@ -35,6 +35,7 @@ class ChannelParser:
         self._make: Callable[[str], Delta] | None = None
         self._arguments: JsonEnd | None = None
         self._has_begun = False
+        self._drops_markers = False
 
     @property
     def in_reasoning(self) -> bool:
@@ -44,7 +45,8 @@ class ChannelParser:
         self._buffer += text
         return self._drain(final=False)
 
-    def finish(self) -> list[Delta]:
+    def finish(self, *, was_cut: bool = False) -> list[Delta]:
+        self._drops_markers = was_cut
         return self._drain(final=True)
 
     def _drain(self, *, final: bool) -> list[Delta]:
@@ -87,8 +89,9 @@ class ChannelParser:
             self._buffer = self._buffer[start + (0 if marker == "<|start|>" else len(marker)) :]
             self._make = None
             return [make(text)]
-        certain = len(self._buffer) - (0 if final else n_held(self._buffer, _BODY_ENDS))
-        text, self._buffer = self._buffer[:certain], self._buffer[certain:]
+        held = n_held(self._buffer, _BODY_ENDS) if self._drops_markers or not final else 0
+        certain = len(self._buffer) - held
+        text, self._buffer = self._buffer[:certain], "" if final else self._buffer[certain:]
         return [make(text)] if text else None
 
     def _read_arguments(self, make: Callable[[str], Delta], arguments: JsonEnd) -> list[Delta] | None:

@@ -13,7 +13,7 @@ from inferd.openai.dialects.answer_parser import answer_parser
 from inferd.openai.dialects.deltas import CallArguments, CallStart, ContentText, ReasoningText
 from inferd.openai.dialects.families import FAMILIES, GENERIC
 from inferd.openai.dialects.spec import ReasoningTags
-from tests.openai.dialects.corpus import read
+from tests.openai.dialects.corpus import answer, read
 
 FAMILY = {family.name: family for family in (*FAMILIES, GENERIC)}
 THINKING = replace(FAMILY["hermes"], reasoning=ReasoningTags("<think>", "</think>"))
@@ -54,7 +54,7 @@ def parsed(dialect, text, *, tools=TOOLS, in_reasoning=False):
         ("hermes", 'A\n<tool_call>{"name":"add","arguments":{}}</tool_call>\n\nB', "AB", [("add", "{}")]),
         ("hermes", "a <tool_call> is a tag", "a <tool_call> is a tag", []),
         ("hermes", "a <tool_call>{not json} b", "a <tool_call>{not json} b", []),
-        ("hermes", '<tool_call>{"name": "add", "argum', '<tool_call>{"name": "add", "argum', []),
+        ("hermes", '<tool_call>{"name": "add", "argum', "", []),
         ("hermes", '<tool_call>{"name": "add", "arguments": {"a": 1', "", [("add", '{"a": 1')]),
         ("qwen-coder", "<function=add>\n<parameter=a>\n1\n</parameter>\n</function>", "", [("add", '{"a": 1}')]),
         ("qwen-coder", "<tool_call>\n<function=add>\n</function>\n</tool_call>", "", [("add", "{}")]),
@@ -234,3 +234,51 @@ def test_arguments_are_passed_on_as_they_come():
         for delta in parser.push(character)
     ]
     assert sum(isinstance(delta, CallArguments) for delta in deltas) == len(arguments)
+
+
+HERMES_CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+CODER_CALL = "<tool_call>\n<function=say>\n<parameter=text>\nhi\n</parameter>\n<parameter=more>\n{}\n</parameter>\n"
+DEEPSEEK_CALL = "<｜tool▁call▁begin｜>add<｜tool▁sep｜>{}<｜tool▁call▁end｜>"
+WRITTEN_CALLS = [
+    ("hermes", f"{HERMES_CALL}\n{HERMES_CALL}"),
+    ("hermes", '<tool_call>\n{"arguments": {"a": 1}, "name": "add"}\n</tool_call>'),
+    ("qwen-coder", f"{CODER_CALL}</function>\n</tool_call>"),
+    ("llama-3", '{"type": "function", "name": "add", "parameters": {"a": 1}}'),
+    ("llama-3", '<|python_tag|>{"name": "add", "parameters": {}}; {"name": "say", "parameters": {}}'),
+    ("mistral-named", '[TOOL_CALLS] [{"name": "add", "arguments": {"a": 1}}, {"name": "say"}]'),
+    ("mistral-array", '[TOOL_CALLS]add[ARGS]{"a": 1}[TOOL_CALLS]say[ARGS]{}'),
+    ("function-gemma", "<start_function_call>call:say{text:<escape>a:{b},c<escape>}<end_function_call>"),
+    ("deepseek-v3.1", f"<｜tool▁calls▁begin｜>{DEEPSEEK_CALL}{DEEPSEEK_CALL}<｜tool▁calls▁end｜>"),
+    ("gpt-oss", '<|channel|>commentary to=functions.add <|constrain|>json<|message|>{"a": 1}<|call|>'),
+]
+
+
+@pytest.mark.parametrize(("family", "text"), WRITTEN_CALLS)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_markup_of_a_cut_call_is_no_content(family, text, size):
+    for end in range(len(text) + 1):
+        parser = answer_parser(FAMILY[family], TOOLS)
+        pieces = [text[start : min(start + size, end)] for start in range(0, end, size)]
+        deltas = [delta for piece in pieces for delta in parser.push(piece)] + parser.finish(was_cut=True)
+        assert answer(deltas)["content"] == "", text[:end]
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "content"),
+    [
+        ("hermes", "a <", "a"),
+        ("hermes", "a  ", "a  "),
+        ("hermes", "a <b> c", "a <b> c"),
+        ("llama-3", '{"name": "Ada", "parameters": {"born', '{"name": "Ada", "parameters": {"born'),
+        ("llama-3", '{"type": "report", "text": "The', '{"type": "report", "text": "The'),
+        ("llama-3", '{"id": "7", "city": "Par', '{"id": "7", "city": "Par'),
+    ],
+)
+def test_cut_content_stays_but_for_the_beginning_of_a_marker(family, text, content):
+    parser = answer_parser(FAMILY[family], TOOLS)
+    assert answer([*parser.push(text), *parser.finish(was_cut=True)])["content"] == content
+
+
+def test_cut_end_of_reasoning_is_no_reasoning():
+    parser = answer_parser(THINKING, TOOLS, in_reasoning=True)
+    assert answer([*parser.push("Why?</thi"), *parser.finish(was_cut=True)])["reasoning"] == "Why?"
