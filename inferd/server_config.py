@@ -23,6 +23,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
         "tls_certificate",
         "tls_key",
         "cors_origins",
+        "strict",
         "country_database",
         "allow_countries",
         "deny_countries",
@@ -61,6 +62,7 @@ class ServerConfig:
         trusted_proxies: whose `X-Forwarded-For` is believed.
         tls_certificate, tls_key: PEM files; both or neither. The certificate's file may hold the key too.
         cors_origins: whose web pages may call the server; `*` is every page.
+        strict: requests with a field that would be ignored or degraded are refused.
     """
 
     hosts: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ class ServerConfig:
     tls_key: Path | None = None
     cors_origins: tuple[str, ...] = ()
     regions: RegionsConfig = RegionsConfig()
+    strict: bool = False
 
 
 def server_config(path: Path, values: object) -> ServerConfig:
@@ -83,6 +86,7 @@ def server_config(path: Path, values: object) -> ServerConfig:
         tls_certificate=certificate,
         tls_key=key,
         cors_origins=_each(table, "cors_origins", _origin),
+        strict=table.get("strict", bool) or False,
         regions=_regions(table),
     )
 

@@ -13,6 +13,7 @@ from inferd.anthropic import requests as messages
 from inferd.anthropic.requests import MessagesRequest
 from inferd.config import SETTINGS, TABLES
 from inferd.openai import requests as chat
+from inferd.openai import text_requests as text
 from inferd.openai.embeddings import EmbeddingRequest
 from inferd.openai.requests import ChatRequest
 from inferd.openai.responses_api import requests as responses
@@ -49,7 +50,7 @@ class Fields(NamedTuple):
 
 FIELDS = [
     Fields("Chat completions", ChatRequest, chat.UNSUPPORTED),
-    Fields("Text completions", TextRequest),
+    Fields("Text completions", TextRequest, text.UNSUPPORTED),
     Fields("Embeddings", EmbeddingRequest),
     Fields("Responses", ResponsesRequest, responses.UNSUPPORTED),
     Fields("Messages", MessagesRequest, messages.UNSUPPORTED),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -10,31 +10,24 @@ import msgspec
 from inferd.errors import InvalidRequestError
 from inferd.openai.call_history import CalledFunction, ToolCall
 from inferd.openai.decoding import required
-from inferd.openai.field_names import foreign_type
-from inferd.openai.messages import ContentPart, Message, check_num_parts
+from inferd.openai.ignored_fields import IgnoredFields
+from inferd.openai.messages import TEXT_ONLY, ContentPart, Message, check_num_parts, omitted
 from inferd.openai.sampling_fields import invalid
 
-_EVERY = {"type", "cache_control"}
 _FIELDS = {
-    "text": _EVERY | {"text"},
-    "thinking": {"type", "thinking", "signature"},
-    "tool_use": _EVERY | {"id", "name", "input"},
-    "tool_result": _EVERY | {"tool_use_id", "content", "is_error"},
+    "text": {"text"},
+    "thinking": {"thinking", "signature"},
+    "tool_use": {"id", "name", "input"},
+    "tool_result": {"tool_use_id", "content", "is_error"},
 }
-_TYPES_OF_ROLE = {
-    "system": frozenset({"text"}),
-    "user": frozenset({"text", "tool_result"}),
-    "assistant": frozenset({"text", "thinking", "tool_use"}),
-}
-_TEXT = frozenset({"text"})
 _ERROR_MARK = "Error: "
 
 
 class CacheControl(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A hint that is always taken: every prefix is cached here, for as long as there is room."""
 
-    type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] | None = None
+    type: str = "ephemeral"
+    ttl: str | None = None
 
 
 class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,35 +40,37 @@ class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: str | None = None
     id: str | None = None
     name: str | None = None
-    input: dict[str, Any] | None = None
+    input: Any = None
     tool_use_id: str | None = None
-    content: str | list[Block] | None = None
+    content: str | list[Block] | Block | None = None
     is_error: bool | None = None
 
-    # Known, so that they are refused by name.
+    # Of types that become a short text, or are left out.
     citations: Any = None
     data: Any = None
     source: Any = None
     title: Any = None
-    context: Any = None
-    caller: Any = None
-    toolset_name: Any = None
+    tool_name: Any = None
 
 
 class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Literal["user", "assistant", "system"]
-    content: str | list[Block]
+    content: str | list[Block] | None = None
 
 
 class Conversation:
     """The chat's messages, as they are made.
+
+    Args:
+        ignored: takes down what has no effect.
 
     Attributes:
         messages: of the chat.
         names: of each message and its parts, what the caller called it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ignored: IgnoredFields) -> None:
+        self._ignored = ignored
         self.messages: list[Message] = []
         self.names: dict[str, str] = {}
 
@@ -100,42 +95,40 @@ class Conversation:
             elif turn.role == "user":
                 self._add_user(turn, path, follows=index > 0 and turns[index - 1].role == "user")
             else:
-                self._add_text("system", turn.content, path)
+                self._add_text("system", turn.content or "", path)
 
     def _add_text(
         self, role: Literal["system", "user"], content: str | Sequence[Block], path: str, *, first: int = 0
     ) -> None:
-        self.names[f"messages[{len(self.messages)}]"] = path
-        if isinstance(content, str):
-            self.messages.append(Message(role=role, content=content))
-        else:
-            blocks = list(_checked(content, f"{path}.content" if path != "system" else path, role, first=first))
-            self.messages.append(Message(role=role, content=[_part(block, place) for block, place in blocks]))
+        message = f"messages[{len(self.messages)}]"
+        self.names |= {message: path, f"{message}.content": path if path == "system" else f"{path}.content"}
+        place = self.names[f"{message}.content"]
+        parts = content if isinstance(content, str) else self._parts(content, place, first=first)
+        self.messages.append(Message(role=role, content=parts))
 
     def _add_user(self, turn: Turn, path: str, *, follows: bool) -> None:
+        if turn.content is None:
+            raise invalid(f"{path}.content", f"'{path}.content' is missing: send a text or an array of blocks.")
         blocks = [Block("text", text=turn.content)] if isinstance(turn.content, str) else turn.content
-        if not blocks:
-            raise invalid(f"{path}.content", f"'{path}.content' is an empty array: send at least one block.")
         n_results = 0
-        for block, place in _checked(blocks, f"{path}.content", "user"):
+        for number, block in enumerate(blocks):
             if block.type != "tool_result":
                 break
-            self._add_result(block, place)
+            self._add_result(block, f"{path}.content[{number}]")
             n_results += 1
         rest = blocks[n_results:]
         for number, block in enumerate(rest, n_results):
             if block.type == "tool_result":
                 place = f"{path}.content[{number}]"
                 raise invalid(place, f"'{place}' must come before the turn's text: results of tools come first.")
-        if not rest:
+        if not rest and n_results:
             return
         last = self.messages[-1] if self.messages else None
         if follows and n_results == 0 and last is not None and last.role == "user":
-            parts = [_part(block, place) for block, place in _checked(rest, f"{path}.content", "user")]
             if not isinstance(last.content, list):
                 last = self.messages[-1] = Message(role="user", content=[ContentPart("text", last.content)])
             assert isinstance(last.content, list), "it was just made one"
-            last.content.extend(parts)  # in place: there may be a hundred thousand of them
+            last.content.extend(self._parts(rest, f"{path}.content"))  # in place: there may be 100,000 of them
         elif isinstance(turn.content, str):
             self._add_text("user", turn.content, path)
         else:
@@ -144,10 +137,11 @@ class Conversation:
     def _add_result(self, block: Block, place: str) -> None:
         message = f"messages[{len(self.messages)}]"
         self.names |= {message: place, f"{message}.tool_call_id": f"{place}.tool_use_id"}
+        self._note_foreign_fields(block, place)
         content = block.content or ""
         if not isinstance(content, str):
-            parts = _checked(content, f"{place}.content", "user", types=_TEXT)
-            content = "\n".join(_part(part, name).text or "" for part, name in parts)
+            blocks = content if isinstance(content, list) else [content]
+            content = "\n".join(part.text or "" for part in self._parts(blocks, f"{place}.content"))
         self.messages.append(
             Message(
                 role="tool",
@@ -159,21 +153,27 @@ class Conversation:
     def _add_assistant(self, turn: Turn, path: str) -> None:
         number = len(self.messages)
         self.names[f"messages[{number}]"] = path
-        if isinstance(turn.content, str):
-            self.messages.append(Message(role="assistant", content=turn.content))
+        if turn.content is None or isinstance(turn.content, str):
+            self.messages.append(Message(role="assistant", content=turn.content or ""))
             return
         thoughts: list[str] = []
         words: list[ContentPart] = []
         calls: list[ToolCall] = []
-        for block, place in _checked(turn.content, f"{path}.content", "assistant"):
-            if block.type == "thinking":
-                thoughts.append(required(block.thinking, f"{place}.thinking"))
+        for index, block in enumerate(turn.content):
+            place = f"{path}.content[{index}]"
+            if block.type == "tool_use":
+                call = f"messages[{number}].tool_calls[{len(calls)}]"
+                input = f"{place}.input"
+                self.names |= {call: place, f"{call}.function": place, f"{call}.function.arguments": input}
+                calls.append(_call(block, place))
+            elif block.type == "thinking":
+                thoughts.append(block.thinking or "")
             elif block.type == "text":
                 words.append(_part(block, place))
-            else:
-                call = f"messages[{number}].tool_calls[{len(calls)}]"
-                self.names |= {call: place, f"{call}.function": place}
-                calls.append(_call(block, place))
+            else:  # a text in its place would be in the model's own words
+                self._ignored.add(place, "is left out: it is neither text, thinking nor a call of the caller's tools")
+                continue
+            self._note_foreign_fields(block, place)
         self.messages.append(
             Message(
                 role="assistant",
@@ -183,39 +183,58 @@ class Conversation:
             )
         )
 
+    def _parts(self, blocks: Sequence[Block], path: str, *, first: int = 0) -> list[ContentPart]:
+        """Texts of the user's or the system's blocks; a block that is not text becomes one."""
+        parts = []
+        for index, block in enumerate(blocks, first):
+            place = f"{path}[{index}]"
+            if block.type == "text":
+                self._note_foreign_fields(block, place)
+            else:
+                self._ignored.add(place, TEXT_ONLY)
+            parts.append(_part(block, place))
+        return parts
+
+    def _note_foreign_fields(self, block: Block, place: str) -> None:
+        """Fields that a block of its type does not have."""
+        for field in _FOREIGN[block.type]:
+            if getattr(block, field) not in (None, []):
+                self._ignored.add(f"{place}.{field}")
+
+
+_FOREIGN = {
+    kind: [name for name in Block.__struct_fields__ if name not in own | {"type", "cache_control"}]
+    for kind, own in _FIELDS.items()
+}
+
 
 def _all_parts(turns: Sequence[Turn]) -> Iterator[object]:
     for turn in turns:
         yield turn
         yield turn.content
-        if not isinstance(turn.content, str):
+        if isinstance(turn.content, list):
             yield from (block.content for block in turn.content)
 
 
-def _checked(
-    blocks: Sequence[Block], path: str, role: str, *, first: int = 0, types: frozenset[str] | None = None
-) -> Iterable[tuple[Block, str]]:
-    """Each with its path, once it is of a type that may stand there and has only fields of it."""
-    allowed = types or _TYPES_OF_ROLE[role]
-    for index, block in enumerate(blocks, first):
-        place = f"{path}[{index}]"
-        if block.type not in allowed:
-            raise foreign_type(place, block.type, allowed)
-        for field in block.__struct_fields__:
-            if field not in _FIELDS[block.type] and getattr(block, field) not in (None, []):
-                raise InvalidRequestError(
-                    f"'{place}.{field}' is not supported in a block of type '{block.type}'.",
-                    param=f"{place}.{field}",
-                    code="unsupported_parameter",
-                )
-        yield block, place
-
-
 def _part(block: Block, place: str) -> ContentPart:
-    return ContentPart("text", required(block.text, f"{place}.text"))
+    """A text; of a block that cannot be read, one that says so."""
+    if block.type == "text":
+        return ContentPart("text", required(block.text, f"{place}.text"))
+    return ContentPart("text", _text_within(block) or omitted(block.type))
+
+
+def _text_within(block: Block) -> str:
+    """The text of a document or search result that is text, the name of a tool that is referred to; else ""."""
+    if block.type == "tool_reference":
+        return f"[tool: {block.tool_name}]"
+    if block.type == "search_result" and isinstance(block.content, list):
+        return "\n".join(part.text or "" for part in block.content)
+    is_text = block.type == "document" and isinstance(block.source, dict) and block.source.get("type") == "text"
+    text = block.source.get("data") if is_text else None
+    return text if isinstance(text, str) else ""
 
 
 def _call(block: Block, place: str) -> ToolCall:
-    arguments = msgspec.json.encode(required(block.input, f"{place}.input")).decode()
+    arguments = block.input if isinstance(block.input, str) else msgspec.json.encode(block.input or {}).decode()
     name = required(block.name, f"{place}.name")
     return ToolCall(id=required(block.id, f"{place}.id"), function=CalledFunction(name, arguments))

@@ -1,6 +1,6 @@
 """`POST /v1/messages` and `/v1/messages/count_tokens`: the body, and the chat request that it comes to.
 
-As in a chat, every field that Anthropic documents is honoured or refused by name.
+As in a chat, each field is honoured, ignored with a word in the answer's headers, or refused by name.
 """
 
 from __future__ import annotations
@@ -11,31 +11,21 @@ import msgspec
 
 from inferd.anthropic.content import Block, CacheControl, Conversation, Turn
 from inferd.anthropic.tools import (
-    TOOL_TYPES,
     AnthropicTool,
     AnthropicToolChoice,
     chat_tool_choice,
     chat_tools,
     tool_names,
 )
-from inferd.errors import InvalidRequestError, RequestTooLargeError
+from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode
-from inferd.openai.field_names import FieldNames, refuse_foreign_types
+from inferd.openai.field_names import FieldNames
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.reasoning_effort import ReasoningEffort
 from inferd.openai.requests import ChatRequest, check_chat_request
 from inferd.openai.response_format import JsonSchema, ResponseFormat
-from inferd.openai.sampling_fields import invalid
 
-UNSUPPORTED = (
-    "container",
-    "context_management",
-    "diagnostics",
-    "inference_geo",
-    "mcp_servers",
-    "user_profile_id",
-    "workspace_id",
-)
-LEAST_BUDGET_TOKENS = 1024
+UNSUPPORTED = ("inference_geo",)
 _MEDIUM_BUDGET_TOKENS = 4096
 _HIGH_BUDGET_TOKENS = 16_384
 _NAMES = {
@@ -80,13 +70,8 @@ class CountTokensRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     cache_control: CacheControl | None = None
+    output_format: OutputFormat | None = None
     speed: str | None = None
-
-    # Known, so that they are refused by name and not as unknown fields.
-    context_management: Any = None
-    mcp_servers: Any = None
-    user_profile_id: Any = None
-    workspace_id: Any = None
 
 
 class MessagesRequest(CountTokensRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,8 +86,7 @@ class MessagesRequest(CountTokensRequest, frozen=True, kw_only=True, forbid_unkn
     metadata: Metadata | None = None
     service_tier: str | None = None
 
-    container: Any = None
-    diagnostics: Any = None
+    # Known, so that it is refused: where an answer is computed is no hint.
     inference_geo: Any = None
 
 
@@ -110,17 +94,21 @@ _MESSAGES_DECODER = msgspec.json.Decoder(MessagesRequest)
 _COUNT_DECODER = msgspec.json.Decoder(CountTokensRequest)
 
 
-def parse_messages_request(body: bytes) -> tuple[ChatRequest, FieldNames]:
+def parse_messages_request(body: bytes, ignored: IgnoredFields | None = None) -> tuple[ChatRequest, FieldNames]:
     """The chat request that asks for the same, and how to speak of that one's fields.
+
+    Args:
+        ignored: takes down what has no effect.
 
     Raises:
         InvalidRequestError: with `param` naming the field of the body.
     """
-    asked = _decoded(body, _MESSAGES_DECODER)
+    ignored = ignored or IgnoredFields()
+    asked = _decoded(body, _MESSAGES_DECODER, ignored)
     user = None if asked.metadata is None else asked.metadata.user_id
     # Anthropic's standard_only is our default; ours are taken too.
     tier = "default" if asked.service_tier == "standard_only" else asked.service_tier
-    prompt, names = _translated(asked)
+    prompt, names = _translated(asked, ignored)
     chat = msgspec.structs.replace(
         prompt,
         max_tokens=asked.max_tokens,
@@ -133,40 +121,35 @@ def parse_messages_request(body: bytes) -> tuple[ChatRequest, FieldNames]:
         service_tier=tier,
     )
     with names.restored():
-        return check_chat_request(chat), names
+        return check_chat_request(chat, ignored.renamed(names.of)), names
 
 
-def parse_count_tokens_request(body: bytes) -> tuple[ChatRequest, FieldNames]:
+def parse_count_tokens_request(body: bytes, ignored: IgnoredFields | None = None) -> tuple[ChatRequest, FieldNames]:
     """A chat request with the prompt that is to be counted; else as `parse_messages_request`."""
-    chat, names = _translated(_decoded(body, _COUNT_DECODER))
+    ignored = ignored or IgnoredFields()
+    chat, names = _translated(_decoded(body, _COUNT_DECODER, ignored), ignored)
     with names.restored():
-        return check_chat_request(chat), names
+        return check_chat_request(chat, ignored.renamed(names.of)), names
 
 
-def _decoded(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
-    try:
-        asked = decode(body, decoder)
-    except RequestTooLargeError:
-        raise
-    except InvalidRequestError:
-        refuse_foreign_types(body, {"tools": TOOL_TYPES})
-        raise
+def _decoded(body: bytes, decoder: msgspec.json.Decoder[_T], ignored: IgnoredFields) -> _T:
+    asked = decode(body, decoder, ignored)
     for field in UNSUPPORTED:
         if getattr(asked, field, None) is not None:
             raise InvalidRequestError(
                 f"'{field}' is not supported; leave it out.", param=field, code="unsupported_parameter"
             )
     if asked.speed not in (None, "standard"):
-        raise InvalidRequestError("'speed' must be standard.", param="speed", code="unsupported_value")
+        ignored.add("speed", "must be standard")
     return asked
 
 
-def _translated(asked: CountTokensRequest) -> tuple[ChatRequest, FieldNames]:
+def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[ChatRequest, FieldNames]:
     """Without what only an answer needs; not checked yet."""
-    conversation = Conversation()
+    conversation = Conversation(ignored)
     conversation.add_system(asked.system or "")
     conversation.add_turns(asked.messages)
-    effort, effort_field = _effort(asked.thinking, asked.output_config)
+    effort, effort_field = _effort(asked.thinking, asked.output_config, ignored)
     choice = asked.tool_choice
     is_single = choice is not None and bool(choice.disable_parallel_tool_use)
     chat = ChatRequest(
@@ -176,49 +159,47 @@ def _translated(asked: CountTokensRequest) -> tuple[ChatRequest, FieldNames]:
         tool_choice=chat_tool_choice(choice) if asked.tools or (choice and choice.type != "auto") else None,
         parallel_tool_calls=False if is_single and asked.tools else None,
         reasoning_effort=effort,
-        response_format=_response_format(asked.output_config),
+        response_format=_response_format(asked),
     )
     names = _NAMES | {"reasoning_effort": effort_field} | tool_names(len(asked.tools or ())) | conversation.names
     return chat, FieldNames(names)
 
 
-def _effort(thinking: Thinking | None, config: OutputConfig | None) -> tuple[ReasoningEffort | None, str]:
+def _effort(
+    thinking: Thinking | None, config: OutputConfig | None, ignored: IgnoredFields
+) -> tuple[ReasoningEffort | None, str]:
     """How much to think, and the field that says so."""
-    _check_thinking(thinking)
+    _check_thinking(thinking, ignored)
     asked = None if config is None else config.effort
     if thinking is not None and thinking.type == "disabled":
         if asked is not None:
-            raise invalid("output_config.effort", "'output_config.effort' excludes 'thinking' of the type disabled.")
+            ignored.add("output_config.effort", "excludes 'thinking' of the type disabled")
         return "none", "thinking"
     if asked is not None:
-        return "xhigh" if asked == "max" else asked, "output_config.effort"
-    if thinking is None or thinking.budget_tokens is None:
+        return asked, "output_config.effort"
+    if thinking is None or thinking.type != "enabled" or thinking.budget_tokens is None:
         return None, "thinking"
     if thinking.budget_tokens < _MEDIUM_BUDGET_TOKENS:
         return "low", "thinking"
     return "medium" if thinking.budget_tokens < _HIGH_BUDGET_TOKENS else "high", "thinking"
 
 
-def _check_thinking(thinking: Thinking | None) -> None:
+def _check_thinking(thinking: Thinking | None, ignored: IgnoredFields) -> None:
     if thinking is None:
         return
     if thinking.type == "between_tools":
-        raise InvalidRequestError(
-            "'thinking.type' must be enabled, disabled or adaptive.", param="thinking.type", code="unsupported_value"
-        )
+        ignored.add("thinking.type", "must be enabled, disabled or adaptive")
     if thinking.display not in (None, "summarized"):
-        raise InvalidRequestError(
-            "'thinking.display' must be summarized: thinking is always shown, and whole.",
-            param="thinking.display",
-            code="unsupported_value",
-        )
-    if (thinking.budget_tokens is not None) != (thinking.type == "enabled"):
-        raise invalid("thinking.budget_tokens", "'thinking.budget_tokens' and the type enabled go together.")
-    if thinking.budget_tokens is not None and thinking.budget_tokens < LEAST_BUDGET_TOKENS:
-        raise invalid("thinking.budget_tokens", f"'thinking.budget_tokens' must be at least {LEAST_BUDGET_TOKENS}.")
+        ignored.add("thinking.display", "must be summarized: thinking is always shown, and whole")
+    if thinking.budget_tokens is not None and thinking.type != "enabled":
+        ignored.add("thinking.budget_tokens", "goes with the type enabled")
 
 
-def _response_format(config: OutputConfig | None) -> ResponseFormat | None:
-    if config is None or config.format is None:
-        return None
-    return ResponseFormat("json_schema", JsonSchema("output", schema=config.format.schema, strict=True))
+def _response_format(asked: CountTokensRequest) -> ResponseFormat | None:
+    """`output_format` is the older place of `output_config.format`."""
+    format = asked.output_format if asked.output_config is None else asked.output_config.format or asked.output_format
+    return (
+        None
+        if format is None
+        else ResponseFormat("json_schema", JsonSchema("output", schema=format.schema, strict=True))
+    )

@@ -1,4 +1,4 @@
-"""`tools` and `tool_choice` of a message, as those of a chat."""
+"""`tools` and `tool_choice` of a message, as those of a chat. Tools that Anthropic's servers run are left out."""
 
 from __future__ import annotations
 
@@ -8,29 +8,24 @@ from typing import Any, Literal
 import msgspec
 
 from inferd.anthropic.content import CacheControl
-from inferd.errors import InvalidRequestError
 from inferd.openai import tools as chat
 from inferd.openai.decoding import required
-from inferd.openai.field_names import foreign_type
 
-TOOL_TYPES = frozenset({"custom"})
+_OWN = (None, "custom")
 _CHOICES: dict[str, str] = {"auto": "auto", "any": "required", "none": "none"}
 
 
 class AnthropicTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A function. Tools that Anthropic's servers run, or give a schema to, are not there. `eager_input_streaming` asks
-    for what is always done: input goes out as it comes."""
+    """A tool of any type; one of the caller's own is a function. `eager_input_streaming` asks for what is always done:
+    input goes out as it comes."""
 
-    name: str
-    input_schema: dict[str, Any]
+    name: str | None = None
+    input_schema: dict[str, Any] | None = None
     type: str | None = None
     description: str | None = None
     strict: bool | None = None
     cache_control: CacheControl | None = None
     eager_input_streaming: bool | None = None
-    allowed_callers: list[str] | None = None
-    defer_loading: bool | None = None
-    input_examples: Any = None
 
 
 class AnthropicToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,26 +35,15 @@ class AnthropicToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 
 def chat_tools(tools: Sequence[AnthropicTool]) -> list[chat.Tool]:
-    """Raises InvalidRequestError for what a function here cannot be."""
-    for index, tool in enumerate(tools):
-        path = f"tools[{index}]"
-        if tool.type is not None and tool.type not in TOOL_TYPES:
-            raise foreign_type(path, tool.type, TOOL_TYPES)
-        unserved = {
-            "allowed_callers": tool.allowed_callers not in (None, ["direct"]),
-            "defer_loading": bool(tool.defer_loading),
-            "input_examples": tool.input_examples is not None,
-        }
-        for field in (field for field, is_there in unserved.items() if is_there):
-            raise InvalidRequestError(
-                f"'{path}.{field}' is not supported; leave it out.",
-                param=f"{path}.{field}",
-                code="unsupported_parameter",
-            )
-    return [
-        chat.Tool("function", chat.Function(tool.name, tool.description, tool.input_schema, tool.strict))
-        for tool in tools
-    ]
+    """One for each, so that the paths of the chat's tools are those of the caller's. Raises InvalidRequestError."""
+    return [_chat_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
+
+
+def _chat_tool(tool: AnthropicTool, path: str) -> chat.Tool:
+    if tool.type not in _OWN:
+        return chat.Tool(tool.type or "")
+    name, schema = required(tool.name, f"{path}.name"), required(tool.input_schema, f"{path}.input_schema")
+    return chat.Tool(chat.FUNCTION, chat.Function(name, tool.description, schema, tool.strict))
 
 
 def chat_tool_choice(choice: AnthropicToolChoice | None) -> str | chat.ToolChoice | None:

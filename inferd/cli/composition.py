@@ -95,9 +95,8 @@ def _ensure_default_key(store: Store, folder: Path) -> str | None:
 async def _serve(
     config: Config, store: Store, epoch: int, listener: socket.socket, host: str, console: Console, new_key: str | None
 ) -> None:
-    tls = None
-    if config.server.tls_certificate is not None:
-        tls = tls_context(config.server.tls_certificate, config.server.tls_key)
+    certificate = config.server.tls_certificate
+    tls = None if certificate is None else tls_context(certificate, config.server.tls_key)
     writer = LedgerWriter(store)
     router = Router.from_config(config)
 
@@ -129,7 +128,8 @@ async def _serve(
             turnstile = Turnstile(limits, authenticator, clock, config.ledger.contact)
             files = FileStore(store.data_dir)
             workplace = Workplace(
-                store, ledger, files, router, completions, authenticator, turnstile, encoded_error, clock
+                *(store, ledger, files, router, completions, authenticator, turnstile, encoded_error, clock),
+                strict=config.server.strict,
             )
             batches = Batches(workplace, writer)
             batches.sweep_disk()

@@ -9,6 +9,7 @@ import msgspec
 
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import convert, decode, shorten
+from inferd.openai.ignored_fields import IgnoredFields
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 COMPLETION_WINDOW = "24h"
@@ -240,9 +241,9 @@ _LINE = msgspec.json.Decoder(InputLine)
 _IDENTIFIED = msgspec.json.Decoder(_Identified)
 
 
-def parse_line(line: bytes, endpoint: str) -> InputLine:
+def parse_line(line: bytes, endpoint: str, ignored: IgnoredFields | None = None) -> InputLine:
     """Raises InvalidRequestError; what the body asks for is another question."""
-    parsed = decode(line, _LINE)
+    parsed = decode(line, _LINE, ignored)
     if not 0 < len(parsed.custom_id) <= CUSTOM_ID_CHARACTERS_MAX:
         raise _invalid("custom_id", f"'custom_id' must have 1 to {CUSTOM_ID_CHARACTERS_MAX} characters.")
     if parsed.method != "POST":
@@ -261,10 +262,13 @@ def custom_id_of(line: bytes) -> str | None:
     return custom_id[:CUSTOM_ID_CHARACTERS_MAX]
 
 
-class LineResponse(msgspec.Struct, frozen=True):
+class LineResponse(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`inferd_ignored`: what the header of a live answer would have said; not there if that is nothing."""
+
     status_code: int
     request_id: str
     body: msgspec.Raw
+    inferd_ignored: str = ""
 
 
 class OutputLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import shorten
+from inferd.openai.dialects.python_notation import read_python_literal
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.tools import check_name
 
 if TYPE_CHECKING:
     from inferd.openai.messages import Message
 
 CALL_ID_CHARACTERS_MAX = 128
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\],]', re.DOTALL)
+"""Of JSON: a string, the last one perhaps without its end; a bracket; a comma."""
+_HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
+_DEPTH_MAX = 500
+"""Python's JSON reader and writer take less than a thousand levels, the frames of their callers included."""
+_PYTHON_CHARACTERS_MAX = 64 * 1024
+"""Python's own parser takes a thousand times the memory of its text."""
 
 
 class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`arguments` is the text of a JSON object, or empty."""
+    """`arguments` is meant as the text of a JSON object, but models and limits cut it off or write it wrong."""
 
     name: str
-    arguments: str
+    arguments: str | dict[str, Any] | None = None
 
 
 class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,14 +46,80 @@ class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     index: int | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """Checked before; here they are an object."""
-        value = json.loads(self.function.arguments or "{}")
-        assert isinstance(value, dict), "check_call_history comes first"
-        return value
+        """As an object for a chat template: {} if the text is that of none."""
+        return read_arguments(self.function.arguments) or {}
 
 
-def check_call_history(messages: Sequence[Message]) -> None:
-    """Every call has one result, right after it, and every result a call.
+def read_arguments(text: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    """The object that a call's arguments stand for: a text that was cut off ends where it was cut, the first of several
+    objects counts, Python's notation is read. None if there is no object in it."""
+    if text is None or isinstance(text, dict):
+        return text or {}
+    if not text.strip():
+        return {}
+    if text.count("[") + text.count("{") > _DEPTH_MAX and _depth(text) > _DEPTH_MAX:
+        return None
+    for read in (json.loads, _first_object, _python, _closed):
+        try:
+            value = read(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, str) and read is json.loads:  # the object's text as a JSON string
+            return read_arguments(value)
+        if isinstance(value, dict):
+            return _without_lone_surrogates(value)
+    return None
+
+
+def _first_object(text: str) -> object:
+    value: object = json.JSONDecoder().raw_decode(text.lstrip())[0]
+    return value
+
+
+def _depth(text: str) -> int:
+    """Most brackets that are open at once."""
+    depth = deepest = 0
+    for piece in _PIECE.finditer(text):
+        depth += (piece[0] in "{[") - (piece[0] in "}]")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _closed(text: str) -> object:
+    """The value as far as the text goes: what is open at its end is closed; a last member that makes no JSON is left
+    out. Raises ValueError if there is none."""
+    closing = ""  # the brackets that end what is open
+    last_member = 0, ""  # where it begins, and `closing` there
+    for piece in _PIECE.finditer(text):
+        mark = piece[0]
+        if mark in ("{", "["):
+            closing = ("}" if mark == "{" else "]") + closing
+            last_member = piece.end(), closing
+        elif mark == ",":
+            last_member = piece.start(), closing
+        elif mark in ("}", "]"):
+            closing = closing[1:]
+    cut = _HALF_ESCAPE.sub("", text)
+    for candidate in (text + closing, f'{text}"{closing}', f'{cut}"{closing}', text[: last_member[0]] + last_member[1]):
+        with suppress(ValueError):
+            value: object = json.loads(candidate, strict=False)
+            return value
+    raise ValueError("no JSON")
+
+
+def _python(text: str) -> object:
+    return read_python_literal(text) if len(text) <= _PYTHON_CHARACTERS_MAX else None
+
+
+def _without_lone_surrogates(value: dict[str, Any]) -> dict[str, Any]:
+    """JSON's escapes can write half a character, which no tokenizer reads."""
+    text = json.dumps(value, ensure_ascii=False)
+    whole: dict[str, Any] = json.loads(_LONE_SURROGATE.sub("\ufffd", text)) if _LONE_SURROGATE.search(text) else value
+    return whole
+
+
+def check_call_history(messages: Sequence[Message], ignored: IgnoredFields) -> None:
+    """Every call has one result, right after it, and every result a call. Record arguments that are no object.
 
     Raises:
         InvalidRequestError: that names the path of what is wrong.
@@ -60,14 +138,14 @@ def check_call_history(messages: Sequence[Message]) -> None:
         if message.role != "assistant":
             raise _invalid(f"{path}.tool_calls", f"'{path}.tool_calls' belongs to messages of the role 'assistant'.")
         for number, call in enumerate(message.tool_calls):
-            _check_call(call, f"{path}.tool_calls[{number}]")
+            _check_call(call, f"{path}.tool_calls[{number}]", ignored)
             if call.id in open_ids:
                 raise _invalid(f"{path}.tool_calls[{number}].id", f"Two calls have the id '{shorten(call.id)}'.")
             open_ids[call.id] = f"{path}.tool_calls[{number}]"
     _check_answered(open_ids)
 
 
-def _check_call(call: ToolCall, path: str) -> None:
+def _check_call(call: ToolCall, path: str, ignored: IgnoredFields) -> None:
     if call.type != "function":
         raise InvalidRequestError(
             f"'{path}' is of type '{shorten(call.type)}'; only calls of type 'function' are supported.",
@@ -77,13 +155,8 @@ def _check_call(call: ToolCall, path: str) -> None:
     if not 0 < len(call.id) <= CALL_ID_CHARACTERS_MAX:
         raise _invalid(f"{path}.id", f"'{path}.id' must have 1 to {CALL_ID_CHARACTERS_MAX} characters.")
     check_name(call.function.name, f"{path}.function.name")
-    param = f"{path}.function.arguments"
-    try:
-        value = json.loads(call.function.arguments or "{}")
-    except (ValueError, RecursionError) as error:
-        raise _invalid(param, f"'{param}' is not valid JSON: {shorten(str(error))}.") from error
-    if not isinstance(value, dict):
-        raise _invalid(param, f"'{param}' must be the text of a JSON object.")
+    if read_arguments(call.function.arguments) is None:
+        ignored.add(f"{path}.function.arguments", "must be the text of a JSON object")
 
 
 def _check_result(message: Message, path: str, open_ids: dict[str, str]) -> None:

@@ -13,10 +13,11 @@ from inferd.openai.conversation import conversation
 from inferd.openai.dialects.answer_parser import answer_parser
 from inferd.openai.dialects.families import GENERIC, detect_dialect, with_reasoning
 from inferd.openai.dialects.spec import ReasoningState
-from inferd.openai.reasoning_effort import effort_variables, turns_reasoning_off
+from inferd.openai.messages import without_attribution
+from inferd.openai.reasoning_effort import effort_variables, is_effort_heard, turns_reasoning_off
 from inferd.openai.requests import ChatRequest
 from inferd.openai.schema_reader import SchemaDetail
-from inferd.openai.template_kwargs import template_variables
+from inferd.openai.template_kwargs import KWARGS_FIELD, template_variables
 from inferd.openai.template_traits import probe_template
 from inferd.openai.turns import arranged
 from inferd.tokenizer import Segment
@@ -56,19 +57,28 @@ class ChatFormat:
         return [text for text in control_texts if any(text in marker for marker in markers)]
 
     def prompt(self, request: ChatRequest) -> ChatPrompt:
-        """Raises InvalidRequestError: the template refuses the messages, cannot reason as was asked, or does not read
-        a variable that was given for it."""
+        """Raises InvalidRequestError: the template refuses the messages."""
         tools, known = request.tool_set, self._template.variables
-        variables = effort_variables(request.reasoning_effort, known, reasons=self.reasons)
+        variables = effort_variables(request.reasoning_effort, known)
         variables |= template_variables(request.chat_template_kwargs, known, variables)
         if tools.functions and self._traits.describes_tools:
             variables["tools"] = tools.template_tools()
         elif self._traits.wants_list:
             variables["tools"] = []
-        messages = arranged(conversation(request.messages, tools, self.dialect, self._traits), self._traits.turns)
+        rendered = conversation(without_attribution(request.messages), tools, self.dialect, self._traits)
+        messages = arranged(rendered, self._traits.turns)
         segments = self._template.render(messages, add_generation_prompt=True, **variables)
-        is_off = turns_reasoning_off(request.reasoning_effort, variables)
+        effort = request.reasoning_effort
+        is_heard = is_effort_heard(effort, known, reasons=self.reasons)
+        is_off = turns_reasoning_off(effort if is_heard else None, variables)
         return ChatPrompt(segments, self._reasoning_state(segments, is_off=is_off))
+
+    def unheard(self, request: ChatRequest) -> list[str]:
+        """Paths of the request's fields that the template cannot be told."""
+        known = self._template.variables
+        is_heard = is_effort_heard(request.reasoning_effort, known, reasons=self.reasons)
+        unread = [f"{KWARGS_FIELD}.{name}" for name in request.chat_template_kwargs or () if name not in known]
+        return [*unread, *([] if is_heard else ["reasoning_effort"])]
 
     def constraint(
         self, request: ChatRequest, reasoning: ReasoningState, detail: SchemaDetail = SchemaDetail.FULL

@@ -64,12 +64,13 @@ def _message(
         rendered["name"] = message.name
     if message.tool_call_id is not None:
         rendered["tool_call_id"] = _call_id(message.tool_call_id, dialect)
-    if message.reasoning_content and only_call in (None, 0):
+    reasoning = message.reasoning_text()
+    if reasoning and only_call in (None, 0):
         # gpt-oss calls it thinking, and has no room for it beside the content of a call.
         if not dialect.channels:
-            rendered["reasoning_content"] = message.reasoning_content
+            rendered["reasoning_content"] = reasoning
         elif not (message.tool_calls and rendered["content"]):
-            rendered["thinking"] = message.reasoning_content
+            rendered["thinking"] = reasoning
     if message.tool_calls:
         if only_call is not None and only_call > 0:
             rendered["content"] = ""
@@ -110,8 +111,8 @@ def _as_text(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, An
         rendered.append({"role": role, "content": "\n".join(filter(None, [content, *calls])) if calls else content})
         if message.name and message.role != "tool":
             rendered[-1]["name"] = message.name
-        if message.reasoning_content:
-            rendered[-1]["reasoning_content"] = message.reasoning_content
+        if reasoning := message.reasoning_text():
+            rendered[-1]["reasoning_content"] = reasoning
     return rendered
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar, get_args
 
 import msgspec
 
 from inferd.errors import InvalidRequestError, RequestTooLargeError
+from inferd.openai.ignored_fields import IgnoredFields, nearest_name
 
 COMMAS_MAX = 2**19
 """Of a body. It bounds the values in it, each of which costs half a microsecond in which nothing else is done; a
@@ -35,8 +37,11 @@ _TYPE_NAMES = {
 }
 
 
-def decode(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
+def decode(body: bytes, decoder: msgspec.json.Decoder[_T], ignored: IgnoredFields | None = None) -> _T:
     """`body` as the decoder's struct.
+
+    Args:
+        ignored: takes down the fields that no struct has, at every depth; None: they are refused.
 
     Raises:
         InvalidRequestError: not JSON (by RFC 8259: UTF-8, no NaN, no lone surrogates), nested too deep, or not of
@@ -51,7 +56,14 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[_T]) -> _T:
     if _has_too_many_keys(body):
         raise RequestTooLargeError(f"The request's objects have more than {KEYS_MAX} keys together; no more are read.")
     try:
-        return decoder.decode(body)
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError:
+            # Few requests are decoded again: OpenAI's own SDKs send no unknown fields.
+            known = None if ignored is None else _without_unknown(body, decoder.type, ignored)
+            if known is None:
+                raise
+            return decoder.decode(known)
     except msgspec.ValidationError as error:
         raise _field_error(str(error), getattr(decoder.type, "__struct_fields__", ())) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -66,6 +78,63 @@ def _has_too_many_keys(body: bytes) -> bool:
         return False
     keys = (match for match in _STRING.finditer(body) if match[1])
     return next(itertools.islice(keys, KEYS_MAX, None), None) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """Attributes:
+    struct: what its value is an object of, or a list of them; None: neither.
+    is_integer: an integer and no other number.
+    """
+
+    struct: type[msgspec.Struct] | None
+    is_integer: bool
+
+
+def _without_unknown(body: bytes, kind: object, ignored: IgnoredFields) -> bytes | None:
+    """`body` without the fields that its structs do not have, and with whole numbers as integers where these are
+    wanted: many languages write 64.0. None if a number is out of all range."""
+    assert isinstance(kind, type), "a body is an object"
+    assert issubclass(kind, msgspec.Struct), "a body is an object"
+    try:
+        value = msgspec.json.decode(body)
+    except msgspec.ValidationError:
+        return None
+    _normalise(value, kind, "", ignored)
+    return msgspec.json.encode(value)
+
+
+def _normalise(value: object, kind: type[msgspec.Struct], path: str, ignored: IgnoredFields) -> None:
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _normalise(item, kind, f"{path}[{index}]", ignored)
+    elif isinstance(value, dict):
+        known = _fields_of(kind)
+        for name in [name for name in value if name not in known]:
+            if value.pop(name) is not None:  # null asks for nothing
+                ignored.add_unknown(path, name, known)
+        for name, item in value.items():
+            if (struct := known[name].struct) is not None:
+                _normalise(item, struct, _join(path, name), ignored)
+            elif known[name].is_integer and isinstance(item, float) and item.is_integer():
+                value[name] = int(item)
+
+
+@cache
+def _fields_of(kind: type[msgspec.Struct]) -> Mapping[str, _Field]:
+    """By their names on the wire."""
+    fields = {}
+    for field in msgspec.structs.fields(kind):
+        types = {field.type, *get_args(field.type)}
+        fields[field.encode_name] = _Field(_struct_in(field.type), is_integer=int in types and float not in types)
+    return fields
+
+
+def _struct_in(hint: object) -> type[msgspec.Struct] | None:
+    """A type has one struct at most: msgspec could not tell two apart."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return hint
+    return next(filter(None, map(_struct_in, get_args(hint))), None)
 
 
 def convert(fields: object, type: type[_T]) -> _T:
@@ -96,8 +165,8 @@ def _field_error(message: str, fields: Iterable[str]) -> InvalidRequestError:
     unknown = _UNKNOWN_FIELD.fullmatch(what)
     if unknown is not None:
         name = shorten(unknown["name"])
-        near = [] if path else difflib.get_close_matches(name, list(fields), n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        near = None if path else nearest_name(name, fields)
+        hint = f" Did you mean '{near}'?" if near else ""
         param = _join(path, name)
         return InvalidRequestError(f"Unknown field '{param}'.{hint}", param=param, code="unknown_parameter")
     missing = _MISSING_FIELD.fullmatch(what)

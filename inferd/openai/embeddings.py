@@ -14,6 +14,7 @@ import numpy.typing as npt
 from inferd.errors import InvalidRequestError
 from inferd.money import format_usd
 from inferd.openai.decoding import decode, shorten
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.sampling_fields import invalid
 from inferd.service_tier import ServiceTier
 from inferd.usage import Usage
@@ -90,10 +91,10 @@ class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):
 _DECODER = msgspec.json.Decoder(EmbeddingRequest)
 
 
-def parse_embedding_request(body: bytes) -> EmbeddingRequest:
-    """Decoded and checked. Raises InvalidRequestError with `param` naming the field; what depends on the model comes
-    later."""
-    request = decode(body, _DECODER)
+def parse_embedding_request(body: bytes, ignored: IgnoredFields | None = None) -> EmbeddingRequest:
+    """Decoded and checked; `ignored` takes down what has no effect. Raises InvalidRequestError with `param` naming the
+    field; what depends on the model comes later."""
+    request = decode(body, _DECODER, ignored or IgnoredFields())
     if not request.model:
         raise invalid("model", "'model' is empty: name a model, see GET /v1/models.")
     if request.dimensions is not None and request.dimensions < 1:

@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import msgspec
-
 from inferd.errors import InvalidRequestError
 
 _QUOTED = re.compile(r"'([a-z_]+(?:\[\d+\])*(?:\.[^'\s]+)?)'")
@@ -42,26 +40,8 @@ class FieldNames:
             raise type(error)(message, code=error.code, param=param, retry_after_s=error.retry_after_s) from error
 
 
-def refuse_foreign_types(body: bytes, known: Mapping[str, frozenset[str]]) -> None:
-    """After a body could not be decoded: if one of its parts is of a type that is not served, that is the reason, and
-    not one of the fields that only this type has.
-
-    Args:
-        known: of lists at the top of the body, by name, the types that are served.
-
-    Raises:
-        InvalidRequestError: that names the type.
-    """
-    try:
-        whole = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return
-    for field, types in known.items():
-        parts = whole.get(field) if isinstance(whole, dict) else None
-        for index, part in enumerate(parts if isinstance(parts, list) else ()):
-            kind = part.get("type") if isinstance(part, dict) else None
-            if isinstance(kind, str) and kind not in types:
-                raise foreign_type(f"{field}[{index}]", kind, types)
+OWN_NAMES = FieldNames({})
+"""Of requests whose fields are called what their callers call them."""
 
 
 def foreign_type(path: str, kind: str, types: frozenset[str]) -> InvalidRequestError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -11,23 +10,42 @@ import msgspec
 from inferd.errors import InvalidRequestError
 from inferd.openai.call_history import ToolCall, check_call_history
 from inferd.openai.decoding import shorten
+from inferd.openai.ignored_fields import IgnoredFields
 
-_NAME = re.compile(r"[^\s<|\\/>]{1,64}")
-"""OpenAI's own rule for a participant's name."""
 PARTS_MAX = 16_384
 """Of a conversation: messages, parts of their content and calls together. Each costs some ten microseconds."""
+_ATTRIBUTION = "x-anthropic-billing-header:"
+"""Claude Code's first line of the system prompt. It changes with each session, so that no prefix would be shared."""
+TEXT_ONLY = "is left out: this model reads text only"
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_MEDIA = {
+    "audio_url": "audio",
+    "image_url": "image",
+    "input_audio": "audio",
+    "input_file": "file",
+    "input_image": "image",
+    "input_video": "video",
+    "video_url": "video",
+}
 
 
 class ContentPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One part of a message's content. Only `text` parts are accepted; the others are known so as to be named."""
+    """One part of a message's content. A part that is not text becomes a short text that says so."""
 
-    type: str
+    type: str = "text"
     text: str | None = None
+    refusal: str | None = None
     image_url: Any = None
     input_audio: Any = None
     file: Any = None
-    refusal: Any = None
     prompt_cache_breakpoint: Any = None
+
+    @property
+    def is_text(self) -> bool:
+        return self.type in _TEXT_PARTS or self.refusal is not None
+
+    def as_text(self) -> str:
+        return (self.text or self.refusal or "") if self.is_text else omitted(self.type)
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,15 +62,45 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audio: Any = None
     annotations: Any = None
 
+    # Other servers' names of `reasoning_content`.
+    reasoning: Any = None
+    thinking: Any = None
+
     def text(self) -> str:
         """The content as one string; parts are joined by line breaks, as llama-server and vLLM do."""
         if isinstance(self.content, str):
-            return self.content
-        return "\n".join(part.text or "" for part in self.content or ())
+            return self.content or self.refusal or ""
+        return "\n".join(part.as_text() for part in self.content or ()) or self.refusal or ""
+
+    def reasoning_text(self) -> str:
+        """What the assistant thought before it answered, "" if that is not told."""
+        if self.role != "assistant":
+            return ""
+        told = (self.reasoning_content, self.reasoning, self.thinking)
+        return next((text for text in told if isinstance(text, str) and text), "")
 
 
-def check_messages(messages: Sequence[Message]) -> None:
-    """Raises InvalidRequestError for what is well-formed but cannot be served."""
+def omitted(kind: str) -> str:
+    """The text in place of a part of this type."""
+    return f"[{_MEDIA.get(kind, shorten(kind))} omitted: this model reads text only]"
+
+
+def without_attribution(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages as a model reads them: without a first line of the system prompt that is for accounting, and without
+    that message if it has no other."""
+    if not _has_attribution(messages):
+        return messages
+    rest = messages[0].text().partition("\n")[2].lstrip("\n")
+    first = [msgspec.structs.replace(messages[0], content=rest)] if rest or len(messages) == 1 else []
+    return [*first, *messages[1:]]
+
+
+def _has_attribution(messages: Sequence[Message]) -> bool:
+    return messages[0].role in ("system", "developer") and messages[0].text().startswith(_ATTRIBUTION)
+
+
+def check_messages(messages: Sequence[Message], ignored: IgnoredFields) -> None:
+    """Record what has no effect. Raises InvalidRequestError for what is well-formed but cannot be served."""
     check_num_parts(
         "messages", (part for message in messages for part in (message, message.content, message.tool_calls))
     )
@@ -60,9 +108,11 @@ def check_messages(messages: Sequence[Message]) -> None:
         raise InvalidRequestError(
             "'messages' is empty: send at least one message.", param="messages", code="invalid_value"
         )
+    if _has_attribution(messages):
+        ignored.add("messages[0].content", "begins with a line for accounting, which no model needs")
     for index, message in enumerate(messages):
-        _check_message(message, f"messages[{index}]")
-    check_call_history(messages)
+        _check_message(message, f"messages[{index}]", ignored)
+    check_call_history(messages, ignored)
 
 
 def check_num_parts(field: str, contents: Iterable[object]) -> None:
@@ -80,52 +130,33 @@ def check_num_parts(field: str, contents: Iterable[object]) -> None:
             )
 
 
-def _check_message(message: Message, path: str) -> None:
+def _check_message(message: Message, path: str, ignored: IgnoredFields) -> None:
     if message.role == "function":
         raise _unsupported(f"{path}.role", "Messages of role 'function' are not supported: use tools and role 'tool'.")
-    for field in ("function_call", "audio", "refusal", "annotations"):
-        if getattr(message, field) not in (None, []):
-            raise _unsupported(f"{path}.{field}", f"'{path}.{field}' is not supported.")
-    if message.reasoning_content is not None and message.role != "assistant":
-        raise InvalidRequestError(
-            f"'{path}.reasoning_content' belongs to messages of the role 'assistant'.",
-            param=f"{path}.reasoning_content",
-            code="invalid_value",
-        )
-    if message.content is None and not message.tool_calls:
+    if message.function_call is not None:
+        raise _unsupported(f"{path}.function_call", f"'{path}.function_call' is not supported: use 'tool_calls'.")
+    if message.content is None and message.role not in ("assistant", "tool"):
         raise InvalidRequestError(
             f"'{path}.content' is missing: send a string or an array of text parts.",
             param=f"{path}.content",
             code="missing_required_parameter",
         )
-    if message.name is not None and not _NAME.fullmatch(message.name):
-        raise InvalidRequestError(
-            f"'{path}.name' must be 1 to 64 characters, without white space and < | \\ / >.",
-            param=f"{path}.name",
-            code="invalid_value",
-        )
+    for field in ("reasoning_content", "reasoning", "thinking"):
+        value = getattr(message, field)
+        if value and value != message.reasoning_text():
+            ignored.add(f"{path}.{field}", "must be a text, of an assistant's message")
+    for field in ("audio", "annotations"):
+        if getattr(message, field) not in (None, []):
+            ignored.add(f"{path}.{field}")
     if isinstance(message.content, list):
         for index, part in enumerate(message.content):
-            _check_part(part, f"{path}.content[{index}]")
-        if not message.content:
-            raise InvalidRequestError(
-                f"'{path}.content' is an empty array: send at least one text part, or a string.",
-                param=f"{path}.content",
-                code="invalid_value",
-            )
+            _check_part(part, f"{path}.content[{index}]", ignored)
 
 
-def _check_part(part: ContentPart, path: str) -> None:
-    if part.type != "text":
-        raise InvalidRequestError(
-            f"'{path}' is of type '{shorten(part.type)}'; only text parts are supported.",
-            param=path,
-            code="unsupported_content",
-        )
-    for field in ("image_url", "input_audio", "file", "refusal", "prompt_cache_breakpoint"):
-        if getattr(part, field) is not None:
-            raise _unsupported(f"{path}.{field}", f"'{path}.{field}' is not supported in a text part.")
-    if part.text is None:
+def _check_part(part: ContentPart, path: str, ignored: IgnoredFields) -> None:
+    if not part.is_text:
+        ignored.add(path, TEXT_ONLY)
+    elif part.text is None and part.refusal is None:
         raise InvalidRequestError(
             f"The field '{path}.text' is missing.", param=f"{path}.text", code="missing_required_parameter"
         )

@@ -1,7 +1,8 @@
 """`POST /v1/chat/completions`: the body as a checked, typed request.
 
-Every field that OpenAI documents is known here. It is honoured or refused with a 400 that names it, never ignored;
-an explicit null is the same as leaving it out. Tags (`user`, `metadata`, ...) are accepted for the caller's records.
+Each field is honoured, or ignored with a word in the answer's headers (ignored_fields.py), or refused with a 400 that
+names it where ignoring it would make the answer wrong. An explicit null is the same as leaving it out. Tags (`user`,
+`metadata`, ...) are accepted for the caller's records.
 """
 
 from __future__ import annotations
@@ -14,9 +15,17 @@ import msgspec
 from inferd.constraint import Constraint
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode, shorten
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.messages import Message, check_messages
 from inferd.openai.reasoning_effort import ReasoningEffort
-from inferd.openai.response_format import ResponseFormat, check_response_format, response_constraint
+from inferd.openai.response_format import (
+    ResponseFormat,
+    StructuredOutputs,
+    check_guidance,
+    check_response_format,
+    guided_constraint,
+    response_constraint,
+)
 from inferd.openai.sampling_fields import SamplingFields, check_sampling, invalid
 from inferd.openai.template_kwargs import check_template_kwargs
 from inferd.openai.tools import Tool, ToolChoice, ToolSet, check_tools, tool_set
@@ -29,18 +38,31 @@ METADATA_MAX = 16
 METADATA_KEY_CHARACTERS_MAX = 64
 METADATA_VALUE_CHARACTERS_MAX = 512
 TAG_CHARACTERS_MAX = 512
+TAGS = ("model", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_isolation_key", "cache_salt")
 
 UNSUPPORTED = (
-    "audio",
+    "allowed_token_ids",
+    "bad_words",
+    "chat_template",
+    "continue_final_message",
+    "ebnf",
+    "format",
     "function_call",
     "functions",
+    "json_schema",
     "moderation",
-    "prediction",
-    "prompt_cache_options",
-    "prompt_cache_retention",
-    "web_search_options",
+    "regex",
 )
-_INSTEAD = {"function_call": "use 'tool_choice'", "functions": "use 'tools'"}
+IGNORED = ("audio", "prediction", "prompt_cache_options", "prompt_cache_retention", "web_search_options")
+_INSTEAD = {
+    "ebnf": "use 'grammar'",
+    "format": "use 'response_format'",
+    "function_call": "use 'tool_choice'",
+    "functions": "use 'tools'",
+    "json_schema": "use 'response_format'",
+    "regex": "use 'response_format'",
+}
+ASKS_FOR_NOTHING: tuple[object, ...] = (None, False, [], {}, "")
 _SERVICE_TIERS = {
     "auto": ServiceTier.DEFAULT,
     "default": ServiceTier.DEFAULT,
@@ -69,6 +91,13 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     response_format: ResponseFormat | None = None
     grammar: str | None = None
 
+    # vLLM's.
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
+
     tools: list[Tool] | None = None
     tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -79,11 +108,12 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_isolation_key: str | None = None
-    metadata: dict[str, str] | None = None
+    cache_salt: str | None = None
+    metadata: Any = None
 
     n: int | None = None
 
-    # Only the values that ask for nothing else than what is done anyway.
+    # Other values than the ones that ask for what is done anyway are ignored or refused.
     modalities: list[str] | None = None
     service_tier: str | None = None
     store: bool | None = None
@@ -92,15 +122,25 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     # Fireworks'.
     perf_metrics_in_response: bool | None = None
 
-    # Known, so that they are refused by name and not as unknown fields.
+    # Known, but without effect.
     audio: Any = None
-    function_call: Any = None
-    functions: Any = None
-    moderation: Any = None
     prediction: Any = None
     prompt_cache_options: Any = None
     prompt_cache_retention: Any = None
     web_search_options: Any = None
+
+    # Known, so that they are refused and not ignored: the answer would be another one than was asked for.
+    allowed_token_ids: Any = None
+    bad_words: Any = None
+    chat_template: Any = None
+    continue_final_message: Any = None
+    ebnf: Any = None
+    format: Any = None
+    function_call: Any = None
+    functions: Any = None
+    json_schema: Any = None
+    moderation: Any = None
+    regex: Any = None
 
     @property
     def streamed(self) -> bool:
@@ -114,7 +154,8 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def completion_limit(self) -> int | None:
         """Most completion tokens that the caller asked for, or None if it named no limit."""
-        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+        limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+        return None if limit is None or limit < 0 else limit
 
     @property
     def n_choices(self) -> int:
@@ -128,7 +169,20 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def constraint(self) -> Constraint | None:
         """What the answer's text must match."""
-        return response_constraint(self.response_format, self.grammar)
+        return response_constraint(self.response_format, self.grammar) or guided_constraint(*self.guidance)
+
+    @property
+    def guidance(self) -> tuple[StructuredOutputs, str]:
+        """vLLM's fields, of newer or older versions, and the beginning of their names."""
+        if self.structured_outputs is not None:
+            return self.structured_outputs, "structured_outputs."
+        older = StructuredOutputs(self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
+        return older, "guided_"
+
+    @property
+    def isolation_key(self) -> str | None:
+        """Prefixes are shared only with requests that have the same one."""
+        return self.prompt_cache_isolation_key or self.cache_salt
 
     @property
     def tool_set(self) -> ToolSet:
@@ -144,45 +198,56 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
 _DECODER = msgspec.json.Decoder(ChatRequest)
 
 
-def parse_chat_request(body: bytes) -> ChatRequest:
+def parse_chat_request(body: bytes, ignored: IgnoredFields | None = None) -> ChatRequest:
     """The body of a chat completion, decoded and checked.
+
+    Args:
+        ignored: takes down what has no effect.
 
     Raises:
         InvalidRequestError: with `param` naming the field; what depends on the model (context, vocabulary) comes later.
     """
-    return check_chat_request(decode(body, _DECODER))
+    ignored = ignored or IgnoredFields()
+    return check_chat_request(decode(body, _DECODER, ignored), ignored)
 
 
-def check_chat_request(request: ChatRequest) -> ChatRequest:
+def check_chat_request(request: ChatRequest, ignored: IgnoredFields) -> ChatRequest:
     """The request, as it is. Raises InvalidRequestError, as `parse_chat_request` does."""
-    _check_unsupported(request)
+    _check_unsupported(request, ignored)
     if not request.model:
         raise invalid("model", "'model' is empty: name a model, see GET /v1/models.")
-    check_messages(request.messages)
-    check_tools(request.tools, request.tool_choice, request.parallel_tool_calls)
+    check_messages(request.messages, ignored)
+    check_tools(request.tools, request.tool_choice, request.parallel_tool_calls, ignored)
     check_template_kwargs(request.chat_template_kwargs)
-    _check_limits(request)
+    _check_limits(request, ignored)
     check_sampling(request)
-    _check_logprobs(request)
-    _check_tags(request)
+    _check_logprobs(request, ignored)
+    _check_tags(request, ignored)
     check_response_format(request.response_format, request.grammar)
+    is_alone = request.grammar is None and (request.response_format is None or request.response_format.type == "text")
+    check_guidance(*request.guidance, is_alone=is_alone)
     return request
 
 
-def _check_unsupported(request: ChatRequest) -> None:
+def _check_unsupported(request: ChatRequest, ignored: IgnoredFields) -> None:
     for field in UNSUPPORTED:
-        if getattr(request, field) is not None:
+        if getattr(request, field) not in ASKS_FOR_NOTHING and not _calls_no_function(request, field):
             raise InvalidRequestError(
                 f"'{field}' is not supported; {_INSTEAD.get(field, 'leave it out')}.",
                 param=field,
                 code="unsupported_parameter",
             )
-    if request.modalities not in (None, ["text"]):
-        raise _unsupported_value("modalities", 'Only the modality ["text"] is supported.')
+    for field in IGNORED:
+        if getattr(request, field) is not None:
+            ignored.add(field)
+    if request.modalities and "text" not in request.modalities:
+        raise _unsupported_value("modalities", "'modalities' must hold \"text\": this model answers in text only.")
+    if request.modalities and set(request.modalities) > {"text"}:
+        ignored.add("modalities", 'must be ["text"]: answers are text only')
     if request.store:
-        raise _unsupported_value("store", "'store' must be false: completions are not stored here.")
+        ignored.add("store", "must be false: completions are not stored here")
     if request.verbosity not in (None, "medium"):
-        raise _unsupported_value("verbosity", "'verbosity' must be medium: say in a message how long answers shall be.")
+        ignored.add("verbosity", "must be medium: say in a message how long answers shall be")
     if request.service_tier not in (None, *_SERVICE_TIERS):
         raise InvalidRequestError(
             f"There is no service tier '{shorten(request.service_tier or '')}'; use one of "
@@ -190,18 +255,34 @@ def _check_unsupported(request: ChatRequest) -> None:
             param="service_tier",
             code="service_tier_unavailable",
         )
-    if request.stream_options is not None:
-        if not request.streamed:
-            raise invalid("stream_options", "'stream_options' is only allowed when 'stream' is true.")
-        if request.stream_options.include_obfuscation:
-            raise _unsupported_value("stream_options.include_obfuscation", "Obfuscation of streams is not supported.")
+    check_stream_options(request.stream_options, ignored, streamed=request.streamed)
 
 
-def _check_limits(request: ChatRequest) -> None:
+def _calls_no_function(request: ChatRequest, field: str) -> bool:
+    return field == "function_call" and not request.functions and request.function_call in ("none", "auto")
+
+
+def check_stream_options(options: StreamOptions | None, ignored: IgnoredFields, *, streamed: bool) -> None:
+    """Record what of them has no effect."""
+    if options is None:
+        return
+    if not streamed:
+        ignored.add("stream_options", "is only used when 'stream' is true")
+    if options.include_obfuscation:
+        ignored.add("stream_options.include_obfuscation", "must be false: streams are not obfuscated")
+
+
+def check_limit(field: str, value: int | None, ignored: IgnoredFields) -> None:
+    """Record a negative limit, which stands for none in llama.cpp and Ollama. Raises InvalidRequestError for 0."""
+    if value == 0:
+        raise invalid(field, f"'{field}' must be at least 1, got 0.")
+    if value is not None and value < 0:
+        ignored.add(field, "must be at least 1")
+
+
+def _check_limits(request: ChatRequest, ignored: IgnoredFields) -> None:
     for field in ("max_tokens", "max_completion_tokens"):
-        value = getattr(request, field)
-        if value is not None and value < 1:
-            raise invalid(field, f"'{field}' must be at least 1, got {shorten(str(value))}.")
+        check_limit(field, getattr(request, field), ignored)
     if request.n is not None and not 1 <= request.n <= N_MAX:
         raise invalid("n", f"'n' must lie between 1 and {N_MAX}, got {shorten(str(request.n))}.")
     both = (request.max_tokens, request.max_completion_tokens)
@@ -211,25 +292,37 @@ def _check_limits(request: ChatRequest) -> None:
         )
 
 
-def _check_logprobs(request: ChatRequest) -> None:
+def _check_logprobs(request: ChatRequest, ignored: IgnoredFields) -> None:
     if request.top_logprobs is not None and not 0 <= request.top_logprobs <= TOP_LOGPROBS_MAX:
         raise invalid(
             "top_logprobs", f"'top_logprobs' must lie between 0 and {TOP_LOGPROBS_MAX}, got {request.top_logprobs}."
         )
-    if request.top_logprobs is not None and not request.logprobs:
-        raise invalid("top_logprobs", "'top_logprobs' is only allowed when 'logprobs' is true.")
+    if request.top_logprobs and not request.logprobs:
+        ignored.add("top_logprobs", "is only used when 'logprobs' is true")
 
 
-def _check_tags(request: ChatRequest) -> None:
+def _check_tags(request: ChatRequest, ignored: IgnoredFields) -> None:
     """Tags go into records: their size is bounded, and NUL, which SQLite's text functions stop at, is refused."""
-    for field in ("model", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_isolation_key"):
+    for field in TAGS:
         _check_tag(field, getattr(request, field) or "", TAG_CHARACTERS_MAX)
-    metadata = request.metadata or {}
-    if len(metadata) > METADATA_MAX:
-        raise invalid("metadata", f"'metadata' may hold at most {METADATA_MAX} pairs, got {len(metadata)}.")
-    for key, value in metadata.items():
-        _check_tag("metadata", key, METADATA_KEY_CHARACTERS_MAX)
-        _check_tag("metadata", value, METADATA_VALUE_CHARACTERS_MAX)
+    if not is_metadata(request.metadata):
+        ignored.add("metadata", f"must be an object of at most {METADATA_MAX} texts")
+
+
+def is_metadata(value: object) -> bool:
+    """Whether `value` is OpenAI's `metadata`: at most 16 pairs of texts of bounded length. It is only echoed."""
+    if value is None:
+        return True
+    return (
+        isinstance(value, dict)
+        and len(value) <= METADATA_MAX
+        and all(
+            isinstance(text, str)
+            and len(key) <= METADATA_KEY_CHARACTERS_MAX
+            and len(text) <= METADATA_VALUE_CHARACTERS_MAX
+            for key, text in value.items()
+        )
+    )
 
 
 def _check_tag(field: str, text: str, characters_max: int) -> None:

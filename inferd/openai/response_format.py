@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 import msgspec
 
@@ -32,6 +34,67 @@ class ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: str
     json_schema: JsonSchema | None = None
     schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """vLLM's: one of these says what the text must match. `json` is a schema, or its text."""
+
+    json: dict[str, Any] | str | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    structural_tag: Any = None
+
+
+def guided_constraint(guidance: StructuredOutputs, prefix: str) -> Constraint | None:
+    """None: any text. It has been checked. `prefix`: of its fields' names, `guided_` or `structured_outputs.`."""
+    if guidance.regex is not None:
+        return Constraint(ConstraintKind.REGEX, guidance.regex, f"{prefix}regex")
+    if guidance.choice is not None:
+        choices = " | ".join(json.dumps(choice, ensure_ascii=False) for choice in guidance.choice)
+        return Constraint(ConstraintKind.LARK, f"start: {choices}", f"{prefix}choice")
+    if guidance.grammar is not None:
+        return Constraint(ConstraintKind.GRAMMAR, guidance.grammar, f"{prefix}grammar")
+    schema = _guided_schema(guidance)
+    return Constraint(ConstraintKind.JSON_SCHEMA, schema, f"{prefix}json") if schema else None
+
+
+def check_guidance(guidance: StructuredOutputs, prefix: str, *, is_alone: bool) -> None:
+    """Raises InvalidRequestError for what makes no sense. `is_alone`: no other field constrains the text."""
+    if guidance.structural_tag is not None:
+        path = f"{prefix}structural_tag"
+        raise InvalidRequestError(
+            f"'{path}' is not supported; use 'grammar'.", param=path, code="unsupported_parameter"
+        )
+    schema = _guided_schema(guidance)
+    given = [name for name in ("regex", "choice", "grammar") if getattr(guidance, name) is not None]
+    given += ["json"] if schema else []
+    if len(given) > 1 or (given and not is_alone):
+        path = f"{prefix}{given[0]}"
+        raise _invalid(path, f"'{path}' excludes every other constraint of the text: send one of them.")
+    if schema and not schema.startswith("{"):
+        raise _invalid(f"{prefix}json", f"'{prefix}json' must be a JSON schema: an object, or its text.")
+    if guidance.choice is not None and not all(guidance.choice or [""]):
+        raise _invalid(f"{prefix}choice", f"'{prefix}choice' must hold at least one text, and no empty one.")
+    if guidance.grammar is not None and not guidance.grammar.strip():
+        raise _invalid(f"{prefix}grammar", f"'{prefix}grammar' is empty: send a Lark or GBNF grammar.")
+
+
+def _guided_schema(guidance: StructuredOutputs) -> str:
+    """The schema's JSON text, "" if there is none."""
+    schema = guidance.json
+    if schema is None:
+        return _ANY_OBJECT if guidance.json_object else ""
+    return schema.strip() if isinstance(schema, str) else msgspec.json.encode(schema).decode()
+
+
+def _check_json(raw: msgspec.Raw, path: str) -> None:
+    """Raises InvalidRequestError: what was passed over when the body was decoded is no JSON after all."""
+    try:
+        msgspec.json.decode(_source(raw) or "null")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"'{path}' is not valid JSON: {error}.", param=path, code="invalid_json") from error
 
 
 def response_constraint(response_format: ResponseFormat | None, grammar: str | None) -> Constraint | None:
@@ -79,13 +142,15 @@ def _check_schema(schema: JsonSchema) -> None:
     if not _NAME.fullmatch(schema.name):
         path = "response_format.json_schema.name"
         raise _invalid(path, f"'{path}' must be 1 to 64 characters of a-z, A-Z, 0-9, _ and -.")
+    path = "response_format.json_schema.schema"
+    _check_json(schema.schema, path)
     if _source(schema.schema)[:1] not in ("", "{"):
-        path = "response_format.json_schema.schema"
         raise _invalid(path, f"'{path}' must be an object: a JSON schema.")
 
 
 def _check_extra(kind: str, extra: msgspec.Raw) -> None:
     path = "response_format.schema"
+    _check_json(extra, path)
     schema = _source(extra)
     if kind == "regex" and schema[:1] != '"':
         raise _invalid(path, f"'{path}' must be a string: the regular expression.")

@@ -21,6 +21,7 @@ _RANGES = {
     "min_p": (0, 1),
     "typical_p": (0, 1),
     "repeat_penalty": (0.01, 10),
+    "repetition_penalty": (0.01, 10),
     "top_k": (-1, 2**31 - 1),
     "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
@@ -41,6 +42,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     min_p: float | None = None
     typical_p: float | None = None
     repeat_penalty: float | None = None
+    repetition_penalty: float | None = None
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
@@ -48,13 +50,13 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        """Empty ones stop nothing."""
+        return tuple(filter(None, (self.stop,) if isinstance(self.stop, str) else self.stop or ()))
 
     def sampling_params(self) -> SamplingParams:
         """OpenAI's defaults: temperature 1, top_p 1, no top-k, no min-p."""
         temperature = 1.0 if self.temperature is None else self.temperature
+        repeat_penalty = self.repetition_penalty if self.repeat_penalty is None else self.repeat_penalty
         return SamplingParams(
             temperature=temperature if temperature >= _LEAST_TEMPERATURE else 0.0,
             top_p=1.0 if self.top_p is None else max(self.top_p, _LEAST_TOP_P),
@@ -66,7 +68,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             logit_bias=tuple((int(token_id), bias) for token_id, bias in (self.logit_bias or {}).items()),
             stop=self.stop_strings,
             typical_p=1.0 if self.typical_p is None else max(self.typical_p, _LEAST_TOP_P),
-            repeat_penalty=1.0 if self.repeat_penalty is None else self.repeat_penalty,
+            repeat_penalty=1.0 if repeat_penalty is None else repeat_penalty,
         )
 
     def check_vocabulary(self, n_vocab: int) -> None:
@@ -95,11 +97,9 @@ def _check_ranges(request: SamplingFields) -> None:
 def _check_stop(request: SamplingFields) -> None:
     if len(request.stop_strings) > STOP_MAX:
         raise invalid("stop", f"'stop' may hold at most {STOP_MAX} strings, got {len(request.stop_strings)}.")
-    for index, text in enumerate(request.stop_strings):
-        path = "stop" if isinstance(request.stop, str) else f"stop[{index}]"
-        if not text:
-            raise invalid(path, f"'{path}' is empty: a stop string must have at least one character.")
+    for index, text in enumerate([request.stop] if isinstance(request.stop, str) else request.stop or ()):
         if len(text) > STOP_CHARACTERS_MAX:
+            path = "stop" if isinstance(request.stop, str) else f"stop[{index}]"
             raise invalid(path, f"'{path}' has {len(text)} characters; at most {STOP_CHARACTERS_MAX} are allowed.")
 
 

@@ -11,7 +11,7 @@ from jinja2.defaults import DEFAULT_NAMESPACE
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import shorten
 
-FIELD = "chat_template_kwargs"
+KWARGS_FIELD = "chat_template_kwargs"
 KWARGS_MAX = 32
 KWARGS_BYTES_MAX = 64 * 1024
 KWARGS_DEPTH_MAX = 16
@@ -24,7 +24,6 @@ _OWN = frozenset(
 )
 """What inferd and Jinja itself give to a template."""
 _OWN_PREFIX = "inferd_"
-_SHOWN_MAX = 20
 
 
 def check_template_kwargs(kwargs: Mapping[str, Any] | None) -> None:
@@ -32,39 +31,37 @@ def check_template_kwargs(kwargs: Mapping[str, Any] | None) -> None:
     if not kwargs:
         return
     if len(kwargs) > KWARGS_MAX:
-        raise _invalid(f"'{FIELD}' may hold at most {KWARGS_MAX} variables, got {len(kwargs)}.")
+        raise _invalid(f"'{KWARGS_FIELD}' may hold at most {KWARGS_MAX} variables, got {len(kwargs)}.")
     for name in kwargs:
         if name in _OWN or name.startswith(_OWN_PREFIX):
-            raise _invalid(f"'{FIELD}' must not hold '{shorten(name)}': that variable is set by the server.", name)
+            raise _invalid(
+                f"'{KWARGS_FIELD}' must not hold '{shorten(name)}': that variable is set by the server.", name
+            )
     if _is_too_deep(kwargs):
-        raise _invalid(f"'{FIELD}' is nested deeper than {KWARGS_DEPTH_MAX} levels.")
+        raise _invalid(f"'{KWARGS_FIELD}' is nested deeper than {KWARGS_DEPTH_MAX} levels.")
     n_bytes = len(msgspec.json.encode(kwargs))
     if n_bytes > KWARGS_BYTES_MAX:
-        raise _invalid(f"'{FIELD}' has {n_bytes} bytes of JSON; at most {KWARGS_BYTES_MAX} are allowed.")
+        raise _invalid(f"'{KWARGS_FIELD}' has {n_bytes} bytes of JSON; at most {KWARGS_BYTES_MAX} are allowed.")
 
 
 def template_variables(
     kwargs: Mapping[str, Any] | None, known: Set[str], set_already: Mapping[str, object]
 ) -> dict[str, object]:
-    """Variables for `ChatTemplate.render`.
+    """Variables for `ChatTemplate.render`, without those that the template does not read.
 
     Args:
         known: the variables that the template reads.
         set_already: those that other fields of the request have set.
 
     Raises:
-        InvalidRequestError: the template reads no such variable, or another field sets it, too.
+        InvalidRequestError: another field sets one of them, too.
     """
     for name in kwargs or ():
         if name in set_already:
-            raise _invalid(f"'{FIELD}.{name}' and 'reasoning_effort' set the same variable: send one of them.", name)
-        if name not in known:
-            readable = sorted(other for other in known - _OWN if not other.startswith(_OWN_PREFIX))
-            names = ", ".join(f"'{other}'" for other in readable[:_SHOWN_MAX]) or "none that can be set"
             raise _invalid(
-                f"This model's chat template reads no variable '{shorten(name)}'; those it reads: {names}.", name
+                f"'{KWARGS_FIELD}.{name}' and 'reasoning_effort' set the same variable: send one of them.", name
             )
-    return dict(kwargs or {})
+    return {name: value for name, value in (kwargs or {}).items() if name in known}
 
 
 def _is_too_deep(kwargs: Mapping[str, Any]) -> bool:
@@ -82,5 +79,5 @@ def _is_too_deep(kwargs: Mapping[str, Any]) -> bool:
 
 
 def _invalid(message: str, name: str | None = None) -> InvalidRequestError:
-    param = FIELD if name is None else f"{FIELD}.{shorten(name)}"
+    param = KWARGS_FIELD if name is None else f"{KWARGS_FIELD}.{shorten(name)}"
     return InvalidRequestError(message, param=param, code="invalid_value")

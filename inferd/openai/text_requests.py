@@ -9,7 +9,15 @@ import msgspec
 
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode, shorten
-from inferd.openai.requests import N_MAX, TOP_LOGPROBS_MAX, StreamOptions
+from inferd.openai.ignored_fields import IgnoredFields
+from inferd.openai.requests import (
+    ASKS_FOR_NOTHING,
+    N_MAX,
+    TOP_LOGPROBS_MAX,
+    StreamOptions,
+    check_limit,
+    check_stream_options,
+)
 from inferd.openai.sampling_fields import SamplingFields, check_sampling, invalid
 from inferd.sampling_params import SamplingParams
 from inferd.service_tier import ServiceTier
@@ -19,7 +27,17 @@ CHOICES_MAX = 128
 """Of all prompts together."""
 TAG_CHARACTERS_MAX = 512
 
-_TAGS = ("model", "user", "prompt_cache_key", "prompt_cache_isolation_key")
+UNSUPPORTED = (
+    "allowed_token_ids",
+    "bad_words",
+    "guided_choice",
+    "guided_grammar",
+    "guided_json",
+    "guided_regex",
+    "response_format",
+    "structured_outputs",
+)
+_TAGS = ("model", "user", "prompt_cache_key", "prompt_cache_isolation_key", "cache_salt")
 
 
 class TextRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,10 +56,21 @@ class TextRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     user: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_isolation_key: str | None = None
+    cache_salt: str | None = None
 
     # Only the values that ask for nothing else than what is done anyway.
     best_of: int | None = None
     suffix: str | None = None
+
+    # Known, so that they are refused and not ignored: the text would be another one than was asked for.
+    allowed_token_ids: Any = None
+    bad_words: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    response_format: Any = None
+    structured_outputs: Any = None
 
     @property
     def streamed(self) -> bool:
@@ -55,6 +84,11 @@ class TextRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     def n_choices(self) -> int:
         """Of each prompt."""
         return self.n or 1
+
+    @property
+    def isolation_key(self) -> str | None:
+        """Prefixes are shared only with requests that have the same one."""
+        return self.prompt_cache_isolation_key or self.cache_salt
 
     def sampling_params(self) -> SamplingParams:
         """As the fields of sampling say; and whether their probabilities are wanted."""
@@ -92,7 +126,8 @@ class TextPrompt:
     @property
     def completion_limit(self) -> int | None:
         """Most completion tokens that the caller asked for, or None if it named no limit."""
-        return self.request.max_tokens
+        limit = self.request.max_tokens
+        return None if limit is None or limit < 0 else limit
 
     @property
     def tier(self) -> ServiceTier:
@@ -103,18 +138,22 @@ class TextPrompt:
 _DECODER = msgspec.json.Decoder(TextRequest)
 
 
-def parse_text_request(body: bytes) -> TextRequest:
-    """Decoded and checked. Raises InvalidRequestError with `param` naming the field; what depends on the model comes
-    later."""
-    request = decode(body, _DECODER)
+def parse_text_request(body: bytes, ignored: IgnoredFields | None = None) -> TextRequest:
+    """Decoded and checked; `ignored` takes down what has no effect. Raises InvalidRequestError with `param` naming the
+    field; what depends on the model comes later."""
+    ignored = ignored or IgnoredFields()
+    request = decode(body, _DECODER, ignored)
+    for field in UNSUPPORTED:
+        if getattr(request, field) not in ASKS_FOR_NOTHING:
+            raise InvalidRequestError(
+                f"'{field}' is not supported for text completions; use chat completions, or leave it out.",
+                param=field,
+                code="unsupported_parameter",
+            )
     if not request.model:
         raise invalid("model", "'model' is empty: name a model, see GET /v1/models.")
-    if request.stream_options is not None and not request.streamed:
-        raise invalid("stream_options", "'stream_options' is only allowed when 'stream' is true.")
-    if request.stream_options is not None and request.stream_options.include_obfuscation:
-        raise _unsupported_value("stream_options.include_obfuscation", "Obfuscation of streams is not supported.")
-    if request.max_tokens is not None and request.max_tokens < 1:
-        raise invalid("max_tokens", f"'max_tokens' must be at least 1, got {shorten(str(request.max_tokens))}.")
+    check_stream_options(request.stream_options, ignored, streamed=request.streamed)
+    check_limit("max_tokens", request.max_tokens, ignored)
     _check_prompt(request.prompt)
     _check_choices(request)
     _check_logprobs(request)

@@ -8,14 +8,19 @@ import msgspec
 
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.messages import Message, check_messages
+from inferd.openai.requests import ChatRequest
 from inferd.openai.sampling_fields import invalid
+from inferd.openai.template_kwargs import check_template_kwargs
+from inferd.openai.tools import Tool, check_tools
 
 TEXT_BYTES_MAX = 2**20
 """A megabyte takes a second of a core."""
 TOKENS_MAX = 2**20
 
 _SOURCES = ("prompt", "content", "messages")
+_OF_MESSAGES = ("add_generation_prompt", "tools", "chat_template_kwargs", "chat_template", "continue_final_message")
 
 
 class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +37,22 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     return_token_strs: bool | None = None
     with_pieces: bool | None = None
     add_generation_prompt: bool | None = None
+    tools: list[Tool] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template: str | None = None
+    continue_final_message: bool | None = None
+
+    @property
+    def chat(self) -> ChatRequest | None:
+        """The chat request whose prompt is asked for, if it is one of messages."""
+        if self.messages is None:
+            return None
+        return ChatRequest(
+            model=self.model,
+            messages=self.messages,
+            tools=self.tools,
+            chat_template_kwargs=self.chat_template_kwargs,
+        )
 
     @property
     def text(self) -> str:
@@ -73,33 +94,47 @@ _TOKENIZE_DECODER = msgspec.json.Decoder(TokenizeRequest)
 _DETOKENIZE_DECODER = msgspec.json.Decoder(DetokenizeRequest)
 
 
-def parse_tokenize_request(body: bytes) -> TokenizeRequest:
-    """Decoded and checked. Raises InvalidRequestError with `param` naming the field."""
-    request = decode(body, _TOKENIZE_DECODER)
+def parse_tokenize_request(body: bytes, ignored: IgnoredFields | None = None) -> TokenizeRequest:
+    """Decoded and checked; `ignored` takes down what has no effect. Raises InvalidRequestError with `param` naming the
+    field."""
+    ignored = ignored or IgnoredFields()
+    request = decode(body, _TOKENIZE_DECODER, ignored)
     given = [name for name in _SOURCES if getattr(request, name) is not None]
     if len(given) != 1:
         raise invalid(given[1] if given else "prompt", f"Send exactly one of {', '.join(_SOURCES)}.")
     if request.add_special_tokens is not None and request.add_special not in (None, request.add_special_tokens):
         raise invalid("add_special", "'add_special' and 'add_special_tokens' are the same, but differ: send one.")
     if request.messages is not None:
-        check_messages(request.messages)
-        for field in ("add_special_tokens", "add_special", "parse_special"):
-            if getattr(request, field) is not None:
-                raise invalid(field, f"'{field}' has no meaning for messages: the chat template says what is special.")
-        if request.add_generation_prompt is False:
-            raise _unsupported_value("Messages are always tokenised with the beginning of the answer.")
+        _check_chat(request, request.messages, ignored)
         return request
-    if request.add_generation_prompt is not None:
-        raise invalid("add_generation_prompt", "'add_generation_prompt' is only allowed with 'messages'.")
+    for field in _OF_MESSAGES:
+        if getattr(request, field) is not None:
+            ignored.add(field, "is only used with 'messages'")
     n_bytes = len(request.text.encode())
     if n_bytes > TEXT_BYTES_MAX:
         raise invalid(given[0], f"'{given[0]}' has {n_bytes} bytes; at most {TEXT_BYTES_MAX} are tokenised at once.")
     return request
 
 
-def parse_detokenize_request(body: bytes) -> DetokenizeRequest:
+def _check_chat(request: TokenizeRequest, messages: list[Message], ignored: IgnoredFields) -> None:
+    check_messages(messages, ignored)
+    check_tools(request.tools, None, None, ignored)
+    check_template_kwargs(request.chat_template_kwargs)
+    for field in ("add_special_tokens", "add_special", "parse_special"):
+        if getattr(request, field) is not None:
+            ignored.add(field, "has no meaning for messages: the chat template says what is special")
+    if request.add_generation_prompt is False:
+        raise _unsupported_value(
+            "add_generation_prompt", "Messages are always tokenised with the beginning of the answer."
+        )
+    for field in ("chat_template", "continue_final_message"):
+        if getattr(request, field):
+            raise _unsupported_value(field, f"'{field}' is not supported; leave it out.")
+
+
+def parse_detokenize_request(body: bytes, ignored: IgnoredFields | None = None) -> DetokenizeRequest:
     """Decoded; whether the model has the tokens is checked later. Raises InvalidRequestError."""
-    request = decode(body, _DETOKENIZE_DECODER)
+    request = decode(body, _DETOKENIZE_DECODER, ignored or IgnoredFields())
     if len(request.tokens) > TOKENS_MAX:
         raise invalid("tokens", f"'tokens' may hold at most {TOKENS_MAX}, got {len(request.tokens)}.")
     return request
@@ -118,5 +153,5 @@ def encode_text(text: str) -> bytes:
     return msgspec.json.encode(Text(prompt=text, content=text))
 
 
-def _unsupported_value(message: str) -> InvalidRequestError:
-    return InvalidRequestError(message, param="add_generation_prompt", code="unsupported_value")
+def _unsupported_value(param: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, param=param, code="unsupported_value")

@@ -11,7 +11,10 @@ import msgspec
 
 from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import shorten
+from inferd.openai.ignored_fields import IgnoredFields
 
+FUNCTION = "function"
+LEFT_OUT = "is left out: only tools of type 'function' are supported"
 TOOLS_MAX = 128
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """OpenAI's own rule for a function's name."""
@@ -32,11 +35,10 @@ class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Only tools of type `function` can be called here; `custom` is known so as to be named."""
+    """Only tools of type `function` can be called here; those of other types are left out."""
 
-    type: str
+    type: str = FUNCTION
     function: Function | None = None
-    custom: Any = None
 
 
 class NamedFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,7 +56,6 @@ class ToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: str
     function: NamedFunction | None = None
     allowed_tools: AllowedTools | None = None
-    custom: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ NO_TOOLS = ToolSet()
 
 def tool_set(tools: Sequence[Tool] | None, choice: str | ToolChoice | None, parallel: bool | None) -> ToolSet:
     """The tools of a request that `check_tools` has passed."""
-    functions = tuple(tool.function for tool in tools or () if tool.function is not None)
+    functions = tuple(tool.function for tool in tools or () if tool.type == FUNCTION and tool.function is not None)
     if not functions or choice == "none":
         return NO_TOOLS
     required = choice == "required"
@@ -107,35 +108,34 @@ def tool_set(tools: Sequence[Tool] | None, choice: str | ToolChoice | None, para
     return ToolSet(functions, required, parallel is not False)
 
 
-def check_tools(tools: Sequence[Tool] | None, choice: str | ToolChoice | None, parallel: bool | None) -> None:
-    """Raises InvalidRequestError that names the path of what is wrong."""
-    if tools is not None:
-        _check_list(tools)
-    if not tools:
-        if choice not in (None, "none"):
-            raise _invalid("tool_choice", "'tool_choice' is only allowed when 'tools' are specified.")
-        if parallel is not None:
-            raise _invalid("parallel_tool_calls", "'parallel_tool_calls' is only allowed when 'tools' are specified.")
+def check_tools(
+    tools: Sequence[Tool] | None, choice: str | ToolChoice | None, parallel: bool | None, ignored: IgnoredFields
+) -> None:
+    """Record the tools that are left out. Raises InvalidRequestError that names the path of what is wrong."""
+    functions = _checked_functions(tools or (), ignored)
+    if not functions:
+        if choice not in (None, "none", "auto"):
+            raise _invalid("tool_choice", "'tool_choice' is only allowed when 'tools' has a function.")
+        if parallel is not None and not tools:
+            ignored.add("parallel_tool_calls", "is only used with 'tools'")
         return
     if isinstance(choice, str):
         if choice not in ("none", "auto", "required"):
             raise _invalid("tool_choice", f"'tool_choice' must be none, auto, required or an object, got '{choice}'.")
     elif choice is not None:
-        _check_choice(choice, {tool.function.name for tool in tools if tool.function is not None})
+        _check_choice(choice, functions)
 
 
-def _check_list(tools: Sequence[Tool]) -> None:
+def _checked_functions(tools: Sequence[Tool], ignored: IgnoredFields) -> set[str]:
+    """The names of those that can be called."""
     if len(tools) > TOOLS_MAX:
         raise _invalid("tools", f"'tools' may name at most {TOOLS_MAX} tools, got {len(tools)}.")
     seen: set[str] = set()
     for index, tool in enumerate(tools):
         path = f"tools[{index}]"
-        if tool.type != "function" or tool.custom is not None:
-            raise InvalidRequestError(
-                f"'{path}' is of type '{shorten(tool.type)}'; only tools of type 'function' are supported.",
-                param=f"{path}.type",
-                code="unsupported_value",
-            )
+        if tool.type != FUNCTION:
+            ignored.add(path, LEFT_OUT)
+            continue
         if tool.function is None:
             raise _missing(f"{path}.function")
         check_name(tool.function.name, f"{path}.function.name")
@@ -145,6 +145,7 @@ def _check_list(tools: Sequence[Tool]) -> None:
         if tool.function.schema.get("type", "object") != "object":
             param = f"{path}.function.parameters"
             raise _invalid(param, f"'{param}' must be a JSON schema of type 'object'.")
+    return seen
 
 
 def check_name(name: str, path: str) -> None:

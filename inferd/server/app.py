@@ -68,6 +68,7 @@ def build_app(services: Services, config: ServerConfig | None = None, bound_host
     # Behind a proxy a redirect names the wrong scheme, and clients lose body or key on their way; a 404 names the path.
     app.router.redirect_slashes = False
     app.state.services = services
+    app.state.strict = config.strict
     app.state.openapi = encoded_document(ROUTES)
     gated: ASGIApp = Gate(app, config, bound_host)
     if config.cors_origins:

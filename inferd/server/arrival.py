@@ -15,13 +15,17 @@ from inferd.deployments.deployment import Deployment
 from inferd.ledger.keys import Caller
 from inferd.limits.ticket import Ticket
 from inferd.openai.answer_reader import AnswerReader
+from inferd.openai.field_names import OWN_NAMES, FieldNames
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.requests import ChatRequest
 from inferd.server.auth import authenticate_request, require_model, require_scope
 from inferd.server.body import read_body
 from inferd.server.limits import given_back_if_refused, limit_headers, remember_ticket
+from inferd.server.response_headers import remember_ignored
 from inferd.server.retirement_notice import remember_retirement
 from inferd.server.services import services_of
 from inferd.server.tags import header_tag
+from inferd.serving.admission import record_unheard
 from inferd.serving.cache_hints import CacheHints
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Admission, Completion
@@ -55,19 +59,24 @@ class ChatCall:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A call whose body was read, by somebody who may make calls. It counts in its team's minute."""
+    """A call whose body was read, by a caller who may make calls. It counts in its team's minute.
+
+    Attributes:
+        ignored: what of the body has no effect; the answer's headers say so.
+    """
 
     request: Request
     caller: Caller
     ticket: Ticket
     body: bytes
     received_ns: int
+    ignored: IgnoredFields
 
-    async def parse(self, parser: Callable[[bytes], _T]) -> _T:
+    async def parse(self, parser: Callable[[bytes, IgnoredFields], _T]) -> _T:
         """The body, as the parser reads it."""
         if len(self.body) <= SMALL_BODY_BYTES:
-            return parser(self.body)
-        return await asyncio.to_thread(parser, self.body)
+            return parser(self.body, self.ignored)
+        return await asyncio.to_thread(parser, self.body, self.ignored)
 
     def deployment(self, model: str) -> Deployment:
         """Raises ModelNotFoundError, PermissionDeniedError."""
@@ -82,10 +91,15 @@ class Arrival:
         deployment.check_ready()
         return deployment
 
-    def begin(self, chat: ChatRequest) -> ChatCall:
-        """Takes it on; from here on it gives back itself what its ticket took. Raises what refuses it at once."""
+    def begin(self, chat: ChatRequest, names: FieldNames = OWN_NAMES) -> ChatCall:
+        """Take the request on; from here on it gives back itself what its ticket took. Raises what refuses it at once.
+
+        Args:
+            names: how its caller calls its fields.
+        """
         services = services_of(self.request)
         deployment = self.deployment(chat.model)
+        record_unheard(chat, deployment.replica, self.ignored, names)
         hints = CacheHints.of(
             chat,
             affinity=header_tag(self.request, "x-session-affinity"),
@@ -102,7 +116,8 @@ async def arrival(request: Request) -> AsyncIterator[Arrival]:
     """What is raised within the block gives back what the ticket took."""
     received_ns = time.monotonic_ns()
     with counted(request) as (caller, ticket):
-        yield Arrival(request, caller, ticket, await read_body(request), received_ns)
+        ignored = remember_ignored(request)
+        yield Arrival(request, caller, ticket, await read_body(request), received_ns, ignored)
 
 
 @contextmanager

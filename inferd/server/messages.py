@@ -17,7 +17,7 @@ from inferd.errors import InvalidRequestError
 from inferd.server.arrival import arrival
 from inferd.server.limits import limit_headers
 from inferd.server.translated_answer import answered
-from inferd.serving.admission import chat_tokens
+from inferd.serving.admission import chat_tokens, record_unheard
 from inferd.serving.request_id import PREFIX
 from inferd.usage import Usage
 
@@ -32,7 +32,7 @@ async def messages(request: Request) -> Response:
     async with arrival(request) as arrived:
         chat, names = await arrived.parse(parse_messages_request)
         with names.restored():
-            call = arrived.begin(chat)
+            call = arrived.begin(chat, names)
     writer = MessageWriter(
         id="msg_" + call.completion.request_id.removeprefix(PREFIX),
         model=call.deployment.name,
@@ -47,6 +47,7 @@ async def count_tokens(request: Request) -> Response:
     async with arrival(request) as arrived:
         chat, names = await arrived.parse(parse_count_tokens_request)
         replica = arrived.ready_deployment(chat.model).replica
+        record_unheard(chat, replica, arrived.ignored, names)
         with names.restored():
             token_ids, _ = await asyncio.to_thread(chat_tokens, chat, replica)
         arrived.ticket.settle(Usage())

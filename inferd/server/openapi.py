@@ -34,6 +34,7 @@ from inferd.server.admin import budgets, credits, keys, members, teams
 from inferd.server.openapi_parameters import MODELS, QUERIES, REQUIRED, Parameters, page
 
 _OPEN_PATHS = ("/health", "/openapi.json")
+_CLOSED_PATHS = ("/admin/", "/v1/batches", "/v1/files")
 _REF = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _TEAM = "/admin/teams/{team}"
@@ -128,6 +129,7 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     for shape in SHAPES.values():
         types |= dict.fromkeys(kind for kind in (shape.takes, shape.gives, shape.chunk) if kind is not None)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    _open_up(components)
     refs = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -144,6 +146,15 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "sk-inferd-..."}},
         },
     }
+
+
+def _open_up(components: dict[str, Any]) -> None:
+    """Requests for text or vectors may have fields of which the server knows nothing; no other request may."""
+    bodies = [shape.takes for (_, path), shape in SHAPES.items() if path.startswith(_CLOSED_PATHS)]
+    _, closed = msgspec.json.schema_components([body for body in bodies if body is not None])
+    for name, schema in components.items():
+        if name not in closed:
+            schema.pop("additionalProperties", None)
 
 
 def _operation(route: Route, shape: Shape, refs: Mapping[type | UnionType, Any]) -> dict[str, Any]:

@@ -1,19 +1,44 @@
-"""What every response says, whoever answers: its id, the server's own and never the client's (BILLING R22), and how
-long it took until its headers; and whether the deployment goes that it has to do with."""
+"""Headers of every response: its id, the server's own and never the client's (BILLING R22); how long it took until its
+headers; when the deployment is retired; which fields of the request were ignored."""
 
 from __future__ import annotations
 
+import logging
 import time
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inferd.anthropic.errors import speaks_messages
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.server.retirement_notice import retirement_headers
 from inferd.serving.request_id import new_request_id
 
+logger = logging.getLogger(__name__)
+
+IGNORED_HEADER = "inferd-ignored"
+_IGNORED_KEY = "ignored"
 _ANTHROPIC_HEADER = "request-id"
 _PROCESSING_HEADER = "openai-processing-ms"
+
+
+def remember_ignored(request: Request) -> IgnoredFields:
+    """Return the record of the request's ignored fields; from now on its answer, a refusal too, has a header that names
+    them."""
+    ignored = IgnoredFields(strict=request.app.state.strict)
+    request.scope.setdefault("state", {})[_IGNORED_KEY] = ignored
+    return ignored
+
+
+def _ignored_headers(scope: Scope) -> dict[str, str]:
+    """{} if everything was honoured."""
+    ignored: IgnoredFields | None = scope["state"].get(_IGNORED_KEY)
+    names = "" if ignored is None else ignored.header_value()
+    if not names:
+        return {}
+    logger.debug("%s: ignored %s", scope["state"]["request_id"], names)
+    return {IGNORED_HEADER: names}
 
 
 class ResponseHeaders:
@@ -35,6 +60,7 @@ class ResponseHeaders:
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers.update(retirement_headers(scope))
+                headers.update(_ignored_headers(scope))
                 if speaks_messages(scope["path"]):
                     headers[_ANTHROPIC_HEADER] = request_id
                 else:

@@ -19,7 +19,7 @@ async def responses(request: Request) -> Response:
     async with arrival(request) as arrived:
         asked, chat, names = await arrived.parse(parse_responses_request)
         with names.restored():
-            call = arrived.begin(chat)
+            call = arrived.begin(chat, names)
     begun = response_begun(
         asked,
         id=ID_PREFIX + call.completion.request_id.removeprefix(PREFIX),

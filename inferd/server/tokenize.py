@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from inferd.deployments.deployment import Deployment
 from inferd.errors import InvalidRequestError
-from inferd.openai.requests import ChatRequest
 from inferd.openai.tokenize import (
     TokenizeRequest,
     encode_text,
@@ -21,7 +20,7 @@ from inferd.openai.tokenize import (
 )
 from inferd.server.arrival import Arrival, arrival
 from inferd.server.limits import limit_headers
-from inferd.serving.admission import chat_tokens
+from inferd.serving.admission import chat_tokens, record_unheard
 from inferd.tokenizer import Segment
 from inferd.usage import Usage
 
@@ -30,6 +29,8 @@ async def tokenize(request: Request) -> Response:
     async with _counted(request) as arrived:
         asked = await arrived.parse(parse_tokenize_request)
         deployment = arrived.ready_deployment(asked.model)
+        if asked.chat is not None:
+            record_unheard(asked.chat, deployment.replica, arrived.ignored)
         answer = await asyncio.to_thread(_tokenized, asked, deployment)
     return Response(answer, headers=limit_headers(request), media_type="application/json")
 
@@ -60,9 +61,9 @@ async def _counted(request: Request) -> AsyncIterator[Arrival]:
 
 def _tokenized(asked: TokenizeRequest, deployment: Deployment) -> bytes:
     replica = deployment.replica
-    if asked.messages is not None:
+    if asked.chat is not None:
         deployment.check_chats()
-        prompt, _ = chat_tokens(ChatRequest(model=asked.model, messages=asked.messages), replica)
+        prompt, _ = chat_tokens(asked.chat, replica)
         token_ids = list(prompt)
     else:
         segment = Segment(asked.text, special=asked.reads_control_tokens)

@@ -12,6 +12,8 @@ from inferd.engine.constraint import CompiledConstraint
 from inferd.errors import InvalidRequestError
 from inferd.openai.dialects.spec import ReasoningState
 from inferd.openai.embeddings import EmbeddingRequest
+from inferd.openai.field_names import OWN_NAMES, FieldNames
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.requests import ChatRequest
 from inferd.openai.schema_reader import SchemaDetail
 from inferd.openai.text_requests import TextPrompt
@@ -87,6 +89,18 @@ def check_capability(request: ChatRequest | TextPrompt | EmbeddingRequest, deplo
         deployment.check_chats()
     elif isinstance(request, TextPrompt):
         deployment.check_makes_text()
+
+
+def record_unheard(
+    request: ChatRequest | TextPrompt | EmbeddingRequest,
+    replica: LocalReplica,
+    ignored: IgnoredFields,
+    names: FieldNames = OWN_NAMES,
+) -> None:
+    """Record the fields that the model's chat template cannot be told. Raises InvalidRequestError if strict."""
+    if isinstance(request, ChatRequest) and replica.is_ready and replica.chats:
+        for path in replica.chat_format.unheard(request):
+            ignored.add(names.of(path), "has no effect: this model's chat template cannot be told")
 
 
 def prepare(

@@ -23,7 +23,7 @@ class CacheHints:
         """Headers come before the body; for the session `x-session-affinity`, else `prompt_cache_key`, else `user`."""
         return cls(
             session=affinity or request.prompt_cache_key or request.user,
-            isolation_key=isolation_key or request.prompt_cache_isolation_key,
+            isolation_key=isolation_key or request.isolation_key,
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from inferd.anthropic.requests import UNSUPPORTED, parse_count_tokens_request, parse_messages_request
 from inferd.errors import InvalidRequestError
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.requests import ChatRequest, parse_chat_request
 
 SCHEMA = {"type": "object", "properties": {}}
@@ -107,16 +108,105 @@ def test_what_is_not_served_is_refused_by_name(field):
         ({"thinking": {"type": "disabled"}}, "none"),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "low"),
         ({"thinking": {"type": "enabled", "budget_tokens": 20_000}}, "high"),
-        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}}, "xhigh"),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}}, "max"),
     ],
 )
 def test_thinking_is_an_effort(fields, effort):
     assert chat(**fields).reasoning_effort == effort
 
 
-def test_counting_takes_what_makes_the_prompt_and_nothing_else():
+def test_counting_takes_what_makes_the_prompt_and_ignores_the_rest():
     body = {"model": "o/d", "messages": HI, "system": "Be brief."}
     counted, _ = parse_count_tokens_request(json.dumps(body).encode())
     assert counted.messages == chat(system="Be brief.").messages
-    with pytest.raises(InvalidRequestError, match="max_tokens"):
-        parse_count_tokens_request(json.dumps(body | {"max_tokens": 9}).encode())
+    ignored = IgnoredFields()
+    parse_count_tokens_request(json.dumps(body | {"max_tokens": 9}).encode(), ignored)
+    assert ignored.header_value() == "max_tokens"
+
+
+def ignored_of(**fields: Any) -> str:
+    ignored = IgnoredFields()
+    body = {"model": "o/d", "max_tokens": 9, "messages": HI, **fields}
+    parse_messages_request(json.dumps(body).encode(), ignored)
+    return ignored.header_value()
+
+
+EPHEMERAL = {"type": "ephemeral", "ttl": "1h"}
+OWN_TOOL = {"name": "f", "input_schema": SCHEMA}
+SERVER_TOOL = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({"context_management": {"edits": []}, "mcp_servers": []}, "context_management, mcp_servers"),
+        ({"system": [NO | {"cache_control": EPHEMERAL}]}, ""),
+        ({"system": [NO | {"cache_control": EPHEMERAL | {"scope": "global"}}]}, "system[0].cache_control.scope"),
+        ({"speed": "fast", "thinking": {"type": "adaptive", "display": "omitted"}}, "speed, thinking.display"),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "low"}}, "output_config.effort"),
+        ({"tools": [OWN_TOOL | {"defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"tools": [OWN_TOOL, SERVER_TOOL]}, "tools[1].max_uses, tools[1]"),
+        ({"system": "x-anthropic-billing-header: cc_version=1;\nBe brief."}, "system"),
+    ],
+)
+def test_what_only_advises_is_ignored_and_named(fields, ignored):
+    assert ignored_of(**fields) == ignored
+
+
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        (
+            {"type": "image", "source": {"type": "base64", "data": "AAAA"}},
+            "[image omitted: this model reads text only]",
+        ),
+        ({"type": "document", "source": {"type": "base64"}}, "[document omitted: this model reads text only]"),
+        ({"type": "document", "source": {"type": "text", "data": "Dear Ann"}}, "Dear Ann"),
+        ({"type": "search_result", "title": "t", "source": "u", "content": [NO]}, "no"),
+        ({"type": "tool_reference", "tool_name": "Read"}, "[tool: Read]"),
+    ],
+)
+@pytest.mark.parametrize("place", ["user", "tool_result"])
+def test_block_that_is_not_text_becomes_one(block, text, place):
+    turns = [{"role": "user", "content": [block]}]
+    path = "messages[0].content[0]"
+    if place == "tool_result":
+        call = {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]}
+        turns = [
+            *HI,
+            call,
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [block]}]},
+        ]
+        path = "messages[2].content[0].content[0]"
+    assert chat(messages=turns).messages[-1].text() == text
+    assert ignored_of(messages=turns) == path
+
+
+@pytest.mark.parametrize(
+    ("blocks", "ignored"),
+    [
+        ([], ""),
+        ([NO | {"citations": [{"type": "char_location"}]}], "messages[1].content[0].citations"),
+        ([NO | {"citations": None, "parsed_output": 1}], "messages[1].content[0].parsed_output"),
+        ([NO, {"type": "redacted_thinking", "data": "x"}], "messages[1].content[1]"),
+        ([NO, {"type": "server_tool_use", "id": "s", "name": "w", "input": {}}], "messages[1].content[1]"),
+    ],
+)
+def test_answer_of_another_server_is_taken_back(blocks, ignored):
+    turns = [*HI, {"role": "assistant", "content": blocks}, *HI]
+    assert ignored_of(messages=turns) == ignored
+    assert [message.text() for message in chat(messages=turns).messages] == ["Hi", "no" if blocks else "", "Hi"]
+
+
+@pytest.mark.parametrize(("input", "arguments"), [({"a": 1}, {"a": 1}), (None, {}), ('{"a": "b', {"a": "b"}), ([], {})])
+def test_input_of_a_call_of_any_shape_is_taken_back(input, arguments):
+    call = {"type": "tool_use", "id": "a", "name": "f", "input": input}
+    result = {"type": "tool_result", "tool_use_id": "a"}
+    turns = [*HI, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    (called,) = chat(messages=turns).messages[1].tool_calls or ()
+    assert called.arguments() == arguments
+
+
+def test_older_field_of_the_output_format_is_honoured():
+    format = {"type": "json_schema", "schema": SCHEMA}
+    assert chat(output_format=format).constraint == chat(output_config={"format": format}).constraint

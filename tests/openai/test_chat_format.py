@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from inferd.errors import InvalidRequestError
 from inferd.openai.chat_format import ChatFormat
 from inferd.openai.dialects.spec import ReasoningState
 from inferd.openai.requests import ChatRequest, parse_chat_request
@@ -125,10 +124,22 @@ def test_the_effort_of_gpt_oss_is_in_its_prompt(effort, said):
     ("name", "effort"),
     [("microsoft-Phi-3.5-mini-instruct", "low"), ("openai-gpt-oss-120b", "none"), ("MiniMax-M2", "none")],
 )
-def test_an_effort_that_a_template_knows_nothing_of_is_refused(name, effort):
-    with pytest.raises(InvalidRequestError) as caught:
-        format_of(name).prompt(request(reasoning_effort=effort))
-    assert (caught.value.param, caught.value.code) == ("reasoning_effort", "unsupported_value")
+def test_effort_that_a_template_cannot_be_told_has_no_effect_and_is_named(name, effort):
+    assert format_of(name).unheard(request(reasoning_effort=effort)) == ["reasoning_effort"]
+    nearest = "low" if name == "openai-gpt-oss-120b" else None
+    assert prompt(name, reasoning_effort=effort) == prompt(name, reasoning_effort=nearest)
+
+
+@pytest.mark.parametrize(
+    ("name", "effort"),
+    [
+        ("microsoft-Phi-3.5-mini-instruct", "none"),
+        ("openai-gpt-oss-120b", "max"),
+        ("microsoft-Phi-3.5-mini-instruct", None),
+    ],
+)
+def test_effort_that_a_template_follows_is_not_named(name, effort):
+    assert format_of(name).unheard(request(reasoning_effort=effort)) == []
 
 
 def test_only_the_control_tokens_of_the_notation_are_shown():

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from inferd.errors import InvalidRequestError
-from inferd.openai.requests import ChatRequest, parse_chat_request
+from inferd.openai.ignored_fields import IgnoredFields
+from inferd.openai.requests import UNSUPPORTED, ChatRequest, parse_chat_request
 from inferd.sampling_params import SamplingParams
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -21,6 +22,12 @@ def body(**fields: object) -> bytes:
 
 def parse(**fields: object) -> ChatRequest:
     return parse_chat_request(body(**fields))
+
+
+def ignored_of(**fields: object) -> str:
+    ignored = IgnoredFields()
+    parse_chat_request(body(**fields), ignored)
+    return ignored.header_value()
 
 
 def refusal(**fields: object) -> InvalidRequestError:
@@ -71,24 +78,18 @@ def test_every_field_of_the_sdk_is_known():
     assert documented <= set(ChatRequest.__struct_fields__)
 
 
-@pytest.mark.parametrize(
-    "field",
-    [
-        "audio",
-        "function_call",
-        "functions",
-        "moderation",
-        "prediction",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-        "web_search_options",
-    ],
-)
-@pytest.mark.parametrize("value", [0, False, "none", [], {}, [{"deep": [1]}]])
-def test_a_field_that_is_not_built_is_refused_by_name_whatever_its_value(field, value):
+@pytest.mark.parametrize("field", UNSUPPORTED)
+@pytest.mark.parametrize("value", [1, "some", [1], {"deep": [1]}])
+def test_a_field_that_would_change_the_answer_is_refused_by_name(field, value):
     error = refusal(**{field: value})
     assert (error.param, error.code) == (field, "unsupported_parameter")
     assert f"'{field}' is not supported;" in error.message
+
+
+@pytest.mark.parametrize("field", UNSUPPORTED)
+@pytest.mark.parametrize("value", [False, [], {}, "", None])
+def test_an_unsupported_field_that_asks_for_nothing_is_taken(field, value):
+    assert ignored_of(**{field: value}) == ""
 
 
 @pytest.mark.parametrize(
@@ -96,12 +97,9 @@ def test_a_field_that_is_not_built_is_refused_by_name_whatever_its_value(field, 
     [
         ({"n": 17}, "n"),
         ({"n": 0}, "n"),
-        ({"store": True}, "store"),
-        ({"modalities": ["text", "audio"]}, "modalities"),
-        ({"modalities": []}, "modalities"),
+        ({"modalities": ["audio"]}, "modalities"),
         ({"service_tier": "batch"}, "service_tier"),
         ({"service_tier": "scale"}, "service_tier"),
-        ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
     ],
 )
 def test_a_value_that_is_not_built_is_refused_by_name(fields, param):
@@ -126,16 +124,18 @@ def test_the_values_that_ask_for_nothing_more_are_accepted():
     parse(service_tier="default", stream_options=None)
 
 
-def test_an_unknown_field_is_refused_with_the_nearest_known_one():
+def test_a_misspelt_field_is_refused_with_the_known_one():
     error = refusal(temprature=1)
     assert (error.param, error.code) == ("temprature", "unknown_parameter")
     assert error.message == "Unknown field 'temprature'. Did you mean 'temperature'?"
-    assert refusal(messages=[{"role": "user", "content": "a", "cache": 1}]).param == "messages[0].cache"
-    assert refusal(stream=True, stream_options={"x": 1}).param == "stream_options.x"
+    assert refusal(messages=[{"role": "user", "contents": "a"}]).param == "messages[0].contents"
+    assert refusal(stream=True, stream_options={"include_usge": True}).param == "stream_options.include_usge"
 
 
 def test_a_hostile_field_name_is_repeated_short_and_on_one_line():
-    error = refusal(**{"x\n" * 5000: 1})
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_chat_request(body(**{"x\n" * 5000: 1}), IgnoredFields(strict=True))
+    error = caught.value
     assert len(error.param or "") <= 64
     assert "\n" not in error.message
     assert len(error.message) < 200
@@ -160,18 +160,14 @@ def test_a_hostile_field_name_is_repeated_short_and_on_one_line():
         ({"messages": [{"content": "x"}]}, "messages[0].role", "is missing"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "is missing"),
-        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "is an empty array"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content[0]", "expected an object"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text", "is missing"),
-        ({"messages": [{"role": "user", "content": "x", "name": "a b"}]}, "messages[0].name", "without white space"),
-        ({"messages": [{"role": "user", "content": "x", "name": ""}]}, "messages[0].name", "1 to 64 characters"),
         ({"messages": []}, "messages", "at least one message"),
         ({"model": ""}, "model", "is empty"),
         ({"stop": 3}, "stop", "expected a string or an array, got an integer"),
         ({"stop": [3]}, "stop[0]", "expected a string"),
         ({"logit_bias": {"5": "x"}}, "logit_bias", "expected a number, got a string"),
         ({"logit_bias": [5]}, "logit_bias", "expected an object, got an array"),
-        ({"metadata": {"a": 1}}, "metadata", "expected a string, got an integer"),
     ],
 )
 def test_a_wrong_type_names_the_path_in_words(fields, param, words):
@@ -203,10 +199,8 @@ def test_a_missing_field_is_named():
         ({"presence_penalty": 3}, "presence_penalty"),
         ({"frequency_penalty": -3}, "frequency_penalty"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"max_completion_tokens": -1}, "max_completion_tokens"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
-        ({"stop": ""}, "stop"),
-        ({"stop": ["a", ""]}, "stop[1]"),
         ({"stop": "x" * 1025}, "stop"),
         ({"stop": ["x"] * 17}, "stop"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
@@ -220,10 +214,6 @@ def test_a_missing_field_is_named():
         ({"user": "a\0b"}, "user"),
         ({"model": "a\0b"}, "model"),
         ({"prompt_cache_key": "x" * 513}, "prompt_cache_key"),
-        ({"metadata": {str(i): "" for i in range(17)}}, "metadata"),
-        ({"metadata": {"k" * 65: ""}}, "metadata"),
-        ({"metadata": {"k": "v" * 513}}, "metadata"),
-        ({"stream_options": {"include_usage": True}}, "stream_options"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(fields, param):

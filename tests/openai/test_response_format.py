@@ -61,7 +61,7 @@ def test_each_format_becomes_a_constraint_that_names_its_field() -> None:
         ({"response_format": schema_format(schema=[])}, "response_format.json_schema.schema"),
         ({"response_format": schema_format(schema=True)}, "response_format.json_schema.schema"),
         ({"response_format": schema_format(strict="yes")}, "response_format.json_schema.strict"),
-        ({"response_format": schema_format(extra=1)}, "response_format.json_schema.extra"),
+        ({"response_format": schema_format(stict=True)}, "response_format.json_schema.stict"),
         ({"response_format": {"type": "regex"}}, "response_format.schema"),
         ({"response_format": {"type": "regex", "schema": 5}}, "response_format.schema"),
         ({"response_format": {"type": "json_object", "schema": "x"}}, "response_format.schema"),

@@ -63,10 +63,10 @@ def test_what_the_server_sets_itself_is_refused_by_name(name):
     assert f"'{name}'" in error.message
 
 
-def test_what_the_template_does_not_read_is_refused_with_what_it_reads():
-    error = refusal({"enable_thinkin": True})
-    assert error.param == "chat_template_kwargs.enable_thinkin"
-    assert error.message.endswith("those it reads: 'enable_thinking', 'facts', 'mood'.")
+def test_variable_that_the_template_does_not_read_has_no_effect_and_is_named():
+    asked = request({"enable_thinkin": True, "mood": "glad"})
+    assert chat_format().unheard(asked) == ["chat_template_kwargs.enable_thinkin"]
+    assert segments({"enable_thinkin": True, "mood": "glad"}) == segments({"mood": "glad"})
 
 
 def test_what_reasoning_effort_sets_too_is_refused():

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inferd.errors import InvalidRequestError
+from inferd.openai.call_history import read_arguments
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.requests import ChatRequest, parse_chat_request
 
 USER = {"role": "user", "content": "hi"}
@@ -78,13 +82,11 @@ def test_templates_get_every_tool_whole():
         ({"tools": [function("add"), function("add")]}, "tools[1].function.name"),
         ({"tools": [function("add", parameters={"type": "array"})]}, "tools[0].function.parameters"),
         ({"tools": [function("add", parameters=[])]}, "tools[0].function.parameters"),
-        ({"tools": [function("add", wisdom=True)]}, "tools[0].function.wisdom"),
-        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type"),
+        ({"tools": [function("add", paramters={})]}, "tools[0].function.paramters"),
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tools": [function(f"f{number}") for number in range(129)]}, "tools"),
-        ({"tool_choice": "auto"}, "tool_choice"),
         ({"tools": [], "tool_choice": "required"}, "tool_choice"),
-        ({"parallel_tool_calls": True}, "parallel_tool_calls"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}], "tool_choice": "required"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": named("other")}, "tool_choice.function.name"),
         ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice.function"),
@@ -93,7 +95,7 @@ def test_templates_get_every_tool_whole():
         ({"tools": TOOLS, "tool_choice": allowed("auto")}, "tool_choice.allowed_tools.tools"),
         ({"tools": TOOLS, "tool_choice": allowed("never", "add")}, "tool_choice.allowed_tools.mode"),
         ({"functions": [{"name": "add"}]}, "functions"),
-        ({"function_call": "auto"}, "function_call"),
+        ({"functions": [{"name": "add"}], "function_call": "auto"}, "function_call"),
         ({"reasoning_effort": "extreme"}, "reasoning_effort"),
     ],
 )
@@ -123,22 +125,84 @@ def result(call_id: str | None = "c1", **more: object) -> dict:
         ([calling(call())], "messages[1].tool_calls[0]"),
         ([calling(call(), call("c2")), result(), USER], "messages[1].tool_calls[1]"),
         ([calling(call(), call()), result()], "messages[1].tool_calls[1].id"),
-        ([calling(call(arguments='{"a": ')), result()], "messages[1].tool_calls[0].function.arguments"),
-        ([calling(call(arguments="[1]")), result()], "messages[1].tool_calls[0].function.arguments"),
         ([calling(call(name="a b")), result()], "messages[1].tool_calls[0].function.name"),
         ([calling(call(""), content="x")], "messages[1].tool_calls[0].id"),
         ([calling(call(type="custom")), result()], "messages[1].tool_calls[0].type"),
         ([calling({"id": "c1"}), result()], "messages[1].tool_calls[0].function"),
-        ([calling(call()), result(content=None)], "messages[2].content"),
         ([USER | {"tool_calls": [call()]}], "messages[1].tool_calls"),
         ([USER | {"tool_call_id": "c1"}], "messages[1].tool_call_id"),
-        ([USER | {"reasoning_content": "x"}], "messages[1].reasoning_content"),
         ([{"role": "function", "name": "f", "content": "x"}], "messages[1].role"),
-        ([calling(content=None)], "messages[1].content"),
     ],
 )
 def test_a_malformed_history_is_refused_by_its_path(messages, param):
     assert refused(messages=[USER, *messages]) == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({"tools": [], "tool_choice": "auto"}, ""),
+        ({"tool_choice": "none"}, ""),
+        ({"function_call": "none", "functions": []}, ""),
+        ({"parallel_tool_calls": True}, "parallel_tool_calls"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}], "tool_choice": "auto"}, "tools[0].custom, tools[0]"),
+        ({"tools": [*TOOLS, {"type": "web_search"}]}, "tools[2]"),
+        (
+            {"tools": [function("add", wisdom=True) | {"cache_control": {}}]},
+            "tools[0].cache_control, tools[0].function.wisdom",
+        ),
+    ],
+)
+def test_tools_that_cannot_be_had_are_left_out_and_named(fields, ignored):
+    record = IgnoredFields()
+    request = parse_chat_request(json.dumps({"model": "m", "messages": [USER]} | fields).encode(), record)
+    assert record.header_value() == ignored
+    assert all(name in ("add", "say") for name in request.tool_set.schemas)
+
+
+ARGUMENTS = {
+    "": {},
+    " ": {},
+    '{"path": "a': {"path": "a"},
+    '{"path":': {},
+    '{"a": 1, "b': {"a": 1},
+    '{"a": [1, {"b": 2': {"a": [1, {"b": 2}]},
+    '{"a": "b\\u00': {"a": "b"},
+    '{"a": "b\\': {"a": "b"},
+    '{"a":1}{"b":2}': {"a": 1},
+    '{"a":1} and so on': {"a": 1},
+    "{'path': 'a', 'all': True}": {"path": "a", "all": True},
+    '"{\\"a\\": 1}"': {"a": 1},
+    '{"a":"\\ud83d"}': {"a": "\ufffd"},
+    '{"\\udc00":1}': {"\ufffd": 1},
+    '{"a":"\\ud83d\\ude00"}': {"a": "\U0001f600"},
+}
+"""Arguments of calls as models and limits leave them -> the object that a template gets."""
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_arguments_that_a_server_handed_out_are_taken_back(arguments):
+    record = IgnoredFields(strict=True)
+    body = {"model": "m", "messages": [USER, calling(call(arguments=arguments)), result(content=None)]}
+    request = parse_chat_request(json.dumps(body).encode(), record)
+    assert request.messages[1].tool_calls[0].arguments() == ARGUMENTS[arguments]
+
+
+@pytest.mark.parametrize("arguments", ["null", "[]", "[1]", "3", "x", "NaN", "[" * 100_000, '{"a":' * 100_000])
+def test_arguments_without_an_object_are_none_and_named(arguments):
+    record = IgnoredFields()
+    body = {"model": "m", "messages": [USER, calling(call(arguments=arguments)), result(content=[])]}
+    request = parse_chat_request(json.dumps(body).encode(), record)
+    assert request.messages[1].tool_calls[0].arguments() == {}
+    assert record.header_value() == "messages[1].tool_calls[0].function.arguments"
+
+
+@given(st.dictionaries(st.text(max_size=4), st.recursive(st.text(max_size=5) | st.integers() | st.none(), st.lists)))
+def test_every_beginning_of_arguments_is_read(value):
+    text = json.dumps(value)
+    assert read_arguments(text) == value
+    for end in range(1, len(text)):
+        assert isinstance(read_arguments(text[:end]), dict)
 
 
 def test_a_history_of_calls_is_taken_as_it_came_out():

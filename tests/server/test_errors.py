@@ -80,7 +80,7 @@ async def test_an_unknown_model_is_404(provider):
         (json.dumps(chat_body(max_tokens=0)).encode(), "invalid_value", "max_tokens"),
         (json.dumps(chat_body(max_tokens="many")).encode(), "invalid_type", "max_tokens"),
         (json.dumps(chat_body(temperatur=1)).encode(), "unknown_parameter", "temperatur"),
-        (json.dumps(chat_body(functions=[])).encode(), "unsupported_parameter", "functions"),
+        (json.dumps(chat_body(functions=[{}])).encode(), "unsupported_parameter", "functions"),
         (json.dumps(chat_body(n=17)).encode(), "invalid_value", "n"),
         (json.dumps(chat_body(service_tier="priority")).encode(), "service_tier_unavailable", "service_tier"),
         (json.dumps(chat_body(logit_bias={"99999": 1})).encode(), "invalid_value", "logit_bias"),

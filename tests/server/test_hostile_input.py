@@ -74,14 +74,13 @@ ABSURD = [
     chat(stop="a" * LARGE),
     chat(logit_bias={str(n): 1 for n in range(LARGE // 10)}),
     chat(logit_bias={"9" * 5000: 1}),
-    chat(metadata={str(n): "x" for n in range(LARGE // 10)}),
+    chat(**{f"field_{n}": "x" for n in range(LARGE // 10)}),
     chat(user="a" * LARGE),
     chat(model="a" * LARGE),
     chat(messages=[]),
     chat(messages=[{"role": "user", "content": ""}] * LARGE),
     chat(messages=[{"role": "user", "content": [{"type": "text", "text": ""}] * LARGE}]),
     chat(messages=[{"role": "user", "content": "a" * 2_000_000}]),
-    chat(messages=[{"role": "user", "name": "a" * LARGE, "content": "a"}]),
     nested("properties", 2_000),
     nested("anyOf", 2_000),
     nested("properties", DEPTH // 4),
@@ -110,7 +109,7 @@ ABSURD_PROMPTS = [
     {"prompt": "a" * 4_000_000},
     {"prompt": "a", "best_of": 10**9},
     {"prompt": "a", "logprobs": {"a": [1]}},
-    {"prompt": ["a"] * 64, "max_tokens": -1},
+    {"prompt": ["a"] * 64, "max_tokens": 0},
 ]
 
 

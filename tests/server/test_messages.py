@@ -167,25 +167,22 @@ async def test_the_sdk_raises_its_own_errors(tmp_path, monkeypatch):
         with pytest.raises(anthropic.NotFoundError) as unknown:
             await client.messages.create(**{**ASK, "model": "no/model"})
         assert unknown.value.type == "not_found_error"
-        source = {"type": "base64", "media_type": "image/png", "data": ""}
-        content: list[Any] = [{"type": "image", "source": source}]
-        with pytest.raises(anthropic.BadRequestError) as image:
+        content: list[Any] = [{"type": "tool_result", "tool_use_id": "x"}]
+        with pytest.raises(anthropic.BadRequestError) as result:
             await client.messages.create(**{**ASK, "messages": [{"role": "user", "content": content}]})
-        assert "messages[0].content[0]" in image.value.api_message
+        assert "messages[0].content[0]" in result.value.api_message
 
 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"max_tokens": 0}, "max_tokens"),
-        ({"stop_sequences": [""]}, "stop_sequences[0]"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking"),
-        ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
+        ({"stop_sequences": ["x" * 2000]}, "stop_sequences[0]"),
+        ({"thinking": {"type": "never"}}, "thinking.type"),
         ({"tools": [{"name": "no spaces", "input_schema": {}}]}, "tools[0].name"),
         ({"tools": [{"name": "f", "input_schema": {"type": "array"}}]}, "tools[0].input_schema"),
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
-        ({"mcp_servers": []}, "mcp_servers"),
-        ({"speed": "fast"}, "speed"),
+        ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
+        ({"inference_geo": "eu"}, "inference_geo"),
         ({"metadata": {"user_id": "x" * 600}}, "metadata.user_id"),
         ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "messages[1]"),
         (

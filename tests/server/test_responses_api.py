@@ -153,13 +153,11 @@ async def test_logprobs_are_of_the_text(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"store": True}, "store"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
-        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
-        ({"reasoning": {"summary": "detailed"}}, "reasoning.summary"),
-        ({"tools": [{"type": "web_search", "search_context_size": "low"}]}, "tools[0].type"),
+        ({"reasoning": {"effort": "extreme"}}, "reasoning.effort"),
+        ({"background": True}, "background"),
         ({"tools": [{"type": "function", "name": "no spaces"}]}, "tools[0].name"),
         ({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}, "input[0].call_id"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),

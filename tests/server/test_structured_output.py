@@ -87,9 +87,9 @@ async def test_logprobs_have_openais_shape_whole_and_streamed(provider):
     assert streamed == content
 
 
-async def test_top_logprobs_need_logprobs(provider):
+async def test_top_logprobs_without_logprobs_are_ignored(provider):
     response = await provider.chat(top_logprobs=2)
-    assert (response.status_code, response.json()["error"]["param"]) == (400, "top_logprobs")
+    assert (response.status_code, response.headers["inferd-ignored"]) == (200, "top_logprobs")
     response = await provider.chat(logprobs=True, top_logprobs=21)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "top_logprobs")
     assert (await provider.chat()).json()["choices"][0]["logprobs"] is None

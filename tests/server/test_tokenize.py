@@ -66,7 +66,8 @@ async def test_what_makes_no_sense_is_named(provider, monkeypatch):
     assert await refused(provider) == ("invalid_value", "prompt")
     assert await refused(provider, prompt="a", content="b") == ("invalid_value", "content")
     assert await refused(provider, messages=[]) == ("invalid_value", "messages")
-    assert await refused(provider, prompt="a", add_generation_prompt=True) == ("invalid_value", "add_generation_prompt")
+    refusal = await refused(provider, messages=[{"role": "user", "content": "a"}], add_generation_prompt=False)
+    assert refusal == ("unsupported_value", "add_generation_prompt")
     assert await refused(provider, prompt="a", add_special=True, add_special_tokens=False) == (
         "invalid_value",
         "add_special",

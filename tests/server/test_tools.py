@@ -166,7 +166,6 @@ async def test_reasoning_that_is_off_is_off_in_the_grammar_of_every_api(tmp_path
             "tools[0].function.parameters.not",
             "invalid_json_schema",
         ),
-        ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_value"),
     ],
 )
 async def test_what_cannot_be_done_is_refused_by_name(tmp_path, monkeypatch, roomy, fields, param, code):

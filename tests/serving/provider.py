@@ -38,6 +38,7 @@ from inferd.price import PPM, Price
 from inferd.server.app import build_app
 from inferd.server.errors import encoded_error
 from inferd.server.services import Services
+from inferd.server_config import ServerConfig
 from inferd.service_tier import ServiceTier
 from inferd.serving.batches.batches import Batches
 from inferd.serving.batches.workplace import Workplace
@@ -161,7 +162,7 @@ class Provider:
             self.files,
             self.batches,
         )
-        self.app = build_app(self.services)
+        self.app = build_app(self.services, ServerConfig(strict=self.strict))
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         headers = {"authorization": f"Bearer {self.key}"}
         self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
@@ -173,6 +174,7 @@ class Provider:
         return replica._engine._inbox.qsize()
 
     reuses = False
+    strict = False
 
     def build_core(self, model: FakeModel, *, memory: KVMemory, n_ubatch: int, **_: Any) -> ModelCore:
         # Nothing is shared unless a test says so: what a request costs does not depend on the ones before it.
@@ -198,6 +200,7 @@ class Provider:
             self.turnstile,
             encoded_error,
             lambda: wall_clock_ms() + self.ahead_ms,
+            strict=self.strict,
         )
         self.batches = Batches(workplace, self.writer, tick_s=0.02)
         self.batches.sweep_disk()

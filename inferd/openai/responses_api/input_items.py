@@ -10,14 +10,11 @@ import msgspec
 from inferd.errors import InvalidRequestError
 from inferd.openai.call_history import CalledFunction, ToolCall
 from inferd.openai.decoding import required
-from inferd.openai.field_names import foreign_type
-from inferd.openai.messages import ContentPart, Message, check_num_parts
+from inferd.openai.ignored_fields import IgnoredFields
+from inferd.openai.messages import TEXT_ONLY, ContentPart, Message, check_num_parts, omitted
 from inferd.openai.sampling_fields import invalid
 
-ITEM_TYPES = frozenset({"message", "function_call", "function_call_output", "reasoning"})
-_TEXT_PARTS = frozenset({"input_text", "output_text"})
-_REASONING_PARTS = frozenset({"reasoning_text"})
-_SUMMARY_PARTS = frozenset({"summary_text"})
+_TEXT_PARTS = frozenset({"input_text", "output_text", "text", "reasoning_text", "summary_text"})
 _Role = Literal["user", "assistant", "system", "developer"]
 _EVERY = {"type", "id", "status"}
 _FIELDS = {
@@ -29,14 +26,13 @@ _FIELDS = {
 
 
 class InputPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One part of a content. Only texts are accepted; the rest is known so as to be named."""
+    """One part of a content. A part that is not text becomes a short text that says so."""
 
-    type: str
+    type: str = "input_text"
     text: str | None = None
     annotations: list[Any] | None = None
     logprobs: list[Any] | None = None
-    prompt_cache_breakpoint: Any = None
-    refusal: Any = None
+    refusal: str | None = None
     image_url: Any = None
     file_id: Any = None
     detail: Any = None
@@ -47,8 +43,8 @@ class InputPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class InputItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An item of any of the types; an item of an output can come back as it went out. `id` and `status` say nothing
-    here: nothing is stored."""
+    """An item of any type; an item of an output can come back as it went out. `id` and `status` say nothing here:
+    nothing is stored."""
 
     type: str = "message"
     id: str | None = None
@@ -57,25 +53,26 @@ class InputItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     content: str | list[InputPart] | None = None
     call_id: str | None = None
     name: str | None = None
-    arguments: str | None = None
-    output: str | list[InputPart] | None = None
+    arguments: str | dict[str, Any] | None = None
+    output: str | list[InputPart] | InputPart | None = None
     summary: list[InputPart] | None = None
 
-    # Known, so that they are refused by name.
-    phase: str | None = None
-    encrypted_content: str | None = None
-    namespace: Any = None
-    caller: Any = None
+
+_FOREIGN = {kind: [name for name in InputItem.__struct_fields__ if name not in own] for kind, own in _FIELDS.items()}
 
 
 class Conversation:
     """Messages as they are made from items.
 
+    Args:
+        ignored: takes down what has no effect.
+
     Attributes:
         names: of each message and its parts, what the caller called it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ignored: IgnoredFields) -> None:
+        self._ignored = ignored
         self.names: dict[str, str] = {}
         self._messages: list[Message] = []
         # What the model said in a row is one message: its reasoning, its words, its calls.
@@ -99,19 +96,21 @@ class Conversation:
         return self._messages
 
     def _add(self, item: InputItem, path: str) -> None:
-        _check_fields(item, path)
+        if not self._is_served(item, path):
+            return
         if item.type == "reasoning":
             self._begin_turn(path, ends_at=bool(self._reasoning or self._words))
-            texts = _parts(item.content, f"{path}.content", _REASONING_PARTS)
-            self._reasoning += [part.text for part in texts if part.text] or _summary(item, path)
+            texts = self._parts(item.content, f"{path}.content")
+            # Other servers' reasoning may come with a summary only.
+            texts = texts or self._parts(item.summary, f"{path}.summary")
+            self._reasoning += [part.text for part in texts if part.text]
         elif item.type == "function_call":
             self._begin_turn(path, ends_at=False)
             self._add_call(item, path)
         elif item.type == "function_call_output":
             self._end_turn()
             self._name(path, tool_call_id=f"{path}.call_id", content=f"{path}.output")
-            required(item.output, f"{path}.output")
-            output = _parts(item.output, f"{path}.output", _TEXT_PARTS)
+            output = self._parts(item.output, f"{path}.output")
             call_id = required(item.call_id, f"{path}.call_id")
             self._messages.append(Message(role="tool", content=output or "", tool_call_id=call_id))
         else:
@@ -121,15 +120,15 @@ class Conversation:
         role = required(item.role, f"{path}.role")
         if role not in get_args(_Role):
             raise invalid(f"{path}.role", f"'{path}.role' must be one of {', '.join(get_args(_Role))}.")
-        required(item.content, f"{path}.content")
         content = item.content
         if role == "assistant":
             self._begin_turn(path, ends_at=bool(self._words))
-            self._words += _parts(content, f"{path}.content", _TEXT_PARTS)
+            self._words += self._parts(content, f"{path}.content") or [ContentPart("text", "")]
             return
+        required(content, f"{path}.content")
         self._end_turn()
         self._name(path)
-        parts = content if isinstance(content, str) else _parts(content, f"{path}.content", _TEXT_PARTS)
+        parts = content if isinstance(content, str) else self._parts(content, f"{path}.content")
         self._messages.append(Message(role=role, content=parts))  # type: ignore[arg-type]
 
     def _add_call(self, item: InputItem, path: str) -> None:
@@ -138,9 +137,7 @@ class Conversation:
         self._calls.append(
             ToolCall(
                 id=required(item.call_id, f"{path}.call_id"),
-                function=CalledFunction(
-                    required(item.name, f"{path}.name"), required(item.arguments, f"{path}.arguments")
-                ),
+                function=CalledFunction(required(item.name, f"{path}.name"), item.arguments),
             )
         )
 
@@ -169,42 +166,35 @@ class Conversation:
         self.names[message] = path
         self.names |= {f"{message}.{field}": name for field, name in fields.items()}
 
-
-def _check_fields(item: InputItem, path: str) -> None:
-    if item.type == "item_reference":
-        raise InvalidRequestError(
-            f"'{path}' refers to a stored item, and nothing is stored here: send the item itself.",
-            param=path,
-            code="unsupported_value",
-        )
-    if item.type not in ITEM_TYPES:
-        raise foreign_type(path, item.type, ITEM_TYPES)
-    for field in item.__struct_fields__:
-        if field not in _FIELDS[item.type] and getattr(item, field) is not None:
+    def _is_served(self, item: InputItem, path: str) -> bool:
+        """False for an item that is left out. Raises InvalidRequestError for a reference."""
+        if item.type == "item_reference":
             raise InvalidRequestError(
-                f"'{path}.{field}' is not supported in an item of type '{item.type}'.",
-                param=f"{path}.{field}",
-                code="unsupported_parameter",
+                f"'{path}' refers to a stored item, and nothing is stored here: send the item itself.",
+                param=path,
+                code="unsupported_value",
             )
+        if item.type not in _FIELDS:
+            self._ignored.add(path, f"is left out: only items of the types {', '.join(_FIELDS)} are read")
+            return False
+        for field in _FOREIGN[item.type]:
+            if getattr(item, field) is not None:
+                self._ignored.add(f"{path}.{field}")
+        return True
 
-
-def _parts(content: str | Sequence[InputPart] | None, path: str, types: frozenset[str]) -> list[ContentPart]:
-    if isinstance(content, str):
-        return [ContentPart("text", content)] if content else []
-    texts = []
-    for index, part in enumerate(content or ()):
-        place = f"{path}[{index}]"
-        if part.type not in types:
-            raise foreign_type(place, part.type, types)
-        for field in part.__struct_fields__:
-            if field not in ("type", "text", "logprobs") and getattr(part, field) not in (None, []):
-                raise InvalidRequestError(
-                    f"'{place}.{field}' is not supported.", param=f"{place}.{field}", code="unsupported_parameter"
-                )
-        texts.append(ContentPart("text", required(part.text, f"{place}.text")))
-    return texts
-
-
-def _summary(item: InputItem, path: str) -> list[str]:
-    """Other servers' reasoning may come with a summary only."""
-    return [part.text for part in _parts(item.summary, f"{path}.summary", _SUMMARY_PARTS) if part.text]
+    def _parts(self, content: str | list[InputPart] | InputPart | None, path: str) -> list[ContentPart]:
+        if isinstance(content, str):
+            return [ContentPart("text", content)] if content else []
+        texts = []
+        for index, part in enumerate([content] if isinstance(content, InputPart) else content or ()):
+            place = f"{path}[{index}]"
+            if part.annotations:
+                self._ignored.add(f"{place}.annotations")
+            if part.type in _TEXT_PARTS:
+                texts.append(ContentPart("text", required(part.text, f"{place}.text")))
+            elif part.refusal is not None:
+                texts.append(ContentPart("text", part.refusal))
+            else:
+                self._ignored.add(place, TEXT_ONLY)
+                texts.append(ContentPart("text", omitted(part.type)))
+        return texts

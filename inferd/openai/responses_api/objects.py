@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from inferd.openai.logprobs import ContentLogprob
+from inferd.openai.requests import is_metadata
 from inferd.openai.responses import UsageBody
 from inferd.openai.responses_api.requests import ResponsesRequest, TextConfig, TextFormat
 from inferd.openai.responses_api.tools import ResponseTool, ResponseToolChoice
@@ -150,7 +151,7 @@ def response_begun(asked: ResponsesRequest, *, id: str, created_at: int, model: 
         status="in_progress",
         service_tier=service_tier,
         output=[],
-        metadata=asked.metadata or {},
+        metadata=asked.metadata if asked.metadata and is_metadata(asked.metadata) else {},
         parallel_tool_calls=asked.parallel_tool_calls is not False,
         reasoning=ShownReasoning(None if asked.reasoning is None else asked.reasoning.effort),
         temperature=1.0 if asked.temperature is None else asked.temperature,

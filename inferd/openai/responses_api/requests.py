@@ -1,24 +1,24 @@
 """`POST /v1/responses`: the body, and the chat request that it comes to.
 
-Nothing is stored: `store` must be false or absent, and what refers to something stored is refused. As in a chat, every
-field that OpenAI documents is honoured or refused by name.
+Nothing is stored, and what refers to something stored is refused. As in a chat, each field is honoured, ignored with a
+word in the answer's headers, or refused by name.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
-from inferd.errors import InvalidRequestError, RequestTooLargeError
+from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode
-from inferd.openai.field_names import FieldNames, refuse_foreign_types
+from inferd.openai.field_names import FieldNames
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.reasoning_effort import ReasoningEffort
 from inferd.openai.requests import ChatRequest, StreamOptions, check_chat_request
 from inferd.openai.response_format import JsonSchema, ResponseFormat
-from inferd.openai.responses_api.input_items import ITEM_TYPES, Conversation, InputItem
+from inferd.openai.responses_api.input_items import Conversation, InputItem
 from inferd.openai.responses_api.tools import (
-    TOOL_TYPES,
     ResponseTool,
     ResponseToolChoice,
     chat_tool_choice,
@@ -27,19 +27,7 @@ from inferd.openai.responses_api.tools import (
 )
 from inferd.openai.sampling_fields import invalid
 
-UNSUPPORTED = (
-    "access_programs",
-    "background_options",
-    "context_management",
-    "conversation",
-    "image",
-    "max_tool_calls",
-    "moderation",
-    "previous_response_id",
-    "prompt",
-    "prompt_cache_options",
-    "prompt_cache_retention",
-)
+UNSUPPORTED = ("conversation", "moderation", "previous_response_id", "prompt")
 _STATELESS = ("conversation", "previous_response_id")
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDABLE = (_LOGPROBS, "reasoning.encrypted_content")
@@ -100,46 +88,39 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Any = None
     service_tier: str | None = None
 
-    # Only the values that ask for nothing else than what is done anyway.
+    # Other values than the ones that ask for what is done anyway are ignored or refused.
     background: bool | None = None
     store: bool | None = None
     truncation: str | None = None
 
-    # Known, so that they are refused by name and not as unknown fields.
-    access_programs: Any = None
-    background_options: Any = None
-    context_management: Any = None
+    # Known, so that they are refused and not ignored: the answer would be another one than was asked for.
     conversation: Any = None
-    image: Any = None
-    max_tool_calls: Any = None
     moderation: Any = None
     previous_response_id: Any = None
     prompt: Any = None
-    prompt_cache_options: Any = None
-    prompt_cache_retention: Any = None
 
 
 _DECODER = msgspec.json.Decoder(ResponsesRequest)
 
 
-def parse_responses_request(body: bytes) -> tuple[ResponsesRequest, ChatRequest, FieldNames]:
+def parse_responses_request(
+    body: bytes, ignored: IgnoredFields | None = None
+) -> tuple[ResponsesRequest, ChatRequest, FieldNames]:
     """The body, the chat request that asks for the same, and how to speak of that one's fields.
+
+    Args:
+        ignored: takes down what has no effect.
 
     Raises:
         InvalidRequestError: with `param` naming the field of the body.
     """
-    try:
-        asked = decode(body, _DECODER)
-    except RequestTooLargeError:
-        raise
-    except InvalidRequestError:
-        refuse_foreign_types(body, {"tools": TOOL_TYPES, "input": ITEM_TYPES})
-        raise
-    _check_unsupported(asked)
-    conversation = Conversation()
+    ignored = ignored or IgnoredFields()
+    asked = decode(body, _DECODER, ignored)
+    _check_unsupported(asked, ignored)
+    conversation = Conversation(ignored)
     if asked.instructions:
         conversation.add_text("system", asked.instructions, "instructions")
     if isinstance(asked.input, str):
@@ -149,16 +130,12 @@ def parse_responses_request(body: bytes) -> tuple[ResponsesRequest, ChatRequest,
     chat = _chat_request(asked, conversation)
     names = FieldNames(_NAMES | tool_names(len(asked.tools or ())) | conversation.names)
     with names.restored():
-        return asked, check_chat_request(chat), names
+        return asked, check_chat_request(chat, ignored.renamed(names.of)), names
 
 
 def _chat_request(asked: ResponsesRequest, conversation: Conversation) -> ChatRequest:
     choice = chat_tool_choice(asked.tool_choice)
-    # Without tools, these two say nothing; a chat request refuses them then.
-    has_tools = bool(asked.tools)
     shows_logprobs = _LOGPROBS in (asked.include or ())
-    if asked.top_logprobs and not shows_logprobs:
-        raise invalid("top_logprobs", f"'top_logprobs' is only allowed with {_LOGPROBS} in 'include'.")
     return ChatRequest(
         model=asked.model,
         messages=conversation.messages(),
@@ -168,11 +145,11 @@ def _chat_request(asked: ResponsesRequest, conversation: Conversation) -> ChatRe
         temperature=asked.temperature,
         top_p=asked.top_p,
         logprobs=shows_logprobs,
-        top_logprobs=asked.top_logprobs if shows_logprobs else None,
+        top_logprobs=asked.top_logprobs,
         response_format=None if asked.text is None else _response_format(asked.text.format),
         tools=chat_tools(asked.tools or ()) or None,
-        tool_choice=choice if has_tools or choice not in ("auto", "none") else None,
-        parallel_tool_calls=asked.parallel_tool_calls if has_tools else None,
+        tool_choice=choice,
+        parallel_tool_calls=asked.parallel_tool_calls if asked.tools else None,  # else it says nothing
         reasoning_effort=_effort(asked.reasoning),
         user=asked.user,
         safety_identifier=asked.safety_identifier,
@@ -207,28 +184,33 @@ def _effort(reasoning: Reasoning | None) -> ReasoningEffort | None:
     return cast(ReasoningEffort, reasoning.effort)
 
 
-def _check_unsupported(asked: ResponsesRequest) -> None:
+def _check_unsupported(asked: ResponsesRequest, ignored: IgnoredFields) -> None:
     for field in UNSUPPORTED:
         if getattr(asked, field) is not None:
             why = "nothing is stored here: send the whole conversation as 'input'" if field in _STATELESS else ""
             raise InvalidRequestError(
                 f"'{field}' is not supported; {why or 'leave it out'}.", param=field, code="unsupported_parameter"
             )
-    _only(asked.store, "store", (None, False), "must be false: responses are not stored here")
-    _only(asked.background, "background", (None, False), "must be false")
-    _only(asked.truncation, "truncation", (None, "disabled"), "must be disabled: shorten the input yourself")
-    for value in asked.include or ():
-        _only(value, "include", _INCLUDABLE, f"may hold only {' and '.join(_INCLUDABLE)}")
+    if asked.background:
+        raise InvalidRequestError(
+            "'background' must be false: nothing is stored here that could be asked for later.",
+            param="background",
+            code="unsupported_value",
+        )
+
+    def only(value: object, path: str, values: tuple[object, ...], why: str) -> None:
+        if value is not None and value not in values:
+            ignored.add(path, why)
+
+    only(asked.store, "store", (False,), "must be false: responses are not stored here")
+    only(asked.truncation, "truncation", ("disabled",), "must be disabled: shorten the input yourself")
+    for index, value in enumerate(asked.include or ()):
+        only(value, f"include[{index}]", _INCLUDABLE, f"must be {' or '.join(_INCLUDABLE)}")
     if asked.text is not None:
-        _only(asked.text.verbosity, "text.verbosity", (None, "medium"), "must be medium, or left out")
+        only(asked.text.verbosity, "text.verbosity", ("medium",), "must be medium, or left out")
     if asked.reasoning is not None:
-        summaries: tuple[Literal["auto"] | None, ...] = (None, "auto")
-        _only(asked.reasoning.summary, "reasoning.summary", summaries, "must be auto: reasoning comes whole")
-        _only(asked.reasoning.generate_summary, "reasoning.generate_summary", summaries, "must be auto, or left out")
-        _only(asked.reasoning.context, "reasoning.context", (None, "auto"), "must be auto")
-        _only(asked.reasoning.mode, "reasoning.mode", (None, "standard"), "must be standard")
-
-
-def _only(value: object, path: str, values: tuple[object, ...], what: str) -> None:
-    if value not in values:
-        raise InvalidRequestError(f"'{path}' {what}.", param=path, code="unsupported_value")
+        whole = "must be auto: reasoning comes whole"
+        only(asked.reasoning.summary, "reasoning.summary", ("auto",), whole)
+        only(asked.reasoning.generate_summary, "reasoning.generate_summary", ("auto",), whole)
+        only(asked.reasoning.context, "reasoning.context", ("auto",), "must be auto")
+        only(asked.reasoning.mode, "reasoning.mode", ("standard",), "must be standard")

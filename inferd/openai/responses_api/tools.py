@@ -7,26 +7,19 @@ from typing import Any
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
 from inferd.openai import tools as chat
 from inferd.openai.decoding import required
 from inferd.openai.field_names import foreign_type
 
-TOOL_TYPES = frozenset({"function"})
-
 
 class ResponseTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A function. Tools that OpenAI's servers run themselves are not there."""
+    """A tool of any type; a function can be called. Tools that OpenAI's servers run are left out."""
 
     type: str
-    name: str
+    name: str | None = None
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
-    allowed_callers: list[str] | None = None
-    is_async: bool | None = msgspec.field(name="async", default=None)
-    defer_loading: bool | None = None
-    output_schema: Any = None
 
 
 class ResponseToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -39,27 +32,15 @@ class ResponseToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 def chat_tools(tools: Sequence[ResponseTool]) -> list[chat.Tool]:
-    """Raises InvalidRequestError for what a function here cannot be."""
-    for index, tool in enumerate(tools):
-        path = f"tools[{index}]"
-        if tool.type not in TOOL_TYPES:
-            raise foreign_type(path, tool.type, TOOL_TYPES)
-        unserved = {
-            "allowed_callers": tool.allowed_callers not in (None, ["direct"]),
-            "async": bool(tool.is_async),
-            "defer_loading": bool(tool.defer_loading),
-            "output_schema": tool.output_schema is not None,
-        }
-        for field in (field for field, is_there in unserved.items() if is_there):
-            raise InvalidRequestError(
-                f"'{path}.{field}' is not supported; leave it out.",
-                param=f"{path}.{field}",
-                code="unsupported_parameter",
-            )
-    return [
-        chat.Tool("function", chat.Function(tool.name, tool.description, tool.parameters, tool.strict))
-        for tool in tools
-    ]
+    """One for each, so that the paths of the chat's tools are those of the caller's. Raises InvalidRequestError."""
+    return [_chat_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
+
+
+def _chat_tool(tool: ResponseTool, path: str) -> chat.Tool:
+    if tool.type != chat.FUNCTION:
+        return chat.Tool(tool.type)
+    name = required(tool.name, f"{path}.name")
+    return chat.Tool(chat.FUNCTION, chat.Function(name, tool.description, tool.parameters, tool.strict))
 
 
 def chat_tool_choice(choice: str | ResponseToolChoice | None) -> str | chat.ToolChoice | None:
@@ -72,6 +53,7 @@ def chat_tool_choice(choice: str | ResponseToolChoice | None) -> str | chat.Tool
         allowed = [
             {"type": tool.get("type"), "function": {"name": tool.get("name")}}
             for tool in required(choice.tools, "tool_choice.tools")
+            if tool.get("type") == chat.FUNCTION
         ]
         return chat.ToolChoice("allowed_tools", allowed_tools=chat.AllowedTools(choice.mode or "auto", allowed))
     raise foreign_type("tool_choice", choice.type, frozenset({"function", "allowed_tools"}))

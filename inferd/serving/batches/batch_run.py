@@ -19,7 +19,7 @@ from inferd.serving.batches.input_file import RawLine, read_lines
 from inferd.serving.batches.line_run import LineRun, can_wait
 from inferd.serving.batches.results import Results, write_results
 from inferd.serving.batches.spool import Record, Spool, spool_name
-from inferd.serving.batches.validation import Line, LineReader, check_model
+from inferd.serving.batches.validation import LINE_FAULT, Line, LineReader, check_model
 from inferd.serving.batches.workplace import Workplace
 from inferd.serving.request_id import new_request_id
 
@@ -39,7 +39,7 @@ class BatchRun:
     def __init__(self, batch: BatchRecord, workplace: Workplace) -> None:
         self._batch = batch
         self._at = workplace
-        self._reader = LineReader(workplace.router, batch.endpoint)
+        self._reader = LineReader(workplace.router, batch.endpoint, strict=workplace.strict)
         self._stop: Stop | None = None
         # Closed while there is no leave to admit lines: no credit, no room, a suspension.
         self._gate = asyncio.Event()
@@ -156,6 +156,11 @@ class BatchRun:
             except InferdError as error:  # since it was validated: its model is gone
                 await self._refuse(spool, raw.number, custom_id_of(raw.text), new_request_id(), error)
                 continue
+            except Exception:  # a fault of ours at one line must not end the others
+                logger.exception("%s: line %d cannot be read", self.batch_id, raw.number)
+                fault = GenerationError(LINE_FAULT)
+                await self._refuse(spool, raw.number, custom_id_of(raw.text), new_request_id(), fault)
+                continue
             await self._gate.wait()
             await self._none_refused.wait()
             await self._at.slots(line.deployment.replica).take(self._batch.team)
@@ -218,7 +223,7 @@ class BatchRun:
             return error
         except Exception:  # one line's fault must not end the others
             logger.exception("%s: line %d", self.batch_id, line.number)
-            return GenerationError("The server had an error while processing this line. You were not billed.")
+            return GenerationError(LINE_FAULT)
         finally:
             self._attempts.discard(attempt)
         return None

@@ -9,16 +9,14 @@ from typing import Protocol
 from inferd.deployments.deployment import Deployment
 from inferd.errors import InvalidRequestError
 from inferd.openai.embeddings import EmbeddingRequest, parse_embedding_request
-from inferd.openai.field_names import FieldNames
+from inferd.openai.field_names import OWN_NAMES, FieldNames
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.requests import ChatRequest, parse_chat_request
 from inferd.openai.responses_api.requests import ResponsesRequest, parse_responses_request
 from inferd.openai.text_requests import TextPrompt, TextRequest, parse_text_request
 from inferd.serving.batches.line_answer import ChatAnswer, EmbeddingsAnswer, LineAnswer, ResponsesAnswer, TextAnswer
 from inferd.serving.cache_hints import NO_HINTS, CacheHints
 from inferd.serving.completion import Admission
-
-OWN_NAMES = FieldNames({})
-"""Of requests whose fields are called what their callers call them."""
 
 
 class LineBody(Protocol):
@@ -56,8 +54,8 @@ class ChatBody:
     num_embedding_inputs: int = 0
 
     @classmethod
-    def parse(cls, body: bytes) -> ChatBody:
-        chat = parse_chat_request(body)
+    def parse(cls, body: bytes, ignored: IgnoredFields) -> ChatBody:
+        chat = parse_chat_request(body, ignored)
         _refuse_live_fields(chat)
         return cls(chat)
 
@@ -83,8 +81,8 @@ class ResponsesBody:
     num_embedding_inputs: int = 0
 
     @classmethod
-    def parse(cls, body: bytes) -> ResponsesBody:
-        asked, chat, names = parse_responses_request(body)
+    def parse(cls, body: bytes, ignored: IgnoredFields) -> ResponsesBody:
+        asked, chat, names = parse_responses_request(body, ignored)
         _refuse_live_fields(chat)
         return cls(asked, chat, names)
 
@@ -109,8 +107,8 @@ class TextBody:
     num_embedding_inputs: int = 0
 
     @classmethod
-    def parse(cls, body: bytes) -> TextBody:
-        text = parse_text_request(body)
+    def parse(cls, body: bytes, ignored: IgnoredFields) -> TextBody:
+        text = parse_text_request(body, ignored)
         _refuse_stream(text)
         prompts = text.prompts()
         if len(prompts) > 1:
@@ -141,8 +139,8 @@ class EmbeddingsBody:
     names: FieldNames = OWN_NAMES
 
     @classmethod
-    def parse(cls, body: bytes) -> EmbeddingsBody:
-        return cls(parse_embedding_request(body))
+    def parse(cls, body: bytes, ignored: IgnoredFields) -> EmbeddingsBody:
+        return cls(parse_embedding_request(body, ignored))
 
     @property
     def model(self) -> str:
@@ -160,7 +158,7 @@ class EmbeddingsBody:
         return EmbeddingsAnswer(self.request, deployment)
 
 
-_PARSERS: Mapping[str, Callable[[bytes], LineBody]] = {
+_PARSERS: Mapping[str, Callable[[bytes, IgnoredFields], LineBody]] = {
     "/v1/chat/completions": ChatBody.parse,
     "/v1/completions": TextBody.parse,
     "/v1/embeddings": EmbeddingsBody.parse,
@@ -168,10 +166,10 @@ _PARSERS: Mapping[str, Callable[[bytes], LineBody]] = {
 }
 
 
-def parse_body(endpoint: str, body: bytes) -> LineBody:
+def parse_body(endpoint: str, body: bytes, ignored: IgnoredFields) -> LineBody:
     """The body of a line of a batch of that endpoint, one of `ENDPOINTS`. Raises InvalidRequestError, as the endpoint
     would."""
-    return _PARSERS[endpoint](body)
+    return _PARSERS[endpoint](body, ignored)
 
 
 def _refuse_live_fields(chat: ChatRequest) -> None:

@@ -94,6 +94,7 @@ class LineRun:
                 request_id=self.request_id,
                 status=ANSWERED,
                 body=msgspec.Raw(body),
+                ignored=self._line.ignored.header_value(),
             )
             await self._spool.append(record)
         except OSError as error:

@@ -95,7 +95,7 @@ def _write_answer(conn: Connection, batch: BatchRecord, record: Record, output: 
         return False
     body, reasoning_tokens = with_usage(record.body, _known(batch, bill))
     output.totals = output.totals.plus(bill.usage, reasoning_tokens, bill.cost_nanousd)
-    response = LineResponse(record.status, record.request_id, body)
+    response = LineResponse(record.status, record.request_id, body, record.ignored)
     line_id = _line_id(batch, record.line)
     output.write(OutputLine(id=line_id, custom_id=record.custom_id, response=response, error=None))
     return True

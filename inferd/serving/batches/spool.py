@@ -25,6 +25,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         line: its number.
         request_id: of the attempt that ended so.
+        ignored: names of the line's fields that had no effect, as in the header of a live answer.
     """
 
     line: int
@@ -33,6 +34,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: int = 0
     body: msgspec.Raw = msgspec.Raw(b"null")
     error: LineError | None = None
+    ignored: str = ""
 
     @property
     def is_answer(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,19 +12,24 @@ from typing import BinaryIO
 
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.router import Router
-from inferd.errors import InferdError, InvalidRequestError, PermissionDeniedError, RequestError
+from inferd.errors import GenerationError, InferdError, InvalidRequestError, PermissionDeniedError, RequestError
 from inferd.ledger.keys import Caller
 from inferd.openai.batches import LineError, custom_id_of, parse_line
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.service_tier import ServiceTier
-from inferd.serving.admission import check_capability, prepare
+from inferd.serving.admission import check_capability, prepare, record_unheard
 from inferd.serving.batches.input_file import MAX_LINE_BYTES, MAX_LINES, RawLine, read_lines
 from inferd.serving.batches.line_body import LineBody, parse_body
 from inferd.serving.batches.spool import Record, encode_record
+
+logger = logging.getLogger(__name__)
 
 MAX_EMBEDDING_INPUTS = 50_000
 """Of all lines of a batch together, as OpenAI's."""
 MAX_ERRORS = 100
 """So many are shown in a batch's `errors`; all are in its error file."""
+LINE_FAULT = "The server had an error while processing this line. You were not billed."
+_SERVER_ERROR = "server_error"
 _ID_BYTES = 16
 
 
@@ -48,12 +54,13 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that can be run."""
+    """A line that can be run. `ignored`: what of it has no effect."""
 
     number: int
     custom_id: str
     body: LineBody
     deployment: Deployment
+    ignored: IgnoredFields
 
 
 def check_model(caller: Caller, line: Line) -> None:
@@ -67,21 +74,28 @@ def check_model(caller: Caller, line: Line) -> None:
 
 
 class LineReader:
-    """Lines of one batch as requests; every fault is an InferdError."""
+    """Lines of one batch as requests; every fault is an InferdError.
 
-    def __init__(self, router: Router, endpoint: str) -> None:
+    Args:
+        strict: refuse lines with a field that would be ignored.
+    """
+
+    def __init__(self, router: Router, endpoint: str, *, strict: bool = False) -> None:
         self._router = router
         self._endpoint = endpoint
+        self._strict = strict
 
     def read(self, raw: RawLine) -> Line:
         """Raises InvalidRequestError, ModelNotFoundError."""
         if raw.is_too_long:
             raise InvalidRequestError(f"The line is longer than {MAX_LINE_BYTES:,} bytes.", code="line_too_long")
-        parsed = parse_line(raw.text, self._endpoint)
-        body = parse_body(self._endpoint, bytes(parsed.body))
+        ignored = IgnoredFields(strict=self._strict)
+        parsed = parse_line(raw.text, self._endpoint, ignored)
+        body = parse_body(self._endpoint, bytes(parsed.body), ignored)
         deployment = self._router.find(body.model)
         deployment.check_tier(ServiceTier.BATCH)
-        return Line(raw.number, parsed.custom_id, body, deployment)
+        record_unheard(body.request, deployment.replica, ignored, body.names)
+        return Line(raw.number, parsed.custom_id, body, deployment, ignored)
 
 
 def validate(
@@ -99,22 +113,16 @@ def validate(
         if stopped():
             break
         began_s = time.thread_time()
+        fault: LineError | None = None
         try:
-            line = reader.read(raw)
-            check_model(caller, line)
-            digest = hashlib.blake2b(line.custom_id.encode(), digest_size=_ID_BYTES).digest()
-            if digest in seen:
-                raise InvalidRequestError(
-                    "Another line has this custom_id already.", param="custom_id", code="duplicate_custom_id"
-                )
-            seen.add(digest)
-            with line.body.names.restored():
-                check_capability(line.body.request, line.deployment)
-                found.tokens += prepare(line.body.request, line.deployment).num_tokens
-            found.num_embedding_inputs += line.body.num_embedding_inputs
+            _validate_line(raw, reader, caller, found, seen)
         except InferdError as error:
-            found.num_invalid += 1
             fault = line_error(error, raw.number)
+        except Exception:  # a fault of ours at one line must not keep all the others waiting for ever
+            logger.exception("line %d of %s cannot be checked", raw.number, path.name)
+            fault = line_error(GenerationError(LINE_FAULT), raw.number)
+        if fault is not None:
+            found.num_invalid += 1
             if len(found.errors) < MAX_ERRORS:
                 found.errors.append(fault)
             spool.write(encode_record(Record(line=raw.number, custom_id=custom_id_of(raw.text), error=fault)))
@@ -131,6 +139,26 @@ def validate(
     return found
 
 
+def _validate_line(raw: RawLine, reader: LineReader, caller: Caller, found: Validation, seen: set[bytes]) -> None:
+    """Count a line that can be run in `found`. Raises InferdError.
+
+    Args:
+        seen: digests of the `custom_id`s of the lines before it.
+    """
+    line = reader.read(raw)
+    check_model(caller, line)
+    digest = hashlib.blake2b(line.custom_id.encode(), digest_size=_ID_BYTES).digest()
+    if digest in seen:
+        raise InvalidRequestError(
+            "Another line has this custom_id already.", param="custom_id", code="duplicate_custom_id"
+        )
+    seen.add(digest)
+    with line.body.names.restored():
+        check_capability(line.body.request, line.deployment)
+        found.tokens += prepare(line.body.request, line.deployment).num_tokens
+    found.num_embedding_inputs += line.body.num_embedding_inputs
+
+
 def _at_most(lines: Iterator[RawLine], found: Validation) -> Iterator[RawLine]:
     for raw in lines:
         found.num_lines += 1
@@ -141,6 +169,6 @@ def _at_most(lines: Iterator[RawLine], found: Validation) -> Iterator[RawLine]:
 
 
 def line_error(error: InferdError, number: int | None = None) -> LineError:
-    code = error.code if isinstance(error, RequestError) else None
+    code = error.code if isinstance(error, RequestError) else _SERVER_ERROR
     param = error.param if isinstance(error, RequestError) else None
     return LineError(code=code or "invalid_line", message=error.message, param=param, line=number)

@@ -31,6 +31,7 @@ class Workplace:
     Attributes:
         encode_error: HTTP's status and body of an error.
         clock_ms: wall clock, for dates and expiry.
+        strict: lines with a field that would be ignored or degraded are refused.
         validations: leave to check a file's lines: minutes of a core, so two teams take turns.
     """
 
@@ -43,6 +44,7 @@ class Workplace:
     turnstile: Turnstile
     encode_error: ErrorEncoder
     clock_ms: Callable[[], int]
+    strict: bool = False
     validations: Slots = field(default_factory=lambda: Slots(VALIDATIONS_AT_ONCE))
     _slots: dict[str, Slots] = field(default_factory=dict)
     _threads: ThreadPoolExecutor = field(

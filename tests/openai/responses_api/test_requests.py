@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from inferd.errors import InvalidRequestError
+from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.requests import ChatRequest, parse_chat_request
 from inferd.openai.responses_api.requests import UNSUPPORTED, ResponsesRequest, parse_responses_request
 
@@ -100,6 +101,82 @@ def test_what_is_not_served_is_refused_by_name(field):
 
 
 def test_without_tools_the_choice_of_none_says_nothing():
-    assert chat(input="x", tool_choice="auto", parallel_tool_calls=True, tools=[]).tool_choice is None
+    assert not chat(input="x", tool_choice="auto", parallel_tool_calls=True, tools=[]).tool_set.functions
     with pytest.raises(InvalidRequestError, match="tools"):
         chat(input="x", tool_choice="required")
+
+
+def ignored_of(**fields: Any) -> str:
+    ignored = IgnoredFields()
+    parse_responses_request(json.dumps({"model": "o/d", "input": "x", **fields}).encode(), ignored)
+    return ignored.header_value()
+
+
+FUNCTION = {"type": "function", "name": "f", "parameters": SCHEMA}
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({"store": True, "truncation": "auto"}, "store, truncation"),
+        ({"store": False, "truncation": "disabled", "background": False}, ""),
+        ({"client_metadata": {"a": "b"}}, "client_metadata"),
+        ({"text": {"verbosity": "low"}, "include": ["web_search_call.results"]}, "include[0], text.verbosity"),
+        ({"reasoning": {"summary": "detailed", "context": "all"}}, "reasoning.summary, reasoning.context"),
+        ({"context_management": [], "max_tool_calls": 3}, "context_management, max_tool_calls"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"metadata": {"a": 1}}, "metadata"),
+        (
+            {"tools": [FUNCTION, {"type": "web_search"}, {"type": "namespace", "name": "n"}]},
+            "tools[1], tools[2]",
+        ),
+        ({"tools": [FUNCTION | {"defer_loading": True}]}, "tools[0].defer_loading"),
+    ],
+)
+def test_what_only_advises_is_ignored_and_named(fields, ignored):
+    assert ignored_of(**fields) == ignored
+
+
+@pytest.mark.parametrize(
+    ("item", "ignored"),
+    [
+        ({"type": "web_search_call", "id": "w", "status": "completed", "action": {}}, "input[0].action, input[0]"),
+        (
+            {"role": "assistant", "content": [{"type": "output_text", "text": "a", "parsed": 1}]},
+            "input[0].content[0].parsed",
+        ),
+        ({"type": "function_call", "call_id": "c", "name": "f", "arguments": "[]"}, "input[0].arguments"),
+        ({"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a": "b', "status": "incomplete"}, ""),
+        (
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "namespace": "n"},
+            "input[0].namespace",
+        ),
+        ({"type": "reasoning", "summary": [], "encrypted_content": "x"}, "input[0].encrypted_content"),
+        ({"role": "assistant", "content": []}, ""),
+        ({"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, ""),
+    ],
+)
+def test_item_of_another_server_or_an_sdk_helper_is_taken_back(item, ignored):
+    items = [item, {"role": "user", "content": "x"}]
+    if item.get("type") == "function_call":
+        items.insert(1, {"type": "function_call_output", "call_id": "c", "output": []})
+    assert ignored_of(input=items) == ignored
+
+
+@pytest.mark.parametrize("place", ["message", "output"])
+def test_image_becomes_a_text_that_says_so(place):
+    parts = [{"type": "input_text", "text": "See"}, {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}]
+    if place == "message":
+        items = [{"role": "user", "content": parts}]
+    else:
+        call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+        items = [call, {"type": "function_call_output", "call_id": "c", "output": parts}]
+    assert chat(input=items).messages[-1].text() == "See\n[image omitted: this model reads text only]"
+    path = "input[0].content[1]" if place == "message" else "input[1].output[1]"
+    assert ignored_of(input=items) == path
+
+
+def test_lone_surrogate_in_arguments_is_replaced():
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a":"\\ud83d"}'}
+    messages = chat(input=[call, {"type": "function_call_output", "call_id": "c", "output": "r"}]).messages
+    assert messages[0].tool_calls[0].arguments() == {"a": "\ufffd"}

@@ -66,7 +66,7 @@ async def test_bad_lines_go_to_the_error_file_and_the_others_are_run(provider, c
         "method": line("method") | {"method": "GET"},
         "field": line("field", temperature=9),
         "long": line("long", "x" * 300),
-        "extra": line("extra") | {"more": 1},
+        "extra": line("extra") | {"metod": "POST"},
     }
     lines = [line("good"), *bad.values(), b"not json", line("good"), b"", b"[1]", b"\xff"]
     async with provider.batching():
