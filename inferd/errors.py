@@ -17,6 +17,7 @@
     │   ├── InsufficientCreditError        402
     │   ├── PermissionDeniedError          403
     │   ├── ModelNotFoundError             404
+    │   ├── ClientGoneError                499, for nobody to read
     │   ├── RateLimitError                 429, `retry_after_s`
     │   │   └── TooManyFailuresError       429 too_many_wrong_keys
     │   └── OverloadedError                503, `retry_after_s`
@@ -146,6 +147,12 @@ class ModelNotFoundError(RequestError):
     """No deployment of that name is visible to the caller."""
 
     default_code = "model_not_found"
+
+
+class ClientGoneError(RequestError):
+    """The client hung up, or its batch was stopped, before the request was admitted."""
+
+    default_code = "client_gone"
 
 
 class RateLimitError(RequestError):

@@ -19,7 +19,7 @@ from inferd.engine.constraint_compiler import ConstraintCompiler
 from inferd.engine.grammar_trial import GrammarVocabulary, tokenizer_of
 from inferd.engine.runner import MemoryKind, SequenceState
 from inferd.sampling_params import SamplingParams
-from inferd.tokenizer import Segment
+from inferd.tokenizer import Check, Segment
 
 END = 256
 BEGIN = 257
@@ -58,9 +58,18 @@ class ByteTokenizer:
     def show(self, texts: Sequence[str]) -> None:
         assert not texts, "no family writes these"
 
-    def encode(self, segments: Sequence[Segment], *, add_bos: bool = True) -> list[int]:
+    def encode(
+        self,
+        segments: Sequence[Segment],
+        *,
+        add_bos: bool = True,
+        max_tokens: int | None = None,
+        check: Check | None = None,
+    ) -> list[int]:
         token_ids: list[int] = []
         for segment in segments:
+            if check is not None:
+                check()
             text = segment.text
             if segment.special:
                 text = text.replace("<|begin|>", "\ue001").replace("<|end|>", "\ue002")
@@ -71,7 +80,9 @@ class ByteTokenizer:
                     token_ids += character.encode("utf-8")
         return token_ids if token_ids[:1] == [BEGIN] or not add_bos else [BEGIN, *token_ids]
 
-    def encode_document(self, text: str) -> list[int]:
+    def encode_document(self, text: str, *, max_tokens: int | None = None, check: Check | None = None) -> list[int]:
+        if check is not None:
+            check()
         return [BEGIN, *text.encode("utf-8")]
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import closing, suppress
@@ -47,6 +48,9 @@ from inferd.serving.upkeep import Upkeep
 DRAIN_TIMEOUT_S = 30.0
 SWITCH_INTERVAL_S = 0.0005
 FILE_CHECK_S = 1.0
+STACK_BYTES = 64 * 2**20
+"""Of every thread, whatever `ulimit -s` says; only what it touches takes memory. llama.cpp's regular expressions take
+323 bytes a character of a run: a piece of a prompt has 4,096 characters, what a grammar forces may have 200,000."""
 _ACTOR = "cli:serve"
 
 logger = logging.getLogger(__name__)
@@ -56,6 +60,7 @@ def run(config: Config, folder: Path, host: str, port: int) -> None:
     """Serves until a signal ends it. Raises ConfigError if it cannot start."""
     # While an engine's thread waits for the interpreter after a step, nobody computes.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    threading.stack_size(STACK_BYTES)
     lock = DataLock(folder)
     lock.acquire()
     try:
@@ -149,8 +154,8 @@ async def _serve(
                 asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.hang_up)
             await server.run_on(listener)
             await asyncio.wait([warming])  # a model that is being loaded cannot be interrupted
-            await batches.stop()
-            await batching
+            await asyncio.gather(batches.stop(), batching)
+            await completions.tokenizers.close()  # its threads read vocabularies
             ended.set()
             await watching
             # Engines give back what was cut off, which voids its hold; then the books can close.

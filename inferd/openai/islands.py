@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, groupby, islice, takewhile
+from itertools import chain, islice
 
 from inferd.errors import InvalidRequestError
-from inferd.tokenizer import Segment
+from inferd.tokenizer import Segment, longest_match
 
 _PRIVATE_USE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 
@@ -35,7 +35,7 @@ class ControlTexts:
 
     def __init__(self, texts: Iterable[str]) -> None:
         known = sorted({text for text in texts if text})
-        self._whole = re.compile(_alternatives(known)) if known else None
+        self._whole = re.compile(longest_match(known)) if known else None
         self._beginnings = frozenset(text[:length] for text in known for length in range(1, len(text)))
         self._ends = frozenset(text[-length:] for text in known for length in range(1, len(text)))
         self._joined = "\0".join(known)
@@ -121,20 +121,6 @@ def mapped_strings(value: object, change: Callable[[str], str]) -> object:
     if isinstance(value, list | tuple):
         return [mapped_strings(item, change) for item in value]
     return value
-
-
-def _alternatives(texts: Sequence[str]) -> str:
-    """A regular expression for the longest of `texts` (sorted, distinct) that begins at a place.
-
-    A tree of common beginnings: some vocabularies have thousands of control tokens, and a flat list of alternatives
-    would try each of them at every "<".
-    """
-    pairs = zip(texts[0], texts[-1], strict=False)
-    common = "".join(first for first, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    rests = [text[len(common) :] for text in texts]
-    branches = [_alternatives(list(group)) for _, group in groupby(filter(None, rests), key=lambda rest: rest[0])]
-    tail = f"(?:{'|'.join(branches)})" if branches else ""
-    return re.escape(common) + (tail + "?" if "" in rests and tail else tail)
 
 
 def _without_edge_space(text: str, span: tuple[int, int]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from inferd.openai.template_kwargs import check_template_kwargs
 from inferd.openai.tools import Tool, check_tools
 
 TEXT_BYTES_MAX = 2**20
-"""A megabyte takes a second of a core."""
+"""A megabyte takes two seconds of a core at most."""
 TOKENS_MAX = 2**20
 
 _SOURCES = ("prompt", "content", "messages")
@@ -58,6 +59,11 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def text(self) -> str:
         assert self.messages is None, "messages are rendered first"
         return self.content or "" if self.prompt is None else self.prompt
+
+    @property
+    def text_field(self) -> str:
+        """The name of the field that the text came in."""
+        return "content" if self.prompt is None else "prompt"
 
     @property
     def adds_bos(self) -> bool:
@@ -140,9 +146,11 @@ def parse_detokenize_request(body: bytes, ignored: IgnoredFields | None = None) 
     return request
 
 
-def encode_tokens(request: TokenizeRequest, token_ids: list[int], pieces: list[str] | None, max_context: int) -> bytes:
+def encode_tokens(
+    request: TokenizeRequest, token_ids: Sequence[int], pieces: list[str] | None, max_context: int
+) -> bytes:
     """`pieces` if the request asks for them."""
-    tokens: list[Any] = token_ids
+    tokens: list[Any] = list(token_ids)
     if request.with_pieces and pieces is not None:
         tokens = [{"id": token_id, "piece": piece} for token_id, piece in zip(token_ids, pieces, strict=True)]
     shown = pieces if request.return_token_strs else None

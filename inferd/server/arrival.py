@@ -12,6 +12,7 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from inferd.deployments.deployment import Deployment
+from inferd.errors import ClientGoneError
 from inferd.ledger.keys import Caller
 from inferd.limits.ticket import Ticket
 from inferd.openai.answer_reader import AnswerReader
@@ -20,6 +21,7 @@ from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.requests import ChatRequest
 from inferd.server.auth import authenticate_request, require_model, require_scope
 from inferd.server.body import read_body
+from inferd.server.disconnect import on_disconnect
 from inferd.server.limits import given_back_if_refused, limit_headers, remember_ticket
 from inferd.server.response_headers import remember_ignored
 from inferd.server.retirement_notice import remember_retirement
@@ -29,6 +31,8 @@ from inferd.serving.admission import record_unheard
 from inferd.serving.cache_hints import CacheHints
 from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Admission, Completion
+from inferd.tokenizer import Check
+from inferd.usage import Usage
 
 MAX_TOKENS_HEADER = "inferd-max-tokens"
 SMALL_BODY_BYTES = 64 * 1024
@@ -90,6 +94,22 @@ class Arrival:
         deployment = self.deployment(model)
         deployment.check_ready()
         return deployment
+
+    async def tokenized(self, deployment: Deployment, work: Callable[[Check], _T]) -> _T:
+        """The result of `work` on a tokenizer's thread, counted as a request under way but billed nothing. Raises
+        ClientGoneError if the client hangs up; `work` then ends at its next check."""
+        self.ticket.enter(deployment.name, is_free=False)
+        job = asyncio.create_task(services_of(self.request).completions.tokenizers.run(self.caller.team, work))
+        try:
+            async with on_disconnect(job.cancel, self.request):
+                await asyncio.wait([job])
+        finally:
+            job.cancel()
+        if job.cancelled():
+            raise ClientGoneError("The client closed the connection.")
+        result = job.result()
+        self.ticket.settle(Usage())
+        return result
 
     def begin(self, chat: ChatRequest, names: FieldNames = OWN_NAMES) -> ChatCall:
         """Take the request on; from here on it gives back itself what its ticket took. Raises what refuses it at once.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -26,26 +26,34 @@ class Cancellable(Protocol):
 
 
 @asynccontextmanager
-async def cancelled_on_disconnect(completion: Cancellable, request: Request) -> AsyncIterator[None]:
-    """Cancel the completion if the client goes away. A bug in the block ends it unbilled (BILLING R16). The body was
-    read."""
+async def on_disconnect(cancel: Callable[[], object], request: Request) -> AsyncIterator[None]:
+    """Call `cancel` if the client goes away before the block ends. The body was read."""
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        completion.cancel()
+        cancel()
 
     watcher = asyncio.create_task(watch())
     try:
         yield
+    finally:
+        watcher.cancel()
+
+
+@asynccontextmanager
+async def cancelled_on_disconnect(completion: Cancellable, request: Request) -> AsyncIterator[None]:
+    """Cancel the completion if the client goes away. A bug in the block ends it unbilled (BILLING R16). The body was
+    read."""
+    try:
+        async with on_disconnect(completion.cancel, request):
+            yield
     except asyncio.CancelledError:  # a stop has cut the completion off before
         completion.cancel()
         raise
     except BaseException:
         completion.cut(GenerationError(INTERNAL_MESSAGE))
         raise
-    finally:
-        watcher.cancel()
 
 
 def failed_stream(completion: Cancellable, error: Exception) -> InferdError:

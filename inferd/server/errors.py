@@ -14,6 +14,7 @@ from starlette.types import Scope
 from inferd.anthropic.errors import encode_messages_error, speaks_messages
 from inferd.errors import (
     AuthenticationError,
+    ClientGoneError,
     ConflictError,
     GenerationError,
     IdempotencyConflictError,
@@ -50,6 +51,7 @@ _STATUS: dict[type[InferdError], tuple[int, str]] = {
     InsufficientCreditError: (402, "insufficient_quota"),
     PermissionDeniedError: (403, "permission_error"),
     ModelNotFoundError: (404, "invalid_request_error"),
+    ClientGoneError: (499, "invalid_request_error"),
     RateLimitError: (429, "requests"),
     OverloadedError: (503, "server_error"),
     GenerationError: (500, "server_error"),

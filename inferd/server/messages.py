@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
 import msgspec
@@ -19,7 +18,6 @@ from inferd.server.limits import limit_headers
 from inferd.server.translated_answer import answered
 from inferd.serving.admission import chat_tokens, record_unheard
 from inferd.serving.request_id import PREFIX
-from inferd.usage import Usage
 
 _VERSION_HEADER = "anthropic-version"
 _OLDEST_VERSION = "2023-06-01"
@@ -46,11 +44,12 @@ async def count_tokens(request: Request) -> Response:
     _check_version(request)
     async with arrival(request) as arrived:
         chat, names = await arrived.parse(parse_count_tokens_request)
-        replica = arrived.ready_deployment(chat.model).replica
-        record_unheard(chat, replica, arrived.ignored, names)
+        deployment = arrived.ready_deployment(chat.model)
+        record_unheard(chat, deployment.replica, arrived.ignored, names)
         with names.restored():
-            token_ids, _ = await asyncio.to_thread(chat_tokens, chat, replica)
-        arrived.ticket.settle(Usage())
+            token_ids, _ = await arrived.tokenized(
+                deployment, lambda check: chat_tokens(chat, deployment.replica, check)
+            )
     body = msgspec.json.encode(TokensCount(len(token_ids)))
     return Response(body, headers=limit_headers(request), media_type="application/json")
 

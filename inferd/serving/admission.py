@@ -19,7 +19,8 @@ from inferd.openai.schema_reader import SchemaDetail
 from inferd.openai.text_requests import TextPrompt
 from inferd.sampling_params import SamplingParams
 from inferd.serving.embedding_admission import PreparedInputs, prepare_inputs
-from inferd.serving.text_admission import prompt_tokens, too_long
+from inferd.serving.text_admission import encoded, prompt_tokens, too_long
+from inferd.tokenizer import Check
 
 _CONTROL_TOKEN_BYTES = 64
 """No control token is written with more of them."""
@@ -107,11 +108,14 @@ def prepare(
     request: ChatRequest | TextPrompt | EmbeddingRequest,
     deployment: Deployment,
     max_output_tokens: int | None = None,
+    *,
+    check: Check | None = None,
 ) -> PreparedPrompt | PreparedInputs:
     """Renders, if it is a chat, and tokenises; takes milliseconds of CPU, so it runs on a worker thread.
 
     Args:
         max_output_tokens: the most completion tokens that the caller's tier allows (BILLING R18); None: any.
+        check: called before each step that takes time; raises if the request is no longer wanted.
 
     Raises:
         InvalidRequestError: the template refuses the messages, or logit_bias names no token.
@@ -119,17 +123,17 @@ def prepare(
     """
     replica = deployment.replica
     if isinstance(request, EmbeddingRequest):
-        return prepare_inputs(request, replica)
+        return prepare_inputs(request, replica, check)
     fields = request.request if isinstance(request, TextPrompt) else request
     fields.check_vocabulary(replica.tokenizer.n_vocab)
     if isinstance(request, TextPrompt):
-        token_ids, param = prompt_tokens(request, replica), request.param
+        token_ids, param = prompt_tokens(request, replica, check), request.param
         reasoning, constraint = ReasoningState.OFF, None
     else:
-        (token_ids, reasoning), param = chat_tokens(request, replica), "messages"
+        (token_ids, reasoning), param = chat_tokens(request, replica, check), "messages"
         constraint = replica.chat_format.constraint(request, reasoning)
     room = replica.max_context - len(token_ids)
-    if room < 1:
+    if room < 1:  # of token ids, which nothing has counted before
         raise too_long(replica.max_context, str(len(token_ids)), param)
     asked = request.completion_limit
     most = room if max_output_tokens is None else min(room, max_output_tokens)
@@ -144,7 +148,9 @@ def prepare(
     )
 
 
-def chat_tokens(request: ChatRequest, replica: LocalReplica) -> tuple[tuple[int, ...], ReasoningState]:
+def chat_tokens(
+    request: ChatRequest, replica: LocalReplica, check: Check | None = None
+) -> tuple[tuple[int, ...], ReasoningState]:
     """What the messages come to, rendered; and whether the answer may begin with reasoning. Raises
     InvalidRequestError, ContextLengthError."""
     longest = replica.tokenizer.max_token_bytes
@@ -152,7 +158,7 @@ def chat_tokens(request: ChatRequest, replica: LocalReplica) -> tuple[tuple[int,
     prompt = replica.chat_format.prompt(request)
     n_bytes = sum(len(segment.text.encode()) for segment in prompt.segments)
     _refuse_hopeless(n_bytes, max(longest, _CONTROL_TOKEN_BYTES), replica)
-    token_ids = tuple(replica.tokenizer.encode(prompt.segments))
+    token_ids = encoded(replica, prompt.segments, "messages", check)
     if not token_ids:
         raise InvalidRequestError(
             "The messages come to no token at all in this model's vocabulary: send some text that it knows.",

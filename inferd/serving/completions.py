@@ -33,6 +33,7 @@ from inferd.serving.embedding_admission import PreparedInputs, check_compute
 from inferd.serving.held_credit import HeldCredit, RunningRequest
 from inferd.serving.request_id import call_id
 from inferd.serving.together import Together
+from inferd.serving.tokenizer_pool import TokenizerPool
 from inferd.usage import Usage
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Completions:
         self._contact = contact
         self._epoch = epoch
         self._clock_ms = clock_ms
+        self.tokenizers = TokenizerPool()
         self._live: dict[asyncio.Task[None], Completion] = {}
         self._held = HeldCredit()
         self._closed = False
@@ -178,7 +180,11 @@ class Completions:
     async def _run(self, job: _Job) -> None:
         completion = job.completion
         try:
-            prompt = await asyncio.to_thread(prepare, job.request, job.deployment, job.ticket.max_output_tokens)
+            request, deployment, most = job.request, job.deployment, job.ticket.max_output_tokens
+            ends = (completion.cancelled, job.together.refusal)
+            prompt = await self.tokenizers.run_until(
+                job.caller.team, lambda check: prepare(request, deployment, most, check=check), *ends
+            )
             is_batch = _TRAFFIC_CLASSES[job.tier] is TrafficClass.BATCH
             replica, team = job.deployment.replica, job.caller.team
             constraint = await compile_constraint(job.request, prompt, replica, team, is_batch=is_batch)

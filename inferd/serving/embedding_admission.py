@@ -11,6 +11,7 @@ from inferd.openai.embeddings import EmbeddingInput, EmbeddingRequest
 from inferd.openai.sampling_fields import invalid
 from inferd.openai.tokenize import TEXT_BYTES_MAX
 from inferd.serving.text_admission import check_token_ids
+from inferd.tokenizer import Check
 
 CODE_COMPUTE = "max_compute_exceeded"
 
@@ -30,7 +31,7 @@ class PreparedInputs:
         return sum(map(len, self.inputs))
 
 
-def prepare_inputs(request: EmbeddingRequest, replica: LocalReplica) -> PreparedInputs:
+def prepare_inputs(request: EmbeddingRequest, replica: LocalReplica, check: Check | None = None) -> PreparedInputs:
     """Tokenises, on a worker thread.
 
     Raises:
@@ -43,7 +44,7 @@ def prepare_inputs(request: EmbeddingRequest, replica: LocalReplica) -> Prepared
             param="dimensions",
             code="invalid_value",
         )
-    return PreparedInputs(tuple(_token_ids(one, replica) for one in request.inputs()))
+    return PreparedInputs(tuple(_token_ids(one, replica, check) for one in request.inputs()))
 
 
 def check_compute(prepared: PreparedInputs, max_compute_ms: int, ms_per_token: float) -> None:
@@ -73,12 +74,17 @@ def stopped_error(max_compute_ms: int | None, *, billed: bool) -> InvalidRequest
     )
 
 
-def _token_ids(one: EmbeddingInput, replica: LocalReplica) -> tuple[int, ...]:
+def _token_ids(one: EmbeddingInput, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:
     """A text's control tokens stay characters, and what the vocabulary puts around a text is there; token ids are
     taken as they are."""
     if isinstance(one.content, str):
         _refuse_hopeless(one.content, one.param, replica)
-        token_ids = tuple(replica.tokenizer.encode_document(one.content))
+        most = replica.max_embedding_tokens
+        try:
+            token_ids = tuple(replica.tokenizer.encode_document(one.content, max_tokens=most, check=check))
+        except InvalidRequestError as error:
+            error.param = error.param or one.param
+            raise
     else:
         token_ids = one.content
         check_token_ids(token_ids, replica.tokenizer.n_vocab, one.param)
@@ -87,7 +93,7 @@ def _token_ids(one: EmbeddingInput, replica: LocalReplica) -> tuple[int, ...]:
             f"'{one.param}' comes to no token at all in this model's vocabulary.", param=one.param, code="invalid_value"
         )
     if len(token_ids) > replica.max_embedding_tokens:
-        raise _too_long(replica, str(len(token_ids)), one.param)
+        raise _too_long(replica, f"at least {len(token_ids)}", one.param)
     return token_ids
 
 

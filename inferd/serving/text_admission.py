@@ -7,10 +7,39 @@ from collections.abc import Sequence
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import ContextLengthError, InvalidRequestError
 from inferd.openai.text_requests import TextPrompt
-from inferd.tokenizer import Segment
+from inferd.tokenizer import Check, Segment
 
 
-def prompt_tokens(prompt: TextPrompt, replica: LocalReplica) -> tuple[int, ...]:
+def encoded(
+    replica: LocalReplica,
+    segments: Sequence[Segment],
+    param: str,
+    check: Check | None,
+    *,
+    add_bos: bool = True,
+    room: int = 1,
+) -> tuple[int, ...]:
+    """Return the tokens of a prompt, which is not tokenised further than a context is long.
+
+    Args:
+        room: tokens that the context must have beside it.
+
+    Raises:
+        InvalidRequestError: it takes too much time, or the model's vocabulary cannot write it.
+        ContextLengthError: it is too long.
+    """
+    most = replica.max_context - room
+    try:
+        token_ids = tuple(replica.tokenizer.encode(segments, add_bos=add_bos, max_tokens=most, check=check))
+    except InvalidRequestError as error:
+        error.param = error.param or param
+        raise
+    if len(token_ids) > most:
+        raise too_long(replica.max_context, f"at least {len(token_ids)}", param)
+    return token_ids
+
+
+def prompt_tokens(prompt: TextPrompt, replica: LocalReplica, check: Check | None = None) -> tuple[int, ...]:
     """Text is the model's own words, so control tokens in it are read as such, and BOS comes first if the vocabulary
     asks for it and the text does not bring it. Token ids are taken as they are.
 
@@ -22,7 +51,7 @@ def prompt_tokens(prompt: TextPrompt, replica: LocalReplica) -> tuple[int, ...]:
         least_tokens = -(-len(prompt.content.encode()) // replica.tokenizer.max_token_bytes)
         if least_tokens >= replica.max_context:
             raise too_long(replica.max_context, f"at least {least_tokens}", prompt.param)
-        token_ids = tuple(replica.tokenizer.encode([Segment(prompt.content, special=True)]))
+        token_ids = encoded(replica, [Segment(prompt.content, special=True)], prompt.param, check)
     else:
         token_ids = prompt.content
         check_token_ids(token_ids, replica.tokenizer.n_vocab, prompt.param)

@@ -18,6 +18,11 @@ class Together:
         self._taken = _Gate(n_members)
         self._ended = _Gate(n_members)
 
+    @property
+    def refusal(self) -> asyncio.Future[None]:
+        """While one is prepared: fails with what refused another."""
+        return self._held.decided
+
     async def held(self) -> None:
         """Waits for the others. Raises what refused one of them."""
         await self._held.passed()
@@ -47,15 +52,15 @@ class _Gate:
 
     def __init__(self, n_members: int) -> None:
         self._n_missing = n_members
-        self._decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def passed(self) -> None:
         self._n_missing -= 1
-        if self._n_missing == 0 and not self._decided.done():
-            self._decided.set_result(None)
-        await asyncio.shield(self._decided)
+        if self._n_missing == 0 and not self.decided.done():
+            self.decided.set_result(None)
+        await asyncio.shield(self.decided)
 
     def close(self, error: BaseException) -> None:
-        if not self._decided.done():
-            self._decided.set_exception(error)
-            self._decided.exception()  # marks it as seen: perhaps nobody waits
+        if not self.decided.done():
+            self.decided.set_exception(error)
+            self.decided.exception()  # marks it as seen: perhaps nobody waits

@@ -19,6 +19,7 @@ async def test_a_hang_up_before_the_first_step_costs_nothing(provider, call, str
     other = call(provider, model=FREE, max_tokens=9)
     await provider.until(lambda: provider.runner.waits)
     gone = call(provider, stream=stream, max_tokens=9)
+    await provider.until(lambda: provider.num_in_inbox == 1)
     gone.hang_up()
     await provider.until(lambda: provider.num_in_inbox == 2)
     provider.runner.let_go()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -93,3 +94,30 @@ async def test_it_needs_a_key_that_may_use_the_model_and_is_never_billed(provide
         assert (await provider.client.post(path, json=asked | {"model": "local/nothing"})).status_code == 404
         assert (await provider.client.post(path, json=asked)).status_code == 200
     assert provider.rows("holds") == provider.rows("usage") == []
+
+
+async def test_a_text_longer_than_the_context_is_refused(provider):
+    assert len((await tokens(provider, content="a" * MAX_CONTEXT))["tokens"]) == MAX_CONTEXT
+    longer = "a" * (MAX_CONTEXT + 1)
+    assert await refused(provider, content=longer) == ("context_length_exceeded", "content")
+    assert await refused(provider, prompt=longer) == ("context_length_exceeded", "prompt")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/tokenize", {"content": "a"}),
+        ("/detokenize", {"tokens": [1]}),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "a"}]}),
+    ],
+)
+async def test_tokenising_counts_in_concurrency_until_it_ends(provider, path, fields):
+    tokenizers, concurrency = provider.completions.tokenizers, provider.limits.concurrency
+    num_idle, tokenizers._num_idle = tokenizers._num_idle, 0
+    asked = asyncio.create_task(provider.client.post(path, json={"model": PRICED, **fields}))
+    await provider.until(lambda: tokenizers.num_waiting == 1)
+    assert len(concurrency) > 0
+    tokenizers._num_idle = num_idle
+    tokenizers._start()
+    assert (await asked).status_code == 200
+    assert len(concurrency) == 0

@@ -46,6 +46,7 @@ from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
+from inferd.serving.together import Together
 from inferd.serving.turnstile import Turnstile
 from tests.fake_embedder import FakeEmbedder, fake_embeddings
 from tests.fakes import ByteTokenizer, FakeRunner, constraint_compiler
@@ -228,11 +229,11 @@ class Provider:
     async def chat(self, **fields: Any) -> httpx.Response:
         return await self.client.post("/v1/chat/completions", json=chat_body(**fields))
 
-    def begin(self, request_id: str, **fields: Any) -> Completion:
+    def begin(self, request_id: str, *, together: Together | None = None, **fields: Any) -> Completion:
         """As the handler does it, without HTTP."""
         request = chat_request(**fields)
         caller = self.authenticator.authenticate(self.key, wall_clock_ms())
-        return self.completions.begin(request_id, caller, self.router.find(request.model), request)
+        return self.completions.begin(request_id, caller, self.router.find(request.model), request, together=together)
 
     async def idle(self) -> None:
         """Every request has ended, in the books too."""

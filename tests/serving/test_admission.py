@@ -75,7 +75,7 @@ async def test_what_the_caller_asked_of_sampling_reaches_the_engine(provider):
 
 async def test_what_is_certainly_too_long_is_refused_before_it_is_rendered_or_tokenised(provider, monkeypatch):
     replica = provider.router.find(PRICED).replica
-    monkeypatch.setattr(type(replica.tokenizer), "encode", lambda *_: pytest.fail("tokenised"))
+    monkeypatch.setattr(type(replica.tokenizer), "encode", lambda *_, **__: pytest.fail("tokenised"))
     monkeypatch.setattr(type(replica.chat_format), "prompt", lambda *_: pytest.fail("rendered"))
     with pytest.raises(ContextLengthError, match=f"{MAX_CONTEXT} tokens.*at least {MAX_CONTEXT} tokens") as caught:
         prepared(provider, content="é" * (MAX_CONTEXT // 2))
@@ -84,7 +84,7 @@ async def test_what_is_certainly_too_long_is_refused_before_it_is_rendered_or_to
 
 async def test_messages_that_come_to_no_token_are_refused(provider, monkeypatch):
     tokenizer = provider.router.find(PRICED).replica.tokenizer
-    monkeypatch.setattr(type(tokenizer), "encode", lambda *_: [])
+    monkeypatch.setattr(type(tokenizer), "encode", lambda *_, **__: [])
     with pytest.raises(InvalidRequestError, match="no token at all") as caught:
         prepared(provider)
     assert caught.value.param == "messages"

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from inferd.engine.messages import FinishReason
+from inferd.errors import ClientGoneError, ContextLengthError
 from inferd.serving.completion import Completion, Finished
+from inferd.serving.together import Together
 from tests.fakes import FakeRunner
 from tests.serving.provider import FREE, PATIENCE_S, Provider, cost_of, prompt_of, running_provider
 from tests.serving.writers import SlowWriter
@@ -40,8 +42,10 @@ async def test_before_the_first_step_it_costs_nothing(provider):
     await other.admitted()
     await provider.until(lambda: provider.runner.waits)
     completion = provider.begin("req_1", max_tokens=9)
-    completion.cancel()
     await completion.admitted()
+    num_in_inbox = provider.num_in_inbox
+    completion.cancel()
+    await provider.until(lambda: provider.num_in_inbox > num_in_inbox)
     provider.runner.let_go()
     end = await last_event(completion)
     assert (end.finish_reason, end.cost_nanousd, end.usage.total_tokens) == (FinishReason.CANCELLED, 0, 0)
@@ -155,3 +159,27 @@ async def test_others_go_on_as_if_it_had_never_been(provider):
     text = "".join([event.text async for event in stays.events() if not isinstance(event, Finished)])
     assert text == FakeRunner.continuation(prompt_of(), 8).decode()
     await last_event(goes)
+
+
+async def test_while_it_waits_to_be_tokenised_it_is_taken_out_of_the_queue(provider, monkeypatch):
+    tokenizers = provider.completions.tokenizers
+    monkeypatch.setattr(tokenizers, "_num_idle", 0)
+    completion = provider.begin("req_1", max_tokens=4)
+    await provider.until(lambda: tokenizers.num_waiting == 1)
+    completion.cancel()
+    with pytest.raises(ClientGoneError):
+        await completion.admitted()
+    await provider.until(lambda: tokenizers.num_waiting == 0)
+    assert provider.rows("holds") == provider.rows("usage") == []
+
+
+async def test_prompts_of_one_call_that_wait_to_be_tokenised_leave_when_one_is_refused(provider, monkeypatch):
+    tokenizers, together = provider.completions.tokenizers, Together(4)
+    monkeypatch.setattr(tokenizers, "_num_idle", 0)
+    waiting = [provider.begin(f"req_{number}", together=together) for number in range(3)]
+    await provider.until(lambda: tokenizers.num_waiting == len(waiting))
+    together.refused(ContextLengthError("The fourth is too long."))
+    for completion in waiting:
+        with pytest.raises(ContextLengthError):
+            await completion.admitted()
+    await provider.until(lambda: tokenizers.num_waiting == 0)

@@ -179,8 +179,10 @@ async def test_cancelled_before_the_first_step_it_costs_nothing(provider):
     await other.admitted()
     await provider.until(lambda: provider.runner.waits)
     completion = provider.begin("req_1", n=3, max_tokens=9)
-    completion.cancel()
     await completion.admitted()
+    num_in_inbox = provider.num_in_inbox
+    completion.cancel()
+    await provider.until(lambda: provider.num_in_inbox > num_in_inbox)
     provider.runner.let_go()
     end = (await events_of(completion))[-1]
     assert (end.finish_reason, end.cost_nanousd, end.usage) == (FinishReason.CANCELLED, 0, Usage())

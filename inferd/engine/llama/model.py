@@ -56,8 +56,7 @@ class Model:
         if api.llama_model_has_encoder(handle) or not api.llama_model_has_decoder(handle):
             self.close()
             raise ConfigError(f"{path}: this model has an encoder; only decoder-only text models can be served")
-        special_ids = {kind: self._metadata(f"tokenizer.ggml.{kind}_token_id") for kind in ("bos", "eos")}
-        self.vocabulary = Vocabulary(library, api.llama_model_get_vocab(handle), special_ids)
+        self.vocabulary = Vocabulary(library, api.llama_model_get_vocab(handle), self._metadata)
         self.n_ctx_train: int = api.llama_model_n_ctx_train(handle)
         self.is_offloaded: bool = n_gpu_layers != 0 and api.llama_supports_gpu_offload()
         self.n_window: int = api.llama_model_n_swa(handle)
@@ -123,6 +122,9 @@ class Model:
         return int(n_heads * (key_size + value_size) * 2)
 
     def close(self) -> None:
+        """Free the model, once no thread reads its vocabulary."""
+        if hasattr(self, "vocabulary"):  # not of a model that was refused
+            self.vocabulary.close()
         self.library.weights.release(self._weights)
 
     def _attention(self, key: str) -> str | None:

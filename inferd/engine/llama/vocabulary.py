@@ -1,28 +1,47 @@
-"""A model's vocabulary: text to ids and back. Read-only after construction; any thread may use it."""
+"""A model's vocabulary: text to ids and back. Any thread may use it, until it is closed."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection, Mapping, Sequence
+import re
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from inferd.engine.llama.library import Library
-from inferd.tokenizer import Segment
+from inferd.engine.llama.text_pieces import TextCutter
+from inferd.errors import InvalidRequestError, OverloadedError
+from inferd.tokenizer import Check, Segment
 
+MAX_CPU_S = 2.0
+"""Processor time for one text; for one of more than a million characters, for each million."""
+_CHARS = 2**20
+_RETRY_AFTER_S = 5.0
 _NONE = -1
 _GPT_2_END = 11
 """What llama.cpp takes for BOS and EOS of a BPE vocabulary whose file names none: a comma in most of them."""
 _END_WORDS = ("end", "eot", "eom", "eos", "</s>")
 _PIECE_BYTES = 64
+_BREAKS = "\n\r\t\x01\x02\x03"
+"""A piece of a SentencePiece text that is not its first begins with one of these: else it would begin with a blank."""
+_WHITE_SPACE = re.compile(r"\s+")
 
 
 class Vocabulary:
-    """Implements the Tokenizer protocol over `llama_vocab`. The model that owns it must outlive it."""
+    """Implements the Tokenizer protocol over `llama_vocab`. The model that owns it closes it before it frees that.
 
-    def __init__(self, library: Library, vocab: Any, declared: Mapping[str, str | None]) -> None:
-        """`declared`: the ids that the file's header has for `bos` and `eos`, as text; None where it has none."""
+    Args:
+        metadata: return a value of the file's header by its key, as text; None if it is not there.
+    """
+
+    def __init__(self, library: Library, vocab: Any, metadata: Callable[[str], str | None]) -> None:
         self.library = library
         self.handle = vocab
+        self._calls = threading.Condition()
+        self._num_calls = 0
+        self._is_closed = False
         api = library.api
         self.n_vocab: int = api.llama_vocab_n_tokens(vocab)
         self.repairs: list[str] = []
@@ -31,11 +50,9 @@ class Vocabulary:
         self.end_of_generation = frozenset(token for token in range(self.n_vocab) if is_eog(vocab, token))
         self._adds_bos: bool = api.llama_vocab_get_add_bos(vocab)
         self._adds_eos: bool = api.llama_vocab_get_add_eos(vocab)
-        bos = self._special("bos", api.llama_vocab_bos(vocab), declared["bos"])
-        eos = self._special("eos", api.llama_vocab_eos(vocab), declared["eos"])
-        self._frame = (bos if self._adds_bos else None, eos if self._adds_eos else None)
-        self._frames_itself = bool(self.repairs)
-        self._bos = self._frame[0]
+        bos = self._special("bos", api.llama_vocab_bos(vocab), metadata("tokenizer.ggml.bos_token_id"))
+        eos = self._special("eos", api.llama_vocab_eos(vocab), metadata("tokenizer.ggml.eos_token_id"))
+        self._bos = bos if self._adds_bos else None
         self.bos_text = "" if bos is None else self.text(bos)
         self.eos_text = "" if eos is None else self.text(eos)
         hidden = api.LLAMA_TOKEN_ATTR_CONTROL | api.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -46,29 +63,85 @@ class Vocabulary:
         self._shown: frozenset[int] = frozenset()
         self._pieces: dict[int, bytes] = {}
         self.max_token_bytes = max(len(self.piece(token)) for token in range(self.n_vocab))
+        self._frames = self._framing_tokens(bos, eos)
+        self._collapses_blanks = (
+            metadata("tokenizer.ggml.pre") == "whitespace" and metadata("tokenizer.ggml.model") != "whitespace"
+        )
+        self._read_texts()
 
-    def encode(self, segments: Sequence[Segment], *, add_bos: bool = True) -> list[int]:
+    def _framing_tokens(self, bos: int | None, eos: int | None) -> tuple[list[int], list[int]]:
+        """The tokens before and behind a document. llama.cpp aborts if one that it is to add does not exist."""
+        api, vocab = self.library.api, self.handle
+        if self.repairs:
+            behind = [eos] if self._adds_eos and eos is not None else []
+            return [] if self._bos is None else [self._bos], behind
+        is_wordpiece = api.llama_vocab_type(vocab) == api.LLAMA_VOCAB_TYPE_WPM
+        added = [bos] if is_wordpiece or self._adds_bos else []
+        if is_wordpiece:
+            added.append(api.llama_vocab_sep(vocab))
+        elif self._adds_eos:
+            added.append(eos)
+        if None in added or _NONE in added:
+            return [], []
+        frames = self._call(b"", special=False, frames=True)
+        return (frames[:1], frames[1:]) if frames[:1] == [bos] else ([], frames)
+
+    def _read_texts(self) -> None:
+        """Find out how texts are cut, and which of them llama.cpp cannot tokenise."""
+        api, vocab = self.library.api, self.handle
+        attributes = self.library.short.llama_vocab_get_attr
+        raw = [api.llama_vocab_get_text(vocab, token).decode("utf-8", "replace") for token in range(self.n_vocab)]
+        hidden = api.LLAMA_TOKEN_ATTR_CONTROL | api.LLAMA_TOKEN_ATTR_UNKNOWN
+        controls = [text for token, text in enumerate(raw) if attributes(vocab, token) & hidden]
+        users = [text for token, text in enumerate(raw) if attributes(vocab, token) & api.LLAMA_TOKEN_ATTR_USER_DEFINED]
+        kind = api.llama_vocab_type(vocab)
+        is_spm, is_bpe = kind == api.LLAMA_VOCAB_TYPE_SPM, kind == api.LLAMA_VOCAB_TYPE_BPE
+        self._letters = frozenset(text for text in raw if len(text) == 1) | {" "}
+        self._missing_bytes = frozenset[int]()
+        self._break, self._num_break_tokens = "", 0
+        if is_spm:
+            texts = set(raw)
+            self._missing_bytes = frozenset(
+                byte for byte in range(256) if f"<0x{byte:02X}>" not in texts and chr(byte) not in texts
+            )
+            used = set("".join(text for text in raw if len(text) > 1)).union(*controls, *users)
+            self._break = next((one for one in _BREAKS if one not in used and self._unwritable(one) is None), "")
+            self._num_break_tokens = len(self._call(self._break.encode(), special=False))
+        self._cutter = TextCutter(
+            [self.piece(token).decode("utf-8", "replace") for token in range(self.n_vocab)],
+            controls,
+            users,
+            cuts_words=is_bpe or bool(self._break),
+            cuts_runs=is_bpe,
+            cuts_unknown=is_spm,
+        )
+
+    def encode(
+        self,
+        segments: Sequence[Segment],
+        *,
+        add_bos: bool = True,
+        max_tokens: int | None = None,
+        check: Check | None = None,
+    ) -> list[int]:
         """Token ids; control tokens are read in `special` segments only. BOS comes first, once, if it is asked for
         and the text does not bring it itself."""
-        token_ids: list[int] = []
-        for segment in segments:
-            token_ids += self._tokenize(segment.text, special=segment.special)
+        token_ids = self._encode(segments, max_tokens, check)
         if add_bos and self._bos is not None and token_ids[:1] != [self._bos]:
             token_ids.insert(0, self._bos)
         return token_ids
 
-    def encode_document(self, text: str) -> list[int]:
-        if not self._frames_itself:
-            return self._tokenize(text, special=False, frames=True)
-        bos, eos = ([] if token is None else [token] for token in self._frame)
-        return [*bos, *self._tokenize(text, special=False), *eos]
+    def encode_document(self, text: str, *, max_tokens: int | None = None, check: Check | None = None) -> list[int]:
+        before, behind = self._frames
+        return [*before, *self._encode([Segment(text, special=False)], max_tokens, check), *behind]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Control tokens by their names."""
-        return b"".join(self._piece(token_id, special=True) for token_id in token_ids).decode("utf-8", "replace")
+        with self._open():
+            return b"".join(self._piece(token_id, special=True) for token_id in token_ids).decode("utf-8", "replace")
 
     def piece(self, token_id: int) -> bytes:
-        """The token's bytes; b"" for control tokens."""
+        """The token's bytes; b"" for control tokens. For the thread that closes the model."""
         piece = self._pieces.get(token_id)
         if piece is None:
             piece = self._pieces[token_id] = self._piece(token_id, special=token_id in self._shown)
@@ -117,13 +190,75 @@ class Vocabulary:
                 return buffer.raw[:n_bytes]
             size = -n_bytes
 
-    def _tokenize(self, text: str, *, special: bool, frames: bool = False) -> list[int]:
+    def close(self) -> None:
+        """Wait for native calls under way, and refuse later ones: the model is freed next."""
+        with self._calls:
+            self._is_closed = True
+            self._calls.wait_for(lambda: self._num_calls == 0)
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Keep the model from being freed. Raises OverloadedError if it may have been."""
+        with self._calls:
+            if self._is_closed:
+                raise OverloadedError("The model is being unloaded.", retry_after_s=_RETRY_AFTER_S)
+            self._num_calls += 1
+        try:
+            yield
+        finally:
+            with self._calls:
+                self._num_calls -= 1
+                self._calls.notify_all()
+
+    def _encode(self, segments: Sequence[Segment], max_tokens: int | None, check: Check | None) -> list[int]:
+        """A piece at a time, so that a long text ends when it is too long, too slow or no longer wanted."""
+        token_ids: list[int] = []
+        num_chars = sum(len(segment.text) for segment in segments)
+        ends_s = time.thread_time() + MAX_CPU_S * max(1.0, num_chars / _CHARS)
+        for segment in segments:
+            for piece, goes_on in self._cutter.pieces(segment.text, special=segment.special):
+                if check is not None:
+                    check()
+                if time.thread_time() > ends_s:
+                    raise InvalidRequestError(
+                        f"A text of {num_chars} characters takes more than {MAX_CPU_S:.0f} s of processor time to "
+                        "tokenise, which only unusual ones do, such as long runs without a word in them; shorten it.",
+                        code="text_too_slow",
+                    )
+                token_ids += self._tokenize(piece, special=segment.special, goes_on=goes_on)
+                if max_tokens is not None and len(token_ids) > max_tokens:
+                    return token_ids
+        return token_ids
+
+    def _tokenize(self, text: str, *, special: bool, goes_on: bool) -> list[int]:
+        """The tokens of one piece. What makes llama.cpp abort is refused or taken out before."""
+        if self._missing_bytes and (character := self._unwritable(text)) is not None:
+            raise InvalidRequestError(
+                f"This model's vocabulary cannot write the character {character!r}, and has no token for what it does "
+                "not know; leave that character out.",
+                code="unknown_character",
+            )
+        if self._collapses_blanks:
+            text = _WHITE_SPACE.sub(lambda found: " " if " " in found[0] else found[0], text)
+        if goes_on and self._num_break_tokens:
+            return self._call((self._break + text).encode(), special=special)[self._num_break_tokens :]
+        return self._call(text.encode(), special=special)
+
+    def _unwritable(self, text: str) -> str | None:
+        """A character of which llama.cpp has neither a token nor all bytes; it ends the process."""
+        for character in set(text) - self._letters:
+            if not self._missing_bytes.isdisjoint(character.encode()):
+                return character
+        return None
+
+    def _call(self, data: bytes, *, special: bool, frames: bool = False) -> list[int]:
         """`frames` puts around it what the vocabulary asks for, such as [CLS] and [SEP]."""
-        data = text.encode("utf-8")
         size = len(data) + 8
         while True:
             tokens = (ctypes.c_int32 * size)()
-            n_tokens = self.library.api.llama_tokenize(self.handle, data, len(data), tokens, size, frames, special)
+            with self._open():
+                n_tokens = self.library.api.llama_tokenize(self.handle, data, len(data), tokens, size, frames, special)
             if n_tokens >= 0:
-                return tokens[:n_tokens]
+                # -1 stands for an unknown word in vocabularies that have no token for it.
+                return [token for token in tokens[:n_tokens] if token >= 0]
             size = -n_tokens

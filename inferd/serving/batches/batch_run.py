@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from inferd.ledger.batch_records import BatchRecord, find_batch
 from inferd.openai.batches import custom_id_of
 from inferd.serving.batches.beginning import GONE, Beginning, write_errors
 from inferd.serving.batches.input_file import RawLine, read_lines
+from inferd.serving.batches.line_attempts import MAX_ATTEMPTS, LineAttempts, attempts_name
 from inferd.serving.batches.line_run import LineRun, can_wait
 from inferd.serving.batches.results import Results, write_results
 from inferd.serving.batches.spool import Record, Spool, spool_name
@@ -64,8 +66,15 @@ class BatchRun:
 
     async def run(self) -> None:
         """Until it has ended, or the server stops. Raises what only another start can mend."""
+        with closing(LineAttempts(self._at.files, self.batch_id)) as counts:
+            await self._run(counts)
+        if not self._is_shut_down:
+            self._at.files.remove(attempts_name(self.batch_id))
+
+    async def _run(self, counts: LineAttempts) -> None:
         if self._batch.status == "validating" and self._stop is None:
-            begun = await Beginning(self._batch, self._at, self._reader, lambda: self._stop is not None).run()
+            beginning = Beginning(self._batch, self._at, self._reader, counts, lambda: self._stop is not None)
+            begun = await beginning.run()
             if begun is None:
                 return
             self._batch = begun
@@ -76,7 +85,7 @@ class BatchRun:
             done = await self._at.in_background(lambda: self._recover(spool))
             is_there = self._at.files.path(self._batch.input_file_id).exists()
             if self._batch.status == "in_progress" and self._stop is None and is_there:
-                await self._run_lines(spool, done)
+                await self._run_lines(spool, done, counts)
         finally:
             if self._cutting is not None:
                 self._cutting.cancel()
@@ -138,8 +147,8 @@ class BatchRun:
                 done.add(record.line)
         return done
 
-    async def _run_lines(self, spool: Spool, done: set[int]) -> None:
-        pump = self._pump = asyncio.create_task(self._admit_lines(spool, done), name=f"{self.batch_id} admits")
+    async def _run_lines(self, spool: Spool, done: set[int], counts: LineAttempts) -> None:
+        pump = self._pump = asyncio.create_task(self._admit_lines(spool, done, counts), name=f"{self.batch_id} admits")
         await asyncio.wait([pump])
         while self._lines:
             await asyncio.wait(self._lines)
@@ -148,7 +157,7 @@ class BatchRun:
         if not pump.cancelled():
             pump.result()
 
-    async def _admit_lines(self, spool: Spool, done: set[int]) -> None:
+    async def _admit_lines(self, spool: Spool, done: set[int], counts: LineAttempts) -> None:
         lines = read_lines(self._at.files.path(self._batch.input_file_id))
         while (raw := await asyncio.to_thread(_next_undone, lines, done)) is not None:
             try:
@@ -161,12 +170,22 @@ class BatchRun:
                 fault = GenerationError(LINE_FAULT)
                 await self._refuse(spool, raw.number, custom_id_of(raw.text), new_request_id(), fault)
                 continue
-            await self._gate.wait()
-            await self._none_refused.wait()
-            await self._at.slots(line.deployment.replica).take(self._batch.team)
-            task = asyncio.create_task(self._run_line(spool, line), name=f"{self.batch_id} line {line.number}")
-            self._lines.add(task)
-            task.add_done_callback(self._line_ended)
+            if counts.num_unended(line.number) < MAX_ATTEMPTS - 1:
+                await self._admit(spool, line, counts)
+                continue
+            async with self._at.suspects:
+                while self._lines:
+                    await asyncio.wait(self._lines)
+                await asyncio.wait([await self._admit(spool, line, counts)])
+
+    async def _admit(self, spool: Spool, line: Line, counts: LineAttempts) -> asyncio.Task[None]:
+        await self._gate.wait()
+        await self._none_refused.wait()
+        await self._at.slots(line.deployment.replica).take(self._batch.team)
+        task = asyncio.create_task(self._run_line(spool, line, counts), name=f"{self.batch_id} line {line.number}")
+        self._lines.add(task)
+        task.add_done_callback(self._line_ended)
+        return task
 
     def _line_ended(self, task: asyncio.Task[None]) -> None:
         self._lines.discard(task)
@@ -175,14 +194,14 @@ class BatchRun:
             self._failure = failure
             self._pump.cancel()
 
-    async def _run_line(self, spool: Spool, line: Line) -> None:
+    async def _run_line(self, spool: Spool, line: Line, counts: LineAttempts) -> None:
         """Holds a slot at the start, and whenever an attempt runs. Raises OSError."""
         slots, team = self._at.slots(line.deployment.replica), self._batch.team
         num_failures, was_refused = 0, False
         try:
             while self._stop is None:
                 attempt = LineRun(self._batch, line, spool)
-                error = await self._attempt(attempt, line)
+                error = await self._attempt(attempt, line, counts)
                 if error is None and attempt.was_kept:
                     self.num_completed += 1
                     self._gate.set()  # what it held is free
@@ -210,9 +229,13 @@ class BatchRun:
         else:
             self._none_refused.set()
 
-    async def _attempt(self, attempt: LineRun, line: Line) -> InferdError | None:
-        """What went wrong, if anything did."""
+    async def _attempt(self, attempt: LineRun, line: Line, counts: LineAttempts) -> InferdError | None:
+        """What went wrong, if anything did. Raises OSError."""
         batch = self._batch
+        try:
+            counts.begin(line.number)
+        except InferdError as error:
+            return error
         self._attempts.add(attempt)
         try:
             caller = self._at.authenticator.recall(batch.key_id, self._at.clock_ms(), batch.project)
@@ -226,6 +249,7 @@ class BatchRun:
             return GenerationError(LINE_FAULT)
         finally:
             self._attempts.discard(attempt)
+            counts.end(line.number)
         return None
 
     async def _wait(self, error: InferdError | None) -> None:

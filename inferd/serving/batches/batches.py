@@ -15,6 +15,7 @@ from inferd.ledger.clock import expiry_ms
 from inferd.ledger.writer import LedgerWriter
 from inferd.serving.batches.batch_run import BatchRun
 from inferd.serving.batches.beginning import errors_name
+from inferd.serving.batches.line_attempts import attempts_name
 from inferd.serving.batches.spool import spool_name
 from inferd.serving.batches.workplace import Workplace
 
@@ -59,7 +60,8 @@ class Batches:
         with self._at.store.reading() as conn:
             files, read = batch_records.kept_files(conn), batch_records.kept_batches(conn)
             active = [batch.batch_id for batch in batch_records.active_batches(conn)]
-        self._at.files.sweep(files | set(map(errors_name, read)) | set(map(spool_name, active)))
+        running = {*map(spool_name, active), *map(attempts_name, active)}
+        self._at.files.sweep(files | set(map(errors_name, read)) | running)
 
     async def run(self) -> None:
         """Until `stop`."""

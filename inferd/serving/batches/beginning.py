@@ -12,6 +12,7 @@ from inferd.errors import InvalidValueError, RequestError
 from inferd.ledger import batch_progress
 from inferd.ledger.batch_records import BatchRecord
 from inferd.openai.batches import BatchErrors, LineError
+from inferd.serving.batches.line_attempts import LineAttempts, attempts_name
 from inferd.serving.batches.line_run import can_wait
 from inferd.serving.batches.spool import spool_name
 from inferd.serving.batches.validation import LineReader, Validation, validate
@@ -45,15 +46,22 @@ class Beginning:
     """Belongs to the event loop; `run` it once.
 
     Args:
+        attempts: of the batch's lines.
         stopped: whether nobody wants it to begin any more.
     """
 
     def __init__(
-        self, batch: BatchRecord, workplace: Workplace, reader: LineReader, stopped: Callable[[], bool]
+        self,
+        batch: BatchRecord,
+        workplace: Workplace,
+        reader: LineReader,
+        attempts: LineAttempts,
+        stopped: Callable[[], bool],
     ) -> None:
         self._batch = batch
         self._at = workplace
         self._reader = reader
+        self._attempts = attempts
         self._stopped = stopped
 
     async def run(self) -> BatchRecord | None:
@@ -83,7 +91,9 @@ class Beginning:
         file = files.begin(name)
         try:
             caller = self._at.authenticator.recall(self._batch.key_id, self._at.clock_ms(), self._batch.project)
-            found = await self._at.in_background(lambda: validate(path, self._reader, caller, file, self._stopped))
+            found = await self._at.in_background(
+                lambda: validate(path, self._reader, caller, file, self._attempts, self._stopped)
+            )
         except RequestError as error:
             if can_wait(error):
                 raise
@@ -131,4 +141,5 @@ class Beginning:
             )
         )
         self._at.files.remove(spool_name(batch_id))
+        self._at.files.remove(attempts_name(batch_id))
         logger.info("%s of team %s failed: %s", batch_id, self._batch.team, found.fatal.code)

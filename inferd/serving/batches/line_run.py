@@ -8,7 +8,13 @@ from collections.abc import Callable
 import msgspec
 
 from inferd.engine.messages import FinishReason
-from inferd.errors import InferdError, InsufficientCreditError, OverloadedError, PermissionDeniedError
+from inferd.errors import (
+    ClientGoneError,
+    InferdError,
+    InsufficientCreditError,
+    OverloadedError,
+    PermissionDeniedError,
+)
 from inferd.ledger.batch_records import BatchRecord
 from inferd.ledger.keys import Caller
 from inferd.service_tier import ServiceTier
@@ -28,10 +34,10 @@ ErrorEncoder = Callable[[InferdError], tuple[int, bytes]]
 
 def can_wait(error: InferdError) -> bool:
     """Whether the same line may be admitted later as it is: there is more credit, a cap starts anew, the engine has
-    room, a suspension ends."""
+    room, a suspension ends, or the batch itself was stopped and goes on."""
     if isinstance(error, PermissionDeniedError):
         return error.code is not None and error.code.endswith("_suspended")
-    return isinstance(error, InsufficientCreditError | OverloadedError)
+    return isinstance(error, ClientGoneError | InsufficientCreditError | OverloadedError)
 
 
 class LineRun:

@@ -12,15 +12,24 @@ from typing import BinaryIO
 
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.router import Router
-from inferd.errors import GenerationError, InferdError, InvalidRequestError, PermissionDeniedError, RequestError
+from inferd.errors import (
+    ClientGoneError,
+    GenerationError,
+    InferdError,
+    InvalidRequestError,
+    PermissionDeniedError,
+    RequestError,
+)
 from inferd.ledger.keys import Caller
 from inferd.openai.batches import LineError, custom_id_of, parse_line
 from inferd.openai.ignored_fields import IgnoredFields
 from inferd.service_tier import ServiceTier
 from inferd.serving.admission import check_capability, prepare, record_unheard
 from inferd.serving.batches.input_file import MAX_LINE_BYTES, MAX_LINES, RawLine, read_lines
+from inferd.serving.batches.line_attempts import LineAttempts
 from inferd.serving.batches.line_body import LineBody, parse_body
 from inferd.serving.batches.spool import Record, encode_record
+from inferd.tokenizer import Check
 
 logger = logging.getLogger(__name__)
 
@@ -99,28 +108,43 @@ class LineReader:
 
 
 def validate(
-    path: Path, reader: LineReader, caller: Caller, spool: BinaryIO, stopped: Callable[[], bool]
+    path: Path,
+    reader: LineReader,
+    caller: Caller,
+    spool: BinaryIO,
+    attempts: LineAttempts,
+    stopped: Callable[[], bool],
 ) -> Validation:
     """Reads the whole file; each line that cannot be run goes to `spool`. Half of its time it leaves to others: what it
     takes of the interpreter, answers under way do not have.
 
     Args:
+        attempts: count each line, which may end the process.
         stopped: whether nobody wants to know any more.
     """
+
+    def check() -> None:
+        if stopped():
+            raise ClientGoneError("The batch was stopped.")
+
     found = Validation()
     seen: set[bytes] = set()
     for raw in _at_most(read_lines(path), found):
         if stopped():
             break
-        began_s = time.thread_time()
+        began_s, has_begun = time.thread_time(), False
         fault: LineError | None = None
         try:
-            _validate_line(raw, reader, caller, found, seen)
+            attempts.begin(raw.number)
+            has_begun = True
+            _validate_line(raw, reader, caller, found, seen, check)
         except InferdError as error:
             fault = line_error(error, raw.number)
         except Exception:  # a fault of ours at one line must not keep all the others waiting for ever
             logger.exception("line %d of %s cannot be checked", raw.number, path.name)
             fault = line_error(GenerationError(LINE_FAULT), raw.number)
+        if has_begun:
+            attempts.end(raw.number)
         if fault is not None:
             found.num_invalid += 1
             if len(found.errors) < MAX_ERRORS:
@@ -139,11 +163,14 @@ def validate(
     return found
 
 
-def _validate_line(raw: RawLine, reader: LineReader, caller: Caller, found: Validation, seen: set[bytes]) -> None:
+def _validate_line(
+    raw: RawLine, reader: LineReader, caller: Caller, found: Validation, seen: set[bytes], check: Check
+) -> None:
     """Count a line that can be run in `found`. Raises InferdError.
 
     Args:
         seen: digests of the `custom_id`s of the lines before it.
+        check: raises if the batch was stopped.
     """
     line = reader.read(raw)
     check_model(caller, line)
@@ -155,7 +182,7 @@ def _validate_line(raw: RawLine, reader: LineReader, caller: Caller, found: Vali
     seen.add(digest)
     with line.body.names.restored():
         check_capability(line.body.request, line.deployment)
-        found.tokens += prepare(line.body.request, line.deployment).num_tokens
+        found.tokens += prepare(line.body.request, line.deployment, check=check).num_tokens
     found.num_embedding_inputs += line.body.num_embedding_inputs
 
 

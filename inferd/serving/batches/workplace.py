@@ -33,6 +33,7 @@ class Workplace:
         clock_ms: wall clock, for dates and expiry.
         strict: lines with a field that would be ignored or degraded are refused.
         validations: leave to check a file's lines: minutes of a core, so two teams take turns.
+        suspects: leave to run a line that may end the server, so that it alone is blamed.
     """
 
     store: Store
@@ -46,6 +47,7 @@ class Workplace:
     clock_ms: Callable[[], int]
     strict: bool = False
     validations: Slots = field(default_factory=lambda: Slots(VALIDATIONS_AT_ONCE))
+    suspects: asyncio.Lock = field(default_factory=asyncio.Lock)
     _slots: dict[str, Slots] = field(default_factory=dict)
     _threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_THREADS, thread_name_prefix="batches")

@@ -11,6 +11,7 @@ import pytest
 from inferd.ledger.batch_records import find_batch
 from inferd.server.upload import MAX_FILE_BYTES
 from inferd.serving.batches.input_file import MAX_LINES
+from inferd.serving.batches.line_attempts import LineAttempts
 from inferd.serving.batches.results import write_results
 from inferd.serving.batches.spool import Record, encode_record, spool_name
 from inferd.serving.batches.validation import LineReader, validate
@@ -64,7 +65,8 @@ async def test_lines_are_checked_one_at_a_time(provider, peak_bytes):
     reader = LineReader(provider.router, "/v1/chat/completions")
     with provider.files.begin("spool") as spool:
         before = traced()
-        found = validate(path, reader, caller, spool, lambda: False)
+        attempts = LineAttempts(provider.files, "batch_1")
+        found = validate(path, reader, caller, spool, attempts, lambda: False)
     assert (found.num_lines, found.num_invalid, found.fatal) == (N_LINES, 0, None)
     assert path.stat().st_size > 8_000_000
     assert peak_bytes(before) < 1_000_000

@@ -1,0 +1,121 @@
+"""Pieces of a long text, each short enough for one native call, whose tokens are those of the whole text.
+
+llama.cpp's regular expressions take stack by the character (323 bytes, for a run that one expression matches), and its
+search for control tokens takes time by the square of how many it has found. So a long text is cut: before a control
+token, or where the words of every pre-tokenizer end and no token of the vocabulary spans the place. A run of thousands
+of characters without such a place is cut within; its tokens beside the cut may then be others than llama.cpp's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from inferd.tokenizer import longest_match
+
+PIECE_CHARS = 4096
+"""1.3 MB of stack at most, and 5 ms of a core for usual vocabularies."""
+PIECE_SPECIALS = 256
+_LETTERS = "0-9A-Za-zÀ-ÖØ-öø-ÿА-яぁ-ゖァ-ヺ一-龥가-힣"
+_PLACES = re.compile(rf"(?<=[^\s▁])(?= \S)|(?<=[{_LETTERS}])(?=[\n。，、！？；：])")
+"""Where the words of every pre-tokenizer end: before a single blank, and between a letter and what is none."""
+_BLANK = " "
+_WHITE_SPACE = re.compile(r"\s*")
+_PARTIAL = "\ufffd"
+_PAIRS = re.compile(rf"(?=([\s\S][ \n。，、！？；：{_PARTIAL}]))")
+
+
+class TextCutter:
+    """Cuts texts for one vocabulary. Any thread may use it.
+
+    Args:
+        token_texts: of every token as it is written in a text; what is no UTF-8 in them is U+FFFD.
+        control_texts: read as tokens in special text only.
+        user_texts: read as tokens in any text.
+        cuts_words: cut between words; else only at tokens of these texts.
+        cuts_runs: also cut where tokens may change, if there is no other place.
+        cuts_unknown: tokens are of whole characters; also cut before those that no longer token has.
+    """
+
+    def __init__(
+        self,
+        token_texts: Sequence[str],
+        control_texts: Iterable[str],
+        user_texts: Iterable[str],
+        *,
+        cuts_words: bool,
+        cuts_runs: bool = False,
+        cuts_unknown: bool = False,
+    ) -> None:
+        users = list(user_texts)
+        self._in_special = _pattern([*control_texts, *users])
+        self._in_plain = _pattern(users)
+        self._joined = frozenset(_PAIRS.findall("\0".join(token_texts)) if cuts_words else ())
+        self._cuts_words = cuts_words
+        self._cuts_runs = cuts_runs
+        self._has_whole_characters = cuts_unknown
+        self._places = _PLACES
+        if cuts_unknown and cuts_words:
+            known = sorted(set("".join(text for text in token_texts if len(text) > 1)) | {_BLANK})
+            self._places = re.compile(rf"{_PLACES.pattern}|(?=[^{''.join(map(re.escape, known))}])")
+
+    def pieces(self, text: str, *, special: bool) -> Iterator[tuple[str, bool]]:
+        """Each piece, and whether it goes on with the words before it: no control token stands between them."""
+        if len(text) <= PIECE_SPECIALS:
+            yield text, False
+            return
+        start = raw = num_specials = 0  # of the piece, of the text behind its last special token
+        goes_on = False
+        for first, last in self._specials(text, special=special):
+            while first - start > PIECE_CHARS:
+                cut = self._place(text, max(start, raw), start + PIECE_CHARS, first)
+                if cut is None:
+                    break
+                yield text[start:cut], goes_on
+                start, num_specials, goes_on = cut, 0, True
+            if first > start and (num_specials == PIECE_SPECIALS or last - start > PIECE_CHARS):
+                yield text[start:first], goes_on
+                start, num_specials, goes_on = first, 0, False
+            num_specials += 1
+            raw = _after_space(text, last)
+        if start < len(text):
+            yield text[start:], goes_on
+
+    def _specials(self, text: str, *, special: bool) -> Iterator[tuple[int, int]]:
+        """(start, end) of each token that is read as such, and the end of the text."""
+        pattern = self._in_special if special else self._in_plain
+        if pattern is not None:
+            for match in pattern.finditer(text):
+                yield match.span()
+        yield len(text), len(text)
+
+    def _place(self, text: str, low: int, high: int, end: int) -> int | None:
+        """The last place for a cut in (low, high]; else `high`, or the first place in (high, end), if there is one."""
+        if not self._cuts_words:
+            return None
+        places = [match.start() for match in self._places.finditer(text, low + 1, min(high + 2, end))]
+        for place in reversed(places):
+            if place <= high and self._is_apart(text, place):
+                return place
+        if self._cuts_runs:
+            return high
+        later = (match.start() for match in self._places.finditer(text, max(low, high) + 1, end))
+        return next((place for place in later if self._is_apart(text, place)), None)
+
+    def _is_apart(self, text: str, place: int) -> bool:
+        """Whether no token spans the place; of bytes, not even with a part of the characters beside it."""
+        before, after = text[place - 1], text[place]
+        befores = [before] if self._has_whole_characters or before.isascii() else [before, _PARTIAL]
+        afters = [after] if self._has_whole_characters or after.isascii() else [after, _PARTIAL]
+        return not any(one + other in self._joined for one in befores for other in afters)
+
+
+def _after_space(text: str, start: int) -> int:
+    """Some control tokens take the white space behind them."""
+    found = _WHITE_SPACE.match(text, start)
+    return found.end() if found else start
+
+
+def _pattern(texts: list[str]) -> re.Pattern[str] | None:
+    known = sorted({text for text in texts if text})
+    return re.compile(longest_match(known)) if known else None
