@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Agent:
     """Attributes:
     section: of docs/api.md, whose block sets the agent up and ends with its command.
     options: behind that command; the prompt comes last.
+    resuming: options that go on with the newest session, in place of `options`.
     tool, arguments: its call that writes CONTENT into NOTE, with the arguments in the order of the tool's schema.
     environment: that keeps it from the network.
     swaps: texts of the block that are replaced, for a variant of the setup.
@@ -30,17 +31,35 @@ class Agent:
 
     section: str
     options: tuple[str, ...]
+    resuming: tuple[str, ...] = ()
     tool: str = ""
     arguments: Callable[[Path], dict[str, Any]] = field(default=lambda note: {})
     environment: Mapping[str, str] = field(default_factory=dict)
     swaps: Mapping[str, str] = field(default_factory=dict)
 
 
-PI = Agent("pi", ("-p",), "write", lambda note: {"path": str(note), "content": CONTENT}, {"PI_OFFLINE": "1"})
+PI = Agent(
+    "pi", ("-p",), ("-c", "-p"), "write", lambda note: {"path": str(note), "content": CONTENT}, {"PI_OFFLINE": "1"}
+)
 AGENTS = {
+    "claude-code": Agent(
+        "Claude Code",
+        ("--permission-mode", "acceptEdits", "-p"),
+        ("--permission-mode", "acceptEdits", "-c", "-p"),
+        "Write",
+        lambda note: {"file_path": str(note), "content": CONTENT},
+    ),
+    "codex": Agent(
+        "Codex",
+        ("exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"),
+        ("exec", "resume", "--last", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"),
+        "exec_command",
+        lambda note: {"cmd": f"echo {CONTENT.strip()} > {NOTE} && cat {NOTE}"},
+    ),
     "opencode": Agent(
         "opencode",
         ("run",),
+        ("run", "-c"),
         "write",
         lambda note: {"content": CONTENT, "filePath": str(note)},
         {
@@ -51,17 +70,14 @@ AGENTS = {
         },
     ),
     "pi": PI,
-    "pi-responses": Agent(PI.section, PI.options, PI.tool, PI.arguments, PI.environment, {"completions": "responses"}),
-    "pi-messages": Agent(
-        PI.section,
-        PI.options,
-        PI.tool,
-        PI.arguments,
-        PI.environment,
-        {"openai-completions": "anthropic-messages", "/v1": ""},
-    ),
+    "pi-responses": replace(PI, swaps={"openai-completions": "openai-responses"}),
+    "pi-messages": replace(PI, swaps={"openai-completions": "anthropic-messages", "/v1": ""}),
     "qwen-code": Agent(
-        "Qwen Code", ("--yolo", "-p"), "write_file", lambda note: {"file_path": str(note), "content": CONTENT}
+        "Qwen Code",
+        ("--yolo", "-p"),
+        ("--yolo", "-c", "-p"),
+        "write_file",
+        lambda note: {"file_path": str(note), "content": CONTENT},
     ),
     "aider": Agent(
         "aider",
@@ -83,7 +99,7 @@ class Setting:
     Attributes:
         base_url: without /v1.
         bin: holds the agent's command.
-        folder: empty; gets a home and a project.
+        folder: gets a home and a project, unless it has them.
     """
 
     base_url: str
@@ -93,15 +109,19 @@ class Setting:
     folder: Path
 
     @property
+    def project(self) -> Path:
+        return self.folder / "project"
+
+    @property
     def note(self) -> Path:
-        return self.folder / "project" / NOTE
+        return self.project / NOTE
 
 
-def ask(agent: Agent, prompt: str, setting: Setting) -> subprocess.CompletedProcess[str]:
-    """Run the agent in a new home and an empty project. The command of its block gets the options and the prompt."""
+def ask(agent: Agent, prompt: str, setting: Setting, *, resumes: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the agent in its project. The command of its block gets the options and the prompt."""
     home = setting.folder / "home"
-    home.mkdir()
-    setting.note.parent.mkdir()
+    home.mkdir(exist_ok=True)
+    setting.project.mkdir(exist_ok=True)
     environment = {
         "HOME": str(home),
         "PATH": f"{setting.bin}{os.pathsep}{os.environ['PATH']}",
@@ -112,8 +132,8 @@ def ask(agent: Agent, prompt: str, setting: Setting) -> subprocess.CompletedProc
     }
     script = f'set -eu\n{_setup(agent, setting)} "$@"\n'
     return subprocess.run(
-        ["bash", "-c", script, "bash", *agent.options, prompt],
-        cwd=setting.note.parent,
+        ["bash", "-c", script, "bash", *(agent.resuming if resumes else agent.options), prompt],
+        cwd=setting.project,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -27,10 +27,11 @@ AIDER_PYTHON_MAX = (3, 12)
 INSTALL_S = 900.0
 MAX_CONTEXT = 65536
 TEMPLATES = ROOT / "tests" / "openai" / "dialects" / "templates"
-THINKS = "local/qwen3"
-"""A deployment whose template has a switch for thinking; its script thinks."""
+THINKS = "local/qwen3.5"
+"""A deployment whose template has a switch for thinking and takes a system message in the first place only; its calls
+are tags."""
 PLAIN = "local/qwen2.5"
-"""A deployment whose template has no such switch."""
+"""A deployment whose template knows no thinking; its calls are JSON."""
 
 
 def _model_toml(deployment: str, template: str) -> str:
@@ -50,7 +51,7 @@ output_usd_per_1m_tokens = 0.40
 """
 
 
-MODELS_TOML = _model_toml(THINKS, "Qwen-Qwen3-0.6B.jinja") + _model_toml(PLAIN, "Qwen-Qwen2.5-7B-Instruct.jinja")
+MODELS_TOML = _model_toml(THINKS, "Qwen3.5-4B.jinja") + _model_toml(PLAIN, "Qwen-Qwen2.5-7B-Instruct.jinja")
 
 
 @pytest.fixture(scope="package")
@@ -68,6 +69,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, script_path: Path) -> Itera
     server.start((sys.executable, "-m", "tests.clients.agents.scripted_server", str(script_path)))
     yield server
     server.stop()
+    server.assert_audit_clean()
 
 
 @pytest.fixture(scope="package")

@@ -67,18 +67,40 @@ class Exchange:
 class Recorder:
     """Attributes:
     base_url: for clients; without /v1.
-    exchanges: in the order of their ends, without answers that the client hung up on.
     """
 
     def __init__(self, upstream: str, port: int) -> None:
         self.upstream = upstream
         self.base_url = f"http://127.0.0.1:{port}"
-        self.exchanges: list[Exchange] = []
+        self._changed = threading.Condition()
+        self._num_open = 0
+        self._exchanges: list[Exchange] = []
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """All of them, once none is under way, in the order of their ends, without those that the client hung up on."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._num_open == 0, PATIENCE_S), "an answer never ends"
+            return list(self._exchanges)
+
+    @contextmanager
+    def under_way(self) -> Iterator[list[Exchange]]:
+        """An exchange; its handler puts it into the list."""
+        with self._changed:
+            self._num_open += 1
+        ended: list[Exchange] = []
+        try:
+            yield ended
+        finally:
+            with self._changed:
+                self._num_open -= 1
+                self._exchanges += ended
+                self._changed.notify_all()
 
     @property
     def refused(self) -> list[str]:
-        """Description of each exchange that ended in an error."""
-        return [str(exchange) for exchange in self.exchanges if exchange.status >= 400]
+        """Description of each exchange that ended in an error. Claude Code's `HEAD /` only looks for a server."""
+        return [str(each) for each in self.exchanges if each.status >= 400 and each.method != "HEAD"]
 
     @property
     def billed(self) -> list[Exchange]:
@@ -91,6 +113,11 @@ class _Handler(BaseHTTPRequestHandler):
     recorder: Recorder
 
     def _pass_on(self) -> None:
+        with self.recorder.under_way() as ended:
+            ended.append(self._exchange())
+
+    def _exchange(self) -> Exchange:
+        """Send the request on and its answer back."""
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
         upstream = http.client.HTTPConnection(self.recorder.upstream, timeout=PATIENCE_S)
@@ -108,8 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         upstream.close()
         request_id = response.getheader("x-request-id") or response.getheader("request-id") or ""
         path = self.path.partition("?")[0]
-        exchange = Exchange(self.command, path, body, response.status, request_id, answer)
-        self.recorder.exchanges.append(exchange)
+        return Exchange(self.command, path, body, response.status, request_id, answer)
 
     do_GET = do_POST = do_HEAD = do_DELETE = do_PUT = do_OPTIONS = _pass_on  # noqa: N815 - names that http.server asks for
 

@@ -51,18 +51,26 @@ class Script:
         path.write_text(json.dumps(asdict(self)))
 
     def reply(self, prompt: str) -> str:
-        """The answer to `prompt`. After a tool result it quotes how the result begins."""
-        thinks = self.thinking and not prompt.endswith("</think>\n\n")
-        opening = f"<think>\n{self.thinking}\n</think>\n\n" if thinks else ""
+        """Return the answer to `prompt`. After a tool result it quotes how the result begins."""
+        opening = ""
+        if self.thinking and not prompt.endswith("</think>\n\n"):
+            begun = "" if prompt.endswith("<think>\n") else "<think>\n"
+            opening = f"{begun}{self.thinking}\n</think>\n\n"
         instructions, _, conversation = prompt.partition("<|im_start|>user\n")
         _, called, result = conversation.rpartition("<tool_response>\n")
         if called:
             quoted, _, _ = result.partition("\n</tool_response>")
             return f"{opening}{self.answer} {quoted[:RESULT_CHARACTERS]}"
         if self.tool and f'"name": "{self.tool}"' in instructions:
-            call = json.dumps({"name": self.tool, "arguments": self.arguments})
-            return f"{opening}<tool_call>\n{call}\n</tool_call>"
+            return f"{opening}<tool_call>\n{self._call(instructions)}\n</tool_call>"
         return opening + self.answer
+
+    def _call(self, instructions: str) -> str:
+        """Return the call in the notation that the instructions ask for: tags for Qwen3.5, JSON for Qwen2.5."""
+        if "<function=" not in instructions:
+            return json.dumps({"name": self.tool, "arguments": self.arguments})
+        values = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in self.arguments.items())
+        return f"<function={self.tool}>\n{values}</function>"
 
 
 class ScriptedSampler:

