@@ -84,6 +84,7 @@ class Arrival:
 
     def deployment(self, model: str) -> Deployment:
         """Raises ModelNotFoundError, PermissionDeniedError."""
+        self.request.state.model = model
         deployment = services_of(self.request).router.find(model)
         require_model(self.caller, deployment.name)
         remember_retirement(self.request, deployment)

@@ -22,7 +22,9 @@ def authenticate_request(request: Request, authenticator: Authenticator) -> Call
     """Raises AuthenticationError; TooManyFailuresError if its address has caused too many of those;
     PermissionDeniedError if its project is not its key's, or something is suspended."""
     try:
-        return _authenticated(request, authenticator)
+        caller = _authenticated(request, authenticator)
+        request.state.caller = caller  # for the log of refusals
+        return caller
     except AuthenticationError as error:
         site = site_of(request.state.client_address)
         wait_s = services_of(request).unauthorized.fail(site)

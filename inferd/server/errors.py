@@ -99,6 +99,7 @@ def error_response(error: InferdError, scope: Scope, headers: dict[str, str] | N
     """A response with those headers, and with the hints that both makers' SDKs obey: they retry 409, 429 and 5xx by
     themselves, unless `x-should-retry` says otherwise."""
     status, _ = status_of(error)
+    scope.setdefault("state", {})["error_code"] = error.code if isinstance(error, RequestError) else None
     headers = dict(headers or {})
     retry_after_s = error.retry_after_s if isinstance(error, RequestError) else None
     if retry_after_s is not None:
@@ -129,6 +130,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         headers["allow"] = _allowed(request)
         message = f"Not allowed to {request.method} on {path}; allowed: {headers['allow']}."
     code = _ROUTING_CODES.get(error.status_code)
+    request.state.error_code = code
     body = _encode(request.scope, error.status_code, message, "invalid_request_error", None, code)
     return Response(body, error.status_code, headers=headers, media_type="application/json")
 

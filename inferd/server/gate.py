@@ -12,7 +12,7 @@ from inferd.server.host_check import HostCheck
 from inferd.server.regions import Regions
 from inferd.server_config import ServerConfig
 
-_OPEN_PATH = "/health"
+HEALTH_PATH = "/health"
 """Supervisors ask by any name, and learn nothing that a connection does not tell."""
 
 
@@ -39,7 +39,7 @@ class Gate:
         address = client_address(scope, self._trusted_proxies)
         scope.setdefault("state", {})["client_address"] = address
         try:
-            if scope["path"] != _OPEN_PATH:
+            if scope["path"] != HEALTH_PATH:
                 self._hosts.check(Headers(scope=scope))
                 self._regions.check(address)
         except RequestError as error:

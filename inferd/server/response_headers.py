@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inferd.anthropic.errors import speaks_messages
 from inferd.openai.ignored_fields import IgnoredFields
+from inferd.server.gate import HEALTH_PATH
+from inferd.server.refusal_log import RefusalLog
 from inferd.server.retirement_notice import retirement_headers
 from inferd.serving.request_id import new_request_id
 
@@ -46,6 +48,7 @@ class ResponseHeaders:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._refusals = RefusalLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,10 +64,13 @@ class ResponseHeaders:
                 headers["x-request-id"] = request_id
                 headers.update(retirement_headers(scope))
                 headers.update(_ignored_headers(scope))
+                took_ms = (time.monotonic_ns() - received_ns) // 1_000_000
                 if speaks_messages(scope["path"]):
                     headers[_ANTHROPIC_HEADER] = request_id
                 else:
-                    headers[_PROCESSING_HEADER] = str((time.monotonic_ns() - received_ns) // 1_000_000)
+                    headers[_PROCESSING_HEADER] = str(took_ms)
+                if message["status"] >= 400 and scope["path"] != HEALTH_PATH:
+                    self._refusals.write(scope, message["status"], took_ms)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
