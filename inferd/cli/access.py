@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from inferd.ledger.store import Store
 
 
-def open_store(option: Path | None, *, must_exist: bool = False) -> Store:
+def open_store(option: Path | None, *, creates: bool = False) -> Store:
     """The ledger that `--data-dir` (or its default) names, beside a running server or without one.
 
     Args:
-        must_exist: refuse a folder without a ledger instead of making an empty one.
+        creates: make an empty ledger in a folder without one: for a command that a new ledger may begin with.
 
     Raises:
         OperationError: there is none.
@@ -28,8 +28,11 @@ def open_store(option: Path | None, *, must_exist: bool = False) -> Store:
     from inferd.ledger.store import Store
 
     folder = data_dir(option)
-    if must_exist and not (folder / FILE_NAME).exists():
-        raise OperationError(f"{folder}: there is no {FILE_NAME} here; name its folder with --data-dir")
+    if not (creates or folder.is_file() or (folder / FILE_NAME).exists()):
+        raise OperationError(
+            f"{folder}: there is no {FILE_NAME} here; name its folder with --data-dir or $INFERD_DATA_DIR. "
+            "`inferd serve` and `inferd teams create` make one"
+        )
     return Store(folder)
 
 

@@ -23,7 +23,7 @@ def audit(json: Json = False, data_dir: DataDir = None) -> None:
     """
     from inferd.ledger.audit import audit as audit_ledger
 
-    store = open_store(data_dir, must_exist=True)
+    store = open_store(data_dir)
     with store.reading_long() as conn:
         report = audit_ledger(conn)
     if json:

@@ -34,7 +34,7 @@ def backup(
     """
     from inferd.ledger.backup import back_up
 
-    made = back_up(open_store(data_dir, must_exist=True).path, file)
+    made = back_up(open_store(data_dir).path, file)
     if json:
         print_json({"file": str(made.path), "bytes": made.size_bytes, "rows": made.report.rows})
         return

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from inferd.cli.output import command_line
+from inferd.config import data_dir
 from inferd.server_config import ServerConfig
 
 KEY_FILE = "default.key"
@@ -25,7 +27,8 @@ def print_banner(
     new_key: str | None,
     scheme: str = "http",
 ) -> None:
-    """The key itself is shown only by the start that made it; the snippets read it from its file.
+    """The key itself is shown only by the start that made it, and only on a terminal: a log is no place for it. The
+    snippets read it from its file.
 
     Args:
         deployments: by name, whether they have no price, which nobody is to overlook.
@@ -36,8 +39,8 @@ def print_banner(
     offered = [f"{name} (free, for every team)" if is_free else name for name, is_free in deployments.items()]
     console.print(f"\n[bold]inferd is ready[/]: {base_url}\n")
     console.print("Models:  " + (", ".join(offered) or "none: \\[deployments] of models.toml has none"))
-    if new_key is not None:
-        console.print(f"API key: [bold]{new_key}[/]\n         shown only now; kept in {key_file}")
+    if new_key is not None and console.is_terminal:
+        console.print(f"API key: [bold]{new_key}[/]\n         not shown again; it is in {key_file}")
     elif key_file.exists():
         console.print(f"API key: kept in {key_file}")
     else:
@@ -52,7 +55,9 @@ def print_banner(
         console.print(f"\n[dim]# {title}[/]")
         # Not through rich: a pasted line must not be wrapped or styled.
         console.file.write(snippet)
-    console.file.write("\n")
+    console.print("\n[dim]# To manage it, in another terminal[/]")
+    option = None if folder == data_dir(None) else folder
+    console.file.write(f"{command_line(option, 'teams', 'create', 'NAME')}\n\n")
     console.file.flush()
 
 

@@ -42,7 +42,7 @@ def export(
     from inferd.ledger.export import export_lines
 
     path = None if file == "-" else Path(file)
-    store = open_store(data_dir, must_exist=True)
+    store = open_store(data_dir)
     try:
         if path is not None and (path.is_file() or not path.exists()):
             with store.reading() as conn:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,9 +44,18 @@ def say_next(what: str, command: str) -> None:
 
 
 def command_line(data_dir: Path | None, *words: str) -> str:
-    """`inferd WORDS`, on the same ledger as the command that prints it; can be pasted into a shell."""
+    """`inferd WORDS`, on the same ledger as the command that prints it; can be pasted into a shell: with the path of
+    this program unless the shell finds it by its name."""
     chosen = [] if data_dir is None else ["--data-dir", str(data_dir)]
-    return shlex.join(["inferd", *words, *chosen])
+    return shlex.join([_program(), *words, *chosen])
+
+
+def _program() -> str:
+    program = Path(sys.executable).with_name("inferd")
+    found = shutil.which("inferd")
+    if not program.exists() or (found is not None and program.samefile(found)):
+        return "inferd"
+    return str(program)
 
 
 def print_json(value: object) -> None:

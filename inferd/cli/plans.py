@@ -74,7 +74,7 @@ def apply(config: ConfigFile = None, json: Json = False, data_dir: DataDir = Non
 
     path = default_config_path(config)
     catalog = load_catalog(path)
-    with open_store(data_dir).immediate() as conn:
+    with open_store(data_dir, creates=True).immediate() as conn:
         changed = plan_operations.apply_plans(conn, catalog, actor=actor(), now_ms=wall_clock_ms())
     if json:
         print_json({"config": str(path), "changed": changed})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,8 @@ def serve(
 
     Example: inferd serve --port 8080
     """
-    faulthandler.enable()  # a crash in native code leaves a traceback that names the model's file
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)  # a crash in native code leaves a traceback that names the model's file
     logging.basicConfig(level=_level(log_level), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Its warnings are about what clients send; anybody could fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

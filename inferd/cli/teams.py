@@ -42,7 +42,7 @@ def create(
     from inferd.ledger.records import team_record
 
     moment_ms = wall_clock_ms()
-    with open_store(data_dir).immediate() as conn:
+    with open_store(data_dir, creates=True).immediate() as conn:
         team = operations.create_team(conn, name, plan, actor=actor(), now_ms=moment_ms)
         credit = operations.show_credit(conn, name, now_ms=moment_ms)
     if json:

@@ -31,10 +31,10 @@ class Check:
         return asdict(self)
 
 
-def checks(conn: sqlite3.Connection, data_dir: Path, now_ms: int) -> list[Check]:
+def checks(conn: sqlite3.Connection, data_dir: Path, now_ms: int, *, needs_server: bool = True) -> list[Check]:
     """All of them, in the order in which they are shown."""
     log = WriteAheadLog(data_dir / FILE_NAME)
-    return [_server(data_dir), _schema(conn), _sqlite(), _disk(data_dir), _log(log), _clock(conn, now_ms)]
+    return [_server(data_dir, needs_server), _schema(conn), _sqlite(), _disk(data_dir), _log(log), _clock(conn, now_ms)]
 
 
 def accept_clock(conn: sqlite3.Connection, *, actor: str, now_ms: int) -> None:
@@ -45,11 +45,11 @@ def accept_clock(conn: sqlite3.Connection, *, actor: str, now_ms: int) -> None:
     record(conn, "clock.accept", team=None, details=details, actor=actor, now_ms=now_ms)
 
 
-def _server(data_dir: Path) -> Check:
+def _server(data_dir: Path, is_needed: bool) -> Check:
     lock = DataLock(data_dir)
     if lock.try_acquire():
         lock.release()
-        return Check("server", True, "no server runs on this data folder")
+        return Check("server", not is_needed, "no server runs on this data folder: start `inferd serve`")
     return Check("server", True, f"process {lock.holder()} serves from this data folder")
 
 

@@ -60,6 +60,11 @@ class Caller:
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
 
+    def attribution(self) -> str:
+        """`team=T project=P user=U key=ID`, for a line of the log."""
+        user = "" if self.user is None else f" user={self.user}"
+        return f"team={self.team} project={self.project}{user} key={self.key_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Key:

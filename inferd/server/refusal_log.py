@@ -56,7 +56,7 @@ class RefusalLog:
             code,
             scope["method"],
             _shown(scope["path"]),
-            "" if caller is None else _attribution(caller),
+            "" if caller is None else f" {caller.attribution()}",
             f" model={_shown(state['model'])}" if "model" in state else "",
             site,
             took_ms,
@@ -68,11 +68,6 @@ class RefusalLog:
                 logger.info("%d more refused: %s %s", num_refused - MAX_LINES, source, what)
         self._num_refused.clear()
         self._began_s = self._clock_s()
-
-
-def _attribution(caller: Caller) -> str:
-    user = "" if caller.user is None else f" user={caller.user}"
-    return f" team={caller.team} project={caller.project}{user} key={caller.key_id}"
 
 
 def _shown(text: str) -> str:

@@ -331,12 +331,9 @@ class Completions:
         """One line a request; never a word of what was asked or answered."""
         usage = finished.usage
         logger.info(
-            "%s team=%s project=%s%s key=%s model=%s %s: %d+%d tokens, $%s, %d ms",
+            "%s %s model=%s %s: %d+%d tokens, $%s, %d ms",
             job.completion.request_id,
-            job.caller.team,
-            job.caller.project,
-            "" if job.caller.user is None else f" user={job.caller.user}",
-            job.caller.key_id,
+            job.caller.attribution(),
             job.deployment.name,
             finished.finish_reason.value,
             usage.prompt_tokens,

@@ -69,6 +69,12 @@ def inferd(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., 
 
 
 @pytest.fixture
+def new_ledger(data_dir: Path) -> None:
+    """An empty ledger in the data folder, as `serve` makes one; most commands make none."""
+    Store(data_dir)
+
+
+@pytest.fixture
 def serving(data_dir: Path) -> Iterator[Store]:
     """The ledger as a running server has it: it holds the lock of the data folder, and its epoch has begun."""
     with DataLock(data_dir) as lock:

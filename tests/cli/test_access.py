@@ -128,3 +128,20 @@ def test_resume_says_that_the_team_has_suspended_it_as_well(inferd, data_dir, ke
     ended = inferd("users", "resume", "acme", "alice").out
     assert "Ended the operator's suspension of user acme/alice. Its team has suspended it as well." in ended
     assert "Resumed user acme/alice" in inferd("users", "resume", "acme", "alice").out
+
+
+READING = [
+    *(("teams", "list"), ("teams", "show", "x"), ("keys", "list"), ("projects", "list", "x"), ("users", "list", "x")),
+    *(("usage",), ("credits", "show", "x"), ("credits", "list", "x"), ("budgets", "list", "x"), ("statements", "list")),
+    *(("plans", "list"), ("tiers", "list"), ("alerts",), ("log",), ("batches", "list"), ("batches", "show", "x")),
+    *(("audit",), ("doctor",), ("backup", "x.db"), ("ledger", "export")),
+    *(("keys", "create", "--team", "x"), ("credits", "grant", "x", "1"), ("teams", "suspend", "x", "--reason", "r")),
+]
+
+
+@pytest.mark.parametrize("words", READING, ids=" ".join)
+def test_command_in_a_folder_without_a_ledger_makes_none(inferd, data_dir, words):
+    refused = inferd(*words)
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.startswith(f"inferd: {data_dir}: there is no ledger.db here; name its folder with --data-dir")
+    assert not data_dir.exists()

@@ -63,6 +63,14 @@ def test_a_doctor_says_that_all_is_well(inferd, serving):
     assert inferd("doctor").status == 0
 
 
+@pytest.mark.usefixtures("new_ledger")
+def test_doctor_without_a_server_says_so_unless_none_is_needed(inferd):
+    found = inferd("doctor")
+    assert found.status == 1
+    assert "no server runs on this data folder: start `inferd serve`" in found.err
+    assert inferd("doctor", "--no-server").status == 0
+
+
 def test_a_doctor_finds_a_full_disk(inferd, serving, monkeypatch):
     monkeypatch.setattr(disk, "free_bytes", lambda folder: 1000)
     monkeypatch.setattr("inferd.ledger.health.free_bytes", lambda folder: 1000)
@@ -76,9 +84,9 @@ def test_a_doubted_clock_is_found_and_accepted(inferd, data_dir, doubt):
     inferd("teams", "create", "acme")
     with Store(data_dir).immediate() as conn:
         doubt.apply(conn)
-    found = inferd("doctor")
+    found = inferd("doctor", "--no-server")
     assert found.status == 1
     assert "inferd doctor --accept-clock" in found.out
-    assert inferd("doctor", "--accept-clock").status == 0
-    assert inferd("doctor").status == 0
+    assert inferd("doctor", "--no-server", "--accept-clock").status == 0
+    assert inferd("doctor", "--no-server").status == 0
     assert "clock.accept" in inferd("log").out

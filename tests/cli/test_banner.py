@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import socket
 from contextlib import closing
 from io import StringIO
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from inferd.cli.banner import print_banner, warn_of_plain_http
+from inferd.cli.banner import KEY_FILE, print_banner, warn_of_plain_http
 from inferd.server.http_server import bind
 from inferd.server_config import ServerConfig
 
@@ -63,3 +65,23 @@ def test_what_costs_nothing_is_said(tmp_path, deployments, line):
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         print_banner(console, listener, tmp_path, deployments, None)
     assert line in console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_new_key_is_shown_on_a_terminal_and_never_in_a_log(tmp_path, is_terminal):
+    (tmp_path / KEY_FILE).write_text("sk-inferd-secret\n")
+    console = Console(file=StringIO(), width=1000, force_terminal=is_terminal)
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        print_banner(console, listener, tmp_path, {}, "sk-inferd-secret")
+    text = console.file.getvalue()
+    assert ("sk-inferd-secret" in text) is is_terminal
+    assert str(tmp_path / KEY_FILE) in text
+
+
+def test_banner_ends_with_a_command_that_the_shell_finds(tmp_path):
+    console = Console(file=StringIO(), width=1000)
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        print_banner(console, listener, tmp_path, {}, None)
+    program, *words = shlex.split(console.file.getvalue().splitlines()[-2])
+    assert words == ["teams", "create", "NAME", "--data-dir", str(tmp_path)]
+    assert shutil.which(program) is not None

@@ -94,6 +94,7 @@ def test_the_data_folder_may_come_from_the_environment(tmp_path, monkeypatch, ca
     assert (tmp_path / "elsewhere" / "ledger.db").exists()
 
 
+@pytest.mark.usefixtures("new_ledger")
 def test_a_bug_shows_its_traceback(inferd, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError
@@ -103,6 +104,7 @@ def test_a_bug_shows_its_traceback(inferd, monkeypatch):
         inferd("teams", "list")
 
 
+@pytest.mark.usefixtures("new_ledger")
 def test_ctrl_c_has_status_130(inferd, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -128,6 +130,7 @@ def test_a_lock_that_cannot_be_opened_is_said_in_one_line(data_dir, capsys, tmp_
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+@pytest.mark.usefixtures("new_ledger")
 def test_a_file_that_the_operator_must_mend_is_named_in_one_line(inferd, monkeypatch, error):
     def refused(*_: object, **__: object) -> None:
         raise OSError(error, os.strerror(error), "/some/ledger.db")
@@ -137,6 +140,7 @@ def test_a_file_that_the_operator_must_mend_is_named_in_one_line(inferd, monkeyp
     assert (ended.status, ended.out, ended.err) == (1, "", f"inferd: /some/ledger.db: {os.strerror(error)}\n")
 
 
+@pytest.mark.usefixtures("new_ledger")
 def test_any_other_fault_of_the_system_shows_its_traceback(inferd, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EBADF, "a bug of ours")

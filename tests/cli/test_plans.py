@@ -26,6 +26,7 @@ def gold(tmp_path):
     return str(path)
 
 
+@pytest.mark.usefixtures("new_ledger")
 def test_the_plans_that_are_shipped_are_listed_as_table_json_and_csv(inferd):
     """R1."""
     plans = {plan["plan"]: plan for plan in inferd("plans", "list", "--json").json}
@@ -44,6 +45,7 @@ def test_the_plans_that_are_shipped_are_listed_as_table_json_and_csv(inferd):
     assert inferd("plans", "list", "--json", "--csv").status == 2
 
 
+@pytest.mark.usefixtures("new_ledger")
 def test_the_tiers_that_are_shipped_are_listed_as_table_json_and_csv(inferd):
     """R1, R2."""
     tiers = inferd("tiers", "list", "--json").json
@@ -64,6 +66,7 @@ def test_the_tiers_that_are_shipped_are_listed_as_table_json_and_csv(inferd):
     assert "unlimited" in table[-1]
 
 
+@pytest.mark.usefixtures("new_ledger")
 def test_plans_of_a_file_are_put_in_force_and_a_team_is_put_on_one(inferd, gold):
     """R1, R3."""
     refused = inferd("teams", "create", "acme", "--plan", "gold")

@@ -105,6 +105,7 @@ def test_csv_has_the_names_and_values_of_json(inferd, by):
     ]
 
 
+@pytest.mark.usefixtures("new_ledger")
 def test_csv_without_requests_still_names_its_columns(inferd):
     assert inferd("usage", "--by", "request", "--csv").out == "request," + ",".join(SUMS) + ",status\n"
 
@@ -120,6 +121,7 @@ def test_the_table_has_exact_amounts_right_aligned_and_a_total(inferd):
     assert len({len(line) for line in (heading, free, paid, total)}) == 1, "the last column is aligned to the right"
 
 
+@pytest.mark.usefixtures("new_ledger")
 def test_an_empty_ledger_says_that_nothing_was_asked(inferd):
     assert inferd("usage").out == "No requests have been answered yet.\n"
 
@@ -132,6 +134,7 @@ def test_an_empty_ledger_says_that_nothing_was_asked(inferd):
         (("--since", "2026-12-01", "--until", "2026-11-01"), "--since 2026-12-01 lies after --until 2026-11-01"),
     ],
 )
+@pytest.mark.usefixtures("new_ledger")
 def test_a_report_that_makes_no_sense_is_refused(inferd, words, said):
     refused = inferd("usage", *words, "--json")
     assert (refused.status, refused.out) == (1, "")

