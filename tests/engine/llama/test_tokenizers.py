@@ -73,6 +73,13 @@ def cpu_s(vocabulary: Vocabulary, text: str, *, special: bool = True) -> float:
     return time.thread_time() - began_s
 
 
+def assert_twice_takes_twice(vocabulary: Vocabulary, half: str, whole: str) -> None:
+    """By the least of several times: others that compute beside make each of them longer."""
+    times = [(cpu_s(vocabulary, half), cpu_s(vocabulary, whole)) for _ in range(5)]
+    half_s, whole_s = (min(column) for column in zip(*times, strict=True))
+    assert whole_s <= 2.5 * half_s
+
+
 def ordinary_text(rng: random.Random, num_words: int) -> str:
     return "".join(rng.choice(_WORDS) + rng.choice(_GAPS) for _ in range(num_words))
 
@@ -103,23 +110,23 @@ def assert_same_in_pieces(vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatc
 def test_hostile_text_of_any_pre_tokenizer_ends_in_tokens_or_a_refusal(tmp_path, pre_tokenizer, monkeypatch):
     write_pre_tokenizer(tmp_path / "v.gguf", pre_tokenizer)
     vocabulary = load_vocabulary(tmp_path / "v.gguf")
-    for text in hostile_texts(vocabulary, MIB // 16).values():
+    for text in hostile_texts(vocabulary, MIB // 32).values():
         cpu_s(vocabulary, text)
-    assert_same_in_pieces(vocabulary, monkeypatch, 10)
+    assert_same_in_pieces(vocabulary, monkeypatch, 6)
 
 
 def test_control_texts_take_time_by_their_number(tmp_path):
     write_pre_tokenizer(tmp_path / "v.gguf", "qwen2")
     vocabulary = load_vocabulary(tmp_path / "v.gguf")
     half, whole = (hostile_texts(vocabulary, size)[CONTROL] for size in (MIB // 2, MIB))
-    assert cpu_s(vocabulary, whole) <= 2.5 * cpu_s(vocabulary, half)
+    assert_twice_takes_twice(vocabulary, half, whole)
 
 
 def test_characters_without_a_sentencepiece_token_take_time_by_their_number(tmp_path):
     write_sentencepiece(tmp_path / "v.gguf", ["▁", "a", "▁a", "aa"], has_bytes=True)
     vocabulary = load_vocabulary(tmp_path / "v.gguf")
     half, whole = ("\n" * size for size in (MIB // 2, MIB))
-    assert cpu_s(vocabulary, whole) <= 2.5 * cpu_s(vocabulary, half)
+    assert_twice_takes_twice(vocabulary, half, whole)
 
 
 def test_sentencepiece_pieces_begin_without_the_blank_of_a_text(tmp_path, monkeypatch):
@@ -137,16 +144,21 @@ def test_character_that_a_vocabulary_without_bytes_lacks_is_refused(tmp_path):
     assert refusal.value.code == "unknown_character"
 
 
-def test_text_ends_soon_after_the_most_tokens_that_are_wanted(tmp_path):
-    write_pre_tokenizer(tmp_path / "v.gguf", "smollm")
-    vocabulary = load_vocabulary(tmp_path / "v.gguf")
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("smollm2") / "v.gguf"
+    write_pre_tokenizer(path, "smollm")
+    return path
+
+
+def test_text_ends_soon_after_the_most_tokens_that_are_wanted(smollm2):
+    vocabulary = load_vocabulary(smollm2)
     text = "word " * MIB
     assert 100 < len(vocabulary.encode([Segment(text, special=False)], max_tokens=100)) < 2000
     assert 100 < len(vocabulary.encode_document(text, max_tokens=100)) < 2000
 
 
-def test_text_ends_when_its_check_raises(tmp_path):
-    write_pre_tokenizer(tmp_path / "v.gguf", "smollm")
+def test_text_ends_when_its_check_raises(smollm2):
     num_checks = 0
 
     def check() -> None:
@@ -156,13 +168,12 @@ def test_text_ends_when_its_check_raises(tmp_path):
             raise OverloadedError("stopped")
 
     with pytest.raises(OverloadedError):
-        load_vocabulary(tmp_path / "v.gguf").encode([Segment("word " * MIB, special=False)], check=check)
+        load_vocabulary(smollm2).encode([Segment("word " * MIB, special=False)], check=check)
     assert num_checks == 3
 
 
-def test_closed_vocabulary_refuses_native_calls(tmp_path):
-    write_pre_tokenizer(tmp_path / "v.gguf", "smollm")
-    vocabulary = load_vocabulary(tmp_path / "v.gguf")
+def test_closed_vocabulary_refuses_native_calls(smollm2):
+    vocabulary = load_vocabulary(smollm2)
     vocabulary.close()
     with pytest.raises(OverloadedError):
         vocabulary.encode([Segment("a", special=False)])

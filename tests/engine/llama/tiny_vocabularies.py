@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 from collections.abc import Sequence
@@ -123,10 +124,11 @@ def load_vocabulary(path: Path) -> Vocabulary:
     params.vocab_only = True
     model = api.llama_model_load_from_file(str(path).encode(), params)
     assert model, f"llama.cpp loads {path.name}"
-    fields = gguf.GGUFReader(path).fields
 
     def metadata(key: str) -> str | None:
-        return str(fields[key].contents()) if key in fields else None
+        buffer = ctypes.create_string_buffer(64)
+        found = api.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer)) >= 0
+        return buffer.value.decode() if found else None
 
     return Vocabulary(library, api.llama_model_get_vocab(model), metadata)
 
