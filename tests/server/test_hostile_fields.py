@@ -51,8 +51,12 @@ RESPONSES: list[dict[str, Any]] = [
     {"tools": [{**FUNCTION, "description": TEXT}]},
     {"tools": [{**FUNCTION, "parameters": {"type": "object", "properties": {"a": {"enum": ["x"] * LARGE}}}}]},
     {"text": {"format": {"type": "json_schema", "name": "x", "strict": True, "schema": deep(300, "anyOf")}}},
-    {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"enum": ["x" * 10] * LARGE}}}},
-    {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"$ref": "http://127.0.0.1:1/x"}}}},
+    {"text": {"format": {"type": "json_schema", "name": "x", "strict": True, "schema": {"enum": ["x" * 10] * LARGE}}}},
+    {
+        "text": {
+            "format": {"type": "json_schema", "name": "x", "strict": True, "schema": {"$ref": "http://127.0.0.1:1/x"}}
+        }
+    },
     {"temperature": HUGE},
     {"user": "a" * LARGE},
 ]
@@ -77,7 +81,6 @@ MESSAGES: list[dict[str, Any]] = [
     {"stop_sequences": ["a" * LARGE]},
     {"top_k": HUGE},
     {"temperature": HUGE},
-    {"thinking": {"type": "enabled", "budget_tokens": HUGE}},
     {"metadata": {"user_id": "a" * LARGE}},
     {"tools": [{"name": f"f{n}", "input_schema": {"type": "object"}} for n in range(LARGE // 10)]},
     {"tools": [{"name": "f", "input_schema": deep(300)}], "tool_choice": {"type": "any"}},

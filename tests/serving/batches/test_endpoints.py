@@ -21,8 +21,8 @@ BODIES = {
 }
 WRONG = {
     "/v1/chat/completions": ({"stream": True}, {"perf_metrics_in_response": True}, {"service_tier": "flex"}),
-    "/v1/completions": ({"stream": True}, {"prompt": ["one", "two"]}, {"service_tier": "default"}),
-    "/v1/embeddings": ({"stream": True}, {"dimensions": 10_000}, {"input": []}),
+    "/v1/completions": ({"stream": True}, {"prompt": ["one", "two"]}, {"max_tokens": 0}),
+    "/v1/embeddings": ({"encoding_format": "int8"}, {"dimensions": 10_000}, {"input": []}),
     "/v1/responses": ({"stream": True}, {"input": "x" * 300}, {"service_tier": "priority"}),
 }
 CHANGING = ("id", "created", "created_at", "completed_at", "usage", "service_tier", "output")
