@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 NANOUSD_PER_USD = 1_000_000_000
-_AMOUNT = re.compile(r"(\d+)(?:\.(\d{1,9}))?")
+_AMOUNT = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]{1,9}))?")
 
 
 def format_usd(nanousd: int) -> str:
@@ -23,8 +23,9 @@ def display_usd(nanousd: int) -> str:
 
 
 def parse_usd(text: str) -> int:
-    """`"1.5"` -> `1500000000`. Raises ValueError unless it is a plain, unsigned decimal with at most 9 places."""
-    match = _AMOUNT.fullmatch(text.strip())
+    """`"1.5"` -> `1500000000`. Raises ValueError unless it is a plain, unsigned decimal with at most 9 places: ASCII
+    digits, no blanks, no leading zeros."""
+    match = _AMOUNT.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not an amount in USD: write digits with at most 9 decimals, such as 12.50")
     whole, fraction = match.groups()

@@ -34,13 +34,26 @@ def test_an_amount_for_people_has_two_places_and_as_many_more_as_it_needs(nanous
     assert display_usd(nanousd) == text
 
 
-@pytest.mark.parametrize(("text", "nanousd"), [("5", 5 * 10**9), (" 12.50 ", 12_500_000_000), ("0.000000001", 1)])
+@pytest.mark.parametrize(("text", "nanousd"), [("5", 5 * 10**9), ("12.50", 12_500_000_000), ("0.000000001", 1)])
 def test_plain_decimals_are_read(text, nanousd):
     assert parse_usd(text) == nanousd
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-1", "+1", "1.", ".5", "1e3", "1,5", "0.0000000001", "nan", "inf", "1_000", "$5", "1 000", "0x1"]
+    "text",
+    [
+        *("", "-1", "+1", "1.", ".5", "1e3", "1,5", "0.0000000001", "nan", "inf", "1_000", "$5", "1 000", "0x1"),
+        *(
+            " 5",
+            "5 ",
+            "5\n",
+            "05",
+            "00",
+            "\N{ARABIC-INDIC DIGIT THREE}",
+            "\N{FULLWIDTH DIGIT FIVE}",
+            "1.\N{ARABIC-INDIC DIGIT THREE}",
+        ),
+    ],
 )
 def test_anything_else_is_refused(text):
     with pytest.raises(ValueError, match="is not an amount in USD"):

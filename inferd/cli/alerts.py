@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inferd.cli.access import open_store
 from inferd.cli.options import DataDir, Json
-from inferd.cli.output import print_json, print_table, say
-from inferd.ledger.periods import format_instant
+from inferd.cli.output import moment_text, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from inferd.ledger.deliveries import Delivery
 
 
 def alerts(
@@ -41,14 +43,22 @@ def alerts(
         say("There are no alerts.")
     else:
         print_table(
-            ("At", "Team", "Alert", "Delivered"),
+            ("At", "Team", "Delivered", "Alert"),
             [
                 (
-                    format_instant(state.alert.at_ms),
+                    moment_text(state.alert.at_ms),
                     state.alert.team,
+                    ", ".join(map(_delivery, state.deliveries)) or None,
                     alert_text(state.alert),
-                    ", ".join(f"{delivery.state} ({delivery.attempts})" for delivery in state.deliveries) or "-",
                 )
                 for state in states
             ],
+            wrap=("Alert", "Delivered"),
         )
+
+
+def _delivery(delivery: Delivery) -> str:
+    """`delivered`, or `waiting after 2 attempts`: the first attempt is the rule."""
+    if delivery.state == "delivered" and delivery.attempts == 1:
+        return delivery.state
+    return f"{delivery.state} after {delivery.attempts} attempt{'' if delivery.attempts == 1 else 's'}"

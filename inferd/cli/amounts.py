@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from inferd.errors import InvalidValueError
-from inferd.money import parse_usd
+from inferd.money import display_usd, parse_usd
 
 RequiredReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the books. Always needed.")]
 
@@ -33,5 +33,10 @@ def amount_nanousd(usd: str) -> int:
 
 
 def budgets_text(budgets: Mapping[str, str]) -> str:
-    """`50.000000000 a month`, for a table; empty for none."""
-    return ", ".join(f"{usd} in all" if by == "lifetime" else f"{usd} a {by}" for by, usd in budgets.items())
+    """`$50.00 a month`, for a table; empty for none."""
+    return ", ".join(f"{usd_text(usd)} {'in all' if by == 'lifetime' else f'a {by}'}" for by, usd in budgets.items())
+
+
+def usd_text(usd: str) -> str:
+    """`$0.10` of `0.100000000`: for a person, an amount of a record, which programs read."""
+    return display_usd(parse_usd(usd))

@@ -12,7 +12,7 @@ from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_json, say, say_next
 from inferd.config import data_dir as folder_of
 from inferd.errors import OperationError
-from inferd.money import format_usd
+from inferd.money import display_usd, format_usd
 from inferd.serving.clock import wall_clock_ms
 
 if TYPE_CHECKING:
@@ -105,5 +105,5 @@ def _say_losses(losses: list[Loss] | str) -> None:
         return
     say("The ledger has what the backup has not, and what will be lost:")
     for loss in losses:
-        amount = "" if loss.nanousd is None else f" (${format_usd(loss.nanousd)})"
+        amount = "" if loss.nanousd is None else f" ({display_usd(loss.nanousd)})"
         say(f"  {loss.count:,} {loss.what}{amount}")

@@ -10,8 +10,8 @@ import typer
 
 from inferd.cli.access import actor, open_store
 from inferd.cli.options import DataDir, Json
-from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
-from inferd.money import format_usd
+from inferd.cli.output import command_line, moment_text, print_fields, print_json, print_table, say, say_next
+from inferd.money import display_usd, format_usd
 from inferd.serving.clock import wall_clock_ms
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def list_(
         say("There are no batches yet: POST /v1/files and /v1/batches make them.")
         return
     rows = [
-        (batch.batch_id, batch.team, batch.project, batch.status, _moment(batch.created_at_ms), *_counts(batch))
+        (batch.batch_id, batch.team, batch.project, batch.status, moment_text(batch.created_at_ms), *_counts(batch))
         for batch in batches
     ]
     names = ("Batch", "Team", "Project", "Status", "Created", "Lines", "Answered", "Failed")
@@ -86,19 +86,19 @@ def show(
         "Input file": found.input_file_id,
         "Output file": found.output_file_id,
         "Error file": found.error_file_id,
-        "Created": _moment(found.created_at_ms),
-        "Expires": _moment(found.expires_at_ms),
+        "Created": moment_text(found.created_at_ms),
+        "Expires": moment_text(found.expires_at_ms),
     }
     if found.totals is not None:
         tokens = found.totals
         fields["Tokens"] = (
             f"{tokens.prompt_tokens:,} in ({tokens.cached_tokens:,} cached), {tokens.completion_tokens:,} out"
         )
-        fields["Cost (USD)"] = format_usd(tokens.cost_nanousd)
+        fields["Cost"] = display_usd(tokens.cost_nanousd)
     for name in _MOMENTS:
         at_ms = getattr(found, f"{name}_at_ms")
         if at_ms is not None:
-            fields[name.replace("_", " ").capitalize()] = _moment(at_ms)
+            fields[name.replace("_", " ").capitalize()] = moment_text(at_ms)
     print_fields(fields)
 
 
@@ -186,9 +186,3 @@ def _follow(data_dir: Path | None, batch: BatchRecord, *, quiet: bool) -> BatchR
 
 def _counts(batch: BatchRecord) -> tuple[int, int, int]:
     return batch.num_total, batch.num_completed, batch.num_failed
-
-
-def _moment(at_ms: int) -> str:
-    from inferd.ledger.periods import format_instant
-
-    return format_instant(at_ms)

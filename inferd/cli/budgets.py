@@ -9,9 +9,9 @@ import typer
 from inferd.cli.access import actor, open_store
 from inferd.cli.amounts import IdempotencyKey, RequiredReason, amount_nanousd
 from inferd.cli.options import DATE_HELP, DataDir, Json
-from inferd.cli.output import command_line, print_json, print_table, say, say_next
-from inferd.ledger.periods import format_instant, parse_instant_ms
-from inferd.money import format_usd
+from inferd.cli.output import command_line, moment_text, print_json, print_table, say, say_next
+from inferd.ledger.periods import parse_instant_ms
+from inferd.money import display_usd
 from inferd.serving.clock import wall_clock_ms
 
 By = Annotated[
@@ -72,7 +72,7 @@ def set_(
     if json:
         print_json(made.to_json())
         return
-    say(f"{made.scope} spends at most ${format_usd(made.amount_nanousd)} {_each(by)}.")
+    say(f"{made.scope} spends at most {display_usd(made.amount_nanousd)} {_each(by)}.")
     say_next("See what is used of each limit", command_line(data_dir, "teams", "show", team))
 
 
@@ -94,30 +94,32 @@ def list_(team: Team, json: Json = False, data_dir: DataDir = None) -> None:
         return
     if budgets:
         print_table(
-            ("Scope", "By", "Budget (USD)", "Set", "By whom"),
+            ("Scope", "By", "Budget", "Set", "Set by"),
             (
-                (each.scope, each.period, format_usd(each.amount_nanousd), format_instant(each.set_at_ms), each.set_by)
+                (each.scope, each.period, display_usd(each.amount_nanousd), moment_text(each.set_at_ms), each.set_by)
                 for each in budgets
             ),
-            right=("Budget (USD)",),
+            right=("Budget",),
+            wrap=("Scope",),
         )
     else:
         say(f"Team {team} has no budgets.")
     if raises:
         say("")
         print_table(
-            ("Raise (USD)", "From", "Until", "Reason", "By whom"),
+            ("Raise", "From", "Until", "Reason", "Made by"),
             (
                 (
-                    format_usd(each.amount_nanousd),
-                    format_instant(each.from_ms),
-                    format_instant(each.until_ms),
+                    display_usd(each.amount_nanousd),
+                    moment_text(each.from_ms),
+                    moment_text(each.until_ms),
                     each.reason,
                     each.actor,
                 )
                 for each in raises
             ),
-            right=("Raise (USD)",),
+            right=("Raise",),
+            wrap=("Reason",),
         )
 
 
@@ -189,8 +191,8 @@ def raise_(
     if json:
         print_json(made.to_json())
         return
-    span = f"from {format_instant(made.from_ms)} until {format_instant(made.until_ms)}"
-    say(f"Raised every cap of team {team} by ${format_usd(made.amount_nanousd)}, {span}.")
+    span = f"from {moment_text(made.from_ms)} until {moment_text(made.until_ms)} UTC"
+    say(f"Raised every cap of team {team} by {display_usd(made.amount_nanousd)}, {span}.")
     say_next("See its limits", command_line(data_dir, "teams", "show", team))
 
 

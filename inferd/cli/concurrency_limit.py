@@ -10,7 +10,7 @@ import typer
 
 from inferd.cli.access import actor, open_store
 from inferd.cli.amounts import budgets_text
-from inferd.cli.output import print_json, print_table, say
+from inferd.cli.output import moment_text, print_json, print_table, say
 from inferd.errors import InvalidValueError
 from inferd.serving.clock import wall_clock_ms
 
@@ -26,18 +26,18 @@ Concurrency = Annotated[
 
 def print_members(what: Literal["project", "user"], records: Sequence[Mapping[str, Any]]) -> None:
     """A table of `listings.listed_projects` or `listed_users`."""
-    columns = (what, "status", "created_at", "created_by")
     print_table(
-        (what.capitalize(), "Status", "Created", "By", "Requests at once", "Budgets (USD)"),
+        (what.capitalize(), "Status", "Created", "By", "Requests at once", "Budgets"),
         (
             [
-                *(record[name] for name in columns),
+                *(record[what], record["status"], moment_text(record["created_at"]), record["created_by"]),
                 "unlimited" if record["concurrency"] is None else record["concurrency"],
                 budgets_text(record["budgets"]),
             ]
             for record in records
         ),
         right=("Requests at once",),
+        wrap=("Budgets", what.capitalize()),
     )
 
 

@@ -10,9 +10,9 @@ from inferd.cli import refunds
 from inferd.cli.access import actor, open_store
 from inferd.cli.amounts import IdempotencyKey, amount_nanousd
 from inferd.cli.options import DATE_HELP, DataDir, Json
-from inferd.cli.output import command_line, print_json, print_table, say, say_next
-from inferd.ledger.periods import format_instant, parse_instant_ms
-from inferd.money import format_usd
+from inferd.cli.output import command_line, moment_text, print_json, print_table, say, say_next
+from inferd.ledger.periods import parse_instant_ms
+from inferd.money import display_usd
 from inferd.serving.clock import wall_clock_ms
 
 if TYPE_CHECKING:
@@ -83,13 +83,13 @@ def grant(
     if json:
         print_json(grant_record(made) | {"warnings": warnings})
         return
-    amount = f"${format_usd(made.amount_nanousd)} of {made.kind} credit"
+    amount = f"{display_usd(made.amount_nanousd)} of {made.kind} credit"
     if made.created_at_ms < moment_ms:
-        made_at = format_instant(made.created_at_ms)
+        made_at = f"{moment_text(made.created_at_ms)} UTC"
         say(f"Nothing new: this key stands for grant {made.grant_id} of {amount} to team {team}, made {made_at}.")
     else:
         say(f"Granted {amount} to team {team} (grant {made.grant_id}).")
-    available = f"${format_usd(credit.available_nanousd)} available"
+    available = f"{display_usd(credit.available_nanousd)} available"
     say(f"It has {available if credit.postpaid_bound is None else credit.describe()}.")
     for warning in warnings:
         say(f"Warning: {warning}; `{command_line(data_dir, 'teams', 'show', team)}` shows all limits.")
@@ -125,17 +125,17 @@ def show(
 def print_credit(credit: Credit) -> None:
     """A table of one row, amounts in USD; below it what a postpaid team may owe."""
     print_table(
-        ("Balance (USD)", "Held (USD)", "Available (USD)", "Owed (USD)", "At zero"),
+        ("Balance", "Held", "Available", "Owed", "At zero"),
         [
             (
-                format_usd(credit.balance_nanousd),
-                format_usd(credit.held_nanousd),
-                format_usd(credit.unheld_nanousd),
-                format_usd(credit.owed_nanousd),
+                display_usd(credit.balance_nanousd),
+                display_usd(credit.held_nanousd),
+                display_usd(credit.unheld_nanousd),
+                display_usd(credit.owed_nanousd),
                 credit.overage,
             )
         ],
-        right=("Balance (USD)", "Held (USD)", "Available (USD)", "Owed (USD)"),
+        right=("Balance", "Held", "Available", "Owed"),
     )
     if credit.postpaid_bound is not None:
         say(f"It has {credit.describe()}.")

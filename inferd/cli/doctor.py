@@ -49,7 +49,9 @@ def doctor(
         print_json({"well": well, "checks": [check.to_json() for check in checks]})
     else:
         print_table(
-            ("Check", "State", ""), [(check.name, "well" if check.well else "WRONG", check.said) for check in checks]
+            ("Check", "State", "Finding"),
+            [(check.name, "well" if check.well else "WRONG", check.said) for check in checks],
+            wrap=("Finding",),
         )
     if well:
         return

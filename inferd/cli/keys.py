@@ -11,9 +11,9 @@ from inferd.cli import suspension
 from inferd.cli.access import actor, open_store
 from inferd.cli.amounts import budgets_text
 from inferd.cli.options import DATE_HELP, DataDir, Json
-from inferd.cli.output import command_line, print_json, print_table, say, say_next
+from inferd.cli.output import command_line, moment_text, print_json, print_table, say, say_next
 from inferd.cli.suspension import Reason
-from inferd.ledger.periods import format_instant, parse_instant_ms
+from inferd.ledger.periods import parse_instant_ms
 from inferd.serving.clock import wall_clock_ms
 
 Scopes = Annotated[
@@ -159,7 +159,7 @@ def revoke(
         return
     assert key.revoked_at_ms is not None, "a revoked key says when"
     if key.revoked_at_ms < moment_ms:
-        say(f"Key {key_id} of team {key.team} was revoked before: {format_instant(key.revoked_at_ms)}.")
+        say(f"Key {key_id} of team {key.team} was revoked before: {moment_text(key.revoked_at_ms)} UTC.")
         return
     say(f"Revoked key {key_id} of team {key.team}. The next request with it gets a 401.")
     say_next("Make a new one", command_line(data_dir, "keys", "create", "--team", key.team))
@@ -204,14 +204,15 @@ def print_keys(records: Sequence[Mapping[str, Any]]) -> None:
     """A table of `listings.listed_keys`."""
     columns = ("id", "team", "project", "user", "name", "last4")
     print_table(
-        ("Key", "Team", "Project", "User", "Name", "Ends in", "Scopes", "Models", "Budgets (USD)", "Created", "Status"),
+        ("Key", "Team", "Project", "User", "Name", "Ends in", "Scopes", "Models", "Budgets", "Created", "Status"),
         (
             (
                 *(key[column] for column in columns),
                 " ".join(key["scopes"]),
                 "all" if key["models"] is None else " ".join(key["models"]),
-                *(budgets_text(key["budgets"]), key["created_at"], key["status"]),
+                *(budgets_text(key["budgets"]), moment_text(key["created_at"]), key["status"]),
             )
             for key in records
         ),
+        wrap=("Models", "Budgets", "Scopes", "Name", "User"),
     )

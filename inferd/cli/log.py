@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json as json_text
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inferd.cli.access import open_store
 from inferd.cli.options import DATE_HELP, INTEGER_MAX, DataDir, Json
-from inferd.cli.output import print_json, print_table, say
-from inferd.ledger.periods import format_instant, parse_instant_ms
+from inferd.cli.output import moment_text, print_json, print_table, say
+from inferd.ledger.periods import parse_instant_ms
 
 if TYPE_CHECKING:
     from inferd.ledger.log import LogEntry
@@ -72,21 +72,20 @@ def log(
     if json:
         print_json([entry.to_json() for entry in entries])
     elif entries:
-        print_table(
-            ("Seq", "At", "By", "Action", "Team", "Details"),
-            (
-                (entry.seq, format_instant(entry.at_ms), entry.actor, entry.action, entry.team, _details(entry))
-                for entry in entries
-            ),
-            right=("Seq",),
-        )
+        _print_entries(entries)
     else:
         say("No changes match.")
 
 
-def _details(entry: LogEntry) -> str:
-    """`name=value` pairs."""
-    values = {
-        name: value if isinstance(value, str) else json_text.dumps(value) for name, value in entry.details.items()
-    }
-    return " ".join(f"{name}={value}" for name, value in values.items())
+def _print_entries(entries: Sequence[LogEntry]) -> None:
+    from inferd.ledger.log import details_text
+
+    print_table(
+        ("Seq", "At", "By", "Action", "Team", "Details"),
+        (
+            (each.seq, moment_text(each.at_ms), each.actor, each.action, each.team, details_text(each.details))
+            for each in entries
+        ),
+        right=("Seq",),
+        wrap=("Details",),
+    )

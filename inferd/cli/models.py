@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from inferd.cli.amounts import usd_text
 from inferd.cli.options import ConfigFile, DataDir, Json
-from inferd.cli.output import print_json, print_table, say
+from inferd.cli.output import moment_text, print_json, print_table, say
 from inferd.config import Config, data_dir, default_config_path, load_config
 from inferd.deployment_config import DeploymentConfig
 from inferd.errors import ConfigError
@@ -21,11 +22,18 @@ app = typer.Typer(no_args_is_help=True, help="What models.toml offers to callers
 
 _PRICES = ("input_usd_per_1m_tokens", "cached_input_usd_per_1m_tokens", "output_usd_per_1m_tokens")
 _PRICE_NAMES = ("Input", "Cached input", "Output")
-_PRICE_COLUMNS = ("Input (USD/1M)", "Cached (USD/1M)", "Output (USD/1M)")
+_PRICE_COLUMNS = ("Input", "Cached input", "Output", "Per second")
 
 
 @app.command(name="list")
-def list_(config: ConfigFile = None, json: Json = False, data: DataDir = None) -> None:
+def list_(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show each model's KV cells, their layout and its file too.")
+    ] = False,
+    config: ConfigFile = None,
+    json: Json = False,
+    data: DataDir = None,
+) -> None:
     """List the deployments that callers can use, with model, context in tokens, prices in USD per 1M tokens or per
     second of compute, and the service tiers beyond the default, with their multiples of the price.
 
@@ -38,31 +46,26 @@ def list_(config: ConfigFile = None, json: Json = False, data: DataDir = None) -
     if json:
         print_json(record)
         return
+    details = ("KV cells", "Layout", "Source") if verbose else ()
     print_table(
-        (
-            "Deployment",
-            "Model",
-            "Context",
-            "KV cells",
-            "Layout",
-            "Billing",
-            *_PRICE_COLUMNS,
-            "USD/second",
-            "Tiers",
-            "Source",
-        ),
+        ("Deployment", "Model", "Context", *_PRICE_COLUMNS, "Billing", "Tiers", *details),
         (
             (
-                *(row["deployment"], row["model"], row["max_context"], row["kv_cells"], row["kv_layout"]),
-                _billing(row),
-                *(row[price] for price in _PRICES),
-                *(row["usd_per_second"], _tiers(row["service_tiers"]), row["source"]),
+                *(row["deployment"], row["model"], row["max_context"]),
+                *(None if row[price] is None else usd_text(row[price]) for price in (*_PRICES, "usd_per_second")),
+                *(_billing(row), _tiers(row["service_tiers"])),
+                *((row["kv_cells"], row["kv_layout"], row["source"]) if verbose else ()),
             )
             for row in record["deployments"]
         ),
-        right=("Context", "KV cells", *_PRICE_COLUMNS, "USD/second"),
+        right=("Context", "KV cells", *_PRICE_COLUMNS),
+        wrap=("Billing", "Tiers", "Source"),
     )
-    say("", f"From {settings.path}; usage is written to {folder}.")
+    say(
+        "",
+        "Prices are per 1M tokens, or per second of compute.",
+        f"From {settings.path}; usage is written to {folder}.",
+    )
 
 
 @app.command()
@@ -143,11 +146,11 @@ def _deployment_record(settings: Config, deployment: DeploymentConfig) -> dict[s
 def _tiers(multipliers: dict[str, float]) -> str:
     """Those that not every deployment has."""
     extra = (f"{tier} x {multiple:g}" for tier, multiple in multipliers.items() if tier not in ("default", "batch"))
-    return ", ".join(extra) or "-"
+    return ", ".join(extra)
 
 
 def _billing(row: dict[str, Any]) -> str:
-    free_until, retires_at = row["free_until"], row["retires_at"]
+    free_until, retires_at = moment_text(row["free_until"]), moment_text(row["retires_at"])
     billing = "free" if row["free"] else "paid" if free_until is None else f"free until {free_until}"
     return billing if retires_at is None else f"{billing}, retires {retires_at}"
 
@@ -157,15 +160,15 @@ def _price_sentence(deployment: DeploymentConfig) -> str:
     if deployment.price is None:
         sentence = "free, for every team"
     elif deployment.price.is_by_time:
-        per_second = _trim(listed["usd_per_second"])
-        sentence = f"${per_second} per second of compute, at most {deployment.max_compute_ms} ms a request"
+        per_second = usd_text(listed["usd_per_second"])
+        sentence = f"{per_second} per second of compute, at most {deployment.max_compute_ms} ms a request"
     else:
         named = zip(_PRICE_NAMES, _PRICES, strict=True)
-        sentence = ", ".join(f"${_trim(listed[key])} {name.lower()}" for name, key in named) + " per 1M tokens"
+        sentence = ", ".join(f"{usd_text(listed[key])} {name.lower()}" for name, key in named) + " per 1M tokens"
     until_ms, retirement = deployment.free_until_ms, deployment.retirement
     if until_ms is not None:
-        sentence = f"free until {format_instant(until_ms)}, then {sentence}"
-    return sentence if retirement is None else f"{sentence}; retires {format_instant(retirement.gone_at_ms)}"
+        sentence = f"free until {moment_text(until_ms)} UTC, then {sentence}"
+    return sentence if retirement is None else f"{sentence}; retires {moment_text(retirement.gone_at_ms)} UTC"
 
 
 def _check_priced(settings: Config) -> None:
@@ -196,12 +199,6 @@ def _check_files(settings: Config) -> None:
         for fault in faults[:-1]:
             sys.stderr.write(f"inferd: {fault}\n")
         raise ConfigError(faults[-1])
-
-
-def _trim(usd: str) -> str:
-    """`0.100000000` -> `0.10`: no zeros after the second decimal."""
-    whole, _, decimals = usd.partition(".")
-    return f"{whole}.{decimals[:2]}{decimals[2:].rstrip('0')}"
 
 
 def _count(number: int, thing: str) -> str:

@@ -9,17 +9,17 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
 # What a shell reports of a program that the end of its pipe killed: 128 + SIGPIPE.
 BROKEN_PIPE_STATUS = 141
+_GAP = "  "
+_LEAST_WRAPPED = 12
 
 
 def write(text: str) -> None:
@@ -72,67 +72,198 @@ def print_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> N
     write(text.getvalue())
 
 
+@dataclass(slots=True)
+class _Column:
+    """A column of a table, as text; `wrap_width` in terminal cells, None: its cells have one line."""
+
+    name: str
+    cells: list[str]
+    total: str
+    is_right: bool
+    wrap_width: int | None = None
+
+    @property
+    def width(self) -> int:
+        longest = max(map(_length, (*self.cells, self.total)), default=0)
+        return max(longest if self.wrap_width is None else min(longest, self.wrap_width), *map(_length, self.heading))
+
+    @property
+    def longest_word(self) -> int:
+        return max((_length(word) for cell in self.cells if cell.isascii() for word in cell.split()), default=0)
+
+    @property
+    def heading(self) -> list[str]:
+        return self.name.split("\n")
+
+    def break_heading(self) -> None:
+        """Make the heading as narrow as the cells, if it has the words for it."""
+        widest = max(map(_length, (*self.cells, self.total, *self.name.split())))
+        self.name = "\n".join(_wrapped(self.name, widest))
+
+    @property
+    def says_nothing(self) -> bool:
+        return all(cell in ("", "-") for cell in (*self.cells, self.total))
+
+    @property
+    def is_constant(self) -> bool:
+        return len(self.cells) > 1 and len({*self.cells, self.total or self.cells[0]}) == 1
+
+    def text(self, cell: str) -> list[str]:
+        return [cell] if self.wrap_width is None else _wrapped(cell, self.width)
+
+
 def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
     *,
     right: Iterable[str] = (),
+    wrap: Iterable[str] = (),
     total: Sequence[object] | None = None,
-    title: str | None = None,
 ) -> None:
-    """A table as wide as its contents, on narrow terminals too: an amount is never cut or folded.
+    """A table for a person. On a terminal it fits the width: columns without a value are left out; then, as far as
+    the width demands it, headings are broken, columns with one value are named below the table, and columns of `wrap`
+    are wrapped; if all that is not enough, each row becomes a block of `name: value` lines. Elsewhere the table is as
+    wide as its contents. No amount is ever cut.
 
     Args:
         right: the columns aligned to the right.
+        wrap: the columns whose text may be wrapped, the first choice first.
         total: a last row, set off by a line.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    numbers = set(right)
-    table = Table(
-        box=box.SIMPLE,
-        show_footer=total is not None,
-        show_edge=False,
-        pad_edge=False,
-        title=title,
-        title_justify="left",
-        title_style="bold",
-    )
-    for index, column in enumerate(columns):
-        table.add_column(
-            column,
-            footer=Text("" if total is None else _cell(total[index])),
-            justify="right" if column in numbers else "left",
-            no_wrap=True,
+    texts = [[_cell(value) for value in row] for row in rows]
+    totals = ["" if total is None else _cell(value) for value in (columns if total is None else total)]
+    numbers, wrapping = set(right), list(wrap)
+    table = [
+        _Column(name, [row[index] for row in texts], totals[index], name in numbers)
+        for index, name in enumerate(columns)
+    ]
+    width = _terminal_width()
+    if width is None:
+        _print_columns(table, total is not None)
+        return
+    table = [column for column in table if column is table[0] or not column.says_nothing]
+    constant = _fit(table, wrapping, width)
+    if _width(table) <= width:
+        _print_columns(table, total is not None)
+        if constant:
+            say("", *_wrapped(f"In every row: {', '.join(constant)}.", width))
+        return
+    blocks = [[*texts[index]] for index in range(len(texts))] + ([totals] if total is not None else [])
+    for index, block in enumerate(blocks):
+        if index:
+            say("")
+        _print_pairs(
+            {f"{name}:": value for name, value in zip(columns, block, strict=True) if value not in ("", "-")}, width
         )
-    for row in rows:
-        # Text: what users wrote (labels, notes) is never read as markup.
-        table.add_row(*(Text(_cell(value)) for value in row))
-    _print(table)
+
+
+def _fit(table: list[_Column], wrapping: Sequence[str], width: int) -> list[str]:
+    """Make the columns of `table` narrower until they fit, if they can.
+
+    Returns:
+        Names and values of the columns that have one value in all rows and were taken out.
+    """
+    if _width(table) > width:
+        for column in table:
+            column.break_heading()
+    constant: list[str] = []
+    for column in reversed(table[1:]):
+        if _width(table) > width and column.is_constant:
+            table.remove(column)
+            constant.insert(0, f"{column.name.replace(chr(10), ' ')} {column.cells[0]}")
+    for name in wrapping:
+        for column in table:
+            excess = _width(table) - width
+            if excess > 0 and column.name.replace("\n", " ") == name:
+                column.wrap_width = max(column.longest_word, column.width - excess, _LEAST_WRAPPED)
+    return constant
+
+
+def _width(table: Sequence[_Column]) -> int:
+    return sum(column.width for column in table) + len(_GAP) * (len(table) - 1)
+
+
+def _print_columns(table: Sequence[_Column], has_total: bool) -> None:
+    rule = _GAP.join("─" * column.width for column in table)
+    height = max(len(column.heading) for column in table)
+    # A heading of one line stands beside the last line of the others.
+    lines = _row_lines(table, [[*[""] * (height - len(column.heading)), *column.heading] for column in table])
+    lines.append(rule)
+    for index in range(len(table[0].cells)):
+        lines += _row_lines(table, [column.text(column.cells[index]) for column in table])
+    if has_total:
+        lines += [rule, *_row_lines(table, [column.text(column.total) for column in table])]
+    say(*lines)
+
+
+def _row_lines(table: Sequence[_Column], cells: Sequence[Sequence[str]]) -> list[str]:
+    """A row of the table, as lines: as many as its tallest cell has."""
+    lines = []
+    for line in range(max(map(len, cells))):
+        parts = []
+        for column, cell in zip(table, cells, strict=True):
+            text = cell[line] if line < len(cell) else ""
+            blanks = " " * (column.width - _length(text))
+            parts.append(blanks + text if column.is_right else text + blanks)
+        lines.append(_GAP.join(parts).rstrip())
+    return lines
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
     """Names and values, one pair a line, in two columns."""
-    width = max(map(len, fields)) + 2
-    say(*(f"{name:<{width}}{_cell(value)}".rstrip() for name, value in fields.items()))
+    _print_pairs({name: _cell(value) for name, value in fields.items()}, _terminal_width())
+
+
+def _print_pairs(pairs: Mapping[str, str], width: int | None) -> None:
+    """Names and values in two columns; a value that is wider than its column goes on below itself."""
+    indent = max(map(len, pairs)) + len(_GAP)
+    for name, value in pairs.items():
+        lines = [value] if width is None else _wrapped(value, max(_LEAST_WRAPPED, width - indent))
+        for index, line in enumerate(lines):
+            say(f"{name if index == 0 else '':<{indent}}{line}".rstrip())
+
+
+def moment_text(at: str | int | None) -> str | None:
+    """`2026-11-30 12:22` of milliseconds since 1970 or of the ISO 8601 form that records have; always UTC."""
+    from inferd.ledger.periods import display_instant, parse_instant_ms
+
+    if at is None:
+        return None
+    return display_instant(parse_instant_ms(at) if isinstance(at, str) else at)
 
 
 def _cell(value: object) -> str:
-    """None as a dash; counts with thousands separators; amounts are text already."""
+    """None as a dash; counts with thousands separators; amounts are text already. A character that a terminal would
+    obey is replaced."""
     if value is None:
         return "-"
-    return f"{value:,}" if type(value) is int else str(value)
+    text = f"{value:,}" if type(value) is int else str(value)
+    return (
+        text
+        if text.isprintable()
+        else "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    )
 
 
-def _print(renderable: RenderableType) -> None:
-    from rich.console import Console
-    from rich.measure import Measurement
+def _length(text: str) -> int:
+    """How many cells of a terminal the text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
 
-    console = Console(file=sys.stdout)
-    unbounded = console.options.update(width=100_000)
-    console.width = Measurement.get(console, unbounded, renderable).maximum
-    with console.capture() as capture:
-        console.print(renderable)
-    write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+    return cell_len(text)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` cells, at least one. Words stay whole, so that they can be copied; texts in wide
+    characters are cut anywhere."""
+    if _length(text) <= width:
+        return [text]
+    is_wide = _length(text) > len(text)
+    most = max(1, width // 2) if is_wide else width
+    return textwrap.wrap(text, most, break_on_hyphens=False, break_long_words=is_wide) or [""]
+
+
+def _terminal_width() -> int | None:
+    """None if stdout is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

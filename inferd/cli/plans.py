@@ -10,7 +10,7 @@ import typer
 from inferd.cli.access import actor, open_store
 from inferd.cli.options import ConfigFile, DataDir, Json
 from inferd.cli.output import command_line, print_csv, print_json, print_table, say, say_next
-from inferd.money import format_usd
+from inferd.money import display_usd
 from inferd.serving.clock import wall_clock_ms
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def list_plans(json: Json = False, csv: Csv = False, config: FromFile = None, da
         print_table(
             (
                 "Plan",
-                "Spends at most (USD)",
+                "Spends at most",
                 "At zero",
                 "Least tier",
                 "At sign-up",
@@ -56,7 +56,7 @@ def list_plans(json: Json = False, csv: Csv = False, config: FromFile = None, da
                 "At once: project, user",
             ),
             (_plan_row(plan) for plan in catalog.plans.values()),
-            right=("Spends at most (USD)", "Least tier", "At sign-up"),
+            right=("Spends at most", "Least tier", "At sign-up"),
         )
 
 
@@ -100,8 +100,13 @@ def list_tiers(json: Json = False, csv: Csv = False, config: FromFile = None, da
     elif csv:
         print_csv(tuple(records[0]), records)
     else:
-        columns = ("Tier", "Earned by", "Requests a minute", "To free models", "Output tokens", "A month (USD)")
-        print_table((*columns, "Token rates"), (_tier_row(tier) for tier in catalog.tiers), right=columns[2:])
+        columns = ("Tier", "Earned by", "Requests a minute", "To free models", "Output tokens", "A month")
+        print_table(
+            (*columns, "Token rates up to"),
+            (_tier_row(tier) for tier in catalog.tiers),
+            right=columns[2:],
+            wrap=("Earned by",),
+        )
 
 
 def _catalog(json: bool, csv: bool, config: Path | None, data_dir: Path | None) -> Catalog:
@@ -121,13 +126,13 @@ def _plan_row(plan: Plan) -> tuple[object, ...]:
     if plan.included_nanousd:
         how_often = "a month" if plan.included_every == "month" else "once"
         lasts = "" if plan.included_valid_days is None else f", for {plan.included_valid_days} days"
-        included = f"{format_usd(plan.included_nanousd)} {how_often}{lasts}"
+        included = f"{display_usd(plan.included_nanousd)} {how_often}{lasts}"
     return (
         plan.name,
-        f"{format_usd(plan.cap_nanousd)} a {plan.cap_period}",
+        f"{display_usd(plan.cap_nanousd)} a {plan.cap_period}",
         plan.overage,
         plan.tier_floor,
-        format_usd(plan.signup_nanousd) if plan.signup_nanousd else None,
+        display_usd(plan.signup_nanousd) if plan.signup_nanousd else None,
         included,
         f"{_number(plan.project_concurrency)}, {_number(plan.user_concurrency)}",
     )
@@ -136,8 +141,8 @@ def _plan_row(plan: Plan) -> tuple[object, ...]:
 def _tier_row(tier: Tier) -> tuple[object, ...]:
     earned_by = {0: "nothing", 1: "a payment method, or any paid credit"}.get(tier.number, "the operator")
     if tier.qualifying_nanousd is not None:
-        earned_by = f"${format_usd(tier.qualifying_nanousd)} paid"
-    monthly = _number(None) if tier.monthly_nanousd is None else format_usd(tier.monthly_nanousd)
+        earned_by = f"{display_usd(tier.qualifying_nanousd)} paid"
+    monthly = _number(None) if tier.monthly_nanousd is None else display_usd(tier.monthly_nanousd)
     return (
         tier.number,
         earned_by,
@@ -145,7 +150,7 @@ def _tier_row(tier: Tier) -> tuple[object, ...]:
         adaptive(tier.free_rpm_min, tier.free_rpm),
         _number(tier.max_output_tokens),
         "its credit" if tier.number == 0 else monthly,
-        "none" if tier.token_rate_ceiling is None else f"up to {tier.token_rate_ceiling} x the floor",
+        "unlimited" if tier.token_rate_ceiling is None else f"{tier.token_rate_ceiling} x the floor",
     )
 
 

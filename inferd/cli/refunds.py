@@ -9,9 +9,8 @@ import typer
 from inferd.cli.access import actor, open_store
 from inferd.cli.amounts import IdempotencyKey, RequiredReason, amount_nanousd
 from inferd.cli.options import INTEGER_MAX, DataDir, Json
-from inferd.cli.output import command_line, print_json, print_table, say, say_next
-from inferd.ledger.periods import format_instant
-from inferd.money import format_usd
+from inferd.cli.output import command_line, moment_text, print_json, print_table, say, say_next
+from inferd.money import display_usd
 from inferd.serving.clock import wall_clock_ms
 
 
@@ -42,21 +41,22 @@ def list_(
         print_json([grant.to_json() for grant in grants])
         return
     print_table(
-        ("Grant", "Kind", "Priority", "Amount (USD)", "Left (USD)", "Expires", "State", "Note"),
+        ("Grant", "Kind", "Priority", "Amount", "Left", "Expires", "State", "Note"),
         (
             (
                 str(grant.grant_id),
                 grant.kind,
                 grant.priority,
-                format_usd(grant.amount_nanousd),
-                format_usd(grant.remaining_nanousd),
-                None if grant.expires_at_ms is None else format_instant(grant.expires_at_ms),
+                display_usd(grant.amount_nanousd),
+                display_usd(grant.remaining_nanousd),
+                moment_text(grant.expires_at_ms),
                 grant.state,
                 grant.note,
             )
             for grant in grants
         ),
-        right=("Priority", "Amount (USD)", "Left (USD)"),
+        right=("Priority", "Amount", "Left"),
+        wrap=("Note",),
     )
 
 
@@ -95,8 +95,8 @@ def refund(
     if json:
         print_json(made.to_json())
         return
-    say(f"Refunded ${format_usd(made.amount_nanousd)} of request {request} to team {made.team}.")
-    say(f"It costs ${format_usd(made.left_nanousd)} now.")
+    say(f"Refunded {display_usd(made.amount_nanousd)} of request {request} to team {made.team}.")
+    say(f"It costs {display_usd(made.left_nanousd)} now.")
     say_next("See what the team has", command_line(data_dir, "credits", "show", made.team))
 
 
@@ -130,7 +130,7 @@ def withdraw(
     if json:
         print_json(made.to_json())
         return
-    say(f"Withdrew ${format_usd(made.amount_nanousd)} of paid credit from team {team}.")
+    say(f"Withdrew {display_usd(made.amount_nanousd)} of paid credit from team {team}.")
     say_next("See what it has", command_line(data_dir, "credits", "show", team))
 
 
@@ -164,5 +164,5 @@ def void(
     if json:
         print_json(made.to_json())
         return
-    say(f"Voided grant {grant} of team {made.team}: ${format_usd(made.amount_nanousd)} of it is gone.")
+    say(f"Voided grant {grant} of team {made.team}: {display_usd(made.amount_nanousd)} of it is gone.")
     say_next("See what the team has", command_line(data_dir, "credits", "show", made.team))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +12,11 @@ from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_csv, print_fields, print_json, print_table, say, say_next
 from inferd.errors import InvalidValueError
 from inferd.ledger.periods import parse_month, periods_of
-from inferd.money import format_usd
+from inferd.money import display_usd
 from inferd.serving.clock import wall_clock_ms
+
+if TYPE_CHECKING:
+    from inferd.ledger.statements import Statement, StatementLine
 
 Csv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values and nothing else.")]
 Month = Annotated[
@@ -54,10 +57,10 @@ def list_(
     elif csv:
         print_csv(columns, records)
     elif not records:
-        say("Nobody owes anything yet: only postpaid teams have statements.")
+        say(*_no_statements(team))
     else:
-        names = ("Team", "Month", "State", "Charged (USD)", "Refunded (USD)", "Paid (USD)", "Due (USD)")
-        print_table(names, ([record[column] for column in columns] for record in records), right=names[3:])
+        names = ("Team", "Month", "State", "Charged", "Refunded", "Paid", "Due")
+        print_table(names, (_row(statement, moment_ms) for statement in statements), right=names[3:])
 
 
 @app.command()
@@ -94,10 +97,10 @@ def show(
         print_csv(columns, records)
         return
     names = (
-        *("Deployment", "Requests", "Prompt tokens", "Cached", "Completion tokens"),
-        *("Cost (USD)", "Refunded (USD)", "Net (USD)"),
+        *("Deployment", "Requests", "Prompt tokens", "Cached tokens", "Completion tokens"),
+        *("Cost", "Refunded", "Net"),
     )
-    print_table(names, ([record[column] for column in columns] for record in records), right=names[1:])
+    print_table(names, map(_line_row, lines), right=names[1:], wrap=names[:1])
     net_nanousd = sum(line.net_nanousd for line in lines)
     owed_nanousd = statement.charged_nanousd - statement.refunded_nanousd
     say("")
@@ -105,12 +108,12 @@ def show(
         {
             "Team": team,
             "Month": f"{statement.period} ({head['state']})",
-            "Used": f"${format_usd(net_nanousd)}",
-            "Paid from credit": f"${format_usd(net_nanousd - owed_nanousd)}",
-            "Charged": f"${head['charged_usd']}",
-            "Refunded of that": f"${head['refunded_usd']}",
-            "Paid": f"${head['paid_usd']}",
-            "Due": f"${head['due_usd']}",
+            "Used": display_usd(net_nanousd),
+            "Paid from credit": display_usd(net_nanousd - owed_nanousd),
+            "Charged": display_usd(statement.charged_nanousd),
+            "Refunded of that": display_usd(statement.refunded_nanousd),
+            "Paid": display_usd(statement.paid_nanousd),
+            "Due": display_usd(statement.due_nanousd),
         }
     )
     if statement.due_nanousd > 0:
@@ -156,10 +159,32 @@ def pay(
     if json:
         print_json(made.to_json())
         return
-    say(f"Team {team} has paid ${format_usd(made.amount_nanousd)} of its statement {made.period}.")
+    say(f"Team {team} has paid {display_usd(made.amount_nanousd)} of its statement {made.period}.")
     if made.raised_nanousd:
-        say(f"As the month is not over, its caps rise by ${format_usd(made.raised_nanousd)}.")
+        say(f"As the month is not over, its caps rise by {display_usd(made.raised_nanousd)}.")
     say_next("See its statements", command_line(data_dir, "statements", "list", team))
+
+
+def _row(statement: Statement, moment_ms: int) -> tuple[object, ...]:
+    amounts = (
+        *(statement.charged_nanousd, statement.refunded_nanousd or None),
+        *(statement.paid_nanousd, statement.due_nanousd),
+    )
+    state = statement.to_json(moment_ms)["state"]
+    return statement.team, statement.period, state, *(None if each is None else display_usd(each) for each in amounts)
+
+
+def _line_row(line: StatementLine) -> tuple[object, ...]:
+    tokens = (line.requests, line.prompt_tokens, line.cached_tokens, line.completion_tokens)
+    returned = (line.refunded_nanousd, line.net_nanousd) if line.refunded_nanousd else (None, None)
+    amounts = (line.cost_nanousd, *returned)
+    return line.deployment, *tokens, *(None if each is None else display_usd(each) for each in amounts)
+
+
+def _no_statements(team: str | None) -> tuple[str, ...]:
+    if team is None:
+        return ("No team owes anything: only postpaid teams have statements.",)
+    return (f"Team {team} owes nothing: it has no statements. Its credit covered all its requests.",)
 
 
 def _month(month: str | None, moment_ms: int) -> str:

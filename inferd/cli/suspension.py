@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inferd.cli.access import actor, open_store
-from inferd.cli.output import command_line, print_json, say, say_next
-from inferd.ledger.periods import format_instant
+from inferd.cli.output import command_line, moment_text, print_json, say, say_next
 from inferd.serving.clock import wall_clock_ms
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def suspend(
         return
     kind, _, name = suspension.subject.partition(":")
     if suspension.suspended_at_ms < moment_ms:
-        say(f"The {kind} {name} was suspended before: {format_instant(suspension.suspended_at_ms)}.")
+        say(f"The {kind} {name} was suspended before: {moment_text(suspension.suspended_at_ms)} UTC.")
     else:
         say(f"Suspended {kind} {name}. From the next request on it gets a 403; requests under way finish.")
     say_next("Take it back", command_line(data, noun, "resume", *names))

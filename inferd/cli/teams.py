@@ -9,11 +9,10 @@ import typer
 from inferd.cli import credits, keys, suspension, terms
 from inferd.cli.access import actor, open_store
 from inferd.cli.options import DataDir, Json
-from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
+from inferd.cli.output import command_line, moment_text, print_fields, print_json, print_table, say, say_next
 from inferd.cli.suspension import Reason
 from inferd.ledger.names import DEFAULT_PLAN
 from inferd.ledger.page import WHOLE, Page
-from inferd.ledger.periods import format_instant
 from inferd.serving.clock import wall_clock_ms
 
 SHOWN = 100
@@ -79,10 +78,11 @@ def list_(json: Json = False, data_dir: DataDir = None) -> None:
             (
                 (
                     *(record["team"], record["plan"], f"{record['tier']} ({record['tier_source']})"),
-                    *(record["status"], record["created_at"], record["created_by"]),
+                    *(record["status"], moment_text(record["created_at"]), record["created_by"]),
                 )
                 for record in records
             ),
+            wrap=("Tier",),
         )
 
 
@@ -117,7 +117,7 @@ def show(
         {
             "Team": team.team,
             "Status": "suspended" if team_subject(team.team) in details.suspended else "active",
-            "Created": f"{format_instant(team.created_at_ms)} by {team.created_by}",
+            "Created": f"{moment_text(team.created_at_ms)} UTC by {team.created_by}",
             "Projects": _first([project.project for project in details.projects]),
             "Users": _first([user.user for user in details.users]) or None,
         }

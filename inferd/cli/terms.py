@@ -11,8 +11,9 @@ from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import command_line, print_fields, print_json, print_table, say, say_next
 from inferd.cli.plans import adaptive
 from inferd.errors import InvalidValueError
-from inferd.ledger.periods import format_instant, parse_instant_ms
-from inferd.money import format_usd
+from inferd.ledger.periods import display_instant, parse_instant_ms
+from inferd.money import display_usd
+from inferd.plans import TOP_TIER
 from inferd.serving.clock import wall_clock_ms
 
 if TYPE_CHECKING:
@@ -68,8 +69,10 @@ def set_(
     from inferd.ledger import cap_operations
     from inferd.ledger.records import limits_record
 
-    if tier is not None and tier != _EARNED and not tier.isdecimal():
-        raise InvalidValueError(f"a tier is 0 to 5, or {_EARNED}, not {tier!r}")
+    if tier is not None and tier != _EARNED and tier not in map(str, range(TOP_TIER + 1)):
+        raise InvalidValueError(f"a tier is 0 to {TOP_TIER}, or {_EARNED}, not {tier!r}")
+    if until is not None and tier in (None, _EARNED):
+        raise InvalidValueError("--until goes with --tier: it says when that tier ends")
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
         cap_operations.set_team(
@@ -105,22 +108,23 @@ def print_limits(limits: Limits) -> None:
     )
     say("")
     print_table(
-        ("Limit of", "From", "Period", "Limit (USD)", "Raised by", "Spent", "Held", "Left", "Starts anew"),
+        ("Limit of", "From", "Period", "Limit", "Raised by", "Spent", "Held", "Left", "Starts anew"),
         (
             (
                 cap.scope,
                 cap.source_name,
                 cap.period,
-                format_usd(cap.limit_nanousd),
-                format_usd(cap.raised_nanousd),
-                format_usd(cap.count.posted_nanousd),
-                format_usd(cap.count.held_nanousd),
-                format_usd(cap.left_nanousd),
-                "never" if cap.resets_at_ms is None else format_instant(cap.resets_at_ms),
+                display_usd(cap.limit_nanousd),
+                display_usd(cap.raised_nanousd) if cap.raised_nanousd else None,
+                display_usd(cap.count.posted_nanousd),
+                display_usd(cap.count.held_nanousd) if cap.count.held_nanousd else None,
+                display_usd(cap.left_nanousd),
+                "never" if cap.resets_at_ms is None else display_instant(cap.resets_at_ms)[:10],
             )
             for cap in limits.caps
         ),
-        right=("Limit (USD)", "Raised by", "Spent", "Held", "Left"),
+        right=("Limit", "Raised by", "Spent", "Held", "Left"),
+        wrap=("Limit of", "From"),
     )
     say("")
     print_table(
@@ -133,4 +137,5 @@ def print_limits(limits: Limits) -> None:
             ),
         ),
         right=("At most",),
+        wrap=("Limit", "From"),
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from inferd.cli.access import open_store
+from inferd.cli.amounts import usd_text
 from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import print_csv, print_json, print_table, say
 from inferd.errors import InvalidValueError
@@ -20,12 +21,12 @@ By = Literal["model", "day", "project", "user", "key", "team", "service_tier", "
 _SUMS = {
     "requests": "Requests",
     "prompt_tokens": "Prompt tokens",
-    "cached_tokens": "Cached",
-    "completion_tokens": "Completion",
+    "cached_tokens": "Cached tokens",
+    "completion_tokens": "Output tokens",
     "compute_ms": "Compute (ms)",
-    "cost_usd": "Cost (USD)",
-    "refunded_usd": "Refunded (USD)",
-    "net_usd": "Net (USD)",
+    "cost_usd": "Cost",
+    "refunded_usd": "Refunded",
+    "net_usd": "Net",
 }
 
 
@@ -89,16 +90,19 @@ def _columns(by: str) -> tuple[str, ...]:
 
 def _print_report(by: str, report: UsageReport) -> None:
     # Refunds are rare, and a table has little room.
-    rare = () if parse_usd(report.total["refunded_usd"]) else ("refunded_usd", "net_usd")
+    rare: tuple[str, ...] = () if parse_usd(report.total["refunded_usd"]) else ("refunded_usd", "net_usd")
+    if by == "request":  # each row is one
+        rare = (*rare, "requests")
     columns = tuple(column for column in _columns(by) if column not in rare)
     headings = {by: by.replace("_", " ").capitalize(), "status": "Status"} | _SUMS
     print_table(
         [headings[column] for column in columns],
         [_values(columns, row) for row in report.rows],
         right=_SUMS.values(),
+        wrap=(headings[by],),
         total=_values(columns, {by: "Total", "status": ""} | report.total),
     )
 
 
 def _values(columns: tuple[str, ...], row: dict[str, Any]) -> list[object]:
-    return [row[column] for column in columns]
+    return [usd_text(row[column]) if column.endswith("_usd") else row[column] for column in columns]

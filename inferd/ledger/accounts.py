@@ -20,7 +20,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Literal
 
+from inferd.errors import InvalidValueError
 from inferd.ledger.rows import insert_all_covered, insert_covered
+from inferd.money import display_usd
 
 EXPIRED = "expired"
 REFUNDS = "refunds"
@@ -56,6 +58,15 @@ def balance_nanousd(conn: sqlite3.Connection, account: str) -> int:
     assert not _is_credit(account), "what is left of a grant stands with the grant"
     row = conn.execute("SELECT balance_nanousd FROM accounts WHERE account = ?", (account,)).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def check_amount(what: str, amount_nanousd: int, most_nanousd: int | None = None, *, may_be_zero: bool = False) -> None:
+    """Raises InvalidValueError unless the amount of a `what` (grant, refund, ...) is positive and at most that."""
+    if amount_nanousd < 0 or (amount_nanousd == 0 and not may_be_zero):
+        raise InvalidValueError(f"the amount of a {what} must be more than $0.00, not {display_usd(amount_nanousd)}")
+    if most_nanousd is not None and amount_nanousd > most_nanousd:
+        most, asked = display_usd(most_nanousd), display_usd(amount_nanousd)
+        raise InvalidValueError(f"the amount of a {what} must be at most {most}, not {asked}")
 
 
 def post(

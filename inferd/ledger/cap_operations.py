@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.ledger import budgets, keys, teams
+from inferd.ledger.accounts import check_amount
 from inferd.ledger.alerts import alert_spending
 from inferd.ledger.authority import AUTHORITIES, authority_of
 from inferd.ledger.billing import (
@@ -28,11 +29,11 @@ from inferd.ledger.counters import key_scope, project_scope, team_scope, user_sc
 from inferd.ledger.delegation import beyond_limits
 from inferd.ledger.idempotency import once
 from inferd.ledger.log import logged
-from inferd.ledger.names import check_text
+from inferd.ledger.names import check_choice, check_text
 from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import format_instant
 from inferd.ledger.team_limits import TeamLimits, team_limits
-from inferd.money import NANOUSD_PER_USD, format_usd
+from inferd.money import NANOUSD_PER_USD, display_usd
 from inferd.plans import OVERAGES, PERIOD_KINDS, TOP_TIER, Overage, PeriodKind
 
 _MAX_AMOUNT_NANOUSD = 1_000_000_000 * NANOUSD_PER_USD
@@ -99,13 +100,14 @@ def set_team(
         conn.execute("UPDATE teams SET plan = ?1 WHERE team = ?2 AND plan <> ?1", (plan, team))
     if tier is not None and not 0 <= tier <= TOP_TIER:
         raise InvalidValueError(f"a tier is 0 to {TOP_TIER}, not {tier}")
-    if tier_until_ms is not None and (tier is None or tier_until_ms <= now_ms):
-        what = "needs the tier that ends then" if tier is None else f"{format_instant(tier_until_ms)} is past"
-        raise InvalidValueError(f"an end of a tier lies ahead, and is set with the tier: this one {what}")
+    if tier_until_ms is not None and tier is None:
+        raise InvalidValueError("an end of a tier needs the tier: give both, or neither")
+    if tier_until_ms is not None and tier_until_ms <= now_ms:
+        raise InvalidValueError(f"{format_instant(tier_until_ms)} is in the past: name a later end of the tier")
     if tier is not None or earn_tier:
         teams.set_tier_override(conn, team, tier, tier_until_ms)
-    if overage is not None and overage not in OVERAGES:
-        raise InvalidValueError(f"at zero a team can {', '.join(OVERAGES)}, not {overage!r}")
+    if overage is not None:
+        check_choice("overage", overage, OVERAGES)
     row = read_billing(conn, team)
     if payment_method is not None:
         row = replace(row, payment_method=payment_method)
@@ -149,14 +151,14 @@ def set_budget(
         PermissionDeniedError: the actor is of the team, and the operator's budget is smaller.
     """
     scope = _scope(conn, team, project, user, key_id)
-    _check_period(period)
-    _check_amount("budget", amount_nanousd, least=0)
+    check_choice("period of budgets", period, PERIOD_KINDS)
+    check_amount("budget", amount_nanousd, _MAX_AMOUNT_NANOUSD, may_be_zero=True)
     authority = authority_of(conn, team, actor)
     of_operator = budgets.find_budget(conn, scope, period, "operator")
     if authority == "team" and of_operator is not None and amount_nanousd > of_operator.amount_nanousd:
         raise beyond_limits(
-            f"the operator set a budget of ${format_usd(of_operator.amount_nanousd)} by {period} for {scope}, and "
-            f"${format_usd(amount_nanousd)} is more; set at most that"
+            f"the operator set a budget of {display_usd(of_operator.amount_nanousd)} by {period} for {scope}, and "
+            f"{display_usd(amount_nanousd)} is more; set at most that"
         )
     budget = Budget(scope, period, authority, team, amount_nanousd, now_ms, actor)
     budgets.put_budget(conn, budget)
@@ -186,7 +188,7 @@ def remove_budget(
         PermissionDeniedError: the actor is of the team, and only the operator has set one.
     """
     scope = _scope(conn, team, project, user, key_id)
-    _check_period(period)
+    check_choice("period of budgets", period, PERIOD_KINDS)
     of_operator, of_team = (budgets.find_budget(conn, scope, period, each) for each in AUTHORITIES)
     own, other = (of_operator, of_team) if authority_of(conn, team, actor) == "operator" else (of_team, None)
     ended = own or other
@@ -221,17 +223,21 @@ def raise_caps(
     teams.find_team(conn, team)
     check_text("reason", reason)
     check_text("idempotency key", idempotency_key)
-    _check_amount("raise", amount_nanousd, least=1)
+    check_amount("raise", amount_nanousd, _MAX_AMOUNT_NANOUSD)
 
     def perform() -> dict[str, object]:
         begin_ms = now_ms if from_ms is None else from_ms
-        if not begin_ms < until_ms or until_ms <= now_ms:
-            raise InvalidValueError(f"a raise from {format_instant(begin_ms)} until {format_instant(until_ms)} is void")
+        if until_ms <= now_ms:
+            raise InvalidValueError(f"{format_instant(until_ms)} is in the past: name a later end of the raise")
+        if until_ms <= begin_ms:
+            raise InvalidValueError(
+                f"the raise would end at {format_instant(until_ms)}, before it begins at {format_instant(begin_ms)}"
+            )
         if amount_nanousd + sum(each.amount_nanousd for each in budgets.raises_of(conn, team, now_ms)) > (
             _MAX_RAISES_NANOUSD
         ):
             raise InvalidValueError(
-                f"all raises of a team that are not over cannot exceed ${format_usd(_MAX_RAISES_NANOUSD)} together"
+                f"all raises of a team that are not over cannot exceed {display_usd(_MAX_RAISES_NANOUSD)} together"
             )
         made = budgets.add_raise(
             conn, team, amount_nanousd, from_ms=begin_ms, until_ms=until_ms, reason=reason, actor=actor, now_ms=now_ms
@@ -261,15 +267,3 @@ def _scope(conn: sqlite3.Connection, team: str, project: str | None, user: str |
             raise NotFoundError(f"team {team!r} has no key {key_id!r}; `inferd keys list --team {team}` shows the ids")
         return key_scope(key_id)
     return team_scope(team)
-
-
-def _check_period(period: str) -> None:
-    if period not in PERIOD_KINDS:
-        raise InvalidValueError(f"a budget is by {', '.join(PERIOD_KINDS)}, not {period!r}")
-
-
-def _check_amount(what: str, amount_nanousd: int, *, least: int) -> None:
-    if not least <= amount_nanousd <= _MAX_AMOUNT_NANOUSD:
-        raise InvalidValueError(
-            f"a {what} is ${format_usd(least)} to ${format_usd(_MAX_AMOUNT_NANOUSD)}, not ${format_usd(amount_nanousd)}"
-        )

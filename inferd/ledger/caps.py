@@ -15,7 +15,7 @@ import msgspec
 from inferd.ledger.billing import Terms
 from inferd.ledger.counters import Cell, Count, Spender, count, team_scope
 from inferd.ledger.periods import LIFETIME, format_instant, period_bounds_ms, period_label
-from inferd.money import format_usd
+from inferd.money import display_usd, format_usd
 
 CapSource = Literal["plan", "tier", "budget", "team_budget"]
 _KINDS = ("team", "project", "key", "user")
@@ -80,8 +80,8 @@ class Cap(msgspec.Struct, frozen=True):
         name = name.partition("/")[2] if kind in ("project", "user") else name
         when = "in all" if self.period == LIFETIME else f"in {self.period}"
         return (
-            f"{kind} '{name}' may spend ${format_usd(self.limit_nanousd)} {when} ({self.source_name}), of which "
-            f"${format_usd(self.count.posted_nanousd)} is spent and ${format_usd(self.count.held_nanousd)} held by "
+            f"{kind} '{name}' may spend {display_usd(self.limit_nanousd)} {when} ({self.source_name}), of which "
+            f"{display_usd(self.count.posted_nanousd)} is spent and {display_usd(self.count.held_nanousd)} held by "
             f"requests under way"
         )
 

@@ -71,9 +71,9 @@ def caps_below_balance(conn: sqlite3.Connection, team: str, now_ms: int) -> list
     """Which caps of a team keep it from spending the credit that it has, in words for whoever gave it (BILLING R1)."""
     balance_nanousd = credit_of(conn, team, now_ms).balance_nanousd
     return [
-        f"{cap.source_name} lets the team spend only ${format_usd(cap.left_without_holds_nanousd)} more "
+        f"{cap.source_name} lets the team spend only {display_usd(cap.left_without_holds_nanousd)} more "
         f"{'in all' if cap.resets_at_ms is None else f'in {cap.period}'}, which is below its balance of "
-        f"${format_usd(balance_nanousd)}"
+        f"{display_usd(balance_nanousd)}"
         for cap in team_caps(conn, team, terms_of(conn, team, now_ms), now_ms)
         if cap.left_without_holds_nanousd < balance_nanousd
     ]

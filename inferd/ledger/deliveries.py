@@ -15,7 +15,7 @@ from inferd.ledger.alerts import Alert, all_alerts
 from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import format_instant
 from inferd.ledger.store import Store
-from inferd.money import format_usd
+from inferd.money import display_usd, format_usd
 
 _FIRST_DELAY_MS = 5_000
 _DELAY_FACTOR = 3
@@ -88,22 +88,22 @@ def alert_json(alert: Alert) -> dict[str, Any]:
 
 def alert_text(alert: Alert) -> str:
     """One sentence for a person."""
-    value, limit = format_usd(alert.value_nanousd), format_usd(alert.limit_nanousd)
+    value, limit = display_usd(alert.value_nanousd), display_usd(alert.limit_nanousd)
     if alert.source == "refusal":
-        return f"team {alert.team} has ${value} of credit left, which was too little for a request that was refused"
+        return f"team {alert.team} has {value} of credit left, which was too little for a request that was refused"
     if alert.kind == "low_balance":
         return (
-            f"team {alert.team} has ${value} of credit left, "
-            f"less than {alert.threshold_percent} % of its last grant (${limit})"
+            f"team {alert.team} has {value} of credit left, "
+            f"less than {alert.threshold_percent} % of its last grant ({limit})"
         )
     if alert.value_nanousd * 100 < alert.threshold_percent * alert.limit_nanousd:
         return (
-            f"{alert.scope} has spent ${value} of its cap of ${limit} in {alert.period} ({alert.source}), "
+            f"{alert.scope} has spent {value} of its cap of {limit} in {alert.period} ({alert.source}), "
             "which leaves too little for a request that was refused"
         )
     return (
-        f"{alert.scope} has spent ${value} in {alert.period}, "
-        f"{alert.threshold_percent} % or more of its cap of ${limit} ({alert.source})"
+        f"{alert.scope} has spent {value} in {alert.period}, "
+        f"{alert.threshold_percent} % or more of its cap of {limit} ({alert.source})"
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from inferd.errors import IdempotencyConflictError
+from inferd.ledger.log import details_text
 from inferd.ledger.rows import insert
 
 
@@ -50,8 +51,8 @@ def once(
         return answer
     if row[0] != body_text:
         raise IdempotencyConflictError(
-            f"idempotency key {key!r} was used before for another {verb} of team {team!r}: {row[0]}; "
-            "use a new key for a new one"
+            f"idempotency key {key!r} stands for another {verb} of team {team!r} "
+            f"({details_text(json.loads(row[0]))}); use a new key for a new {verb}"
         )
     stored: dict[str, Any] = json.loads(row[1])
     return stored

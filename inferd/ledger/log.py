@@ -15,13 +15,15 @@ from typing import Any, ParamSpec, TypeVar
 
 from inferd.errors import InvalidValueError
 from inferd.ledger.authority import authority_of
-from inferd.ledger.periods import format_instant
+from inferd.ledger.periods import display_instant, format_instant
 from inferd.ledger.rows import insert
+from inferd.money import display_usd, format_usd
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_ENTRIES = 1000
+_MOMENTS = frozenset({"expires_at_ms", "until_ms", "from_ms", "tier_until_ms"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class LogEntry:
     Attributes:
         seq: 1, 2, 3, ... without gaps.
         action: noun and verb, such as `keys.revoke`.
-        details: what was asked for, and the ids of what was made; never a secret.
+        details: the arguments of the change and the ids of new rows, as stored; never a secret.
     """
 
     seq: int
@@ -48,8 +50,42 @@ class LogEntry:
             "actor": self.actor,
             "action": self.action,
             "team": self.team,
-            "details": self.details,
+            "details": details_json(self.details),
         }
+
+
+def details_json(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Details for programs: `amount_nanousd` becomes `amount_usd` (a decimal string), `until_ms` `until` (ISO 8601)."""
+    return {
+        _plain_name(name, "_usd"): _rendered(name, value, format_usd, format_instant) for name, value in details.items()
+    }
+
+
+def details_text(details: Mapping[str, Any]) -> str:
+    """Details for people: `amount $20.00, kind paid, until 2026-12-02 00:00 UTC`; what is None is left out."""
+    shown = {
+        _plain_name(name, ""): _rendered(name, value, display_usd, lambda at_ms: f"{display_instant(at_ms)} UTC")
+        for name, value in details.items()
+        if value is not None
+    }
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in shown.items()
+    )
+
+
+def _plain_name(name: str, amount_suffix: str) -> str:
+    """The name of a detail without the unit in which the ledger keeps it."""
+    if name.endswith("_nanousd"):
+        return name.removesuffix("_nanousd") + amount_suffix
+    return name.removesuffix("_ms") if name in _MOMENTS else name
+
+
+def _rendered(name: str, value: object, amount: Callable[[int], str], moment: Callable[[int], str]) -> object:
+    """An amount or a moment as text, any other value as it is."""
+    if type(value) is int and name.endswith("_nanousd"):
+        return amount(value)
+    return moment(value) if type(value) is int and name in _MOMENTS else value
 
 
 def record(

@@ -12,7 +12,7 @@ from typing import Any
 
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.ledger import counters, refunds, statements, teams
-from inferd.ledger.accounts import PAYMENTS, post, receivable_account
+from inferd.ledger.accounts import PAYMENTS, check_amount, post, receivable_account
 from inferd.ledger.billing import raise_earned_tier, terms_of
 from inferd.ledger.budgets import add_raise
 from inferd.ledger.clock import expiry_ms
@@ -24,7 +24,7 @@ from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import format_instant, period_bounds_ms, period_label, periods_of
 from inferd.ledger.refunds import Refund
 from inferd.ledger.statements import Statement, StatementLine
-from inferd.money import format_usd
+from inferd.money import display_usd, format_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,10 +229,13 @@ def pay_statement(
     def perform() -> dict[str, object]:
         due_nanousd = statements.find_statement(conn, team, period).due_nanousd
         amount = due_nanousd if amount_nanousd is None else amount_nanousd
-        if not 0 < amount <= due_nanousd:
+        if due_nanousd <= 0:
+            raise InvalidValueError(f"team {team!r} owes nothing for {period}")
+        check_amount("payment", amount)
+        if amount > due_nanousd:
             raise InvalidValueError(
-                f"${format_usd(max(0, due_nanousd))} is due of team {team!r} for {period}: a payment is more than $0 "
-                f"and at most that, not ${format_usd(amount)}"
+                f"team {team!r} owes {display_usd(due_nanousd)} for {period}: pay at most that, "
+                f"not {display_usd(amount)}"
             )
         postings = [(PAYMENTS, -amount), (receivable_account(team), amount)]
         txn = post(conn, "payment", postings, actor=actor, at_ms=now_ms, reason=note, period=period)

@@ -1,8 +1,10 @@
-"""Which names a team, a project and a user may have."""
+"""Which names a team, a project and a user may have, and which words an operator may choose."""
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 from inferd.errors import InvalidValueError
 
@@ -29,3 +31,12 @@ def check_text(what: str, text: str | None) -> None:
     """Raises InvalidValueError unless `text` (a label, note, reason; None: none given) can be kept."""
     if text is not None and not (0 < len(text) <= _MAX_TEXT and text.isprintable()):
         raise InvalidValueError(f"a {what} is 1 to {_MAX_TEXT} printable characters")
+
+
+def check_choice(what: str, word: str, known: Iterable[str]) -> None:
+    """Raises InvalidValueError, with the nearest word or all of them, unless `word` is one of the known."""
+    words = list(known)
+    if word not in words:
+        near = difflib.get_close_matches(word, words, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(words)}"
+        raise InvalidValueError(f"there is no {what} {word!r}; {remedy}")

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.ledger import keys, teams
-from inferd.ledger.accounts import balance_nanousd, funding_account
+from inferd.ledger.accounts import balance_nanousd, check_amount, funding_account
 from inferd.ledger.billing import raise_earned_tier
 from inferd.ledger.catalog import find_plan
 from inferd.ledger.credit import Credit, credit_of
@@ -21,12 +21,12 @@ from inferd.ledger.grants import DEFAULT_PRIORITY, GRANT_KINDS, Grant, GrantKind
 from inferd.ledger.idempotency import once
 from inferd.ledger.keys import DEFAULT_SCOPES, SCOPES, Key, NewKey
 from inferd.ledger.log import logged, record
-from inferd.ledger.names import DEFAULT_PLAN, DEFAULT_PROJECT, DEFAULT_TEAM, check_name, check_text
+from inferd.ledger.names import DEFAULT_PLAN, DEFAULT_PROJECT, DEFAULT_TEAM, check_choice, check_name, check_text
 from inferd.ledger.page import WHOLE, Page
 from inferd.ledger.periods import format_instant
 from inferd.ledger.suspensions import suspended_subjects
 from inferd.ledger.teams import Project, Team, User
-from inferd.money import NANOUSD_PER_USD, format_usd
+from inferd.money import NANOUSD_PER_USD, display_usd
 
 SIGNUP_CREDIT_NANOUSD = 5 * NANOUSD_PER_USD
 # All balances and their sums stay far within SQLite's 64 bits.
@@ -158,8 +158,10 @@ def create_key(
         raise NotFoundError(f"team {team!r} has no user {user!r}; `inferd users create {team} {user}` makes it")
     check_text("label", label)
     _check_future(expires_at_ms, now_ms)
-    if not scopes or not set(scopes) <= set(SCOPES):
-        raise InvalidValueError(f"a key has at least one of the scopes {', '.join(SCOPES)}")
+    if not scopes:
+        raise InvalidValueError(f"a key needs at least one scope; choose from {', '.join(SCOPES)}")
+    for scope in scopes:
+        check_choice("scope", scope, SCOPES)
     if models is not None:
         _check_models(models)
     return keys.add_key(
@@ -212,12 +214,8 @@ def grant_credit(
         expires_at_ms: the first moment at which it is expired.
     """
     teams.find_team(conn, team)
-    if kind not in GRANT_KINDS:
-        raise InvalidValueError(f"there is no kind of credit {kind!r}; choose one of {', '.join(GRANT_KINDS)}")
-    if not 0 < amount_nanousd <= _MAX_GRANT_NANOUSD:
-        raise InvalidValueError(
-            f"a grant is more than $0 and at most ${format_usd(_MAX_GRANT_NANOUSD)}, not ${format_usd(amount_nanousd)}"
-        )
+    check_choice("kind of credit", kind, GRANT_KINDS)
+    check_amount("grant", amount_nanousd, _MAX_GRANT_NANOUSD)
     if not 0 <= priority <= 100:
         raise InvalidValueError(f"a priority is 0 to 100, not {priority}")
     check_text("note", note)
@@ -226,7 +224,7 @@ def grant_credit(
     def perform() -> dict[str, object]:
         _check_future(expires_at_ms, now_ms)
         if amount_nanousd - balance_nanousd(conn, funding_account(kind)) > _MAX_FUNDING_NANOUSD:
-            raise InvalidValueError(f"all {kind} grants together cannot exceed ${format_usd(_MAX_FUNDING_NANOUSD)}")
+            raise InvalidValueError(f"all {kind} grants together cannot exceed {display_usd(_MAX_FUNDING_NANOUSD)}")
         grant = add_grant(
             conn,
             team,
@@ -266,4 +264,4 @@ def _check_models(models: Sequence[str]) -> None:
 
 def _check_future(expires_at_ms: int | None, now_ms: int) -> None:
     if expires_at_ms is not None and expires_at_ms <= now_ms:
-        raise InvalidValueError(f"{format_instant(expires_at_ms)} is past: it would be expired from the start")
+        raise InvalidValueError(f"{format_instant(expires_at_ms)} is in the past: name a later moment for the expiry")

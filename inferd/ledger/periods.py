@@ -52,6 +52,11 @@ def format_instant(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{at_ms % 1000:03d}Z"
 
 
+def display_instant(at_ms: int) -> str:
+    """`2026-11-21 18:30`, UTC: a moment in a table for people."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
 def period_label(kind: str, at_ms: int) -> str:
     """The month, year or lifetime (`kind`) that a moment lies in."""
     return periods_of(at_ms)[_KINDS.index(kind)]

@@ -9,13 +9,13 @@ from typing import Any
 
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.ledger import counters, statements
-from inferd.ledger.accounts import REFUNDS, credit_account, funding_account, post, receivable_account
+from inferd.ledger.accounts import REFUNDS, check_amount, credit_account, funding_account, post, receivable_account
 from inferd.ledger.clock import expiry_ms
 from inferd.ledger.counters import Spender
 from inferd.ledger.grants import OpenGrant, available_nanousd, expire, lower, open_grants
 from inferd.ledger.periods import periods_of
 from inferd.ledger.rows import insert
-from inferd.money import format_usd
+from inferd.money import display_usd, format_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,16 @@ def refund_request(
     team, project, user, key_id, deployment, service_tier, cost_nanousd, settlement, admitted_at_ms = row
     left_nanousd = cost_nanousd - refunded_nanousd(conn, request_id)
     amount_nanousd = left_nanousd if amount_nanousd is None else amount_nanousd
-    if not 0 < amount_nanousd <= left_nanousd:
+    if not cost_nanousd:
+        raise InvalidValueError(f"request {request_id} cost nothing: there is nothing to refund")
+    if not left_nanousd:
+        raise InvalidValueError(f"request {request_id} was refunded in full already")
+    check_amount("refund", amount_nanousd)
+    if amount_nanousd > left_nanousd:
+        rest = "" if left_nanousd == cost_nanousd else f", of which {display_usd(left_nanousd)} is not refunded yet"
         raise InvalidValueError(
-            f"request {request_id} cost ${format_usd(cost_nanousd)}, of which ${format_usd(left_nanousd)} is not "
-            f"refunded yet: a refund is more than $0 and at most that, not ${format_usd(amount_nanousd)}"
+            f"request {request_id} cost {display_usd(cost_nanousd)}{rest}: refund at most that, "
+            f"not {display_usd(amount_nanousd)}"
         )
     parts = _parts(conn, request_id, settlement, amount_nanousd)
     month = periods_of(admitted_at_ms)[0]
@@ -181,11 +187,15 @@ def withdraw_paid(
     paid = [grant for grant in grants if grant.kind == "paid" and not grant.expired(at_ms)]
     unspent_nanousd = sum(grant.remaining_nanousd for grant in paid)
     most_nanousd = min(unspent_nanousd, available_nanousd(grants, counters.held_nanousd(conn, team), at_ms))
-    if not 0 < amount_nanousd <= most_nanousd:
+    check_amount("withdrawal", amount_nanousd)
+    if not unspent_nanousd:
+        raise InvalidValueError(f"team {team!r} has no unspent paid credit to withdraw")
+    if amount_nanousd > most_nanousd:
+        held_nanousd = unspent_nanousd - most_nanousd
+        held = f", of which running requests may need {display_usd(held_nanousd)}" if held_nanousd else ""
         raise InvalidValueError(
-            f"team {team!r} has ${format_usd(unspent_nanousd)} of unspent paid credit, and ${format_usd(most_nanousd)} "
-            f"of it is not needed by requests under way: a withdrawal is more than $0 and at most that, "
-            f"not ${format_usd(amount_nanousd)}"
+            f"team {team!r} has {display_usd(unspent_nanousd)} of unspent paid credit{held}: withdraw at most "
+            f"{display_usd(most_nanousd)}, not {display_usd(amount_nanousd)}"
         )
     grants = expire(conn, team, grants, now_ms)
     parts: list[tuple[OpenGrant, int]] = []
@@ -216,7 +226,7 @@ def void_grant(conn: sqlite3.Connection, grant_id: int, *, reason: str, actor: s
     if row is None:
         raise NotFoundError(f"there is no grant {grant_id}; `inferd credits show TEAM` lists a team's")
     if conn.execute("SELECT 1 FROM voids WHERE grant_id = ?", (grant_id,)).fetchone() is not None:
-        raise InvalidValueError(f"grant {grant_id} was voided before")
+        raise InvalidValueError(f"grant {grant_id} was voided already")
     team, before_nanousd = row
     insert(conn, "voids", {"grant_id": grant_id, "reason": reason, "actor": actor, "at_ms": now_ms})
     expire(conn, team, open_grants(conn, team), now_ms)

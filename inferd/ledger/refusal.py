@@ -12,7 +12,7 @@ from inferd.ledger.caps import Cap
 from inferd.ledger.counters import team_scope
 from inferd.ledger.periods import format_instant
 from inferd.ledger.pricing import largest_max_tokens
-from inferd.money import format_usd
+from inferd.money import display_usd
 from inferd.price import Price
 
 # When all is enough but held by requests under way: until the engines say when these should end.
@@ -54,7 +54,7 @@ class WorstCase(msgspec.Struct, frozen=True):
     n_choices: int = 1
 
     def describe(self) -> str:
-        most = f"This request can cost up to ${format_usd(self.amount_nanousd)}"
+        most = f"This request can cost up to {display_usd(self.amount_nanousd)}"
         if self.max_compute_ms is not None:
             return f"{most} ({self.max_compute_ms} ms of compute)"
         tokens = f"{self.prompt_tokens} prompt tokens and at most {self.max_completion_tokens} completion tokens"
@@ -67,7 +67,7 @@ class WorstCase(msgspec.Struct, frozen=True):
         fits = (largest_max_tokens(self.price, self.prompt_tokens, left_nanousd) or 0) // self.n_choices
         if fits:
             return f"the largest max_tokens that would fit is {fits}"
-        return "the largest max_tokens that would fit is 0: not even one token is covered"
+        return "not even one completion token is covered"
 
 
 def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> InsufficientCreditError:
@@ -76,7 +76,7 @@ def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> Insuffi
     cost = f"{worst_case.describe()}, but"
     remedy = worst_case.remedy(funds.left_nanousd)
     terms = funds.terms
-    credit = f"{cost} team '{funds.team}' has ${format_usd(funds.available_nanousd)} available; {remedy}."
+    credit = f"{cost} team '{funds.team}' has {display_usd(funds.available_nanousd)} available; {remedy}."
     if not terms.postpaid and amount_nanousd > funds.balance_nanousd:
         return InsufficientCreditError(f"{credit} {_advice(terms, contact)}")
     for cap in funds.caps:
@@ -88,7 +88,7 @@ def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> Insuffi
                 f"{cost} {cap.describe()}; {remedy}. This limit {reset}. {ask}", code=cap.code
             )
     if not terms.postpaid and amount_nanousd > funds.available_nanousd:
-        message = f"{credit} Requests under way hold ${format_usd(funds.balance_nanousd - funds.available_nanousd)}"
+        message = f"{credit} Requests under way hold {display_usd(funds.balance_nanousd - funds.available_nanousd)}"
     else:
         cap = next(cap for cap in funds.caps if amount_nanousd > cap.left_nanousd)
         message = f"{cost} {cap.describe()}; {remedy}. Requests under way hold the rest"

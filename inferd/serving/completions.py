@@ -19,7 +19,7 @@ from inferd.ledger.keys import Caller
 from inferd.ledger.usage import RecordFree
 from inferd.ledger.writer import LedgerWriter
 from inferd.limits.ticket import Ticket, unlimited_ticket
-from inferd.money import format_usd
+from inferd.money import display_usd
 from inferd.openai.embeddings import EmbeddingRequest
 from inferd.openai.requests import ChatRequest
 from inferd.openai.text_requests import TextPrompt
@@ -331,14 +331,14 @@ class Completions:
         """One line a request; never a word of what was asked or answered."""
         usage = finished.usage
         logger.info(
-            "%s %s model=%s %s: %d+%d tokens, $%s, %d ms",
+            "%s %s model=%s %s: %d+%d tokens, %s, %d ms",
             job.completion.request_id,
             job.caller.attribution(),
             job.deployment.name,
             finished.finish_reason.value,
             usage.prompt_tokens,
             usage.completion_tokens,
-            format_usd(finished.cost_nanousd),
+            display_usd(finished.cost_nanousd),
             self._clock_ms() - job.admitted_at_ms,
         )
 

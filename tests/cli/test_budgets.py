@@ -35,7 +35,7 @@ def test_a_raise_is_in_every_cap_of_the_team(acme):
     """R7"""
     assert caps(acme) == [("team:acme", "plan free", "100.000000000")]
     raised = acme("budgets", "raise", "acme", "7", "--until", "2100-01-01", "--reason", "a fair")
-    assert raised.out.startswith("Raised every cap of team acme by $7.000000000, from ")
+    assert raised.out.startswith("Raised every cap of team acme by $7.00, from ")
     assert caps(acme) == [("team:acme", "plan free", "107.000000000")]
     assert "a fair" in acme("budgets", "list", "acme").out
 
@@ -77,10 +77,10 @@ def test_plan_and_tier_are_set(acme):
 
 def test_a_grant_above_a_cap_says_so(acme):
     """R1"""
-    said = "only $100.000000000 more in 20"
+    said = "only $100.00 more in 20"
     out = acme("credits", "grant", "acme", "600").out
     assert f"Warning: plan free lets the team spend {said}" in out
-    assert re.search(r"which is below its balance of \$605\.000000000; `\S*inferd teams show acme", out)
+    assert re.search(r"which is below its balance of \$605\.00; `\S*inferd teams show acme", out)
     (warning,) = acme("credits", "grant", "acme", "1", "--json").json["warnings"]
     assert said in warning
     assert "Warning" not in acme("teams", "create", "small").out
@@ -110,11 +110,11 @@ def test_lists_of_projects_users_and_keys_show_their_limits(acme):
     assert (user["concurrency"], user["concurrency_source"]) == (64, "plan free")
     (key,) = acme("keys", "list", "--json").json
     assert key["budgets"] == {"lifetime": "4.000000000"}
-    assert "4.000000000 in all" in acme("keys", "list").out
-    assert "4.000000000 in all" in acme("teams", "show", "acme").out
+    assert "$4.00 in all" in acme("keys", "list").out
+    assert "$4.00 in all" in acme("teams", "show", "acme").out
     assert acme("projects", "list", "acme").out.splitlines()[2].split()[-4] == "7"
-    assert "20.000000000 a year" in acme("projects", "list", "acme").out
-    assert "3.000000000 a month" in acme("users", "list", "acme").out
+    assert "$20.00 a year" in acme("projects", "list", "acme").out
+    assert "$3.00 a month" in acme("users", "list", "acme").out
 
 
 def test_a_budget_alerts_by_the_thresholds_in_force_whatever_the_folder(used, inferd, tmp_path, monkeypatch):

@@ -23,8 +23,8 @@ def balance(inferd):
 
 def test_a_grant_says_what_it_gave_and_what_is_available_now(inferd):
     made = inferd("credits", "grant", "acme", "12.50")
-    assert "Granted $12.500000000 of paid credit to team acme (grant 1)." in made.out
-    assert "It has $12.500000000 available." in made.out
+    assert "Granted $12.50 of paid credit to team acme (grant 1)." in made.out
+    assert "It has $12.50 available." in made.out
     assert "inferd credits show acme" in made.out
     assert balance(inferd) == "12.500000000"
 
@@ -63,7 +63,7 @@ def test_an_idempotency_key_does_not_stand_for_another_grant(inferd):
     inferd("credits", "grant", "acme", "10", "--idempotency-key", "k")
     refused = inferd("credits", "grant", "acme", "11", "--idempotency-key", "k")
     assert (refused.status, refused.out) == (1, "")
-    assert "was used before" in refused.err
+    assert "stands for another grant of team 'acme' (amount $10.00, kind paid, priority 50)" in refused.err
     assert balance(inferd) == "10.000000000"
 
 
@@ -80,8 +80,8 @@ def test_without_an_idempotency_key_each_grant_counts(inferd):
         (("acme", "1.0000000001"), "at most 9 decimals"),
         (("acme", "1e3"), "is not an amount in USD"),
         (("acme", "0"), "more than $0"),
-        (("acme", "100000001"), "at most $100000000"),
-        (("acme", "1", "--expires", "2020-01-01"), "is past"),
+        (("acme", "100000001"), "at most $100,000,000.00"),
+        (("acme", "1", "--expires", "2020-01-01"), "is in the past"),
         (("acme", "1", "--expires", "01.12.2026"), "is not a date"),
         (("acme", "1", "--note", "a\tb"), "printable"),
         (("nobody", "1"), "there is no team 'nobody'"),
@@ -104,7 +104,7 @@ def test_wrong_usage_has_exit_status_2(inferd, words):
 def test_a_table_of_credit_has_every_digit(inferd):
     inferd("credits", "grant", "acme", "1234567.000000001")
     _, _, row = inferd("credits", "show", "acme").out.splitlines()
-    assert row.split() == ["1234567.000000001", "0.000000000", "100.000000000", "0.000000000", "block"]
+    assert row.split() == ["$1,234,567.000000001", "$0.00", "$100.00", "$0.00", "block"]
 
 
 def test_credit_of_an_unknown_team_is_refused(inferd):
@@ -141,8 +141,8 @@ def test_a_postpaid_team_without_credit_is_not_said_to_have_any(inferd):
     for command in ("credits", "teams"):
         shown = inferd(command, "show", "chem").out
         assert f"It has no credit; {bound}." in shown
-    row = next(line for line in inferd("credits", "show", "chem").out.splitlines() if "0.000000000" in line)
-    assert row.split() == ["0.000000000"] * 4 + ["postpaid"]
+    row = next(line for line in inferd("credits", "show", "chem").out.splitlines() if "$0.00" in line)
+    assert row.split() == ["$0.00"] * 4 + ["postpaid"]
 
 
 def test_a_postpaid_team_with_credit_has_that_and_may_owe_the_rest(inferd):

@@ -127,7 +127,7 @@ def test_a_key_expires_on_its_date_and_not_before(inferd, data_dir):
         (("create", "--team", "x"), "there is no team 'x'"),
         (("create", "--team", "acme", "--project", "p"), "`inferd projects create acme p` makes it"),
         (("create", "--team", "acme", "--user", "u"), "`inferd users create acme u` makes it"),
-        (("create", "--team", "acme", "--expires", "2020-01-01"), "is past"),
+        (("create", "--team", "acme", "--expires", "2020-01-01"), "is in the past"),
         (("create", "--team", "acme", "--expires", "soon"), "is not a date"),
         (("create", "--team", "acme", "--name", ""), "label"),
         (("list", "--team", "x"), "there is no team 'x'"),

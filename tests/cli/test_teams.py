@@ -102,7 +102,7 @@ def test_a_team_is_shown_with_all_that_belongs_to_it(inferd):
     assert [(key["id"], key["project"]) for key in shown["keys"]] == [(key_id, "website")]
     assert shown["credit"] == inferd("credits", "show", "acme", "--json").json
     text = inferd("teams", "show", "acme").out
-    for part in ("acme", "free", "inference, website", "alice@acme.org", key_id, "5.000000000"):
+    for part in ("acme", "free", "inference, website", "alice@acme.org", key_id, "$5.00"):
         assert part in text
 
 

@@ -114,10 +114,10 @@ def test_csv_without_requests_still_names_its_columns(inferd):
 def test_the_table_has_exact_amounts_right_aligned_and_a_total(inferd):
     heading, _, free, paid, _, total = inferd("usage").out.splitlines()
     assert heading.startswith("Model ")
-    assert heading.endswith("Cost (USD)")
-    assert free.split() == ["local/free", "1", "9", "0", "3", "4", "0.000000000"]
-    assert paid.split() == ["local/paid", "2", "100", "20", "7", "30", "0.000011800"]
-    assert total.split() == ["Total", "3", "109", "20", "10", "34", "0.000011800"]
+    assert heading.endswith(" Cost")
+    assert free.split() == ["local/free", "1", "9", "0", "3", "4", "$0.00"]
+    assert paid.split() == ["local/paid", "2", "100", "20", "7", "30", "$0.0000118"]
+    assert total.split() == ["Total", "3", "109", "20", "10", "34", "$0.0000118"]
     assert len({len(line) for line in (heading, free, paid, total)}) == 1, "the last column is aligned to the right"
 
 

@@ -146,8 +146,8 @@ def test_an_alert_says_what_is_true(capped):
     capped.apply(AlertRefusal(capped.open_hold(51)))
     texts = [alert_text(alert) for alert in all_alerts(capped.conn)]
     assert texts == [
-        "project:acme/inference has spent $0.000000050 in 2026-11, 50 % or more of its cap of $0.000000100 (budget)",
-        "project:acme/inference has spent $0.000000050 of its cap of $0.000000100 in 2026-11 (budget), "
+        "project:acme/inference has spent $0.00000005 in 2026-11, 50 % or more of its cap of $0.0000001 (budget)",
+        "project:acme/inference has spent $0.00000005 of its cap of $0.0000001 in 2026-11 (budget), "
         "which leaves too little for a request that was refused",
     ]
 
@@ -219,7 +219,7 @@ def test_refusal_without_credit_alerts_once_a_grant(books):
         refuse(books)
     assert low_balances(books)[1:] == [("credit", "grant 1", 10, 0), ("refusal", "grant 1", 10, 0)]
     text = alert_text(all_alerts(books.conn)[-1])
-    assert text == "team acme has $0.000000000 of credit left, which was too little for a request that was refused"
+    assert text == "team acme has $0.00 of credit left, which was too little for a request that was refused"
 
 
 def test_refusal_after_an_expiry_alerts_of_both(books):

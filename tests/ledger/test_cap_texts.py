@@ -41,7 +41,7 @@ def test_what_is_left_is_never_less_than_nothing(count, left, left_without_holds
 def test_a_refusal_names_whose_limit_it_is(scope, who):
     """R7"""
     cap = msgspec.structs.replace(CAP, scope=scope)
-    assert cap.describe().startswith(f"{who} may spend $0.000000107 in 2026-11 (plan pro), of which $0.000000060 is")
+    assert cap.describe().startswith(f"{who} may spend $0.000000107 in 2026-11 (plan pro), of which $0.00000006 is")
     assert cap.code == f"{scope.partition(':')[0]}_spend_limit_exceeded"
 
 

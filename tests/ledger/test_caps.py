@@ -67,7 +67,7 @@ def test_a_refusal_says_which_limit_what_would_fit_and_when_it_starts_anew(rich,
     rich.settle(rich.hold(10, 0, user="ada"), 10, 0)
     error = refusal(rich, 10, 20)
     assert error.retry_after_s is None
-    assert "may spend $0.000000030 in 2026-11 (budget), of which $0.000000010 is spent" in error.message
+    assert "may spend $0.00000003 in 2026-11 (budget), of which $0.00000001 is spent" in error.message
     assert "the largest max_tokens that would fit is 10." in error.message
     assert "This limit resets at 2026-12-01T00:00:00.000Z." in error.message
     budget(rich, scope, 29, "lifetime")
@@ -88,7 +88,7 @@ def test_what_is_held_alone_is_worth_waiting_for(rich):
     error = refusal(rich, 10, 10)
     assert (error.code, error.retry_after_s) == ("in_flight_budget_exhausted", 1.0)
     assert error.held_nanousd == {"project:acme/inference": 10}
-    assert "the largest max_tokens that would fit is 0: not even one token" in error.message
+    assert "not even one completion token is covered" in error.message
     rich.settle(under_way, 5, 5)
     rich.hold(10, 10, user="ada")
 
@@ -214,7 +214,7 @@ def test_raises_add_up_to_no_more_than_a_request_can_count_with(rich):
     span = {"until_ms": rich.now_ms + 9, "reason": "x"}
     for _ in range(4):
         cap_operations.raise_caps(rich.conn, "acme", 10**9 * USD, **span, **who(rich))
-    with pytest.raises(InvalidValueError, match=r"cannot exceed \$4000000000\.000000000 together"):
+    with pytest.raises(InvalidValueError, match=r"cannot exceed \$4,000,000,000\.00 together"):
         cap_operations.raise_caps(rich.conn, "acme", 1, **span, **who(rich))
     rich.hold(1)
     rich.now_ms += 9
@@ -235,8 +235,8 @@ def test_available_is_what_a_new_hold_can_take(rich):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"amount_nanousd": -1}, "a budget is"),
-        ({"period": "week"}, "not 'week'"),
+        ({"amount_nanousd": -1}, "the amount of a budget must be"),
+        ({"period": "week"}, "no period of budgets 'week'"),
         ({"project": "inference", "user": "ada"}, "one project, one user or one key"),
     ],
 )

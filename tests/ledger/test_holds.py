@@ -91,8 +91,8 @@ def test_a_refusal_says_the_cost_what_there_is_and_what_would_fit(books):
         books.hold(10, 100)
     assert refusal.value.code == "credit_balance_exhausted"
     assert refusal.value.retry_after_s is None
-    assert "$0.000000110" in refusal.value.message
-    assert "$0.000000030 available" in refusal.value.message
+    assert "$0.00000011" in refusal.value.message
+    assert "$0.00000003 available" in refusal.value.message
     assert "max_tokens that would fit is 20." in refusal.value.message
     books.hold(10, 20)
 
@@ -101,7 +101,7 @@ def test_a_refusal_says_the_cost_what_there_is_and_what_would_fit(books):
 def test_a_refusal_says_that_no_max_tokens_would_fit(books, credit):
     """R4: the prompt alone is too much, or takes all there is."""
     books.grant(credit)
-    with pytest.raises(InsufficientCreditError, match="would fit is 0: not even one token"):
+    with pytest.raises(InsufficientCreditError, match="not even one completion token is covered"):
         books.hold(10, 1)
 
 
@@ -113,7 +113,7 @@ def test_credit_held_by_requests_under_way_is_worth_waiting_for(books):
         books.hold(10, 20)
     assert refusal.value.code == "in_flight_budget_exhausted"
     assert refusal.value.retry_after_s == 1.0
-    assert "hold $0.000000030" in refusal.value.message
+    assert "hold $0.00000003" in refusal.value.message
     books.settle(first, 5, 5)
     books.hold(10, 20)
 

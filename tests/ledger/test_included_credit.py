@@ -81,7 +81,7 @@ def test_a_refused_hold_leaves_it_due_and_writes_nothing(books):
     """R3, R7."""
     include(books, 100)
     before = books.conn.total_changes
-    with pytest.raises(InsufficientCreditError, match=r"\$0.000000100 available; the largest max_tokens that would"):
+    with pytest.raises(InsufficientCreditError, match=r"\$0.0000001 available; the largest max_tokens that would"):
         books.hold(1, 100)
     assert books.conn.total_changes == before
     books.hold(1, 99)

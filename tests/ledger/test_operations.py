@@ -200,7 +200,7 @@ def test_the_same_key_and_body_give_the_stored_answer(books):
 def test_the_same_key_with_another_body_is_a_conflict(books, change):
     """R22"""
     books.grant(100, idempotency_key="k")
-    with pytest.raises(ConflictError, match="'k' was used before"):
+    with pytest.raises(ConflictError, match="'k' stands for another grant of team"):
         books.grant(**{"nanousd": 100, "idempotency_key": "k", **change})
     assert books.one("SELECT count(*) FROM grants") == 1
 
