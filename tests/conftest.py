@@ -1,9 +1,11 @@
-"""What every test shares: `--all`, and Hypothesis without deadlines (the machine may be busy).
+"""What every test shares: `--all`, `--clients`, `--soak`, and Hypothesis without deadlines (the machine may be busy).
 
 Hypothesis searches anew in every run but that of `.ci/run`, which says the same of the same code each time.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -26,6 +28,8 @@ settings.load_profile("default")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also the tests marked slow, and more Hypothesis examples")
     parser.addoption("--clients", action="store_true", help="only the coding agents, installed at their first use")
+    parser.addoption("--soak", action="store_true", help="only the soak: honest and hostile load for half an hour")
+    parser.addoption("--soak-minutes", type=float, default=30.0, help="how long the soak is; default: 30")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,15 +39,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the slow tests out, unless `--all` or a choice of markers (`-m slow`) asks for them. `--clients` is
-    `-m clients`."""
-    if config.getoption("--clients"):
-        others = [item for item in items if not item.get_closest_marker("clients")]
-        items[:] = [item for item in items if item.get_closest_marker("clients")]
+    `-m clients`, `--soak` is `-m soak`; without it there is no soak, with `--all` neither."""
+    for marker in ("clients", "soak"):
+        if config.getoption(f"--{marker}"):
+            _keep(config, items, lambda item, marker=marker: bool(item.get_closest_marker(marker)))
+            return
+    if "soak" not in (chosen := config.getoption("markexpr")):
+        _keep(config, items, lambda item: not item.get_closest_marker("soak"))
+    if not (config.getoption("--all") or chosen):
+        _keep(config, items, lambda item: not item.get_closest_marker("slow"))
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], is_kept: Callable[[pytest.Item], bool]) -> None:
+    others = [item for item in items if not is_kept(item)]
+    if others:
+        items[:] = [item for item in items if is_kept(item)]
         config.hook.pytest_deselected(items=others)
-        return
-    if config.getoption("--all") or config.getoption("markexpr"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)

@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import json
 import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -74,3 +76,91 @@ def _take(answer: Answer, chunk: dict[str, Any]) -> None:
         answer.completion_tokens = usage["completion_tokens"]
         answer.compute_ms = usage.get("compute_ms", 0)
         answer.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One whole HTTP answer.
+
+    Attributes:
+        status: 0 if the connection ended without an answer.
+        headers: names in lower case.
+        body: without the framing of chunks.
+        rest: what came behind the answer on the same connection.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    rest: bytes = b""
+
+    @property
+    def events(self) -> list[str]:
+        """The data of a stream's events."""
+        lines = self.body.decode(errors="replace").splitlines()
+        return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+
+def request_bytes(
+    root: str, method: str, path: str, key: str, payload: bytes = b"", headers: Mapping[str, str] | None = None
+) -> bytes:
+    """A request whose connection is closed after its answer, unless `headers` say otherwise."""
+    fields = {
+        "host": urlsplit(root).netloc,
+        "authorization": f"Bearer {key}",
+        "content-type": "application/json",
+        "content-length": str(len(payload)),
+        "connection": "close",
+    } | dict(headers or {})
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + payload
+
+
+@asynccontextmanager
+async def connection(root: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to `http://HOST:PORT` that is closed at the end, without waiting for the other side."""
+    url = urlsplit(root)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port, limit=2**24)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def exchange(root: str, sent: bytes, *, patience_s: float = 600.0) -> Reply:
+    """Sends a request and returns all that comes back, until the other side closes or `patience_s` have passed.
+    Cancelled, it hangs up."""
+    received = bytearray()
+    with suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(patience_s), connection(root) as (reader, writer):
+            writer.write(sent)
+            while piece := await reader.read(2**16):
+                received += piece
+    return parse_reply(bytes(received))
+
+
+def parse_reply(received: bytes) -> Reply:
+    """The first answer in `received`, and what follows it."""
+    head, _, rest = received.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/"):
+        return Reply(0, {}, b"", received)
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if headers.get("transfer-encoding") == "chunked":
+        body, rest = _read_chunks(rest)
+    else:
+        size = int(headers.get("content-length", 0))
+        body, rest = rest[:size], rest[size:]
+    return Reply(int(status_line.split()[1]), headers, body, rest)
+
+
+def _read_chunks(framed: bytes) -> tuple[bytes, bytes]:
+    """The bytes of all chunks, and what follows the last one."""
+    pieces, at = [], 0
+    while (line_end := framed.find(b"\r\n", at)) >= 0:
+        size = int(framed[at:line_end], 16)
+        pieces.append(framed[line_end + 2 : line_end + 2 + size])
+        at = line_end + 2 + size + 2
+        if size == 0:
+            break
+    return b"".join(pieces), framed[at:]

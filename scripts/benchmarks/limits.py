@@ -5,19 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from inferd.errors import RateLimitError
-from inferd.ledger import cap_operations, operations
+from inferd.ledger import operations
 from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.keys import Caller
 from inferd.ledger.lock import DataLock
@@ -29,6 +25,7 @@ from inferd.usage import Usage
 from scripts.benchmarks.client import Answer, stream_chat
 from scripts.benchmarks.kernel import demo_model
 from scripts.benchmarks.prompts import user, words
+from scripts.benchmarks.servers import any_inferd, new_team
 
 MODEL = "bench/m"
 USAGE = Usage(prompt_tokens=1_000, cached_tokens=800, completion_tokens=100)
@@ -140,6 +137,17 @@ def _figures(samples_ns: list[int]) -> str:
 
 RPM = 100
 MAX_TOKENS = 16
+_MODELS_TOML = f"""
+[models.m]
+source = "{{model}}"
+max_context = 2048
+n_parallel = 8
+
+[deployments."{MODEL}"]
+model = "m"
+serverless = true
+usd_per_1m_tokens = 0.1
+"""
 
 
 def flood(model: Path, seconds: float) -> None:
@@ -147,10 +155,11 @@ def flood(model: Path, seconds: float) -> None:
     whose time to the first token is measured. A server of its own each, so that all windows begin empty."""
     p50_ms = {}
     for times in (1, 20):
-        with tempfile.TemporaryDirectory() as folder, _serve(Path(folder), model) as base_url:
+        models_toml = _MODELS_TOML.format(model=model)
+        with tempfile.TemporaryDirectory() as folder, any_inferd(Path(folder), models_toml) as server:
             data = Path(folder) / "data"
-            victim, flooder = (_new_key(data, name, tier) for name, tier in (("victim", 5), ("flooder", 1)))
-            ttfts_ms, answered, refused = asyncio.run(_flood(base_url, victim, flooder, times, seconds))
+            victim, flooder = (new_team(data, name, tier) for name, tier in (("victim", 5), ("flooder", 1)))
+            ttfts_ms, answered, refused = asyncio.run(_flood(server.base_url, victim, flooder, times, seconds))
         p50_ms[times] = statistics.median(ttfts_ms)
         print(
             f"flooder at {times:2}x its limit: {answered} answered, {refused} refused; another team's TTFT p50 "
@@ -158,37 +167,6 @@ def flood(model: Path, seconds: float) -> None:
             flush=True,
         )
     print(f"ratio of the p50s: {p50_ms[20] / p50_ms[1]:.2f}")
-
-
-@contextmanager
-def _serve(folder: Path, model: Path) -> Iterator[str]:
-    """A server whose data are in the folder; its base URL."""
-    config = folder / "models.toml"
-    config.write_text(
-        f'[models.m]\nsource = "{model}"\nmax_context = 2048\nn_parallel = 8\n'
-        f'[deployments."{MODEL}"]\nmodel = "m"\nserverless = true\nusd_per_1m_tokens = 0.1\n'
-    )
-    command = [sys.executable, "-c", "import sys; from inferd.cli.main import main; sys.exit(main())", "serve"]
-    command += ["--config", str(config), "--data-dir", str(folder / "data"), "--port", "0", "--log-level", "error"]
-    output = folder / "output"
-    with output.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as process:
-        try:
-            while (ready := re.search(r"inferd is ready: (http://\S+/v1)", output.read_text())) is None:
-                if process.poll() is not None:
-                    raise SystemExit(f"the server ended:\n{output.read_text()}")
-                time.sleep(0.1)
-            yield ready[1]
-        finally:
-            process.terminate()
-
-
-def _new_key(data: Path, team: str, tier: int) -> str:
-    now_ms = wall_clock_ms()
-    with Store(data).immediate() as conn:
-        operations.create_team(conn, team, "academic", actor="bench", now_ms=now_ms)
-        operations.grant_credit(conn, team, 10**11, actor="bench", now_ms=now_ms)
-        cap_operations.set_team(conn, team, tier=tier, actor="bench", now_ms=now_ms)
-        return operations.create_key(conn, team, actor="bench", now_ms=now_ms).key
 
 
 async def _flood(base_url: str, victim: str, flooder: str, times: int, seconds: float) -> tuple[list[float], int, int]:

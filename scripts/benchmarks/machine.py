@@ -59,9 +59,18 @@ class Watch:
 
 def resident_mib(pid: int) -> float:
     """A process's memory in RAM; 0 where that is not known."""
+    return int(_status(pid).get("VmRSS", "0 kB").split()[0]) / 1024
+
+
+def num_threads(pid: int) -> int:
+    """0 where that is not known."""
+    return int(_status(pid).get("Threads", "0"))
+
+
+def _status(pid: int) -> dict[str, str]:
+    """The fields of proc_pid_status(5)."""
     status = _PROC / str(pid) / "status"
-    fields = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
-    return int(fields.get("VmRSS", "0 kB").split()[0]) / 1024  # proc_pid_status(5)
+    return dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
 
 
 def num_open_files(pid: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,10 +12,15 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from inferd.ledger import cap_operations, operations
+from inferd.ledger.keys import DEFAULT_SCOPES
+from inferd.ledger.store import Store
+from inferd.serving.clock import wall_clock_ms
 
 PORT = 8765
 START_TIMEOUT_S = 120.0
@@ -73,6 +79,34 @@ def inferd(
             key = (data / "default.key").read_text().strip()
             other_key = _second_team(command, data) if two_teams else None
             yield Server("inferd", _url(), key, "bench/m", other_key, pid)
+
+
+@contextmanager
+def any_inferd(folder: Path, models_toml: str) -> Iterator[Server]:
+    """`inferd serve` of this models.toml, its ledger in `folder`/data, on a free port. `new_team` makes its teams."""
+    config, output = folder / "models.toml", folder / "output"
+    config.write_text(models_toml)
+    words = ["serve", "--config", str(config), "--data-dir", str(folder / "data"), "--port", "0"]
+    command = [sys.executable, "-c", INFERD, *words, "--log-level", "error"]
+    with output.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as process:
+        try:
+            while (ready := re.search(r"inferd is ready: (http://\S+/v1)", output.read_text())) is None:
+                if process.poll() is not None:
+                    raise SystemExit(f"the server ended:\n{output.read_text()}")
+                time.sleep(0.1)
+            yield Server("inferd", ready[1], "", "", pid=process.pid)
+        finally:
+            process.terminate()
+
+
+def new_team(data: Path, team: str, tier: int, scopes: Sequence[str] = DEFAULT_SCOPES) -> str:
+    """The key of a new team with 100 USD of credit."""
+    now_ms = wall_clock_ms()
+    with Store(data).immediate() as conn:
+        operations.create_team(conn, team, "academic", actor="bench", now_ms=now_ms)
+        operations.grant_credit(conn, team, 10**11, actor="bench", now_ms=now_ms)
+        cap_operations.set_team(conn, team, tier=tier, actor="bench", now_ms=now_ms)
+        return operations.create_key(conn, team, scopes=scopes, actor="bench", now_ms=now_ms).key
 
 
 def _second_team(command: list[str], data: Path) -> str:
