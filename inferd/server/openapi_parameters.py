@@ -59,6 +59,7 @@ QUERIES: Mapping[str, Parameters] = {
     },
     "/v1/organization/costs": _usage(("1d",), ("project_id", "line_item", "api_key_id")),
     "/admin/teams": _PAGE,
+    _TEAM: {"limit": _PAGE["limit"]},
     f"{_TEAM}/projects": _PAGE,
     f"{_TEAM}/users": _PAGE,
     f"{_TEAM}/keys": _PAGE,
