@@ -197,7 +197,10 @@ def test_arguments_without_an_object_are_none_and_named(arguments):
     assert record.header_value() == "messages[1].tool_calls[0].function.arguments"
 
 
-@given(st.dictionaries(st.text(max_size=4), st.recursive(st.text(max_size=5) | st.integers() | st.none(), st.lists)))
+NESTED = st.recursive(st.text(max_size=5) | st.integers() | st.none(), st.lists, max_leaves=6)
+
+
+@given(st.dictionaries(st.text(max_size=4), NESTED, max_size=3))
 def test_every_beginning_of_arguments_is_read(value):
     text = json.dumps(value)
     assert read_arguments(text) == value

@@ -224,6 +224,7 @@ async def test_every_error_that_a_caller_can_meet_has_a_status_of_its_own():
         errors.ContextLengthError: (400, "invalid_request_error"),
         errors.RequestTooLargeError: (413, "invalid_request_error"),
         errors.RequestTimeoutError: (408, "invalid_request_error"),
+        errors.ClientGoneError: (499, "invalid_request_error"),
         errors.MisdirectedRequestError: (421, "invalid_request_error"),
         errors.AuthenticationError: (401, "authentication_error"),
         errors.InsufficientCreditError: (402, "insufficient_quota"),

@@ -42,10 +42,10 @@ async def test_line_that_cannot_be_checked_by_a_fault_of_the_server_fails_alone(
     """BILLING R23: it is in the error file, unbilled, and the others are answered."""
     prepare = validation.prepare
 
-    def failing(request, deployment):
+    def failing(request, deployment, **options):
         if request.user == "unlucky":
             raise UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed")
-        return prepare(request, deployment)
+        return prepare(request, deployment, **options)
 
     monkeypatch.setattr(validation, "prepare", failing)
     async with provider.batching():
