@@ -31,6 +31,7 @@ from inferd.cli import (
 )
 from inferd.cli.output import say
 from inferd.cli.serve import serve
+from inferd.cli.usage_errors import PlainGroup
 from inferd.errors import ConfigError, InferdError
 
 # A file that this user may not read or write, or that there is no room for: the operator's to mend, wherever it is met.
@@ -40,6 +41,7 @@ OPERATION_STATUS = 1
 
 app = typer.Typer(
     name="inferd",
+    cls=PlainGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,7 +50,7 @@ app = typer.Typer(
 )
 for panel, nouns in {
     "Serving": {"models": models.app, "batches": batches.app},
-    "Who, and with what money": {
+    "Teams and money": {
         "plans": plans.plans_app,
         "tiers": plans.tiers_app,
         "teams": teams.app,
@@ -59,18 +61,18 @@ for panel, nouns in {
         "budgets": budgets.app,
         "statements": statements.app,
     },
-    "Books": {"ledger": ledger.app},
+    "Ledger": {"ledger": ledger.app},
 }.items():
     for noun, commands in nouns.items():
         app.add_typer(commands, name=noun, rich_help_panel=panel)
 app.command(rich_help_panel="Serving")(serve)
-app.command(rich_help_panel="Books")(usage.usage)
-app.command(rich_help_panel="Books")(alerts.alerts)
-app.command(rich_help_panel="Books")(audit.audit)
-app.command(rich_help_panel="Books")(backup.backup)
-app.command(rich_help_panel="Books")(backup.restore)
-app.command(rich_help_panel="Books")(doctor.doctor)
-app.command(rich_help_panel="Books")(log.log)
+app.command(rich_help_panel="Ledger")(usage.usage)
+app.command(rich_help_panel="Ledger")(alerts.alerts)
+app.command(rich_help_panel="Ledger")(audit.audit)
+app.command(rich_help_panel="Ledger")(backup.backup)
+app.command(rich_help_panel="Ledger")(backup.restore)
+app.command(rich_help_panel="Ledger")(doctor.doctor)
+app.command(rich_help_panel="Ledger")(log.log)
 
 
 def _print_version(asked: bool) -> None:

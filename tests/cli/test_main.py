@@ -148,3 +148,24 @@ def test_any_other_fault_of_the_system_shows_its_traceback(inferd, monkeypatch):
     monkeypatch.setattr("inferd.ledger.store.Store.__init__", broken)
     with pytest.raises(OSError, match="a bug of ours"):
         inferd("teams", "list")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("usage --by modle", "'modle' is not one of 'model', 'day',"),
+        ("usage --by modle", "did you mean 'model'?"),
+        ("teams set acme --overage postpayd", "did you mean 'postpaid'?"),
+        ("credits void abc --reason x", "Invalid value for 'GRANT': 'abc' is not a whole number such as 7"),
+        ("serve --port 99999", "99999 is too large: the most is 65535"),
+        ("log --limit 0", "0 is too small: the least is 1"),
+        ("credits grant acme -5", "cannot be negative; `inferd credits withdraw` takes credit back"),
+        ("budgets set acme -12.50", "an amount or a number cannot be negative"),
+        ("teams list --jsn", "No such option: --jsn"),
+    ],
+)
+def test_wrong_usage_says_what_is_wrong_with_the_value(inferd, monkeypatch, words, said):
+    monkeypatch.setenv("COLUMNS", "400")
+    refused = inferd(*words.split())
+    assert refused.status == 2
+    assert said in " ".join(refused.err.replace("│", "").split())
