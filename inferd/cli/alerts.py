@@ -1,4 +1,4 @@
-"""`inferd alerts`: what teams' money has come to."""
+"""`inferd alerts`: limits that are nearly spent, and credit that runs low."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def alerts(
 ) -> None:
     """List the alerts, oldest first: caps that were nearly or wholly spent, credit that ran low.
 
-    Each is made once for a cap, period and threshold. Delivered: to how many of the webhooks of models.toml; a dead one
-    was given up after a day.
+    You get one alert for each limit, period and percentage. Delivered: whether each webhook of models.toml got it, and
+    after how many attempts; `dead` means that inferd gave up after a day.
 
     ```console
     $ inferd alerts --team acme

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 WATCH_S = 1.0
 _MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 
-app = typer.Typer(no_args_is_help=True, help="Batches: files of requests that are answered within 24 hours.")
+app = typer.Typer(
+    no_args_is_help=True, help="Show and cancel batches: files of requests that are answered within 24 hours."
+)
 
 BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="Its id, such as batch_1f0c.")]
 

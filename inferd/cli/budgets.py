@@ -29,8 +29,8 @@ KeyId = Annotated[
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Hard limits of spending, for a team or a project, user or key of it, in each month or year or for ever. "
-    "A request must fit into all of them before it starts, beside the caps of plan and tier (`inferd teams show`).",
+    help="Manage budgets: the most that a team, or a project, user or key of it, can spend. A request is refused if the "
+    "most it could cost would exceed one of them, or a cap of plan or tier (`inferd teams show`).",
 )
 
 
@@ -47,7 +47,7 @@ def set_(
 ) -> None:
     """Set a budget, in place of the one of the same period. Requests under way go on.
 
-    If it is used up in part already, alerts tell so.
+    If past spending already exceeds 50, 80 or 100 % of it, you get those alerts now.
 
     ```console
     $ inferd budgets set acme 200
@@ -167,8 +167,8 @@ def raise_(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Lift every cap of a team for a while: those of its plan and tier, and its own budgets; not those of projects,
-    users and keys.
+    """Let a team spend more until a date: add USD to each of its limits (plan, tier, budgets of the team), in every
+    period of that time. Limits of projects, users and keys stay.
 
     ```console
     $ inferd budgets raise acme 100 --until 2026-12-01 --reason "trade fair"

@@ -29,6 +29,7 @@ from inferd.ledger import operations, plan_operations
 from inferd.ledger.authenticator import Authenticator
 from inferd.ledger.client import LedgerClient
 from inferd.ledger.clock import PauseClock
+from inferd.ledger.folder import write_deployments
 from inferd.ledger.lock import DataLock
 from inferd.ledger.store import Store
 from inferd.ledger.writer import LedgerWriter
@@ -77,6 +78,7 @@ def _run(config: Config, folder: Path, lock: DataLock, host: str, listener: sock
     epoch = store.begin_epoch(wall_clock_ms())
     with store.immediate() as conn:
         plan_operations.apply_plans(conn, config.catalog, actor=_ACTOR, now_ms=wall_clock_ms())
+    write_deployments(folder, config.deployments)
     new_key = _ensure_default_key(store, folder)
     warn_of_plain_http(console, listener, config.server)
     uvloop.run(_serve(config, store, epoch, listener, host, console, new_key))

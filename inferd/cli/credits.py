@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 Kind = Literal["paid", "promotional"]
 PRIORITY = 50
 
-app = typer.Typer(no_args_is_help=True, help="Prepaid money, drawn by requests to priced deployments.")
+app = typer.Typer(
+    no_args_is_help=True, help="Manage credit: prepaid money of teams, which requests to priced deployments use up."
+)
 
 
 @app.command()
@@ -32,7 +34,8 @@ def grant(
         Kind,
         typer.Option(
             metavar="|".join(get_args(Kind)),
-            help="Whether the team paid for it, or it is a gift. Drawn first: by priority, what expires first, gifts.",
+            help="Whether the team paid for it. Spent in this order: lowest --priority, then earliest expiry, then "
+            "promotional before paid.",
         ),
     ] = "paid",
     expires: Annotated[
@@ -104,9 +107,9 @@ def show(
 ) -> None:
     """Show what a team has, holds and owes, in USD.
 
-    `balance` is unspent credit, `held` what requests under way keep of it, `available` what a new one can take of it:
-    never more than the team's caps leave. A postpaid team may go on without credit, as far as its caps, and `owes` the
-    rest. Expired credit counts only as far as it still covers a hold.
+    `balance` is unspent credit, `held` the part that running requests have reserved, `available` the most that a new
+    request may use of it: never more than the team's caps leave. A postpaid team may go on without credit, up to its
+    caps, and `owes` the rest. Expired credit is gone, except for what running requests had already reserved.
 
     ```console
     $ inferd credits show acme

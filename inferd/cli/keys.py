@@ -1,8 +1,9 @@
-"""`inferd keys`: what callers prove with who they are."""
+"""`inferd keys`: API keys of teams."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,11 @@ from inferd.cli.amounts import budgets_text
 from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import command_line, moment_text, print_json, print_table, say, say_next
 from inferd.cli.suspension import Reason
+from inferd.config import data_dir as data_folder
+from inferd.config import default_config_path, load_config
+from inferd.errors import ConfigError
+from inferd.ledger.folder import read_deployments
+from inferd.ledger.names import unknown_deployments
 from inferd.ledger.periods import parse_instant_ms
 from inferd.serving.clock import wall_clock_ms
 
@@ -21,7 +27,7 @@ Scopes = Annotated[
     typer.Option(
         metavar="SCOPE",
         show_default=False,
-        help="What it is good for; can be repeated. inference: calls; usage: reports of its team; manage: keys, "
+        help="What it may do; can be repeated. inference: calls; usage: reports of its team; manage: keys, "
         "projects, users and budgets of its team; admin: everything of all teams, but calls. "
         "Default: inference and usage.",
     ),
@@ -29,11 +35,13 @@ Scopes = Annotated[
 Models = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="DEPLOYMENT", show_default=False, help="It may call only this one; can be repeated. Default: all."
+        metavar="DEPLOYMENT",
+        show_default=False,
+        help="It may call only this deployment; can be repeated. Default: all.",
     ),
 ]
 
-app = typer.Typer(no_args_is_help=True, help="What a caller sends to be known as a team.")
+app = typer.Typer(no_args_is_help=True, help="Manage API keys.")
 
 
 @app.command()
@@ -44,7 +52,7 @@ def create(
         typer.Option(metavar="PROJECT", show_default=False, help="Bind it to this project. Default: bound to none."),
     ] = None,
     user: Annotated[
-        str | None, typer.Option(metavar="USER", show_default=False, help="Its owner. Default: nobody.")
+        str | None, typer.Option(metavar="USER", show_default=False, help="Its owner. Default: none.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="LABEL", show_default=False, help="A label to know it by; need not be unique.")
@@ -73,6 +81,7 @@ def create(
     from inferd.ledger import operations
     from inferd.ledger.records import key_record
 
+    warnings = _model_warnings(model or [], data_dir)
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
         new_key = operations.create_key(
@@ -90,12 +99,11 @@ def create(
         (key,) = (key for key in operations.list_keys(conn, team) if key.key_id == new_key.id)
         credit = operations.show_credit(conn, team, now_ms=moment_ms)
     if json:
-        print_json({"id": new_key.id, "key": new_key.key} | key_record(key, moment_ms))
+        print_json({"id": new_key.id, "key": new_key.key} | key_record(key, moment_ms) | {"warnings": warnings})
         return
     say(
-        f"Created key {new_key.id} of team {team}. It is shown only now, so keep it:",
-        "",
-        f"  {new_key.key}",
+        *(f"Warning: {warning}." for warning in warnings),
+        *(f"Created key {new_key.id} of team {team}. It is shown only now, so keep it:", "", f"  {new_key.key}"),
     )
     say_next(
         "Use it with any OpenAI client, and the base URL that `inferd serve` prints",
@@ -198,6 +206,18 @@ def resume(
     from inferd.ledger import access
 
     suspension.resume("keys", (key_id,), access.resume_key, json, data_dir)
+
+
+def _model_warnings(models: Sequence[str], option: Path | None) -> list[str]:
+    """Warnings about `models` that the last server of the data folder did not offer; before the first server, about
+    those that models.toml does not have."""
+    names = read_deployments(data_folder(option)) if models else []
+    if names is None:
+        try:
+            names = list(load_config(default_config_path(None)).deployments)
+        except ConfigError:  # for `inferd serve` to tell: a key does not depend on it
+            return []
+    return unknown_deployments(models, names)
 
 
 def print_keys(records: Sequence[Mapping[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from inferd.cli.output import say, write
 from inferd.errors import OperationError
 from inferd.serving.clock import wall_clock_ms
 
-app = typer.Typer(no_args_is_help=True, help="The books as a whole.")
+app = typer.Typer(no_args_is_help=True, help="Export the whole ledger.")
 
 _BLOCK_CHARACTERS = 2**18
 

@@ -46,10 +46,10 @@ def log(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show who changed what, newest first.
+    """Show the changes of teams, keys, money and settings, newest first.
 
-    Each change by the command line or over HTTP is an entry, written together with the change: who asked, when, for
-    what. Requests to models are not in it: `inferd usage` has those.
+    Each change by the command line or over HTTP is an entry with its actor, moment and arguments, written together with
+    the change. Requests to models are not in it: `inferd usage` has those.
 
     ```console
     $ inferd log --team acme

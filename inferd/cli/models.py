@@ -18,7 +18,7 @@ from inferd.errors import ConfigError
 from inferd.ledger.periods import format_instant
 from inferd.price import PPM, ListedPrice
 
-app = typer.Typer(no_args_is_help=True, help="What models.toml offers to callers, and at what price.")
+app = typer.Typer(no_args_is_help=True, help="Show and check the deployments of models.toml, with their prices.")
 
 _PRICES = ("input_usd_per_1m_tokens", "cached_input_usd_per_1m_tokens", "output_usd_per_1m_tokens")
 _PRICE_NAMES = ("Input", "Cached input", "Output")

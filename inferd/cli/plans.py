@@ -24,8 +24,10 @@ FromFile = Annotated[
     ),
 ]
 
-plans_app = typer.Typer(no_args_is_help=True, help="What a team may spend, and what happens at zero.")
-tiers_app = typer.Typer(no_args_is_help=True, help="How far a team is trusted: rates, output length, monthly limit.")
+plans_app = typer.Typer(
+    no_args_is_help=True, help="Show plans: how much a team may spend, and what happens when its credit is used up."
+)
+tiers_app = typer.Typer(no_args_is_help=True, help="Show tiers: a team's rates, output length and monthly limit.")
 
 
 @plans_app.command(name="list")

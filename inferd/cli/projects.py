@@ -1,4 +1,4 @@
-"""`inferd projects`: the parts of a team that usage is told apart by."""
+"""`inferd projects`: projects of teams."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inferd.cli.output import command_line, print_json, say, say_next
 from inferd.cli.suspension import Reason
 from inferd.serving.clock import wall_clock_ms
 
-app = typer.Typer(no_args_is_help=True, help="Parts of a team. Every team has the project inference.")
+app = typer.Typer(no_args_is_help=True, help="Manage projects of teams. Every team has the project inference.")
 
 
 @app.command()

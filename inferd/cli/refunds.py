@@ -71,9 +71,10 @@ def refund(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Give back what a request cost, to the credit that paid it; what the team owed for it, it owes no more.
+    """Give back the cost of a request to the credit that paid it, and take it off what the team owes for it.
 
-    What goes back to a grant that has expired or was voided is gone again at once. It counts against caps no longer.
+    If the credit that paid has expired since, or was voided, the team gets nothing back, but the request no longer
+    counts against its caps.
 
     ```console
     $ inferd credits refund req_0123456789abcdef --reason "bad answer"
@@ -147,9 +148,9 @@ def void(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """End a grant: what is left of it is gone, and what refunds would give back to it later, too.
+    """End a grant: its rest is gone, and so are later refunds to it.
 
-    What requests under way need of it goes when they end.
+    The part that running requests have reserved is removed when they end.
 
     ```console
     $ inferd credits void 7 --reason "granted twice"

@@ -1,4 +1,4 @@
-"""`inferd statements`: what postpaid teams owe for each month."""
+"""`inferd statements`: monthly bills of postpaid teams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Month = Annotated[
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="What postpaid teams owe: a month's requests (by the time of admission) that credit did not cover.",
+    help="Show and pay monthly bills of teams that may go on without credit.",
 )
 
 
@@ -135,7 +135,7 @@ def pay(
 ) -> None:
     """Write down that a team has paid a month's statement, or a part of it.
 
-    Paid before the month is over, it also lifts the team's caps by its amount, until the period of its plan's cap ends.
+    If the team pays before the month ends, it may spend that much more until the period of its plan's cap ends.
 
     ```console
     $ inferd statements pay acme --month 2026-11 --note "transfer 4711" --idempotency-key 4711

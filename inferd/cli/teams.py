@@ -18,7 +18,7 @@ from inferd.serving.clock import wall_clock_ms
 SHOWN = 100
 """How many projects, users and keys of a team are shown with it."""
 
-app = typer.Typer(no_args_is_help=True, help="Whom keys, credits and usage belong to.")
+app = typer.Typer(no_args_is_help=True, help="Manage teams.")
 
 
 @app.command()

@@ -45,7 +45,8 @@ def set_(
         typer.Option(
             metavar="block|postpaid|contact",
             show_default=False,
-            help="At zero credit: refuse requests; go on and owe (up to the caps); or refuse and name the contact.",
+            help="When credit is used up. block: refuse requests. postpaid: go on; the team owes you, up to its caps. "
+            "contact: refuse, and say whom to ask.",
         ),
     ] = None,
     payment_method: Annotated[

@@ -55,9 +55,9 @@ def usage(
 ) -> None:
     """Report requests, tokens, compute time and cost.
 
-    A request counts at the moment of its admission, once it has ended; free and failed ones too, at cost 0.
-    Cached tokens are part of the prompt tokens. A refund counts where its request does; net is cost less refunds. By
-    request, those whose detail was rolled up (`usage_retention_days`) are one row.
+    Running requests are not counted. A finished one counts on the day it started; free and failed ones too, at cost 0.
+    Cached tokens are part of the prompt tokens. A refund counts with its request; net is cost less refunds. By
+    request, all requests whose detail was rolled up (`usage_retention_days`) are one row.
 
     ```console
     $ inferd usage --team acme --by day --since 2026-11-01 --until 2026-12-01

@@ -14,7 +14,7 @@ from inferd.cli.output import command_line, print_json, say, say_next
 from inferd.cli.suspension import Reason
 from inferd.serving.clock import wall_clock_ms
 
-app = typer.Typer(no_args_is_help=True, help="The people of a team. A key can belong to one of them.")
+app = typer.Typer(no_args_is_help=True, help="Manage users of teams. A key can belong to a user.")
 
 
 @app.command()

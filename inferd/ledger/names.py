@@ -33,6 +33,18 @@ def check_text(what: str, text: str | None) -> None:
         raise InvalidValueError(f"a {what} is 1 to {_MAX_TEXT} printable characters")
 
 
+def unknown_deployments(asked: Iterable[str], known: Iterable[str]) -> list[str]:
+    """A warning for each name that no deployment has: a key for one that is to come is allowed."""
+    names = list(known)
+    warnings = []
+    for name in asked:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            guess = f" (did you mean {near[0]!r}?)" if near else f" (there are: {', '.join(names) or 'none'})"
+            warnings.append(f"there is no deployment {name!r} now{guess}; the key cannot call it until there is one")
+    return warnings
+
+
 def check_choice(what: str, word: str, known: Iterable[str]) -> None:
     """Raises InvalidValueError, with the nearest word or all of them, unless `word` is one of the known."""
     words = list(known)

@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from inferd.errors import AuthenticationError
+from inferd.ledger.folder import write_deployments
 from inferd.ledger.keys import authenticate
 from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.store import Store
@@ -31,7 +32,7 @@ def acme(inferd):
 def test_a_new_key_opens_the_door_as_its_team_project_and_user(inferd, data_dir):
     words = ("--team", "acme", "--project", "website", "--user", "alice", "--name", "laptop")
     made = inferd("keys", "create", *words, "--json").json
-    assert set(made) == SHOWN | {"key"}
+    assert set(made) == SHOWN | {"key", "warnings"}
     assert KEY.fullmatch(made["key"])
     assert made["id"] == made["key"].split("-")[2]
     assert (made["name"], made["status"], made["last4"]) == ("laptop", "active", made["key"][-4:])
@@ -145,3 +146,35 @@ def test_a_key_needs_a_team(inferd):
     refused = inferd("keys", "create")
     assert refused.status == 2
     assert "--team" in refused.err
+
+
+def test_key_for_an_unknown_deployment_is_made_with_a_warning(inferd, data_dir, tmp_path, monkeypatch):
+    inferd("teams", "create", "acme")
+    write_deployments(data_dir, ["local/smollm2-135m", "local/other"])
+    made = inferd("keys", "create", "--team", "acme", "--model", "local/smollm2-135", "--model", "local/other")
+    assert made.status == 0
+    assert "Warning: there is no deployment 'local/smollm2-135' now (did you mean 'local/smollm2-135m'?)" in made.out
+    assert "'local/other'" not in made.out
+    made = inferd("keys", "create", "--team", "acme", "--model", "x/y", "--json").json
+    assert made["models"] == ["x/y"]
+    assert made["warnings"] == [
+        "there is no deployment 'x/y' now (there are: local/other, local/smollm2-135m); "
+        "the key cannot call it until there is one"
+    ]
+    assert inferd("keys", "create", "--team", "acme", "--model", "local/other", "--json").json["warnings"] == []
+
+
+@pytest.mark.parametrize(("config", "n_warnings"), [("", 1), ("broken [", 0)])
+def test_key_before_the_first_start_is_compared_with_models_toml(inferd, tmp_path, monkeypatch, config, n_warnings):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.toml").write_text(config)
+    inferd("teams", "create", "acme")
+    made = inferd("keys", "create", "--team", "acme", "--model", "x/y", "--json").json
+    assert len(made["warnings"]) == n_warnings
+
+
+def test_scope_with_a_typo_is_refused_with_the_nearest(inferd):
+    inferd("teams", "create", "acme")
+    refused = inferd("keys", "create", "--team", "acme", "--scope", "inferance")
+    assert refused.status == 1
+    assert "there is no scope 'inferance'; did you mean 'inference'?" in refused.err

@@ -14,12 +14,14 @@ from inferd.ledger.client import Connection
 from inferd.ledger.delegation import KeyWish
 from inferd.ledger.keys import DEFAULT_SCOPES, find_key
 from inferd.ledger.listings import listed_keys
+from inferd.ledger.names import unknown_deployments
 from inferd.ledger.periods import parse_instant_ms
 from inferd.ledger.records import key_record
 from inferd.ledger.suspensions import resumed_record
 from inferd.server.admin.call import AdminCall, answer, team_call
 from inferd.server.admin.paging import Paging
 from inferd.server.admin.teams import Nothing, Reason
+from inferd.server.services import services_of
 
 
 class NewKeyBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,6 +46,7 @@ async def create_key(request: Request) -> Response:
     call = team_call(request)
     body = await call.body(NewKeyBody)
     expires_at_ms = None if body.expires_at is None else parse_instant_ms(body.expires_at)
+    deployments = [deployment.name for deployment in services_of(request).router.deployments()]
     asked = KeyWish(body.project, body.user, expires_at_ms, body.scopes, body.models)
 
     def change(conn: Connection) -> dict[str, Any]:
@@ -64,7 +67,8 @@ async def create_key(request: Request) -> Response:
             actor=call.actor,
             now_ms=call.now_ms,
         )
-        return {"key": made.key} | key_record(find_key(conn, made.id), call.now_ms)
+        warnings = unknown_deployments(body.models or (), deployments)
+        return {"key": made.key} | key_record(find_key(conn, made.id), call.now_ms) | {"warnings": warnings}
 
     return answer(await call.change(change))
 

@@ -26,7 +26,11 @@ async def test_a_team_from_its_creation_to_its_suspension(provider, admin):
     )
     assert re.fullmatch(r"sk-inferd-[0-9A-Za-z]{12}-[0-9A-Za-z]{43}", key.pop("key"))
     shown = await admin.do("GET", "teams/lab")
+    assert key.pop("warnings") == []
     assert shown["keys"] == [key]
+    typo = await admin.do("POST", "teams/lab/keys", {"models": ["no/such"]})
+    (warning,) = typo["warnings"]
+    assert warning.startswith("there is no deployment 'no/such' now")
     assert [project["project"] for project in shown["projects"]] == ["inference", "search"]
     assert [user["user"] for user in shown["users"]] == ["ada"]
     assert shown["limits"]["tier"] == 1
