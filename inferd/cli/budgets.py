@@ -29,8 +29,8 @@ KeyId = Annotated[
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Manage budgets: the most that a team, or a project, user or key of it, can spend. A request is refused if the "
-    "most it could cost would exceed one of them, or a cap of plan or tier (`inferd teams show`).",
+    help="Manage budgets: the most that a team, or a project, user or key of it, can spend. A request is refused if "
+    "the most it could cost would exceed one of them, or a cap of plan or tier (`inferd teams show`).",
 )
 
 

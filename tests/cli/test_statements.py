@@ -68,3 +68,10 @@ def test_nothing_due_cannot_be_paid(inferd):
     assert "owes nothing for " in refused.err
     assert inferd("statements", "list").out.startswith("No team owes anything")
     assert inferd("statements", "list", "--csv").out == "team,period,state,charged_usd,refunded_usd,paid_usd,due_usd\n"
+
+
+@pytest.mark.usefixtures("used")
+def test_statements_of_a_team_that_owes_nothing_say_so_of_the_team(inferd):
+    inferd("teams", "set", "acme", "--plan", "pro")
+    assert inferd("statements", "list", "acme").out.startswith("Team acme owes nothing")
+    assert inferd("statements", "pay", "acme").err.startswith("inferd: team 'acme' owes nothing for ")
