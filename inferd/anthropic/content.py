@@ -126,7 +126,7 @@ class Conversation:
         last = self.messages[-1] if self.messages else None
         if follows and n_results == 0 and last is not None and last.role == "user":
             if not isinstance(last.content, list):
-                last = self.messages[-1] = Message(role="user", content=[ContentPart("text", last.content)])
+                last = self.messages[-1] = Message(role="user", content=[ContentPart("text", last.text())])
             assert isinstance(last.content, list), "it was just made one"
             last.content.extend(self._parts(rest, f"{path}.content"))  # in place: there may be 100,000 of them
         elif isinstance(turn.content, str):

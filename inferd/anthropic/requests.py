@@ -21,11 +21,11 @@ from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode
 from inferd.openai.field_names import FieldNames
 from inferd.openai.ignored_fields import IgnoredFields
-from inferd.openai.reasoning_effort import ReasoningEffort
-from inferd.openai.requests import ChatRequest, check_chat_request
+from inferd.openai.requests import ASKS_FOR_NOTHING, ChatRequest, check_chat_request
 from inferd.openai.response_format import JsonSchema, ResponseFormat
 
 UNSUPPORTED = ("inference_geo",)
+_THINKING = ("enabled", "disabled", "adaptive")
 _MEDIUM_BUDGET_TOKENS = 4096
 _HIGH_BUDGET_TOKENS = 16_384
 _NAMES = {
@@ -44,7 +44,7 @@ class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Thinking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model is told how much to think, by its template; it is not cut off at `budget_tokens`."""
 
-    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    type: str
     budget_tokens: int | None = None
     display: str | None = None
 
@@ -55,7 +55,7 @@ class OutputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OutputConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    effort: str | None = None
     format: OutputFormat | None = None
 
 
@@ -135,7 +135,7 @@ def parse_count_tokens_request(body: bytes, ignored: IgnoredFields | None = None
 def _decoded(body: bytes, decoder: msgspec.json.Decoder[_T], ignored: IgnoredFields) -> _T:
     asked = decode(body, decoder, ignored)
     for field in UNSUPPORTED:
-        if getattr(asked, field, None) is not None:
+        if getattr(asked, field, None) not in ASKS_FOR_NOTHING:
             raise InvalidRequestError(
                 f"'{field}' is not supported; leave it out.", param=field, code="unsupported_parameter"
             )
@@ -156,7 +156,7 @@ def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[Chat
         model=asked.model,
         messages=conversation.messages,
         tools=chat_tools(asked.tools or ()) or None,
-        tool_choice=chat_tool_choice(choice) if asked.tools or (choice and choice.type != "auto") else None,
+        tool_choice=chat_tool_choice(choice, asked.tools or ()),
         parallel_tool_calls=False if is_single and asked.tools else None,
         reasoning_effort=effort,
         response_format=_response_format(asked),
@@ -165,9 +165,7 @@ def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[Chat
     return chat, FieldNames(names)
 
 
-def _effort(
-    thinking: Thinking | None, config: OutputConfig | None, ignored: IgnoredFields
-) -> tuple[ReasoningEffort | None, str]:
+def _effort(thinking: Thinking | None, config: OutputConfig | None, ignored: IgnoredFields) -> tuple[str | None, str]:
     """How much to think, and the field that says so."""
     _check_thinking(thinking, ignored)
     asked = None if config is None else config.effort
@@ -187,7 +185,7 @@ def _effort(
 def _check_thinking(thinking: Thinking | None, ignored: IgnoredFields) -> None:
     if thinking is None:
         return
-    if thinking.type == "between_tools":
+    if thinking.type not in _THINKING:
         ignored.add("thinking.type", "must be enabled, disabled or adaptive")
     if thinking.display not in (None, "summarized"):
         ignored.add("thinking.display", "must be summarized: thinking is always shown, and whole")

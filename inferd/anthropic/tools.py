@@ -46,13 +46,19 @@ def _chat_tool(tool: AnthropicTool, path: str) -> chat.Tool:
     return chat.Tool(chat.FUNCTION, chat.Function(name, tool.description, schema, tool.strict))
 
 
-def chat_tool_choice(choice: AnthropicToolChoice | None) -> str | chat.ToolChoice | None:
+def chat_tool_choice(
+    choice: AnthropicToolChoice | None, tools: Sequence[AnthropicTool]
+) -> str | chat.ToolChoice | None:
     """Whether there is a tool of that name is checked with the chat request."""
     if choice is None:
         return None
-    if choice.type == "tool":
-        return chat.ToolChoice("function", function=chat.NamedFunction(required(choice.name, "tool_choice.name")))
-    return _CHOICES[choice.type]
+    if choice.type != "tool":
+        return _CHOICES[choice.type]
+    name = required(choice.name, "tool_choice.name")
+    left_out = next((tool for tool in tools if tool.name == name and tool.type not in _OWN), None)
+    if left_out is not None:
+        return chat.ToolChoice(left_out.type or "")
+    return chat.ToolChoice(chat.FUNCTION, function=chat.NamedFunction(name))
 
 
 def tool_names(n_tools: int) -> dict[str, str]:

@@ -42,7 +42,7 @@ class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: str
     function: CalledFunction
-    type: str = "function"
+    type: str | None = "function"
     index: int | None = None
 
     def arguments(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def check_call_history(messages: Sequence[Message], ignored: IgnoredFields) -> N
 
 
 def _check_call(call: ToolCall, path: str, ignored: IgnoredFields) -> None:
-    if call.type != "function":
+    if call.type not in (None, "function"):
         raise InvalidRequestError(
             f"'{path}' is of type '{shorten(call.type)}'; only calls of type 'function' are supported.",
             param=f"{path}.type",

@@ -59,7 +59,7 @@ class ChatFormat:
     def prompt(self, request: ChatRequest) -> ChatPrompt:
         """Raises InvalidRequestError: the template refuses the messages."""
         tools, known = request.tool_set, self._template.variables
-        variables = effort_variables(request.reasoning_effort, known)
+        variables = effort_variables(request.effort, known)
         variables |= template_variables(request.chat_template_kwargs, known, variables)
         if tools.functions and self._traits.describes_tools:
             variables["tools"] = tools.template_tools()
@@ -68,7 +68,7 @@ class ChatFormat:
         rendered = conversation(without_attribution(request.messages), tools, self.dialect, self._traits)
         messages = arranged(rendered, self._traits.turns)
         segments = self._template.render(messages, add_generation_prompt=True, **variables)
-        effort = request.reasoning_effort
+        effort = request.effort
         is_heard = is_effort_heard(effort, known, reasons=self.reasons)
         is_off = turns_reasoning_off(effort if is_heard else None, variables)
         return ChatPrompt(segments, self._reasoning_state(segments, is_off=is_off))
@@ -76,7 +76,7 @@ class ChatFormat:
     def unheard(self, request: ChatRequest) -> list[str]:
         """Paths of the request's fields that the template cannot be told."""
         known = self._template.variables
-        is_heard = is_effort_heard(request.reasoning_effort, known, reasons=self.reasons)
+        is_heard = is_effort_heard(request.effort, known, reasons=self.reasons)
         unread = [f"{KWARGS_FIELD}.{name}" for name in request.chat_template_kwargs or () if name not in known]
         return [*unread, *([] if is_heard else ["reasoning_effort"])]
 

@@ -42,13 +42,3 @@ class FieldNames:
 
 OWN_NAMES = FieldNames({})
 """Of requests whose fields are called what their callers call them."""
-
-
-def foreign_type(path: str, kind: str, types: frozenset[str]) -> InvalidRequestError:
-    """Something is of a type that is not served here."""
-    shown = " ".join(kind.split())[:64]
-    return InvalidRequestError(
-        f"'{path}' is of type '{shown}', which is not supported; supported are {', '.join(sorted(types))}.",
-        param=f"{path}.type",
-        code="unsupported_value",
-    )

@@ -49,10 +49,11 @@ class ContentPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One message. An answer of ours can be sent back as it is: the fields that it lacks come as null."""
+    """One message. An answer of ours can be sent back as it is: the fields that it lacks come as null. A content that
+    is null is empty, in any role; only the assistant's and a tool's may be missing."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
+    content: str | list[ContentPart] | msgspec.UnsetType | None = msgspec.UNSET
     name: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -102,7 +103,7 @@ def _has_attribution(messages: Sequence[Message]) -> bool:
 def check_messages(messages: Sequence[Message], ignored: IgnoredFields) -> None:
     """Record what has no effect. Raises InvalidRequestError for what is well-formed but cannot be served."""
     check_num_parts(
-        "messages", (part for message in messages for part in (message, message.content, message.tool_calls))
+        "messages", (part for message in messages for part in (message, message.content or None, message.tool_calls))
     )
     if not messages:
         raise InvalidRequestError(
@@ -135,7 +136,7 @@ def _check_message(message: Message, path: str, ignored: IgnoredFields) -> None:
         raise _unsupported(f"{path}.role", "Messages of role 'function' are not supported: use tools and role 'tool'.")
     if message.function_call is not None:
         raise _unsupported(f"{path}.function_call", f"'{path}.function_call' is not supported: use 'tool_calls'.")
-    if message.content is None and message.role not in ("assistant", "tool"):
+    if message.content is msgspec.UNSET and message.role not in ("assistant", "tool"):
         raise InvalidRequestError(
             f"'{path}.content' is missing: send a string or an array of text parts.",
             param=f"{path}.content",

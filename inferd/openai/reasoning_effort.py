@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import Literal
+from typing import Literal, cast, get_args
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+EFFORTS: tuple[str, ...] = get_args(ReasoningEffort)
 
 _SWITCHES = ("enable_thinking", "thinking")
 """Variables that turn reasoning on and off: Qwen's and others', DeepSeek's and Granite's."""
 _LEVELS = {"none": "low", "minimal": "low", "xhigh": "high", "max": "high"}
 """gpt-oss and its likes know low, medium and high."""
+
+
+def known_effort(name: str | None) -> ReasoningEffort | None:
+    """Return the effort of this name; None if there is no such one."""
+    return cast(ReasoningEffort, name) if name in EFFORTS else None
 
 
 def effort_variables(effort: ReasoningEffort | None, known: Set[str]) -> dict[str, object]:

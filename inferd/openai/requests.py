@@ -17,7 +17,7 @@ from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode, shorten
 from inferd.openai.ignored_fields import IgnoredFields
 from inferd.openai.messages import Message, check_messages
-from inferd.openai.reasoning_effort import ReasoningEffort
+from inferd.openai.reasoning_effort import EFFORTS, ReasoningEffort, known_effort
 from inferd.openai.response_format import (
     ResponseFormat,
     StructuredOutputs,
@@ -101,7 +101,7 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     tools: list[Tool] | None = None
     tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: ReasoningEffort | None = None
+    reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
     user: str | None = None
@@ -185,6 +185,11 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.prompt_cache_isolation_key or self.cache_salt
 
     @property
+    def effort(self) -> ReasoningEffort | None:
+        """`reasoning_effort`, or None if it is left out or unknown here."""
+        return known_effort(self.reasoning_effort)
+
+    @property
     def tool_set(self) -> ToolSet:
         """The tools that the answer may call."""
         return tool_set(self.tools, self.tool_choice, self.parallel_tool_calls)
@@ -244,6 +249,8 @@ def _check_unsupported(request: ChatRequest, ignored: IgnoredFields) -> None:
         raise _unsupported_value("modalities", "'modalities' must hold \"text\": this model answers in text only.")
     if request.modalities and set(request.modalities) > {"text"}:
         ignored.add("modalities", 'must be ["text"]: answers are text only')
+    if request.reasoning_effort and request.effort is None:
+        ignored.add("reasoning_effort", f"must be one of {', '.join(EFFORTS)}")
     if request.store:
         ignored.add("store", "must be false: completions are not stored here")
     if request.verbosity not in (None, "medium"):

@@ -14,6 +14,9 @@ from inferd.openai.decoding import shorten
 from inferd.openai.ignored_fields import IgnoredFields
 
 FUNCTION = "function"
+ALLOWED = "allowed_tools"
+_WORDS = {"none": "none", "auto": "auto", "required": "required", "any": "required"}
+"""Choices that name no tool, `any` as Mistral and Anthropic call it; some clients send `{"type": "auto"}`."""
 LEFT_OUT = "is left out: only tools of type 'function' are supported"
 TOOLS_MAX = 128
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -51,7 +54,8 @@ class AllowedTools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`{"type": "function", "function": {"name": ...}}` or `{"type": "allowed_tools", "allowed_tools": {...}}`."""
+    """`{"type": "function", "function": {"name": ...}}` or `{"type": "allowed_tools", "allowed_tools": {...}}`. One of
+    another type chooses a tool that is left out."""
 
     type: str
     function: NamedFunction | None = None
@@ -98,13 +102,16 @@ NO_TOOLS = ToolSet()
 def tool_set(tools: Sequence[Tool] | None, choice: str | ToolChoice | None, parallel: bool | None) -> ToolSet:
     """The tools of a request that `check_tools` has passed."""
     functions = tuple(tool.function for tool in tools or () if tool.type == FUNCTION and tool.function is not None)
-    if not functions or choice == "none":
+    word = _word(choice)
+    if not functions or word == "none" or (isinstance(choice, ToolChoice) and _is_foreign(choice)):
         return NO_TOOLS
-    required = choice == "required"
-    if isinstance(choice, ToolChoice):
+    required = word == "required"
+    if isinstance(choice, ToolChoice) and word is None:
         names, required = _chosen(choice)
         functions = tuple(function for function in functions if function.name in names)
-        parallel = parallel is not False and choice.type != "function"
+        if not functions:
+            return NO_TOOLS
+        parallel = parallel is not False and choice.type != FUNCTION
     return ToolSet(functions, required, parallel is not False)
 
 
@@ -113,17 +120,31 @@ def check_tools(
 ) -> None:
     """Record the tools that are left out. Raises InvalidRequestError that names the path of what is wrong."""
     functions = _checked_functions(tools or (), ignored)
-    if not functions:
-        if choice not in (None, "none", "auto"):
-            raise _invalid("tool_choice", "'tool_choice' is only allowed when 'tools' has a function.")
-        if parallel is not None and not tools:
-            ignored.add("parallel_tool_calls", "is only used with 'tools'")
+    left_out = any(tool.type != FUNCTION for tool in tools or ())
+    if parallel is not None and not tools:
+        ignored.add("parallel_tool_calls", "is only used with 'tools'")
+    word = _word(choice)
+    if choice is None or word in ("none", "auto"):
         return
-    if isinstance(choice, str):
-        if choice not in ("none", "auto", "required"):
-            raise _invalid("tool_choice", f"'tool_choice' must be none, auto, required or an object, got '{choice}'.")
-    elif choice is not None:
-        _check_choice(choice, functions)
+    if isinstance(choice, str) and word is None:
+        allowed = "must be none, auto, required or an object"
+        raise _invalid("tool_choice", f"'tool_choice' {allowed}, got '{shorten(choice)}'.")
+    is_foreign = isinstance(choice, ToolChoice) and _is_foreign(choice)
+    if left_out and (is_foreign or (word and not functions)):
+        ignored.add("tool_choice", "asks for a tool that is left out")
+    elif not functions:
+        raise _invalid("tool_choice", "'tool_choice' is only allowed when 'tools' has a function.")
+    elif isinstance(choice, ToolChoice) and word is None:
+        _check_choice(choice, functions, ignored)
+
+
+def _word(choice: str | ToolChoice | None) -> str | None:
+    """The choice, if it names no tool. None for one that does, and for an unknown word."""
+    return _WORDS.get(choice.type if isinstance(choice, ToolChoice) else choice or "auto")
+
+
+def _is_foreign(choice: ToolChoice) -> bool:
+    return choice.type not in (FUNCTION, ALLOWED, *_WORDS)
 
 
 def _checked_functions(tools: Sequence[Tool], ignored: IgnoredFields) -> set[str]:
@@ -154,19 +175,24 @@ def check_name(name: str, path: str) -> None:
         raise _invalid(path, f"'{path}' must be 1 to 64 letters, digits, underscores and hyphens.")
 
 
-def _check_choice(choice: ToolChoice, known: set[str]) -> None:
-    if choice.type == "function":
+def _check_choice(choice: ToolChoice, known: set[str], ignored: IgnoredFields) -> None:
+    if choice.type == FUNCTION:
         if choice.function is None:
             raise _missing("tool_choice.function")
         path, names = "tool_choice.function.name", {choice.function.name}
-    elif choice.type == "allowed_tools":
+    elif choice.type == ALLOWED:
         if choice.allowed_tools is None:
             raise _missing("tool_choice.allowed_tools")
         if choice.allowed_tools.mode not in ("auto", "required"):
             raise _invalid("tool_choice.allowed_tools.mode", "'tool_choice.allowed_tools.mode' is auto or required.")
         path = "tool_choice.allowed_tools.tools"
-        names = {_allowed_name(tool, f"{path}[{index}]") for index, tool in enumerate(choice.allowed_tools.tools)}
-        if not names:
+        names = set()
+        for index, tool in enumerate(choice.allowed_tools.tools):
+            if tool.get("type", FUNCTION) == FUNCTION:
+                names.add(_allowed_name(tool, f"{path}[{index}]"))
+            else:
+                ignored.add(f"{path}[{index}]", LEFT_OUT)
+        if not choice.allowed_tools.tools:
             raise _invalid(path, f"'{path}' is empty: name at least one tool, or choose none.")
     else:
         raise InvalidRequestError(
@@ -181,7 +207,7 @@ def _check_choice(choice: ToolChoice, known: set[str]) -> None:
 def _allowed_name(tool: dict[str, Any], path: str) -> str:
     function = tool.get("function")
     name = function.get("name") if isinstance(function, dict) else None
-    if tool.get("type") != "function" or not isinstance(name, str):
+    if not isinstance(name, str):
         raise _invalid(path, f'\'{path}\' must be {{"type": "function", "function": {{"name": ...}}}}.')
     return name
 
@@ -191,7 +217,7 @@ def _chosen(choice: ToolChoice) -> tuple[set[str], bool]:
     if choice.function is not None:
         return {choice.function.name}, True
     assert choice.allowed_tools is not None, "check_tools comes first"
-    names = {tool["function"]["name"] for tool in choice.allowed_tools.tools}
+    names = {tool["function"]["name"] for tool in choice.allowed_tools.tools if tool.get("type", FUNCTION) == FUNCTION}
     return names, choice.allowed_tools.mode == "required"
 
 

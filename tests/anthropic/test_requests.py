@@ -109,10 +109,13 @@ def test_what_is_not_served_is_refused_by_name(field):
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "low"),
         ({"thinking": {"type": "enabled", "budget_tokens": 20_000}}, "high"),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}}, "max"),
+        ({"output_config": {"effort": "minimal"}}, "minimal"),
+        ({"output_config": {"effort": "ultra"}}, None),
+        ({"thinking": {"type": "sometimes"}}, None),
     ],
 )
 def test_thinking_is_an_effort(fields, effort):
-    assert chat(**fields).reasoning_effort == effort
+    assert chat(**fields).effort == effort
 
 
 def test_counting_takes_what_makes_the_prompt_and_ignores_the_rest():
@@ -134,6 +137,8 @@ def ignored_of(**fields: Any) -> str:
 EPHEMERAL = {"type": "ephemeral", "ttl": "1h"}
 OWN_TOOL = {"name": "f", "input_schema": SCHEMA}
 SERVER_TOOL = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
+FORCED = {"type": "tool", "name": "web_search"}
+"""Claude Code forces its web search so."""
 
 
 @pytest.mark.parametrize(
@@ -144,7 +149,13 @@ SERVER_TOOL = {"type": "web_search_20250305", "name": "web_search", "max_uses": 
         ({"system": [NO | {"cache_control": EPHEMERAL | {"scope": "global"}}]}, "system[0].cache_control.scope"),
         ({"speed": "fast", "thinking": {"type": "adaptive", "display": "omitted"}}, "speed, thinking.display"),
         ({"thinking": {"type": "disabled"}, "output_config": {"effort": "low"}}, "output_config.effort"),
+        (
+            {"thinking": {"type": "sometimes"}, "output_config": {"effort": "ultra"}},
+            "thinking.type, output_config.effort",
+        ),
         ({"tools": [OWN_TOOL | {"defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"tools": [SERVER_TOOL], "tool_choice": {"type": "any"}}, "tools[0].max_uses, tools[0], tool_choice"),
+        ({"tools": [OWN_TOOL, SERVER_TOOL], "tool_choice": FORCED}, "tools[1].max_uses, tools[1], tool_choice"),
         ({"tools": [OWN_TOOL, SERVER_TOOL]}, "tools[1].max_uses, tools[1]"),
         ({"system": "x-anthropic-billing-header: cc_version=1;\nBe brief."}, "system"),
     ],

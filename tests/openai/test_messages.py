@@ -26,6 +26,12 @@ def test_text_parts_are_joined_by_line_breaks():
     assert (request.messages[0].text(), request.messages[0].name) == ("a\nb", "ann")
 
 
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
+@pytest.mark.parametrize("content", [None, "", []])
+def test_empty_content_is_an_empty_text_in_any_role(role, content):
+    assert parse({"role": role, "content": content}).messages[0].text() == ""
+
+
 @pytest.mark.parametrize(
     ("part", "text"),
     [

@@ -24,6 +24,10 @@ def function(name: str, **more: object) -> dict:
 TOOLS = [function("add", description="Adds."), function("say")]
 
 
+CUSTOM = {"type": "custom"}
+"""A tool of a type that is left out."""
+
+
 def parse(**fields: object) -> ChatRequest:
     return parse_chat_request(json.dumps({"model": "m", "messages": [USER]} | fields).encode())
 
@@ -39,8 +43,9 @@ def named(name: str) -> dict:
     return {"type": "function", "function": {"name": name}}
 
 
-def allowed(mode: str, *names: str) -> dict:
-    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named(name) for name in names]}}
+def allowed(mode: str, *names: str, left_out: tuple[dict, ...] = ()) -> dict:
+    tools = [*left_out, *(named(name) for name in names)]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,6 @@ def test_templates_get_every_tool_whole():
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tools": [function(f"f{number}") for number in range(129)]}, "tools"),
         ({"tools": [], "tool_choice": "required"}, "tool_choice"),
-        ({"tools": [{"type": "custom", "custom": {"name": "x"}}], "tool_choice": "required"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": named("other")}, "tool_choice.function.name"),
         ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice.function"),
@@ -96,7 +100,6 @@ def test_templates_get_every_tool_whole():
         ({"tools": TOOLS, "tool_choice": allowed("never", "add")}, "tool_choice.allowed_tools.mode"),
         ({"functions": [{"name": "add"}]}, "functions"),
         ({"functions": [{"name": "add"}], "function_call": "auto"}, "function_call"),
-        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_path(fields, param):
@@ -151,6 +154,11 @@ def test_a_malformed_history_is_refused_by_its_path(messages, param):
             {"tools": [function("add", wisdom=True) | {"cache_control": {}}]},
             "tools[0].cache_control, tools[0].function.wisdom",
         ),
+        ({"tools": [CUSTOM], "tool_choice": "required"}, "tools[0], tool_choice"),
+        ({"tools": [*TOOLS, CUSTOM], "tool_choice": CUSTOM}, "tools[2], tool_choice"),
+        ({"tools": [*TOOLS, CUSTOM], "tool_choice": "required"}, "tools[2]"),
+        ({"reasoning_effort": "ultra"}, "reasoning_effort"),
+        ({"reasoning_effort": ""}, ""),
     ],
 )
 def test_tools_that_cannot_be_had_are_left_out_and_named(fields, ignored):
@@ -158,6 +166,30 @@ def test_tools_that_cannot_be_had_are_left_out_and_named(fields, ignored):
     request = parse_chat_request(json.dumps({"model": "m", "messages": [USER]} | fields).encode(), record)
     assert record.header_value() == ignored
     assert all(name in ("add", "say") for name in request.tool_set.schemas)
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "names"),
+    [
+        ([CUSTOM], "required", []),
+        ([*TOOLS, CUSTOM], CUSTOM, []),
+        ([*TOOLS, CUSTOM], "required", ["add", "say"]),
+        ([*TOOLS, CUSTOM], allowed("required", left_out=(CUSTOM,)), []),
+        ([*TOOLS, CUSTOM], allowed("required", "say", left_out=(CUSTOM,)), ["say"]),
+    ],
+)
+def test_choice_of_a_tool_that_is_left_out_allows_no_other(tools, choice, names):
+    chosen = parse(tools=tools, tool_choice=choice).tool_set
+    assert [function.name for function in chosen.functions] == names
+    assert chosen.required is bool(names)
+
+
+@pytest.mark.parametrize(
+    ("choice", "required"),
+    [("any", True), ({"type": "any"}, True), ({"type": "required"}, True), ({"type": "auto"}, False)],
+)
+def test_choice_in_the_words_of_another_api_is_honoured(choice, required):
+    assert parse(tools=TOOLS, tool_choice=choice).tool_set.required is required
 
 
 ARGUMENTS = {

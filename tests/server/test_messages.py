@@ -178,7 +178,6 @@ async def test_the_sdk_raises_its_own_errors(tmp_path, monkeypatch):
     [
         ({"max_tokens": 0}, "max_tokens"),
         ({"stop_sequences": ["x" * 2000]}, "stop_sequences[0]"),
-        ({"thinking": {"type": "never"}}, "thinking.type"),
         ({"tools": [{"name": "no spaces", "input_schema": {}}]}, "tools[0].name"),
         ({"tools": [{"name": "f", "input_schema": {"type": "array"}}]}, "tools[0].input_schema"),
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),

@@ -156,7 +156,6 @@ async def test_logprobs_are_of_the_text(tmp_path, monkeypatch):
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
-        ({"reasoning": {"effort": "extreme"}}, "reasoning.effort"),
         ({"background": True}, "background"),
         ({"tools": [{"type": "function", "name": "no spaces"}]}, "tools[0].name"),
         ({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}, "input[0].call_id"),

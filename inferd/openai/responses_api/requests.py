@@ -6,7 +6,7 @@ word in the answer's headers, or refused by name.
 
 from __future__ import annotations
 
-from typing import Any, cast, get_args
+from typing import Any
 
 import msgspec
 
@@ -14,8 +14,7 @@ from inferd.errors import InvalidRequestError
 from inferd.openai.decoding import decode
 from inferd.openai.field_names import FieldNames
 from inferd.openai.ignored_fields import IgnoredFields
-from inferd.openai.reasoning_effort import ReasoningEffort
-from inferd.openai.requests import ChatRequest, StreamOptions, check_chat_request
+from inferd.openai.requests import ASKS_FOR_NOTHING, ChatRequest, StreamOptions, check_chat_request
 from inferd.openai.response_format import JsonSchema, ResponseFormat
 from inferd.openai.responses_api.input_items import Conversation, InputItem
 from inferd.openai.responses_api.tools import (
@@ -150,7 +149,7 @@ def _chat_request(asked: ResponsesRequest, conversation: Conversation) -> ChatRe
         tools=chat_tools(asked.tools or ()) or None,
         tool_choice=choice,
         parallel_tool_calls=asked.parallel_tool_calls if asked.tools else None,  # else it says nothing
-        reasoning_effort=_effort(asked.reasoning),
+        reasoning_effort=None if asked.reasoning is None else asked.reasoning.effort,
         user=asked.user,
         safety_identifier=asked.safety_identifier,
         prompt_cache_key=asked.prompt_cache_key,
@@ -176,17 +175,9 @@ def _response_format(format: TextFormat | None) -> ResponseFormat | None:
     return ResponseFormat("json_schema", schema)
 
 
-def _effort(reasoning: Reasoning | None) -> ReasoningEffort | None:
-    if reasoning is None or reasoning.effort is None:
-        return None
-    if reasoning.effort not in get_args(ReasoningEffort):
-        raise invalid("reasoning.effort", f"'reasoning.effort' must be one of {', '.join(get_args(ReasoningEffort))}.")
-    return cast(ReasoningEffort, reasoning.effort)
-
-
 def _check_unsupported(asked: ResponsesRequest, ignored: IgnoredFields) -> None:
     for field in UNSUPPORTED:
-        if getattr(asked, field) is not None:
+        if getattr(asked, field) not in ASKS_FOR_NOTHING:
             why = "nothing is stored here: send the whole conversation as 'input'" if field in _STATELESS else ""
             raise InvalidRequestError(
                 f"'{field}' is not supported; {why or 'leave it out'}.", param=field, code="unsupported_parameter"

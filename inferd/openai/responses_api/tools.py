@@ -9,7 +9,6 @@ import msgspec
 
 from inferd.openai import tools as chat
 from inferd.openai.decoding import required
-from inferd.openai.field_names import foreign_type
 
 
 class ResponseTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -53,10 +52,9 @@ def chat_tool_choice(choice: str | ResponseToolChoice | None) -> str | chat.Tool
         allowed = [
             {"type": tool.get("type"), "function": {"name": tool.get("name")}}
             for tool in required(choice.tools, "tool_choice.tools")
-            if tool.get("type") == chat.FUNCTION
         ]
         return chat.ToolChoice("allowed_tools", allowed_tools=chat.AllowedTools(choice.mode or "auto", allowed))
-    raise foreign_type("tool_choice", choice.type, frozenset({"function", "allowed_tools"}))
+    return chat.ToolChoice(choice.type)
 
 
 def tool_names(n_tools: int) -> dict[str, str]:

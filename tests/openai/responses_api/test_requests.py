@@ -113,6 +113,7 @@ def ignored_of(**fields: Any) -> str:
 
 
 FUNCTION = {"type": "function", "name": "f", "parameters": SCHEMA}
+SEARCH = {"type": "web_search"}
 
 
 @pytest.mark.parametrize(
@@ -131,6 +132,13 @@ FUNCTION = {"type": "function", "name": "f", "parameters": SCHEMA}
             "tools[1], tools[2]",
         ),
         ({"tools": [FUNCTION | {"defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"reasoning": {"effort": "ultra"}, "previous_response_id": ""}, "reasoning.effort"),
+        ({"tools": [SEARCH], "tool_choice": "required"}, "tools[0], tool_choice"),
+        ({"tools": [FUNCTION, SEARCH], "tool_choice": SEARCH}, "tools[1], tool_choice"),
+        (
+            {"tools": [FUNCTION, SEARCH], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [SEARCH]}},
+            "tools[1], tool_choice.tools[0]",
+        ),
     ],
 )
 def test_what_only_advises_is_ignored_and_named(fields, ignored):
