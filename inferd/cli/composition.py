@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -152,18 +151,17 @@ async def _serve(
             watching = asyncio.create_task(_watch_files(router, ended), name="files of the models")
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready(server))
-            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.hang_up)
-            await server.run_on(listener)
-            await asyncio.wait([warming])  # a model that is being loaded cannot be interrupted
-            await asyncio.gather(batches.stop(), batching)
-            await completions.tokenizers.close()  # its threads read vocabularies
-            ended.set()
-            await watching
-            # Engines give back what was cut off, which voids its hold; then the books can close.
-            for replica in router.replicas:
-                await replica.stop()
-            await completions.wait_idle(DRAIN_TIMEOUT_S)
+            with server.handle_signals():
+                await server.run_on(listener)
+                await _until_loaded(warming, server)
+                await asyncio.gather(batches.stop(), batching)
+                await completions.tokenizers.close()  # its threads read vocabularies
+                ended.set()
+                await watching
+                # Engines give back what was cut off, which voids its hold; then the books can close.
+                for replica in router.replicas:
+                    await replica.stop()
+                await completions.wait_idle(DRAIN_TIMEOUT_S)
             warming.result()
     finally:
         keeping_up.cancel()
@@ -204,6 +202,13 @@ async def _warm_up(router: Router, server: HttpServer, console: Console) -> None
     # What is there now stays. A full collection of 70,000 objects would stop everybody for 50 ms.
     gc.collect()
     gc.freeze()
+
+
+async def _until_loaded(warming: asyncio.Task[None], server: HttpServer) -> None:
+    """Wait at a stop for a model that is being loaded: only the end of the process can interrupt that."""
+    if not warming.done():
+        server.release_signals()
+        await asyncio.wait([warming])
 
 
 async def _left_out_if_it_fails(replica: LocalReplica, step: Awaitable[None], errors: list[Exception]) -> None:

@@ -112,10 +112,13 @@ class LocalReplica:
         await asyncio.to_thread(check_model, self._config)
 
     async def start(self) -> None:
-        """Loads and warms up the model (seconds to minutes). Raises ConfigError, or what llama.cpp ran into."""
-        self._files = ModelFiles(shards_of(self._config.source))
+        """Loads and warms up the model (seconds to minutes). Raises ConfigError, also if another process writes to its
+        files meanwhile, or what llama.cpp ran into."""
+        files = self._files = ModelFiles(shards_of(self._config.source))
         await self._engine.start()
-        replaced = self._files.replaced()
+        if self.failure is not None:  # `look_at_files` has stopped it
+            raise ConfigError(self.failure)
+        replaced = files.replaced()
         if replaced is not None:
             raise ConfigError(f"{replaced}: the file was replaced while it was loaded; start again")
 

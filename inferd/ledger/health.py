@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inferd.ledger import clock, wal
-from inferd.ledger.disk import RESERVE_BYTES, free_bytes
+from inferd.ledger.disk import RESERVE_BYTES, free_bytes, is_nearly_full
 from inferd.ledger.folder import FILE_NAME
 from inferd.ledger.lock import DataLock
 from inferd.ledger.log import record
@@ -34,7 +34,14 @@ class Check:
 def checks(conn: sqlite3.Connection, data_dir: Path, now_ms: int, *, needs_server: bool = True) -> list[Check]:
     """All of them, in the order in which they are shown."""
     log = WriteAheadLog(data_dir / FILE_NAME)
-    return [_server(data_dir, needs_server), _schema(conn), _sqlite(), _disk(data_dir), _log(log), _clock(conn, now_ms)]
+    return [
+        _server(data_dir, needs_server),
+        _schema(conn),
+        _sqlite(),
+        _disk(data_dir),
+        _log(log, needs_room=is_nearly_full(data_dir)),
+        _clock(conn, now_ms),
+    ]
 
 
 def accept_clock(conn: sqlite3.Connection, *, actor: str, now_ms: int) -> None:
@@ -67,12 +74,12 @@ def _sqlite() -> Check:
     return Check("sqlite", True, said)
 
 
-def _log(log: WriteAheadLog) -> Check:
-    size_bytes = log.size_bytes
-    said = f"{size_bytes / _MIB:,.1f} MiB of write-ahead log"
-    if size_bytes > wal.LONG_BYTES:
+def _log(log: WriteAheadLog, *, needs_room: bool) -> Check:
+    said = f"{log.size_bytes / _MIB:,.1f} MiB of write-ahead log"
+    is_long = log.is_long(needs_room=needs_room)
+    if is_long:
         said += f" cannot be shortened: {log.kept_by()}"
-    return Check("log", size_bytes <= wal.LONG_BYTES, said)
+    return Check("log", not is_long, said)
 
 
 def _disk(data_dir: Path) -> Check:

@@ -25,6 +25,8 @@ CHECKPOINT_PAGES = 4_096
 """16 MiB. Pages that every commit changes are written back a quarter as often as by SQLite's default."""
 LONG_BYTES = 64 * 2**20
 """A log that a reader has kept from being shortened."""
+LONG_ON_FULL_DISK_BYTES = 2**20
+"""Likewise, while new requests are refused for want of room."""
 WARNING_INTERVAL_S = 600.0
 
 _PAGE_BYTES = 4_096
@@ -55,6 +57,11 @@ class WriteAheadLog:
             return self._path.stat().st_size
         except OSError:
             return 0
+
+    def is_long(self, *, needs_room: bool) -> bool:
+        """Whether the reader that keeps it from being shortened should be named; `needs_room`: the disk is nearly
+        full."""
+        return self.size_bytes > (LONG_ON_FULL_DISK_BYTES if needs_room else LONG_BYTES)
 
     @contextmanager
     def not_copied(self) -> Iterator[None]:
@@ -91,10 +98,10 @@ class WriteAheadLog:
         if self.size_bytes <= keep_bytes:
             return
         self.copy(conn, keep_bytes=keep_bytes)
-        size_bytes = self.size_bytes
-        if size_bytes > LONG_BYTES and time.monotonic() >= self._warned_s + WARNING_INTERVAL_S:
+        if self.is_long(needs_room=needs_room) and time.monotonic() >= self._warned_s + WARNING_INTERVAL_S:
             self._warned_s = time.monotonic()
-            logger.warning("the ledger's log has %d MiB and cannot be shortened: %s", size_bytes >> 20, self.kept_by())
+            num_mib = self.size_bytes >> 20
+            logger.warning("the ledger's log has %d MiB and cannot be shortened: %s", num_mib, self.kept_by())
 
     def kept_by(self) -> str:
         """Say which processes read the ledger now, and so keep the log from being shortened."""

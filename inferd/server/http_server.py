@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import signal
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,10 +31,11 @@ _ANSWER_TIMEOUT_S = 2.0
 """How long answers may take to be written that have nothing left to wait for."""
 # Files that are none of a client's: the ledger, its readers, models, webhooks.
 _RESERVED_FILES = 256
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class HttpServer(uvicorn.Server):
-    """The first SIGINT, SIGTERM or SIGHUP drains; a second SIGINT or SIGTERM ends the drain.
+    """The first SIGINT, SIGTERM or SIGHUP drains; a second SIGINT or SIGTERM ends the drain; later ones do nothing.
 
     sse-starlette cuts every stream once `should_exit` is set, and uvicorn cancels what still runs soon after: both look
     like clients that hang up. So it is set only after all requests have their ends.
@@ -70,7 +72,6 @@ class HttpServer(uvicorn.Server):
         self._cut = cut
         self._draining: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def is_stopping(self) -> bool:
@@ -79,13 +80,36 @@ class HttpServer(uvicorn.Server):
 
     async def run_on(self, listener: socket.socket) -> None:
         """Serves until it is told to stop."""
-        self._loop = asyncio.get_running_loop()
         await self.serve(sockets=[listener])
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """In the main thread, between any two bytecodes: does nothing but wake the loop."""
-        assert self._loop is not None, "signals are handled while it serves"
-        self._loop.call_soon_threadsafe(self.stop)
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `handle_signals`: uvicorn would give them back while engines and batches still end."""
+        yield
+
+    @contextmanager
+    def handle_signals(self) -> Iterator[None]:
+        """Stop at signals, in the main thread, as long as the context lasts. After it the process only ends, and
+        ignores them. A loop's own handlers would give them back in between."""
+        loop = asyncio.get_running_loop()
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self.hang_up if number == signal.SIGHUP else self.stop)
+
+        for number in _STOP_SIGNALS:
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number in _STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+
+    @staticmethod
+    def release_signals() -> None:
+        """Let the next SIGINT or SIGTERM end the process at once."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def stop(self) -> None:
         """Drains and ends; called again, drains no longer."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,6 +100,31 @@ async def test_it_is_ready_between_start_and_stop_and_takes_requests_only_then(c
     assert not replica.is_ready
     with pytest.raises(OverloadedError):
         replica.submit(REQUEST)
+
+
+async def test_model_whose_file_is_written_to_while_it_loads_fails_to_start(config, monkeypatch):
+    loader, replica = loading(monkeypatch, Loader()), LocalReplica(config, ComputeTurn())
+    begun, may_end = threading.Event(), threading.Event()
+
+    def load_slowly(path, **options):
+        begun.set()
+        may_end.wait()
+        return loader.model
+
+    monkeypatch.setattr(local_replica, "load_model", load_slowly)
+    starting = asyncio.create_task(replica.start())
+    await asyncio.to_thread(begun.wait)
+    # With a lease the writer waits until the model is stopped.
+    writer = threading.Thread(target=config.source.write_bytes, args=(b"other",))
+    writer.start()
+    while replica.failure is None:
+        looking = asyncio.create_task(replica.look_at_files())
+        await asyncio.sleep(0.01)
+    may_end.set()
+    with pytest.raises(ConfigError, match=re.escape(str(config.source))):
+        await starting
+    await looking
+    await asyncio.to_thread(writer.join)
 
 
 async def test_stopping_one_that_never_started_does_nothing(config):

@@ -91,6 +91,26 @@ def test_sighup_finishes_the_streams_and_exits_0(fake_server, n_signals):
     fake_server.assert_audit_clean()
 
 
+def test_signals_that_come_until_the_process_has_ended_leave_no_hold_and_status_0(fake_server):
+    """A supervisor, a shell and an impatient operator at once: no signal ends the process before its books close."""
+    fake_server.start(FAKE)
+    team = fake_server.team("impatient", 10**9)
+    body = {"model": "local/tiny", "prompt": "a", "max_tokens": 200, "logit_bias": {"256": -100}, "stream": True}
+    with httpx.stream(
+        "POST", f"{fake_server.base_url}/completions", json=body, headers={"authorization": f"Bearer {team.key}"}
+    ) as response:
+        lines = response.iter_lines()
+        next(lines)
+        while fake_server.is_running:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                fake_server.signal(number)
+        assert "your request was cut off, and you were not billed" in "".join(lines)
+    assert fake_server.wait() == 0
+    assert fake_server.export().held() == []
+    assert [(row["status"], row["cost_usd"]) for row in team.usage_rows()] == [("failed", "0.000000000")]
+    fake_server.assert_audit_clean()
+
+
 def test_sighup_of_a_server_that_nohup_started_is_ignored(fake_server):
     fake_server.start(("nohup", *FAKE))
     fake_server.signal(signal.SIGHUP)

@@ -95,6 +95,18 @@ def test_reader_that_keeps_the_log_long_is_named_by_the_log_and_by_doctor(
     assert caplog.text.count("cannot be shortened") == 1, "not at each look"
 
 
+def test_reader_that_keeps_a_log_on_a_disk_that_is_nearly_full_is_named_whatever_its_length(
+    store, served, writer, reader, monkeypatch, caplog
+):
+    fill(writer, served, wal.LONG_ON_FULL_DISK_BYTES + 1)
+    with store.reading() as conn:
+        assert {check.name: check.well for check in checks(conn, store.data_dir, served.now_ms)}["log"]
+        monkeypatch.setattr("inferd.ledger.disk.free_bytes", lambda folder: RESERVE_BYTES - 1)
+        found = {check.name: check for check in checks(conn, store.data_dir, served.now_ms)}
+    assert f"process {reader.pid} (python" in found["log"].said
+    until(lambda: f"cannot be shortened: read by process {reader.pid} (python" in caplog.text)
+
+
 def test_log_is_not_copied_while_the_command_line_writes(store, served, writer):
     fill(writer, served, 100_000)
     with closing(store.connect_writer()) as conn:
