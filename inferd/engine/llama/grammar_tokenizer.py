@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
+from contextlib import suppress
 
 from llguidance import LLTokenizer
 
-from inferd.engine.grammar_trial import GrammarVocabulary
+from inferd.engine.grammar_trial import MAX_FORCED_BYTES, GrammarVocabulary, LongestMatch, tokenizer_of
 from inferd.engine.llama.vocabulary import Vocabulary
+from inferd.errors import InvalidRequestError, OverloadedError
 
 _CONTROL_MARK = b"\xff"
 """What llguidance knows control tokens by (its docs/special_tokens.md): a byte that no text has."""
@@ -30,15 +31,22 @@ def grammar_vocabulary(vocabulary: Vocabulary) -> GrammarVocabulary:
 
 
 def grammar_tokenizer(vocabulary: Vocabulary, data: GrammarVocabulary) -> LLTokenizer:
-    """Takes some 0.4 s for 49,000 tokens; not to be used once the model is closed. Text that a grammar forces is cut
-    by llama.cpp's own tokenizer, as the model was trained."""
-    tokenize = ctypes.cast(vocabulary.library.api.llama_cpp._lib.llama_tokenize, ctypes.c_void_p).value
-    from_llamacpp = LLTokenizer.from_llamacpp  # type: ignore[attr-defined]  # it is missing in the stubs
-    tokenizer: LLTokenizer = from_llamacpp(
-        tokens=list(data.tokens),
-        vocab_ptr=vocabulary.handle,
-        tokenize_fptr=tokenize,
-        eos_token=list(data.end_ids),
-        slices=None,
-    )
-    return tokenizer
+    """Takes some 0.4 s for 49,000 tokens. Text that a grammar forces is cut by llama.cpp's own tokenizer, as the model
+    was trained."""
+    return tokenizer_of(data, _ForcedText(vocabulary, data))
+
+
+class _ForcedText(LongestMatch):
+    """llama.cpp's tokens of forced text, where llama.cpp has some and their bytes are those of the text."""
+
+    def __init__(self, vocabulary: Vocabulary, data: GrammarVocabulary) -> None:
+        super().__init__(data)
+        self._vocabulary = vocabulary
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        data = (text.encode() if isinstance(text, str) else text)[:MAX_FORCED_BYTES]
+        with suppress(InvalidRequestError, OverloadedError):  # a character that it lacks; the model is being unloaded
+            token_ids = self._vocabulary.encode_forced(data.decode("utf-8", "ignore"))
+            if token_ids and data.startswith(b"".join(self.tokens[token_id] for token_id in token_ids)):
+                return token_ids
+        return super().__call__(data)

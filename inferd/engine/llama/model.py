@@ -80,6 +80,12 @@ class Model:
                 f"{path}: the file names no token that ends an answer, so that none would end; set "
                 "tokenizer.ggml.eos_token_id in it, such as with gguf_new_metadata.py"
             )
+        if not self.vocabulary.has_blank:
+            self.close()
+            raise ConfigError(
+                f"{path}: the vocabulary has no token for the blank (▁, U+2581), and none for its bytes, so that "
+                "no text can be tokenised; convert the model again"
+            )
         if self.pooling is Pooling.RANK:
             self.close()
             raise ConfigError(f"{path}: this model ranks documents; rerankers are not served")

@@ -3,12 +3,14 @@
 llama.cpp's regular expressions take stack by the character (323 bytes, for a run that one expression matches), and its
 search for control tokens takes time by the square of how many it has found. So a long text is cut: before a control
 token, or where the words of every pre-tokenizer end and no token of the vocabulary spans the place. A run of thousands
-of characters without such a place is cut within; its tokens beside the cut may then be others than llama.cpp's.
+of characters without such a place is cut within, between letters that no token joins if there are any (base64 and
+hexadecimal have them), else anywhere; its tokens beside the cut may then be others than llama.cpp's.
 """
 
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Iterator, Sequence
 
 from inferd.tokenizer import longest_match
@@ -22,7 +24,14 @@ _PLACES = re.compile(rf"(?<=[^\s▁])(?= \S)|(?<=[{_LETTERS}])(?=[\n。，、！
 _BLANK = " "
 _WHITE_SPACE = re.compile(r"\s*")
 _PARTIAL = "\ufffd"
-_PAIRS = re.compile(rf"(?=([\s\S][ \n。，、！？；：{_PARTIAL}]))")
+_PAIRS = re.compile(rf"(?=([\s\S][ \n。，、！？；：{_PARTIAL}]|[0-9A-Za-z]{{2}}))")
+_IN_WORD = re.compile("(?<=[A-Za-z]{2})(?=[0-9A-Za-z])|(?<=[A-Za-z][0-9])(?=[A-Za-z])|(?<=[0-9]{2})(?=[A-Za-z])")
+"""A cut there changes no token if none spans the place: not beside signs, of which some begin a word with letters, and
+not between digits."""
+NUM_IN_WORD = 1024
+"""Characters before the last possible cut in which such a place is looked for; base64 has one in some ten."""
+DIGITS_OF_WORD = 3
+"""Many pre-tokenizers make words of so many digits, counted from a number's first."""
 
 
 class TextCutter:
@@ -33,7 +42,7 @@ class TextCutter:
         control_texts: read as tokens in special text only.
         user_texts: read as tokens in any text.
         cuts_words: cut between words; else only at tokens of these texts.
-        cuts_runs: also cut where tokens may change, if there is no other place.
+        cuts_runs: also cut within words, if there is no other place.
         cuts_unknown: tokens are of whole characters; also cut before those that no longer token has.
     """
 
@@ -65,21 +74,31 @@ class TextCutter:
             yield text, False
             return
         start = raw = num_specials = 0  # of the piece, of the text behind its last special token
+        special_start = 0  # of the last special token
         goes_on = False
         for first, last in self._specials(text, special=special):
             while first - start > PIECE_CHARS:
-                cut = self._place(text, max(start, raw), start + PIECE_CHARS, first)
+                place = self._place(text, max(start, raw), start + PIECE_CHARS, first)
+                is_at_special = place is None and special_start > start
+                cut = special_start if is_at_special else place
+                if cut is None:
+                    cut = self._emergency_place(text, max(start, raw), start + PIECE_CHARS, first)
                 if cut is None:
                     break
                 yield text[start:cut], goes_on
-                start, num_specials, goes_on = cut, 0, True
+                start, num_specials, goes_on = cut, int(is_at_special), not is_at_special
             if first > start and (num_specials == PIECE_SPECIALS or last - start > PIECE_CHARS):
                 yield text[start:first], goes_on
                 start, num_specials, goes_on = first, 0, False
             num_specials += 1
-            raw = _after_space(text, last)
+            special_start, raw = first, _after_space(text, last)
         if start < len(text):
             yield text[start:], goes_on
+
+    def without_tokens(self, text: str, *, special: bool) -> str:
+        """The text but for what is read as tokens of these texts."""
+        pattern = self._in_special if special else self._in_plain
+        return text if pattern is None else pattern.sub("", text)
 
     def _specials(self, text: str, *, special: bool) -> Iterator[tuple[int, int]]:
         """(start, end) of each token that is read as such, and the end of the text."""
@@ -90,17 +109,28 @@ class TextCutter:
         yield len(text), len(text)
 
     def _place(self, text: str, low: int, high: int, end: int) -> int | None:
-        """The last place for a cut in (low, high]; else `high`, or the first place in (high, end), if there is one."""
+        """The last place between words in (low, high], if there is one."""
         if not self._cuts_words:
             return None
         places = [match.start() for match in self._places.finditer(text, low + 1, min(high + 2, end))]
-        for place in reversed(places):
-            if place <= high and self._is_apart(text, place):
-                return place
-        if self._cuts_runs:
-            return high
-        later = (match.start() for match in self._places.finditer(text, max(low, high) + 1, end))
-        return next((place for place in later if self._is_apart(text, place)), None)
+        return next((place for place in reversed(places) if place <= high and self._is_apart(text, place)), None)
+
+    def _emergency_place(self, text: str, low: int, high: int, end: int) -> int | None:
+        """One within a word, at `high` or where fewer tokens change; or the first place between words in (high, end),
+        if there is one."""
+        if not self._cuts_words:
+            return None
+        if not self._cuts_runs:
+            later = (match.start() for match in self._places.finditer(text, max(low, high) + 1, end))
+            return next((place for place in later if self._is_apart(text, place)), None)
+        run = text[low:high]
+        if text[high] in string.digits:
+            cut = high - (len(run) - len(run.rstrip(string.digits))) % DIGITS_OF_WORD
+            if cut > low and text[cut - 1] in string.digits:
+                return cut
+        places = [match.start() for match in _IN_WORD.finditer(text, max(low, high - NUM_IN_WORD), high)]
+        joined = self._joined
+        return next((place for place in reversed(places) if text[place - 1 : place + 1] not in joined), high)
 
     def _is_apart(self, text: str, place: int) -> bool:
         """Whether no token spans the place; of bytes, not even with a part of the characters beside it."""

@@ -26,6 +26,8 @@ _END_WORDS = ("end", "eot", "eom", "eos", "</s>")
 _PIECE_BYTES = 64
 _BREAKS = "\n\r\t\x01\x02\x03"
 """A piece of a SentencePiece text that is not its first begins with one of these: else it would begin with a blank."""
+_BLANK = "▁"
+"""How SentencePiece tokens write a blank."""
 _WHITE_SPACE = re.compile(r"\s+")
 
 
@@ -90,22 +92,24 @@ class Vocabulary:
         """Find out how texts are cut, and which of them llama.cpp cannot tokenise."""
         api, vocab = self.library.api, self.handle
         attributes = self.library.short.llama_vocab_get_attr
-        raw = [api.llama_vocab_get_text(vocab, token).decode("utf-8", "replace") for token in range(self.n_vocab)]
+        data = [api.llama_vocab_get_text(vocab, token) for token in range(self.n_vocab)]
+        raw = [text.decode("utf-8", "replace") for text in data]
         hidden = api.LLAMA_TOKEN_ATTR_CONTROL | api.LLAMA_TOKEN_ATTR_UNKNOWN
         controls = [text for token, text in enumerate(raw) if attributes(vocab, token) & hidden]
         users = [text for token, text in enumerate(raw) if attributes(vocab, token) & api.LLAMA_TOKEN_ATTR_USER_DEFINED]
         kind = api.llama_vocab_type(vocab)
         is_spm, is_bpe = kind == api.LLAMA_VOCAB_TYPE_SPM, kind == api.LLAMA_VOCAB_TYPE_BPE
-        self._letters = frozenset(text for text in raw if len(text) == 1) | {" "}
+        self._letters = frozenset(text for text in raw if len(text) == 1)
         self._missing_bytes = frozenset[int]()
         self._break, self._num_break_tokens = "", 0
         if is_spm:
-            texts = set(raw)
+            texts = set(data)
             self._missing_bytes = frozenset(
-                byte for byte in range(256) if f"<0x{byte:02X}>" not in texts and chr(byte) not in texts
+                byte for byte in range(256) if not texts & {b"<0x%02X>" % byte, bytes([byte])}
             )
             used = set("".join(text for text in raw if len(text) > 1)).union(*controls, *users)
-            self._break = next((one for one in _BREAKS if one not in used and self._unwritable(one) is None), "")
+            breaks = [one for one in _BREAKS if one not in used and self._unwritable(one) is None]
+            self._break = breaks[0] if breaks and self.has_blank else ""
             self._num_break_tokens = len(self._call(self._break.encode(), special=False))
         self._cutter = TextCutter(
             [self.piece(token).decode("utf-8", "replace") for token in range(self.n_vocab)],
@@ -134,6 +138,10 @@ class Vocabulary:
     def encode_document(self, text: str, *, max_tokens: int | None = None, check: Check | None = None) -> list[int]:
         before, behind = self._frames
         return [*before, *self._encode([Segment(text, special=False)], max_tokens, check), *behind]
+
+    def encode_forced(self, text: str) -> list[int]:
+        """Token ids of a short text that goes on with one before it, and holds no control token."""
+        return self._tokenize(text, special=False, goes_on=True)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Control tokens by their names."""
@@ -164,6 +172,11 @@ class Vocabulary:
     def text(self, token_id: int) -> str:
         """The token as prompts write it, control tokens included."""
         return self._piece(token_id, special=True).decode("utf-8", "replace")
+
+    @property
+    def has_blank(self) -> bool:
+        """Whether a text can be tokenised at all: SentencePiece puts a blank before most."""
+        return self._unwritable(" ") is None
 
     def _special(self, kind: str, token_id: int, declared: str | None) -> int | None:
         """The token that the file means by `kind`: llama.cpp's own default, which it gives where the file names none or
@@ -232,7 +245,8 @@ class Vocabulary:
 
     def _tokenize(self, text: str, *, special: bool, goes_on: bool) -> list[int]:
         """The tokens of one piece. What makes llama.cpp abort is refused or taken out before."""
-        if self._missing_bytes and (character := self._unwritable(text)) is not None:
+        plain = self._cutter.without_tokens(text, special=special) if self._missing_bytes else ""
+        if (character := self._unwritable(plain)) is not None:
             raise InvalidRequestError(
                 f"This model's vocabulary cannot write the character {character!r}, and has no token for what it does "
                 "not know; leave that character out.",
@@ -246,8 +260,9 @@ class Vocabulary:
 
     def _unwritable(self, text: str) -> str | None:
         """A character of which llama.cpp has neither a token nor all bytes; it ends the process."""
-        for character in set(text) - self._letters:
-            if not self._missing_bytes.isdisjoint(character.encode()):
+        for character in set(text):
+            written = _BLANK if character == " " else character
+            if written not in self._letters and not self._missing_bytes.isdisjoint(written.encode()):
                 return character
         return None
 

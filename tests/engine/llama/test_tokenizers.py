@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import re
 import subprocess
@@ -19,6 +20,7 @@ from inferd.engine.llama.vocabulary import MAX_CPU_S, Vocabulary
 from inferd.errors import InvalidRequestError, OverloadedError
 from inferd.tokenizer import Segment
 from tests.engine.llama.tiny_vocabularies import (
+    ALL_BYTES,
     PRE_TOKENIZERS,
     load_vocabulary,
     write_pre_tokenizer,
@@ -123,7 +125,7 @@ def test_control_texts_take_time_by_their_number(tmp_path):
 
 
 def test_characters_without_a_sentencepiece_token_take_time_by_their_number(tmp_path):
-    write_sentencepiece(tmp_path / "v.gguf", ["▁", "a", "▁a", "aa"], has_bytes=True)
+    write_sentencepiece(tmp_path / "v.gguf", ["▁", "a", "▁a", "aa"])
     vocabulary = load_vocabulary(tmp_path / "v.gguf")
     half, whole = ("\n" * size for size in (MIB // 2, MIB))
     assert_twice_takes_twice(vocabulary, half, whole)
@@ -131,12 +133,12 @@ def test_characters_without_a_sentencepiece_token_take_time_by_their_number(tmp_
 
 def test_sentencepiece_pieces_begin_without_the_blank_of_a_text(tmp_path, monkeypatch):
     words = ["▁", *"abcdefghijklmnopqrstuvwxyz", "▁the", "th", "he", "▁t", "▁th", "en", "the"]
-    write_sentencepiece(tmp_path / "v.gguf", words, has_bytes=True)
+    write_sentencepiece(tmp_path / "v.gguf", words)
     assert_same_in_pieces(load_vocabulary(tmp_path / "v.gguf"), monkeypatch, 40)
 
 
 def test_character_that_a_vocabulary_without_bytes_lacks_is_refused(tmp_path):
-    write_sentencepiece(tmp_path / "v.gguf", ["▁", "a", "▁a"], has_bytes=False)
+    write_sentencepiece(tmp_path / "v.gguf", ["▁", "a", "▁a"], lacks=ALL_BYTES)
     vocabulary = load_vocabulary(tmp_path / "v.gguf")
     assert vocabulary.encode([Segment("a aa", special=False)], add_bos=False) == [5, 5, 4]
     with pytest.raises(InvalidRequestError) as refusal:
@@ -156,6 +158,20 @@ def test_text_ends_soon_after_the_most_tokens_that_are_wanted(smollm2):
     text = "word " * MIB
     assert 100 < len(vocabulary.encode([Segment(text, special=False)], max_tokens=100)) < 2000
     assert 100 < len(vocabulary.encode_document(text, max_tokens=100)) < 2000
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.b16encode], ids=["base64", "hexadecimal"])
+def test_run_of_base64_or_hexadecimal_is_cut_where_no_token_changes(smollm2, encode):
+    vocabulary = load_vocabulary(smollm2)
+    text = encode(random.Random(3).randbytes(20_000)).decode()
+    assert vocabulary.encode([Segment(text, special=False)]) == vocabulary._call(text.encode(), special=False)
+
+
+def test_text_is_cut_at_its_last_special_token_rather_than_within_a_word():
+    cutter = text_pieces.TextCutter(["a"], [], ["  "], cuts_words=True, cuts_runs=True)
+    pieces = [piece for piece, _ in cutter.pieces("word/word=  " * 1000, special=False)]
+    assert len(pieces) > 1
+    assert all(piece.endswith("=") for piece in pieces[:-1])
 
 
 def test_text_ends_when_its_check_raises(smollm2):

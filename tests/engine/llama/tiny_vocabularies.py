@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ PRE_TOKENIZERS = (
 )
 # fmt: on
 """Each value of `tokenizer.ggml.pre` in llama-vocab.cpp of llama-cpp-python 0.3.36."""
+ALL_BYTES = range(256)
 N_EMBD = 32
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -79,33 +80,39 @@ def write_pre_tokenizer(path: Path, pre_tokenizer: str) -> None:
     _close(writer)
 
 
-def write_model(path: Path, pre_tokenizer: str) -> None:
-    """The same with random weights, and a chat template."""
+def add_weights(writer: gguf.GGUFWriter, n_vocab: int) -> None:
+    """Random ones, and a chat template."""
     random = np.random.default_rng(7)
-    writer = gguf.GGUFWriter(path, "llama")
-    add_smollm2_tokens(writer, pre_tokenizer)
-    add_architecture(writer)
     writer.add_rope_dimension_count(N_EMBD // 2)
     writer.add_chat_template(CHAT_TEMPLATE)
 
     def tensor(name: str, *shape: int) -> None:
         writer.add_tensor(name, (random.standard_normal(shape) * shape[-1] ** -0.5).astype(np.float32))
 
-    tensor("token_embd.weight", len(smollm2_tokens()[0]), N_EMBD)
+    tensor("token_embd.weight", n_vocab, N_EMBD)
     for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
         writer.add_tensor(f"{name}.weight", np.ones(N_EMBD, dtype=np.float32))
     for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
         tensor(f"blk.0.{name}.weight", N_EMBD, N_EMBD)
+
+
+def write_model(path: Path, pre_tokenizer: str) -> None:
+    """The same with weights."""
+    writer = gguf.GGUFWriter(path, "llama")
+    add_smollm2_tokens(writer, pre_tokenizer)
+    add_architecture(writer)
+    add_weights(writer, len(smollm2_tokens()[0]))
     _close(writer)
 
 
-def write_sentencepiece(path: Path, words: Sequence[str], *, has_bytes: bool) -> None:
-    """A vocabulary of such words, which has each byte as a token or none."""
+def write_sentencepiece(path: Path, words: Sequence[str], *, lacks: Collection[int] = ()) -> None:
+    """A model whose vocabulary has such words, and a token for each byte but some."""
     kinds = gguf.TokenType
-    letters = [f"<0x{byte:02X}>" for byte in range(256)] if has_bytes else []
+    letters = [f"<0x{byte:02X}>" for byte in range(256) if byte not in lacks]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_tokenizer_model("llama")
-    writer.add_token_list(["<unk>", "<s>", "</s>", *letters, *words])
+    tokens = ["<unk>", "<s>", "</s>", *letters, *words]
+    writer.add_token_list(tokens)
     writer.add_token_scores([0.0] * (3 + len(letters)) + [-float(number) for number in range(len(words))])
     writer.add_token_types(
         [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * len(letters), *[kinds.NORMAL] * len(words)]
@@ -113,6 +120,7 @@ def write_sentencepiece(path: Path, words: Sequence[str], *, has_bytes: bool) ->
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     add_architecture(writer)
+    add_weights(writer, len(tokens))
     _close(writer)
 
 
