@@ -85,7 +85,7 @@ def test_a_second_server_on_the_same_data_folder_exits_2_with_one_line(server):
 def test_the_data_folder_is_its_owners_alone(server):
     assert stat.S_IMODE(server.data_dir.stat().st_mode) == 0o700
     inside = list(server.data_dir.rglob("*"))
-    assert {"ledger.db", "default.key"} <= {path.name for path in inside}
+    assert {"ledger.db", "default.key", "deployments.json"} <= {path.name for path in inside}
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in inside if path.is_file()}
     assert set(modes.values()) == {0o600}, modes
     assert {stat.S_IMODE(path.stat().st_mode) for path in inside if path.is_dir()} <= {0o700}
