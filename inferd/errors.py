@@ -17,7 +17,7 @@
     │   ├── InsufficientCreditError        402
     │   ├── PermissionDeniedError          403
     │   ├── ModelNotFoundError             404
-    │   ├── ClientGoneError                499, for nobody to read
+    │   ├── ClientGoneError                499, of a client that has hung up
     │   ├── RateLimitError                 429, `retry_after_s`
     │   │   └── TooManyFailuresError       429 too_many_wrong_keys
     │   └── OverloadedError                503, `retry_after_s`

@@ -1,4 +1,4 @@
-"""What every test shares: `--all`, `--clients`, `--soak`, and Hypothesis without deadlines (the machine may be busy).
+"""Options of all tests: `--all`, `--clients`, `--soak`, and Hypothesis without deadlines (the machine may be busy).
 
 Hypothesis searches anew in every run but that of `.ci/run`, which says the same of the same code each time.
 """

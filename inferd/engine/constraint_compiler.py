@@ -73,7 +73,7 @@ class _Job:
 
 @dataclass(slots=True)
 class _Record:
-    """What one tenant's trials came to within the last WINDOW_S.
+    """Results of one tenant's trials within the last WINDOW_S.
 
     Attributes:
         trials: (when it ended, the processor seconds it took).

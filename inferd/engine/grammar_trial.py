@@ -82,7 +82,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a child reports of a trial. `reason`: llguidance's against the grammar, or ""; `cpu_s`: processor time."""
+    """Report of a child on a trial. `reason`: llguidance's against the grammar, or ""; `cpu_s`: processor time."""
 
     outcome: Outcome
     reason: str = ""

@@ -66,7 +66,7 @@ def wrong_batches(conn: sqlite3.Connection) -> Iterator[Finding]:
 def _logged(
     conn: sqlite3.Connection, action: str, name: str, columns: tuple[str, ...]
 ) -> dict[str, tuple[object, ...]]:
-    """What the log says of the rows that an action made."""
+    """The log's record of the rows that an action made."""
     found = {}
     for team, text, at_ms in conn.execute("SELECT team, details, at_ms FROM log WHERE action = ?", (action,)):
         details: dict[str, Any] = json.loads(text) | {"team": team, "created_at_ms": at_ms}

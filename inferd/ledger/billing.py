@@ -44,7 +44,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class BillingRow:
-    """What is stored of a team.
+    """Stored facts of a team.
 
     Attributes:
         overage: what the operator set; None: nothing, so its plan's holds.
@@ -130,7 +130,7 @@ def may_choose_postpaid(plan: Plan, set_overage: Overage | None) -> bool:
 def _overage(
     plan: Plan, set_overage: Overage | None, team_overage: Overage | None, tier: int, payment_method: bool
 ) -> tuple[Overage, str]:
-    """What happens at zero, and why. `set_overage` is the operator's, which a team's choice makes only stricter."""
+    """The rule at zero credit, and its origin. A team's choice makes the operator's `set_overage` only stricter."""
     wanted, source = (plan.overage, f"plan {plan.name}") if set_overage is None else (set_overage, BY_OPERATOR)
     if team_overage is not None and (team_overage != "postpaid" or may_choose_postpaid(plan, set_overage)):
         wanted, source = team_overage, "chosen by the team"

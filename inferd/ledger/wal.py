@@ -26,7 +26,7 @@ CHECKPOINT_PAGES = 4_096
 LONG_BYTES = 64 * 2**20
 """A log that a reader has kept from being shortened."""
 LONG_ON_FULL_DISK_BYTES = 2**20
-"""Likewise, while new requests are refused for want of room."""
+"""How often it is looked at while new requests are refused for want of room."""
 WARNING_INTERVAL_S = 600.0
 
 _PAGE_BYTES = 4_096

@@ -101,7 +101,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def concat(pieces: Any) -> str:  # noqa: ANN401 - Jinja's own
-        """What macros and blocks collect, as one string."""
+        """Output of macros and blocks, as one string."""
         return running_budget().joined(pieces)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:

@@ -74,7 +74,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "\n".join(part.as_text() for part in self.content or ()) or self.refusal or ""
 
     def reasoning_text(self) -> str:
-        """What the assistant thought before it answered, "" if that is not told."""
+        """The assistant's reasoning before its answer, "" if it is not told."""
         if self.role != "assistant":
             return ""
         told = (self.reasoning_content, self.reasoning, self.thinking)

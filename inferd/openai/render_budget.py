@@ -1,4 +1,4 @@
-"""What one rendering of a chat template may use: steps, processor time, bytes of the values that it makes."""
+"""Budget of one rendering of a chat template: steps, processor time, bytes of the values that it makes."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def running_budget() -> Budget:
 
 
 def _held(item: object) -> list[Any] | range | tuple[Any, ...] | None:
-    """What a collection holds; None for anything else."""
+    """Items of a collection; None for anything else."""
     if type(item) in _SCALARS:
         return None
     if isinstance(item, list | tuple | range):

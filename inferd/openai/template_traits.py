@@ -1,4 +1,4 @@
-"""What a chat template takes and makes of it, found out by rendering small conversations with it."""
+"""Shapes that a chat template takes, and its output for them, found out by rendering small conversations with it."""
 
 from __future__ import annotations
 

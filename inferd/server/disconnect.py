@@ -57,7 +57,8 @@ async def cancelled_on_disconnect(completion: Cancellable, request: Request) -> 
 
 
 def failed_stream(completion: Cancellable, error: Exception) -> InferdError:
-    """What the reader of a stream is told that `error` has ended. A bug is logged, and ends the completion unbilled."""
+    """Return the error for the reader of a stream that `error` has ended. A bug is logged, and ends the completion
+    unbilled."""
     if isinstance(error, InferdError):
         return error
     logger.error("a stream has failed", exc_info=error)

@@ -71,5 +71,5 @@ class RefusalLog:
 
 
 def _shown(text: str) -> str:
-    """What a caller sent, on one line."""
+    """Return a caller's text on one line."""
     return ascii(shorten(text))[1:-1]

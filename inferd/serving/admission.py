@@ -151,7 +151,7 @@ def prepare(
 def chat_tokens(
     request: ChatRequest, replica: LocalReplica, check: Check | None = None
 ) -> tuple[tuple[int, ...], ReasoningState]:
-    """What the messages come to, rendered; and whether the answer may begin with reasoning. Raises
+    """Return the rendered messages, and whether the answer may begin with reasoning. Raises
     InvalidRequestError, ContextLengthError."""
     longest = replica.tokenizer.max_token_bytes
     _refuse_hopeless(sum(len(message.text().encode()) for message in request.messages), longest, replica)

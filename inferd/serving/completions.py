@@ -319,7 +319,7 @@ class Completions:
 
     @staticmethod
     def _failure(completion: Completion, end: Ending) -> InferdError:
-        """What the reader of a request that the server has ended is told."""
+        """Return the error for the reader of a request that the server has ended."""
         if completion.cut_by is not None:
             logger.info("request %s was cut off", completion.request_id)
             return completion.cut_by

@@ -63,4 +63,4 @@ class _Gate:
     def close(self, error: BaseException) -> None:
         if not self.decided.done():
             self.decided.set_exception(error)
-            self.decided.exception()  # marks it as seen: perhaps nobody waits
+            self.decided.exception()  # marks it as seen: there may be no waiter

@@ -80,7 +80,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the server's process has while no request is under way."""
+    """Resources of the server's process while no request is under way."""
 
     minute: float
     rss_mib: float
@@ -90,7 +90,7 @@ class Sample:
 
 @dataclass
 class Found:
-    """What all actors together saw."""
+    """Answers that all actors together saw."""
 
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)

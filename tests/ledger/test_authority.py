@@ -1,4 +1,4 @@
-"""What the operator sets, only the operator loosens; a team may be stricter with itself (BILLING R21)."""
+"""Only the operator loosens settings of the operator; a team may be stricter with itself (BILLING R21)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _CHARS = 2**20
 _RETRY_AFTER_S = 5.0
 _NONE = -1
 _GPT_2_END = 11
-"""What llama.cpp takes for BOS and EOS of a BPE vocabulary whose file names none: a comma in most of them."""
+"""llama.cpp's BOS and EOS of a BPE vocabulary whose file names none: a comma in most of them."""
 _END_WORDS = ("end", "eot", "eom", "eos", "</s>")
 _PIECE_BYTES = 64
 _BREAKS = "\n\r\t\x01\x02\x03"
@@ -47,7 +47,7 @@ class Vocabulary:
         api = library.api
         self.n_vocab: int = api.llama_vocab_n_tokens(vocab)
         self.repairs: list[str] = []
-        """What was wrong in the file and what is done instead, as sentences."""
+        """Faults of the file, and how each is mended, as sentences."""
         is_eog = library.short.llama_vocab_is_eog
         self.end_of_generation = frozenset(token for token in range(self.n_vocab) if is_eog(vocab, token))
         self._adds_bos: bool = api.llama_vocab_get_add_bos(vocab)

@@ -56,8 +56,8 @@ _CAUSES = (
     ),
     (r"failed to allocate|unable to allocate|out of memory", "there is not enough memory for it"),
 )
-"""What llama.cpp logs when it cannot load a file (llama-model-loader.cpp, gguf.cpp), and a sentence for each. The
-first that matches is the cause."""
+"""Messages that llama.cpp logs when it cannot load a file (llama-model-loader.cpp, gguf.cpp), and a sentence for each.
+The first that matches is the cause."""
 
 
 @dataclass(slots=True, eq=False)

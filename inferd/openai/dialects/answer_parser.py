@@ -29,7 +29,7 @@ class AnswerParser(Protocol):
     def push(self, text: str) -> list[Delta]: ...
 
     def finish(self, *, was_cut: bool = False) -> list[Delta]:
-        """What is left at the end of the text. `was_cut`: the answer was cut off there, so that the beginning of a
+        """Return the rest at the end of the text. `was_cut`: the answer was cut off there, so that the beginning of a
         marker is no text for a reader."""
         ...
 

@@ -230,7 +230,7 @@ class BatchRun:
             self._none_refused.set()
 
     async def _attempt(self, attempt: LineRun, line: Line, counts: LineAttempts) -> InferdError | None:
-        """What went wrong, if anything did. Raises OSError."""
+        """Return the fault, if there is one. Raises OSError."""
         batch = self._batch
         try:
             counts.begin(line.number)
