@@ -162,7 +162,7 @@ class GrammarTrial:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._vocabulary), name="inferd-grammars", daemon=True)
+        process = context.Process(target=_serve, args=(theirs,), name="inferd-grammars", daemon=True)
         try:
             process.start()
         except OSError:
@@ -172,6 +172,8 @@ class GrammarTrial:
             theirs.close()
         self._process, self._connection = process, ours
         try:
+            # Not as an argument: multiprocessing waits for ever for a child that ends before it has read all of those.
+            ours.send(self._vocabulary)
             if ours.poll(START_TIMEOUT_S) and ours.recv() == "ready":
                 return
         except (EOFError, OSError):
@@ -286,10 +288,13 @@ def first_fault(tokenizer: LLTokenizer, grammar: str) -> str:
     return "" if possible and not matcher.is_error() else matcher.get_error() or "no text can match it"
 
 
-def _serve(connection: Connection, vocabulary: GrammarVocabulary) -> None:
+def _serve(connection: Connection) -> None:
     """The child's life: ends with the pipe. It has one thread, so that it may fork."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the server's business
-    tokenizer = tokenizer_of(vocabulary)
+    try:
+        tokenizer = tokenizer_of(connection.recv())
+    except EOFError:
+        return
     gc.collect()
     gc.freeze()  # a fork copies no page only to count references in it
     _limit_memory()

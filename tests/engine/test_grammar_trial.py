@@ -10,6 +10,8 @@ import signal
 import sys
 import threading
 from contextlib import closing, suppress
+from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -88,6 +90,34 @@ def test_a_child_that_was_killed_is_started_again_and_the_trial_repeated() -> No
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
+def children_of_this_process() -> set[int]:
+    lists = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return {int(pid) for pids in lists for pid in pids.read_text().split()}
+
+
+def test_a_child_that_is_killed_before_it_reads_its_vocabulary_is_told_at_once() -> None:
+    large = replace(GRAMMAR_VOCABULARY, tokens=(*GRAMMAR_VOCABULARY.tokens, *[b"a" * 64] * 20_000))
+    trial, failures = GrammarTrial(large), list[OSError]()
+
+    def start() -> None:
+        try:
+            trial.start()
+        except OSError as error:
+            failures.append(error)
+
+    resource_tracker.ensure_running()  # a child, too
+    before = children_of_this_process()
+    starter = threading.Thread(target=start, daemon=True)
+    starter.start()
+    while not (children := children_of_this_process() - before):
+        starter.join(0.001)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    starter.join(30)
+    assert not starter.is_alive()
+    assert len(failures) == 1
+
+
 def test_a_trial_that_is_killed_from_outside_each_time_is_no_verdict() -> None:
     """The forked process is found by its parent, as a system short of memory would find it."""
     with closing(GrammarTrial(GRAMMAR_VOCABULARY)) as trial:
