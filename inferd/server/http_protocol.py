@@ -72,6 +72,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._num_body_bytes = 0
         self._head_is_open = False
         self._message_is_open = False
+        self._closes = False
         self._wait_for_request()
         self._connections.opened(self)
 
@@ -142,16 +143,38 @@ class GuardedProtocol(HttpToolsProtocol):
         self._connections.busy(self)
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > MAX_HEAD_BYTES:
             self.app = _head_too_large
-        elif self.parser.get_http_version() == "1.0":
+        is_old = self.parser.get_http_version() == "1.0"
+        if is_old or not self.parser.should_keep_alive():
+            self.app = self._lingering(self.app)
+        if is_old:
             self.app = _ended_by_closing(self.app)
         super().on_headers_complete()
 
+    def _lingering(self, app: ASGIApp) -> ASGIApp:
+        """Wrap `app` for a request whose connection ends with its answer: uvicorn would close at once, and the rest of
+        a body that is still being sent would reset the connection before the answer is read."""
+
+        async def run(scope: Scope, receive: Receive, send: Send) -> None:
+            async def send_then_linger(message: Message) -> None:
+                is_last = message["type"] == "http.response.body" and not message.get("more_body")
+                if is_last and self._message_is_open:  # the last request of the connection: `cycle` is its own
+                    self._closes = self.cycle.keep_alive = True
+                await send(message)
+
+            await app(scope, receive, send_then_linger)
+
+        return run
+
     def _check_framing(self) -> None:
         """Raise _UnservedRequestError if the end of the body cannot be known for sure, or needs a decoder."""
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            message = f"HTTP/{version} is not supported here: use HTTP/1.1."
+            raise _UnservedRequestError(505, message, "unknown_http_version")
         if self.parser.get_method() == b"CONNECT":
             raise _UnservedRequestError(501, "CONNECT is not supported: this server is no proxy.", "unknown_method")
         codings = b",".join(value for name, value in self.headers if name == b"transfer-encoding").strip().lower()
-        if codings and self.parser.get_http_version() == "1.0":
+        if codings and version == "1.0":
             message = "HTTP/1.0 has no Transfer-Encoding: send the body with Content-Length, or use HTTP/1.1."
             raise _UnservedRequestError(400, message, "invalid_http")
         if codings not in (b"", b"chunked"):
@@ -172,7 +195,9 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._message_is_open = False
         super().on_message_complete()
-        if self.cycle.response_complete:
+        if self._closes:
+            self.transport.close()
+        elif self.cycle.response_complete:
             self._wait_for_request()
 
     def on_response_complete(self) -> None:

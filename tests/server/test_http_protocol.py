@@ -99,6 +99,25 @@ async def test_the_rest_of_a_refused_body_is_not_waited_for_long(served, monkeyp
         assert await client.rest() == b""
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_connection_that_ends_with_a_refusal_ends_after_the_rest_of_the_body(served, version):
+    first = head(None, content_length=2**20, connection="close").replace(b" HTTP/1.1", f" HTTP/{version}".encode(), 1)
+    async with raw_client(served.port) as client:
+        await client.send(first)
+        assert await client.error() == (401, "invalid_api_key")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.rest(), SHORT_S)
+        await client.send(b" " * 2**20)
+        assert await client.rest() == b""
+
+
+async def test_other_version_of_http_is_505(provider, served):
+    async with raw_client(served.port) as client:
+        await client.send(head(provider, content_length=2).replace(b" HTTP/1.1", b" HTTP/2.0", 1) + b"{}")
+        assert await client.error() == (505, "unknown_http_version")
+        assert await client.rest() == b""
+
+
 async def test_trailers_without_end_are_cut_off(served):
     async with raw_client(served.port) as client:
         await client.send(head(None, transfer_encoding="chunked") + b"0\r\nx-trailer: ")
