@@ -91,6 +91,7 @@ class _SchemaReader:
         self._faults: list[SchemaFault] = []
         self._num_nodes = 0
         self._names: dict[str, str] = {}
+        self._ends: dict[str, tuple[str, object] | _LeftOutError] = {}
         self._waiting: list[tuple[str, object, str]] = []
 
     def read(self) -> ReadSchema:
@@ -231,21 +232,37 @@ class _SchemaReader:
 
     def _reference(self, value: object, path: str, depth: int) -> object:
         """The place where a chain of references ends becomes a definition."""
-        place: object = {"$ref": value}
-        pointers: list[str] = []
-        while isinstance(place, dict) and "$ref" in place and place.keys() & _RULES.keys() == {"$ref"}:
-            pointers.append(self._pointer(place["$ref"]))
-            if pointers[-1] in pointers[:-1]:
-                place = {"allOf": [False]}
-                break
-            place = self._at(pointers[-1])
-        pointer = pointers[-1]
+        pointer, place = self._end(value)
         if pointer not in self._names:
             if len(self._names) >= MAX_DEFINITIONS:
                 raise _LeftOutError(f"leads to one place more than {MAX_DEFINITIONS}")
             self._names[pointer] = f"d{len(self._names)}"
             self._waiting.append((self._names[pointer], place, self._path + pointer.replace("/", ".")))
         return f"#/$defs/{self._names[pointer]}"
+
+    def _end(self, value: object) -> tuple[str, object]:
+        """Return where a chain of references ends, as a pointer and what is there. Each reference is followed once,
+        however many chains pass it: a caller's 128 KiB hold thousands of both."""
+        place: object = {"$ref": value}
+        passed: dict[str, None] = {}
+        end: tuple[str, object] | _LeftOutError | None = None
+        try:
+            while isinstance(place, dict) and "$ref" in place and place.keys() & _RULES.keys() == {"$ref"}:
+                pointer = self._pointer(place["$ref"])
+                end = (pointer, {"allOf": [False]}) if pointer in passed else self._ends.get(pointer)
+                if end is not None:
+                    break
+                passed[pointer] = None
+                place = self._at(pointer)
+            else:
+                end = (pointer, place)
+        except _LeftOutError as error:
+            end = error
+        assert end is not None, "a chain begins with a reference"
+        self._ends.update(dict.fromkeys(passed, end))
+        if isinstance(end, _LeftOutError):
+            raise _LeftOutError(*end.args)
+        return end
 
     @staticmethod
     def _pointer(reference: object) -> str:

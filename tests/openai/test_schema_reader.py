@@ -9,7 +9,7 @@ import pytest
 from llguidance import LLMatcher
 
 from inferd.engine.grammar_trial import first_fault, tokenizer_of
-from inferd.openai.schema_reader import MAX_DEFINITIONS, SchemaDetail, read_schema
+from inferd.openai.schema_reader import MAX_DEFINITIONS, SchemaDetail, _SchemaReader, read_schema
 from tests.fakes import GRAMMAR_VOCABULARY
 
 TOKENIZER = tokenizer_of(GRAMMAR_VOCABULARY)
@@ -209,3 +209,30 @@ def test_hostile_schemas_are_read_in_bounded_work() -> None:
     assert len(read.schema["$defs"]) == MAX_DEFINITIONS
     pure = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(3000)} | {"a3000": {"type": "string"}}
     assert read_schema({"$ref": "#/$defs/a0", "$defs": pure}, PATH).schema["$defs"] == {"d0": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("end", "read_as", "why"),
+    [
+        ({"type": "string"}, {"$ref": "#/$defs/d0"}, set()),
+        ({"$ref": "#/$defs/nowhere"}, {}, {"leads nowhere"}),
+        ({"$ref": "#/$defs/a0"}, {}, set()),
+    ],
+)
+def test_reference_chain_that_many_properties_use_is_followed_once(end, read_as, why, monkeypatch) -> None:
+    num_links = num_properties = 300
+    num_followed = 0
+    at = _SchemaReader._at
+
+    def count(reader: _SchemaReader, pointer: str) -> object:
+        nonlocal num_followed
+        num_followed += 1
+        return at(reader, pointer)
+
+    monkeypatch.setattr(_SchemaReader, "_at", count)
+    chain = {f"a{i}": {"$ref": f"#/$defs/a{i + 1}"} for i in range(num_links)} | {f"a{num_links}": end}
+    properties = {f"p{i}": {"$ref": f"#/$defs/a{i % num_links}"} for i in range(num_properties)}
+    read = read_schema({"type": "object", "properties": properties, "$defs": chain}, PATH)
+    assert num_followed <= num_links + 2
+    assert {fault.why for fault in read.faults} == why
+    assert read.schema["properties"] == dict.fromkeys(properties, read_as)
