@@ -297,7 +297,7 @@ class Completions:
         job.ticket.settle(usage)
         has_failed = job.completion.cut_by is not None or reason is FinishReason.ERROR
         try:
-            have_ended = await job.together.ended(failed=has_failed)
+            have_ended = await job.together.ended(job.completion, failed=has_failed)
             if not (job.completion.begin_settlement() and have_ended):
                 event: Finished | InferdError = self._failure(job.completion, end)
                 await self._resolve(job, "failed", Usage())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from inferd.errors import GenerationError
+from inferd.serving.completion import Completion
 
 
 class Together:
@@ -17,6 +18,8 @@ class Together:
         self._held = _Gate(n_members)
         self._taken = _Gate(n_members)
         self._ended = _Gate(n_members)
+        self._n_members = n_members
+        self._at_end: list[Completion] = []
 
     @property
     def refusal(self) -> asyncio.Future[None]:
@@ -36,8 +39,12 @@ class Together:
         self._held.close(error)
         self._taken.close(error)
 
-    async def ended(self, *, failed: bool) -> bool:
-        """For one that was taken: waits until all have ended, or one failed. Whether none did."""
+    async def ended(self, completion: Completion, *, failed: bool) -> bool:
+        """For one that was taken: waits until all have ended, or one failed. Whether none did; then nothing cuts any of
+        them off any more, or some of a call would be billed and others void."""
+        self._at_end.append(completion)
+        if not failed and len(self._at_end) == self._n_members:
+            failed = not all([each.begin_settlement() for each in self._at_end])
         if failed:
             self._ended.close(GenerationError("One of them failed."))
         try:
