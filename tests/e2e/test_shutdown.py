@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sys
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -69,6 +70,15 @@ def test_sigterm_finishes_the_streams_and_exits_0_and_the_next_start_keeps_every
     assert MODEL in {model.id for model in team.openai().models.list()}
 
 
+@pytest.fixture
+def hears_sighup() -> Iterator[None]:
+    """Servers that are started hear SIGHUP, though the tests may run under nohup, which processes inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hears_sighup")
 @pytest.mark.parametrize("n_signals", [1, 3])
 def test_sighup_finishes_the_streams_and_exits_0(fake_server, n_signals):
     """A shell and the kernel may both send it when a terminal is closed: the second does not cut what the first lets
