@@ -22,8 +22,10 @@ from inferd.errors import InvalidRequestError, OverloadedError, RateLimitError
 MAX_SOURCE_BYTES = 128 * 1024
 MAX_REASON_CHARACTERS = 500
 MAX_PATH_CHARACTERS = 200
-MAX_COMPILED = 256
+MAX_COMPILED = 64
 """Grammars that are kept, of all tenants: the same schema comes again and again."""
+MAX_IDLE_S = 300.0
+"""A grammar keeps the states that its answers went through, 5 MiB of a hostile one, so an idle one is dropped."""
 MAX_WAITING = 512
 """New grammars that wait, of all tenants. A tenant that has none of them may add one all the same."""
 MAX_WAITING_OF_ONE = 32
@@ -96,12 +98,17 @@ class _Record:
 
 class ConstraintCache:
     """LRU cache of grammars, refused ones included. Over its size, the tenant with the most entries loses its oldest,
-    so no tenant can evict those of another that has fewer."""
+    so no tenant can evict those of another that has fewer. Entries that were not used for MAX_IDLE_S go as well.
 
-    def __init__(self, max_entries: int = MAX_COMPILED) -> None:
+    Args:
+        clock_s: monotonic.
+    """
+
+    def __init__(self, max_entries: int = MAX_COMPILED, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._max_entries = max_entries
+        self._clock_s = clock_s
         self._entries: dict[_Key, CompiledConstraint | Refusal] = {}
-        self._keys: dict[str, OrderedDict[_Key, None]] = {}
+        self._keys: dict[str, OrderedDict[_Key, float]] = {}
         self._num_owners: Counter[_Key] = Counter()
 
     def get(self, key: _Key, tenant: str) -> CompiledConstraint | Refusal | None:
@@ -117,13 +124,16 @@ class ConstraintCache:
         keys = self._keys.setdefault(tenant, OrderedDict())
         if key not in keys:
             self._num_owners[key] += 1
-        keys[key] = None
+        keys[key] = self._clock_s()
         keys.move_to_end(key)
+        for other, used in list(self._keys.items()):
+            while used and next(iter(used.values())) <= self._clock_s() - MAX_IDLE_S:
+                self._drop_oldest(other)
         while self._num_owners.total() > self._max_entries:
-            self._evict_one()
+            self._drop_oldest(max(self._keys, key=lambda tenant: len(self._keys[tenant])))
 
-    def _evict_one(self) -> None:
-        tenant, keys = max(self._keys.items(), key=lambda item: len(item[1]))
+    def _drop_oldest(self, tenant: str) -> None:
+        keys = self._keys[tenant]
         key, _ = keys.popitem(last=False)
         if not keys:
             del self._keys[tenant]
@@ -153,7 +163,7 @@ class ConstraintCompiler:
         self._trials = TrialPool(vocabulary, len(Lane))
         self._workers = ThreadPoolExecutor(len(Lane), thread_name_prefix="inferd-grammar")
         self._clock_s = clock_s
-        self._cache = ConstraintCache()
+        self._cache = ConstraintCache(clock_s=clock_s)
         self._jobs: dict[_Key, _Job] = {}
         self._queue: OrderedDict[str, deque[_Job]] = OrderedDict()
         self._num_waiting: Counter[str] = Counter()

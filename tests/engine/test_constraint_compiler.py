@@ -15,6 +15,7 @@ from inferd.constraint import Constraint, ConstraintKind, SchemaFault
 from inferd.engine import constraint_compiler
 from inferd.engine.constraint_compiler import (
     MAX_FATAL,
+    MAX_IDLE_S,
     MAX_SOURCE_BYTES,
     WINDOW_S,
     ConstraintCache,
@@ -243,6 +244,20 @@ def test_a_tenant_cannot_evict_grammars_of_another_that_has_fewer() -> None:
     assert sum(key in cache._entries for key in keys) == 8
     assert cache.get(keys[2], "b") is None
     assert cache.get(keys[39], "b") is entry
+
+
+def test_grammar_that_was_not_used_for_five_minutes_is_dropped_with_the_next_one():
+    now_s = 0.0
+    cache = ConstraintCache(clock_s=lambda: now_s)
+    first, second, third = ((ConstraintKind.LARK, text) for text in ("first", "second", "third"))
+    cache.put(first, "acme", Refusal("no"))
+    cache.put(second, "beta", Refusal("no"))
+    now_s = MAX_IDLE_S - 1
+    assert cache.get(second, "beta") is not None
+    now_s = MAX_IDLE_S
+    cache.put(third, "acme", Refusal("no"))
+    assert cache.get(first, "acme") is None
+    assert cache.get(second, "beta") is not None
 
 
 def test_a_grammar_of_two_tenants_is_kept_until_both_have_lost_it() -> None:
