@@ -18,6 +18,7 @@ MODELS_TOML = f"""
 source = "long.gguf"
 max_context = {CONTEXT}
 n_parallel = 5
+n_threads = 1
 chat_template = "chat.jinja"
 
 [deployments."{MODEL}"]
