@@ -221,7 +221,7 @@ class Scheduler:
         return Preemption((s for s in self.running if s not in losers), self._served, self._clock_ns())
 
     def _preempt(self, victim: Sequence, *, for_cells: bool = False) -> None:
-        """What the loser has computed is parked, and found again when it comes back. One that had its turn queues up
+        """Park the computed tokens of the loser, which finds them when it comes back. One that had its turn queues up
         anew; any other keeps its place."""
         if self._clock_ns() - victim.slice_began_ns >= TURN_NS:
             victim.turn = self._next_number()
