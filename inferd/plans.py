@@ -1,7 +1,7 @@
 """Plans and tiers (BILLING R1, R2, R3, R6, R7, R10, R15): what a team may spend and how fast it may go, as data.
 
 A plan is the contract of a team, a tier how far it is trusted. models.toml changes what is shipped here
-(plans_config.py); the ledger keeps what is in force (ledger/catalog.py).
+(plans_config.py); the ledger keeps what is in force (ledger/terms/catalog.py).
 """
 
 from __future__ import annotations

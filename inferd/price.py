@@ -1,15 +1,29 @@
-"""The price of a deployment as plain integers (BILLING R12); what a request costs is computed in ledger/pricing.py."""
+"""Prices of deployments as plain integers (BILLING R12), and service tiers with their multiples of a price (R17, R23).
+
+The cost of a request is computed in ledger/requests/pricing.py.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from inferd.money import format_usd
 
 PPM = 1_000_000
 """A multiplier of one."""
+BATCH_MULTIPLIER_PPM = PPM // 2
 # Pico-USD per token are millionths of a USD per 1M tokens, and format_usd takes billionths.
 _NANOUSD_PER_1M_TOKENS = 1_000
+
+
+class ServiceTier(StrEnum):
+    """Service tier, as named in requests, responses and usage rows."""
+
+    DEFAULT = "default"
+    PRIORITY = "priority"  # before all others, at a premium
+    FLEX = "flex"  # answered at once, but computed in what the others leave over; at the price of batch
+    BATCH = "batch"  # the lines of /v1/batches
 
 
 @dataclass(frozen=True, slots=True)

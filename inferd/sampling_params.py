@@ -10,7 +10,7 @@ SEED_MODULUS = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """One request's sampling. Ranges are checked where a person's request is read (openai/requests.py);
+    """One request's sampling. Ranges are checked where a person's request is read (wire/openai/chat_request.py);
     here they are preconditions, because llama.cpp aborts the process on some of them.
 
     Attributes:

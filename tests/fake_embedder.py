@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from inferd.engine.embedder import EmbeddingChunk
-from inferd.engine.embedding_core import EmbeddingCore
-from inferd.engine.pooling import Pool, Pooling, Rows
+from inferd.engine.embeddings.core import EmbeddingCore
+from inferd.engine.embeddings.embedder import EmbeddingChunk
+from inferd.engine.embeddings.pooling import Pool, Pooling, Rows
 from tests.fakes import FakeClock
 
 

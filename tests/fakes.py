@@ -14,9 +14,9 @@ from llguidance import LLMatcher, LLTokenizer
 
 from inferd.constraint import Constraint, ConstraintKind
 from inferd.engine.batch import Batch
-from inferd.engine.constraint import CompiledConstraint, grammar_of
-from inferd.engine.constraint_compiler import ConstraintCompiler
-from inferd.engine.grammar_trial import GrammarVocabulary, tokenizer_of
+from inferd.engine.grammar.compiler import ConstraintCompiler
+from inferd.engine.grammar.constraint import CompiledConstraint, grammar_of
+from inferd.engine.grammar.trial import GrammarVocabulary, tokenizer_of
 from inferd.engine.runner import MemoryKind, SequenceState
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Check, Segment

@@ -9,17 +9,17 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from inferd.anthropic import requests as messages
-from inferd.anthropic.requests import MessagesRequest
-from inferd.config import SETTINGS, TABLES
-from inferd.openai import requests as chat
-from inferd.openai import text_requests as text
-from inferd.openai.embeddings import EmbeddingRequest
-from inferd.openai.requests import ChatRequest
-from inferd.openai.responses_api import requests as responses
-from inferd.openai.responses_api.requests import ResponsesRequest
-from inferd.openai.text_requests import TextRequest
+from inferd.config.models_file import SETTINGS, TABLES
 from inferd.server.app import ROUTES
+from inferd.wire.anthropic import requests as messages
+from inferd.wire.anthropic.requests import MessagesRequest
+from inferd.wire.openai import chat_request as chat
+from inferd.wire.openai import text_request as text
+from inferd.wire.openai.chat_request import ChatRequest
+from inferd.wire.openai.embeddings import EmbeddingRequest
+from inferd.wire.openai.responses import requests as responses
+from inferd.wire.openai.responses.requests import ResponsesRequest
+from inferd.wire.openai.text_request import TextRequest
 
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs" / "api.md").read_text()

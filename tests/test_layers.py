@@ -15,6 +15,7 @@ RANKS = {
     "__init__": 0,
     "errors": 0,
     "constraint": 0,
+    "instants": 0,
     "logprobs": 0,
     "sampling_params": 0,
     "usage": 0,
@@ -22,29 +23,22 @@ RANKS = {
     "price": 0,
     "money": 0,
     "plans": 0,
-    "service_tier": 0,
     "config": 1,
-    "kv_memory": 1,
-    "model_source": 1,
-    "toml_table": 1,
-    "ledger_config": 1,
-    "plans_config": 1,
-    "server_config": 1,
-    "deployment_config": 1,
     "engine": 2,
     "ledger": 2,
     "limits": 2,
-    "openai": 2,
-    "anthropic": 2,
+    "chat": 2,
+    "wire": 2,
     "deployments": 3,
     "serving": 4,
     "server": 5,
     "cli": 6,
     "__main__": 6,
 }
-SHARED_RANKS = {0, 1}
-# Anthropic's requests become chat requests, which are OpenAI's and the only ones that are served; not the other way.
-TRANSLATIONS = {("anthropic", "openai")}
+# The files of rank 0 are one layer.
+SHARED_RANKS = {0}
+# Chat renders and answers requests in the structs of the wire formats; not the other way.
+TRANSLATIONS = {("chat", "wire")}
 
 # Outside modules that only these parts of inferd may import.
 OWNERS = {
@@ -54,7 +48,7 @@ OWNERS = {
     "starlette": ("inferd.server",),
     "python_multipart": ("inferd.server",),
     "sse_starlette": ("inferd.server",),
-    "uvicorn": ("inferd.server", "inferd.cli.serve"),
+    "uvicorn": ("inferd.server", "inferd.cli.commands.server.serve"),
     "typer": ("inferd.cli",),
     "click": ("inferd.cli",),
     "rich": ("inferd.cli",),
@@ -67,8 +61,10 @@ STRANGERS = {
     "inferd.engine": ("inferd.money", "inferd.price", "json", "msgspec", "http", "httpx"),
     "inferd.ledger": ("inferd.tokenizer", "inferd.sampling_params", "jinja2", "http", "httpx", "socket", "urllib"),
     "inferd.limits": ("asyncio", "http", "httpx", "socket", "time", "urllib"),
-    "inferd.openai": ("asyncio", "http", "httpx", "socket", "urllib"),
-    "inferd.anthropic": ("asyncio", "http", "httpx", "socket", "urllib"),
+    "inferd.chat": ("asyncio", "http", "httpx", "socket", "urllib"),
+    "inferd.wire": ("asyncio", "http", "httpx", "socket", "urllib"),
+    # Anthropic's requests become chat requests, which are OpenAI's and the only ones that are served.
+    "inferd.wire.openai": ("inferd.wire.anthropic",),
 }
 
 ENVIRONMENT_READER = "inferd.config"
@@ -106,7 +102,7 @@ def _called(call: ast.Call) -> str:
 
 
 def layer(module: str) -> str:
-    """`inferd.ledger.store` -> `ledger`; of inferd itself, `__init__`."""
+    """`inferd.ledger.storage.store` -> `ledger`; of inferd itself, `__init__`."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
@@ -180,38 +176,59 @@ def test_every_import_of_inferd_keeps_to_the_layers() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "rule"),
     [
-        ("inferd/errors.py", "from inferd.config import Config", "config has rank 1"),
-        ("inferd/config.py", "import inferd.engine.core", "engine has rank 2"),
-        ("inferd/ledger/holds.py", "from inferd.engine.core import EngineCore", "engine has rank 2"),
-        ("inferd/ledger/holds.py", "from inferd import engine", "engine has rank 2"),
-        ("inferd/ledger/holds.py", "from ..engine import core", "engine has rank 2"),
+        ("inferd/errors.py", "from inferd.config.models_file import Config", "config has rank 1"),
+        ("inferd/config/models_file.py", "import inferd.engine.core", "engine has rank 2"),
+        ("inferd/ledger/requests/holds.py", "from inferd.engine.core import EngineCore", "engine has rank 2"),
+        ("inferd/ledger/requests/holds.py", "from inferd import engine", "engine has rank 2"),
+        ("inferd/ledger/requests/holds.py", "from ...engine import core", "engine has rank 2"),
         ("inferd/ledger/__init__.py", "from ..engine import core", "engine has rank 2"),
         ("inferd/engine/core.py", "def f():\n    from inferd.server import app", "server has rank 5"),
         (
             "inferd/engine/core.py",
-            "if TYPE_CHECKING:\n    from inferd.serving.admission import A",
+            "if TYPE_CHECKING:\n    from inferd.serving.endpoints.admission import A",
             "serving has rank 4",
         ),
-        ("inferd/openai/requests.py", "import importlib\nimportlib.import_module('inferd.cli')", "cli has rank 6"),
-        ("inferd/openai/requests.py", "from importlib import import_module\nimport_module(name)", "at run time"),
+        (
+            "inferd/wire/openai/chat_request.py",
+            "import importlib\nimportlib.import_module('inferd.cli')",
+            "cli has rank 6",
+        ),
+        (
+            "inferd/wire/openai/chat_request.py",
+            "from importlib import import_module\nimport_module(name)",
+            "at run time",
+        ),
         ("inferd/server/app.py", "from inferd.cli.main import main", "cli has rank 6"),
         ("inferd/engine/core.py", "import llama_cpp.llama_cpp as lib", "only inferd.engine.llama may import llama_cpp"),
         ("inferd/engine/core.py", "import ctypes", "only inferd.engine.llama may import ctypes"),
         ("inferd/serving/completions.py", "from starlette.requests import Request", "only inferd.server"),
-        ("inferd/cli/keys.py", "import uvicorn", "only inferd.server and inferd.cli.serve may import uvicorn"),
+        (
+            "inferd/cli/commands/access/keys.py",
+            "import uvicorn",
+            "only inferd.server and inferd.cli.commands.server.serve may import uvicorn",
+        ),
         ("inferd/server/app.py", "from rich import print", "only inferd.cli may import rich"),
-        ("inferd/serving/admission.py", "import sqlite3", "only inferd.ledger may import sqlite3"),
-        ("inferd/ledger/store.py", "import httpx", "must not know of httpx"),
-        ("inferd/ledger/store.py", "from starlette.responses import Response", "only inferd.server"),
+        ("inferd/serving/endpoints/admission.py", "import sqlite3", "only inferd.ledger may import sqlite3"),
+        ("inferd/ledger/storage/store.py", "import httpx", "must not know of httpx"),
+        ("inferd/ledger/storage/store.py", "from starlette.responses import Response", "only inferd.server"),
         ("inferd/engine/core.py", "from inferd.money import format_usd", "must not know of inferd.money"),
         ("inferd/limits/rates.py", "import time", "must not know of time"),
         ("inferd/server/app.py", "import os\nos.environ['PORT']", "only inferd.config reads the environment"),
         ("inferd/server/app.py", "from os import getenv", "only inferd.config reads the environment"),
-        ("inferd/cli/serve.py", "Option(envvar='INFERD_DATA_DIR')", "only inferd.config reads the environment"),
+        (
+            "inferd/cli/commands/server/serve.py",
+            "Option(envvar='INFERD_DATA_DIR')",
+            "only inferd.config reads the environment",
+        ),
         ("inferd/engine/llama/library.py", "import os\nos.environ['HOME'] = 'x'", "only inferd.config"),
         ("inferd/webhooks/post.py", "", "`webhooks` has no rank"),
-        ("inferd/openai/requests.py", "import inferd.anthropic.requests", "anthropic has rank 2"),
-        ("inferd/anthropic/requests.py", "import inferd.engine.core", "engine has rank 2"),
+        (
+            "inferd/wire/openai/chat_request.py",
+            "import inferd.wire.anthropic.requests",
+            "must not know of inferd.wire.anthropic",
+        ),
+        ("inferd/wire/anthropic/requests.py", "import inferd.engine.core", "engine has rank 2"),
+        ("inferd/wire/openai/chat_request.py", "import inferd.chat.format", "chat has rank 2"),
         ("inferd/helpers.py", "", "`helpers` has no rank"),
     ],
 )
@@ -225,14 +242,24 @@ def test_a_broken_rule_is_found_and_named(path: str, source: str, rule: str) -> 
     ("path", "source"),
     [
         ("inferd/price.py", "from inferd.money import NANO_PER_USD"),
-        ("inferd/config.py", "from inferd.model_source import ModelSource\nimport os\nos.environ.get('HOME')"),
-        ("inferd/ledger/holds.py", "from inferd.ledger.store import Store\nfrom . import grants\nimport sqlite3"),
-        ("inferd/ledger/store.py", "from inferd import __version__, errors"),
+        (
+            "inferd/config/models_file.py",
+            "from inferd.config.model_source import ModelSource\nimport os\nos.environ.get('HOME')",
+        ),
+        (
+            "inferd/ledger/requests/holds.py",
+            "from inferd.ledger.storage.store import Store\nfrom . import grants\nimport sqlite3",
+        ),
+        ("inferd/ledger/storage/store.py", "from inferd import __version__, errors"),
         ("inferd/engine/core.py", "from .llama.model import Model\nfrom inferd.errors import GenerationError"),
-        ("inferd/server/app.py", "from inferd.serving.admission import admit\nfrom starlette.routing import Route"),
-        ("inferd/cli/serve.py", "import uvicorn\nimport typer\nfrom inferd.server.app import App"),
-        ("inferd/openai/requests.py", "import msgspec"),
-        ("inferd/anthropic/requests.py", "from inferd.openai.requests import ChatRequest"),
+        (
+            "inferd/server/app.py",
+            "from inferd.serving.endpoints.admission import admit\nfrom starlette.routing import Route",
+        ),
+        ("inferd/cli/commands/server/serve.py", "import uvicorn\nimport typer\nfrom inferd.server.app import App"),
+        ("inferd/wire/openai/chat_request.py", "import msgspec"),
+        ("inferd/chat/format.py", "from inferd.wire.openai.chat_request import ChatRequest"),
+        ("inferd/wire/anthropic/requests.py", "from inferd.wire.openai.chat_request import ChatRequest"),
     ],
 )
 def test_what_the_layers_allow_passes(path: str, source: str) -> None:
@@ -240,8 +267,10 @@ def test_what_the_layers_allow_passes(path: str, source: str) -> None:
 
 
 def test_a_fault_names_file_line_import_and_rule() -> None:
-    (found,) = faults(Path("inferd/ledger/holds.py"), "import json\n\nfrom inferd.engine.core import EngineCore\n")
+    (found,) = faults(
+        Path("inferd/ledger/requests/holds.py"), "import json\n\nfrom inferd.engine.core import EngineCore\n"
+    )
     assert found == (
-        "inferd/ledger/holds.py:3: import of inferd.engine.core.EngineCore: "
+        "inferd/ledger/requests/holds.py:3: import of inferd.engine.core.EngineCore: "
         "ledger (rank 2) may import only lower ranks, and engine has rank 2"
     )

@@ -265,11 +265,12 @@ def test_modules_that_only_import_each_other_are_dead() -> None:
     sources = {
         Path("inferd/__init__.py"): "",
         Path("inferd/cli/__init__.py"): "",
-        Path("inferd/cli/main.py"): "def main():\n    from inferd.ledger import store\n",
+        Path("inferd/cli/main.py"): "def main():\n    from inferd.ledger.storage import store\n",
         Path("inferd/ledger/__init__.py"): "",
-        Path("inferd/ledger/store.py"): "from . import schema\nfrom .rows import Row\n",
-        Path("inferd/ledger/schema.py"): "",
-        Path("inferd/ledger/rows.py"): "",
+        Path("inferd/ledger/storage/__init__.py"): "",
+        Path("inferd/ledger/storage/store.py"): "from . import schema\nfrom .rows import Row\n",
+        Path("inferd/ledger/storage/schema.py"): "",
+        Path("inferd/ledger/storage/rows.py"): "",
         Path("inferd/ledger/old.py"): "import inferd.ledger.older\n",
         Path("inferd/ledger/older.py"): "import inferd.ledger.old\n",
     }

@@ -7,11 +7,11 @@ import pwd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inferd.config import data_dir
+from inferd.config.models_file import data_dir
 from inferd.errors import OperationError
 
 if TYPE_CHECKING:
-    from inferd.ledger.store import Store
+    from inferd.ledger.storage.store import Store
 
 
 def open_store(option: Path | None, *, creates: bool = False) -> Store:
@@ -24,8 +24,8 @@ def open_store(option: Path | None, *, creates: bool = False) -> Store:
         OperationError: there is none.
         ConfigError: it cannot be used.
     """
-    from inferd.ledger.folder import FILE_NAME
-    from inferd.ledger.store import Store
+    from inferd.ledger.storage.folder import FILE_NAME
+    from inferd.ledger.storage.store import Store
 
     folder = data_dir(option)
     if not (creates or folder.is_file() or (folder / FILE_NAME).exists()):

@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from inferd.cli.output import command_line
-from inferd.config import data_dir
-from inferd.server_config import ServerConfig
+from inferd.config.models_file import data_dir
+from inferd.config.server import ServerConfig
 
 KEY_FILE = "default.key"
 

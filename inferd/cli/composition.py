@@ -20,30 +20,32 @@ import uvloop
 from rich.console import Console
 
 from inferd.cli.banner import KEY_FILE, print_banner, warn_of_plain_http
-from inferd.config import Config
+from inferd.config.models_file import Config
 from inferd.deployments.local_replica import LocalReplica
 from inferd.deployments.router import Router
 from inferd.errors import InferdError, OverloadedError
-from inferd.ledger import operations, plan_operations
-from inferd.ledger.authenticator import Authenticator
-from inferd.ledger.client import LedgerClient
-from inferd.ledger.clock import PauseClock
-from inferd.ledger.folder import write_deployments
-from inferd.ledger.lock import DataLock
-from inferd.ledger.store import Store
-from inferd.ledger.writer import LedgerWriter
+from inferd.instants import steady_clock_ms, wall_clock_ms
+from inferd.ledger.identity.authenticator import Authenticator
+from inferd.ledger.operations import plans as plan_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.storage.client import LedgerClient
+from inferd.ledger.storage.folder import write_deployments
+from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.store import Store
+from inferd.ledger.storage.writer import LedgerWriter
+from inferd.ledger.terms.expiry_clock import PauseClock
 from inferd.limits.rate_limits import RateLimits
 from inferd.server.app import build_app
 from inferd.server.errors import encoded_error
-from inferd.server.http_server import HttpServer, bind, tls_context
 from inferd.server.services import Services
+from inferd.server.transport.http_server import HttpServer, bind, tls_context
+from inferd.serving.batches.batch_context import Workplace
 from inferd.serving.batches.batches import Batches
-from inferd.serving.batches.workplace import Workplace
-from inferd.serving.clock import WatchedClock, steady_clock_ms, wall_clock_ms
+from inferd.serving.clock import WatchedClock
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
-from inferd.serving.turnstile import Turnstile, seed
-from inferd.serving.upkeep import Upkeep
+from inferd.serving.maintenance import Upkeep
+from inferd.serving.ticket_issuer import Turnstile, seed
 
 DRAIN_TIMEOUT_S = 30.0
 SWITCH_INTERVAL_S = 0.0005

@@ -10,27 +10,12 @@ from typing import Annotated
 import typer
 
 from inferd import __version__
-from inferd.cli import (
-    alerts,
-    audit,
-    backup,
-    batches,
-    budgets,
-    credits,
-    doctor,
-    keys,
-    ledger,
-    log,
-    models,
-    plans,
-    projects,
-    statements,
-    teams,
-    usage,
-    users,
-)
+from inferd.cli.commands.access import keys, projects, teams, users
+from inferd.cli.commands.models import batches, models
+from inferd.cli.commands.money import alerts, budgets, credits, ledger, plans, statements, usage
+from inferd.cli.commands.server import audit, backup, doctor, log
+from inferd.cli.commands.server.serve import serve
 from inferd.cli.output import say
-from inferd.cli.serve import serve
 from inferd.cli.usage_errors import PlainGroup
 from inferd.errors import ConfigError, InferdError
 

@@ -225,7 +225,7 @@ def _print_pairs(pairs: Mapping[str, str], width: int | None) -> None:
 
 def moment_text(at: str | int | None) -> str | None:
     """`2026-11-30 12:22` of milliseconds since 1970 or of the ISO 8601 form that records have; always UTC."""
-    from inferd.ledger.periods import display_instant, parse_instant_ms
+    from inferd.instants import display_instant, parse_instant_ms
 
     if at is None:
         return None

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from inferd.deployment_config import Retirement
+from inferd.config.deployments import Retirement
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import InvalidRequestError, OverloadedError
-from inferd.price import Price
-from inferd.service_tier import ServiceTier
+from inferd.price import Price, ServiceTier
 
 _LOADING_RETRY_AFTER_S = 5.0
 _FAILED_RETRY_AFTER_S = 60.0

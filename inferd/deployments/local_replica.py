@@ -7,11 +7,14 @@ import hashlib
 import logging
 
 from inferd import __version__
-from inferd.config import ModelConfig
+from inferd.chat.format import ChatFormat
+from inferd.chat.template import ChatTemplate
+from inferd.config.model_source import shards_of
+from inferd.config.models_file import ModelConfig
 from inferd.deployments.model_files import ModelFiles
 from inferd.engine.compute_turn import ComputeTurn
-from inferd.engine.constraint_compiler import ConstraintCompiler
 from inferd.engine.engine import Engine, EngineState
+from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.llama.loading import build_core, embedding_limit, fitting_memory, load_model
 from inferd.engine.llama.model import Model
 from inferd.engine.messages import AddRequest, EmbedRequest
@@ -19,9 +22,6 @@ from inferd.engine.model_core import ModelCore
 from inferd.engine.output_stream import OutputStream
 from inferd.engine.speed import Speed
 from inferd.errors import ConfigError
-from inferd.model_source import shards_of
-from inferd.openai.chat_format import ChatFormat
-from inferd.openai.chat_template import ChatTemplate
 from inferd.tokenizer import Tokenizer
 
 _MIB = 2**20

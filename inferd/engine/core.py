@@ -9,16 +9,16 @@ from collections.abc import Callable
 from inferd.engine.batch import Batch, ScheduledChunk, build_batch
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.detokenizer import Detokenizer
-from inferd.engine.kv_cache import KVCache
+from inferd.engine.kv.cache import KVCache
+from inferd.engine.kv.partitioned import PartitionedKVCache
+from inferd.engine.kv.unified import UnifiedKVCache
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput, TrafficClass
-from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.runner import Runner
 from inferd.engine.sampling import DrawnToken, TokenSampling, Undrawn
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.engine.speculation import MAX_DRAFT
 from inferd.engine.speed import Speed
-from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.logprobs import TokenLogprob
 
 _NS_PER_MS = 1_000_000

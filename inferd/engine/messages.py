@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from inferd.engine.constraint import CompiledConstraint
+from inferd.engine.grammar.constraint import CompiledConstraint
 from inferd.logprobs import TokenLogprob
 from inferd.sampling_params import SamplingParams
 from inferd.usage import Usage

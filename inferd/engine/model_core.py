@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from inferd.engine.batch_debt import BatchDebt
 from inferd.engine.core import EngineCore
-from inferd.engine.embedding_core import EmbeddingCore
+from inferd.engine.embeddings.core import EmbeddingCore
 from inferd.engine.messages import AddRequest, EmbedRequest, RequestOutput
 from inferd.engine.speed import Speed
 

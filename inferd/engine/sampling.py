@@ -14,7 +14,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from inferd.engine.constraint import Matcher
+from inferd.engine.grammar.constraint import Matcher
 from inferd.engine.runner import Logits, Runner
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.logprobs import TokenAlternative, TokenLogprob

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from inferd.engine.branch import NO_SEQ_ID
-from inferd.engine.constraint import Matcher
 from inferd.engine.detokenizer import Detokenizer
+from inferd.engine.grammar.constraint import Matcher
+from inferd.engine.kv.branch import NO_SEQ_ID
 from inferd.engine.messages import AddRequest, TrafficClass
 from inferd.engine.prompt_lookup import PromptLookup
 from inferd.engine.runner import Sampler

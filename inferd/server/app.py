@@ -8,26 +8,26 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from inferd.config.server import ServerConfig
 from inferd.errors import InferdError
 from inferd.server.admin.routes import ADMIN_ROUTES
-from inferd.server.batches import cancel_batch, create_batch, get_batch, list_batches
-from inferd.server.chat import chat_completions
-from inferd.server.embeddings import embeddings
+from inferd.server.endpoints.batches import cancel_batch, create_batch, get_batch, list_batches
+from inferd.server.endpoints.chat import chat_completions
+from inferd.server.endpoints.embeddings import embeddings
+from inferd.server.endpoints.files import create_file, delete_file, get_content, get_file, list_files
+from inferd.server.endpoints.health import health
+from inferd.server.endpoints.key import get_key
+from inferd.server.endpoints.messages import count_tokens, messages
+from inferd.server.endpoints.models import get_model, list_models
+from inferd.server.endpoints.organization import costs, usage_completions
+from inferd.server.endpoints.responses import responses
+from inferd.server.endpoints.text_completions import text_completions
+from inferd.server.endpoints.tokenize import detokenize, tokenize
 from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
-from inferd.server.files import create_file, delete_file, get_content, get_file, list_files
-from inferd.server.gate import Gate
-from inferd.server.health import health
-from inferd.server.key import get_key
-from inferd.server.messages import count_tokens, messages
-from inferd.server.models import get_model, list_models
+from inferd.server.middleware.gate import Gate
+from inferd.server.middleware.response_headers import ResponseHeaders
 from inferd.server.openapi import encoded_document, openapi
-from inferd.server.organization import costs, usage_completions
-from inferd.server.response_headers import ResponseHeaders
-from inferd.server.responses_api import responses
 from inferd.server.services import Services
-from inferd.server.text_completions import text_completions
-from inferd.server.tokenize import detokenize, tokenize
-from inferd.server_config import ServerConfig
 
 ROUTES = (
     Route("/v1/chat/completions", chat_completions, methods=["POST"]),

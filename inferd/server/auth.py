@@ -7,11 +7,11 @@ import math
 from starlette.requests import Request
 
 from inferd.errors import AuthenticationError, PermissionDeniedError, TooManyFailuresError
-from inferd.ledger.authenticator import Authenticator
-from inferd.ledger.keys import Caller, Scope
-from inferd.server.client_address import site_of
+from inferd.instants import wall_clock_ms
+from inferd.ledger.identity.authenticator import Authenticator
+from inferd.ledger.identity.keys import Caller, Scope
+from inferd.server.middleware.client_address import site_of
 from inferd.server.services import services_of
-from inferd.serving.clock import wall_clock_ms
 
 PROJECT_HEADER = "openai-project"
 KEY_HEADER = "x-api-key"

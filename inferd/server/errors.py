@@ -11,7 +11,6 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from inferd.anthropic.errors import encode_messages_error, speaks_messages
 from inferd.errors import (
     AuthenticationError,
     ClientGoneError,
@@ -34,10 +33,11 @@ from inferd.errors import (
     RequestTooLargeError,
     TooManyFailuresError,
 )
-from inferd.openai.decoding import shorten
-from inferd.openai.errors import encode_error
-from inferd.server.limits import limit_headers
-from inferd.server.near_path import near_path
+from inferd.server.path_suggestion import near_path
+from inferd.server.rate_limit_headers import limit_headers
+from inferd.wire.anthropic.errors import encode_messages_error, speaks_messages
+from inferd.wire.errors import encode_error
+from inferd.wire.json_body import shorten
 
 logger = logging.getLogger(__name__)
 

@@ -14,24 +14,32 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from inferd import __version__
-from inferd.anthropic.errors import MessagesError, speaks_messages
-from inferd.anthropic.requests import CountTokensRequest, MessagesRequest
-from inferd.anthropic.responses import AnthropicMessage, MessageEvent, TokensCount
-from inferd.openai.batches import BatchList, BatchObject, CreateBatch, FileDeleted, FileList, FileObject, UploadForm
-from inferd.openai.embeddings import EmbeddingList, EmbeddingRequest
-from inferd.openai.errors import ErrorBody
-from inferd.openai.models import ModelList, ModelObject
-from inferd.openai.requests import ChatRequest
-from inferd.openai.responses import ChatChunk, ChatCompletion
-from inferd.openai.responses_api import objects as responses_api
-from inferd.openai.responses_api.events import ResponseEvent
-from inferd.openai.responses_api.requests import ResponsesRequest
-from inferd.openai.text_requests import TextRequest
-from inferd.openai.text_responses import TextCompletion
-from inferd.openai.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
-from inferd.server import batches, files
 from inferd.server.admin import budgets, credits, keys, members, teams
+from inferd.server.endpoints import batches, files
 from inferd.server.openapi_parameters import MODELS, QUERIES, REQUIRED, Parameters, page
+from inferd.wire.anthropic.errors import MessagesError, speaks_messages
+from inferd.wire.anthropic.requests import CountTokensRequest, MessagesRequest
+from inferd.wire.anthropic.responses import AnthropicMessage, MessageEvent, TokensCount
+from inferd.wire.errors import ErrorBody
+from inferd.wire.openai.batches import (
+    BatchList,
+    BatchObject,
+    CreateBatch,
+    FileDeleted,
+    FileList,
+    FileObject,
+    UploadForm,
+)
+from inferd.wire.openai.chat_request import ChatRequest
+from inferd.wire.openai.chat_response import ChatChunk, ChatCompletion
+from inferd.wire.openai.embeddings import EmbeddingList, EmbeddingRequest
+from inferd.wire.openai.models import ModelList, ModelObject
+from inferd.wire.openai.responses import objects as responses_api
+from inferd.wire.openai.responses.events import ResponseEvent
+from inferd.wire.openai.responses.requests import ResponsesRequest
+from inferd.wire.openai.text_request import TextRequest
+from inferd.wire.openai.text_response import TextCompletion
+from inferd.wire.openai.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
 _OPEN_PATHS = ("/health", "/openapi.json")
 _CLOSED_PATHS = ("/admin/", "/v1/batches", "/v1/files")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from inferd.ledger.buckets import GroupField
+from inferd.ledger.reports.buckets import GroupField
 from inferd.server.admin import paging
 
 Parameters = Mapping[str, Mapping[str, Any]]

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from starlette.types import Scope
 
-from inferd.ledger.keys import Caller
-from inferd.openai.decoding import shorten
-from inferd.server.client_address import site_of
+from inferd.ledger.identity.keys import Caller
+from inferd.server.middleware.client_address import site_of
+from inferd.wire.json_body import shorten
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from inferd.deployments.router import Router
-from inferd.ledger.authenticator import Authenticator
-from inferd.ledger.client import LedgerClient
-from inferd.server.unauthorized_limit import UnauthorizedLimit
+from inferd.ledger.identity.authenticator import Authenticator
+from inferd.ledger.storage.client import LedgerClient
+from inferd.server.middleware.unauthorized_limit import UnauthorizedLimit
 from inferd.serving.batches.batches import Batches
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
-from inferd.serving.turnstile import Turnstile
+from inferd.serving.ticket_issuer import Turnstile
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inferd.openai.requests import ChatRequest
-from inferd.openai.text_requests import TextRequest
+from inferd.wire.openai.chat_request import ChatRequest
+from inferd.wire.openai.text_request import TextRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from inferd.instants import steady_clock_ms, wall_clock_ms
 
 # How far a wall clock may run ahead of the monotonic one within a process before it is doubted (BILLING R20).
 MAX_LEAP_MS = 24 * 3_600_000
-# On Linux the clock that goes on while the machine sleeps: a laptop's lid is no leap.
-_STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
-
-
-def steady_clock_ms() -> int:
-    """Milliseconds since some moment, never back, sleep included."""
-    return time.clock_gettime_ns(_STEADY_CLOCK) // 1_000_000
 
 
 class WatchedClock:

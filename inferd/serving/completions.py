@@ -11,30 +11,29 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from inferd.deployments.deployment import Deployment
-from inferd.engine.constraint import CompiledConstraint
+from inferd.engine.grammar.constraint import CompiledConstraint
 from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, TrafficClass
 from inferd.errors import GenerationError, InferdError, InsufficientCreditError, OverloadedError
-from inferd.ledger.holds import AlertRefusal, OpenHold, SettleHold, VoidHold
-from inferd.ledger.keys import Caller
-from inferd.ledger.usage import RecordFree
-from inferd.ledger.writer import LedgerWriter
+from inferd.ledger.identity.keys import Caller
+from inferd.ledger.requests.holds import AlertRefusal, OpenHold, SettleHold, VoidHold
+from inferd.ledger.requests.usage import RecordFree
+from inferd.ledger.storage.writer import LedgerWriter
 from inferd.limits.ticket import Ticket, unlimited_ticket
 from inferd.money import display_usd
-from inferd.openai.embeddings import EmbeddingRequest
-from inferd.openai.requests import ChatRequest
-from inferd.openai.text_requests import TextPrompt
-from inferd.price import Price
-from inferd.service_tier import ServiceTier
-from inferd.serving.admission import PreparedPrompt, check_capability, compile_constraint, prepare
+from inferd.price import Price, ServiceTier
 from inferd.serving.cache_hints import NO_HINTS, CacheHints
 from inferd.serving.choices import Choices, Ending
 from inferd.serving.completion import Admission, Completion, Finished
-from inferd.serving.embedding_admission import PreparedInputs, check_compute
+from inferd.serving.endpoints.admission import PreparedPrompt, check_capability, compile_constraint, prepare
+from inferd.serving.endpoints.embedding_admission import PreparedInputs, check_compute
 from inferd.serving.held_credit import HeldCredit, RunningRequest
+from inferd.serving.request_group import Together
 from inferd.serving.request_id import call_id
-from inferd.serving.together import Together
 from inferd.serving.tokenizer_pool import TokenizerPool
 from inferd.usage import Usage
+from inferd.wire.openai.chat_request import ChatRequest
+from inferd.wire.openai.embeddings import EmbeddingRequest
+from inferd.wire.openai.text_request import TextPrompt
 
 logger = logging.getLogger(__name__)
 

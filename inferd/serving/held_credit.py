@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inferd.deployments.local_replica import LocalReplica
-from inferd.ledger.holds import OpenHold
+from inferd.ledger.requests.holds import OpenHold
 from inferd.limits.ticket import BLOCK_TOKENS, Ticket
 
 MIN_RETRY_AFTER_S = 1.0

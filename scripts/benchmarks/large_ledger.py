@@ -6,8 +6,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from inferd.ledger import operations
-from inferd.ledger.store import Store
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.storage.store import Store
 
 # 2026-01-01 00:00 UTC; history is spread over the year after it.
 FIRST_MS = 1_767_225_600_000

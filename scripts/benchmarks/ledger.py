@@ -25,13 +25,13 @@ from pathlib import Path
 
 import uvloop
 
-from inferd.ledger.audit import audit
-from inferd.ledger.holds import OpenHold, SettleHold
-from inferd.ledger.lock import DataLock
-from inferd.ledger.store import Store
-from inferd.ledger.writer import LedgerWriter
+from inferd.instants import wall_clock_ms
+from inferd.ledger.audit.audit import audit
+from inferd.ledger.requests.holds import OpenHold, SettleHold
+from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.store import Store
+from inferd.ledger.storage.writer import LedgerWriter
 from inferd.price import Price
-from inferd.serving.clock import wall_clock_ms
 from inferd.serving.request_id import new_request_id
 from inferd.usage import Usage
 from scripts.benchmarks.large_ledger import fill

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from inferd.errors import RateLimitError
-from inferd.ledger import operations
-from inferd.ledger.authenticator import Authenticator
-from inferd.ledger.keys import Caller
-from inferd.ledger.lock import DataLock
-from inferd.ledger.store import Store
+from inferd.instants import steady_clock_ms, wall_clock_ms
+from inferd.ledger.identity.authenticator import Authenticator
+from inferd.ledger.identity.keys import Caller
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.store import Store
 from inferd.limits.rate_limits import RateLimits
-from inferd.serving.clock import steady_clock_ms, wall_clock_ms
-from inferd.serving.turnstile import Turnstile
+from inferd.serving.ticket_issuer import Turnstile
 from inferd.usage import Usage
 from scripts.benchmarks.client import Answer, stream_chat
 from scripts.benchmarks.kernel import demo_model

@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from inferd.ledger import cap_operations, operations
-from inferd.ledger.keys import DEFAULT_SCOPES
-from inferd.ledger.store import Store
-from inferd.serving.clock import wall_clock_ms
+from inferd.instants import wall_clock_ms
+from inferd.ledger.identity.keys import DEFAULT_SCOPES
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.storage.store import Store
 
 PORT = 8765
 START_TIMEOUT_S = 120.0

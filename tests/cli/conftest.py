@@ -13,11 +13,11 @@ import pytest
 from typer.main import get_command
 
 from inferd.cli.main import main
-from inferd.ledger.holds import OpenHold, SettleHold, VoidHold
-from inferd.ledger.lock import DataLock
-from inferd.ledger.periods import parse_instant_ms
-from inferd.ledger.store import Store
-from inferd.ledger.usage import RecordFree
+from inferd.instants import parse_instant_ms
+from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
+from inferd.ledger.requests.usage import RecordFree
+from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.store import Store
 from inferd.price import Price
 from inferd.usage import Usage
 

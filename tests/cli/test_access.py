@@ -7,10 +7,10 @@ from contextlib import closing
 import pytest
 
 from inferd.errors import PermissionDeniedError
-from inferd.ledger import access
-from inferd.ledger.keys import authenticate
-from inferd.ledger.periods import parse_instant_ms
-from inferd.ledger.store import Store
+from inferd.instants import parse_instant_ms
+from inferd.ledger.identity.keys import authenticate
+from inferd.ledger.operations import keys as access
+from inferd.ledger.storage.store import Store
 
 NOW_MS = parse_instant_ms("2026-12-01")
 

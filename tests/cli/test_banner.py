@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from inferd.cli.banner import KEY_FILE, print_banner, warn_of_plain_http
-from inferd.server.http_server import bind
-from inferd.server_config import ServerConfig
+from inferd.config.server import ServerConfig
+from inferd.server.transport.http_server import bind
 
 
 def said(host: str, config: ServerConfig) -> str:

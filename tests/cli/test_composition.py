@@ -12,9 +12,9 @@ import pytest
 
 from inferd.cli.banner import KEY_FILE
 from inferd.cli.composition import run
-from inferd.config import load_config
+from inferd.config.models_file import load_config
 from inferd.errors import ConfigError
-from inferd.ledger.lock import DataLock
+from inferd.ledger.storage.lock import DataLock
 
 
 def test_a_start_that_cannot_listen_makes_no_team_and_no_key(tmp_path):

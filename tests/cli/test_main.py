@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import inferd as package
-from inferd.cli import audit
+from inferd.cli import commands
 from inferd.cli.access import actor
 from inferd.cli.main import CONFIG_STATUS, main
 from inferd.cli.output import BROKEN_PIPE_STATUS
@@ -57,10 +57,10 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(used, data_dir):
 
 
 def test_declaring_the_commands_imports_nothing_heavy():
-    nouns = sorted(
-        path.stem for path in Path(audit.__file__).parent.glob("*.py") if path.stem not in {"composition", "banner"}
-    )
-    program = f"import sys; from inferd.cli import {', '.join(nouns)}; print(*sys.modules)"
+    folder = Path(commands.__file__).parent
+    nouns = [".".join(path.relative_to(folder).with_suffix("").parts) for path in sorted(folder.rglob("*.py"))]
+    imports = "; ".join(f"import inferd.cli.commands.{noun}" for noun in nouns)
+    program = f"import sys; import inferd.cli.main; {imports}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
     assert HEAVY & set(loaded.split()) == set()
 
@@ -99,7 +99,7 @@ def test_a_bug_shows_its_traceback(inferd, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("inferd.ledger.operations.list_teams", broken)
+    monkeypatch.setattr("inferd.ledger.operations.teams.list_teams", broken)
     with pytest.raises(ZeroDivisionError):
         inferd("teams", "list")
 
@@ -109,7 +109,7 @@ def test_ctrl_c_has_status_130(inferd, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("inferd.ledger.operations.list_teams", interrupted)
+    monkeypatch.setattr("inferd.ledger.operations.teams.list_teams", interrupted)
     ended = inferd("teams", "list")
     assert (ended.status, ended.out) == (130, "")
 
@@ -135,7 +135,7 @@ def test_a_file_that_the_operator_must_mend_is_named_in_one_line(inferd, monkeyp
     def refused(*_: object, **__: object) -> None:
         raise OSError(error, os.strerror(error), "/some/ledger.db")
 
-    monkeypatch.setattr("inferd.ledger.store.Store.__init__", refused)
+    monkeypatch.setattr("inferd.ledger.storage.store.Store.__init__", refused)
     ended = inferd("teams", "list")
     assert (ended.status, ended.out, ended.err) == (1, "", f"inferd: /some/ledger.db: {os.strerror(error)}\n")
 
@@ -145,7 +145,7 @@ def test_any_other_fault_of_the_system_shows_its_traceback(inferd, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EBADF, "a bug of ours")
 
-    monkeypatch.setattr("inferd.ledger.store.Store.__init__", broken)
+    monkeypatch.setattr("inferd.ledger.storage.store.Store.__init__", broken)
     with pytest.raises(OSError, match="a bug of ours"):
         inferd("teams", "list")
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from inferd.config import ModelConfig
+from inferd.config.kv_memory import KVLayout, KVMemory
+from inferd.config.models_file import ModelConfig
 from inferd.deployments import local_replica
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn
@@ -20,10 +21,9 @@ from inferd.engine.engine import MAX_CRASHES
 from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, RequestOutput
 from inferd.engine.model_core import ModelCore
 from inferd.errors import ConfigError, OverloadedError
-from inferd.kv_memory import KVLayout, KVMemory
-from inferd.openai.messages import Message
-from inferd.openai.requests import ChatRequest
 from inferd.sampling_params import SamplingParams
+from inferd.wire.openai.chat_request import ChatRequest
+from inferd.wire.openai.messages import Message
 from tests.fake_embedder import fake_embeddings
 from tests.fakes import FakeRunner
 from tests.serving.provider import TEMPLATE, FakeModel

@@ -6,9 +6,9 @@ import json
 import time
 from pathlib import Path
 
-from inferd.ledger.audit import audit
-from inferd.ledger.export import export_lines
-from inferd.ledger.store import Store
+from inferd.ledger.audit.audit import audit
+from inferd.ledger.reports.export import export_lines
+from inferd.ledger.storage.store import Store
 from tests.e2e.load import Seen
 from tests.e2e.refold import Export, nanousd
 from tests.e2e.server_process import ServerProcess

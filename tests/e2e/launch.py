@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 from inferd.cli import composition
 from inferd.cli.main import main
+from inferd.config.kv_memory import KVMemory
 from inferd.deployments import local_replica
 from inferd.engine.core import EngineCore
 from inferd.engine.model_core import ModelCore
-from inferd.kv_memory import KVMemory
-from inferd.ledger import batch_progress
-from inferd.ledger.writer import LedgerWriter
+from inferd.ledger.batches import progress as batch_progress
+from inferd.ledger.storage.writer import LedgerWriter
 from inferd.serving.batches.spool import Spool
 from inferd.serving.file_store import FileStore
 from tests.fake_cells import UnifiedFakeRunner

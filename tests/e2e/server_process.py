@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 from openai import OpenAI
 
-from inferd.ledger import cap_operations, operations
-from inferd.ledger.store import Store
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.storage.store import Store
 from tests.e2e.refold import Export
 
 ROOT = Path(__file__).resolve().parents[2]

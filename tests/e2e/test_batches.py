@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from inferd.ledger import batch_operations
-from inferd.ledger.store import Store
+from inferd.ledger.operations import batches as batch_operations
+from inferd.ledger.storage.store import Store
 from tests.e2e.after_a_crash import read_books
 from tests.e2e.refold import nanousd
 from tests.e2e.server_process import PATIENCE_S, ServerProcess, Team

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from inferd.ledger import cap_operations, operations
-from inferd.ledger.store import Store
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.storage.store import Store
 from tests.e2e.server_process import ServerProcess, Team
 from tests.engine.llama.tiny_models import write_long
 

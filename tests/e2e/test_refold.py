@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from inferd.ledger import money_operations, operations
-from inferd.ledger.export import export_lines
-from inferd.ledger.holds import OpenHold, SettleHold, VoidHold
-from inferd.ledger.lock import DataLock
-from inferd.ledger.retention import RollUpUsage
-from inferd.ledger.store import Store
-from inferd.ledger.usage import RecordFree
+from inferd.ledger.maintenance.retention import RollUpUsage
+from inferd.ledger.operations import credits as money_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.reports.export import export_lines
+from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
+from inferd.ledger.requests.usage import RecordFree
+from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.store import Store
 from inferd.price import Price
 from inferd.usage import Usage
 from tests.e2e.refold import CHECKED, Export, nanousd, price

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from inferd.ledger import operations
-from inferd.ledger.store import Store
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.storage.store import Store
 from scripts.benchmarks import hostile
 from scripts.benchmarks.client import Reply
 from scripts.benchmarks.hostile import CHAT, Attack, Target

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from inferd.engine.core import MAX_STEP_MS, EngineCore
+from inferd.engine.kv.unified import UnifiedKVCache
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
-from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.sampling_params import SamplingParams
 from inferd.usage import Usage
 from tests.fakes import FakeClock, FakeRunner

@@ -11,16 +11,16 @@ import pytest
 
 from inferd.constraint import ConstraintKind
 from inferd.engine import sampling
-from inferd.engine.constraint import Matcher
 from inferd.engine.core import EngineCore
-from inferd.engine.kv_cache import KVCache
+from inferd.engine.grammar.constraint import Matcher
+from inferd.engine.kv.cache import KVCache
+from inferd.engine.kv.partitioned import PartitionedKVCache
+from inferd.engine.kv.prefix_cache import PrefixCache
+from inferd.engine.kv.unified import UnifiedKVCache
 from inferd.engine.messages import AddRequest, FinishReason, TrafficClass
-from inferd.engine.partitioned_kv_cache import PartitionedKVCache
-from inferd.engine.prefix_cache import PrefixCache
 from inferd.engine.sampling import TokenSampling
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import MAX_CELL_PREEMPTIONS
-from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.sampling_params import SamplingParams
 from tests.engine.driver import Driver
 from tests.fake_cells import UnifiedFakeRunner

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.engine.core import EngineCore
+from inferd.engine.kv.prefix_cache import MIN_SHARED_TOKENS
 from inferd.engine.messages import AddRequest, FinishReason, TrafficClass
-from inferd.engine.prefix_cache import MIN_SHARED_TOKENS
 from inferd.sampling_params import SamplingParams
 from tests.engine.driver import Driver
 from tests.fakes import Failure, FakeClock, FakeRunner

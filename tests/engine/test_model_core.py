@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from inferd.engine.core import EngineCore
-from inferd.engine.embedding_core import EmbeddingCore
+from inferd.engine.embeddings.core import EmbeddingCore
 from inferd.engine.messages import EmbedRequest, FinishReason, TrafficClass
 from inferd.engine.model_core import ModelCore
 from tests.engine.driver import request

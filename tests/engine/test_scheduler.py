@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from inferd.engine.batch import build_batch
 from inferd.engine.batch_debt import BATCH_SHARE
+from inferd.engine.kv.partitioned import PartitionedKVCache
 from inferd.engine.messages import AddRequest, TrafficClass
-from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.scheduler import (
     MIN_PREFILL_ROWS,
     PREFILL_ONLY_FACTOR,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inferd.engine.kv_cache import KVCache
+from inferd.engine.kv.cache import KVCache
 from inferd.engine.messages import TrafficClass
 from inferd.engine.preemption import AGEING_NS, TURN_NS, Preemption
 from inferd.engine.sequence import PROGRESS_TOKENS

@@ -11,12 +11,12 @@ import pytest
 
 from inferd.engine.batch import build_batch
 from inferd.engine.detokenizer import Detokenizer
+from inferd.engine.kv.partitioned import PartitionedKVCache
+from inferd.engine.kv.unified import UnifiedKVCache
 from inferd.engine.messages import AddRequest, TrafficClass
-from inferd.engine.partitioned_kv_cache import PartitionedKVCache
 from inferd.engine.preemption import AGEING_NS, SLICE_NS
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence, SequenceStatus
-from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.sampling_params import SamplingParams
 from tests.fakes import N_VOCAB, FakeClock, FakeRunner, FakeSampler
 

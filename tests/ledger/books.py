@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
-from inferd.ledger import operations, plan_operations
-from inferd.ledger.audit import audit
-from inferd.ledger.catalog import catalog_in_force
-from inferd.ledger.epochs import begin
-from inferd.ledger.holds import OpenHold, SettleHold, VoidHold
-from inferd.ledger.schema import migrate
+from inferd.ledger.audit.audit import audit
+from inferd.ledger.operations import plans as plan_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.requests.epochs import begin
+from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
+from inferd.ledger.storage.schema import migrate
+from inferd.ledger.terms.catalog import catalog_in_force
 from inferd.plans import AlertPolicy
 from inferd.price import Price
 from inferd.usage import Usage

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from inferd.ledger.lock import DataLock
-from inferd.ledger.store import Store
+from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.store import Store
 from tests.ledger.books import Books, memory_books
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from inferd.ledger import cap_operations, money_operations, plan_operations
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import credits as money_operations
+from inferd.ledger.operations import plans as plan_operations
 from inferd.plans import SHIPPED
 from tests.ledger.books import Books
 

@@ -7,10 +7,10 @@ import json
 import re
 from pathlib import Path
 
-from inferd.ledger import access
-from inferd.ledger.export import export_lines
-from inferd.ledger.retention import RollUpUsage
-from inferd.ledger.rows import FORMATS
+from inferd.ledger.maintenance.retention import RollUpUsage
+from inferd.ledger.operations import keys as access
+from inferd.ledger.reports.export import export_lines
+from inferd.ledger.storage.rows import FORMATS
 from tests.ledger.every_record import move_everything
 
 ROOT = Path(__file__).resolve().parents[2]

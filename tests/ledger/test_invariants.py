@@ -17,9 +17,9 @@ from hypothesis.stateful import (
 )
 
 from inferd.errors import InsufficientCreditError
-from inferd.ledger.epochs import begin
-from inferd.ledger.grants import ExpireGrants
-from inferd.ledger.reports import usage_report
+from inferd.ledger.credit.grants import ExpireGrants
+from inferd.ledger.reports.usage import usage_report
+from inferd.ledger.requests.epochs import begin
 from inferd.money import parse_usd
 from tests.ledger.books import memory_books
 from tests.ledger.credit_model import Model, ModelGrant

@@ -19,10 +19,13 @@ from hypothesis.stateful import (
 )
 
 from inferd.errors import InsufficientCreditError, OperationError
-from inferd.ledger import cap_operations, money_operations, operations, plan_operations
-from inferd.ledger.epochs import begin
-from inferd.ledger.grants import ExpireGrants
-from inferd.ledger.reports import usage_report
+from inferd.ledger.credit.grants import ExpireGrants
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import credits as money_operations
+from inferd.ledger.operations import plans as plan_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.reports.usage import usage_report
+from inferd.ledger.requests.epochs import begin
 from inferd.money import parse_usd
 from inferd.price import PPM, Price
 from inferd.usage import Usage

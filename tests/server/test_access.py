@@ -6,7 +6,8 @@ import httpx
 import pytest
 from openai import AsyncOpenAI, PermissionDeniedError
 
-from inferd.ledger import access, operations
+from inferd.ledger.operations import keys as access
+from inferd.ledger.operations import teams as operations
 from tests.server.test_errors import error_of
 from tests.serving.provider import FREE, PRICED, chat_body
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from inferd.engine.constraint import Matcher
+from inferd.chat.answer_reader import AnswerReader
+from inferd.engine.grammar.constraint import Matcher
 from inferd.engine.messages import FinishReason
-from inferd.openai.answer_reader import AnswerReader
 from inferd.serving import completions
 from tests.server.asgi_call import AsgiCall
 from tests.serving.batches.customer import Customer, line

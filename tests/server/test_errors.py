@@ -47,8 +47,8 @@ async def test_no_key_and_wrong_keys_are_401(provider):
 
 
 async def test_a_revoked_or_expired_key_is_401_from_the_next_request_on(provider):
-    from inferd.ledger import operations
-    from inferd.serving.clock import wall_clock_ms
+    from inferd.instants import wall_clock_ms
+    from inferd.ledger.operations import teams as operations
 
     key = provider.new_key("other")
     headers = {"authorization": f"Bearer {key}"}

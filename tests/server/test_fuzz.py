@@ -22,10 +22,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inferd.ledger import operations
+from inferd.instants import wall_clock_ms
+from inferd.ledger.operations import teams as operations
 from inferd.server.app import ROUTES
 from inferd.server.openapi import SHAPES, document
-from inferd.serving.clock import wall_clock_ms
 from tests.server.json_bodies import ANY_JSON, bodies
 from tests.serving.provider import PRICED, Provider, running_provider
 

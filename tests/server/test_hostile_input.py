@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from inferd.ledger import operations
+from inferd.instants import wall_clock_ms
+from inferd.ledger.operations import teams as operations
 from inferd.server.app import ROUTES
-from inferd.server.body import MAX_BODY_BYTES
 from inferd.server.openapi import SHAPES
-from inferd.serving.clock import wall_clock_ms
+from inferd.server.transport.body import MAX_BODY_BYTES
 from tests.server.raw_client import head, raw_client
-from tests.server.test_http_server import served_on_socket
+from tests.server.transport.test_http_server import served_on_socket
 from tests.serving.provider import PRICED, chat_body
 
 pytestmark = pytest.mark.anyio

@@ -47,9 +47,9 @@ async def test_refusal_names_what_is_ignored(provider):
 
 
 async def test_log_has_one_line_at_debug_level(provider, caplog):
-    with caplog.at_level(logging.DEBUG, logger="inferd.server.response_headers"):
+    with caplog.at_level(logging.DEBUG, logger="inferd.server.middleware.response_headers"):
         answer = await provider.client.post("/v1/chat/completions", json=chat_body(a_field=1, b_field=2))
-    (record,) = [each for each in caplog.records if each.name == "inferd.server.response_headers"]
+    (record,) = [each for each in caplog.records if each.name == "inferd.server.middleware.response_headers"]
     assert record.getMessage() == f"{answer.headers['x-request-id']}: ignored a_field, b_field"
 
 

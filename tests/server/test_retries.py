@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import openai
 import pytest
 
-from inferd.ledger import cap_operations
-from inferd.serving.clock import wall_clock_ms
-from tests.server.test_http_server import Served, served_on_socket
+from inferd.instants import wall_clock_ms
+from inferd.ledger.operations import budgets as cap_operations
+from tests.server.transport.test_http_server import Served, served_on_socket
 from tests.serving.provider import PATIENCE_S, PRICED, cost_of, prompt_of
 
 pytestmark = pytest.mark.anyio

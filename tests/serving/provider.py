@@ -17,37 +17,36 @@ from typing import Any
 
 import httpx
 
-from inferd.config import Config, ModelConfig
-from inferd.deployment_config import DeploymentConfig
+from inferd.config.deployments import DeploymentConfig
+from inferd.config.kv_memory import KVMemory
+from inferd.config.models_file import Config, ModelConfig
+from inferd.config.server import ServerConfig
 from inferd.deployments import local_replica
 from inferd.deployments.router import Router
-from inferd.engine.constraint_compiler import ConstraintCompiler
 from inferd.engine.core import EngineCore
+from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.model_core import ModelCore
-from inferd.kv_memory import KVMemory
-from inferd.ledger import operations
-from inferd.ledger.audit import audit
-from inferd.ledger.authenticator import Authenticator
-from inferd.ledger.client import LedgerClient
-from inferd.ledger.lock import DataLock
-from inferd.ledger.store import Store
-from inferd.ledger.writer import LedgerWriter
+from inferd.instants import wall_clock_ms
+from inferd.ledger.audit.audit import audit
+from inferd.ledger.identity.authenticator import Authenticator
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.storage.client import LedgerClient
+from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.store import Store
+from inferd.ledger.storage.writer import LedgerWriter
 from inferd.limits.rate_limits import RateLimits
-from inferd.openai.requests import ChatRequest, parse_chat_request
-from inferd.price import PPM, Price
+from inferd.price import PPM, Price, ServiceTier
 from inferd.server.app import build_app
 from inferd.server.errors import encoded_error
 from inferd.server.services import Services
-from inferd.server_config import ServerConfig
-from inferd.service_tier import ServiceTier
+from inferd.serving.batches.batch_context import Workplace
 from inferd.serving.batches.batches import Batches
-from inferd.serving.batches.workplace import Workplace
-from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
-from inferd.serving.together import Together
-from inferd.serving.turnstile import Turnstile
+from inferd.serving.request_group import Together
+from inferd.serving.ticket_issuer import Turnstile
+from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
 from tests.fake_embedder import FakeEmbedder, fake_embeddings
 from tests.fakes import ByteTokenizer, FakeRunner, constraint_compiler
 

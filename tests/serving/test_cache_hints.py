@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from inferd.openai.requests import parse_chat_request
 from inferd.serving.cache_hints import CacheHints
+from inferd.wire.openai.chat_request import parse_chat_request
 
 
 def request(**fields):

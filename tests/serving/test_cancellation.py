@@ -9,7 +9,7 @@ import pytest
 from inferd.engine.messages import FinishReason
 from inferd.errors import ClientGoneError, ContextLengthError
 from inferd.serving.completion import Completion, Finished
-from inferd.serving.together import Together
+from inferd.serving.request_group import Together
 from tests.fakes import FakeRunner
 from tests.serving.provider import FREE, PATIENCE_S, Provider, cost_of, prompt_of, running_provider
 from tests.serving.writers import SlowWriter

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inferd.ledger import cap_operations
-from inferd.serving.clock import wall_clock_ms
+from inferd.instants import wall_clock_ms
+from inferd.ledger.operations import budgets as cap_operations
 from tests.serving.provider import running_provider
 
 pytestmark = pytest.mark.anyio

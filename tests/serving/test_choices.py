@@ -10,10 +10,10 @@ import pytest
 from inferd.engine import backlog as backlog_module
 from inferd.engine.messages import AddRequest, FinishReason
 from inferd.errors import GenerationError, InsufficientCreditError, OverloadedError
-from inferd.ledger.export import export_lines
+from inferd.instants import wall_clock_ms
+from inferd.ledger.reports.export import export_lines
 from inferd.sampling_params import SEED_MODULUS, SamplingParams
 from inferd.serving.choices import copies, summed
-from inferd.serving.clock import wall_clock_ms
 from inferd.serving.completion import Completion, Finished, TextDelta, whole_reason
 from inferd.usage import Usage
 from tests.e2e.refold import Export

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from inferd.engine.core import EngineCore
-from inferd.engine.embedding_core import EmbeddingCore
+from inferd.engine.embeddings.core import EmbeddingCore
 from tests.serving.batches.customer import Customer, line
 from tests.serving.provider import FREE, PRICED, TIERED, TIMED, chat_body
 

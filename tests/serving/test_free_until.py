@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from inferd.serving.clock import wall_clock_ms
+from inferd.instants import wall_clock_ms
 from tests.serving.provider import PRICED, cost_of, prompt_of
 
 pytestmark = pytest.mark.anyio

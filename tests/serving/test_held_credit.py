@@ -10,7 +10,7 @@ import pytest
 
 from inferd.engine.speed import Speed
 from inferd.errors import InsufficientCreditError
-from inferd.ledger.holds import OpenHold
+from inferd.ledger.requests.holds import OpenHold
 from inferd.limits.ticket import Ticket, unlimited_ticket
 from inferd.price import Price
 from inferd.serving.held_credit import HeldCredit, RunningRequest

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from inferd.ledger.writer import LedgerWriter
+from inferd.ledger.storage.writer import LedgerWriter
 
 Applies = Callable[[Sequence[str]], bool]
 

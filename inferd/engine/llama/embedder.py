@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from inferd.engine.embedder import EmbeddingChunk
+from inferd.engine.embeddings.embedder import EmbeddingChunk
+from inferd.engine.embeddings.pooling import Rows
 from inferd.engine.llama.model import Model
-from inferd.engine.pooling import Rows
 from inferd.errors import ConfigError
 
 _N_SLOTS = 16

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from llguidance import LLTokenizer
 
-from inferd.engine.grammar_trial import MAX_FORCED_BYTES, GrammarVocabulary, LongestMatch, tokenizer_of
+from inferd.engine.grammar.trial import MAX_FORCED_BYTES, GrammarVocabulary, LongestMatch, tokenizer_of
 from inferd.engine.llama.vocabulary import Vocabulary
 from inferd.errors import InvalidRequestError, OverloadedError
 

@@ -6,9 +6,11 @@ import logging
 from functools import partial
 from pathlib import Path
 
+from inferd.config.kv_memory import KVLayout, KVMemory, plan_states
+from inferd.config.model_source import shards_of
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
-from inferd.engine.embedding_core import EmbeddingCore
+from inferd.engine.embeddings.core import EmbeddingCore
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.embedder import LlamaEmbedder
 from inferd.engine.llama.host_memory import available_bytes
@@ -19,8 +21,6 @@ from inferd.engine.llama.threads import available_cores
 from inferd.engine.model_core import ModelCore
 from inferd.engine.speculation import MAX_DRAFT
 from inferd.errors import ConfigError
-from inferd.kv_memory import KVLayout, KVMemory, plan_states
-from inferd.model_source import shards_of
 
 MAX_STEP_MS_CPU = 400.0
 MAX_STEP_MS_GPU = 50.0

@@ -7,11 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from inferd.engine.constraint_compiler import ConstraintCompiler
+from inferd.engine.embeddings.pooling import Pooling
+from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.llama.grammar_tokenizer import grammar_tokenizer, grammar_vocabulary
 from inferd.engine.llama.library import Library
 from inferd.engine.llama.vocabulary import Vocabulary
-from inferd.engine.pooling import Pooling
 from inferd.errors import ConfigError
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inferd.config.model_source import shards_of
 from inferd.errors import ConfigError
-from inferd.model_source import shards_of
 
 _Key = tuple[tuple[tuple[Path, int, int], ...], int]
 """Resolved path, size and time of change of each file, and the layers on GPUs."""

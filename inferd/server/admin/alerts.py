@@ -7,9 +7,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.ledger.client import Connection
-from inferd.ledger.deliveries import AlertState, alert_json, alert_states
-from inferd.ledger.teams import find_team
+from inferd.ledger.alerts.deliveries import AlertState, alert_json, alert_states
+from inferd.ledger.identity.teams import find_team
+from inferd.ledger.storage.client import Connection
 from inferd.server.admin.call import team_call
 from inferd.server.admin.paging import Paging
 

@@ -8,10 +8,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.ledger import cap_operations, delegation
-from inferd.ledger.budgets import Budget
-from inferd.ledger.client import Connection
-from inferd.ledger.periods import parse_instant_ms
+from inferd.instants import parse_instant_ms
+from inferd.ledger.identity import delegation
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.storage.client import Connection
+from inferd.ledger.terms.budgets import Budget
 from inferd.server.admin.call import amount_nanousd, answer, operator_call, team_call
 from inferd.server.admin.paging import Paging
 

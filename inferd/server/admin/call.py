@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.errors import InvalidRequestError, PermissionDeniedError
-from inferd.ledger.client import Connection, LedgerClient
-from inferd.ledger.keys import Caller, Key, find_key
+from inferd.instants import wall_clock_ms
+from inferd.ledger.identity.keys import Caller, Key, find_key
+from inferd.ledger.storage.client import Connection, LedgerClient
 from inferd.money import parse_usd
-from inferd.openai.decoding import decode
 from inferd.server.auth import authenticate_request, require_scope
-from inferd.server.body import read_body
 from inferd.server.services import services_of
-from inferd.serving.clock import wall_clock_ms
+from inferd.server.transport.body import read_body
+from inferd.wire.json_body import decode
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)

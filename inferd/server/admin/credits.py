@@ -9,14 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.errors import InvalidRequestError, InvalidValueError, NotFoundError
-from inferd.ledger import money_operations, operations
-from inferd.ledger.client import Connection
-from inferd.ledger.credit import caps_below_balance
-from inferd.ledger.periods import parse_instant_ms, parse_month
-from inferd.ledger.records import grant_record
-from inferd.openai.decoding import shorten
+from inferd.instants import parse_instant_ms
+from inferd.ledger.credit.balance import caps_below_balance
+from inferd.ledger.operations import credits as money_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.reports.records import grant_record
+from inferd.ledger.storage.client import Connection
+from inferd.ledger.terms.periods import parse_month
 from inferd.server.admin.call import AdminCall, amount_nanousd, answer, operator_call, team_call
 from inferd.server.admin.paging import Paging
+from inferd.wire.json_body import shorten
 
 
 class NewGrant(msgspec.Struct, forbid_unknown_fields=True):

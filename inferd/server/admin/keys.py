@@ -9,15 +9,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.errors import NotFoundError
-from inferd.ledger import access, delegation, operations
-from inferd.ledger.client import Connection
-from inferd.ledger.delegation import KeyWish
-from inferd.ledger.keys import DEFAULT_SCOPES, find_key
-from inferd.ledger.listings import listed_keys
-from inferd.ledger.names import unknown_deployments
-from inferd.ledger.periods import parse_instant_ms
-from inferd.ledger.records import key_record
-from inferd.ledger.suspensions import resumed_record
+from inferd.instants import parse_instant_ms
+from inferd.ledger.identity import delegation
+from inferd.ledger.identity.delegation import KeyWish
+from inferd.ledger.identity.keys import DEFAULT_SCOPES, find_key
+from inferd.ledger.identity.names import unknown_deployments
+from inferd.ledger.identity.suspensions import resumed_record
+from inferd.ledger.operations import keys as access
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.reports.listings import listed_keys
+from inferd.ledger.reports.records import key_record
+from inferd.ledger.storage.client import Connection
 from inferd.server.admin.call import AdminCall, answer, team_call
 from inferd.server.admin.paging import Paging
 from inferd.server.admin.teams import Nothing, Reason

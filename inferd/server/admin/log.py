@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.ledger import access
-from inferd.ledger.log import MAX_ENTRIES
-from inferd.ledger.periods import parse_instant_ms
+from inferd.instants import parse_instant_ms
+from inferd.ledger.operations import keys as access
+from inferd.ledger.operations.audit_log import MAX_ENTRIES
 from inferd.server.admin.call import answer, operator_call
 from inferd.server.query import Query
 

@@ -9,11 +9,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.ledger import delegation, operations, plan_operations
-from inferd.ledger.client import Connection
-from inferd.ledger.listings import listed_projects, listed_users
-from inferd.ledger.records import project_record, user_record
-from inferd.ledger.suspensions import Suspension, resumed_record
+from inferd.ledger.identity import delegation
+from inferd.ledger.identity.suspensions import Suspension, resumed_record
+from inferd.ledger.operations import plans as plan_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.reports.listings import listed_projects, listed_users
+from inferd.ledger.reports.records import project_record, user_record
+from inferd.ledger.storage.client import Connection
 from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
 from inferd.server.admin.paging import Paging
 from inferd.server.admin.teams import Nothing, Reason

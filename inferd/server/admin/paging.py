@@ -9,7 +9,7 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.ledger.page import Page
+from inferd.ledger.storage.paging import Page
 from inferd.server.admin.call import answer
 from inferd.server.query import Query
 

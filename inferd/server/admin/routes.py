@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from inferd.ledger import access
+from inferd.ledger.operations import keys as access
 from inferd.server.admin import alerts, budgets, credits, keys, log, members, plans, teams
 
 _TEAM = "/admin/teams/{team}"

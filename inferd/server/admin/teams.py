@@ -9,13 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.errors import InvalidValueError, PermissionDeniedError
-from inferd.ledger import access, cap_operations, delegation, operations
-from inferd.ledger.client import Connection
-from inferd.ledger.listings import listed_teams
-from inferd.ledger.page import Page
-from inferd.ledger.periods import parse_instant_ms
-from inferd.ledger.records import limits_record, team_details_record, team_record
-from inferd.ledger.suspensions import resumed_record
+from inferd.instants import parse_instant_ms
+from inferd.ledger.identity import delegation
+from inferd.ledger.identity.suspensions import resumed_record
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import keys as access
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.reports.listings import listed_teams
+from inferd.ledger.reports.records import limits_record, team_details_record, team_record
+from inferd.ledger.storage.client import Connection
+from inferd.ledger.storage.paging import Page
 from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
 from inferd.server.admin.paging import DEFAULT_LIMIT, MAX_LIMIT, Paging
 from inferd.server.query import Query

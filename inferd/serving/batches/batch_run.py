@@ -11,19 +11,19 @@ from typing import Literal
 import msgspec
 
 from inferd.errors import GenerationError, InferdError, RequestError
-from inferd.ledger import batch_progress
-from inferd.ledger.batch_progress import billed
-from inferd.ledger.batch_records import BatchRecord, find_batch
-from inferd.openai.batches import custom_id_of
-from inferd.serving.batches.beginning import GONE, Beginning, write_errors
+from inferd.ledger.batches import progress as batch_progress
+from inferd.ledger.batches.progress import billed
+from inferd.ledger.batches.records import BatchRecord, find_batch
+from inferd.serving.batches.batch_context import Workplace
+from inferd.serving.batches.batch_validation import GONE, Beginning, write_errors
 from inferd.serving.batches.input_file import RawLine, read_lines
 from inferd.serving.batches.line_attempts import MAX_ATTEMPTS, LineAttempts, attempts_name
 from inferd.serving.batches.line_run import LineRun, can_wait
 from inferd.serving.batches.results import Results, write_results
 from inferd.serving.batches.spool import Record, Spool, spool_name
 from inferd.serving.batches.validation import LINE_FAULT, Line, LineReader, check_model
-from inferd.serving.batches.workplace import Workplace
 from inferd.serving.request_id import new_request_id
+from inferd.wire.openai.batches import custom_id_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,16 +8,17 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing, suppress
 
 from inferd.errors import InferdError, OverloadedError
-from inferd.ledger import batch_progress, batch_records
-from inferd.ledger.batch_progress import BatchBook, RecordProgress
-from inferd.ledger.batch_records import BatchRecord
-from inferd.ledger.clock import expiry_ms
-from inferd.ledger.writer import LedgerWriter
+from inferd.ledger.batches import progress as batch_progress
+from inferd.ledger.batches import records as batch_records
+from inferd.ledger.batches.progress import BatchBook, RecordProgress
+from inferd.ledger.batches.records import BatchRecord
+from inferd.ledger.storage.writer import LedgerWriter
+from inferd.ledger.terms.expiry_clock import expiry_ms
+from inferd.serving.batches.batch_context import Workplace
 from inferd.serving.batches.batch_run import BatchRun
-from inferd.serving.batches.beginning import errors_name
+from inferd.serving.batches.batch_validation import errors_name
 from inferd.serving.batches.line_attempts import attempts_name
 from inferd.serving.batches.spool import spool_name
-from inferd.serving.batches.workplace import Workplace
 
 logger = logging.getLogger(__name__)
 

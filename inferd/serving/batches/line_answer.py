@@ -7,21 +7,21 @@ import time
 from typing import Protocol
 
 from inferd.deployments.deployment import Deployment
-from inferd.openai.embeddings import EmbeddingRequest, encode_embeddings
-from inferd.openai.requests import ChatRequest
-from inferd.openai.responses import ChatResponse
-from inferd.openai.responses_api.objects import response_begun
-from inferd.openai.responses_api.requests import ResponsesRequest
-from inferd.openai.responses_api.response_writer import ID_PREFIX, ResponseWriter
-from inferd.openai.text_requests import TextPrompt
-from inferd.openai.text_responses import TextResponse
-from inferd.service_tier import ServiceTier
-from inferd.serving.chat_answer import WholeAnswer
+from inferd.price import ServiceTier
 from inferd.serving.completion import Admission, Finished, TextDelta
-from inferd.serving.embedding_admission import stopped_error
+from inferd.serving.endpoints.chat_answer import WholeAnswer
+from inferd.serving.endpoints.embedding_admission import stopped_error
+from inferd.serving.endpoints.text_answer import WholeTextAnswer, echo_of
+from inferd.serving.endpoints.translated_answer import TranslatedAnswer
 from inferd.serving.request_id import PREFIX
-from inferd.serving.text_answer import WholeTextAnswer, echo_of
-from inferd.serving.translated_answer import TranslatedAnswer
+from inferd.wire.openai.chat_request import ChatRequest
+from inferd.wire.openai.chat_response import ChatResponse
+from inferd.wire.openai.embeddings import EmbeddingRequest, encode_embeddings
+from inferd.wire.openai.responses.objects import response_begun
+from inferd.wire.openai.responses.requests import ResponsesRequest
+from inferd.wire.openai.responses.writer import ID_PREFIX, ResponseWriter
+from inferd.wire.openai.text_request import TextPrompt
+from inferd.wire.openai.text_response import TextResponse
 
 
 class LineAnswer(Protocol):

@@ -8,15 +8,15 @@ from typing import Protocol
 
 from inferd.deployments.deployment import Deployment
 from inferd.errors import InvalidRequestError
-from inferd.openai.embeddings import EmbeddingRequest, parse_embedding_request
-from inferd.openai.field_names import OWN_NAMES, FieldNames
-from inferd.openai.ignored_fields import IgnoredFields
-from inferd.openai.requests import ChatRequest, parse_chat_request
-from inferd.openai.responses_api.requests import ResponsesRequest, parse_responses_request
-from inferd.openai.text_requests import TextPrompt, TextRequest, parse_text_request
 from inferd.serving.batches.line_answer import ChatAnswer, EmbeddingsAnswer, LineAnswer, ResponsesAnswer, TextAnswer
 from inferd.serving.cache_hints import NO_HINTS, CacheHints
 from inferd.serving.completion import Admission
+from inferd.wire.field_names import OWN_NAMES, FieldNames
+from inferd.wire.ignored_fields import IgnoredFields
+from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
+from inferd.wire.openai.embeddings import EmbeddingRequest, parse_embedding_request
+from inferd.wire.openai.responses.requests import ResponsesRequest, parse_responses_request
+from inferd.wire.openai.text_request import TextPrompt, TextRequest, parse_text_request
 
 
 class LineBody(Protocol):

@@ -15,16 +15,16 @@ from inferd.errors import (
     OverloadedError,
     PermissionDeniedError,
 )
-from inferd.ledger.batch_records import BatchRecord
-from inferd.ledger.keys import Caller
-from inferd.service_tier import ServiceTier
+from inferd.ledger.batches.records import BatchRecord
+from inferd.ledger.identity.keys import Caller
+from inferd.price import ServiceTier
 from inferd.serving.batches.line_answer import LineAnswer
 from inferd.serving.batches.spool import ANSWERED, Record, Spool
 from inferd.serving.batches.validation import Line
 from inferd.serving.completion import Completion, Finished, TextDelta
 from inferd.serving.completions import Completions
 from inferd.serving.request_id import new_request_id
-from inferd.serving.turnstile import Turnstile
+from inferd.serving.ticket_issuer import Turnstile
 
 logger = logging.getLogger(__name__)
 

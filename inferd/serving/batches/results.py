@@ -11,17 +11,17 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
-from inferd.ledger.batch_operations import KEPT_MS
-from inferd.ledger.batch_progress import Billed, End, billed
-from inferd.ledger.batch_records import BatchRecord, BatchTotals, FileRecord
-from inferd.ledger.client import Connection
-from inferd.openai.batches import LineError, LineResponse, OutputLine, custom_id_of, encode_line, with_usage
-from inferd.openai.embeddings import embedding_usage
-from inferd.openai.responses import usage_body
-from inferd.openai.responses_api.objects import response_usage
+from inferd.ledger.batches.progress import Billed, End, billed
+from inferd.ledger.batches.records import BatchRecord, BatchTotals, FileRecord
+from inferd.ledger.operations.batches import KEPT_MS
+from inferd.ledger.storage.client import Connection
 from inferd.serving.batches.input_file import read_lines
 from inferd.serving.batches.spool import Record, read_records, spool_name
 from inferd.serving.file_store import FileStore
+from inferd.wire.openai.batches import LineError, LineResponse, OutputLine, custom_id_of, encode_line, with_usage
+from inferd.wire.openai.chat_response import usage_body
+from inferd.wire.openai.embeddings import embedding_usage
+from inferd.wire.openai.responses.objects import response_usage
 
 _ID_BYTES = 12
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from inferd.openai.batches import LineError
 from inferd.serving.file_store import FileStore
+from inferd.wire.openai.batches import LineError
 
 ANSWERED = 200
 

@@ -20,16 +20,16 @@ from inferd.errors import (
     PermissionDeniedError,
     RequestError,
 )
-from inferd.ledger.keys import Caller
-from inferd.openai.batches import LineError, custom_id_of, parse_line
-from inferd.openai.ignored_fields import IgnoredFields
-from inferd.service_tier import ServiceTier
-from inferd.serving.admission import check_capability, prepare, record_unheard
+from inferd.ledger.identity.keys import Caller
+from inferd.price import ServiceTier
 from inferd.serving.batches.input_file import MAX_LINE_BYTES, MAX_LINES, RawLine, read_lines
 from inferd.serving.batches.line_attempts import LineAttempts
 from inferd.serving.batches.line_body import LineBody, parse_body
 from inferd.serving.batches.spool import Record, encode_record
+from inferd.serving.endpoints.admission import check_capability, prepare, record_unheard
 from inferd.tokenizer import Check
+from inferd.wire.ignored_fields import IgnoredFields
+from inferd.wire.openai.batches import LineError, custom_id_of, parse_line
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import pytest
 
 from inferd.constraint import Constraint, ConstraintKind
 from inferd.engine.batch import Batch
-from inferd.engine.constraint_compiler import ConstraintCompiler
+from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.messages import FinishReason
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Segment

@@ -9,16 +9,16 @@ import gguf
 import numpy as np
 import pytest
 
-from inferd.config import ModelConfig
+from inferd.config.models_file import ModelConfig
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn
-from inferd.engine.embedder import EmbeddingChunk
-from inferd.engine.embedding_core import EmbeddingCore
+from inferd.engine.embeddings.core import EmbeddingCore
+from inferd.engine.embeddings.embedder import EmbeddingChunk
+from inferd.engine.embeddings.pooling import Pooling
 from inferd.engine.llama.embedder import LlamaEmbedder
 from inferd.engine.llama.loading import load_model
 from inferd.engine.llama.model import Model
 from inferd.engine.messages import EmbedRequest, FinishReason
-from inferd.engine.pooling import Pooling
 from inferd.errors import ConfigError
 from tests.engine.llama.tiny_bert import CLS, N_CTX, N_EMBD, SEP, write_bert
 from tests.engine.llama.tiny_models import N_VOCAB, WRITERS, write_plain

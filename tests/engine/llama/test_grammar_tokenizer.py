@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from inferd.engine.constraint import CompiledConstraint
-from inferd.engine.grammar_trial import LIMITS, GrammarVocabulary
+from inferd.engine.grammar.constraint import CompiledConstraint
+from inferd.engine.grammar.trial import LIMITS, GrammarVocabulary
 from inferd.engine.llama.grammar_tokenizer import grammar_tokenizer, grammar_vocabulary
 from inferd.engine.llama.library import load_library
 from inferd.engine.llama.model import Model

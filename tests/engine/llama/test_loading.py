@@ -4,15 +4,15 @@ import os
 
 import pytest
 
+from inferd.config.kv_memory import KVLayout, plan_kv_memory
 from inferd.engine.compute_turn import ComputeTurn
+from inferd.engine.kv.unified import UnifiedKVCache
 from inferd.engine.llama import loading
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.loading import build_core, load_model
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
-from inferd.engine.unified_kv_cache import UnifiedKVCache
 from inferd.errors import ConfigError
-from inferd.kv_memory import KVLayout, plan_kv_memory
 from tests.engine.llama.conftest import N_THREADS, Loaded, run
 from tests.engine.llama.tiny_models import WRITERS, write_other, write_plain, write_shards
 

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from inferd.constraint import Constraint, ConstraintKind
-from inferd.engine.constraint_compiler import ConstraintCompiler
+from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.messages import FinishReason
 from inferd.errors import InvalidRequestError
 from inferd.sampling_params import SamplingParams

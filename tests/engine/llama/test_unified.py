@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from inferd.engine.cell_account import CellAccount
+from inferd.engine.kv.cell_account import CellAccount
+from inferd.engine.kv.unified import UnifiedKVCache
 from inferd.engine.messages import FinishReason
 from inferd.engine.sequence import MAX_CELL_PREEMPTIONS
-from inferd.engine.unified_kv_cache import UnifiedKVCache
 from tests.engine.llama.forced import N_CTX, N_ROWS, bench, difference, finish
 from tests.engine.llama.test_sharing import (
     HOST_BYTES,

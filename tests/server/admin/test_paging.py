@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from inferd.ledger import cap_operations, money_operations, operations
-from inferd.ledger.holds import OpenHold, SettleHold
-from inferd.ledger.periods import parse_instant_ms
+from inferd.instants import parse_instant_ms
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import credits as money_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.requests.holds import OpenHold, SettleHold
 from inferd.price import Price
 from inferd.usage import Usage
 from tests.server.admin.calls import change

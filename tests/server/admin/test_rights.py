@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from inferd.ledger import access, cap_operations, operations, plan_operations
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import keys as access
+from inferd.ledger.operations import plans as plan_operations
+from inferd.ledger.operations import teams as operations
 from inferd.limits.rate_limits import CHANGES_A_MINUTE
 from inferd.plans import SHIPPED
 from inferd.server.admin.routes import ADMIN_ROUTES

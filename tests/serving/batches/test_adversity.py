@@ -1,4 +1,4 @@
-"""What may happen to a batch while it waits or runs."""
+"""Faults and changes that meet a batch while it waits or runs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from dataclasses import replace
 
 import pytest
 
-from inferd.ledger import access, batch_operations, operations, plan_operations
-from inferd.ledger.clock import PauseClock
-from inferd.ledger.team_limits import team_limits
+from inferd.instants import wall_clock_ms
+from inferd.ledger.operations import batches as batch_operations
+from inferd.ledger.operations import keys as access
+from inferd.ledger.operations import plans as plan_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.terms.expiry_clock import PauseClock
+from inferd.ledger.terms.limits import team_limits
 from inferd.plans import SHIPPED
 from inferd.serving.batches import batch_run
 from inferd.serving.batches import batches as batches_module
-from inferd.serving.batches.batches import Batches
 from inferd.serving.batches.spool import Spool
-from inferd.serving.clock import wall_clock_ms
 from inferd.serving.file_store import FileStore
 from tests.serving.batches.customer import Customer, jsonl, line
 from tests.serving.provider import FREE, INPUT_NANOUSD, OUTPUT_NANOUSD, PRICED, prompt_of
@@ -377,24 +379,3 @@ async def test_the_limit_of_queued_tokens_is_the_tiers_and_shown(provider, custo
     with provider.store.reading() as conn:
         shown = {row.name: (row.value, row.source) for row in team_limits(conn, "acme", 2).rows()}
     assert shown["prompt tokens in batches that have not ended"] == (most, "tier 1")
-
-
-async def test_a_batch_that_ends_while_the_clock_is_asked_about_is_not_begun_again(provider, customer, monkeypatch):
-    """R20, R23"""
-    started = []
-    start = Batches._start
-    monkeypatch.setattr(Batches, "_start", lambda self, batch, now_ms: started.append(1) or start(self, batch, now_ms))
-    ask = Batches._expiry_ms
-
-    async def ask_slowly(self, active):
-        now_ms = await ask(self, active)
-        await asyncio.sleep(0.05)
-        return now_ms
-
-    monkeypatch.setattr(Batches, "_expiry_ms", ask_slowly)
-    async with provider.batching():
-        for _ in range(5):
-            batch = await customer.create([line("a", max_tokens=1)])
-            await customer.until(batch["id"], "completed")
-        await asyncio.sleep(0.2)
-    assert len(started) == 5

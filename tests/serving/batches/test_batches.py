@@ -8,8 +8,10 @@ import os
 
 import pytest
 
-from inferd.ledger import access, operations
+from inferd.ledger.operations import keys as access
+from inferd.ledger.operations import teams as operations
 from inferd.serving.batches import validation
+from inferd.serving.batches.batches import Batches
 from tests.fakes import Failure
 from tests.serving.batches.customer import Customer, line
 from tests.serving.provider import FREE, INPUT_NANOUSD, OUTPUT_NANOUSD, TIMED, prompt_of
@@ -244,3 +246,24 @@ async def test_a_stopped_server_bills_nothing_that_it_cut_and_goes_on_later(prov
     billed = {row["request_id"] for row in provider.rows("usage") if row["cost_nanousd"]}
     assert seen <= billed == {answer["response"]["request_id"] for answer in output.values()}
     assert len(billed) == 20
+
+
+async def test_a_batch_that_ends_while_the_clock_is_asked_about_is_not_begun_again(provider, customer, monkeypatch):
+    """R20, R23"""
+    started = []
+    start = Batches._start
+    monkeypatch.setattr(Batches, "_start", lambda self, batch, now_ms: started.append(1) or start(self, batch, now_ms))
+    ask = Batches._expiry_ms
+
+    async def ask_slowly(self, active):
+        now_ms = await ask(self, active)
+        await asyncio.sleep(0.05)
+        return now_ms
+
+    monkeypatch.setattr(Batches, "_expiry_ms", ask_slowly)
+    async with provider.batching():
+        for _ in range(5):
+            batch = await customer.create([line("a", max_tokens=1)])
+            await customer.until(batch["id"], "completed")
+        await asyncio.sleep(0.2)
+    assert len(started) == 5

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from inferd.engine.messages import TrafficClass
-from inferd.openai.batches import ENDPOINTS
 from inferd.serving.batches import validation
+from inferd.wire.openai.batches import ENDPOINTS
 from tests.serving.batches.customer import Customer
 from tests.serving.provider import PRICED, TIMED, chat_body, running_provider
 

@@ -8,8 +8,8 @@ import tracemalloc
 import msgspec
 import pytest
 
-from inferd.ledger.batch_records import find_batch
-from inferd.server.upload import MAX_FILE_BYTES
+from inferd.ledger.batches.records import find_batch
+from inferd.server.transport.upload import MAX_FILE_BYTES
 from inferd.serving.batches.input_file import MAX_LINES
 from inferd.serving.batches.line_attempts import LineAttempts
 from inferd.serving.batches.results import write_results

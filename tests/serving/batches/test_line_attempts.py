@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from inferd.errors import InvalidRequestError
-from inferd.ledger.batch_records import BatchRecord
-from inferd.serving.batches.beginning import Beginning
+from inferd.ledger.batches.records import BatchRecord
+from inferd.serving.batches.batch_validation import Beginning
 from inferd.serving.batches.line_attempts import MAX_ATTEMPTS, LineAttempts, attempts_name
 from inferd.serving.batches.line_run import LineRun
 from inferd.serving.file_store import FileStore

@@ -1,0 +1,374 @@
+"""Jinja whose work is bounded: a template may come with a model from anywhere, and one that loops or doubles a list
+would take a thread or all memory, request after request.
+
+Everything that a template can do goes through a place here that counts it (see render_budget.py): loops, calls,
+filters, tests, comparisons, operators, slices and the joining of text. Filters, functions and methods are those that
+are known here; any other is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+from jinja2.filters import make_attrgetter
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Cycler, Joiner, Namespace, _PassArg, pass_environment
+from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
+
+from inferd.chat.render_budget import Budget, BudgetError, running_budget
+from inferd.chat.string_costs import (
+    METHODS,
+    allow_method,
+    check_width,
+    format_size,
+    percent_size,
+    replaced_size,
+)
+
+MAX_SOURCE_CHARACTERS = 2**20
+"""Of a template; the longest known ones have 30,000."""
+MAX_NODES = 20_000
+"""Of a template, of which the known ones have 4,000: compiling more takes minutes."""
+MAX_DIGITS = 300
+"""That `round` rounds to."""
+
+_OWN_PREFIX = "inferd_"
+_NODE_CHARACTERS = 16
+"""Of a template's source."""
+_NAMESPACE_BYTES = 512
+_INT_BYTES = 32
+_LIST_BYTES = 64
+_GROWTH = 10
+"""Characters that repr() or HTML write for one, at most."""
+_CHEAP_FILTERS = frozenset({"attr", "count", "d", "default", "first", "last", "length"})
+_LAZY_FILTERS = frozenset({"map", "reject", "rejectattr", "select", "selectattr"})
+_LISTING_FILTERS = frozenset({"items", "list", "reverse"})
+_SORTING_FILTERS = frozenset({"batch", "dictsort", "groupby", "max", "min", "slice", "sort", "unique"})
+"""Those that go through a collection more than once, or copy it with more than its items."""
+_TEXT_FILTERS = frozenset(
+    {
+        *("abs", "capitalize", "center", "e", "escape", "float", "forceescape", "format", "indent", "int", "lower"),
+        *("round", "safe", "string", "title", "trim", "truncate", "upper", "wordcount"),
+    }
+)
+_DEEP_TESTS = frozenset(
+    {
+        *("!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le", "lessthan"),
+        *("divisibleby", "lower", "lt", "ne", "upper"),
+    }
+)
+_METHODS = {
+    dict: frozenset({"copy", "get", "items", "keys", "values"}),
+    list: frozenset({"copy", "count", "index"}),
+    tuple: frozenset({"count", "index"}),
+    LoopContext: frozenset({"changed", "cycle"}),
+    Cycler: frozenset({"next", "reset"}),
+}
+"""Those that a template may call, beside the methods of strings."""
+_CLASSES = frozenset({Cycler, Joiner, Namespace, dict})
+
+
+class BoundedEnvironment(ImmutableSandboxedEnvironment):
+    """A sandbox in which all work is counted in the thread's running Budget.
+
+    What is put in `globals` is allowed to be called, and bounds itself."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - Jinja's own
+        super().__init__(finalize=_finalized, **options)
+        del self.globals["lipsum"]
+        known = _CHEAP_FILTERS | _LAZY_FILTERS | _LISTING_FILTERS | _SORTING_FILTERS | _TEXT_FILTERS
+        self.filters = {name: _bounded_filter(name, self.filters[name]) for name in known}
+        self.filters |= {"join": _join, "replace": _replace, "sum": _sum}
+        self.filters |= {
+            "inferd_loop": lambda items, steps: running_budget().count(items, steps),
+            "inferd_concat": lambda values: running_budget().joined([running_budget().written(v) for v in values]),
+            "inferd_made": lambda value: running_budget().made(value),
+            "inferd_weighed": _weighed,
+            "inferd_searched": _searched,
+            "inferd_slice": lambda value, start, stop, step: running_budget().made(value[start:stop:step]),
+        }
+        self.tests |= {name: _bounded_test(self.tests[name]) for name in _DEEP_TESTS}
+
+    @staticmethod
+    def concat(pieces: Any) -> str:  # noqa: ANN401 - Jinja's own
+        """Output of macros and blocks, as one string."""
+        return running_budget().joined(pieces)
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES:
+            raise BudgetError(f"it has more than {MAX_NODES} nodes")
+        for used in tree.find_all(nodes.Name):
+            if used.name.startswith(_OWN_PREFIX):
+                self._fail(f"names must not begin with '{_OWN_PREFIX}'", used.lineno)
+        for used_filter in tree.find_all(nodes.Filter):
+            if used_filter.name.startswith(_OWN_PREFIX):
+                self._fail(f"No filter named '{used_filter.name}'", used_filter.lineno)
+        bounded: nodes.Template = _Counting().visit(tree)
+        return bounded
+
+    @staticmethod
+    def _fail(message: str, line: int) -> None:
+        raise jinja2.TemplateSyntaxError(message, line)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:  # noqa: ANN401 - any value
+        if isinstance(argument, tuple):
+            running_budget().weigh(argument)
+        return super().getitem(obj, argument)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:  # noqa: ANN401 - any value
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+        text, formatted = value.__self__, wrapped
+
+        def bounded(*args: Any, **kwargs: Any) -> str:  # noqa: ANN401 - any value
+            budget = running_budget()
+            budget.allow(format_size(budget, text, (*args, *kwargs.values())))
+            result: str = budget.made(formatted(*args, **kwargs))
+            return result
+
+        return bounded
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, ANN401 - Jinja's
+        budget = running_budget()
+        budget.spend(1 + len(args) + len(kwargs))
+        if isinstance(__obj, Macro | BlockReference | LoopContext):
+            budget.spend(budget.call_steps)
+            if isinstance(__obj, LoopContext) and args:
+                args = (budget.count(args[0], budget.call_steps), *args[1:])
+        elif isinstance(__obj, types.BuiltinMethodType | types.MethodType):
+            args = _allowed_method(budget, __obj, args, kwargs)
+        elif isinstance(__obj, type) and __obj in _CLASSES:
+            budget.take(_NAMESPACE_BYTES)
+            for value in args:
+                budget.listed(value)
+        elif not isinstance(__obj, types.FunctionType | Joiner | jinja2.Undefined):
+            raise SecurityError(f"a template must not call a {type(__obj).__name__}")
+        result = super().call(__context, __obj, *args, **kwargs)
+        if isinstance(result, range):
+            budget.take(_INT_BYTES * len(result))
+        return budget.made(result)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401 - any value
+        budget = running_budget()
+        budget.spend(1)
+        if operator == "**":
+            raise BudgetError("powers are not computed in templates")
+        if operator == "*":
+            sized, times = (left, right) if hasattr(left, "__len__") else (right, left)
+            if hasattr(sized, "__len__") and isinstance(times, int):
+                budget.allow((1 if isinstance(sized, str) else 8) * len(sized) * max(times, 0))
+        elif operator == "%" and isinstance(left, str):
+            budget.allow(percent_size(budget, left, right))
+        elif isinstance(left, Markup) or isinstance(right, Markup):
+            budget.allow(6 * (budget.weigh(left) + budget.weigh(right)))
+        return budget.made(super().call_binop(context, operator, left, right))
+
+
+class BoundedTemplate:
+    """A compiled template whose renderings have a budget each. Any thread may use it."""
+
+    def __init__(self, environment: BoundedEnvironment, source: str) -> None:
+        """Raises jinja2.TemplateSyntaxError, BudgetError, or what Python's own compiler does."""
+        if len(source) > MAX_SOURCE_CHARACTERS:
+            raise BudgetError(f"it has {len(source)} characters; at most {MAX_SOURCE_CHARACTERS} are read")
+        self._call_steps = 1 + len(source) // _NODE_CHARACTERS
+        with Budget():  # constants are computed now
+            self._template = environment.from_string(source)
+
+    def render(self, variables: dict[str, Any]) -> str:
+        """Raises what the template does; BudgetError where it goes beyond its budget."""
+        pieces = []
+        with Budget(call_steps=self._call_steps) as budget:
+            for piece in self._template.generate(variables):
+                budget.take(len(piece))
+                pieces.append(piece)
+        return "".join(pieces)
+
+
+class _Counting(NodeTransformer):
+    """Puts filters around everything that Jinja compiles to plain Python."""
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - Jinja's
+        self.generic_visit(node)
+        steps = 1 + sum(1 for part in node.body for _ in part.find_all(nodes.Node))
+        node.iter = _filtered(node.iter, "inferd_loop", nodes.Const(steps))
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - Jinja's
+        self.generic_visit(node)
+        return _filtered(nodes.List(node.nodes, lineno=node.lineno), "inferd_concat")
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802 - Jinja's
+        self.generic_visit(node)
+        is_search = any(operand.op in ("in", "notin") for operand in node.ops)
+        sides = [node.expr, *(operand.expr for operand in node.ops)]
+        if len(node.ops) == 1 and any(isinstance(side, nodes.Const) for side in sides):
+            if is_search and not isinstance(node.ops[0].expr, nodes.Const | nodes.List | nodes.Tuple):
+                node.ops[0].expr = _filtered(node.ops[0].expr, "inferd_searched")
+            return node  # comparing with a constant takes as long as the constant is
+        node.expr = _weighed_node(node.expr)
+        for operand in node.ops:
+            operand.expr = _weighed_node(operand.expr)
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802 - Jinja's
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        parts = (node.arg.start, node.arg.stop, node.arg.step)
+        return _filtered(node.node, "inferd_slice", *(part or nodes.Const(None) for part in parts))
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:  # noqa: N802 - Jinja's
+        self.generic_visit(node)
+        node.key = _weighed_node(node.key)
+        return node
+
+    def _visit_literal(self, node: nodes.List | nodes.Tuple | nodes.Dict) -> nodes.Node:
+        self.generic_visit(node)
+        return node if getattr(node, "ctx", "load") != "load" else _filtered(node, "inferd_made")
+
+    visit_List = visit_Tuple = visit_Dict = _visit_literal  # noqa: N815 - Jinja's
+
+
+def _filtered(node: nodes.Node, name: str, *args: nodes.Node) -> nodes.Filter:
+    return nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
+
+
+def _weighed_node(node: nodes.Expr) -> nodes.Expr:
+    return node if isinstance(node, nodes.Const) else _filtered(node, "inferd_weighed")
+
+
+def _finalized(value: Any) -> Any:  # noqa: ANN401 - any value
+    running_budget().spend(1)
+    return running_budget().written(value)
+
+
+def _weighed(value: Any) -> Any:  # noqa: ANN401 - any value
+    running_budget().weigh(value)
+    return value
+
+
+def _searched(value: Any) -> Any:  # noqa: ANN401 - any value
+    """A collection or string in which a constant is looked for; that takes as long as it is, save in a dictionary."""
+    if isinstance(value, list | tuple):
+        running_budget().spend(1 + len(value))
+    elif not isinstance(value, dict):
+        running_budget().weigh(value)
+    return value
+
+
+@pass_environment
+def _join(environment: BoundedEnvironment, value: Any, d: Any = "", attribute: Any = None) -> str:  # noqa: ANN401
+    budget = running_budget()
+    items = budget.count(value)
+    if attribute is not None:
+        items = map(make_attrgetter(environment, attribute), items)
+    texts, between = [budget.written(item) for item in items], budget.written(d)
+    budget.allow(sum(map(len, texts)) + len(between) * len(texts))
+    joined: str = budget.made(between.join(texts))
+    return joined
+
+
+def _replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:  # noqa: ANN401 - any value
+    budget = running_budget()
+    text, old, new = budget.written(value), budget.written(old), budget.written(new)
+    budget.allow(len(text))
+    budget.allow(replaced_size(text, old, new))
+    replaced: str = budget.made(text.replace(old, new, -1 if count is None else count))
+    return replaced
+
+
+@pass_environment
+def _sum(environment: BoundedEnvironment, value: Any, attribute: Any = None, start: Any = 0) -> Any:  # noqa: ANN401
+    """Of numbers: adding lists up takes time by the square."""
+    budget = running_budget()
+    items = budget.count(value)
+    if attribute is not None:
+        items = map(make_attrgetter(environment, attribute), items)
+    for item in items:
+        if not isinstance(item, int | float) or not isinstance(start, int | float):
+            raise BudgetError("'sum' adds numbers only")
+        start = budget.made(start + item)
+    return start
+
+
+def _bounded_test(test: Any) -> Callable[..., Any]:  # noqa: ANN401 - Jinja's own
+    @functools.wraps(test)
+    def bounded(*values: Any) -> Any:  # noqa: ANN401 - any value
+        for value in values:
+            running_budget().weigh(value)
+        return test(*values)
+
+    return bounded
+
+
+def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    num_passed = 0 if _PassArg.from_obj(function) is None else 1  # a context comes first
+
+    @functools.wraps(function)
+    def bounded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - any value
+        budget = running_budget()
+        budget.spend(1 + len(args))
+        subject, *options = args[num_passed:]
+        if name in _LAZY_FILTERS:
+            args = (*args[:num_passed], budget.count(subject), *options)
+        elif name in _LISTING_FILTERS:
+            budget.listed(subject)
+        elif name not in _CHEAP_FILTERS:
+            _allow_filter(budget, name, subject, [*options, *kwargs.values()])
+        result = function(*args, **kwargs)
+        return budget.count(result) if isinstance(result, Iterator) else budget.made(result)
+
+    return bounded
+
+
+def _allow_filter(budget: Budget, name: str, subject: Any, options: list[Any]) -> None:  # noqa: ANN401 - any value
+    """Counts what a filter is going to do. Raises BudgetError."""
+    weights = [budget.weigh(value) for value in (subject, *options)]
+    widths = [check_width(value) for value in options if name != "format"]
+    if name == "round" and any(isinstance(value, int) and abs(value) > MAX_DIGITS for value in options):
+        raise BudgetError(f"'round' takes at most {MAX_DIGITS} digits")
+    if name in _SORTING_FILTERS:
+        budget.listed(subject)
+        budget.spend(weights[0])
+        budget.allow(weights[0])
+        budget.take(weights[0] + _LIST_BYTES * sum(widths))
+        return
+    size = weights[0] * (1 if isinstance(subject, str) and name not in ("e", "escape", "forceescape") else _GROWTH)
+    if name == "format":
+        size = percent_size(budget, budget.written(subject), options)
+    elif name == "indent":
+        text = budget.written(subject)
+        size = weights[0] + (1 + len(text.splitlines())) * (4 + sum(widths) + sum(weights[1:]))
+    budget.allow(size + sum(widths))
+
+
+def _allowed_method(
+    budget: Budget, method: types.BuiltinMethodType | types.MethodType, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, ...]:
+    """The arguments of a method's call, counted. Raises BudgetError, SecurityError."""
+    owner, name = method.__self__, method.__name__
+    if isinstance(owner, str) and name in METHODS:
+        if name == "join" and args:
+            args = ([*budget.count(args[0])], *args[1:])
+        allow_method(budget, owner, name, args, kwargs)
+        return args
+    if not any(isinstance(owner, kind) and name in names for kind, names in _METHODS.items()):
+        raise SecurityError(f"a template must not call '{name}' of a {type(owner).__name__}")
+    for value in (*args, *kwargs.values()):
+        budget.weigh(value)
+    if isinstance(owner, list | tuple) and name != "copy":
+        budget.weigh(owner)
+    return args

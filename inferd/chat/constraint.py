@@ -1,0 +1,123 @@
+"""What the text of an answer must match: tools, response format and reasoning in one grammar."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from inferd.chat.dialects.grammar import CallableTool, answer_grammar
+from inferd.chat.dialects.spec import Dialect, ReasoningState
+from inferd.chat.schema_reader import ReadSchema, SchemaDetail, read_schema
+from inferd.constraint import JSON_WHITE_SPACE, Constraint, ConstraintKind, SchemaFault
+from inferd.errors import InvalidRequestError
+from inferd.wire.openai.chat_request import ChatRequest
+
+_SCHEMAS = (ConstraintKind.JSON_SCHEMA, ConstraintKind.JSON_SCHEMA_LENIENT)
+
+
+def answer_constraint(
+    request: ChatRequest,
+    dialect: Dialect,
+    reasoning: ReasoningState,
+    detail: SchemaDetail = SchemaDetail.FULL,
+) -> Constraint | None:
+    """None: any text. A response format is one of the content: reasoning before it stays free unless it is off, calls
+    in its place stay possible. A caller's own grammar is one of the whole text.
+
+    Args:
+        detail: how much is enforced of schemas that are not strict.
+
+    Raises:
+        InvalidRequestError: a grammar beside tools or reasoning; a schema that is no JSON, of which no value has an
+            end, or that is strict and cannot be expressed in the model's notation of tool calls.
+    """
+    own = request.constraint
+    tools = request.tool_set
+    if own is not None and own.kind not in _SCHEMAS:
+        _check_alone(own, has_tools=bool(tools.functions), in_reasoning=reasoning is ReasoningState.OPEN)
+        return own
+    if own is not None:
+        own = _enforceable(own, detail)
+    reasons = dialect.channels or (dialect.reasoning is not None and reasoning is not ReasoningState.OFF)
+    if not tools.functions and (own is None or not reasons):
+        return own
+    callables, faults, schemas = _callable_tools(request, detail)
+    grammar = answer_grammar(
+        dialect,
+        callables,
+        reasoning=reasoning,
+        required=tools.required,
+        parallel=tools.parallel,
+        content=None if own is None else _json_content(own),
+    )
+    if own is not None:
+        faults += own.faults
+        schemas += ((own.param, own.source),) if own.kind is ConstraintKind.JSON_SCHEMA else ()
+    return Constraint(ConstraintKind.LARK, grammar, "tools" if own is None else own.param, faults, schemas)
+
+
+def _callable_tools(
+    request: ChatRequest, detail: SchemaDetail
+) -> tuple[list[CallableTool], tuple[SchemaFault, ...], tuple[tuple[str, str], ...]]:
+    """The tools that may be called; of the strict ones the faults and the (path, schema)."""
+    tools = request.tool_set
+    places = {tool.function.name: index for index, tool in enumerate(request.tools or ()) if tool.function is not None}
+    callables: list[CallableTool] = []
+    faults: tuple[SchemaFault, ...] = ()
+    schemas: tuple[tuple[str, str], ...] = ()
+    for function in tools.functions:
+        path = f"tools[{places[function.name]}].function.parameters"
+        is_strict = bool(function.strict)
+        read = read_schema(function.schema, path, SchemaDetail.FULL if is_strict else detail)
+        if read.is_endless and (is_strict or tools.required):
+            raise _endless(path)
+        if is_strict:
+            faults += read.faults
+            schemas += ((path, json.dumps(function.schema, ensure_ascii=False)),)
+        schema: dict[str, Any] = function.schema if is_strict else read.schema
+        callables.append(CallableTool(function.name, schema, strict=is_strict))
+    return callables, faults, schemas
+
+
+def _enforceable(own: Constraint, detail: SchemaDetail) -> Constraint:
+    """A caller's schema with its faults if it is strict, else without them."""
+    if own.kind is ConstraintKind.JSON_SCHEMA:
+        read = _read_source(own, SchemaDetail.FULL)
+        if read.is_endless:
+            raise _endless(own.param)
+        return replace(own, faults=read.faults)
+    return replace(own, source=json.dumps(_read_source(own, detail).schema, ensure_ascii=False))
+
+
+def _read_source(own: Constraint, detail: SchemaDetail) -> ReadSchema:
+    try:
+        return read_schema(json.loads(own.source), own.param, detail)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(
+            f"The JSON schema in '{own.param}' is not valid JSON: {error}.", param=own.param, code="invalid_json_schema"
+        ) from error
+
+
+def _endless(path: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"No value of the schema '{path}' has an end: each needs another one inside. Make a property optional, or "
+        "allow null or an empty array.",
+        param=path,
+        code="invalid_json_schema",
+    )
+
+
+def _check_alone(own: Constraint, *, has_tools: bool, in_reasoning: bool) -> None:
+    if has_tools:
+        why = "excludes 'tools'; leave one of them out, or set 'tool_choice' to none"
+    elif in_reasoning:
+        why = "excludes reasoning, which this model's prompt opens; set 'reasoning_effort' to none, or leave it out"
+    else:
+        return
+    raise InvalidRequestError(f"'{own.param}' {why}.", param=own.param, code="invalid_value")
+
+
+def _json_content(own: Constraint) -> str:
+    guidance = {"whitespace_pattern": JSON_WHITE_SPACE, "lenient": own.kind is ConstraintKind.JSON_SCHEMA_LENIENT}
+    return f"%json {json.dumps(json.loads(own.source) | {'x-guidance': guidance}, ensure_ascii=False)}"

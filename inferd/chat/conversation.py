@@ -1,0 +1,140 @@
+"""The messages of a request as a model's chat template wants them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from inferd.chat.dialects.spec import Dialect
+from inferd.chat.tool_prompt import describe_tools, written_call, written_result
+from inferd.chat.traits import TemplateTraits
+from inferd.wire.openai.messages import Message
+from inferd.wire.openai.tools import ToolSet
+
+
+def conversation(
+    messages: Sequence[Message], tools: ToolSet, dialect: Dialect, traits: TemplateTraits
+) -> list[dict[str, Any]]:
+    """Dictionaries for `ChatTemplate.render`: role, content as a string, name where given; calls and results in the
+    template's own form, or as text if it has none. Adds a description of the tools where the template would not."""
+    native = traits.writes_calls
+    rendered = list(_native(messages, dialect, traits)) if native else _as_text(messages, dialect)
+    if tools.functions and not traits.describes_tools:
+        parallel = tools.parallel and not dialect.one_call
+        text = describe_tools(tools.template_tools(), dialect.formats[0], parallel=parallel)
+        rendered = _with_instruction(rendered, text, traits)
+    return rendered
+
+
+def _native(messages: Sequence[Message], dialect: Dialect, traits: TemplateTraits) -> Iterator[dict[str, Any]]:
+    """One call a message where the template takes no more, its result right behind it."""
+    for index, message in enumerate(messages):
+        calls = message.tool_calls or ()
+        if message.role == "tool" and _is_split(messages, index, dialect):
+            continue  # it went out with its call
+        if len(calls) < 2 or not dialect.one_call:
+            yield _message(message, dialect, traits)
+            continue
+        results = {result.tool_call_id: result for result in _results(messages, index)}
+        for number in range(len(calls)):
+            yield _message(message, dialect, traits, only_call=number)
+            yield _message(results[calls[number].id], dialect, traits)
+
+
+def _results(messages: Sequence[Message], index: int) -> Iterator[Message]:
+    for message in messages[index + 1 :]:
+        if message.role != "tool":
+            return
+        yield message
+
+
+def _is_split(messages: Sequence[Message], index: int, dialect: Dialect) -> bool:
+    """Whether the tool message at `index` answers a message of several calls that goes out as several messages."""
+    caller = next(message for message in reversed(messages[:index]) if message.role != "tool")
+    return dialect.one_call and len(caller.tool_calls or ()) > 1
+
+
+def _message(
+    message: Message, dialect: Dialect, traits: TemplateTraits, *, only_call: int | None = None
+) -> dict[str, Any]:
+    rendered: dict[str, Any] = {"role": message.role, "content": message.text()}
+    if message.name:
+        rendered["name"] = message.name
+    if message.tool_call_id is not None:
+        rendered["tool_call_id"] = _call_id(message.tool_call_id, dialect)
+    reasoning = message.reasoning_text()
+    if reasoning and only_call in (None, 0):
+        # gpt-oss calls it thinking, and has no room for it beside the content of a call.
+        if not dialect.channels:
+            rendered["reasoning_content"] = reasoning
+        elif not (message.tool_calls and rendered["content"]):
+            rendered["thinking"] = reasoning
+    if message.tool_calls:
+        if only_call is not None and only_call > 0:
+            rendered["content"] = ""
+        chosen = message.tool_calls if only_call is None else message.tool_calls[only_call : only_call + 1]
+        rendered["tool_calls"] = [
+            {
+                "id": _call_id(call.id, dialect),
+                "type": "function",
+                "function": {
+                    "name": call.function.name,
+                    "arguments": _text(call.arguments()) if traits.arguments_as_text else call.arguments(),
+                },
+            }
+            for call in chosen
+        ]
+        if traits.null_content and not rendered["content"]:
+            rendered["content"] = None
+    return rendered
+
+
+def _as_text(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, Any]]:
+    """Results of tools, and what the user says right after them, become one message: many templates want the roles to
+    alternate. What a caller sent as two messages of a user stays two."""
+    rendered: list[dict[str, Any]] = []
+    for index, message in enumerate(messages):
+        content = message.text()
+        follows_result = index > 0 and messages[index - 1].role == "tool"
+        if message.role == "tool":
+            content = written_result(content)
+        if follows_result and message.role in ("tool", "user"):
+            rendered[-1]["content"] += f"\n{content}"
+            continue
+        calls = [
+            written_call(call.function.name, _text(call.arguments()), dialect.formats[0])
+            for call in message.tool_calls or ()
+        ]
+        role = "user" if message.role == "tool" else message.role
+        rendered.append({"role": role, "content": "\n".join(filter(None, [content, *calls])) if calls else content})
+        if message.name and message.role != "tool":
+            rendered[-1]["name"] = message.name
+        if reasoning := message.reasoning_text():
+            rendered[-1]["reasoning_content"] = reasoning
+    return rendered
+
+
+def _with_instruction(messages: list[dict[str, Any]], text: str, traits: TemplateTraits) -> list[dict[str, Any]]:
+    """`text` at the end of the system message; in the first user's, if the template takes no system message."""
+    first = messages[0]
+    if first["role"] in ("system", "developer"):
+        return [first | {"content": f"{first['content']}\n\n{text}"}, *messages[1:]]
+    if traits.takes_system:
+        return [{"role": "system", "content": text}, *messages]
+    if first["role"] == "user":
+        return [first | {"content": f"{text}\n\n{first['content']}"}, *messages[1:]]
+    return [{"role": "user", "content": text}, *messages]
+
+
+def _call_id(call_id: str, dialect: Dialect) -> str:
+    """The id, or a digest of it where a template takes only ids of one length; equal ones stay equal."""
+    length = dialect.call_id_length
+    if length is None or (len(call_id) == length and call_id.isalnum()):
+        return call_id
+    return hashlib.sha256(call_id.encode()).hexdigest()[:length]
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

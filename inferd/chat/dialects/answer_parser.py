@@ -1,0 +1,168 @@
+"""A model's text as reasoning, content and tool calls, while it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from inferd.chat.dialects.call_parser import CallParser
+from inferd.chat.dialects.channels import ChannelParser
+from inferd.chat.dialects.deltas import ContentText, Delta, ReasoningText, merged
+from inferd.chat.dialects.markers import find_first, n_held
+from inferd.chat.dialects.spec import Dialect
+
+
+class AnswerParser(Protocol):
+    """Whatever the pieces are that text comes in, the deltas joined are the same. Of what has come only that is held
+    back which may be the beginning of a marker, or white space that a marker would swallow.
+
+    Attributes:
+        in_reasoning: what comes next is reasoning, as far as is known.
+        num_calls: tool calls begun.
+    """
+
+    num_calls: int
+
+    @property
+    def in_reasoning(self) -> bool: ...
+
+    def push(self, text: str) -> list[Delta]: ...
+
+    def finish(self, *, was_cut: bool = False) -> list[Delta]:
+        """Return the rest at the end of the text. `was_cut`: the answer was cut off there, so that the beginning of a
+        marker is no text for a reader."""
+        ...
+
+
+def answer_parser(
+    dialect: Dialect, tools: Mapping[str, Mapping[str, Any]], *, in_reasoning: bool = False
+) -> AnswerParser:
+    """Args:
+    tools: names and parameters' schemas of those that may be called; {}: nothing is read as a call.
+    in_reasoning: the prompt has opened the reasoning.
+    """
+    if dialect.channels:
+        return ChannelParser(tools)
+    return RegionParser(dialect, tools, in_reasoning=in_reasoning)
+
+
+class RegionParser:
+    """Text in regions: reasoning, content, calls. Implements AnswerParser."""
+
+    def __init__(self, dialect: Dialect, tools: Mapping[str, Mapping[str, Any]], *, in_reasoning: bool) -> None:
+        self.num_calls = 0
+        self._dialect = dialect
+        self._tools = tools
+        self._buffer = ""
+        self._is_fresh = True  # neither content nor a call so far: reasoning may begin, or a bare call
+        self._trims = in_reasoning  # white space that follows reasoning or calls is not content
+        self._space_before_calls = ""
+        self._num_calls_before = 0
+        self._calls: CallParser | None = None
+        self._drops_markers = False
+        self._read: Callable[[bool], list[Delta] | None] = self._read_reasoning if in_reasoning else self._read_content
+
+    @property
+    def in_reasoning(self) -> bool:
+        return self._read == self._read_reasoning
+
+    def push(self, text: str) -> list[Delta]:
+        self._buffer += text
+        return self._drain(final=False)
+
+    def finish(self, *, was_cut: bool = False) -> list[Delta]:
+        self._drops_markers = was_cut or self.num_calls > 0
+        return self._drain(final=True)
+
+    def _drain(self, *, final: bool) -> list[Delta]:
+        deltas: list[Delta] = []
+        while (more := self._read(final)) is not None:
+            deltas += more
+        return merged(deltas)
+
+    def _read_reasoning(self, final: bool) -> list[Delta] | None:
+        """Deltas, or None if more text is needed, as do its siblings."""
+        assert self._dialect.reasoning is not None, "the template has reasoning tags"
+        end = self._dialect.reasoning.end
+        if self._trims:
+            self._buffer = self._buffer.lstrip()
+        found = self._buffer.find(end)
+        if found >= 0:
+            text = self._buffer[:found].rstrip()
+            self._buffer = self._buffer[found + len(end) :]
+            self._read, self._trims = self._read_content, True
+            return [ReasoningText(text)]
+        text = self._take_certain((end,), final)
+        if final:
+            text = text.rstrip()
+        self._trims = self._trims and not text
+        return [ReasoningText(text)] if text else None
+
+    def _read_content(self, final: bool) -> list[Delta] | None:
+        if not self._buffer:
+            return None
+        if self._trims:
+            self._buffer = self._buffer.lstrip()
+        if self._dialect.is_bare and self._tools and self._is_fresh and self._buffer.lstrip().startswith("{"):
+            return self._begin_calls("")
+        triggers = self._dialect.triggers if self._tools else ()
+        reasoning = self._dialect.reasoning
+        markers = (*triggers, reasoning.begin.rstrip()) if self._is_fresh and reasoning is not None else triggers
+        found = find_first(self._buffer, markers)
+        if found is None:
+            return self._content(self._take_certain(markers, final)) or None
+        start, marker = found
+        before = self._buffer[:start]
+        self._buffer = self._buffer[start:]
+        if marker in triggers:
+            return self._content(before.rstrip()) + self._begin_calls(before[len(before.rstrip()) :])
+        if before.strip():  # reasoning comes first or not at all
+            return self._content(before)
+        self._buffer = self._buffer[len(marker) :]
+        self._read, self._trims = self._read_reasoning, True
+        return []
+
+    def _begin_calls(self, space: str) -> list[Delta]:
+        self._space_before_calls = space
+        self._num_calls_before = self.num_calls
+        self._calls = CallParser(self._dialect, self._tools, num_calls=self.num_calls)
+        self._read = self._read_calls
+        return []
+
+    def _read_calls(self, final: bool) -> list[Delta] | None:
+        assert self._calls is not None, "calls have begun"
+        deltas, taken = self._calls.parse(self._buffer, final=final)
+        self._buffer = self._buffer[taken:]
+        has_begun = self._calls.num_calls > self._num_calls_before
+        self.num_calls = self._calls.num_calls
+        if not self._calls.is_over:
+            return deltas if taken or merged(deltas) else None
+        self._read, self._is_fresh = self._read_content, False
+        if self._calls.was_cut:
+            return deltas
+        if not has_begun:
+            return self._content(self._space_before_calls + self._take_trigger())
+        self._trims = True
+        return deltas
+
+    def _take_trigger(self) -> str:
+        found = find_first(self._buffer, self._dialect.triggers)
+        length = len(found[1]) if found is not None and found[0] == 0 else 0
+        text, self._buffer = self._buffer[:length], self._buffer[length:]
+        return text
+
+    def _content(self, text: str) -> list[Delta]:
+        if not text:
+            return []
+        self._is_fresh = self._is_fresh and not text.strip()
+        self._trims = False
+        return [ContentText(text)]
+
+    def _take_certain(self, markers: tuple[str, ...], final: bool) -> str:
+        """The buffer without what may be the beginning of a marker, and without the white space before that."""
+        certain = len(self._buffer)
+        held = n_held(self._buffer, markers) if markers and (self._drops_markers or not final) else 0
+        if held or (markers and not final):
+            certain = len(self._buffer[: certain - held].rstrip())
+        text, self._buffer = self._buffer[:certain], "" if final else self._buffer[certain:]
+        return text

@@ -1,0 +1,178 @@
+"""A call's arguments, from the notation that a family writes them in to the JSON text that callers get."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from inferd.chat.dialects.gemma_notation import read_gemma
+from inferd.chat.dialects.json_end import JsonEnd
+from inferd.chat.dialects.markers import Match, match_literal
+from inferd.chat.dialects.spec import CallFormat, ParameterTags
+from inferd.wire.python_notation import read_python, read_python_literal
+
+
+class ArgumentsReader(Protocol):
+    """Attributes:
+    is_complete: all of the arguments have been read.
+    """
+
+    is_complete: bool
+
+    def read(self, text: str, *, final: bool) -> tuple[str, int]:
+        """JSON text that is certain now, and how many characters of `text` it took. What was not taken comes again,
+        with more behind it; `final`: nothing more comes."""
+        ...
+
+
+def arguments_reader(format: CallFormat, schema: Mapping[str, Any]) -> ArgumentsReader:
+    """Args:
+    schema: the tool's `parameters`, {} if it is unknown; it says which values are strings.
+    """
+    if format.notation == "tagged":
+        assert format.parameters is not None, "tagged arguments have tags"
+        return TaggedArguments(format.parameters, format.end, schema)
+    if format.notation == "json":
+        return JsonArguments()
+    return WholeArguments(format)
+
+
+class JsonArguments:
+    """Passes the text of a JSON object through."""
+
+    def __init__(self) -> None:
+        self.is_complete = False
+        self._end: JsonEnd | None = None
+
+    def read(self, text: str, *, final: bool) -> tuple[str, int]:
+        start = 0
+        if self._end is None:
+            start = len(text) - len(text.lstrip())
+            if start == len(text):
+                return "", 0
+            if text[start] not in "{[":  # a call without arguments
+                self.is_complete = True
+                return "{}", 0
+            self._end = JsonEnd()
+        length = self._end.feed(text[start:])
+        self.is_complete = self._end.is_complete
+        return text[start : start + length], start + length
+
+
+class TaggedArguments:
+    """`<parameter=KEY>VALUE</parameter>` and its likes: one member of the object after the other."""
+
+    def __init__(self, tags: ParameterTags, end: str, schema: Mapping[str, Any]) -> None:
+        self.is_complete = False
+        self._tags = tags
+        self._end = end
+        self._properties = schema.get("properties")
+        self._count = 0
+
+    def read(self, text: str, *, final: bool) -> tuple[str, int]:
+        out, position = "", 0
+        while not self.is_complete:
+            begin = match_literal(text, position, self._tags.begin)
+            if isinstance(begin, int):
+                member = self._member(text, begin)
+                if member is None:
+                    break
+                out += member[0]
+                position = member[1]
+                continue
+            end = match_literal(text, position, self._end)
+            if Match.PARTIAL in (begin, end) and not isinstance(end, int) and not final:
+                break
+            if Match.PARTIAL in (begin, end) and not isinstance(end, int):
+                position = len(text)  # the beginning of a tag that was cut off
+            out += "}" if self._count else "{}"
+            self.is_complete = True
+        return out, position
+
+    def _member(self, text: str, start: int) -> tuple[str, int] | None:
+        """The member whose key begins at `start`, as JSON, and its end; None if it is not whole yet."""
+        key_end = text.find(self._tags.key_end[0], start)
+        while key_end >= 0:
+            value_start = match_literal(text, key_end, self._tags.key_end)
+            if value_start is Match.PARTIAL:
+                return None
+            if isinstance(value_start, int):
+                break
+            key_end = text.find(self._tags.key_end[0], key_end + 1)
+        else:
+            return None
+        value_end = text.find(self._tags.end, value_start)
+        if value_end < 0:
+            return None
+        key = text[start:key_end].strip()
+        value = text[value_start:value_end].removeprefix("\n").removesuffix("\n")
+        self._count += 1
+        lead = "{" if self._count == 1 else ", "
+        return f"{lead}{_dumps(key)}: {_dumps(self._value(key, value))}", value_end + len(self._tags.end)
+
+    def _value(self, key: str, text: str) -> object:
+        """Strings come bare, all else as JSON or, from some models, as Python."""
+        schema = self._properties.get(key) if isinstance(self._properties, Mapping) else None
+        kinds = _kinds(schema)
+        if kinds == {"string"}:
+            return text
+        try:
+            value: object = json.loads(text)
+        except ValueError:
+            value = read_python_literal(text)
+        if not kinds:
+            return text if isinstance(value, str) else value
+        return text if "string" in kinds and not kinds & _json_types(value) else value
+
+
+class WholeArguments:
+    """Notations that are translated when they are complete."""
+
+    def __init__(self, format: CallFormat) -> None:
+        self.is_complete = False
+        self._format = format
+
+    def read(self, text: str, *, final: bool) -> tuple[str, int]:
+        read = read_gemma(text, self._format.quote) if self._format.notation == "gemma" else read_python(text)
+        if read is None:
+            return "", 0
+        value, length = read
+        self.is_complete = True
+        return _dumps(value), length
+
+
+def _kinds(schema: object) -> set[str]:
+    """The JSON types that a schema allows, as far as it says so at its top."""
+    if not isinstance(schema, Mapping):
+        return set()
+    named = schema.get("type")
+    if isinstance(named, str):
+        return {named}
+    if isinstance(named, list):
+        return {kind for kind in named if isinstance(kind, str)}
+    if isinstance(schema.get("enum"), list) and all(isinstance(value, str) for value in schema["enum"]):
+        return {"string"}
+    kinds = [_kinds(branch) for word in ("anyOf", "oneOf") for branch in schema.get(word, ())]
+    return set.union(*kinds) if kinds else set()
+
+
+def _json_types(value: object) -> set[str]:
+    match value:
+        case None:
+            return {"null"}
+        case bool():
+            return {"boolean"}
+        case int():
+            return {"integer", "number"}
+        case float():
+            return {"number"}
+        case str():
+            return {"string"}
+        case list():
+            return {"array"}
+    return {"object"}
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,211 @@
+"""Reads the calls of one section of an answer, from its trigger on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from inferd.chat.dialects.arguments import ArgumentsReader, JsonArguments, arguments_reader
+from inferd.chat.dialects.deltas import CallArguments, CallStart, Delta
+from inferd.chat.dialects.json_end import JsonEnd
+from inferd.chat.dialects.markers import Match, match_literal
+from inferd.chat.dialects.opening import Opening, match_opening
+from inferd.chat.dialects.spec import Dialect
+
+_HEAD = re.compile(
+    r'\{\s*(?:"(?:type|id)"\s*:\s*"[^"\\]*"\s*,\s*)*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,'
+    r'\s*"(?:arguments|parameters)"\s*:\s*(?=\{)'
+)
+"""A call's object up to its arguments, in the order in which models write it. Any other waits for its end."""
+_NAME = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")')
+_MEMBER = re.compile(r'"(?:type|id)"\s*:\s*"[^"\\]*"\s*,\s*')
+_KEYS = ("name", "type", "id")
+_PARTIAL_MEMBER = re.compile(r'(?:"(?P<key>\w*)(?:"\s*(?P<rest>:\s*(?:"(?P<value>[^"\\]*)"?\s*)?)?)?)?')
+"""A member at the end of the text, as far as it has come."""
+
+
+class CallParser:
+    """Takes text from its trigger on. It consumes nothing before it is sure that there is a call: what turns out to be
+    none is the answer's own text.
+
+    Attributes:
+        is_over: the calls have ended; what is left in the text is the answer's.
+        was_cut: the text ended within a call or its markup, all of which was taken.
+        num_calls: calls begun so far, of the whole answer.
+    """
+
+    def __init__(self, dialect: Dialect, tools: Mapping[str, Mapping[str, Any]], *, num_calls: int) -> None:
+        """`tools`: the parameters' schema of each."""
+        self.is_over = False
+        self.was_cut = False
+        self.num_calls = num_calls
+        self._dialect = dialect
+        self._tools = tools
+        self._opening: Opening | None = None
+        self._arguments: ArgumentsReader | None = None
+        self._object_rest: JsonEnd | None = None
+        self._at_end = False
+        self._in_section = False
+
+    def parse(self, text: str, *, final: bool) -> tuple[list[Delta], int]:
+        """The deltas that are certain, and how many characters they took."""
+        deltas: list[Delta] = []
+        position = 0
+        while not self.is_over:
+            taken = self._step(text[position:], final, deltas)
+            if taken is None:
+                break
+            position += taken
+        return deltas, position
+
+    def _step(self, text: str, final: bool, deltas: list[Delta]) -> int | None:
+        """How much was taken; None if more text is needed."""
+        if self._arguments is not None:
+            return self._read_arguments(text, final, deltas)
+        if self._object_rest is not None:
+            taken = self._object_rest.feed(text)
+            if self._object_rest.is_complete:
+                self._object_rest, self._at_end = None, True
+                return taken
+            return taken or None
+        if self._at_end:
+            return self._read_end(text, final)
+        return self._read_opening(text, final, deltas)
+
+    def _read_opening(self, text: str, final: bool, deltas: list[Delta]) -> int | None:
+        opening = match_opening(text, self._dialect.formats, in_section=self._in_section)
+        section_end = self._match_section_end(text)
+        if isinstance(section_end, int):
+            self.is_over = True
+            return section_end
+        if not isinstance(opening, Opening):
+            if Match.PARTIAL in (opening, section_end):
+                return self._cut_off(text) if final else None
+            self.is_over = True
+            return 0
+        self._opening = opening
+        if opening.name is None:
+            return self._read_object(text, opening, final, deltas)
+        self._start(opening.name, deltas)
+        self._arguments = arguments_reader(opening.format, self._tools.get(opening.name, {}))
+        return opening.end
+
+    def _read_object(self, text: str, opening: Opening, final: bool, deltas: list[Delta]) -> int | None:
+        head = _HEAD.match(text, opening.end)
+        if head is not None:
+            name = json.loads(head[1], strict=False)
+            if self._is_call(name, opening):
+                self._start(name, deltas)
+                self._arguments = JsonArguments()
+                return head.end()
+            self.is_over = True
+            return 0
+        if not self._is_marked(opening) and not self._may_be_call(text[opening.end :]):
+            self.is_over = True
+            return 0
+        end = JsonEnd()
+        length = end.feed(text[opening.end :])
+        if not end.is_complete:
+            if not final:
+                return None
+            if self._is_marked(opening) or self._may_end_as_call(text[opening.end :]):
+                return self._cut_off(text)
+        call = _whole_call(text[opening.end : opening.end + length])
+        if call is None or not self._is_call(call[0], opening):
+            self.is_over = True
+            return 0
+        self._start(call[0], deltas)
+        deltas.append(CallArguments(self.num_calls - 1, call[1]))
+        self._at_end = True
+        return opening.end + length
+
+    def _is_call(self, name: str, opening: Opening) -> bool:
+        """An object with no marker before it is a call only if it names a tool."""
+        return bool(name) and (self._is_marked(opening) or name in self._tools)
+
+    @staticmethod
+    def _is_marked(opening: Opening) -> bool:
+        return bool(opening.format.begin or opening.format.section_begin)
+
+    def _may_be_call(self, text: str) -> bool:
+        """Whether an object with no marker before it may still turn out to be a call. An answer in JSON is not held
+        back for longer than that."""
+        name = _NAME.match(text)
+        if name is not None:
+            return json.loads(name[1], strict=False) in self._tools
+        inner = text[1:].lstrip()
+        return any(inner.startswith(key) or key.startswith(inner) for key in (f'"{key}"' for key in _KEYS))
+
+    def _may_end_as_call(self, text: str) -> bool:
+        """Whether an object with no marker before it, cut off in the middle, was to be a call. An answer in JSON may
+        begin likewise, and is none."""
+        inner = text[1:].lstrip()
+        while (member := _MEMBER.match(inner)) is not None:
+            inner = inner[member.end() :]
+        name = _NAME.match("{" + inner)
+        if name is not None:
+            return json.loads(name[1], strict=False) in self._tools
+        partial = _PARTIAL_MEMBER.fullmatch(inner)
+        if partial is None:
+            return False
+        key, value = partial["key"] or "", partial["value"] or ""
+        if partial["rest"] is None:
+            return any(known.startswith(key) for known in _KEYS)
+        wanted = {"name": self._tools, "type": ("function",), "id": (value,)}.get(key, ())
+        return any(known.startswith(value) for known in wanted)
+
+    def _cut_off(self, text: str) -> int:
+        """The answer was cut within markup, which is no text for a reader."""
+        self.is_over = self.was_cut = True
+        return len(text)
+
+    def _start(self, name: str, deltas: list[Delta]) -> None:
+        deltas.append(CallStart(self.num_calls, name))
+        self.num_calls += 1
+
+    def _read_arguments(self, text: str, final: bool, deltas: list[Delta]) -> int | None:
+        assert self._arguments is not None, "a call has been opened"
+        assert self._opening is not None, "a call has been opened"
+        out, taken = self._arguments.read(text, final=final)
+        deltas.append(CallArguments(self.num_calls - 1, out))
+        if not self._arguments.is_complete:
+            return taken or None
+        self._arguments = None
+        if self._opening.name is None:
+            self._object_rest = JsonEnd(depth=1)
+        else:
+            self._at_end = True
+        return taken
+
+    def _read_end(self, text: str, final: bool) -> int | None:
+        assert self._opening is not None, "a call has been opened"
+        format = self._opening.format
+        end = match_literal(text, 0, format.end)
+        if end is Match.PARTIAL:
+            return self._cut_off(text) if final else None
+        self._at_end, self._in_section = False, True
+        if not format.section_begin and not format.separator.strip():
+            self.is_over = True  # the next call has a trigger of its own
+        return end if isinstance(end, int) else 0
+
+    def _match_section_end(self, text: str) -> int | Match:
+        if not self._in_section or self._opening is None or not self._opening.format.section_end:
+            return Match.NO
+        return match_literal(text, 0, self._opening.format.section_end)
+
+
+def _whole_call(text: str) -> tuple[str, str] | None:
+    """Name and arguments of a complete object, whatever the order of its members; None if it is no call."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    name = value.get("name") if isinstance(value, dict) else None
+    if not isinstance(name, str):
+        return None
+    arguments = next((value[key] for key in ("arguments", "parameters") if key in value), None)
+    if isinstance(arguments, str):  # some models write the object as a string
+        return name, arguments or "{}"
+    return name, json.dumps({} if arguments is None else arguments, ensure_ascii=False)

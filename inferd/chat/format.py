@@ -1,0 +1,103 @@
+"""One model's way to talk: its chat template, what that makes of tools, and the dialect that its answers come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from inferd.chat.answer_reader import AnswerReader
+from inferd.chat.constraint import answer_constraint
+from inferd.chat.conversation import conversation
+from inferd.chat.dialects.answer_parser import answer_parser
+from inferd.chat.dialects.families import GENERIC, detect_dialect, with_reasoning
+from inferd.chat.dialects.spec import ReasoningState
+from inferd.chat.schema_reader import SchemaDetail
+from inferd.chat.template import ChatTemplate
+from inferd.chat.traits import probe_template
+from inferd.chat.turns import arranged
+from inferd.constraint import Constraint
+from inferd.tokenizer import Segment
+from inferd.wire.openai.chat_request import ChatRequest
+from inferd.wire.openai.messages import without_attribution
+from inferd.wire.openai.reasoning_effort import effort_variables, is_effort_heard, turns_reasoning_off
+from inferd.wire.openai.template_kwargs import KWARGS_FIELD, template_variables
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A rendered request."""
+
+    segments: Sequence[Segment]
+    reasoning: ReasoningState
+
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the prompt ends in the opening of the model's reasoning."""
+        return self.reasoning is ReasoningState.OPEN
+
+
+class ChatFormat:
+    """Made once a model; every method may be called from any thread."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        """Raises ConfigError: the template writes nothing that a user says, or works without end."""
+        self._template = template
+        family = detect_dialect(template.source)
+        self._traits = probe_template(template, family)
+        self.dialect = family if self._traits.writes_calls else with_reasoning(GENERIC, template.source)
+
+    @property
+    def reasons(self) -> bool:
+        """Whether answers may hold reasoning that can be told apart."""
+        return self.dialect.channels or self.dialect.reasoning is not None
+
+    def notation(self, control_texts: Iterable[str]) -> list[str]:
+        """Those control tokens that calls and reasoning are written with: they must be part of an answer's text."""
+        markers = list(self.dialect.markers())
+        return [text for text in control_texts if any(text in marker for marker in markers)]
+
+    def prompt(self, request: ChatRequest) -> ChatPrompt:
+        """Raises InvalidRequestError: the template refuses the messages."""
+        tools, known = request.tool_set, self._template.variables
+        variables = effort_variables(request.effort, known)
+        variables |= template_variables(request.chat_template_kwargs, known, variables)
+        if tools.functions and self._traits.describes_tools:
+            variables["tools"] = tools.template_tools()
+        elif self._traits.wants_list:
+            variables["tools"] = []
+        rendered = conversation(without_attribution(request.messages), tools, self.dialect, self._traits)
+        messages = arranged(rendered, self._traits.turns)
+        segments = self._template.render(messages, add_generation_prompt=True, **variables)
+        effort = request.effort
+        is_heard = is_effort_heard(effort, known, reasons=self.reasons)
+        is_off = turns_reasoning_off(effort if is_heard else None, variables)
+        return ChatPrompt(segments, self._reasoning_state(segments, is_off=is_off))
+
+    def unheard(self, request: ChatRequest) -> list[str]:
+        """Paths of the request's fields that the template cannot be told."""
+        known = self._template.variables
+        is_heard = is_effort_heard(request.effort, known, reasons=self.reasons)
+        unread = [f"{KWARGS_FIELD}.{name}" for name in request.chat_template_kwargs or () if name not in known]
+        return [*unread, *([] if is_heard else ["reasoning_effort"])]
+
+    def constraint(
+        self, request: ChatRequest, reasoning: ReasoningState, detail: SchemaDetail = SchemaDetail.FULL
+    ) -> Constraint | None:
+        """What the answer must match; see answer_constraint."""
+        return answer_constraint(request, self.dialect, reasoning, detail)
+
+    def reader(self, request: ChatRequest, *, in_reasoning: bool) -> AnswerReader:
+        """For one answer to `request`."""
+        tools = request.tool_set
+        parser = answer_parser(self.dialect, tools.schemas, in_reasoning=in_reasoning)
+        return AnswerReader(parser, counts_reasoning=self.reasons and not request.stop_strings)
+
+    def _reasoning_state(self, segments: Sequence[Segment], *, is_off: bool) -> ReasoningState:
+        """Read it off the prompt's last words; `is_off` counts where they do not open the reasoning."""
+        tags = self.dialect.reasoning
+        if tags is not None and segments and segments[-1].special:
+            words = segments[-1].text.rstrip()
+            if words.endswith(tags.begin.rstrip()):
+                return ReasoningState.OPEN
+            is_off = is_off or words.endswith(tags.end.rstrip())
+        return ReasoningState.OFF if is_off else ReasoningState.FREE

@@ -1,0 +1,210 @@
+"""A model's chat template: messages -> prompt text in which user text cannot pose as control tokens (see islands.py).
+
+The Jinja dialect is that of Hugging Face transformers (utils/chat_template_utils.py). Rendering is pure and
+takes time in proportion to the messages, whose size the HTTP body limit bounds; a template that loops without end, or
+makes strings without end, is stopped (bounded_jinja.py), and none reaches outside (sandbox).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import NoReturn
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+
+from inferd.chat.bounded_jinja import BoundedEnvironment, BoundedTemplate
+from inferd.chat.literal_spans import ControlTexts, Fence, mapped_strings
+from inferd.chat.render_budget import BudgetError, running_budget
+from inferd.chat.string_costs import check_width
+from inferd.errors import ConfigError, InvalidRequestError
+from inferd.tokenizer import Segment, Tokenizer
+
+_WORDS = frozenset(
+    (
+        *("role", "content", "name", "type", "function", "description", "parameters", "arguments", "id"),
+        *(
+            "tool_calls",
+            "tool_call_id",
+            "reasoning_content",
+            "thinking",
+            "properties",
+            "required",
+            "items",
+            "enum",
+            "const",
+        ),
+        *("default", "format", "anyOf", "oneOf", "allOf", "additionalProperties", "nullable", "title", "$ref"),
+        *("$defs", "minimum", "maximum", "object", "array", "string", "number", "integer", "boolean"),
+        "null",
+    )
+)
+_MAX_REASON_CHARACTERS = 1_000
+"""Of what a template says against the messages."""
+_MAX_STRFTIME_CHARACTERS = 1_000
+
+
+class ChatTemplate:
+    """A compiled template. Every method may be called from any thread.
+
+    Attributes:
+        name: what errors call it.
+        source: its text.
+        gives_parts: it gets contents as lists of text parts; set at the start, if it writes no strings.
+        variables: the names that it reads and does not set itself.
+    """
+
+    def __init__(
+        self,
+        source: str | None,
+        tokenizer: Tokenizer,
+        *,
+        name: str = "chat template",
+        clock: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        """Compiles the template once.
+
+        Args:
+            source: Jinja text, None or "" if the model has none.
+            tokenizer: gives `bos_token`, `eos_token` and the texts of the control tokens.
+            name: what to call it in errors, such as its file.
+            clock: local time for `strftime_now`.
+
+        Raises:
+            ConfigError: there is no template, or it does not compile.
+        """
+        if not source:
+            raise ConfigError(
+                f"{name}: the model has no chat template; name a Jinja file as chat_template in models.toml"
+            )
+        self._environment = _environment(clock)
+        try:
+            self._template = BoundedTemplate(self._environment, source)
+            self.variables = frozenset(meta.find_undeclared_variables(self._environment.parse(source)))
+        except jinja2.TemplateSyntaxError as error:
+            raise ConfigError(f"{name}: line {error.lineno}: {error.message}") from error
+        except Exception as error:  # Jinja's compiler and Python's own say so in many ways
+            raise ConfigError(
+                f"{name}: the template cannot be compiled ({_reason(error)}); name another as chat_template"
+            ) from error
+        self._special_tokens = {"bos_token": tokenizer.bos_text, "eos_token": tokenizer.eos_text}
+        self.name = name
+        self.source = source
+        self.gives_parts = False
+        self._own_characters = frozenset(source).union(tokenizer.bos_text, tokenizer.eos_text)
+        self._control_texts = ControlTexts(tokenizer.control_texts)
+        # OpenAI renamed "system" to "developer"; templates that do not know the new name get the old one.
+        self._knows_developer = "developer" in source
+
+    def render(
+        self, messages: Sequence[Mapping[str, object]], add_generation_prompt: bool = True, **variables: object
+    ) -> list[Segment]:
+        """The prompt for `messages`, as segments whose texts joined are the rendered prompt.
+
+        Args:
+            messages: dictionaries with `role` (one of the API's own words, already checked) and `content`.
+            add_generation_prompt: whether to end with the opening of the assistant's turn.
+            variables: more variables for the template. Strings in them are user text, as those in the messages are.
+
+        Raises:
+            InvalidRequestError: the template refuses the messages or fails on them.
+        """
+        fence = self._fence(messages, variables)
+        mark = _sparing_words(fence.mark)
+        names: dict[str, object] = {"tools": None, "documents": None, **self._special_tokens}
+        names |= {name: mapped_strings(value, mark) for name, value in variables.items()}
+        marked = [self._marked(message, mark) for message in messages]
+        try:
+            rendered = self._template.render(
+                names | {"messages": marked, "add_generation_prompt": add_generation_prompt}
+            )
+        except Exception as error:  # a template may raise anything, also for want of memory or stack
+            raise InvalidRequestError(
+                f"The model's chat template does not accept these messages: {fence.strip(_reason(error))}",
+                param="messages",
+                code="invalid_value",
+            ) from error
+        return fence.segments(rendered)
+
+    def _fence(self, messages: Sequence[Mapping[str, object]], variables: Mapping[str, object]) -> Fence:
+        used = set(self._own_characters)
+
+        def note(text: str) -> str:
+            used.update(text)
+            return text
+
+        mapped_strings([dict(message) for message in messages], note)
+        mapped_strings(dict(variables), note)
+        return Fence(self._control_texts, used)
+
+    def _marked(self, message: Mapping[str, object], mark: Callable[[str], str]) -> dict[str, object]:
+        """Field names and the role are words of the API; templates compare them, so they stay as they are."""
+        role = message["role"]
+        if role == "developer" and not self._knows_developer:
+            role = "system"
+        marked = {key: mapped_strings(value, mark) for key, value in message.items()} | {"role": role}
+        if self.gives_parts and isinstance(marked.get("content"), str):
+            marked["content"] = [{"type": "text", "text": marked["content"]}]
+        return marked
+
+
+def _sparing_words(mark: Callable[[str], str]) -> Callable[[str], str]:
+    """`mark`, but for the words of the API and of JSON schemas. Templates look members up by them and compare them, and
+    some are part of a control token's text, such as "function" in `<start_function_call>`; none is one."""
+    return lambda text: text if text in _WORDS else mark(text)
+
+
+def _environment(clock: Callable[[], datetime]) -> BoundedEnvironment:
+    environment = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, loopcontrols])
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda format: _strftime(clock(), format)
+    return environment
+
+
+class _GenerationBlock(Extension):
+    """`{% generation %}` marks an assistant's text for training; here only what is inside counts."""
+
+    tags = {"generation"}  # noqa: RUF012  (Jinja reads it from the class)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Unlike Jinja's own filter this escapes no HTML, as models are trained on plain JSON."""
+    budget = running_budget()
+    size = budget.measure(value)
+    margin = check_width(indent) + (len(indent) if isinstance(indent, str) else 0)
+    between = budget.weigh(separators) if separators is not None else 4
+    budget.allow((12 if ensure_ascii else 6) * size.characters + size.items * (8 + between + size.depth * margin))
+    text: str = budget.made(
+        json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    )
+    return text
+
+
+def _strftime(moment: datetime, format: str) -> str:
+    if len(format) > _MAX_STRFTIME_CHARACTERS:
+        raise BudgetError(f"strftime_now takes at most {_MAX_STRFTIME_CHARACTERS} characters")
+    return moment.strftime(format)
+
+
+def _raise_exception(message: object) -> NoReturn:
+    raise jinja2.TemplateError(running_budget().written(message)[:_MAX_REASON_CHARACTERS])
+
+
+def _reason(error: Exception) -> str:
+    """In words; some of Python's own errors have none."""
+    return str(error)[:_MAX_REASON_CHARACTERS] or type(error).__name__

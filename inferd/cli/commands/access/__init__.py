@@ -1,0 +1,1 @@
+"""Commands for teams, projects, users and keys."""

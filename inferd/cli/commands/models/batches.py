@@ -1,0 +1,190 @@
+"""`inferd batches`: batches of requests, their progress, and their end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import sleep
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from inferd.cli.access import actor, open_store
+from inferd.cli.options import DataDir, Json
+from inferd.cli.output import command_line, moment_text, print_fields, print_json, print_table, say, say_next
+from inferd.instants import wall_clock_ms
+from inferd.money import display_usd, format_usd
+
+if TYPE_CHECKING:
+    from inferd.ledger.batches.records import BatchRecord, BatchTotals
+
+WATCH_S = 1.0
+_MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+
+app = typer.Typer(
+    no_args_is_help=True, help="Show and cancel batches: files of requests that are answered within 24 hours."
+)
+
+BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="Its id, such as batch_1f0c.")]
+
+
+@app.command(name="list")
+def list_(
+    team: Annotated[str | None, typer.Argument(metavar="TEAM", help="Only this team's. Default: all.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """List batches, the newest first.
+
+    ```console
+    $ inferd batches list acme
+    ```
+    """
+    from inferd.ledger.operations import batches as batch_operations
+
+    with open_store(data_dir).reading() as conn:
+        batches = batch_operations.list_batches(conn, team, limit=limit)
+    if json:
+        print_json([batch_json(batch) for batch in batches])
+        return
+    if not batches:
+        say("There are no batches yet: POST /v1/files and /v1/batches make them.")
+        return
+    rows = [
+        (batch.batch_id, batch.team, batch.project, batch.status, moment_text(batch.created_at_ms), *_counts(batch))
+        for batch in batches
+    ]
+    names = ("Batch", "Team", "Project", "Status", "Created", "Lines", "Answered", "Failed")
+    print_table(names, rows, right=names[5:])
+
+
+@app.command()
+def show(
+    batch: BatchId,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow its progress until it has ended.")] = False,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show a batch: its progress, when it came to what, and its files.
+
+    ```console
+    $ inferd batches show batch_1f0c --watch
+    ```
+    """
+    found = _find(data_dir, batch)
+    if watch and found.is_active:
+        found = _follow(data_dir, found, quiet=json)
+    if json:
+        print_json(batch_json(found))
+        return
+    total, completed, failed = _counts(found)
+    fields: dict[str, object] = {
+        "Batch": found.batch_id,
+        "Team": found.team,
+        "Project": found.project,
+        "Status": found.status,
+        "Endpoint": found.endpoint,
+        "Lines": f"{total:,}: {completed:,} answered, {failed:,} failed",
+        "Input file": found.input_file_id,
+        "Output file": found.output_file_id,
+        "Error file": found.error_file_id,
+        "Created": moment_text(found.created_at_ms),
+        "Expires": moment_text(found.expires_at_ms),
+    }
+    if found.totals is not None:
+        tokens = found.totals
+        fields["Tokens"] = (
+            f"{tokens.prompt_tokens:,} in ({tokens.cached_tokens:,} cached), {tokens.completion_tokens:,} out"
+        )
+        fields["Cost"] = display_usd(tokens.cost_nanousd)
+    for name in _MOMENTS:
+        at_ms = getattr(found, f"{name}_at_ms")
+        if at_ms is not None:
+            fields[name.replace("_", " ").capitalize()] = moment_text(at_ms)
+    print_fields(fields)
+
+
+@app.command()
+def cancel(batch: BatchId, json: Json = False, data_dir: DataDir = None) -> None:
+    """Start no more lines of a batch. What was answered is delivered and billed, the rest is not.
+
+    A running server ends it within moments; without one, the next start does.
+
+    ```console
+    $ inferd batches cancel batch_1f0c
+    ```
+    """
+    from inferd.ledger.operations import batches as batch_operations
+
+    with open_store(data_dir).immediate() as conn:
+        cancelled = batch_operations.cancel_batch(conn, batch, actor=actor(), now_ms=wall_clock_ms())
+    if json:
+        print_json(batch_json(cancelled))
+        return
+    say(f"Batch {cancelled.batch_id} of team {cancelled.team} is being cancelled.")
+    say_next("Follow it", command_line(data_dir, "batches", "show", cancelled.batch_id, "--watch"))
+
+
+def batch_json(batch: BatchRecord) -> dict[str, Any]:
+    from inferd.instants import format_instant
+
+    moments = {
+        f"{name}_at": None if at_ms is None else format_instant(at_ms)
+        for name, at_ms in ((name, getattr(batch, f"{name}_at_ms")) for name in ("created", "expires", *_MOMENTS))
+    }
+    total, completed, failed = _counts(batch)
+    totals = batch.totals
+    return {
+        "batch_id": batch.batch_id,
+        "team": batch.team,
+        "project": batch.project,
+        "user": batch.user,
+        "key_id": batch.key_id,
+        "status": batch.status,
+        "endpoint": batch.endpoint,
+        "input_file_id": batch.input_file_id,
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
+        "request_counts": {"total": total, "completed": completed, "failed": failed},
+        "metadata": batch.metadata,
+        "usage": None if totals is None else _usage_json(totals),
+        **moments,
+    }
+
+
+def _usage_json(totals: BatchTotals) -> dict[str, Any]:
+    return {
+        "prompt_tokens": totals.prompt_tokens,
+        "cached_tokens": totals.cached_tokens,
+        "completion_tokens": totals.completion_tokens,
+        "reasoning_tokens": totals.reasoning_tokens,
+        "cost_usd": format_usd(totals.cost_nanousd),
+    }
+
+
+def _find(data_dir: Path | None, batch_id: str) -> BatchRecord:
+    from inferd.ledger.batches.records import find_batch
+
+    with open_store(data_dir).reading() as conn:
+        return find_batch(conn, batch_id)
+
+
+def _follow(data_dir: Path | None, batch: BatchRecord, *, quiet: bool) -> BatchRecord:
+    """A bar on stderr, where it is no part of what the command prints."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        task = progress.add_task(batch.status, total=batch.num_total or None)
+        while True:
+            done = batch.num_completed + batch.num_failed
+            progress.update(task, description=batch.status, total=batch.num_total or None, completed=done)
+            if not batch.is_active:
+                return batch
+            sleep(WATCH_S)
+            batch = _find(data_dir, batch.batch_id)
+
+
+def _counts(batch: BatchRecord) -> tuple[int, int, int]:
+    return batch.num_total, batch.num_completed, batch.num_failed

@@ -1,0 +1,1 @@
+"""Commands for credits, budgets, plans, usage and statements."""

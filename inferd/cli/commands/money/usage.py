@@ -1,0 +1,108 @@
+"""`inferd usage`: what was asked, and what it cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import typer
+
+from inferd.cli.access import open_store
+from inferd.cli.amounts import usd_text
+from inferd.cli.options import DATE_HELP, DataDir, Json
+from inferd.cli.output import print_csv, print_json, print_table, say
+from inferd.errors import InvalidValueError
+from inferd.instants import parse_instant_ms
+from inferd.money import parse_usd
+
+if TYPE_CHECKING:
+    from inferd.ledger.reports.usage import UsageReport
+
+By = Literal["model", "day", "project", "user", "key", "team", "service_tier", "request"]
+_SUMS = {
+    "requests": "Requests",
+    "prompt_tokens": "Prompt tokens",
+    "cached_tokens": "Cached tokens",
+    "completion_tokens": "Output tokens",
+    "compute_ms": "Compute (ms)",
+    "cost_usd": "Cost",
+    "refunded_usd": "Refunded",
+    "net_usd": "Net",
+}
+
+
+def usage(
+    team: Annotated[
+        str | None, typer.Option(metavar="TEAM", show_default=False, help="Only of this team. Default: of all.")
+    ] = None,
+    by: Annotated[
+        By,
+        typer.Option(
+            metavar="|".join(get_args(By)),
+            help="One row for each of these. Days are UTC; by request, each row has its status.",
+        ),
+    ] = "model",
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", show_default=False, help=f"Only from then on. {DATE_HELP} Default: ever."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", show_default=False, help="Only before then; written as --since. Default: now."),
+    ] = None,
+    json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a line of names, then the rows, no total.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Report requests, tokens, compute time and cost.
+
+    Running requests are not counted. A finished one counts on the day it started; free and failed ones too, at cost 0.
+    Cached tokens are part of the prompt tokens. A refund counts with its request; net is cost less refunds. By
+    request, all requests whose detail was rolled up (`usage_retention_days`) are one row.
+
+    ```console
+    $ inferd usage --team acme --by day --since 2026-11-01 --until 2026-12-01
+    $ inferd usage --by request --csv > requests.csv
+    ```
+    """
+    from inferd.ledger.reports.usage import usage_report
+
+    if json and as_csv:
+        raise typer.BadParameter("choose one of --json and --csv")
+    since_ms = None if since is None else parse_instant_ms(since)
+    until_ms = None if until is None else parse_instant_ms(until)
+    if since_ms is not None and until_ms is not None and since_ms > until_ms:
+        raise InvalidValueError(f"--since {since} lies after --until {until}")
+    with open_store(data_dir).reading() as conn:
+        report = usage_report(conn, by, team=team, since_ms=since_ms, until_ms=until_ms)
+    if json:
+        print_json(report.to_json())
+    elif as_csv:
+        print_csv(_columns(by), report.rows)
+    elif report.rows:
+        _print_report(by, report)
+    else:
+        say("No requests have been answered yet." if since is until is team is None else "No requests match.")
+
+
+def _columns(by: str) -> tuple[str, ...]:
+    return (by, *_SUMS, *(("status",) if by == "request" else ()))
+
+
+def _print_report(by: str, report: UsageReport) -> None:
+    # Refunds are rare, and a table has little room.
+    rare: tuple[str, ...] = () if parse_usd(report.total["refunded_usd"]) else ("refunded_usd", "net_usd")
+    if by == "request":  # each row is one
+        rare = (*rare, "requests")
+    columns = tuple(column for column in _columns(by) if column not in rare)
+    headings = {by: by.replace("_", " ").capitalize(), "status": "Status"} | _SUMS
+    print_table(
+        [headings[column] for column in columns],
+        [_values(columns, row) for row in report.rows],
+        right=_SUMS.values(),
+        wrap=(headings[by],),
+        total=_values(columns, {by: "Total", "status": ""} | report.total),
+    )
+
+
+def _values(columns: tuple[str, ...], row: dict[str, Any]) -> list[object]:
+    return [usd_text(row[column]) if column.endswith("_usd") else row[column] for column in columns]

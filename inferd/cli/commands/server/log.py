@@ -1,0 +1,91 @@
+"""`inferd log`: who changed what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inferd.cli.access import open_store
+from inferd.cli.options import DATE_HELP, INTEGER_MAX, DataDir, Json
+from inferd.cli.output import moment_text, print_json, print_table, say
+from inferd.instants import parse_instant_ms
+
+if TYPE_CHECKING:
+    from inferd.ledger.operations.audit_log import LogEntry
+
+
+def log(
+    team: Annotated[
+        str | None, typer.Option(metavar="TEAM", show_default=False, help="Only changes of this team. Default: all.")
+    ] = None,
+    actor: Annotated[
+        str | None,
+        typer.Option(metavar="ACTOR", show_default=False, help="Only by this one: cli:alice, or key:ID over HTTP."),
+    ] = None,
+    action: Annotated[
+        str | None,
+        typer.Option(metavar="ACTION", show_default=False, help="Only this: keys.revoke, or keys for all of keys."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", show_default=False, help=f"Only from then on. {DATE_HELP} Default: ever."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", show_default=False, help="Only before then; written as --since. Default: now."),
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, max=1000, help="At most so many, the newest.")] = 100,
+    before: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEQ", max=INTEGER_MAX, show_default=False, help="Only entries before this one, to page back."
+        ),
+    ] = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show the changes of teams, keys, money and settings, newest first.
+
+    Each change by the command line or over HTTP is an entry with its actor, moment and arguments, written together with
+    the change. Requests to models are not in it: `inferd usage` has those.
+
+    ```console
+    $ inferd log --team acme
+    $ inferd log --action credits --since 2026-11-01 --json
+    ```
+    """
+    from inferd.ledger.operations import keys as access
+
+    with open_store(data_dir).reading() as conn:
+        entries = access.show_log(
+            conn,
+            team=team,
+            actor=actor,
+            action=action,
+            since_ms=None if since is None else parse_instant_ms(since),
+            until_ms=None if until is None else parse_instant_ms(until),
+            before_seq=before,
+            limit=limit,
+        )
+    if json:
+        print_json([entry.to_json() for entry in entries])
+    elif entries:
+        _print_entries(entries)
+    else:
+        say("No changes match.")
+
+
+def _print_entries(entries: Sequence[LogEntry]) -> None:
+    from inferd.ledger.operations.audit_log import details_text
+
+    print_table(
+        ("Seq", "At", "By", "Action", "Team", "Details"),
+        (
+            (each.seq, moment_text(each.at_ms), each.actor, each.action, each.team, details_text(each.details))
+            for each in entries
+        ),
+        right=("Seq",),
+        wrap=("Details",),
+    )

@@ -1,0 +1,1 @@
+"""Settings: the only reader of files and of the environment."""

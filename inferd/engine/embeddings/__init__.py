@@ -1,0 +1,1 @@
+"""Embedding models: jobs, batches and pooling."""

@@ -1,0 +1,1 @@
+"""Grammars that constrain sampling: compilation and token masks."""

@@ -1,0 +1,1 @@
+"""KV memory: cells, the prefix cache and their accounting."""

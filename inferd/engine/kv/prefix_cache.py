@@ -1,0 +1,239 @@
+"""Which tokens are in memory already, and where: with running sequences, in parked streams, in host RAM.
+
+Books only: it moves nothing. The KV cache does, and tells it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from inferd.engine.kv.branch import NO_SEQ_ID, Branch
+from inferd.engine.kv.radix_tree import RadixTree
+from inferd.engine.runner import SequenceState
+from inferd.engine.sequence import Sequence
+
+MIN_SHARED_TOKENS = 16
+"""Below that, computing is as fast as finding and copying."""
+
+Owner = Sequence | Branch
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """The first `length` tokens of a prompt are in the memory of `owner`, or will be."""
+
+    owner: Owner
+    length: int
+
+
+class PrefixCache:
+    """One radix tree a scope: what one scope has, another can neither use nor find out.
+
+    Args:
+        host_budget_bytes: RAM for branches that have no device stream; 0 switches that tier off.
+        whole_only: for memory that cannot be cut: a branch helps only where all of it is a prefix.
+        is_intact: has the last word on whether an owner's first tokens, so many, can be gone on from.
+    """
+
+    def __init__(
+        self, *, host_budget_bytes: int, whole_only: bool, is_intact: Callable[[Owner, int], bool] = lambda *_: True
+    ) -> None:
+        self._host_budget_bytes = host_budget_bytes
+        self._whole_only = whole_only
+        self._is_intact = is_intact
+        self._trees: dict[str, RadixTree[Owner]] = {}
+        self._branches: dict[Branch, None] = {}
+        self._host_bytes_by_tenant: Counter[str] = Counter()
+        self._newest_of_session: dict[tuple[str, str], Branch] = {}
+        self._tick = 0
+
+    @property
+    def host_bytes(self) -> int:
+        return self._host_bytes_by_tenant.total()
+
+    @property
+    def num_branches(self) -> int:
+        return len(self._branches)
+
+    def branches(self) -> Iterator[Branch]:
+        """Every parked branch; the cache must not change meanwhile."""
+        return iter(self._branches)
+
+    # Running sequences.
+
+    def enter(self, sequence: Sequence) -> None:
+        """A sequence got a stream: others may share what it has computed, and wait for what it will."""
+        self._tree(sequence.request.cache_scope).insert(sequence, sequence.token_ids)
+
+    def leave(self, sequence: Sequence) -> None:
+        self._remove(sequence.request.cache_scope, sequence)
+
+    # Looking up.
+
+    def find(self, sequence: Sequence, preferred: Owner | None = None, *, on_device_only: bool = False) -> Hit | None:
+        """The longest prefix in memory, at least MIN_SHARED_TOKENS of it and never the whole: the last token is
+        computed again, for its logits. Among equals `preferred`, else the oldest."""
+        best: Hit | None = None
+        limit = sequence.num_tokens - 1
+        for depth, owners in self._matches(sequence):
+            if best is not None and depth <= best.length:
+                break
+            first = (preferred,) if preferred is not None and preferred in owners else ()
+            for owner in (*first, *owners):
+                if on_device_only and owner.seq_id == NO_SEQ_ID:
+                    continue
+                length = self._usable(owner, depth, limit)
+                longer = length >= MIN_SHARED_TOKENS if best is None else length > best.length
+                if longer and self._is_intact(owner, length):
+                    best = Hit(owner, length)
+                    if length == min(depth, limit):
+                        break  # no other can have more
+        return best
+
+    def leader(self, sequence: Sequence, beyond: int) -> Hit | None:
+        """A running sequence that is about to compute tokens which `sequence` needs after its first `beyond`, and up
+        to where."""
+        if self._whole_only:
+            return None
+        for depth, owners in self._matches(sequence):
+            shared = min(depth, sequence.num_tokens - 1)
+            if shared < beyond + MIN_SHARED_TOKENS:
+                return None
+            for owner in owners:
+                if (
+                    isinstance(owner, Sequence)
+                    and owner.num_computed_tokens < shared
+                    and owner.request.traffic_class <= sequence.request.traffic_class
+                ):
+                    return Hit(owner, shared)
+        return None
+
+    # Parked branches.
+
+    def park(self, branch: Branch) -> bool:
+        """Takes a branch in; False if another one has all of it."""
+        self._tree(branch.scope).insert(branch, branch.token_ids)
+        if self.is_covered(branch):
+            self._remove(branch.scope, branch)
+            return False
+        self._branches[branch] = None
+        self.touch(branch)
+        if branch.num_bytes:
+            self._host_bytes_by_tenant[branch.tenant] += branch.num_bytes
+        if branch.session is not None:
+            self._newest_of_session[branch.tenant, branch.session] = branch
+        return True
+
+    def touch(self, branch: Branch) -> None:
+        self._tick += 1
+        branch.last_used = self._tick
+
+    def is_covered(self, branch: Branch) -> bool:
+        """True if somebody else has all of it in memory or will soon: losing it costs nothing."""
+        return any(self._covers(owner, branch) for owner in self._trees[branch.scope].beyond(branch))
+
+    def covered_by(self, branch: Branch) -> list[Branch]:
+        """Parked branches that are a mere beginning of this one."""
+        return [
+            owner
+            for depth, owners in self._trees[branch.scope].matches(branch.token_ids)
+            for owner in owners
+            if isinstance(owner, Branch)
+            and owner is not branch
+            and len(owner.token_ids) == depth
+            and self._covers(branch, owner)
+        ]
+
+    def move_to_host(self, branch: Branch, state: SequenceState) -> None:
+        """The branch has lost its stream; `state` is what it held."""
+        assert branch.state is None, "it was in a stream"
+        branch.seq_id = NO_SEQ_ID
+        branch.state = state
+        self._host_bytes_by_tenant[branch.tenant] += branch.num_bytes
+
+    def shorten(self, branch: Branch, length: int) -> None:
+        """The branch has lost what comes after its first `length` tokens."""
+        assert 0 < length < len(branch.token_ids), "something is left of it, and something goes"
+        assert branch.state is None, "a state in host RAM is what it is"
+        self._remove(branch.scope, branch)
+        branch.token_ids = branch.token_ids[:length]
+        self._tree(branch.scope).insert(branch, branch.token_ids)
+
+    def drop(self, branch: Branch) -> None:
+        """Forgets a branch; its stream, if it has one, is the caller's to empty."""
+        del self._branches[branch]
+        if branch.num_bytes:
+            self._host_bytes_by_tenant[branch.tenant] -= branch.num_bytes
+            self._host_bytes_by_tenant += Counter()  # tenants with nothing left are dropped
+        if branch.session is not None and self._newest_of_session.get((branch.tenant, branch.session)) is branch:
+            del self._newest_of_session[branch.tenant, branch.session]
+        self._remove(branch.scope, branch)
+
+    def fits_host(self, num_bytes: int) -> bool:
+        return num_bytes <= self._host_budget_bytes
+
+    def has_host_room(self, num_bytes: int) -> bool:
+        """True if it fits without dropping others."""
+        return self.host_bytes + num_bytes <= self._host_budget_bytes
+
+    def shrink_host(self, keep: Owner | None = None) -> None:
+        """Drops branches from host RAM until the rest is within the budget, those of least worth first. Never `keep`,
+        which is about to be read: the caller shrinks again after that."""
+        while self.host_bytes > self._host_budget_bytes:
+            victims = [branch for branch in self._branches if branch.state is not None and branch is not keep]
+            if not victims:
+                return
+            self.drop(min(victims, key=self.worth))
+
+    def worth(self, branch: Branch) -> tuple[bool, bool, int]:
+        """Orders branches by how much would be lost with them: least those of tenants above their fair share of host
+        RAM, most the newest of each session, among equals the least recently used first."""
+        fair_share = self._host_budget_bytes / max(1, len(self._host_bytes_by_tenant))
+        within_share = self._host_bytes_by_tenant[branch.tenant] <= fair_share
+        return within_share, self.is_newest_of_session(branch), branch.last_used
+
+    def is_newest_of_session(self, branch: Branch) -> bool:
+        session = None if branch.session is None else (branch.tenant, branch.session)
+        return session is not None and self._newest_of_session.get(session) is branch
+
+    def check_integrity(self) -> None:
+        """Trees, branches and byte counts agree."""
+        for tree in self._trees.values():
+            tree.check_integrity()
+        host_bytes: Counter[str] = Counter()
+        for branch in self._branches:
+            assert branch in self._trees[branch.scope], "a branch is in its scope's tree"
+            assert (branch.state is None) != (branch.seq_id == NO_SEQ_ID), "a branch is in one place"
+            host_bytes[branch.tenant] += branch.num_bytes
+        assert +host_bytes == self._host_bytes_by_tenant, "bytes add up"
+        assert self.host_bytes <= self._host_budget_bytes, "the budget holds"
+        for (tenant, session), branch in self._newest_of_session.items():
+            assert branch in self._branches, "a session's newest branch is there"
+            assert (branch.tenant, branch.session) == (tenant, session), "a branch is its own session's newest"
+
+    def _covers(self, owner: Owner, branch: Branch) -> bool:
+        if self._whole_only:
+            return isinstance(owner, Branch) and len(owner.token_ids) == len(branch.token_ids)
+        return self._is_intact(owner, len(branch.token_ids))
+
+    def _usable(self, owner: Owner, depth: int, limit: int) -> int:
+        if not self._whole_only:
+            return min(depth, owner.num_computed_tokens, limit)
+        # A running sequence's state is already past its prompt; a branch's stands at its very end.
+        whole = isinstance(owner, Branch) and depth == len(owner.token_ids) <= limit
+        return depth if whole else 0
+
+    def _matches(self, sequence: Sequence) -> Iterator[tuple[int, Collection[Owner]]]:
+        tree = self._trees.get(sequence.request.cache_scope)
+        return iter(()) if tree is None else tree.matches(sequence.token_ids)
+
+    def _tree(self, scope: str) -> RadixTree[Owner]:
+        return self._trees.setdefault(scope, RadixTree())
+
+    def _remove(self, scope: str, owner: Owner) -> None:
+        tree = self._trees[scope]
+        tree.remove(owner)
+        if not len(tree):
+            del self._trees[scope]

@@ -1,0 +1,1 @@
+"""The audit: checks of every table that trust no other code."""

@@ -1,0 +1,1 @@
+"""Batches: rows of files and batches, and their progress."""

@@ -1,0 +1,1 @@
+"""Credit: accounts, grants, refunds, statements."""

@@ -1,0 +1,102 @@
+"""What a team has, holds and owes."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from inferd.ledger.credit import included_credit
+from inferd.ledger.credit.accounts import balance_nanousd, receivable_account
+from inferd.ledger.credit.grants import available_nanousd, open_grants
+from inferd.ledger.terms import counters
+from inferd.ledger.terms.caps import Cap, team_caps
+from inferd.ledger.terms.expiry_clock import expiry_ms
+from inferd.ledger.terms.terms import terms_of
+from inferd.money import display_usd, format_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """A team's credit at one moment.
+
+    Attributes:
+        balance_nanousd: unspent credit, with what the plan includes and is due, without what has expired, but with the
+            expired part that still covers holds.
+        available_nanousd: what a new request can take: of the credit what open holds do not keep (a postpaid team may
+            go on without credit), and no more than every cap of the team leaves.
+        held_nanousd: what open holds keep.
+        owed_nanousd: what the team owes beside that; below zero if more came back than it owed.
+        overage: what happens at zero.
+        unheld_nanousd: what open holds do not keep of the credit, and no more than every cap of the team leaves.
+        cap: the team's cap that leaves the least.
+    """
+
+    team: str
+    balance_nanousd: int
+    available_nanousd: int
+    held_nanousd: int
+    owed_nanousd: int
+    overage: str
+    unheld_nanousd: int
+    cap: Cap
+
+    @property
+    def postpaid_bound(self) -> str | None:
+        """`$6,000.00 a month (plan pro)`: what a postpaid team spends at most, however paid; None of other teams."""
+        if self.overage != "postpaid":
+            return None
+        return f"{display_usd(self.cap.limit_nanousd)} {self.cap.span} ({self.cap.source_name})"
+
+    def describe(self) -> str:
+        """`$5.00 of credit`, in words that claim no credit of a team which only may owe."""
+        credit = f"{display_usd(self.balance_nanousd)} of credit" if self.balance_nanousd else "no credit"
+        if self.postpaid_bound is None:
+            return credit
+        if self.balance_nanousd:
+            return f"{credit}; postpaid: it may spend up to {self.postpaid_bound} and owe what credit does not cover"
+        return f"{credit}; postpaid: it may owe up to {self.postpaid_bound}"
+
+    def to_json(self) -> dict[str, str]:
+        """The fields of `inferd credits show --json`; amounts are decimal strings."""
+        return {
+            "team": self.team,
+            "balance_usd": format_usd(self.balance_nanousd),
+            "held_usd": format_usd(self.held_nanousd),
+            "available_usd": format_usd(self.available_nanousd),
+            "owed_usd": format_usd(self.owed_nanousd),
+            "overage": self.overage,
+        }
+
+
+def caps_below_balance(conn: sqlite3.Connection, team: str, now_ms: int) -> list[str]:
+    """Which caps of a team keep it from spending the credit that it has, in words for whoever gave it (BILLING R1)."""
+    balance_nanousd = credit_of(conn, team, now_ms).balance_nanousd
+    return [
+        f"{cap.source_name} lets the team spend only {display_usd(cap.left_without_holds_nanousd)} more "
+        f"{'in all' if cap.resets_at_ms is None else f'in {cap.period}'}, which is below its balance of "
+        f"{display_usd(balance_nanousd)}"
+        for cap in team_caps(conn, team, terms_of(conn, team, now_ms), now_ms)
+        if cap.left_without_holds_nanousd < balance_nanousd
+    ]
+
+
+def credit_of(conn: sqlite3.Connection, team: str, now_ms: int) -> Credit:
+    """The credit of an existing team; reads only, and counts nothing that has expired by `now_ms`."""
+    held_nanousd = counters.held_nanousd(conn, team)
+    at_ms, terms = expiry_ms(conn, now_ms), terms_of(conn, team, now_ms)
+    grants = [*open_grants(conn, team)]
+    if included_credit.is_due(conn, team, terms.plan, at_ms):
+        grants.append(included_credit.due(terms.plan, at_ms))
+    cap = min(team_caps(conn, team, terms, now_ms), key=lambda each: each.left_nanousd)
+    unheld_nanousd = available_nanousd(grants, held_nanousd, at_ms)
+    unspent_nanousd = sum(grant.remaining_nanousd for grant in grants)
+    return Credit(
+        team=team,
+        balance_nanousd=min(unspent_nanousd, max(available_nanousd(grants, 0, at_ms), held_nanousd)),
+        available_nanousd=cap.left_nanousd if terms.postpaid else min(unheld_nanousd, cap.left_nanousd),
+        held_nanousd=held_nanousd,
+        owed_nanousd=-balance_nanousd(conn, receivable_account(team)),
+        overage=terms.overage,
+        unheld_nanousd=min(unheld_nanousd, cap.left_nanousd),
+        cap=cap,
+    )

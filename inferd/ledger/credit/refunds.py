@@ -1,0 +1,242 @@
+"""Money that goes back (BILLING R19): a request's to whom it was drawn from, unspent credit to where it came from."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inferd.errors import InvalidValueError, NotFoundError
+from inferd.ledger.credit import statements
+from inferd.ledger.credit.accounts import (
+    REFUNDS,
+    check_amount,
+    credit_account,
+    funding_account,
+    post,
+    receivable_account,
+)
+from inferd.ledger.credit.grants import OpenGrant, available_nanousd, expire, lower, open_grants
+from inferd.ledger.storage.rows import insert
+from inferd.ledger.terms import counters
+from inferd.ledger.terms.counters import Spender
+from inferd.ledger.terms.expiry_clock import expiry_ms
+from inferd.ledger.terms.periods import periods_of
+from inferd.money import display_usd, format_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """A request's money that went back.
+
+    Attributes:
+        left_nanousd: what the request still costs.
+    """
+
+    txn: int
+    request_id: str
+    team: str
+    amount_nanousd: int
+    left_nanousd: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "txn": self.txn,
+            "request_id": self.request_id,
+            "team": self.team,
+            "refunded_usd": format_usd(self.amount_nanousd),
+            "left_usd": format_usd(self.left_nanousd),
+        }
+
+
+def team_of(conn: sqlite3.Connection, request_id: str) -> str:
+    """The team of a request that has ended or was refunded before. Raises NotFoundError, see `refund_request`."""
+    row = conn.execute(
+        "SELECT team FROM usage WHERE request_id = ?1 UNION ALL SELECT team FROM refunds WHERE request_id = ?1",
+        (request_id,),
+    ).fetchone()
+    if row is None:
+        raise NotFoundError(_why_no_refund(conn, request_id))
+    team: str = row[0]
+    return team
+
+
+def _why_no_refund(conn: sqlite3.Connection, request_id: str) -> str:
+    """A request without a usage row: entries stay when detail is rolled up."""
+    settled = conn.execute(
+        "SELECT 1 FROM transactions WHERE kind = 'settlement' AND request_id = ?", (request_id,)
+    ).fetchone()
+    if settled is None:
+        return f"there is no ended request {request_id!r}; `inferd usage --by request` lists them"
+    return (
+        f"request {request_id!r} is too old for a refund: its detail was rolled up into daily rows "
+        "(`usage_retention_days` of models.toml); give its team credit instead with `inferd credits grant`"
+    )
+
+
+def refund_request(
+    conn: sqlite3.Connection, request_id: str, amount_nanousd: int | None, *, reason: str, actor: str, now_ms: int
+) -> Refund:
+    """Give a request's cost, or `amount_nanousd` of it, back to the grants and the receivable that paid it: the last
+    drawn first. What goes to a grant that has expired or was voided leaves again at once.
+
+    Raises:
+        NotFoundError: there is no such request, or its detail has been rolled up.
+        InvalidValueError: it is more than is left of its cost.
+    """
+    row = conn.execute(
+        "SELECT team, project, user, key_id, deployment, service_tier, cost_nanousd, txn, admitted_at_ms "
+        "FROM usage WHERE request_id = ?",
+        (request_id,),
+    ).fetchone()
+    if row is None:
+        raise NotFoundError(_why_no_refund(conn, request_id))
+    team, project, user, key_id, deployment, service_tier, cost_nanousd, settlement, admitted_at_ms = row
+    left_nanousd = cost_nanousd - refunded_nanousd(conn, request_id)
+    amount_nanousd = left_nanousd if amount_nanousd is None else amount_nanousd
+    if not cost_nanousd:
+        raise InvalidValueError(f"request {request_id} cost nothing: there is nothing to refund")
+    if not left_nanousd:
+        raise InvalidValueError(f"request {request_id} was refunded in full already")
+    check_amount("refund", amount_nanousd)
+    if amount_nanousd > left_nanousd:
+        rest = "" if left_nanousd == cost_nanousd else f", of which {display_usd(left_nanousd)} is not refunded yet"
+        raise InvalidValueError(
+            f"request {request_id} cost {display_usd(cost_nanousd)}{rest}: refund at most that, "
+            f"not {display_usd(amount_nanousd)}"
+        )
+    parts = _parts(conn, request_id, settlement, amount_nanousd)
+    month = periods_of(admitted_at_ms)[0]
+    txn = post(
+        conn,
+        "refund",
+        [*parts, (REFUNDS, -amount_nanousd)],
+        actor=actor,
+        at_ms=now_ms,
+        reason=reason,
+        request_id=request_id,
+        period=month,
+    )
+    _give_back(conn, team, month, parts)
+    counters.post(conn, Spender(team, project, user, key_id), -amount_nanousd, admitted_at_ms)
+    values: dict[str, Any] = {
+        "txn": txn,
+        "request_id": request_id,
+        "team": team,
+        "project": project,
+        "user": user,
+        "key_id": key_id,
+        "deployment": deployment,
+        "service_tier": service_tier,
+        "amount_nanousd": amount_nanousd,
+        "admitted_at_ms": admitted_at_ms,
+    }
+    insert(conn, "refunds", values)
+    expire(conn, team, open_grants(conn, team), now_ms)
+    return Refund(txn, request_id, team, amount_nanousd, left_nanousd - amount_nanousd)
+
+
+def refunded_nanousd(conn: sqlite3.Connection, request_id: str) -> int:
+    """What of a request's cost went back so far."""
+    total: int = conn.execute(
+        "SELECT coalesce(sum(amount_nanousd), 0) FROM refunds WHERE request_id = ?", (request_id,)
+    ).fetchone()[0]
+    return total
+
+
+def _parts(conn: sqlite3.Connection, request_id: str, settlement: int, amount_nanousd: int) -> list[tuple[str, int]]:
+    """(account, nano-USD) of a refund, from the accounts that the settlement drew, the last one first."""
+    drawn = conn.execute(
+        "SELECT account, -amount_nanousd FROM entries WHERE txn = ? AND amount_nanousd < 0 ORDER BY line DESC",
+        (settlement,),
+    ).fetchall()
+    returned = dict(
+        conn.execute(
+            "SELECT account, sum(entries.amount_nanousd) FROM refunds JOIN entries USING (txn) "
+            "WHERE request_id = ? GROUP BY account",
+            (request_id,),
+        ).fetchall()
+    )
+    parts = []
+    for account, drawn_nanousd in drawn:
+        part = min(amount_nanousd, drawn_nanousd - returned.get(account, 0))
+        amount_nanousd -= part
+        if part > 0:
+            parts.append((account, part))
+    assert amount_nanousd == 0, "what is left of a cost is what its accounts did not get back"
+    return parts
+
+
+def _give_back(conn: sqlite3.Connection, team: str, month: str, parts: Sequence[tuple[str, int]]) -> None:
+    for account, part in parts:
+        if account == receivable_account(team):
+            statements.change(conn, team, month, refunded=part)
+        else:
+            conn.execute(
+                "UPDATE grants SET remaining_nanousd = remaining_nanousd + ?, used_up = NULL WHERE grant_id = ?",
+                (part, int(account.rpartition(":")[2])),
+            )
+
+
+def withdraw_paid(
+    conn: sqlite3.Connection, team: str, amount_nanousd: int, *, reason: str, actor: str, now_ms: int
+) -> int:
+    """Take unspent paid credit back from a team, what would be drawn last first; never what holds need.
+
+    Returns:
+        The transaction's number.
+
+    Raises:
+        InvalidValueError: the team has not so much.
+    """
+    grants: Sequence[OpenGrant] = open_grants(conn, team)
+    at_ms = expiry_ms(conn, now_ms)
+    paid = [grant for grant in grants if grant.kind == "paid" and not grant.expired(at_ms)]
+    unspent_nanousd = sum(grant.remaining_nanousd for grant in paid)
+    most_nanousd = min(unspent_nanousd, available_nanousd(grants, counters.held_nanousd(conn, team), at_ms))
+    check_amount("withdrawal", amount_nanousd)
+    if not unspent_nanousd:
+        raise InvalidValueError(f"team {team!r} has no unspent paid credit to withdraw")
+    if amount_nanousd > most_nanousd:
+        held_nanousd = unspent_nanousd - most_nanousd
+        held = f", of which running requests may need {display_usd(held_nanousd)}" if held_nanousd else ""
+        raise InvalidValueError(
+            f"team {team!r} has {display_usd(unspent_nanousd)} of unspent paid credit{held}: withdraw at most "
+            f"{display_usd(most_nanousd)}, not {display_usd(amount_nanousd)}"
+        )
+    grants = expire(conn, team, grants, now_ms)
+    parts: list[tuple[OpenGrant, int]] = []
+    left_nanousd = amount_nanousd
+    for grant in sorted(paid, key=lambda grant: grant.draw_order, reverse=True):
+        part = min(left_nanousd, grant.remaining_nanousd)
+        left_nanousd -= part
+        if part > 0:
+            parts.append((grant, part))
+    postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
+    postings.append((funding_account("paid"), amount_nanousd))
+    txn = post(conn, "withdrawal", postings, actor=actor, at_ms=now_ms, reason=reason)
+    lower(conn, grants, parts)
+    return txn
+
+
+def void_grant(conn: sqlite3.Connection, grant_id: int, *, reason: str, actor: str, now_ms: int) -> tuple[str, int]:
+    """End a grant: what is left of it goes back at once, what open holds need of it when they end without it.
+
+    Returns:
+        The team, and the nano-USD that went back now.
+
+    Raises:
+        NotFoundError: there is no such grant.
+        InvalidValueError: it was voided before.
+    """
+    row = conn.execute("SELECT team, remaining_nanousd FROM grants WHERE grant_id = ?", (grant_id,)).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no grant {grant_id}; `inferd credits show TEAM` lists a team's")
+    if conn.execute("SELECT 1 FROM voids WHERE grant_id = ?", (grant_id,)).fetchone() is not None:
+        raise InvalidValueError(f"grant {grant_id} was voided already")
+    team, before_nanousd = row
+    insert(conn, "voids", {"grant_id": grant_id, "reason": reason, "actor": actor, "at_ms": now_ms})
+    expire(conn, team, open_grants(conn, team), now_ms)
+    (left_nanousd,) = conn.execute("SELECT remaining_nanousd FROM grants WHERE grant_id = ?", (grant_id,)).fetchone()
+    return team, before_nanousd - left_nanousd

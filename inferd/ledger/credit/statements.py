@@ -1,0 +1,138 @@
+"""Statements (BILLING R6): what a postpaid team owes for each UTC month of admission.
+
+`charged` is what settlements took from the receivable, `refunded` what refunds gave back to it, `paid` what was paid.
+The dues of all statements of a team add up to what it owes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from sqlite_utils import Database
+
+from inferd.ledger.storage.paging import WHOLE, Page
+from inferd.ledger.terms.periods import period_bounds_ms
+from inferd.money import format_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One month of a team.
+
+    Attributes:
+        due_nanousd: what is still to be paid; below zero when it was refunded after it was paid.
+    """
+
+    team: str
+    period: str
+    charged_nanousd: int
+    refunded_nanousd: int
+    paid_nanousd: int
+
+    @property
+    def due_nanousd(self) -> int:
+        return self.charged_nanousd - self.refunded_nanousd - self.paid_nanousd
+
+    def state(self, now_ms: int) -> str:
+        """`open` while its month lasts, then `due` or `paid`."""
+        end_ms = period_bounds_ms(self.period)[1]
+        if end_ms is not None and now_ms < end_ms:
+            return "open"
+        return "due" if self.due_nanousd > 0 else "paid"
+
+    def to_json(self, now_ms: int) -> dict[str, Any]:
+        return {
+            "team": self.team,
+            "period": self.period,
+            "state": self.state(now_ms),
+            "charged_usd": format_usd(self.charged_nanousd),
+            "refunded_usd": format_usd(self.refunded_nanousd),
+            "paid_usd": format_usd(self.paid_nanousd),
+            "due_usd": format_usd(self.due_nanousd),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StatementLine:
+    """One deployment's part of a month: all requests, however they were paid."""
+
+    deployment: str
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    cost_nanousd: int
+    refunded_nanousd: int
+
+    @property
+    def net_nanousd(self) -> int:
+        return self.cost_nanousd - self.refunded_nanousd
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "deployment": self.deployment,
+            "requests": self.requests,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cost_usd": format_usd(self.cost_nanousd),
+            "refunded_usd": format_usd(self.refunded_nanousd),
+            "net_usd": format_usd(self.net_nanousd),
+        }
+
+
+def change(
+    conn: sqlite3.Connection, team: str, period: str, *, charged: int = 0, refunded: int = 0, paid: int = 0
+) -> None:
+    """Add to a statement (nano-USD), beside the entries that do the same to the receivable."""
+    conn.execute(
+        "INSERT OR IGNORE INTO statements (team, period, charged_nanousd, refunded_nanousd, paid_nanousd) "
+        "VALUES (?, ?, 0, 0, 0)",
+        (team, period),
+    )
+    conn.execute(
+        "UPDATE statements SET charged_nanousd = charged_nanousd + ?, refunded_nanousd = refunded_nanousd + ?, "
+        "paid_nanousd = paid_nanousd + ? WHERE team = ? AND period = ?",
+        (charged, refunded, paid, team, period),
+    )
+
+
+def find_statement(conn: sqlite3.Connection, team: str, period: str) -> Statement:
+    """The statement of a month; all zero if nothing was charged."""
+    row = conn.execute(
+        "SELECT charged_nanousd, refunded_nanousd, paid_nanousd FROM statements WHERE team = ? AND period = ?",
+        (team, period),
+    ).fetchone()
+    return Statement(team, period, *(row or (0, 0, 0)))
+
+
+def all_statements(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Statement]:
+    """Of one team or of all, by team and month. A month has one as soon as something was charged.
+
+    Args:
+        page: after a month, so it is a page of one team.
+    """
+    rows = conn.execute(
+        "SELECT team, period, charged_nanousd, refunded_nanousd, paid_nanousd FROM statements "
+        "WHERE (?1 IS NULL OR team = ?1) AND period > coalesce(?2, '') ORDER BY team, period LIMIT ?3",
+        (team, page.after, page.limit),
+    )
+    return [Statement(*row) for row in rows]
+
+
+def statement_lines(conn: sqlite3.Connection, team: str, period: str) -> list[StatementLine]:
+    """What a team used in a month, by deployment."""
+    span = period_bounds_ms(period)
+    rows = Database(conn, execute_plugins=False).query(
+        "SELECT deployment, sum(requests) AS requests, sum(prompt_tokens) AS prompt_tokens, "
+        "sum(cached_tokens) AS cached_tokens, sum(completion_tokens) AS completion_tokens, "
+        "sum(cost_nanousd) AS cost_nanousd, coalesce((SELECT sum(amount_nanousd) FROM refunds "
+        "WHERE refunds.team = usage_sums.team AND refunds.deployment = usage_sums.deployment "
+        "AND refunds.admitted_at_ms >= :since AND refunds.admitted_at_ms < :until), 0) AS refunded_nanousd "
+        "FROM usage_sums WHERE team = :team AND admitted_at_ms >= :since AND admitted_at_ms < :until "
+        "GROUP BY deployment ORDER BY deployment",
+        {"team": team, "since": span[0], "until": span[1]},
+    )
+    return [StatementLine(**row) for row in rows]

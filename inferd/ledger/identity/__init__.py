@@ -1,0 +1,1 @@
+"""Teams, projects, users, keys, and what a key may do."""

@@ -1,0 +1,1 @@
+"""Maintenance of the file: backup, restore, retention, doctor."""

@@ -1,0 +1,101 @@
+"""What `inferd doctor` looks at: who serves, the schema, the disk, the clock."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from inferd.instants import format_instant
+from inferd.ledger.operations.audit_log import record
+from inferd.ledger.storage import wal
+from inferd.ledger.storage.disk import RESERVE_BYTES, free_bytes, is_nearly_full
+from inferd.ledger.storage.folder import FILE_NAME
+from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.schema import schema_version
+from inferd.ledger.storage.wal import WriteAheadLog
+from inferd.ledger.terms import expiry_clock as clock
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at, and what there is to say of it."""
+
+    name: str
+    well: bool
+    said: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def checks(conn: sqlite3.Connection, data_dir: Path, now_ms: int, *, needs_server: bool = True) -> list[Check]:
+    """All of them, in the order in which they are shown."""
+    log = WriteAheadLog(data_dir / FILE_NAME)
+    return [
+        _server(data_dir, needs_server),
+        _schema(conn),
+        _sqlite(),
+        _disk(data_dir),
+        _log(log, needs_room=is_nearly_full(data_dir)),
+        _clock(conn, now_ms),
+    ]
+
+
+def accept_clock(conn: sqlite3.Connection, *, actor: str, now_ms: int) -> None:
+    """The operator says that the clock is right: credit expires by it again."""
+    state = clock.clock_state(conn)
+    clock.accept_clock(conn, now_ms)
+    details = {"seen_before": format_instant(state.seen_ms), "paused_because": state.paused_because}
+    record(conn, "clock.accept", team=None, details=details, actor=actor, now_ms=now_ms)
+
+
+def _server(data_dir: Path, is_needed: bool) -> Check:
+    lock = DataLock(data_dir)
+    if lock.try_acquire():
+        lock.release()
+        return Check("server", not is_needed, "no server runs on this data folder: start `inferd serve`")
+    return Check("server", True, f"process {lock.holder()} serves from this data folder")
+
+
+def _schema(conn: sqlite3.Connection) -> Check:
+    return Check("schema", True, f"version {schema_version(conn)}, as this inferd has it")
+
+
+def _sqlite() -> Check:
+    said = f"SQLite {sqlite3.sqlite_version}"
+    if wal.has_reset_bug():
+        said += (
+            " has the WAL-reset bug; inferd copies the log on one connection and under a lock, which avoids it. Other "
+            "programs that write ledger.db do not: use a Python with SQLite 3.51.3, 3.50.7 or 3.44.6 for those"
+        )
+    return Check("sqlite", True, said)
+
+
+def _log(log: WriteAheadLog, *, needs_room: bool) -> Check:
+    said = f"{log.size_bytes / _MIB:,.1f} MiB of write-ahead log"
+    is_long = log.is_long(needs_room=needs_room)
+    if is_long:
+        said += f" cannot be shortened: {log.kept_by()}"
+    return Check("log", not is_long, said)
+
+
+def _disk(data_dir: Path) -> Check:
+    free = free_bytes(data_dir)
+    said = f"{free // _MIB:,} MiB free on the ledger's disk"
+    if free < RESERVE_BYTES:
+        said += f": new requests are refused until there are {RESERVE_BYTES // _MIB} MiB"
+    return Check("disk", free >= RESERVE_BYTES, said)
+
+
+def _clock(conn: sqlite3.Connection, now_ms: int) -> Check:
+    state = clock.clock_state(conn)
+    if state.paused_because is not None:
+        return Check("clock", False, f"credit does not expire: {state.paused_because}")
+    if now_ms < state.seen_ms - clock.BACKWARDS_TOLERANCE_MS:
+        seen = format_instant(state.seen_ms)
+        return Check("clock", False, f"it says {format_instant(now_ms)}, but a server has seen {seen}")
+    return Check("clock", True, format_instant(now_ms))

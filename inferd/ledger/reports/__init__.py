@@ -1,0 +1,1 @@
+"""Reports: usage, listings, the export and the JSON of rows."""

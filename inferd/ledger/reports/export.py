@@ -1,0 +1,62 @@
+"""`inferd ledger export`: the whole ledger as JSON lines, enough to refold it without this code.
+
+The format is documented in docs/billing.md and is a promise: fields are added, never renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+
+from sqlite_utils import Database
+
+from inferd.ledger.storage.schema import SCHEMA_VERSION
+
+# record -> (columns, table, order). Everything but the digests of keys, the stored answers of idempotent calls, and
+# what is no part of the books: the clock, deliveries of alerts, how far tables have come, the version of the terms.
+_RECORDS = {
+    "team": ("*", "teams", "team"),
+    "project": ("*", "projects", "team, project"),
+    "user": ("*", "users", "team, user"),
+    "key": (
+        "key_id, team, project, user, label, last4, expires_at_ms, created_at_ms, created_by, revoked_at_ms, "
+        "revoked_by, scopes, models",
+        "keys",
+        "created_at_ms, key_id",
+    ),
+    "epoch": ("*", "epochs", "epoch"),
+    "transaction": ("*", "transactions", "txn"),
+    "entry": ("*", "entries", "txn, line"),
+    "account": ("*", "balances", "account"),
+    "grant": ("*", "grants", "grant_id"),
+    "hold": ("*", "holds", "admitted_at_ms, request_id"),
+    "usage": ("*", "usage", "admitted_at_ms, request_id"),
+    "rollup": ("*", "rollups", "rollup"),
+    "usage_daily": ("*", "usage_daily", "rollup, line"),
+    "catalog": ("*", "catalogs", "seq"),
+    "concurrency": ("*", "concurrency", "scope"),
+    "billing": ("*", "billing", "team"),
+    "budget": ("*", "budgets", "scope, period"),
+    "cap_adjustment": ("*", "cap_adjustments", "adjustment_id"),
+    "refund": ("*", "refunds", "txn"),
+    "void": ("*", "voids", "grant_id"),
+    "statement": ("*", "statements", "team, period"),
+    "alert": ("*", "alerts", "alert_id"),
+    "counter": ("*", "counts", "team, scope, period"),
+    "suspension": ("*", "suspensions", "subject"),
+    "log": ("*", "log", "seq"),
+}
+
+
+def export_lines(conn: sqlite3.Connection, *, now_ms: int) -> Iterator[str]:
+    """One JSON object a line, without line ends. Run it within `Store.reading`, so that it is one moment's truth."""
+    db = Database(conn, execute_plugins=False)
+    yield _line({"record": "ledger", "schema": SCHEMA_VERSION, "exported_at_ms": now_ms})
+    for record, (columns, table, order) in _RECORDS.items():
+        for row in db.query(f"SELECT {columns} FROM {table} ORDER BY {order}"):
+            yield _line({"record": record, **row})
+
+
+def _line(value: dict[str, object]) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""Requests: holds, their prices and the usage rows that settle them."""

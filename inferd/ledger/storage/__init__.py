@@ -1,0 +1,1 @@
+"""The SQLite file: schema, connections, group commit and its write-ahead log."""

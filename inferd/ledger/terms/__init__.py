@@ -1,0 +1,1 @@
+"""Terms of a team: plan, tier, caps, budgets, limits and spend counters."""

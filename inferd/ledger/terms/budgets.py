@@ -1,0 +1,168 @@
+"""Budgets of a team, project, key or user, and raises of a team's caps (BILLING R7): what caps.py reads.
+
+A scope has at most one budget a period and authority: the operator's, and beside it a stricter one that the team sets
+for itself.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from inferd.instants import format_instant
+from inferd.ledger.identity.authority import Authority
+from inferd.ledger.storage.paging import WHOLE, Page
+from inferd.ledger.storage.rows import insert
+from inferd.money import format_usd
+from inferd.plans import PeriodKind
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a scope spends at most in each month or year, or in all."""
+
+    scope: str
+    period: PeriodKind
+    authority: Authority
+    team: str
+    amount_nanousd: int
+    set_at_ms: int
+    set_by: str
+
+    @property
+    def name(self) -> str:
+        """`project:acme/website/month/operator`."""
+        return f"{self.scope}/{self.period}/{self.authority}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "scope": self.scope,
+            "period": self.period,
+            "authority": self.authority,
+            "team": self.team,
+            "amount_usd": format_usd(self.amount_nanousd),
+            "set_at": format_instant(self.set_at_ms),
+            "set_by": self.set_by,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """A cap adjustment: it lifts every cap of the team by so much from `from_ms` until `until_ms`.
+
+    Attributes:
+        txn: the payment that made it, or None.
+    """
+
+    adjustment_id: int
+    team: str
+    from_ms: int
+    until_ms: int
+    amount_nanousd: int
+    reason: str
+    actor: str
+    at_ms: int
+    txn: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "adjustment_id": self.adjustment_id,
+            "team": self.team,
+            "from": format_instant(self.from_ms),
+            "until": format_instant(self.until_ms),
+            "amount_usd": format_usd(self.amount_nanousd),
+            "reason": self.reason,
+            "actor": self.actor,
+            "at": format_instant(self.at_ms),
+        }
+
+
+_COLUMNS = "scope, period, authority, team, amount_nanousd, set_at_ms, set_by"
+
+
+def budgets_of(conn: sqlite3.Connection, team: str | None, page: Page = WHOLE) -> list[Budget]:
+    """All budgets of a team and of what belongs to it; None: of all teams.
+
+    Args:
+        page: after a budget's `name`.
+    """
+    before, _, authority = str(page.after or "").rpartition("/")
+    scope, _, period = before.rpartition("/")
+    rows = conn.execute(
+        f"SELECT {_COLUMNS} FROM budgets WHERE (?1 IS NULL OR team = ?1) "
+        "AND (scope, period, authority) > (?2, ?3, ?4) ORDER BY scope, period, authority LIMIT ?5",
+        (team, scope, period, authority, page.limit),
+    )
+    return [Budget(*row) for row in rows]
+
+
+def find_budget(conn: sqlite3.Connection, scope: str, period: str, authority: Authority) -> Budget | None:
+    """The budget of a scope and period by an authority; None if there is none."""
+    row = conn.execute(
+        f"SELECT {_COLUMNS} FROM budgets WHERE scope = ? AND period = ? AND authority = ?", (scope, period, authority)
+    ).fetchone()
+    return None if row is None else Budget(*row)
+
+
+def put_budget(conn: sqlite3.Connection, budget: Budget) -> None:
+    """Set a budget, in place of the one of the same scope, period and authority."""
+    drop_budget(conn, budget)
+    values = {
+        "scope": budget.scope,
+        "period": budget.period,
+        "authority": budget.authority,
+        "team": budget.team,
+        "amount_nanousd": budget.amount_nanousd,
+        "set_at_ms": budget.set_at_ms,
+        "set_by": budget.set_by,
+    }
+    insert(conn, "budgets", values)
+
+
+def drop_budget(conn: sqlite3.Connection, budget: Budget) -> None:
+    """End the budget of the same scope, period and authority, if there is one."""
+    conn.execute(
+        "DELETE FROM budgets WHERE scope = ? AND period = ? AND authority = ?",
+        (budget.scope, budget.period, budget.authority),
+    )
+
+
+def raises_of(conn: sqlite3.Connection, team: str, at_ms: int) -> list[Raise]:
+    """Those that are in force at `at_ms` or come later."""
+    rows = conn.execute(
+        "SELECT adjustment_id, team, from_ms, until_ms, amount_nanousd, reason, actor, at_ms, txn "
+        "FROM cap_adjustments WHERE team = ? AND until_ms > ? ORDER BY adjustment_id",
+        (team, at_ms),
+    )
+    return [Raise(*row) for row in rows]
+
+
+def add_raise(
+    conn: sqlite3.Connection,
+    team: str,
+    amount_nanousd: int,
+    *,
+    from_ms: int,
+    until_ms: int,
+    reason: str,
+    actor: str,
+    now_ms: int,
+    txn: int | None = None,
+) -> Raise:
+    """Lift the team's caps; never changed or deleted."""
+    number: int = conn.execute("SELECT coalesce(max(adjustment_id), 0) + 1 FROM cap_adjustments").fetchone()[0]
+    made = Raise(number, team, from_ms, until_ms, amount_nanousd, reason, actor, now_ms, txn)
+    values = {
+        "adjustment_id": number,
+        "team": team,
+        "from_ms": from_ms,
+        "until_ms": until_ms,
+        "amount_nanousd": amount_nanousd,
+        "reason": reason,
+        "actor": actor,
+        "at_ms": now_ms,
+        "txn": txn,
+    }
+    insert(conn, "cap_adjustments", values)
+    return made

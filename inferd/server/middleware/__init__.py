@@ -1,0 +1,1 @@
+"""ASGI middleware: checks and headers of every request."""

@@ -1,0 +1,217 @@
+"""uvicorn, stopped in our order: refuse new requests, let the live ones end, then close."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from inferd.errors import ConfigError, OverloadedError
+from inferd.server.errors import error_response
+from inferd.server.transport.connections import MAX_CONNECTIONS, Connections
+from inferd.server.transport.http_protocol import HttpConfig
+from inferd.serving.completions import RETRY_AFTER_S
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_CLOSE_TIMEOUT_S = 5
+_ANSWER_TIMEOUT_S = 2.0
+"""How long answers may take to be written that have nothing left to wait for."""
+# Files that are none of a client's: the ledger, its readers, models, webhooks.
+_RESERVED_FILES = 256
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class HttpServer(uvicorn.Server):
+    """The first SIGINT, SIGTERM or SIGHUP drains; a second SIGINT or SIGTERM ends the drain; later ones do nothing.
+
+    sse-starlette cuts every stream once `should_exit` is set, and uvicorn cancels what still runs soon after: both look
+    like clients that hang up. So it is set only after all requests have their ends.
+
+    Args:
+        drain: refuses new requests and waits for the live ones; a second signal cancels it.
+        cut: ends the requests that are still live, each with its error.
+        tls: for HTTPS; see `tls_context`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        drain: Callable[[], Coroutine[Any, Any, None]],
+        cut: Callable[[], None],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._app = app
+        config = HttpConfig(
+            self._answer_or_refuse,
+            Connections(_max_connections()),
+            interface="asgi3",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # the gate reads them
+            ssl_context_factory=None if tls is None else lambda config, default: tls,
+            timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
+        )
+        super().__init__(config)
+        self._drain = drain
+        self._cut = cut
+        self._draining: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop, from the start of the drain on."""
+        return self._draining is not None
+
+    async def run_on(self, listener: socket.socket) -> None:
+        """Serves until it is told to stop."""
+        await self.serve(sockets=[listener])
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `handle_signals`: uvicorn would give them back while engines and batches still end."""
+        yield
+
+    @contextmanager
+    def handle_signals(self) -> Iterator[None]:
+        """Stop at signals, in the main thread, as long as the context lasts. After it the process only ends, and
+        ignores them. A loop's own handlers would give them back in between."""
+        loop = asyncio.get_running_loop()
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self.hang_up if number == signal.SIGHUP else self.stop)
+
+        for number in _STOP_SIGNALS:
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number in _STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+
+    @staticmethod
+    def release_signals() -> None:
+        """Let the next SIGINT or SIGTERM end the process at once."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def stop(self) -> None:
+        """Drains and ends; called again, drains no longer."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+            self._stopping = asyncio.create_task(self._exit_after(self._draining))
+        else:
+            self._draining.cancel()
+
+    def hang_up(self) -> None:
+        """Drain because the terminal was closed. Called again, do nothing: a shell and the kernel may both send
+        SIGHUP."""
+        if not self.is_stopping:
+            logger.warning("SIGHUP: the terminal was closed, or a supervisor asks for a stop")
+            self.stop()
+
+    async def _answer_or_refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The application; uvicorn cancels it, at the end of a stop only, and would answer in plain text."""
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            if not self.is_stopping:
+                raise
+            error = OverloadedError("The server is shutting down.", retry_after_s=RETRY_AFTER_S)
+            headers = {"x-request-id": scope["state"]["request_id"]}
+            with suppress(RuntimeError):  # uvicorn's: an answer has begun already
+                await error_response(error, scope, headers)(scope, receive, send)
+
+    async def _exit_after(self, draining: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.wait([draining])
+            self._cut()
+            if self.server_state.tasks:
+                await asyncio.wait(self.server_state.tasks, timeout=_ANSWER_TIMEOUT_S)
+            if not draining.cancelled():
+                draining.result()
+        finally:
+            self.should_exit = True
+
+
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """For a server: Python's defaults, TLS 1.2 and newer. Raises ConfigError if the files are no certificate and its
+    key."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # Without a password: a server that starts by itself has nobody to ask.
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError(f"[server] tls_certificate: {certificate} and its key cannot be used: {error}") from error
+    return context
+
+
+def certificate_end_s(certificate: Path, key: Path | None) -> float:
+    """Return the Unix time at which a certificate expires. Raises ConfigError as `tls_context` does, and if it is
+    expired or not valid yet.
+
+    Python reads the dates of a peer's certificate alone, so a client in this process shakes hands with a server.
+    """
+    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    server = tls_context(certificate, key).wrap_bio(ours, theirs, server_side=True)
+    trusting.load_verify_locations(certificate)
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the file is trusted without the authority that signed it
+    client = trusting.wrap_bio(theirs, ours)
+    for side in (client, server, client):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError as error:
+            message = f"[server] tls_certificate: {certificate}: {error.verify_message}; renew it"
+            raise ConfigError(message) from error
+    peer = client.getpeercert()
+    assert peer is not None, "the handshake is over"
+    return float(ssl.cert_time_to_seconds(str(peer["notAfter"])))
+
+
+def _max_connections() -> int:
+    """As many as there may be files; the soft limit on those is raised to the hard one as far as needed."""
+    wanted = MAX_CONNECTIONS + _RESERVED_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft - _RESERVED_FILES))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises ConfigError if the address cannot be had."""
+    listener: socket.socket | None = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host"
+        ) from error
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,1 @@
+"""Endpoints, shared by live requests and batch lines."""

@@ -1,0 +1,142 @@
+"""What the ledger needs while a server runs, beside its requests: the clock watched, credit expired, usage rolled up,
+alerts logged and delivered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+
+from inferd.config.ledger import AlertsConfig
+from inferd.errors import InferdError
+from inferd.instants import format_instant
+from inferd.ledger.alerts.alerts import Alert
+from inferd.ledger.alerts.deliveries import (
+    Delivery,
+    Outbox,
+    PlanDeliveries,
+    RecordDelivery,
+    alert_json,
+    alert_text,
+)
+from inferd.ledger.credit.grants import ExpireGrants, expired_between
+from inferd.ledger.maintenance.retention import RollUpUsage, cutoff_ms
+from inferd.ledger.storage.client import Connection
+from inferd.ledger.storage.store import Store
+from inferd.ledger.storage.writer import LedgerWriter
+from inferd.ledger.terms.expiry_clock import ObserveClock
+from inferd.serving.clock import WatchedClock
+from inferd.serving.webhook import WebhookSender
+
+logger = logging.getLogger(__name__)
+
+CLOCK_S = 60.0
+SWEEP_S = 3600.0
+EXPIRY_S = 1.0
+ALERTS_S = 1.0
+
+
+class Upkeep:
+    """Runs on the event loop, reads on a connection of its own, writes through the ledger's writer.
+
+    Args:
+        clock: the one that the server's requests are dated by.
+        retention_days: after how many days usage is rolled up; None: never.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        writer: LedgerWriter,
+        clock: WatchedClock,
+        *,
+        retention_days: int | None,
+        alerts: AlertsConfig,
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+        self._retention_days = retention_days
+        self._urls = alerts.webhooks
+        self._sender = WebhookSender(alerts.webhook_secret, allow_private=alerts.allow_private_addresses)
+        # The newest alert that was logged, and the newest that has its rows of deliveries.
+        self._logged_id: int | None = None
+        self._planned_id = -1
+        self._expired_ms = 0
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        with closing(Outbox(self._store)) as outbox, closing(self._store.connect()) as conn:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_every(CLOCK_S, self.watch_clock))
+                    group.create_task(_every(SWEEP_S, self.sweep))
+                    group.create_task(_every(EXPIRY_S, lambda: self.expire(conn)))
+                    group.create_task(_every(ALERTS_S, lambda: self.tell(outbox)))
+            finally:
+                await self._sender.close()
+
+    async def watch_clock(self) -> None:
+        """Let the ledger see the time; a doubt that the operator has resolved ends here too."""
+        state = await self._writer.execute(ObserveClock(self._clock()))
+        if state.paused_because is not None:
+            logger.warning(
+                "credit does not expire, %s; `inferd doctor --accept-clock` once it is right", state.paused_because
+            )
+        elif self._clock.doubted:
+            self._clock.accept()
+
+    async def expire(self, conn: Connection) -> None:
+        """Expire credit of all teams, if a grant's moment has come since the last look."""
+        now_ms = self._clock()
+        if expired_between(conn, self._expired_ms, now_ms):
+            await self._writer.execute(ExpireGrants(now_ms))
+        self._expired_ms = now_ms
+
+    async def sweep(self) -> None:
+        """Expire credit of all teams, then roll up old usage, little by little."""
+        now_ms = self._clock()
+        await self._writer.execute(ExpireGrants(now_ms))
+        if self._retention_days is None:
+            return
+        before_ms = cutoff_ms(self._retention_days, now_ms)
+        while await self._writer.execute(RollUpUsage(before_ms, now_ms)):
+            # The commands of requests come first.
+            await asyncio.sleep(0.05)
+
+    async def tell(self, outbox: Outbox) -> None:
+        """Log alerts that are new, deliver those that are due."""
+        newest_id = outbox.newest_id()
+        for alert in outbox.alerts_after(newest_id if self._logged_id is None else self._logged_id):
+            logger.warning("alert: %s", alert_text(alert))
+        self._logged_id = newest_id
+        if not self._urls:
+            return
+        now_ms = self._clock()
+        if newest_id > self._planned_id:
+            await self._writer.execute(PlanDeliveries(self._urls, now_ms))
+            self._planned_id = newest_id
+        waiting = outbox.due(self._urls, now_ms)
+        await asyncio.gather(*(self._deliver(delivery, alert) for delivery, alert in waiting))
+
+    async def _deliver(self, delivery: Delivery, alert: Alert) -> None:
+        message = {"type": f"alert.{alert.kind}", "timestamp": format_instant(alert.at_ms), "data": alert_json(alert)}
+        body = json.dumps(message).encode()
+        error = await self._sender.send(delivery.url, f"alert_{alert.alert_id}", self._clock() // 1000, body)
+        after = await self._writer.execute(RecordDelivery(alert.alert_id, delivery.url, error, self._clock()))
+        if after.state != "delivered":
+            logger.warning("alert %d is %s for %s: %s", alert.alert_id, after.state, delivery.url, error)
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do it at once and then again and again. A failure is logged and does not end it."""
+    while True:
+        try:
+            await work()
+        except InferdError as exc:
+            logger.warning("upkeep of the ledger: %s", exc)
+        except Exception:  # a fault in the upkeep must not end the server that it is kept for
+            logger.exception("upkeep of the ledger failed")
+        await asyncio.sleep(seconds)

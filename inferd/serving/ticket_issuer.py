@@ -1,0 +1,81 @@
+"""Where each request gets its ticket: the limits of its team as the ledger has them now, over the windows in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from inferd.ledger.identity.authenticator import Authenticator
+from inferd.ledger.identity.keys import Caller
+from inferd.ledger.reports.recent_usage import recent_usage
+from inferd.ledger.storage.client import Connection
+from inferd.ledger.terms.limits import team_limits
+from inferd.limits.allowance import Allowance, TeamRates, rates_of
+from inferd.limits.rate_limits import RateLimits
+from inferd.limits.refusals import change_refusal
+from inferd.limits.ticket import Ticket, unlimited_ticket
+
+
+class Turnstile:
+    """Belongs to the event loop.
+
+    Args:
+        clock_ms: wall clock, for limits that end at a date.
+        contact: whom to ask for more.
+    """
+
+    def __init__(
+        self, limits: RateLimits, authenticator: Authenticator, clock_ms: Callable[[], int], contact: str | None = None
+    ) -> None:
+        self._limits = limits
+        self._authenticator = authenticator
+        self._clock_ms = clock_ms
+        self._contact = contact
+
+    def ticket(self, caller: Caller) -> Ticket:
+        """Nothing is taken yet. A change of plan, tier or concurrency works on the next request."""
+        terms = self._authenticator.limits(caller, self._clock_ms())
+        allowance = Allowance(
+            team=caller.team,
+            project=caller.project,
+            user=caller.user,
+            rates=rates_of(terms.tier),
+            project_concurrency=terms.project_concurrency,
+            user_concurrency=terms.user_concurrency,
+            max_output_tokens=terms.tier.max_output_tokens,
+        )
+        return Ticket(self._limits, allowance, self._contact)
+
+    def take_change(self, team: str) -> None:
+        """Count a change that a team makes of itself. Raises RateLimitError."""
+        wait_ms = self._limits.take_change(team)
+        if wait_ms:
+            raise change_refusal(team, wait_ms, self._contact)
+
+    def batch_ticket(self, caller: Caller) -> Ticket:
+        """Of a line of a batch: neither rates nor concurrency count it (BILLING R10, R15)."""
+        return unlimited_ticket(self._authenticator.limits(caller, self._clock_ms()).tier.max_output_tokens)
+
+
+SEED_MS = 3_600_000
+"""How much of the past a start looks at: what makes rates grow and means what they are."""
+
+
+def seed(limits: RateLimits, conn: Connection, *, now_ms: int) -> None:
+    """Let windows and adaptive rates be as if the server had run all the time (BILLING R15). Once, at the start.
+
+    Args:
+        now_ms: wall clock.
+    """
+    rates: dict[str, TeamRates] = {}
+    for used in recent_usage(conn, now_ms - SEED_MS):
+        if used.team not in rates:
+            rates[used.team] = rates_of(team_limits(conn, used.team, now_ms).tier)
+        limits.replay(
+            used.team,
+            used.deployment,
+            rates[used.team],
+            used.usage,
+            num_requests=used.num_requests,
+            is_free=used.is_free,
+            ago_ms=max(0, now_ms - used.at_ms),
+        )

@@ -1,0 +1,203 @@
+"""`POST /v1/messages` and `/v1/messages/count_tokens`: the body, and the chat request that it comes to.
+
+As in a chat, each field is honoured, ignored with a word in the answer's headers, or refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from inferd.errors import InvalidRequestError
+from inferd.wire.anthropic.content import Block, CacheControl, Conversation, Turn
+from inferd.wire.anthropic.tools import (
+    AnthropicTool,
+    AnthropicToolChoice,
+    chat_tool_choice,
+    chat_tools,
+    tool_names,
+)
+from inferd.wire.field_names import FieldNames
+from inferd.wire.ignored_fields import IgnoredFields
+from inferd.wire.json_body import decode
+from inferd.wire.openai.chat_request import ASKS_FOR_NOTHING, ChatRequest, check_chat_request
+from inferd.wire.openai.response_format import JsonSchema, ResponseFormat
+
+UNSUPPORTED = ("inference_geo",)
+_THINKING = ("enabled", "disabled", "adaptive")
+_MEDIUM_BUDGET_TOKENS = 4096
+_HIGH_BUDGET_TOKENS = 16_384
+_NAMES = {
+    "stop": "stop_sequences",
+    "user": "metadata.user_id",
+    "response_format": "output_config.format",
+    "response_format.json_schema": "output_config.format",
+}
+_T = TypeVar("_T", bound="CountTokensRequest")
+
+
+class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    user_id: str | None = None
+
+
+class Thinking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model is told how much to think, by its template; it is not cut off at `budget_tokens`."""
+
+    type: str
+    budget_tokens: int | None = None
+    display: str | None = None
+
+
+class OutputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: Literal["json_schema"]
+    schema: msgspec.Raw
+
+
+class OutputConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    effort: str | None = None
+    format: OutputFormat | None = None
+
+
+class CountTokensRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What decides how many tokens a prompt has."""
+
+    model: str
+    messages: list[Turn]
+    system: str | list[Block] | None = None
+    tools: list[AnthropicTool] | None = None
+    tool_choice: AnthropicToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    cache_control: CacheControl | None = None
+    output_format: OutputFormat | None = None
+    speed: str | None = None
+
+
+class MessagesRequest(CountTokensRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body as it came."""
+
+    max_tokens: int
+    stream: bool | None = None
+    stop_sequences: list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    metadata: Metadata | None = None
+    service_tier: str | None = None
+
+    # Known, so that it is refused: where an answer is computed is no hint.
+    inference_geo: Any = None
+
+
+_MESSAGES_DECODER = msgspec.json.Decoder(MessagesRequest)
+_COUNT_DECODER = msgspec.json.Decoder(CountTokensRequest)
+
+
+def parse_messages_request(body: bytes, ignored: IgnoredFields | None = None) -> tuple[ChatRequest, FieldNames]:
+    """The chat request that asks for the same, and how to speak of that one's fields.
+
+    Args:
+        ignored: takes down what has no effect.
+
+    Raises:
+        InvalidRequestError: with `param` naming the field of the body.
+    """
+    ignored = ignored or IgnoredFields()
+    asked = _decoded(body, _MESSAGES_DECODER, ignored)
+    user = None if asked.metadata is None else asked.metadata.user_id
+    # Anthropic's standard_only is our default; ours are taken too.
+    tier = "default" if asked.service_tier == "standard_only" else asked.service_tier
+    prompt, names = _translated(asked, ignored)
+    chat = msgspec.structs.replace(
+        prompt,
+        max_tokens=asked.max_tokens,
+        stream=asked.stream,
+        stop=asked.stop_sequences,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        user=user,
+        service_tier=tier,
+    )
+    with names.restored():
+        return check_chat_request(chat, ignored.renamed(names.of)), names
+
+
+def parse_count_tokens_request(body: bytes, ignored: IgnoredFields | None = None) -> tuple[ChatRequest, FieldNames]:
+    """A chat request with the prompt that is to be counted; else as `parse_messages_request`."""
+    ignored = ignored or IgnoredFields()
+    chat, names = _translated(_decoded(body, _COUNT_DECODER, ignored), ignored)
+    with names.restored():
+        return check_chat_request(chat, ignored.renamed(names.of)), names
+
+
+def _decoded(body: bytes, decoder: msgspec.json.Decoder[_T], ignored: IgnoredFields) -> _T:
+    asked = decode(body, decoder, ignored)
+    for field in UNSUPPORTED:
+        if getattr(asked, field, None) not in ASKS_FOR_NOTHING:
+            raise InvalidRequestError(
+                f"'{field}' is not supported; leave it out.", param=field, code="unsupported_parameter"
+            )
+    if asked.speed not in (None, "standard"):
+        ignored.add("speed", "must be standard")
+    return asked
+
+
+def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[ChatRequest, FieldNames]:
+    """Without what only an answer needs; not checked yet."""
+    conversation = Conversation(ignored)
+    conversation.add_system(asked.system or "")
+    conversation.add_turns(asked.messages)
+    effort, effort_field = _effort(asked.thinking, asked.output_config, ignored)
+    choice = asked.tool_choice
+    is_single = choice is not None and bool(choice.disable_parallel_tool_use)
+    chat = ChatRequest(
+        model=asked.model,
+        messages=conversation.messages,
+        tools=chat_tools(asked.tools or ()) or None,
+        tool_choice=chat_tool_choice(choice, asked.tools or ()),
+        parallel_tool_calls=False if is_single and asked.tools else None,
+        reasoning_effort=effort,
+        response_format=_response_format(asked),
+    )
+    names = _NAMES | {"reasoning_effort": effort_field} | tool_names(len(asked.tools or ())) | conversation.names
+    return chat, FieldNames(names)
+
+
+def _effort(thinking: Thinking | None, config: OutputConfig | None, ignored: IgnoredFields) -> tuple[str | None, str]:
+    """How much to think, and the field that says so."""
+    _check_thinking(thinking, ignored)
+    asked = None if config is None else config.effort
+    if thinking is not None and thinking.type == "disabled":
+        if asked is not None:
+            ignored.add("output_config.effort", "excludes 'thinking' of the type disabled")
+        return "none", "thinking"
+    if asked is not None:
+        return asked, "output_config.effort"
+    if thinking is None or thinking.type != "enabled" or thinking.budget_tokens is None:
+        return None, "thinking"
+    if thinking.budget_tokens < _MEDIUM_BUDGET_TOKENS:
+        return "low", "thinking"
+    return "medium" if thinking.budget_tokens < _HIGH_BUDGET_TOKENS else "high", "thinking"
+
+
+def _check_thinking(thinking: Thinking | None, ignored: IgnoredFields) -> None:
+    if thinking is None:
+        return
+    if thinking.type not in _THINKING:
+        ignored.add("thinking.type", "must be enabled, disabled or adaptive")
+    if thinking.display not in (None, "summarized"):
+        ignored.add("thinking.display", "must be summarized: thinking is always shown, and whole")
+    if thinking.budget_tokens is not None and thinking.type != "enabled":
+        ignored.add("thinking.budget_tokens", "goes with the type enabled")
+
+
+def _response_format(asked: CountTokensRequest) -> ResponseFormat | None:
+    """`output_format` is the older place of `output_config.format`."""
+    format = asked.output_format if asked.output_config is None else asked.output_config.format or asked.output_format
+    return (
+        None
+        if format is None
+        else ResponseFormat("json_schema", JsonSchema("output", schema=format.schema, strict=True))
+    )

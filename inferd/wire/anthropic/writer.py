@@ -1,0 +1,145 @@
+"""One answer as a message: the events as they come, or the whole at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from inferd.logprobs import TokenLogprob
+from inferd.wire.anthropic.errors import MessagesError, MessagesErrorDetail, error_type
+from inferd.wire.anthropic.responses import (
+    AnthropicMessage,
+    ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
+    InputJsonDelta,
+    MessageDeltaEvent,
+    MessageEvent,
+    MessageStart,
+    MessageStop,
+    MessageUsage,
+    OutputBlock,
+    Ping,
+    StopDelta,
+    StopReason,
+    TextBlock,
+    TextDelta,
+    ThinkingBlock,
+    ThinkingDelta,
+    ToolUseBlock,
+    message_usage,
+)
+from inferd.wire.openai.answer_end import AnswerEnd
+from inferd.wire.openai.chat_response import MessageDelta, ToolCallDelta
+
+_CALL_PREFIX = "call_"
+_TOOL_USE_PREFIX = "toolu_"
+
+
+class MessageWriter:
+    """begin, push ..., finish; or fail. Each gives events, which the caller of `whole` may drop.
+
+    Args:
+        id: `msg_...`.
+        model: the deployment's name.
+    """
+
+    def __init__(self, *, id: str, model: str, service_tier: str) -> None:
+        self._service_tier = service_tier
+        self._message = AnthropicMessage(
+            id=id, model=model, content=[], usage=MessageUsage(input_tokens=0, output_tokens=0)
+        )
+        self._done: list[OutputBlock] = []
+        self._open: OutputBlock | None = None
+        self._pieces: list[str] = []
+
+    def begin(self, prompt_tokens: int) -> Iterator[MessageEvent]:
+        """How much of the prompt came from the cache is known at the end, and said there."""
+        usage = MessageUsage(input_tokens=prompt_tokens, output_tokens=0)
+        yield MessageStart(msgspec.structs.replace(self._message, usage=usage))
+        yield Ping()
+
+    def push(self, deltas: Iterable[MessageDelta], logprobs: Sequence[TokenLogprob] = ()) -> Iterator[MessageEvent]:
+        assert not logprobs, "a message cannot ask for them"
+        for delta in deltas:
+            if delta.reasoning_content:
+                yield from self._start(ThinkingBlock(""))
+                yield self._grow(delta.reasoning_content, ThinkingDelta(delta.reasoning_content))
+            if delta.content:
+                yield from self._start(TextBlock(""))
+                yield self._grow(delta.content, TextDelta(delta.content))
+            for call in delta.tool_calls or ():
+                yield from self._call(call)
+
+    def finish(self, end: AnswerEnd, *, now_s: int) -> Iterator[MessageEvent]:
+        """Comes after the commit that bills it; `now_s` is not shown."""
+        if self._open is None and not self._done:
+            yield from self._start(TextBlock(""))
+        yield from self._stop()
+        reason = _stop_reason(end)
+        stop_sequence = end.stop_string if reason == "stop_sequence" else None
+        usage = message_usage(end.usage, self._service_tier)
+        self._message = msgspec.structs.replace(
+            self._message, content=self._done, stop_reason=reason, stop_sequence=stop_sequence, usage=usage
+        )
+        yield MessageDeltaEvent(StopDelta(reason, stop_sequence), usage)
+        yield MessageStop()
+
+    def fail(self, status: int, message: str) -> Iterator[MessagesError]:
+        """The engine failed in mid-stream; `status` is what it would have been before."""
+        yield MessagesError(MessagesErrorDetail(error_type(status), message))
+
+    def whole(self) -> bytes:
+        """The finished message."""
+        assert self._message.stop_reason is not None, "finish comes first"
+        return msgspec.json.encode(self._message)
+
+    def _start(self, block: TextBlock | ThinkingBlock | ToolUseBlock) -> Iterator[MessageEvent]:
+        """Goes on with the open block if it is of this kind; each call has a block of its own."""
+        if type(self._open) is type(block) and not isinstance(block, ToolUseBlock):
+            return
+        yield from self._stop()
+        self._open = block
+        yield ContentBlockStart(len(self._done), block)
+
+    def _grow(self, text: str, delta: TextDelta | ThinkingDelta | InputJsonDelta) -> ContentBlockDelta:
+        self._pieces.append(text)
+        return ContentBlockDelta(len(self._done), delta)
+
+    def _call(self, delta: ToolCallDelta) -> Iterator[MessageEvent]:
+        assert delta.function is not None, "every delta of a call has a function"
+        if delta.id is not None:
+            call_id = _TOOL_USE_PREFIX + delta.id.removeprefix(_CALL_PREFIX)
+            yield from self._start(ToolUseBlock(call_id, delta.function.name or "", {}))
+        if delta.function.arguments:
+            yield self._grow(delta.function.arguments, InputJsonDelta(delta.function.arguments))
+
+    def _stop(self) -> Iterator[MessageEvent]:
+        block, text = self._open, "".join(self._pieces)
+        if block is None:
+            return
+        if isinstance(block, ToolUseBlock):
+            self._done.append(ToolUseBlock(block.id, block.name, _input(text)))
+        elif isinstance(block, ThinkingBlock):
+            self._done.append(ThinkingBlock(text))
+        else:
+            self._done.append(TextBlock(text))
+        self._open, self._pieces = None, []
+        yield ContentBlockStop(len(self._done) - 1)
+
+
+def _input(arguments: str) -> dict[str, object]:
+    """Empty if the answer was cut off in the middle of it: half of it would look like all."""
+    try:
+        return msgspec.json.decode(arguments or "{}", type=dict[str, object])
+    except msgspec.DecodeError:
+        return {}
+
+
+def _stop_reason(end: AnswerEnd) -> StopReason:
+    if end.reason == "length":
+        return "max_tokens"
+    if end.reason == "tool_calls":
+        return "tool_use"
+    return "end_turn" if end.stop_string is None else "stop_sequence"

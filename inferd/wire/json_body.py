@@ -1,0 +1,193 @@
+"""JSON bodies -> typed structs; whatever is wrong becomes an InvalidRequestError that names the field."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar, get_args
+
+import msgspec
+
+from inferd.errors import InvalidRequestError, RequestTooLargeError
+from inferd.wire.ignored_fields import IgnoredFields, nearest_name
+
+COMMAS_MAX = 2**19
+"""Of a body. It bounds the values in it, each of which costs half a microsecond in which nothing else is done; a
+context's token ids and 8 MiB of prose have fewer."""
+KEYS_MAX = 2**17
+"""Of a body: names of fields. Objects cost more than arrays, 0.5 us a key in which nothing else is done; the largest
+conversation that is read has fewer."""
+
+# A string, and whether a colon follows, so that it is a key. The quantifiers are possessive: no text is read twice.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"[ \t\r\n]*+(:?)|\\?\Z)', flags=re.DOTALL)
+_T = TypeVar("_T")
+_FAULT = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?", flags=re.DOTALL)
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<name>.*)`", flags=re.DOTALL)
+_MISSING_FIELD = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
+_TYPE_NAMES = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a string",
+    "array": "an array",
+    "object": "an object",
+}
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[_T], ignored: IgnoredFields | None = None) -> _T:
+    """`body` as the decoder's struct.
+
+    Args:
+        ignored: takes down the fields that no struct has, at every depth; None: they are refused.
+
+    Raises:
+        InvalidRequestError: not JSON (by RFC 8259: UTF-8, no NaN, no lone surrogates), nested too deep, or not of
+            this type; `param` is the path of the field, such as `messages[0].content`.
+        RequestTooLargeError: it has more than COMMAS_MAX commas, or KEYS_MAX keys.
+    """
+    if not body:
+        raise InvalidRequestError("The request body is empty: send a JSON object.", code="invalid_json")
+    n_commas = body.count(b",")
+    if n_commas > COMMAS_MAX:
+        raise RequestTooLargeError(f"The request's body has {n_commas} commas; at most {COMMAS_MAX} are read.")
+    if _has_too_many_keys(body):
+        raise RequestTooLargeError(f"The request's objects have more than {KEYS_MAX} keys together; no more are read.")
+    try:
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError:
+            # Few requests are decoded again: OpenAI's own SDKs send no unknown fields.
+            known = None if ignored is None else _without_unknown(body, decoder.type, ignored)
+            if known is None:
+                raise
+            return decoder.decode(known)
+    except msgspec.ValidationError as error:
+        raise _field_error(str(error), getattr(decoder.type, "__struct_fields__", ())) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"The request body is not valid JSON: {error}.", code="invalid_json") from error
+    except RecursionError as error:
+        raise InvalidRequestError("The request body is nested too deep.", code="invalid_json") from error
+
+
+def _has_too_many_keys(body: bytes) -> bool:
+    """Without decoding it. Most bodies have fewer colons, inside of strings or not, than they may have keys."""
+    if body.count(b":") <= KEYS_MAX:
+        return False
+    keys = (match for match in _STRING.finditer(body) if match[1])
+    return next(itertools.islice(keys, KEYS_MAX, None), None) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """Attributes:
+    struct: what its value is an object of, or a list of them; None: neither.
+    is_integer: an integer and no other number.
+    """
+
+    struct: type[msgspec.Struct] | None
+    is_integer: bool
+
+
+def _without_unknown(body: bytes, kind: object, ignored: IgnoredFields) -> bytes | None:
+    """`body` without the fields that its structs do not have, and with whole numbers as integers where these are
+    wanted: many languages write 64.0. None if a number is out of all range."""
+    assert isinstance(kind, type), "a body is an object"
+    assert issubclass(kind, msgspec.Struct), "a body is an object"
+    try:
+        value = msgspec.json.decode(body)
+    except msgspec.ValidationError:
+        return None
+    _normalise(value, kind, "", ignored)
+    return msgspec.json.encode(value)
+
+
+def _normalise(value: object, kind: type[msgspec.Struct], path: str, ignored: IgnoredFields) -> None:
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _normalise(item, kind, f"{path}[{index}]", ignored)
+    elif isinstance(value, dict):
+        known = _fields_of(kind)
+        for name in [name for name in value if name not in known]:
+            if value.pop(name) is not None:  # null asks for nothing
+                ignored.add_unknown(path, name, known)
+        for name, item in value.items():
+            if (struct := known[name].struct) is not None:
+                _normalise(item, struct, _join(path, name), ignored)
+            elif known[name].is_integer and isinstance(item, float) and item.is_integer():
+                value[name] = int(item)
+
+
+@cache
+def _fields_of(kind: type[msgspec.Struct]) -> Mapping[str, _Field]:
+    """By their names on the wire."""
+    fields = {}
+    for field in msgspec.structs.fields(kind):
+        types = {field.type, *get_args(field.type)}
+        fields[field.encode_name] = _Field(_struct_in(field.type), is_integer=int in types and float not in types)
+    return fields
+
+
+def _struct_in(hint: object) -> type[msgspec.Struct] | None:
+    """A type has one struct at most: msgspec could not tell two apart."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return hint
+    return next(filter(None, map(_struct_in, get_args(hint))), None)
+
+
+def convert(fields: object, type: type[_T]) -> _T:
+    """What came as text fields, of a form perhaps, as a struct. Raises InvalidRequestError, as `decode` does."""
+    try:
+        return msgspec.convert(fields, type, strict=False)
+    except msgspec.ValidationError as error:
+        raise _field_error(str(error), getattr(type, "__struct_encode_fields__", ())) from error
+
+
+def required(value: _T | None, path: str) -> _T:
+    """A field that the type allows to be missing, where it must not. Raises InvalidRequestError if it is."""
+    if value is None:
+        raise InvalidRequestError(f"The field '{path}' is missing.", param=path, code="missing_required_parameter")
+    return value
+
+
+def shorten(text: str, characters_max: int = 64) -> str:
+    """A caller's text as it may be repeated in a message: one line, and not long."""
+    line = " ".join(text.split())
+    return line if len(line) <= characters_max else line[: characters_max - 3] + "..."
+
+
+def _field_error(message: str, fields: Iterable[str]) -> InvalidRequestError:
+    fault = _FAULT.fullmatch(message)
+    assert fault is not None, "every message matches: the path is optional"
+    what, path = fault["what"], (fault["path"] or "").replace("[...]", "").removeprefix(".")
+    unknown = _UNKNOWN_FIELD.fullmatch(what)
+    if unknown is not None:
+        name = shorten(unknown["name"])
+        near = None if path else nearest_name(name, fields)
+        hint = f" Did you mean '{near}'?" if near else ""
+        param = _join(path, name)
+        return InvalidRequestError(f"Unknown field '{param}'.{hint}", param=param, code="unknown_parameter")
+    missing = _MISSING_FIELD.fullmatch(what)
+    if missing is not None:
+        param = _join(path, missing["name"])
+        return InvalidRequestError(f"The field '{param}' is missing.", param=param, code="missing_required_parameter")
+    subject = f"'{path}'" if path else "The request body"
+    code = "invalid_type" if what.startswith("Expected `") else "invalid_value"
+    return InvalidRequestError(f"{subject} is wrong: {shorten(_in_words(what), 120)}.", param=path or None, code=code)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _in_words(what: str) -> str:
+    """msgspec's "Expected `float | null`, got `str`" -> "expected a number, got a string"."""
+
+    def named(match: re.Match[str]) -> str:
+        kinds = [kind for kind in match[1].split(" | ") if kind != "null"] or ["null"]
+        return " or ".join(_TYPE_NAMES.get(kind, kind) for kind in kinds)
+
+    words = re.sub(r"`([^`]*)`", named, re.sub(r"Invalid enum value (.*)", r"\1 is not one of the known values", what))
+    return words[:1].lower() + words[1:]

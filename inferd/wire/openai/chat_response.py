@@ -1,0 +1,239 @@
+"""What the chat endpoint answers, as typed structs encoded to JSON bytes.
+
+A streamed answer is: a chunk with the role, chunks with text, one with the finish reason, each of these for every
+choice, and, if the caller asked for it, one with `choices: []` and the usage. With usage asked for, the other chunks
+carry `usage: null`, as OpenAI's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+
+from inferd.logprobs import TokenLogprob
+from inferd.money import format_usd
+from inferd.price import ServiceTier
+from inferd.usage import Usage
+from inferd.wire.openai.logprobs import ChoiceLogprobs, choice_logprobs
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+STREAM_DONE = b"[DONE]"
+"""Data of the event that ends a stream."""
+
+
+class PromptTokensDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int
+
+
+class CompletionTokensDetails(msgspec.Struct, frozen=True):
+    reasoning_tokens: int
+
+
+class UsageBody(msgspec.Struct, frozen=True):
+    """What was billed (BILLING R14). `prompt_tokens` includes the cached ones; `cost` is USD with 9 places;
+    `compute_ms` is there where that is what costs."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    cost: str
+    compute_ms: int | msgspec.UnsetType = msgspec.UNSET
+    completion_tokens_details: CompletionTokensDetails | msgspec.UnsetType = msgspec.UNSET
+
+
+class CalledFunctionBody(msgspec.Struct, frozen=True):
+    """`arguments` is the text of a JSON object."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallBody(msgspec.Struct, frozen=True):
+    id: str
+    function: CalledFunctionBody
+    type: Literal["function"] = "function"
+
+
+class AssistantMessage(msgspec.Struct, frozen=True):
+    """`content` is null beside calls without a word. What a model thought or called is only there if it did."""
+
+    content: str | None
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: list[ToolCallBody] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Choice(msgspec.Struct, frozen=True):
+    message: AssistantMessage
+    finish_reason: FinishReason
+    index: int = 0
+    logprobs: ChoiceLogprobs | None = None
+
+
+class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: UsageBody
+    service_tier: ServiceTier
+    system_fingerprint: str
+    perf_metrics: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class FunctionDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    arguments: str
+    name: str | None = None
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first of a call has its id, type and name, the others more of its arguments."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta | None = None
+
+
+class MessageDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    role: str | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+
+
+class ChunkChoice(msgspec.Struct, frozen=True):
+    delta: MessageDelta
+    finish_reason: FinishReason | None = None
+    index: int = 0
+    logprobs: ChoiceLogprobs | None = None
+
+
+class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    service_tier: ServiceTier
+    system_fingerprint: str
+    usage: UsageBody | msgspec.UnsetType | None = msgspec.UNSET
+    perf_metrics: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+
+
+_ENCODER = msgspec.json.Encoder()
+_NO_CHOICES = b'"choices":[]'  # not to be found in a string, whose quotes are escaped
+
+
+def usage_body(
+    usage: Usage, cost_nanousd: int, *, by_time: bool = False, reasoning_tokens: int | None = None
+) -> UsageBody:
+    """The usage as the ledger has it; `cost_nanousd` is 0 for a free deployment, `reasoning_tokens` None if the model
+    has no reasoning or it cannot be counted."""
+    return UsageBody(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+        cost=format_usd(cost_nanousd),
+        compute_ms=usage.compute_ms if by_time else msgspec.UNSET,
+        completion_tokens_details=(
+            msgspec.UNSET if reasoning_tokens is None else CompletionTokensDetails(reasoning_tokens)
+        ),
+    )
+
+
+class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """Encodes the answer to one request; what stays the same in all its parts is given once.
+
+    Attributes:
+        id: `chatcmpl-...`.
+        created: Unix time in seconds.
+        model: the deployment's name.
+        system_fingerprint: build, model and configuration.
+        service_tier: the one that is served and billed.
+        include_usage: whether the caller asked for a usage chunk.
+        include_perf_metrics: whether the caller asked for metrics in the body; else they are not shown there.
+    """
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    service_tier: ServiceTier = ServiceTier.DEFAULT
+    include_usage: bool = False
+    include_perf_metrics: bool = False
+
+    def completion(
+        self,
+        choices: list[Choice],
+        usage: UsageBody,
+        perf_metrics: dict[str, str] | None = None,
+    ) -> bytes:
+        """The whole `chat.completion`; `choices` by index."""
+        return _ENCODER.encode(
+            ChatCompletion(
+                id=self.id,
+                created=self.created,
+                model=self.model,
+                choices=choices,
+                usage=usage,
+                service_tier=self.service_tier,
+                system_fingerprint=self.system_fingerprint,
+                perf_metrics=self._shown(perf_metrics),
+            )
+        )
+
+    def role_chunk(self, index: int = 0) -> bytes:
+        """The first chunk of a choice."""
+        return self._chunk([ChunkChoice(MessageDelta(role="assistant", content=""), index=index)])
+
+    def delta_chunk(self, delta: MessageDelta, logprobs: Sequence[TokenLogprob] = (), index: int = 0) -> bytes:
+        shown = choice_logprobs(logprobs) if logprobs else None
+        before, after = self._around_choice
+        return before + _ENCODER.encode(ChunkChoice(delta, index=index, logprobs=shown)) + after
+
+    def finish_chunk(
+        self, finish_reason: FinishReason, perf_metrics: dict[str, str] | None = None, index: int = 0
+    ) -> bytes:
+        return self._chunk([ChunkChoice(MessageDelta(), finish_reason, index)], perf_metrics=perf_metrics)
+
+    def usage_chunk(self, usage: UsageBody) -> bytes:
+        """The last chunk before `[DONE]`; only for callers who asked for it."""
+        assert self.include_usage, "a usage chunk goes only to those who asked for it"
+        return self._chunk([], usage)
+
+    @cached_property
+    def _around_choice(self) -> tuple[bytes, bytes]:
+        """Of a chunk with one choice, and nothing else that changes."""
+        before, after = self._chunk([]).split(_NO_CHOICES, maxsplit=1)
+        return before + _NO_CHOICES[:-1], _NO_CHOICES[-1:] + after
+
+    def _shown(self, perf_metrics: dict[str, str] | None) -> dict[str, str] | msgspec.UnsetType:
+        return perf_metrics if perf_metrics is not None and self.include_perf_metrics else msgspec.UNSET
+
+    def _chunk(
+        self,
+        choices: list[ChunkChoice],
+        usage: UsageBody | None = None,
+        perf_metrics: dict[str, str] | None = None,
+    ) -> bytes:
+        return _ENCODER.encode(
+            ChatChunk(
+                id=self.id,
+                created=self.created,
+                model=self.model,
+                choices=choices,
+                service_tier=self.service_tier,
+                system_fingerprint=self.system_fingerprint,
+                usage=usage if self.include_usage else msgspec.UNSET,
+                perf_metrics=self._shown(perf_metrics),
+            )
+        )

@@ -1,0 +1,167 @@
+"""The messages of a chat request: what callers may send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from inferd.errors import InvalidRequestError
+from inferd.wire.ignored_fields import IgnoredFields
+from inferd.wire.json_body import shorten
+from inferd.wire.openai.call_history import ToolCall, check_call_history
+
+PARTS_MAX = 16_384
+"""Of a conversation: messages, parts of their content and calls together. Each costs some ten microseconds."""
+_ATTRIBUTION = "x-anthropic-billing-header:"
+"""Claude Code's first line of the system prompt. It changes with each session, so that no prefix would be shared."""
+TEXT_ONLY = "is left out: this model reads text only"
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_MEDIA = {
+    "audio_url": "audio",
+    "image_url": "image",
+    "input_audio": "audio",
+    "input_file": "file",
+    "input_image": "image",
+    "input_video": "video",
+    "video_url": "video",
+}
+
+
+class ContentPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One part of a message's content. A part that is not text becomes a short text that says so."""
+
+    type: str = "text"
+    text: str | None = None
+    refusal: str | None = None
+    image_url: Any = None
+    input_audio: Any = None
+    file: Any = None
+    prompt_cache_breakpoint: Any = None
+
+    @property
+    def is_text(self) -> bool:
+        return self.type in _TEXT_PARTS or self.refusal is not None
+
+    def as_text(self) -> str:
+        return (self.text or self.refusal or "") if self.is_text else omitted(self.type)
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One message. An answer of ours can be sent back as it is: the fields that it lacks come as null. A content that
+    is null is empty, in any role; only the assistant's and a tool's may be missing."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | msgspec.UnsetType | None = msgspec.UNSET
+    name: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: Any = None
+    audio: Any = None
+    annotations: Any = None
+
+    # Other servers' names of `reasoning_content`.
+    reasoning: Any = None
+    thinking: Any = None
+
+    def text(self) -> str:
+        """The content as one string; parts are joined by line breaks, as llama-server and vLLM do."""
+        if isinstance(self.content, str):
+            return self.content or self.refusal or ""
+        return "\n".join(part.as_text() for part in self.content or ()) or self.refusal or ""
+
+    def reasoning_text(self) -> str:
+        """The assistant's reasoning before its answer, "" if it is not told."""
+        if self.role != "assistant":
+            return ""
+        told = (self.reasoning_content, self.reasoning, self.thinking)
+        return next((text for text in told if isinstance(text, str) and text), "")
+
+
+def omitted(kind: str) -> str:
+    """The text in place of a part of this type."""
+    return f"[{_MEDIA.get(kind, shorten(kind))} omitted: this model reads text only]"
+
+
+def without_attribution(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages as a model reads them: without a first line of the system prompt that is for accounting, and without
+    that message if it has no other."""
+    if not _has_attribution(messages):
+        return messages
+    rest = messages[0].text().partition("\n")[2].lstrip("\n")
+    first = [msgspec.structs.replace(messages[0], content=rest)] if rest or len(messages) == 1 else []
+    return [*first, *messages[1:]]
+
+
+def _has_attribution(messages: Sequence[Message]) -> bool:
+    return messages[0].role in ("system", "developer") and messages[0].text().startswith(_ATTRIBUTION)
+
+
+def check_messages(messages: Sequence[Message], ignored: IgnoredFields) -> None:
+    """Record what has no effect. Raises InvalidRequestError for what is well-formed but cannot be served."""
+    check_num_parts(
+        "messages", (part for message in messages for part in (message, message.content or None, message.tool_calls))
+    )
+    if not messages:
+        raise InvalidRequestError(
+            "'messages' is empty: send at least one message.", param="messages", code="invalid_value"
+        )
+    if _has_attribution(messages):
+        ignored.add("messages[0].content", "begins with a line for accounting, which no model needs")
+    for index, message in enumerate(messages):
+        _check_message(message, f"messages[{index}]", ignored)
+    check_call_history(messages, ignored)
+
+
+def check_num_parts(field: str, contents: Iterable[object]) -> None:
+    """`contents`: of a conversation; lists among them count by their length, everything else not being text as one.
+    Raises InvalidRequestError if that is more than PARTS_MAX."""
+    n_parts = 0
+    for content in contents:
+        n_parts += len(content) if isinstance(content, list) else content is not None and not isinstance(content, str)
+        if n_parts > PARTS_MAX:
+            raise InvalidRequestError(
+                f"'{field}' has too many parts: at most {PARTS_MAX} messages, parts of their content and calls "
+                "together are read.",
+                param=field,
+                code="invalid_value",
+            )
+
+
+def _check_message(message: Message, path: str, ignored: IgnoredFields) -> None:
+    if message.role == "function":
+        raise _unsupported(f"{path}.role", "Messages of role 'function' are not supported: use tools and role 'tool'.")
+    if message.function_call is not None:
+        raise _unsupported(f"{path}.function_call", f"'{path}.function_call' is not supported: use 'tool_calls'.")
+    if message.content is msgspec.UNSET and message.role not in ("assistant", "tool"):
+        raise InvalidRequestError(
+            f"'{path}.content' is missing: send a string or an array of text parts.",
+            param=f"{path}.content",
+            code="missing_required_parameter",
+        )
+    for field in ("reasoning_content", "reasoning", "thinking"):
+        value = getattr(message, field)
+        if value and value != message.reasoning_text():
+            ignored.add(f"{path}.{field}", "must be a text, of an assistant's message")
+    for field in ("audio", "annotations"):
+        if getattr(message, field) not in (None, []):
+            ignored.add(f"{path}.{field}")
+    if isinstance(message.content, list):
+        for index, part in enumerate(message.content):
+            _check_part(part, f"{path}.content[{index}]", ignored)
+
+
+def _check_part(part: ContentPart, path: str, ignored: IgnoredFields) -> None:
+    if not part.is_text:
+        ignored.add(path, TEXT_ONLY)
+    elif part.text is None and part.refusal is None:
+        raise InvalidRequestError(
+            f"The field '{path}.text' is missing.", param=f"{path}.text", code="missing_required_parameter"
+        )
+
+
+def _unsupported(param: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, param=param, code="unsupported_parameter")

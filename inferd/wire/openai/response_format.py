@@ -1,0 +1,170 @@
+"""`response_format` and `grammar`: what the answer's text must look like, as a Constraint."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from inferd.constraint import Constraint, ConstraintKind
+from inferd.errors import InvalidRequestError
+from inferd.wire.json_body import shorten
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TYPES = ("text", "json_object", "json_schema", "regex")
+_ANY_OBJECT = '{"type":"object"}'
+
+
+class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """OpenAI's `json_schema`. With `strict` each keyword is enforced or refused; without it, those that cannot be
+    enforced are left out."""
+
+    name: str
+    description: str | None = None
+    schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """OpenAI's, with two extras: `schema` beside the types `json_object` (Together, llama-cpp-python: that
+    schema, not strictly) and `regex` (Friendli: the expression as a string)."""
+
+    type: str
+    json_schema: JsonSchema | None = None
+    schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """vLLM's: one of these says what the text must match. `json` is a schema, or its text."""
+
+    json: dict[str, Any] | str | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    structural_tag: Any = None
+
+
+def guided_constraint(guidance: StructuredOutputs, prefix: str) -> Constraint | None:
+    """None: any text. It has been checked. `prefix`: of its fields' names, `guided_` or `structured_outputs.`."""
+    if guidance.regex is not None:
+        return Constraint(ConstraintKind.REGEX, guidance.regex, f"{prefix}regex")
+    if guidance.choice is not None:
+        choices = " | ".join(json.dumps(choice, ensure_ascii=False) for choice in guidance.choice)
+        return Constraint(ConstraintKind.LARK, f"start: {choices}", f"{prefix}choice")
+    if guidance.grammar is not None:
+        return Constraint(ConstraintKind.GRAMMAR, guidance.grammar, f"{prefix}grammar")
+    schema = _guided_schema(guidance)
+    return Constraint(ConstraintKind.JSON_SCHEMA, schema, f"{prefix}json") if schema else None
+
+
+def check_guidance(guidance: StructuredOutputs, prefix: str, *, is_alone: bool) -> None:
+    """Raises InvalidRequestError for what makes no sense. `is_alone`: no other field constrains the text."""
+    if guidance.structural_tag is not None:
+        path = f"{prefix}structural_tag"
+        raise InvalidRequestError(
+            f"'{path}' is not supported; use 'grammar'.", param=path, code="unsupported_parameter"
+        )
+    schema = _guided_schema(guidance)
+    given = [name for name in ("regex", "choice", "grammar") if getattr(guidance, name) is not None]
+    given += ["json"] if schema else []
+    if len(given) > 1 or (given and not is_alone):
+        path = f"{prefix}{given[0]}"
+        raise _invalid(path, f"'{path}' excludes every other constraint of the text: send one of them.")
+    if schema and not schema.startswith("{"):
+        raise _invalid(f"{prefix}json", f"'{prefix}json' must be a JSON schema: an object, or its text.")
+    if guidance.choice is not None and not all(guidance.choice or [""]):
+        raise _invalid(f"{prefix}choice", f"'{prefix}choice' must hold at least one text, and no empty one.")
+    if guidance.grammar is not None and not guidance.grammar.strip():
+        raise _invalid(f"{prefix}grammar", f"'{prefix}grammar' is empty: send a Lark or GBNF grammar.")
+
+
+def _guided_schema(guidance: StructuredOutputs) -> str:
+    """The schema's JSON text, "" if there is none."""
+    schema = guidance.json
+    if schema is None:
+        return _ANY_OBJECT if guidance.json_object else ""
+    return schema.strip() if isinstance(schema, str) else msgspec.json.encode(schema).decode()
+
+
+def _check_json(raw: msgspec.Raw, path: str) -> None:
+    """Raises InvalidRequestError: what was passed over when the body was decoded is no JSON after all."""
+    try:
+        msgspec.json.decode(_source(raw) or "null")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"'{path}' is not valid JSON: {error}.", param=path, code="invalid_json") from error
+
+
+def response_constraint(response_format: ResponseFormat | None, grammar: str | None) -> Constraint | None:
+    """None: any text. Both have been checked."""
+    if grammar is not None:
+        return Constraint(ConstraintKind.GRAMMAR, grammar, "grammar")
+    if response_format is None or response_format.type == "text":
+        return None
+    schema = _source(response_format.schema)
+    if response_format.type == "regex":
+        return Constraint(ConstraintKind.REGEX, msgspec.json.decode(schema, type=str), "response_format.schema")
+    if response_format.type == "json_object":
+        return Constraint(ConstraintKind.JSON_SCHEMA_LENIENT, schema or _ANY_OBJECT, "response_format.schema")
+    named = response_format.json_schema
+    assert named is not None, "check_response_format saw it"
+    source = _source(named.schema) or "{}"
+    kind = ConstraintKind.JSON_SCHEMA if named.strict else ConstraintKind.JSON_SCHEMA_LENIENT
+    return Constraint(kind, source, "response_format.json_schema.schema")
+
+
+def check_response_format(response_format: ResponseFormat | None, grammar: str | None) -> None:
+    """Raises InvalidRequestError for what is well-formed but makes no sense; whether a schema can be enforced only
+    the engine's compiler knows."""
+    if grammar is not None and not grammar.strip():
+        raise _invalid("grammar", "'grammar' is empty: send a Lark or GBNF grammar.")
+    if response_format is None:
+        return
+    kind = response_format.type
+    if kind not in _TYPES:
+        raise _invalid(
+            "response_format.type", f"'{shorten(kind)}' is no response format; known are {', '.join(_TYPES)}."
+        )
+    if grammar is not None and kind != "text":
+        raise _invalid("grammar", "'grammar' and 'response_format' exclude each other: send one of them.")
+    if (response_format.json_schema is not None) != (kind == "json_schema"):
+        raise _invalid(
+            "response_format.json_schema", "'json_schema' goes with the type 'json_schema', and only with it."
+        )
+    if response_format.json_schema is not None:
+        _check_schema(response_format.json_schema)
+    _check_extra(kind, response_format.schema)
+
+
+def _check_schema(schema: JsonSchema) -> None:
+    if not _NAME.fullmatch(schema.name):
+        path = "response_format.json_schema.name"
+        raise _invalid(path, f"'{path}' must be 1 to 64 characters of a-z, A-Z, 0-9, _ and -.")
+    path = "response_format.json_schema.schema"
+    _check_json(schema.schema, path)
+    if _source(schema.schema)[:1] not in ("", "{"):
+        raise _invalid(path, f"'{path}' must be an object: a JSON schema.")
+
+
+def _check_extra(kind: str, extra: msgspec.Raw) -> None:
+    path = "response_format.schema"
+    _check_json(extra, path)
+    schema = _source(extra)
+    if kind == "regex" and schema[:1] != '"':
+        raise _invalid(path, f"'{path}' must be a string: the regular expression.")
+    if kind == "json_object" and schema[:1] not in ("", "{"):
+        raise _invalid(path, f"'{path}' must be an object: a JSON schema.")
+    if kind not in ("regex", "json_object") and schema:
+        raise _invalid(path, f"'{path}' goes with the types 'json_object' and 'regex' only.")
+
+
+def _source(schema: msgspec.Raw) -> str:
+    """The schema's JSON text, "" if there is none or null."""
+    text = bytes(schema).decode()
+    return "" if text == "null" else text
+
+
+def _invalid(param: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, param=param, code="invalid_value")

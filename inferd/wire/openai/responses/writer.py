@@ -1,0 +1,75 @@
+"""One answer as a response: the events as they come, or the whole at the end."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from inferd.logprobs import TokenLogprob
+from inferd.wire.openai.answer_end import AnswerEnd
+from inferd.wire.openai.chat_response import MessageDelta
+from inferd.wire.openai.logprobs import choice_logprobs
+from inferd.wire.openai.responses.events import (
+    ResponseCompleted,
+    ResponseCreated,
+    ResponseEvent,
+    ResponseFailed,
+    ResponseIncomplete,
+    ResponseInProgress,
+)
+from inferd.wire.openai.responses.objects import IncompleteDetails, Response, ResponseError, response_usage
+from inferd.wire.openai.responses.output_items import OutputItems
+
+ID_PREFIX = "resp_"
+
+
+class ResponseWriter:
+    """begin, push ..., finish; or fail. Each gives events, which the caller of `whole` may drop."""
+
+    def __init__(self, begun: Response) -> None:
+        self._response = begun
+        self._numbers = itertools.count()
+        self._items = OutputItems(begun.id.removeprefix(ID_PREFIX), self._numbers)
+
+    def begin(self, prompt_tokens: int) -> Iterator[ResponseEvent]:
+        """`prompt_tokens` is not shown before the end."""
+        yield ResponseCreated(sequence_number=next(self._numbers), response=self._response)
+        yield ResponseInProgress(sequence_number=next(self._numbers), response=self._response)
+
+    def push(self, deltas: Iterable[MessageDelta], logprobs: Sequence[TokenLogprob] = ()) -> Iterator[ResponseEvent]:
+        """`logprobs`: of the tokens that brought these deltas, if any."""
+        self._items.hold(choice_logprobs(logprobs).content)
+        for delta in deltas:
+            yield from self._items.take(delta)
+
+    def finish(self, end: AnswerEnd, *, now_s: int) -> Iterator[ResponseEvent]:
+        """Comes after the commit that bills it."""
+        is_cut = end.reason == "length"
+        yield from self._items.open_empty()
+        yield from self._items.close("incomplete" if is_cut else "completed")
+        self._response = msgspec.structs.replace(
+            self._response,
+            status="incomplete" if is_cut else "completed",
+            completed_at=None if is_cut else now_s,
+            incomplete_details=IncompleteDetails() if is_cut else None,
+            output=self._items.done,
+            usage=response_usage(end.usage),
+        )
+        number = next(self._numbers)
+        if is_cut:
+            yield ResponseIncomplete(sequence_number=number, response=self._response)
+        else:
+            yield ResponseCompleted(sequence_number=number, response=self._response)
+
+    def fail(self, status: int, message: str) -> Iterator[ResponseEvent]:
+        """The engine failed in mid-stream; `status` is what it would have been before."""
+        error = ResponseError("server_error", message)
+        failed = msgspec.structs.replace(self._response, status="failed", error=error, output=self._items.done)
+        yield ResponseFailed(sequence_number=next(self._numbers), response=failed)
+
+    def whole(self) -> bytes:
+        """The finished response."""
+        assert self._response.status in ("completed", "incomplete"), "finish comes first"
+        return msgspec.json.encode(self._response)

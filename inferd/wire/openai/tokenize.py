@@ -1,0 +1,165 @@
+"""`POST /tokenize` and `/detokenize`: vLLM's and llama-server's fields, and answers that clients of both read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from inferd.errors import InvalidRequestError
+from inferd.wire.ignored_fields import IgnoredFields
+from inferd.wire.json_body import decode
+from inferd.wire.openai.chat_request import ChatRequest
+from inferd.wire.openai.messages import Message, check_messages
+from inferd.wire.openai.sampling_fields import invalid
+from inferd.wire.openai.template_kwargs import check_template_kwargs
+from inferd.wire.openai.tools import Tool, check_tools
+
+TEXT_BYTES_MAX = 2**20
+"""A megabyte takes two seconds of a core at most."""
+TOKENS_MAX = 2**20
+
+_SOURCES = ("prompt", "content", "messages")
+_OF_MESSAGES = ("add_generation_prompt", "tools", "chat_template_kwargs", "chat_template", "continue_final_message")
+
+
+class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of `prompt` (vLLM's, begins with BOS by default), `content` (llama-server's, does not), or `messages`: the
+    prompt that a chat completion would make of them."""
+
+    model: str
+    prompt: str | None = None
+    content: str | None = None
+    messages: list[Message] | None = None
+    add_special_tokens: bool | None = None
+    add_special: bool | None = None
+    parse_special: bool | None = None
+    return_token_strs: bool | None = None
+    with_pieces: bool | None = None
+    add_generation_prompt: bool | None = None
+    tools: list[Tool] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template: str | None = None
+    continue_final_message: bool | None = None
+
+    @property
+    def chat(self) -> ChatRequest | None:
+        """The chat request whose prompt is asked for, if it is one of messages."""
+        if self.messages is None:
+            return None
+        return ChatRequest(
+            model=self.model,
+            messages=self.messages,
+            tools=self.tools,
+            chat_template_kwargs=self.chat_template_kwargs,
+        )
+
+    @property
+    def text(self) -> str:
+        assert self.messages is None, "messages are rendered first"
+        return self.content or "" if self.prompt is None else self.prompt
+
+    @property
+    def text_field(self) -> str:
+        """The name of the field that the text came in."""
+        return "content" if self.prompt is None else "prompt"
+
+    @property
+    def adds_bos(self) -> bool:
+        asked = self.add_special_tokens if self.add_special_tokens is not None else self.add_special
+        return self.content is None if asked is None else asked
+
+    @property
+    def reads_control_tokens(self) -> bool:
+        return self.parse_special is not False
+
+
+class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    model: str
+    tokens: list[int]
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """`tokens` are ids, or objects `{id, piece}` for llama-server's `with_pieces`."""
+
+    tokens: list[Any]
+    count: int
+    max_model_len: int
+    token_strs: list[str] | None = None
+
+
+class Text(msgspec.Struct, frozen=True, kw_only=True):
+    """The same text by vLLM's and by llama-server's name."""
+
+    prompt: str
+    content: str
+
+
+_TOKENIZE_DECODER = msgspec.json.Decoder(TokenizeRequest)
+_DETOKENIZE_DECODER = msgspec.json.Decoder(DetokenizeRequest)
+
+
+def parse_tokenize_request(body: bytes, ignored: IgnoredFields | None = None) -> TokenizeRequest:
+    """Decoded and checked; `ignored` takes down what has no effect. Raises InvalidRequestError with `param` naming the
+    field."""
+    ignored = ignored or IgnoredFields()
+    request = decode(body, _TOKENIZE_DECODER, ignored)
+    given = [name for name in _SOURCES if getattr(request, name) is not None]
+    if len(given) != 1:
+        raise invalid(given[1] if given else "prompt", f"Send exactly one of {', '.join(_SOURCES)}.")
+    if request.add_special_tokens is not None and request.add_special not in (None, request.add_special_tokens):
+        raise invalid("add_special", "'add_special' and 'add_special_tokens' are the same, but differ: send one.")
+    if request.messages is not None:
+        _check_chat(request, request.messages, ignored)
+        return request
+    for field in _OF_MESSAGES:
+        if getattr(request, field) is not None:
+            ignored.add(field, "is only used with 'messages'")
+    n_bytes = len(request.text.encode())
+    if n_bytes > TEXT_BYTES_MAX:
+        raise invalid(given[0], f"'{given[0]}' has {n_bytes} bytes; at most {TEXT_BYTES_MAX} are tokenised at once.")
+    return request
+
+
+def _check_chat(request: TokenizeRequest, messages: list[Message], ignored: IgnoredFields) -> None:
+    check_messages(messages, ignored)
+    check_tools(request.tools, None, None, ignored)
+    check_template_kwargs(request.chat_template_kwargs)
+    for field in ("add_special_tokens", "add_special", "parse_special"):
+        if getattr(request, field) is not None:
+            ignored.add(field, "has no meaning for messages: the chat template says what is special")
+    if request.add_generation_prompt is False:
+        raise _unsupported_value(
+            "add_generation_prompt", "Messages are always tokenised with the beginning of the answer."
+        )
+    for field in ("chat_template", "continue_final_message"):
+        if getattr(request, field):
+            raise _unsupported_value(field, f"'{field}' is not supported; leave it out.")
+
+
+def parse_detokenize_request(body: bytes, ignored: IgnoredFields | None = None) -> DetokenizeRequest:
+    """Decoded; whether the model has the tokens is checked later. Raises InvalidRequestError."""
+    request = decode(body, _DETOKENIZE_DECODER, ignored or IgnoredFields())
+    if len(request.tokens) > TOKENS_MAX:
+        raise invalid("tokens", f"'tokens' may hold at most {TOKENS_MAX}, got {len(request.tokens)}.")
+    return request
+
+
+def encode_tokens(
+    request: TokenizeRequest, token_ids: Sequence[int], pieces: list[str] | None, max_context: int
+) -> bytes:
+    """`pieces` if the request asks for them."""
+    tokens: list[Any] = list(token_ids)
+    if request.with_pieces and pieces is not None:
+        tokens = [{"id": token_id, "piece": piece} for token_id, piece in zip(token_ids, pieces, strict=True)]
+    shown = pieces if request.return_token_strs else None
+    return msgspec.json.encode(Tokens(tokens=tokens, count=len(token_ids), max_model_len=max_context, token_strs=shown))
+
+
+def encode_text(text: str) -> bytes:
+    return msgspec.json.encode(Text(prompt=text, content=text))
+
+
+def _unsupported_value(param: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, param=param, code="unsupported_value")

@@ -1,0 +1,229 @@
+"""`tools` and `tool_choice` of a chat request: what callers may send, and which tools an answer may call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from inferd.errors import InvalidRequestError
+from inferd.wire.ignored_fields import IgnoredFields
+from inferd.wire.json_body import shorten
+
+FUNCTION = "function"
+ALLOWED = "allowed_tools"
+_WORDS = {"none": "none", "auto": "auto", "required": "required", "any": "required"}
+"""Choices that name no tool, `any` as Mistral and Anthropic call it; some clients send `{"type": "auto"}`."""
+LEFT_OUT = "is left out: only tools of type 'function' are supported"
+TOOLS_MAX = 128
+NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""OpenAI's own rule for a function's name."""
+
+
+class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`parameters` is a JSON schema of an object; without it the function has none. `strict`: each of its keywords is
+    enforced or refused."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return self.parameters or {"type": "object", "properties": {}}
+
+
+class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Only tools of type `function` can be called here; those of other types are left out."""
+
+    type: str = FUNCTION
+    function: Function | None = None
+
+
+class NamedFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+
+
+class AllowedTools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    mode: str
+    tools: list[dict[str, Any]]
+
+
+class ToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`{"type": "function", "function": {"name": ...}}` or `{"type": "allowed_tools", "allowed_tools": {...}}`. One of
+    another type chooses a tool that is left out."""
+
+    type: str
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSet:
+    """What an answer may call.
+
+    Attributes:
+        functions: those that it may call; empty: none, and the model is told of none.
+        required: it must call at least one.
+        parallel: it may call several; a function that is called by name is called once.
+    """
+
+    functions: tuple[Function, ...] = ()
+    required: bool = False
+    parallel: bool = True
+
+    @property
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """Each function's parameters."""
+        return {function.name: function.schema for function in self.functions}
+
+    def template_tools(self) -> list[dict[str, Any]]:
+        """The tools as chat templates read them."""
+        return [
+            {
+                "type": "function",
+                "function": {
+                    "name": function.name,
+                    "description": function.description or "",
+                    "parameters": function.schema,
+                },
+            }
+            for function in self.functions
+        ]
+
+
+NO_TOOLS = ToolSet()
+
+
+def tool_set(tools: Sequence[Tool] | None, choice: str | ToolChoice | None, parallel: bool | None) -> ToolSet:
+    """The tools of a request that `check_tools` has passed."""
+    functions = tuple(tool.function for tool in tools or () if tool.type == FUNCTION and tool.function is not None)
+    word = _word(choice)
+    if not functions or word == "none" or (isinstance(choice, ToolChoice) and _is_foreign(choice)):
+        return NO_TOOLS
+    required = word == "required"
+    if isinstance(choice, ToolChoice) and word is None:
+        names, required = _chosen(choice)
+        functions = tuple(function for function in functions if function.name in names)
+        if not functions:
+            return NO_TOOLS
+        parallel = parallel is not False and choice.type != FUNCTION
+    return ToolSet(functions, required, parallel is not False)
+
+
+def check_tools(
+    tools: Sequence[Tool] | None, choice: str | ToolChoice | None, parallel: bool | None, ignored: IgnoredFields
+) -> None:
+    """Record the tools that are left out. Raises InvalidRequestError that names the path of what is wrong."""
+    functions = _checked_functions(tools or (), ignored)
+    left_out = any(tool.type != FUNCTION for tool in tools or ())
+    if parallel is not None and not tools:
+        ignored.add("parallel_tool_calls", "is only used with 'tools'")
+    word = _word(choice)
+    if choice is None or word in ("none", "auto"):
+        return
+    if isinstance(choice, str) and word is None:
+        allowed = "must be none, auto, required or an object"
+        raise _invalid("tool_choice", f"'tool_choice' {allowed}, got '{shorten(choice)}'.")
+    is_foreign = isinstance(choice, ToolChoice) and _is_foreign(choice)
+    if left_out and (is_foreign or (word and not functions)):
+        ignored.add("tool_choice", "asks for a tool that is left out")
+    elif not functions:
+        raise _invalid("tool_choice", "'tool_choice' is only allowed when 'tools' has a function.")
+    elif isinstance(choice, ToolChoice) and word is None:
+        _check_choice(choice, functions, ignored)
+
+
+def _word(choice: str | ToolChoice | None) -> str | None:
+    """The choice, if it names no tool. None for one that does, and for an unknown word."""
+    return _WORDS.get(choice.type if isinstance(choice, ToolChoice) else choice or "auto")
+
+
+def _is_foreign(choice: ToolChoice) -> bool:
+    return choice.type not in (FUNCTION, ALLOWED, *_WORDS)
+
+
+def _checked_functions(tools: Sequence[Tool], ignored: IgnoredFields) -> set[str]:
+    """The names of those that can be called."""
+    if len(tools) > TOOLS_MAX:
+        raise _invalid("tools", f"'tools' may name at most {TOOLS_MAX} tools, got {len(tools)}.")
+    seen: set[str] = set()
+    for index, tool in enumerate(tools):
+        path = f"tools[{index}]"
+        if tool.type != FUNCTION:
+            ignored.add(path, LEFT_OUT)
+            continue
+        if tool.function is None:
+            raise _missing(f"{path}.function")
+        check_name(tool.function.name, f"{path}.function.name")
+        if tool.function.name in seen:
+            raise _invalid(f"{path}.function.name", f"There are two tools with the name '{tool.function.name}'.")
+        seen.add(tool.function.name)
+        if tool.function.schema.get("type", "object") != "object":
+            param = f"{path}.function.parameters"
+            raise _invalid(param, f"'{param}' must be a JSON schema of type 'object'.")
+    return seen
+
+
+def check_name(name: str, path: str) -> None:
+    """Raises InvalidRequestError unless it is a function's name."""
+    if not NAME.fullmatch(name):
+        raise _invalid(path, f"'{path}' must be 1 to 64 letters, digits, underscores and hyphens.")
+
+
+def _check_choice(choice: ToolChoice, known: set[str], ignored: IgnoredFields) -> None:
+    if choice.type == FUNCTION:
+        if choice.function is None:
+            raise _missing("tool_choice.function")
+        path, names = "tool_choice.function.name", {choice.function.name}
+    elif choice.type == ALLOWED:
+        if choice.allowed_tools is None:
+            raise _missing("tool_choice.allowed_tools")
+        if choice.allowed_tools.mode not in ("auto", "required"):
+            raise _invalid("tool_choice.allowed_tools.mode", "'tool_choice.allowed_tools.mode' is auto or required.")
+        path = "tool_choice.allowed_tools.tools"
+        names = set()
+        for index, tool in enumerate(choice.allowed_tools.tools):
+            if tool.get("type", FUNCTION) == FUNCTION:
+                names.add(_allowed_name(tool, f"{path}[{index}]"))
+            else:
+                ignored.add(f"{path}[{index}]", LEFT_OUT)
+        if not choice.allowed_tools.tools:
+            raise _invalid(path, f"'{path}' is empty: name at least one tool, or choose none.")
+    else:
+        raise InvalidRequestError(
+            f"A tool choice of type '{shorten(choice.type)}' is not supported; use function or allowed_tools.",
+            param="tool_choice.type",
+            code="unsupported_value",
+        )
+    for name in sorted(names - known):
+        raise _invalid(path, f"'{path}' names '{shorten(name)}', which is not among 'tools'.")
+
+
+def _allowed_name(tool: dict[str, Any], path: str) -> str:
+    function = tool.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str):
+        raise _invalid(path, f'\'{path}\' must be {{"type": "function", "function": {{"name": ...}}}}.')
+    return name
+
+
+def _chosen(choice: ToolChoice) -> tuple[set[str], bool]:
+    """The names that a choice allows, and whether one of them must be called."""
+    if choice.function is not None:
+        return {choice.function.name}, True
+    assert choice.allowed_tools is not None, "check_tools comes first"
+    names = {tool["function"]["name"] for tool in choice.allowed_tools.tools if tool.get("type", FUNCTION) == FUNCTION}
+    return names, choice.allowed_tools.mode == "required"
+
+
+def _invalid(param: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(message, param=param, code="invalid_value")
+
+
+def _missing(param: str) -> InvalidRequestError:
+    return InvalidRequestError(f"The field '{param}' is missing.", param=param, code="missing_required_parameter")

@@ -1,0 +1,171 @@
+"""Requests with tools and reasoning, rendered by the templates of real models."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from inferd.chat.dialects.spec import ReasoningState
+from inferd.chat.format import ChatFormat
+from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
+from tests.chat.dialects.corpus import template_of
+from tests.chat.dialects.test_families import TEMPLATE_LIST
+
+USER = {"role": "user", "content": "What's one and one?"}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Adds two integers.",
+        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
+    },
+}
+CALLS = [
+    {"id": "call_abc1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 1}'}},
+    {"id": "call_abc2", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 2}'}},
+]
+RESULTS = [
+    {"role": "tool", "tool_call_id": "call_abc1", "content": "result two"},
+    {"role": "tool", "tool_call_id": "call_abc2", "content": "result four"},
+]
+HISTORY = [USER, {"role": "assistant", "content": None, "tool_calls": CALLS}, *RESULTS]
+EVERY = [*(template.name for template in TEMPLATE_LIST), "google-gemma-2-2b-it", "microsoft-Phi-3.5-mini-instruct"]
+
+
+def request(*messages: dict, **fields: object) -> ChatRequest:
+    return parse_chat_request(json.dumps({"model": "m", "messages": messages or [USER]} | fields).encode())
+
+
+def format_of(name: str) -> ChatFormat:
+    return ChatFormat(template_of(name))
+
+
+def prompt(name: str, *messages: dict, **fields: object) -> str:
+    return "".join(segment.text for segment in format_of(name).prompt(request(*messages, **fields)).segments)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_model_is_told_of_the_tools_unless_none_may_be_called(name):
+    told = prompt(name, tools=[TOOL])
+    assert told.count("Adds two integers.") in (1, 2), "Functionary's says it twice"
+    assert "Adds two integers." not in prompt(name, tools=[TOOL], tool_choice="none")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_model_sees_calls_and_results_of_the_history_in_order(name):
+    text = prompt(name, *HISTORY, tools=[TOOL])
+    places = [text.index(part) for part in ("one and one", "result two", "result four")]
+    assert places == sorted(places)
+    assert text.count("add") >= 3, "the tool and both calls"
+    assert "[{" not in text[places[0] :] or '"[{' not in text
+
+
+@pytest.mark.parametrize("name", ["google-gemma-2-2b-it", "microsoft-Phi-3.5-mini-instruct"])
+def test_a_template_without_tools_gets_calls_and_results_as_text(name):
+    text = prompt(name, *HISTORY, {"role": "user", "content": "And?"}, tools=[TOOL])
+    assert '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 1}}\n</tool_call>' in text
+    assert "<tool_response>\nresult four\n</tool_response>\nAnd?" in text
+
+
+@pytest.mark.parametrize("name", ["meta-llama-Llama-3.1-8B-Instruct", "openai-gpt-oss-120b"])
+def test_parallel_calls_become_several_messages_where_a_template_takes_one_call(name):
+    text = prompt(name, *HISTORY, tools=[TOOL])
+    first, second = text.index('"a": 1'), text.index('"a": 2')
+    assert first < text.index("result two") < second < text.index("result four")
+
+
+def test_ids_that_a_template_does_not_take_are_replaced_by_a_digest():
+    text = prompt("mistralai-Mistral-Nemo-Instruct-2407", *HISTORY, tools=[TOOL])
+    assert "call_abc1" not in text
+    (first,) = {part[:9] for part in text.split('"call_id": "')[1:2]}
+    assert f'"id": "{first}"' in text
+
+
+def test_reasoning_of_the_history_reaches_the_template():
+    thought = {"role": "assistant", "content": None, "tool_calls": CALLS[:1], "reasoning_content": "I must add."}
+    for name in ("Qwen-Qwen3-0.6B", "openai-gpt-oss-120b", "GLM-4.6"):
+        assert "I must add." in prompt(name, USER, thought, RESULTS[0], tools=[TOOL])
+
+
+@pytest.mark.parametrize(
+    ("name", "effort", "ending", "state"),
+    [
+        ("Qwen-Qwen3-0.6B", None, "<|im_start|>assistant\n", ReasoningState.FREE),
+        ("Qwen-Qwen3-0.6B", "none", "<think>\n\n</think>\n\n", ReasoningState.OFF),
+        ("Qwen-Qwen3-0.6B", "high", "<|im_start|>assistant\n", ReasoningState.FREE),
+        ("Qwen3.5-4B", None, "<think>\n", ReasoningState.OPEN),
+        ("Qwen3.5-4B", "minimal", "<think>\n\n</think>\n\n", ReasoningState.OFF),
+        ("deepseek-ai-DeepSeek-V3.1", "low", "<think>", ReasoningState.OPEN),
+        ("deepseek-ai-DeepSeek-V3.1", "none", "</think>", ReasoningState.OFF),
+        ("microsoft-Phi-3.5-mini-instruct", "none", "<|assistant|>\n", ReasoningState.OFF),
+    ],
+)
+def test_the_effort_is_what_the_template_makes_of_it(name, effort, ending, state):
+    made = format_of(name).prompt(request(reasoning_effort=effort))
+    assert "".join(segment.text for segment in made.segments).endswith(ending)
+    assert made.reasoning is state
+
+
+@pytest.mark.parametrize("name", ["Qwen-Qwen3-0.6B", "deepseek-ai-DeepSeek-V3.1", "GLM-4.6"])
+def test_a_switch_of_the_template_turns_reasoning_off(name):
+    template = format_of(name)
+    switch = next(word for word in ("enable_thinking", "thinking") if word in template_of(name).variables)
+    made = template.prompt(request(chat_template_kwargs={switch: False}))
+    assert made.reasoning is ReasoningState.OFF
+
+
+@pytest.mark.parametrize(("effort", "said"), [("minimal", "low"), ("medium", "medium"), ("xhigh", "high")])
+def test_the_effort_of_gpt_oss_is_in_its_prompt(effort, said):
+    assert f"Reasoning: {said}" in prompt("openai-gpt-oss-120b", reasoning_effort=effort)
+
+
+@pytest.mark.parametrize(
+    ("name", "effort"),
+    [("microsoft-Phi-3.5-mini-instruct", "low"), ("openai-gpt-oss-120b", "none"), ("MiniMax-M2", "none")],
+)
+def test_effort_that_a_template_cannot_be_told_has_no_effect_and_is_named(name, effort):
+    assert format_of(name).unheard(request(reasoning_effort=effort)) == ["reasoning_effort"]
+    nearest = "low" if name == "openai-gpt-oss-120b" else None
+    assert prompt(name, reasoning_effort=effort) == prompt(name, reasoning_effort=nearest)
+
+
+@pytest.mark.parametrize(
+    ("name", "effort"),
+    [
+        ("microsoft-Phi-3.5-mini-instruct", "none"),
+        ("openai-gpt-oss-120b", "max"),
+        ("microsoft-Phi-3.5-mini-instruct", None),
+    ],
+)
+def test_effort_that_a_template_follows_is_not_named(name, effort):
+    assert format_of(name).unheard(request(reasoning_effort=effort)) == []
+
+
+def test_only_the_control_tokens_of_the_notation_are_shown():
+    controls = ("<|channel|>", "<|message|>", "<|im_start|>", "[TOOL_CALLS]", "[INST]", "<unk>")
+    assert format_of("openai-gpt-oss-120b").notation(controls) == ["<|channel|>", "<|message|>"]
+    assert format_of("mistralai-Mistral-Nemo-Instruct-2407").notation(controls) == ["[TOOL_CALLS]"]
+    assert format_of("Qwen-Qwen2.5-7B-Instruct").notation(controls) == []
+
+
+def test_an_answer_is_read_into_a_message():
+    asked = request(tools=[TOOL])
+    reader = format_of("Qwen-Qwen3-0.6B").reader(asked, in_reasoning=False)
+    text = '<think>\nHm.\n</think>\n\n<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    deltas = [delta for piece in text.splitlines(keepends=True) for delta in reader.push(piece, 2)] + reader.finish()
+    message = reader.message()
+    assert (message.content, message.reasoning_content) == (None, "Hm.")
+    assert [(made.function.name, made.function.arguments) for made in message.tool_calls] == [("add", '{"a": 1}')]
+    assert reader.has_calls
+    assert reader.reasoning_tokens == 6, "three lines of two tokens"
+    starts = [part for delta in deltas for part in delta.tool_calls or () if part.id]
+    assert [(start.index, start.type, start.function.name) for start in starts] == [(0, "function", "add")]
+    assert starts[0].id == message.tool_calls[0].id
+    assert starts[0].id.startswith("call_")
+
+
+def test_reasoning_tokens_are_not_told_where_text_is_held_back_for_stop_strings():
+    reader = format_of("Qwen-Qwen3-0.6B").reader(request(stop=["x"]), in_reasoning=False)
+    assert reader.reasoning_tokens is None
+    assert format_of("Qwen-Qwen2.5-7B-Instruct").reader(request(), in_reasoning=False).reasoning_tokens is None

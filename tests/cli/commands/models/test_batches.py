@@ -1,0 +1,117 @@
+"""`inferd batches`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from inferd.cli.commands.models import batches
+from inferd.ledger.batches import progress as batch_progress
+from inferd.ledger.batches.records import BatchTotals
+from inferd.ledger.operations import batches as batch_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.storage.store import Store
+
+TOTALS = BatchTotals(1200, 200, 30, 10, 4_500)
+
+
+@pytest.fixture
+def batch(data_dir):
+    """One of team acme, to be validated."""
+    who = {"actor": "test", "now_ms": 10**12}
+    with Store(data_dir).immediate() as conn:
+        operations.create_team(conn, "acme", **who)
+        key = operations.create_key(conn, "acme", **who)
+        owner = {"user": None, "key_id": key.id}
+        batch_operations.create_file(
+            conn, "acme", "inference", "file-1", filename="in.jsonl", num_bytes=9, **owner, **who
+        )
+        return batch_operations.create_batch(
+            conn, "acme", "inference", endpoint="/v1/chat/completions", input_file_id="file-1", **owner, **who
+        )
+
+
+def finish(conn, batch, **counts):
+    files = {"output": None, "errors": None}
+    batch_progress.finish_batch(conn, batch.batch_id, "completed", **counts, **files, totals=TOTALS, now_ms=10**12)
+
+
+def test_batches_are_listed_and_shown(inferd, batch):
+    (listed,) = json.loads(inferd("batches", "list", "acme", "--json").out)
+    assert listed == json.loads(inferd("batches", "show", batch.batch_id, "--json").out)
+    assert (listed["status"], listed["request_counts"]["total"], listed["usage"]) == ("validating", 0, None)
+    assert batch.batch_id in inferd("batches", "list").out
+    assert "Status       validating" in inferd("batches", "show", batch.batch_id).out
+
+
+def test_a_cancelled_batch_is_being_cancelled_until_a_server_ends_it(inferd, batch):
+    assert "is being cancelled" in inferd("batches", "cancel", batch.batch_id).out
+    assert json.loads(inferd("batches", "cancel", batch.batch_id, "--json").out)["status"] == "cancelling"
+    done = inferd("batches", "cancel", "batch_none")
+    assert (done.status, "there is no batch" in done.err) == (1, True)
+
+
+def test_one_that_has_ended_is_shown_at_once_and_not_cancelled(inferd, batch, data_dir):
+    with Store(data_dir).immediate() as conn:
+        batch_progress.finish_batch(
+            conn,
+            batch.batch_id,
+            "completed",
+            num_completed=0,
+            num_failed=0,
+            output=None,
+            errors=None,
+            totals=TOTALS,
+            now_ms=10**12,
+        )
+    shown = json.loads(inferd("batches", "show", batch.batch_id, "--watch", "--json").out)
+    assert shown["status"] == "completed"
+    assert shown["usage"] == {
+        "prompt_tokens": 1200,
+        "cached_tokens": 200,
+        "completion_tokens": 30,
+        "reasoning_tokens": 10,
+        "cost_usd": "0.000004500",
+    }
+    assert "1,200 in (200 cached), 30 out" in inferd("batches", "show", batch.batch_id).out
+    done = inferd("batches", "cancel", batch.batch_id)
+    assert (done.status, "is completed" in done.err) == (1, True)
+
+
+def test_watch_follows_a_batch_to_its_end_with_a_bar(inferd, batch, data_dir, monkeypatch):
+    """The bar goes to stderr; what is printed at the end is the batch as it is then."""
+    steps = [
+        lambda conn: batch_progress.begin_batch(
+            conn, batch.batch_id, num_total=40, num_failed=1, tokens=9, now_ms=10**12 + 1
+        ),
+        lambda conn: batch_progress.RecordProgress(batch.batch_id, 16, 1).apply(conn),
+        lambda conn: batch_progress.start_finalizing(conn, batch.batch_id, now_ms=10**12 + 2),
+        lambda conn: batch_progress.finish_batch(
+            conn,
+            batch.batch_id,
+            "completed",
+            num_completed=39,
+            num_failed=1,
+            output=None,
+            errors=None,
+            totals=TOTALS,
+            now_ms=10**12,
+        ),
+    ]
+    seen = []
+
+    def sleep(seconds):
+        seen.append(seconds)
+        with Store(data_dir).immediate() as conn:
+            steps[len(seen) - 1](conn)
+
+    monkeypatch.setattr(batches, "sleep", sleep)
+    done = inferd("batches", "show", batch.batch_id, "--watch")
+    assert seen == [batches.WATCH_S] * len(steps)
+    assert "40: 39 answered, 1 failed" in done.out
+    assert "Status       completed" in done.out
+    assert "completed" in done.err
+    assert "40/40" in done.err
+    assert "━" in done.err
+    assert "40/40" not in done.out

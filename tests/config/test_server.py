@@ -1,0 +1,75 @@
+"""`[server]` of models.toml."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from inferd.config.models_file import load_config
+from inferd.config.server import RegionsConfig, ServerConfig
+from inferd.errors import ConfigError
+
+
+def load(folder, text):
+    for name in ("cert.pem", "key.pem", "c.mmdb"):
+        (folder / name).write_bytes(b"x")
+    path = folder / "models.toml"
+    path.write_text("[server]\n" + text, encoding="utf-8")
+    return load_config(path, {}).server
+
+
+def test_without_it_the_defaults_hold(tmp_path):
+    assert load(tmp_path, "") == ServerConfig((), (), None, None, (), RegionsConfig())
+
+
+def test_every_setting_is_read(tmp_path):
+    assert load(
+        tmp_path,
+        'hosts = ["AI.example.org.", "box"]\ntrusted_proxies = ["10.0.0.0/8", "::1"]\n'
+        'tls_certificate = "cert.pem"\ntls_key = "key.pem"\ncors_origins = ["https://chat.example.org:8443"]\n'
+        'country_database = "c.mmdb"\nallow_countries = ["DE", "FR"]\ndeny_countries = ["KP"]\n'
+        'allow_networks = ["192.0.2.0/24"]\ndeny_networks = ["2001:db8::/32"]\n',
+    ) == ServerConfig(
+        hosts=("ai.example.org", "box"),
+        trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("::1")),
+        tls_certificate=tmp_path / "cert.pem",
+        tls_key=tmp_path / "key.pem",
+        cors_origins=("https://chat.example.org:8443",),
+        regions=RegionsConfig(
+            country_database=tmp_path / "c.mmdb",
+            allow_countries=frozenset({"DE", "FR"}),
+            deny_countries=frozenset({"KP"}),
+            allow_networks=(ip_network("192.0.2.0/24"),),
+            deny_networks=(ip_network("2001:db8::/32"),),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('hosts = ["https://a.example"]', "hosts: 'https://a.example': write a host's name"),
+        ('hosts = ["a.example:80"]', "hosts: 'a.example:80': write a host's name"),
+        ('hosts = ["*"]', "hosts: '*': write a host's name"),
+        ("hosts = [1]", "hosts: must be a list of strings"),
+        ('trusted_proxies = ["10.0.0.1/8"]', "trusted_proxies: '10.0.0.1/8': 10.0.0.1/8 has host bits set"),
+        ('trusted_proxies = ["proxy"]', "trusted_proxies: 'proxy': 'proxy' does not appear to be"),
+        ('tls_key = "key.pem"', "tls_key: is of no use without tls_certificate"),
+        ('tls_certificate = "nothing.pem"', "tls_certificate: no such file: "),
+        ('cors_origins = ["https://a.example/"]', "cors_origins: 'https://a.example/': write an origin"),
+        ('cors_origins = ["a.example"]', "cors_origins: 'a.example': write an origin"),
+        ('allow_countries = ["DE"]', "allow_countries: needs country_database"),
+        ('country_database = "c.mmdb"', "country_database: is of no use without"),
+        ('country_database = "c.mmdb"\ndeny_countries = ["de"]', "deny_countries: 'de': write ISO 3166-1's"),
+        (
+            'country_database = "c.mmdb"\ndeny_countries = ["DE"]\nallow_countries = ["DE", "FR"]',
+            "deny_countries: DE is in allow_countries too",
+        ),
+        ("port = 80", "port: unknown key"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(tmp_path, text, said):
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert f"[server] {said}" in caught.value.message

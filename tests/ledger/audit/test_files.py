@@ -1,0 +1,168 @@
+"""A file or batch that was moved, renamed, brought back or left out is found by the audit (BILLING R23)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from inferd.ledger.audit.audit import audit
+from inferd.ledger.batches import progress as batch_progress
+from inferd.ledger.batches.records import BatchTotals, FileRecord
+from inferd.ledger.operations import batches as batch_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.storage.rows import FORMATS, checksum
+from inferd.ledger.storage.schema import MIGRATIONS, SCHEMA_VERSION
+from tests.ledger.audit.test_audit import tamper
+from tests.ledger.books import memory_books
+
+
+@pytest.fixture(scope="module")
+def books():
+    """Of team acme three uploads, one of them deleted, and two batches that delivered; team lab has a key."""
+    books = memory_books()
+    books.conn.execute("PRAGMA foreign_keys = OFF")
+    who = {"actor": "test", "now_ms": books.now_ms}
+    owner = {"user": None, "key_id": books.key.id}
+    operations.create_team(books.conn, "lab", **who)
+    operations.create_project(books.conn, "acme", "search", **who)
+    operations.create_key(books.conn, "lab", **who)
+    for name in ("file-1", "file-2", "file-3"):
+        batch_operations.create_file(
+            books.conn, "acme", "inference", name, filename=f"{name}.jsonl", num_bytes=9, **owner, **who
+        )
+    for number in (1, 2):
+        batch = batch_operations.create_batch(
+            books.conn,
+            "acme",
+            "inference",
+            endpoint="/v1/chat/completions",
+            input_file_id=f"file-{number}",
+            metadata={"run": str(number)},
+            **owner,
+            **who,
+        )
+        batch_progress.finish_batch(
+            books.conn,
+            batch.batch_id,
+            "completed",
+            num_completed=1,
+            num_failed=0,
+            output=delivered(batch, f"file-out-{number}", who["now_ms"]),
+            errors=None,
+            totals=BatchTotals(),
+            now_ms=who["now_ms"],
+        )
+    batch_operations.delete_file(books.conn, "acme", "inference", "file-3", **who)
+    books.assert_clean()
+    yield books
+    books.conn.close()
+
+
+def delivered(batch, file_id, now_ms):
+    return FileRecord(
+        file_id=file_id,
+        team=batch.team,
+        project=batch.project,
+        user=batch.user,
+        key_id=batch.key_id,
+        filename=f"{batch.batch_id}_output.jsonl",
+        purpose="batch_output",
+        num_bytes=7,
+        created_at_ms=now_ms,
+        expires_at_ms=now_ms + 1,
+    )
+
+
+@pytest.fixture
+def ledger(books):
+    books.conn.execute("SAVEPOINT before")
+    yield books
+    books.conn.execute("ROLLBACK TO before")
+    books.conn.execute("RELEASE before")
+
+
+def found(books):
+    return {finding.table for finding in audit(books.conn).findings}
+
+
+FILE = "file_id = 'file-1'"
+BATCH = "metadata LIKE '%1%'"
+CELLS = [
+    *(("files", FILE, f"{column} = {value}") for column, value in (
+        ("team", "'lab'"), ("project", "'search'"), ("filename", "'x'"), ("num_bytes", "10"), ("key_id", "'x'"),
+        ("user", "'ada'"), ("purpose", "'batch_output'"), ("created_at_ms", "1"), ("file_id", "'file-9'"),
+    )),
+    *(("batches", BATCH, f"{column} = {value}") for column, value in (
+        ("team", "'lab'"), ("project", "'search'"), ("input_file_id", "'file-2'"), ("metadata", "NULL"),
+        ("endpoint", "'/v1/embeddings'"), ("key_id", "'x'"), ("user", "'ada'"), ("created_at_ms", "1"),
+        ("expires_at_ms", "1"), ("output_kept_ms", "1"),
+    )),
+]  # fmt: skip
+# Nothing else says when a batch expires, or for what a file that was never used was uploaded.
+ONLY_THE_CHECKSUM = {"expires_at_ms = 1"}
+
+
+@pytest.mark.parametrize(("table", "where", "change"), CELLS)
+def test_changed_cell_of_a_file_or_batch_is_found(ledger, table, where, change):
+    """R23"""
+    tamper(ledger, f"UPDATE {table} SET {change} WHERE {where}")
+    assert table in found(ledger)
+
+
+@pytest.mark.parametrize(("table", "where", "change"), [cell for cell in CELLS if cell[2] not in ONLY_THE_CHECKSUM])
+def test_changed_cell_with_a_forged_checksum_is_found(ledger, table, where, change):
+    """R23"""
+    tamper(ledger, f"UPDATE {table} SET {change} WHERE {where}")
+    covered = ", ".join(FORMATS[table].covered)
+    name = FORMATS[table].fixed[0]
+    for values in ledger.conn.execute(f"SELECT {covered} FROM {table}").fetchall():
+        tamper(ledger, f"UPDATE {table} SET checksum = '{checksum(table, values)}' WHERE {name} = '{values[0]}'")
+    assert table in found(ledger)
+
+
+@pytest.mark.parametrize(
+    ("sql", "table"),
+    [
+        ("DELETE FROM files WHERE file_id = 'file-1'", "files"),
+        ("DELETE FROM files WHERE file_id = 'file-out-1'", "batches"),
+        (f"DELETE FROM batches WHERE {BATCH}", "batches"),
+        ("UPDATE files SET deleted_at_ms = NULL WHERE file_id = 'file-3'", "files"),
+        (f"UPDATE batches SET output_file_id = 'file-out-2' WHERE {BATCH}", "batches"),
+        (f"UPDATE batches SET output_file_id = 'file-2' WHERE {BATCH}", "batches"),
+        (f"UPDATE batches SET output_file_id = NULL WHERE {BATCH}", "files"),
+        (f"UPDATE batches SET status = 'failed' WHERE {BATCH}", "batches"),
+        (f"UPDATE batches SET completed_at_ms = NULL WHERE {BATCH}", "batches"),
+    ],
+)
+def test_change_of_a_state_that_nothing_explains_is_found(ledger, sql, table):
+    """R23"""
+    tamper(ledger, sql)
+    assert table in found(ledger)
+
+
+def test_outputs_that_were_swapped_are_found(ledger):
+    """R23"""
+    for number, other in ((1, 2), (2, 1)):
+        tamper(ledger, f"UPDATE batches SET output_file_id = 'file-out-{other}' WHERE metadata LIKE '%{number}%'")
+    assert found(ledger) == {"batches"}
+
+
+def test_migration_gives_files_and_batches_the_checksum_of_what_they_say(books):
+    """Of a ledger of schema 13, which had none."""
+    books.conn.execute("SAVEPOINT before")
+    for table in ("files", "batches"):
+        for suffix in ("fixed", "once"):
+            books.conn.execute(f"DROP TRIGGER {table}_{suffix}")
+        books.conn.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
+        for suffix in ("fixed", "once"):
+            books.conn.execute(f"CREATE TRIGGER {table}_{suffix} BEFORE UPDATE ON {table} BEGIN SELECT 1; END")
+    from sqlite_utils import Database
+
+    assert SCHEMA_VERSION >= 14
+    MIGRATIONS[13](Database(books.conn, execute_plugins=False))
+    assert {finding.table for finding in audit(books.conn).findings} <= {"sqlite_master"}
+    assert books.one("SELECT count(*) FROM batches WHERE length(checksum) = 32") == 2
+    assert json.loads(books.one("SELECT max(metadata) FROM batches")) == {"run": "2"}
+    books.conn.execute("ROLLBACK TO before")
+    books.conn.execute("RELEASE before")

@@ -1,0 +1,146 @@
+"""The order in which grants are drawn, and what expires when."""
+
+from __future__ import annotations
+
+import pytest
+
+from inferd.errors import InsufficientCreditError
+from inferd.ledger.credit.grants import ExpireGrants, OpenGrant, draw_parts, expired_parts
+
+HOUR_MS = 3_600_000
+
+
+def test_grants_are_drawn_by_priority_then_expiry_then_kind_then_age():
+    """R8"""
+    in_order = [
+        OpenGrant(9, "paid", 10, 1, None),
+        OpenGrant(8, "paid", 50, 1, 1_000),
+        OpenGrant(7, "promotional", 50, 1, 2_000),
+        OpenGrant(6, "paid", 50, 1, 2_000),
+        OpenGrant(5, "promotional", 50, 1, None),
+        OpenGrant(3, "paid", 50, 1, None),
+        OpenGrant(4, "paid", 50, 1, None),
+        OpenGrant(1, "promotional", 90, 1, 500),
+    ]
+    for grants in (in_order, in_order[::-1]):
+        assert [grant for grant, _ in draw_parts(grants, len(in_order))[0]] == in_order
+    assert draw_parts(in_order[::-1], 2) == ([(in_order[0], 1), (in_order[1], 1)], 0)
+    assert draw_parts(in_order[:1], 3) == ([(in_order[0], 1)], 2)
+
+
+def test_a_cost_is_split_over_grants_in_whole_nano_dollars(books):
+    """R8, R12"""
+    books.grant(10, "promotional")
+    books.grant(10)
+    request_id = books.hold(15)
+    books.settle(request_id, 13)
+    assert books.remaining() == {1: 0, 2: 7}
+
+
+def test_the_order_is_that_of_the_settlement_not_of_the_hold(books):
+    """R8"""
+    books.grant(10)
+    request_id = books.hold(5)
+    books.grant(10, "promotional")
+    books.settle(request_id, 5)
+    assert books.remaining() == {1: 10, 2: 5}
+
+
+def test_of_an_expired_grant_the_unheld_part_goes_now_and_the_unused_part_when_its_hold_ends(books):
+    """R8: of $5 with $2 held, $3 expire now."""
+    books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
+    request_id = books.hold(2)
+    books.now_ms += HOUR_MS
+    credit = books.credit()
+    assert (credit.balance_nanousd, credit.held_nanousd, credit.available_nanousd) == (2, 2, 0)
+    assert books.apply(ExpireGrants(books.now_ms)) == 1
+    assert books.remaining() == {1: 2}
+    assert books.one("SELECT balance_nanousd FROM accounts WHERE account = 'expired'") == 3
+    assert books.credit() == credit
+    books.settle(request_id, 1)
+    assert books.remaining() == {1: 0}
+    assert books.one("SELECT balance_nanousd FROM accounts WHERE account = 'expired'") == 4
+    assert books.credit().balance_nanousd == 0
+
+
+def test_a_void_lets_expire_what_its_hold_kept(books):
+    """R8"""
+    books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
+    request_id = books.hold(2)
+    books.now_ms += HOUR_MS
+    books.apply(books.void(request_id))
+    assert books.remaining() == {1: 0}
+    assert books.one("SELECT balance_nanousd FROM accounts WHERE account = 'expired'") == 5
+
+
+def test_holds_do_not_pin_a_grant_that_other_credit_can_stand_in_for(books):
+    """R8"""
+    books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
+    books.grant(10)
+    books.hold(2)
+    books.now_ms += HOUR_MS
+    assert books.credit().available_nanousd == 8
+    books.apply(ExpireGrants(books.now_ms))
+    assert books.remaining() == {1: 0, 2: 10}
+
+
+def test_a_new_grant_takes_over_the_holds_that_kept_an_expired_one(books):
+    """R8: so that it makes no difference when a sweep comes by."""
+    books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
+    books.hold(2)
+    books.now_ms += HOUR_MS
+    books.grant(10)
+    assert books.remaining() == {1: 0, 2: 10}
+    assert books.credit().available_nanousd == 8
+
+
+def test_the_moment_of_expiry_is_exclusive(books):
+    """R8"""
+    books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
+    books.now_ms += HOUR_MS - 1
+    assert books.credit().available_nanousd == 5
+    books.hold(1)
+    books.now_ms += 1
+    assert books.credit().available_nanousd == 0
+    with pytest.raises(InsufficientCreditError):
+        books.hold(1)
+
+
+def test_opening_a_hold_writes_down_what_has_expired(books):
+    """R8: lazily."""
+    books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
+    books.grant(5)
+    books.now_ms += HOUR_MS
+    books.hold(5)
+    assert books.remaining() == {1: 0, 2: 5}
+
+
+def test_of_grants_that_expired_the_first_leaves_first_however_late_the_sweep(books):
+    """R8"""
+    books.grant(3, priority=10, expires_at_ms=books.now_ms + HOUR_MS)
+    books.grant(3, priority=90, expires_at_ms=books.now_ms + 2 * HOUR_MS)
+    books.hold(2)
+    books.now_ms += 2 * HOUR_MS
+    books.apply(ExpireGrants(books.now_ms))
+    assert books.remaining() == {1: 0, 2: 2}
+
+
+def test_a_sweep_with_nothing_to_expire_writes_nothing(books):
+    books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
+    before = books.dump()
+    assert books.apply(ExpireGrants(books.now_ms)) == 0
+    assert books.dump() == before
+
+
+def test_a_grant_has_the_priority_in_the_middle_unless_it_is_told_another(books):
+    assert books.grant(1).priority == 50
+    assert books.grant(1, priority=0).priority == 0
+
+
+def test_nothing_expires_of_a_postpaid_team_whose_holds_are_more_than_its_credit():
+    grant = OpenGrant(1, "paid", 50, 10, expires_at_ms=5)
+    assert not grant.voided
+    assert expired_parts([grant], held_nanousd=20, now_ms=5) == []
+    assert expired_parts([grant], held_nanousd=10, now_ms=5) == []
+    assert expired_parts([grant], held_nanousd=9, now_ms=5) == [(grant, 1)]
+    assert expired_parts([grant], held_nanousd=0, now_ms=4) == []

@@ -1,0 +1,169 @@
+"""Credit that comes with a plan: due until the first hold of its period, then a grant; once a plan, team and period."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from inferd.errors import InsufficientCreditError
+from inferd.instants import parse_instant_ms
+from inferd.ledger.audit.audit import audit
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import plans as plan_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.storage.writer import LedgerWriter
+from inferd.ledger.terms.expiry_clock import PauseClock
+from inferd.plans import SHIPPED
+from tests.ledger.requests.test_races import in_threads
+
+DAY_MS = 86_400_000
+
+
+def who(books):
+    return {"actor": "test", "now_ms": books.now_ms}
+
+
+def include(books, nanousd, every="month", days=None):
+    """Plan academic, which team acme is on, comes with so much."""
+    academic = replace(
+        SHIPPED.plans["academic"], included_nanousd=nanousd, included_every=every, included_valid_days=days
+    )
+    plan_operations.apply_plans(
+        books.conn, replace(SHIPPED, plans={**SHIPPED.plans, "academic": academic}), **who(books)
+    )
+
+
+def grants(books):
+    return books.conn.execute("SELECT kind, amount_nanousd, origin, expires_at_ms, created_by FROM grants").fetchall()
+
+
+def test_what_is_due_counts_before_it_is_there_and_the_first_hold_makes_it_a_grant(books):
+    """R3."""
+    include(books, 100)
+    credit = books.credit()
+    assert (credit.balance_nanousd, credit.available_nanousd) == (100, 100)
+    assert grants(books) == []
+    books.hold(60)
+    assert grants(books) == [("promotional", 100, "included:academic:2026-11", None, "inferd")]
+    credit = books.credit()
+    assert (credit.balance_nanousd, credit.held_nanousd, credit.available_nanousd) == (100, 60, 40)
+    with pytest.raises(InsufficientCreditError):
+        books.hold(101)
+    books.assert_clean()
+
+
+def test_it_is_given_once_a_month_or_once_for_all(books):
+    """R3: idempotent per (plan, team, period)."""
+    include(books, 100)
+    books.settle(books.hold(100), 100)
+    assert books.credit().available_nanousd == 0
+    with pytest.raises(InsufficientCreditError):
+        books.hold(1)
+    books.now_ms = parse_instant_ms("2026-12-01") - 1
+    assert books.credit().available_nanousd == 0
+    books.now_ms += 1
+    assert books.credit().available_nanousd == 100
+    books.hold(1)
+    include(books, 50, "once")
+    books.now_ms = parse_instant_ms("2027-06-01")
+    assert books.credit().available_nanousd == 99 + 50
+    books.hold(1)
+    books.now_ms = parse_instant_ms("2028-06-01")
+    assert books.credit().balance_nanousd == 150
+    books.hold(1)
+    assert [origin for _, _, origin, *_ in grants(books)] == [
+        "included:academic:2026-11",
+        "included:academic:2026-12",
+        "included:academic:once",
+    ]
+
+
+def test_a_refused_hold_leaves_it_due_and_writes_nothing(books):
+    """R3, R7."""
+    include(books, 100)
+    before = books.conn.total_changes
+    with pytest.raises(InsufficientCreditError, match=r"\$0.0000001 available; the largest max_tokens that would"):
+        books.hold(1, 100)
+    assert books.conn.total_changes == before
+    books.hold(1, 99)
+
+
+def test_it_lasts_for_its_days_from_the_moment_it_is_given(books):
+    """R3, R8."""
+    include(books, 100, days=3)
+    books.settle(books.hold(10), 10)
+    books.now_ms += 3 * DAY_MS - 1
+    assert books.credit().available_nanousd == 90
+    books.now_ms += 1
+    assert books.credit().available_nanousd == 0
+    books.grant(1)
+    books.hold(1)
+    assert books.one("SELECT balance_nanousd FROM accounts WHERE account = 'expired'") == 90
+    books.assert_clean()
+
+
+def test_it_is_drawn_before_paid_credit_that_expires_no_sooner(books):
+    """R8."""
+    include(books, 100)
+    paid = books.grant(100)
+    books.settle(books.hold(120), 120)
+    assert books.remaining() == {paid.grant_id: 80, paid.grant_id + 1: 0}
+
+
+def test_going_to_another_plan_and_back_gives_nothing_twice(books):
+    """R3: changes in the middle of a period."""
+    include(books, 100)
+    books.settle(books.hold(100), 100)
+    cap_operations.set_team(books.conn, "acme", plan="free", **who(books))
+    assert books.credit().available_nanousd == 0
+    cap_operations.set_team(books.conn, "acme", plan="academic", **who(books))
+    assert books.credit().available_nanousd == 0
+    assert len(grants(books)) == 1
+
+
+def test_sign_up_credit_is_for_creation_not_for_a_change_of_plan(books):
+    """R3."""
+    cap_operations.set_team(books.conn, "acme", plan="free", **who(books))
+    assert books.credit().available_nanousd == 0
+    operations.create_team(books.conn, "new", **who(books))
+    cap_operations.set_team(books.conn, "new", plan="academic", **who(books))
+    assert operations.show_credit(books.conn, "new", now_ms=books.now_ms).available_nanousd == 5 * 10**9
+
+
+def test_a_clock_that_is_doubted_begins_no_new_period(books):
+    """R3, R20."""
+    include(books, 100)
+    books.settle(books.hold(100), 100)
+    books.conn.execute("UPDATE clock SET seen_ms = ?", (books.now_ms,))
+    books.apply(PauseClock("it leapt"))
+    books.now_ms += 40 * DAY_MS
+    assert books.credit().available_nanousd == 0
+    with pytest.raises(InsufficientCreditError):
+        books.hold(1)
+
+
+def test_of_many_first_holds_at_once_one_makes_the_grant_and_all_are_covered_that_fit(served, store):
+    """R3, R4: exactly K of N, from credit that was only due."""
+    include(served, 7 * 10 + 9)
+    writer = LedgerWriter(store)
+    writer.start()
+    commands = [served.open_hold(10) for _ in range(16)]
+    outcomes = in_threads(16, lambda number: writer.submit(commands[number]).result(30))
+    writer.stop()
+    assert sum(isinstance(outcome, InsufficientCreditError) for outcome in outcomes) == 9
+    assert len(grants(served)) == 1
+    assert served.credit().held_nanousd == 70
+    assert audit(served.conn).clean
+
+
+def test_purchases_at_the_same_moment_earn_the_tier_of_their_sum(served, store):
+    """R2: the tier is worked out in the transaction in which money comes in."""
+
+    def buy(number):
+        with store.immediate() as conn:
+            operations.grant_credit(conn, "acme", 10 * 10**9, idempotency_key=str(number), **who(served))
+
+    in_threads(5, buy)
+    assert cap_operations.show_limits(served.conn, "acme", now_ms=served.now_ms).terms.earned_tier == 2
+    assert audit(served.conn).clean

@@ -1,0 +1,313 @@
+"""Only the operator loosens settings of the operator; a team may be stricter with itself (BILLING R21)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+from sqlite_utils import Database
+
+from inferd.errors import InsufficientCreditError, InvalidValueError, NotFoundError, PermissionDeniedError
+from inferd.ledger.audit.audit import audit
+from inferd.ledger.identity.authority import authority_of
+from inferd.ledger.identity.keys import authenticate
+from inferd.ledger.identity.suspensions import is_suspended, key_subject
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import keys as access
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.requests.epochs import begin
+from inferd.ledger.storage.paging import Page
+from inferd.ledger.storage.rows import checksum
+from inferd.ledger.storage.schema import MIGRATIONS, migrate
+from inferd.ledger.terms.budgets import budgets_of
+from tests.ledger.audit.test_audit import tamper
+from tests.ledger.storage.test_migrations import contents
+from tests.ledger.terms.test_caps import DEAR
+
+OPERATOR = {"actor": "cli:test", "now_ms": 7}
+
+
+@pytest.fixture
+def team(books):
+    """As whom a key with the scope `manage` of acme acts."""
+    key = operations.create_key(books.conn, "acme", scopes=("inference", "manage"), **OPERATOR)
+    return {"actor": f"key:{key.id}", "now_ms": 8}
+
+
+def test_authority_of_an_actor_is_the_team_s_only_for_a_key_of_it_without_admin(books, team):
+    conn = books.conn
+    operations.create_team(conn, "lab", **OPERATOR)
+    admin = operations.create_key(conn, "acme", scopes=("manage", "admin"), **OPERATOR)
+    actors = {
+        team["actor"]: "team",
+        f"key:{admin.id}": "operator",
+        "key:unknown": "operator",
+        "cli:alice": "operator",
+        "inferd": "operator",
+    }
+    assert {actor: authority_of(conn, "acme", actor) for actor in actors} == actors
+    assert authority_of(conn, "lab", team["actor"]) == "operator"
+
+
+SUBJECTS = {
+    "project": (access.suspend_project, access.resume_project),
+    "user": (access.suspend_user, access.resume_user),
+    "key": (access.suspend_key, access.resume_key),
+}
+
+
+@pytest.fixture
+def names(books):
+    operations.create_user(books.conn, "acme", "ada", **OPERATOR)
+    return {"project": ("acme", "inference"), "user": ("acme", "ada"), "key": (books.key.id,)}
+
+
+@pytest.mark.parametrize("first", ["team", "operator"])
+@pytest.mark.parametrize("kind", SUBJECTS)
+def test_suspension_by_the_operator_holds_whichever_came_first(books, team, names, kind, first):
+    (suspend, resume), subject = SUBJECTS[kind], names[kind]
+    for who in (team, OPERATOR) if first == "team" else (OPERATOR, team):
+        suspend(books.conn, *subject, **who)
+    with pytest.raises(PermissionDeniedError, match="operator suspended it"):
+        resume(books.conn, *subject, **team)
+    assert resume(books.conn, *subject, **OPERATOR).authority == "operator"
+    ended = resume(books.conn, *subject, **team)
+    assert (ended.authority, ended.suspended_by) == ("team", team["actor"])
+    assert not is_suspended(books.conn, ended.subject)
+
+
+def test_suspension_by_both_refuses_requests_until_both_have_ended(books, team):
+    access.suspend_key(books.conn, books.key.id, **team)
+    access.suspend_key(books.conn, books.key.id, **OPERATOR)
+    for _ in range(2):
+        with pytest.raises(PermissionDeniedError):
+            authenticate(books.conn, books.key.key, 9)
+        access.resume_key(books.conn, books.key.id, **OPERATOR)
+    assert authenticate(books.conn, books.key.key, 9).team == "acme"
+
+
+def test_suspension_of_the_team_is_ended_by_an_operator_who_has_none(books, team):
+    access.suspend_key(books.conn, books.key.id, **team)
+    assert access.resume_key(books.conn, books.key.id, **OPERATOR).authority == "team"
+    assert not is_suspended(books.conn, key_subject(books.key.id))
+
+
+OWNERS = [{}, {"project": "inference"}, {"user": "ada"}, {"key_id": True}]
+
+
+@pytest.mark.parametrize("owner", OWNERS, ids=["team", "project", "user", "key"])
+@pytest.mark.parametrize("period", ["month", "year", "lifetime"])
+def test_budget_of_the_operator_is_neither_removed_nor_raised_by_the_team(books, team, names, owner, period):
+    """R7"""
+    conn, owner = books.conn, {"key_id": books.key.id} if "key_id" in owner else owner
+    operator_s = cap_operations.set_budget(conn, "acme", 10, period, **owner, **OPERATOR)
+    with pytest.raises(PermissionDeniedError, match="operator set this budget"):
+        cap_operations.remove_budget(conn, "acme", period, **owner, **team)
+    with pytest.raises(PermissionDeniedError, match="is more"):
+        cap_operations.set_budget(conn, "acme", 11, period, **owner, **team)
+    stricter = cap_operations.set_budget(conn, "acme", 4, period, **owner, **team)
+    assert cap_operations.list_budgets(conn, "acme") == [operator_s, stricter]
+    assert cap_operations.remove_budget(conn, "acme", period, **owner, **team) == stricter
+    assert cap_operations.list_budgets(conn, "acme") == [operator_s]
+    cap_operations.remove_budget(conn, "acme", period, **owner, **OPERATOR)
+
+
+def test_budget_of_the_team_is_its_own_to_raise_and_remove(books, team):
+    """R7"""
+    cap_operations.set_budget(books.conn, "acme", 4, **team)
+    cap_operations.set_budget(books.conn, "acme", 40, **team)
+    cap_operations.remove_budget(books.conn, "acme", **team)
+    with pytest.raises(NotFoundError):
+        cap_operations.remove_budget(books.conn, "acme", **team)
+
+
+def test_budget_of_the_operator_replaces_none_of_the_team(books, team):
+    """R7: of two, the smaller one is in effect, and the operator removes its own first."""
+    conn = books.conn
+    books.grant(10**12)
+    cap_operations.set_budget(conn, "acme", 2, **team)
+    cap_operations.set_budget(conn, "acme", 10**9, **OPERATOR)
+    with pytest.raises(InsufficientCreditError, match="Team 'acme' set this budget itself") as refusal:
+        books.hold(1, 0, price=DEAR)
+    assert refusal.value.code == "team_spend_limit_exceeded"
+    assert cap_operations.remove_budget(conn, "acme", **OPERATOR).amount_nanousd == 10**9
+    assert cap_operations.remove_budget(conn, "acme", **OPERATOR).authority == "team"
+
+
+def test_budget_s_alert_is_written_for_each_authority(books, team):
+    """R7"""
+    books.grant(1_000)
+    cap_operations.set_budget(books.conn, "acme", 100, **OPERATOR)
+    cap_operations.set_budget(books.conn, "acme", 10, **team)
+    books.settle(books.hold(6), 6)
+    assert alerts(books) == [("team_budget", 50)]
+    cap_operations.remove_budget(books.conn, "acme", **team)
+    books.settle(books.hold(50), 50)
+    assert alerts(books) == [("team_budget", 50), ("budget", 50)]
+
+
+def alerts(books):
+    return books.conn.execute("SELECT source, threshold_percent FROM alerts ORDER BY alert_id").fetchall()
+
+
+def test_budgets_of_both_come_in_pages_each_once(books, team):
+    for who in (OPERATOR, team):
+        for period in ("month", "year"):
+            cap_operations.set_budget(books.conn, "acme", 5, period, **who)
+    after, found = None, []
+    while page := budgets_of(books.conn, "acme", Page(after, 1)):
+        found += page
+        after = page[-1].name
+    assert [budget.name for budget in found] == [
+        f"team:acme/{period}/{authority}" for period in ("month", "year") for authority in ("operator", "team")
+    ]
+
+
+def overage(books, **change):
+    terms = cap_operations.set_team(books.conn, "acme", **change)
+    return terms.overage, terms.overage_source
+
+
+def test_overage_that_the_operator_set_is_not_made_postpaid_by_the_team(books, team):
+    """R6"""
+    for choice in ("block", "contact"):
+        overage(books, overage=choice, **OPERATOR)
+        books.conn.execute("SAVEPOINT refused")
+        with pytest.raises(PermissionDeniedError, match=f"`{choice}` \\(set by the operator\\)"):
+            overage(books, overage="postpaid", **team)
+        books.conn.execute("ROLLBACK TO refused")
+        books.conn.execute("RELEASE refused")
+    assert overage(books, overage="postpaid", **OPERATOR) == ("postpaid", "set by the operator")
+    assert overage(books, overage="block", **team) == ("block", "chosen by the team")
+    assert overage(books, overage="postpaid", **team) == ("postpaid", "chosen by the team")
+
+
+def test_overage_of_the_plan_is_loosened_by_the_team_unless_it_says_contact(books, team):
+    """R6"""
+    assert overage(books, overage="postpaid", **team) == ("postpaid", "chosen by the team")
+    assert overage(books, plan="enterprise", **OPERATOR) == ("contact", "plan enterprise")
+    books.conn.execute("SAVEPOINT refused")
+    with pytest.raises(PermissionDeniedError, match="plan enterprise"):
+        overage(books, overage="postpaid", **team)
+    books.conn.execute("ROLLBACK TO refused")
+    books.conn.execute("RELEASE refused")
+    assert overage(books, overage="block", **team) == ("block", "chosen by the team")
+
+
+def test_overage_that_the_operator_sets_ends_the_team_s_choice(books, team):
+    """R6"""
+    overage(books, overage="postpaid", **team)
+    assert overage(books, overage="block", **OPERATOR) == ("block", "set by the operator")
+    overage(books, overage="postpaid", **OPERATOR)
+    overage(books, overage="block", **team)
+    assert overage(books, overage="postpaid", **OPERATOR) == ("postpaid", "set by the operator")
+
+
+def test_overage_that_needs_a_payment_method_needs_it_for_a_team_too(books, team):
+    """R6"""
+    cap_operations.set_team(books.conn, "acme", plan="free", tier=1, **OPERATOR)
+    books.conn.execute("SAVEPOINT refused")
+    with pytest.raises(InvalidValueError, match="payment method"):
+        overage(books, overage="postpaid", **team)
+    books.conn.execute("ROLLBACK TO refused")
+    books.conn.execute("RELEASE refused")
+    cap_operations.set_team(books.conn, "acme", payment_method=True, **OPERATOR)
+    assert overage(books, overage="postpaid", **team) == ("postpaid", "chosen by the team")
+
+
+@pytest.mark.parametrize(
+    ("sql", "table"),
+    [
+        ("UPDATE suspensions SET authority = 'team'", "suspensions"),
+        ("UPDATE budgets SET authority = 'team'", "budgets"),
+        ("UPDATE billing SET team_overage = NULL", "billing"),
+        ("UPDATE billing SET team_overage = NULL, overage = 'block'", "billing"),
+    ],
+)
+def test_authority_that_was_changed_is_found_though_the_checksum_fits(books, team, sql, table):
+    conn = books.conn
+    access.suspend_key(conn, books.key.id, **OPERATOR)
+    cap_operations.set_budget(conn, "acme", 5, **OPERATOR)
+    overage(books, overage="block", **team)
+    assert audit(conn).clean
+    conn.execute("SAVEPOINT before")
+    tamper(books, sql)
+    if table != "suspensions":
+        from inferd.ledger.storage.rows import FORMATS
+
+        values = conn.execute(f"SELECT {', '.join(FORMATS[table].covered)} FROM {table}").fetchone()
+        conn.execute(f"UPDATE {table} SET checksum = ?", (checksum(table, values),))
+    assert {finding.table for finding in audit(conn).findings} == {table}
+    conn.execute("ROLLBACK TO before")
+    conn.execute("RELEASE before")
+
+
+@pytest.fixture
+def ledger_of_schema_12():
+    """Team acme with a manager's key; nothing of it was set yet."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+        db = Database(conn, execute_plugins=False)
+        for version, migration in enumerate(MIGRATIONS[:12], start=1):
+            migration(db)
+            conn.execute(f"PRAGMA user_version = {version}")
+        begin(conn, 1, 1)
+        operations.create_team(conn, "acme", "academic", **OPERATOR)
+        key = operations.create_key(conn, "acme", scopes=("manage",), **OPERATOR)
+        yield conn, f"key:{key.id}"
+
+
+def log(conn, action, actor, **details):
+    """As schema 12 wrote it, without an authority."""
+    seq = conn.execute("SELECT max(seq) + 1 FROM log").fetchone()[0]
+    values = [seq, 7, actor, action, "acme", json.dumps(details, sort_keys=True)]
+    conn.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, checksum("log", values)))
+
+
+def old_rows(conn, actor):
+    """A suspension, a budget, and what happens at zero, each set by the actor after the other authority had."""
+    for by in ("cli:test", actor):
+        log(conn, "budgets.set", by, amount_nanousd=5, period="month")
+        log(conn, "teams.set", by, earn_tier=False, overage="block")
+    log(conn, "keys.suspend", actor, key_id="x")
+    conn.execute("INSERT INTO suspensions VALUES ('key:x', 'acme', NULL, 7, ?)", (actor,))
+    for table, values in (
+        ("budgets", ["team:acme", "month", "acme", 5, 7, actor]),
+        ("billing", ["acme", "block", 0, 0, 7, actor]),
+    ):
+        sum_of = checksum_of_schema_12(table, values)
+        places = ", ".join("?" * (len(values) + 1))
+        conn.execute(f"INSERT INTO {table} VALUES ({places})", (*values, sum_of))
+
+
+def checksum_of_schema_12(table, values):
+    import hashlib
+
+    text = json.dumps([table, *values], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@pytest.mark.parametrize("by", ["team", "operator", "unknown"])
+def test_migration_reads_the_author_of_old_rows(ledger_of_schema_12, by):
+    """An author that is unknown is the operator."""
+    conn, manager = ledger_of_schema_12
+    old_rows(conn, {"team": manager, "operator": "cli:test", "unknown": "key:gone"}[by])
+    before = contents(conn)
+    migrate(conn)
+    assert [str(finding) for finding in audit(conn).findings] == []
+    assert contents(conn) == before
+    authority = "team" if by == "team" else "operator"
+    assert conn.execute("SELECT authority FROM suspensions").fetchall() == [(authority,)]
+    assert conn.execute("SELECT authority, amount_nanousd FROM budgets").fetchall() == [(authority, 5)]
+    choices = conn.execute("SELECT overage, team_overage FROM billing").fetchone()
+    assert choices == ((None, "block") if by == "team" else ("block", None))
+
+
+def test_migration_leaves_a_changed_row_one_that_the_audit_names(ledger_of_schema_12):
+    conn, manager = ledger_of_schema_12
+    old_rows(conn, manager)
+    conn.execute("UPDATE budgets SET amount_nanousd = 6")
+    conn.execute("UPDATE billing SET payment_method = 1")
+    migrate(conn)
+    assert {finding.table for finding in audit(conn).findings} == {"budgets", "billing"}

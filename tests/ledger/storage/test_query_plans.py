@@ -1,0 +1,54 @@
+"""What a request asks of the ledger is looked up by index, however long the books are."""
+
+from __future__ import annotations
+
+from inferd.ledger.identity.keys import authenticate, recall
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.reports.key_status import key_status
+from inferd.ledger.requests.holds import AlertRefusal
+from inferd.ledger.requests.usage import RecordFree
+from inferd.ledger.terms.limits import team_limits
+from inferd.usage import Usage
+
+# Tables that are read whole: one row of the first is read, from its end; the others have one row.
+SHORT = {"SCAN catalogs", "SCAN clock", "SCAN terms"}
+QUERIES = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
+
+
+def statements_of_a_request(books):
+    """All SQL from the key to the settlement, with budgets of every kind, alerts, refusals, and `GET /v1/key`."""
+    who = {"actor": "test", "now_ms": books.now_ms}
+    operations.create_user(books.conn, "acme", "ada", **who)
+    books.grant(10_000)
+    books.grant(10_000, expires_at_ms=books.now_ms + 10**9)
+    for own in ({"project": "inference"}, {"user": "ada"}, {"key_id": books.key.id}, {}):
+        for period in ("month", "year", "lifetime"):
+            cap_operations.set_budget(books.conn, "acme", 1_000, period, **own, **who)
+    found = []
+    books.conn.set_trace_callback(found.append)
+    caller = authenticate(books.conn, books.key.key, books.now_ms, "inference")
+    recall(books.conn, books.key.id, books.now_ms, "inference")
+    team_limits(books.conn, "acme", books.now_ms, project="inference", user="ada")
+    books.settle(books.hold(10, 10, user="ada"), 10, 10)
+    books.apply(books.void(books.hold(10, 10, user="ada")))
+    books.settle(books.hold(400, 400, user="ada"), 400, 400)
+    books.apply(AlertRefusal(books.open_hold(2_000, user="ada")))
+    who_and_what = ("acme", "inference", None, books.key.id, "local/free", "default")
+    books.apply(RecordFree("req-free", *who_and_what, Usage(), "completed", books.now_ms, books.now_ms))
+    key_status(books.conn, caller, now_ms=books.now_ms)
+    books.conn.set_trace_callback(None)
+    return [sql for sql in dict.fromkeys(found) if sql.startswith(QUERIES)]
+
+
+def test_a_request_scans_no_table(books):
+    """R7: however many requests, teams and alerts there were before."""
+    statements = statements_of_a_request(books)
+    assert len(statements) > 40
+    scans = {
+        plan
+        for sql in statements
+        for *_, plan in books.conn.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
+        if plan.startswith("SCAN") and "CONSTANT ROW" not in plan
+    }
+    assert scans == SHORT

@@ -1,0 +1,161 @@
+"""The write-ahead log is copied by the writer alone, stays short, and a reader that keeps it long is named."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pytest
+
+from inferd.ledger.maintenance.doctor import checks
+from inferd.ledger.storage import wal
+from inferd.ledger.storage import writer as writer_module
+from inferd.ledger.storage.disk import RESERVE_BYTES
+from inferd.ledger.storage.store import Store
+from inferd.ledger.storage.wal import has_reset_bug
+from inferd.ledger.storage.writer import LedgerWriter
+
+PATIENCE_S = 20.0
+READ = """
+import sqlite3, sys
+conn = sqlite3.connect(sys.argv[1])
+conn.execute("BEGIN")
+conn.execute("SELECT count(*) FROM usage").fetchone()
+print("reading", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def writer(store, monkeypatch):
+    monkeypatch.setattr(writer_module, "LOG_CHECK_S", 0.05)
+    writer = LedgerWriter(store)
+    writer.start()
+    yield writer
+    writer.stop()
+
+
+@pytest.fixture
+def reader(store):
+    """Another process with an open read transaction; ends when its input does."""
+    command = [sys.executable, "-c", READ, str(store.path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "reading\n"
+    yield process
+    process.communicate("")
+
+
+def fill(writer, served, n_bytes):
+    """Write until the log has so many bytes."""
+    served.grant(10**9)
+    while writer._store.wal.size_bytes < n_bytes:
+        request_id = writer.submit(served.open_hold(1)).result(PATIENCE_S).request_id
+        writer.submit(served.settlement(request_id, 1)).result(PATIENCE_S)
+
+
+def until(condition):
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "it takes too long"
+        time.sleep(0.02)
+
+
+def test_log_that_a_reader_kept_long_is_cut_once_the_reader_has_gone(store, served, writer, reader, monkeypatch):
+    monkeypatch.setattr(wal, "_SHORT_BYTES", 100_000)
+    fill(writer, served, 400_000)
+    assert store.wal.size_bytes >= 400_000
+    reader.communicate("")
+    until(lambda: store.wal.size_bytes == 0)
+    served.assert_clean()
+
+
+def test_log_is_cut_on_a_disk_that_is_nearly_full_though_no_command_comes(store, served, writer, monkeypatch):
+    fill(writer, served, 200_000)
+    monkeypatch.setattr("inferd.ledger.storage.disk.free_bytes", lambda folder: RESERVE_BYTES - 1)
+    until(lambda: store.wal.size_bytes == 0)
+
+
+def test_reader_that_keeps_the_log_long_is_named_by_the_log_and_by_doctor(
+    store, served, writer, reader, monkeypatch, caplog
+):
+    monkeypatch.setattr(wal, "_SHORT_BYTES", 50_000)
+    monkeypatch.setattr(wal, "LONG_BYTES", 100_000)
+    fill(writer, served, 200_000)
+    until(lambda: "cannot be shortened" in caplog.text)
+    named = f"read by process {reader.pid} (python"
+    assert named in caplog.text
+    with store.reading() as conn:
+        found = {check.name: check for check in checks(conn, store.data_dir, served.now_ms)}
+    assert not found["log"].well
+    assert f"process {reader.pid} (python" in found["log"].said
+    assert caplog.text.count("cannot be shortened") == 1, "not at each look"
+
+
+def test_reader_that_keeps_a_log_on_a_disk_that_is_nearly_full_is_named_whatever_its_length(
+    store, served, writer, reader, monkeypatch, caplog
+):
+    fill(writer, served, wal.LONG_ON_FULL_DISK_BYTES + 1)
+    with store.reading() as conn:
+        assert {check.name: check.well for check in checks(conn, store.data_dir, served.now_ms)}["log"]
+        monkeypatch.setattr("inferd.ledger.storage.disk.free_bytes", lambda folder: RESERVE_BYTES - 1)
+        found = {check.name: check for check in checks(conn, store.data_dir, served.now_ms)}
+    assert f"process {reader.pid} (python" in found["log"].said
+    until(lambda: f"cannot be shortened: read by process {reader.pid} (python" in caplog.text)
+
+
+def test_log_is_not_copied_while_the_command_line_writes(store, served, writer):
+    fill(writer, served, 100_000)
+    with closing(store.connect_writer()) as conn:
+        before = store.path.stat().st_mtime_ns
+        with store.wal.not_copied():
+            store.wal.copy(conn, keep_bytes=0)
+            assert store.path.stat().st_mtime_ns == before
+        store.wal.copy(conn, keep_bytes=0)
+    assert store.wal.size_bytes == 0
+
+
+def test_transaction_of_the_command_line_holds_the_copy_lock(store):
+    with store.immediate():
+        descriptor = os.open(store.data_dir / "checkpoint.lock", os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)
+
+
+def test_connections_never_copy_the_log_by_themselves(store):
+    with closing(store.connect_writer()) as conn:
+        assert conn.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("version", "has_it"),
+    [
+        ((3, 40, 1), True),
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 45, 0), True),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 52, 0), False),
+        ((4, 0, 0), False),
+    ],
+)
+def test_reset_bug_is_known_by_version(version, has_it):
+    assert has_reset_bug(version) is has_it
+
+
+def test_large_ledger_is_read_long_from_a_copy_that_is_gone_afterwards(store: Store, served, monkeypatch):
+    monkeypatch.setattr("inferd.ledger.storage.store.COPIED_FROM_BYTES", 0)
+    served.grant(7)
+    before = sorted(store.data_dir.iterdir())
+    with store.reading_long() as conn:
+        (path,) = {row[2] for row in conn.execute("PRAGMA database_list")}
+        assert path != str(store.path)
+        assert conn.execute("SELECT sum(remaining_nanousd) FROM grants").fetchone() == (7,)
+    assert sorted(store.data_dir.iterdir()) == before

@@ -1,0 +1,80 @@
+"""R20: expiry never runs backwards, and stands still while the clock is doubted."""
+
+from __future__ import annotations
+
+import pytest
+
+from inferd.ledger.credit.grants import ExpireGrants
+from inferd.ledger.requests.epochs import begin
+from inferd.ledger.terms.expiry_clock import (
+    BACKWARDS_TOLERANCE_MS,
+    ObserveClock,
+    PauseClock,
+    accept_clock,
+    clock_state,
+    expiry_ms,
+)
+from tests.ledger.books import NOW_MS
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def expiring(books):
+    """A grant of 100 that expires in an hour, one of 10 that never does."""
+    books.grant(100, expires_at_ms=NOW_MS + HOUR_MS)
+    books.grant(10)
+    return books
+
+
+def test_expiry_goes_by_the_latest_moment_that_was_seen(expiring):
+    """R20"""
+    assert expiry_ms(expiring.conn, NOW_MS + 5) == NOW_MS + 5
+    expiring.apply(ObserveClock(NOW_MS + 2 * HOUR_MS))
+    assert expiry_ms(expiring.conn, NOW_MS + 5) == NOW_MS + 2 * HOUR_MS
+    assert expiring.credit().available_nanousd == 10
+
+
+def test_a_small_correction_is_no_clock_that_went_back(books):
+    books.apply(ObserveClock(NOW_MS))
+    assert books.apply(ObserveClock(NOW_MS - BACKWARDS_TOLERANCE_MS)).paused_because is None
+    assert clock_state(books.conn).seen_ms == NOW_MS
+
+
+def test_a_clock_that_went_back_pauses_expiry_until_it_is_accepted(expiring):
+    """R20"""
+    state = expiring.apply(ObserveClock(NOW_MS - BACKWARDS_TOLERANCE_MS - 1))
+    assert "the clock went back" in state.paused_because
+    assert state.seen_ms == NOW_MS
+    expiring.now_ms = NOW_MS + 2 * HOUR_MS
+    assert expiring.credit().available_nanousd == 110
+    assert expiring.apply(ExpireGrants(expiring.now_ms)) == 0
+    assert expiring.hold(110)
+    assert expiring.remaining() == {1: 100, 2: 10}
+    assert expiring.apply(ObserveClock(expiring.now_ms)).paused_because == state.paused_because
+    accept_clock(expiring.conn, expiring.now_ms)
+    assert clock_state(expiring.conn) == clock_state(expiring.conn).__class__(expiring.now_ms, None)
+    assert expiring.credit().available_nanousd == 0
+
+
+def test_a_clock_that_went_back_while_no_server_ran_is_noticed_by_the_next(expiring):
+    """R20"""
+    begin(expiring.conn, 1, NOW_MS - HOUR_MS)
+    assert "the clock went back" in clock_state(expiring.conn).paused_because
+
+
+def test_a_leap_ahead_takes_nothing_from_anybody(expiring):
+    """R20: 100 nano-USD that would be gone if the year were right."""
+    expiring.apply(PauseClock("the clock leapt"))
+    expiring.apply(PauseClock("and again"))
+    expiring.now_ms = NOW_MS + 365 * 24 * HOUR_MS
+    assert clock_state(expiring.conn).paused_because == "the clock leapt"
+    assert expiring.credit().available_nanousd == 110
+    expiring.settle(expiring.hold(110), 110)
+    assert expiring.remaining() == {1: 0, 2: 0}
+
+
+def test_an_accepted_clock_may_lie_before_what_was_seen(books):
+    books.apply(ObserveClock(NOW_MS + HOUR_MS))
+    accept_clock(books.conn, NOW_MS)
+    assert expiry_ms(books.conn, NOW_MS) == NOW_MS

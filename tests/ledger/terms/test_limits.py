@@ -1,0 +1,154 @@
+"""What a team may do besides spending, and why: plan, tier, overrides with an end, concurrency."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from inferd.errors import ConfigError, InvalidValueError, NotFoundError
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import plans as plan_operations
+from inferd.ledger.operations import teams as operations
+from inferd.ledger.operations.audit_log import read_log
+from inferd.ledger.storage.rows import insert
+from inferd.ledger.terms.catalog import catalog_in_force
+from inferd.ledger.terms.limits import TierChoice, team_limits
+from inferd.ledger.terms.terms import terms_of
+from inferd.money import parse_usd
+from inferd.plans import SHIPPED, AlertPolicy
+
+
+def who(books):
+    return {"actor": "test", "now_ms": books.now_ms}
+
+
+def limits(books, team="acme", **whose):
+    return team_limits(books.conn, team, books.now_ms, **whose)
+
+
+@pytest.mark.parametrize(
+    ("choice", "plan", "at_ms", "effect"),
+    [
+        (TierChoice(None, None, 0), "free", 0, (0, "the least of plan free")),
+        (TierChoice(None, None, 3), "free", 0, (3, "earned")),
+        (TierChoice(None, None, 3), "pro", 0, (4, "the least of plan pro")),
+        (TierChoice(1, None, 3), "pro", 0, (1, "set by the operator")),
+        (TierChoice(0, 10, 3), "pro", 9, (0, "set by the operator until 1970-01-01T00:00:00.010Z")),
+        (TierChoice(0, 10, 3), "pro", 10, (4, "the least of plan pro")),
+    ],
+)
+def test_the_tier_is_the_override_else_the_larger_of_earned_and_the_plans_least(choice, plan, at_ms, effect):
+    """R1."""
+    assert choice.in_effect(SHIPPED.plans[plan], at_ms) == effect
+
+
+def test_every_number_says_where_it_comes_from(books):
+    """R1, R10, R15, R18."""
+    rows = {row.name: (row.least, row.value, row.source) for row in limits(books).rows()}
+    assert rows == {
+        "requests a minute": (None, 100, "tier 1"),
+        "requests a minute to free models": (None, 60, "tier 1"),
+        "output tokens a request": (None, 16_384, "tier 1"),
+        "prompt tokens a minute and model": (3_600_000, 3_600_000, "tier 1"),
+        "uncached prompt tokens a minute and model": (900_000, 900_000, "tier 1"),
+        "generated tokens a minute and model": (36_000, 36_000, "tier 1"),
+        "prompt tokens in batches that have not ended": (None, 10_000_000, "tier 1"),
+        "requests at once in a project": (None, 64, "plan academic"),
+        "requests at once of a user": (None, 64, "plan academic"),
+        "projects that the team makes itself": (None, 100, "plan academic"),
+        "users that the team makes itself": (None, 10_000, "plan academic"),
+        "keys that the team makes itself": (None, 1_000, "plan academic"),
+    }
+
+
+def test_the_operator_gives_a_project_and_a_user_numbers_of_their_own(books):
+    """R10."""
+    operations.create_user(books.conn, "acme", "ada", **who(books))
+    plan_operations.set_project_concurrency(books.conn, "acme", "inference", 3, **who(books))
+    plan_operations.set_user_concurrency(books.conn, "acme", "ada", 200, **who(books))
+    own = limits(books, project="inference", user="ada")
+    assert (own.project_concurrency, own.project_source) == (3, "set by the operator")
+    assert (own.user_concurrency, own.user_source) == (200, "set by the operator")
+    assert (limits(books).project_concurrency, limits(books, project="other").project_concurrency) == (64, 64)
+    books.assert_clean()
+    back = plan_operations.set_project_concurrency(books.conn, "acme", "inference", None, **who(books))
+    assert (back.project_concurrency, back.project_source) == (64, "plan academic")
+    assert [entry.action for entry in read_log(books.conn, limit=3)] == ["projects.set", "users.set", "projects.set"]
+
+
+def test_a_number_of_requests_at_once_is_of_somebody_and_makes_sense(books):
+    with pytest.raises(NotFoundError, match="no project 'nope'"):
+        plan_operations.set_project_concurrency(books.conn, "acme", "nope", 1, **who(books))
+    with pytest.raises(NotFoundError, match="no user 'nope'"):
+        plan_operations.set_user_concurrency(books.conn, "acme", "nope", 1, **who(books))
+    with pytest.raises(InvalidValueError, match="at once is 1 to"):
+        plan_operations.set_project_concurrency(books.conn, "acme", "inference", 0, **who(books))
+
+
+def test_plans_that_are_put_in_force_hold_from_the_next_look_on(books):
+    """R1: all of it is data."""
+    tiers = (*SHIPPED.tiers[:1], replace(SHIPPED.tiers[1], rpm=7, monthly_nanousd=9), *SHIPPED.tiers[2:])
+    academic = replace(SHIPPED.plans["academic"], project_concurrency=2)
+    changed = replace(SHIPPED, tiers=tiers, plans={**SHIPPED.plans, "academic": academic})
+    assert limits(books).tier.rpm == 100
+    assert plan_operations.apply_plans(books.conn, changed, **who(books))
+    assert catalog_in_force(books.conn) == changed
+    assert (limits(books).tier.rpm, limits(books).project_concurrency) == (7, 2)
+    (entry,) = read_log(books.conn, action="plans")
+    assert (entry.actor, entry.details) == ("test", {"plans": ["academic"], "tiers": [1]})
+    assert [cap.limit_nanousd for cap in cap_operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps] == [
+        parse_usd("100"),
+        9,
+    ]
+    books.assert_clean()
+
+
+def test_plans_that_are_in_force_already_leave_no_trace(books):
+    before = books.dump()
+    assert not plan_operations.apply_plans(books.conn, SHIPPED, **who(books))
+    assert books.dump() == before
+    changed = replace(SHIPPED, plans={**SHIPPED.plans, "gold": replace(SHIPPED.plans["pro"], name="gold")})
+    assert plan_operations.apply_plans(books.conn, changed, **who(books))
+    assert not plan_operations.apply_plans(books.conn, changed, **who(books))
+    assert plan_operations.apply_plans(books.conn, SHIPPED, **who(books))
+    assert catalog_in_force(books.conn) == SHIPPED
+
+
+def test_a_catalog_from_before_there_was_an_alert_policy_is_that_with_the_shipped_one(books):
+    """R7"""
+    changed = replace(SHIPPED, plans={**SHIPPED.plans, "gold": replace(SHIPPED.plans["pro"], name="gold")})
+    old = msgspec.to_builtins(changed)
+    del old["alerts"]
+    row = {"seq": 1, "catalog": msgspec.json.encode(old).decode(), "actor": "test", "at_ms": books.now_ms}
+    insert(books.conn, "catalogs", row)
+    assert catalog_in_force(books.conn) == changed
+    assert not plan_operations.apply_plans(books.conn, changed, **who(books))
+    assert plan_operations.apply_plans(books.conn, replace(changed, alerts=AlertPolicy((7,), 3)), **who(books))
+    assert terms_of(books.conn, "acme", books.now_ms).alerts == AlertPolicy((7,), 3)
+    (entry,) = read_log(books.conn, action="plans")
+    assert entry.details == {
+        "plans": [],
+        "tiers": [],
+        "alerts": {"thresholds_percent": [7], "low_balance_percent": 3},
+    }
+
+
+def test_a_plan_that_a_team_is_on_cannot_be_taken_away(books):
+    plans = {name: plan for name, plan in SHIPPED.plans.items() if name != "academic"}
+    with pytest.raises(ConfigError, match=r"\[plans.academic\] is missing from models.toml, and team 'acme' is on it"):
+        plan_operations.apply_plans(books.conn, replace(SHIPPED, plans=plans), **who(books))
+
+
+def test_a_tier_that_costs_less_now_is_earned_at_once(books):
+    """R2."""
+    books.grant(parse_usd("20"))
+    assert terms_of(books.conn, "acme", books.now_ms).tier == 1
+    cheaper = replace(SHIPPED.tiers[2], qualifying_nanousd=parse_usd("20"))
+    tiers = (*SHIPPED.tiers[:2], cheaper, *SHIPPED.tiers[3:])
+    plan_operations.apply_plans(books.conn, replace(SHIPPED, tiers=tiers), **who(books))
+    assert terms_of(books.conn, "acme", books.now_ms).tier == limits(books).tier.number == 2
+    plan_operations.apply_plans(books.conn, SHIPPED, **who(books))
+    assert terms_of(books.conn, "acme", books.now_ms).tier == 2
+    books.assert_clean()

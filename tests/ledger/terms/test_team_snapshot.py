@@ -1,0 +1,151 @@
+"""Terms are read once and remembered, and never a moment longer than they are in force."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, contextmanager
+from dataclasses import replace
+
+import pytest
+
+from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger.operations import plans as plan_operations
+from inferd.ledger.terms.catalog import catalog_in_force
+from inferd.ledger.terms.team_snapshot import standing_of
+from inferd.ledger.terms.terms import terms_of
+from inferd.plans import AlertPolicy
+from tests.ledger.books import memory_books
+
+DAY_MS = 86_400_000
+
+
+def who(books):
+    return {"actor": "test", "now_ms": books.now_ms}
+
+
+@contextmanager
+def transaction(books):
+    """Undone at its end."""
+    books.conn.execute("SAVEPOINT test")
+    yield
+    books.conn.execute("ROLLBACK TO test")
+    books.conn.execute("RELEASE test")
+
+
+def terms(books, at_ms=None):
+    """As a request sees them; they are those that stand in the file."""
+    at_ms = books.now_ms if at_ms is None else at_ms
+    with transaction(books):
+        found = standing_of(books.conn, "acme", at_ms).terms
+    assert found == terms_of(books.conn, "acme", at_ms)
+    return found
+
+
+def reads_terms(books):
+    """Whether a request has to."""
+    statements = []
+    books.conn.set_trace_callback(statements.append)
+    with transaction(books):
+        standing_of(books.conn, "acme", books.now_ms)
+    books.conn.set_trace_callback(None)
+    return any("FROM teams" in sql for sql in statements)
+
+
+def set_team(**changes):
+    return lambda books: cap_operations.set_team(books.conn, "acme", **changes, **who(books))
+
+
+def budget(books):
+    cap_operations.set_budget(books.conn, "acme", 5, "month", key_id=books.key.id, **who(books))
+
+
+def raise_caps(books, first_day=0, last_day=2):
+    from_ms, until_ms = books.now_ms + first_day * DAY_MS, books.now_ms + last_day * DAY_MS
+    cap_operations.raise_caps(books.conn, "acme", 9, from_ms=from_ms, until_ms=until_ms, reason="a fair", **who(books))
+
+
+def alert(books):
+    catalog = replace(catalog_in_force(books.conn), alerts=AlertPolicy((7,), 3))
+    plan_operations.apply_plans(books.conn, catalog, **who(books))
+
+
+CHANGES = {
+    "plan": set_team(plan="pro"),
+    "tier": set_team(tier=3),
+    "overage": set_team(overage="contact"),
+    "payment method": set_team(payment_method=True),
+    "budget": budget,
+    "raise": raise_caps,
+    "catalog": alert,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_is_seen_by_the_next_request(books, change):
+    before = terms(books)
+    change(books)
+    assert terms(books) != before
+
+
+def test_terms_are_read_again_only_when_some_have_changed(books):
+    assert reads_terms(books)
+    books.grant(100)
+    books.settle(books.hold(10, 10), 10, 10)
+    assert not reads_terms(books)
+    budget(books)
+    assert reads_terms(books)
+    assert not reads_terms(books)
+
+
+def test_a_budget_that_is_gone_is_gone(books):
+    before = terms(books)
+    budget(books)
+    assert terms(books).has_budgets
+    cap_operations.remove_budget(books.conn, "acme", "month", key_id=books.key.id, **who(books))
+    assert terms(books) == before
+
+
+def test_a_change_that_is_undone_leaves_nothing_behind(books):
+    before = terms(books)
+    for tier in (2, 3):
+        with transaction(books):
+            set_team(tier=tier)(books)
+            assert standing_of(books.conn, "acme", books.now_ms).terms.tier == tier
+        assert terms(books) == before
+
+
+def test_what_depends_on_the_moment_is_not_remembered(books):
+    set_team(tier=5, tier_until_ms=books.now_ms + DAY_MS)(books)
+    assert [terms(books, books.now_ms + days * DAY_MS).tier for days in (0, 2, 0)] == [5, 1, 5]
+    set_team(earn_tier=True)(books)
+    raise_caps(books, 3, 4)
+    assert [terms(books, books.now_ms + days * DAY_MS).raised_nanousd for days in (9, 3, 0, 3)] == [0, 9, 0, 9]
+
+
+def test_ledgers_side_by_side_have_terms_of_their_own(books):
+    other = memory_books()
+    with closing(other.conn):
+        set_team(plan="pro")(other)
+        assert [terms(each).plan.name for each in (books, other, books)] == ["academic", "pro", "academic"]
+
+
+def test_every_table_that_terms_are_read_from_draws_a_version(books):
+    tables = set()
+
+    def note(action, table, *_):
+        if action == sqlite3.SQLITE_READ:
+            tables.add(table)
+        return sqlite3.SQLITE_OK
+
+    books.conn.set_authorizer(note)
+    terms_of(books.conn, "acme", books.now_ms)
+    books.conn.set_authorizer(None)
+    triggers = books.conn.execute("SELECT tbl_name FROM sqlite_master WHERE name LIKE '%\\_terms\\_insert' ESCAPE '\\'")
+    assert tables == {table for (table,) in triggers}
+
+
+def test_the_version_stays_one_number(books):
+    with pytest.raises(sqlite3.IntegrityError):
+        books.conn.execute("DELETE FROM terms")
+    with pytest.raises(sqlite3.IntegrityError):
+        books.conn.execute("INSERT INTO terms VALUES (2, 7)")

@@ -1,0 +1,144 @@
+"""`GET /v1/models`: what a caller can use."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+import pytest
+from anthropic import AsyncAnthropic
+from anthropic.types import ModelInfo
+from openai.types import Model
+
+from inferd.config.deployments import NOTICE_MS, Retirement
+from inferd.instants import wall_clock_ms
+from tests.server.transport.test_http_server import served_on_socket
+from tests.serving.provider import DEFAULT_MAX_TOKENS, FREE, MAX_CONTEXT, PRICED, TIERED, TIMED, Provider
+
+pytestmark = pytest.mark.anyio
+
+PRICES = (
+    "input_usd_per_1m_tokens",
+    "cached_input_usd_per_1m_tokens",
+    "output_usd_per_1m_tokens",
+    "usd_per_second",
+)
+
+
+def retire(provider: Provider, gone_at_ms: int) -> None:
+    deployment = provider.router.find(PRICED)
+    retirement = Retirement(gone_at_ms - NOTICE_MS, gone_at_ms)
+    provider.router._deployments[PRICED] = replace(deployment, retirement=retirement)
+
+
+async def test_the_list_has_every_deployment_in_the_files_order(provider):
+    response = await provider.client.get("/v1/models")
+    body = response.json()
+    assert response.headers["content-type"] == "application/json"
+    assert body["object"] == "list"
+    assert [model["id"] for model in body["data"]] == [PRICED, FREE, TIMED, TIERED]
+    created = provider.router.find(PRICED).created_s
+    priced, free, timed, tiered = body["data"]
+    assert {"id": PRICED, "object": "model", "created": created, "owned_by": "local"}.items() <= priced.items()
+    for model in body["data"]:
+        Model.model_validate(model, strict=True)
+    assert (priced["max_model_len"], priced["default_max_tokens"]) == (MAX_CONTEXT, DEFAULT_MAX_TOKENS)
+    assert (priced["serverless"], priced["free"], free["free"]) == (True, False, True)
+    assert [priced[price] for price in PRICES] == ["0.002000000", "0.001000000", "0.005000000", None]
+    assert [free[price] for price in PRICES] == [None] * 4
+    assert [timed[price] is not None for price in PRICES] == [False, False, False, True]
+    assert timed["max_compute_ms"] == provider.router.find(TIMED).max_compute_ms
+    assert priced["service_tiers"] == {"default": 1.0, "batch": 0.5}
+    assert set(tiered["service_tiers"]) == {"default", "batch", "priority", "flex"}
+
+
+async def test_anthropics_sdk_reads_the_list_page_by_page_and_each_model(provider):
+    async with (
+        served_on_socket(provider) as served,
+        AsyncAnthropic(base_url=f"http://127.0.0.1:{served.port}", api_key=provider.key) as client,
+    ):
+        for limit in (1, 3, 1000):
+            models = [model async for model in client.models.list(limit=limit)]
+            assert [model.id for model in models] == [PRICED, FREE, TIMED, TIERED]
+        for model in models:
+            ModelInfo.model_validate(model.model_dump(), strict=True)
+        before = await client.models.list(limit=2, before_id=TIERED)
+        assert ([model.id for model in before.data], before.has_more) == ([FREE, TIMED], True)
+        one = await client.models.retrieve(PRICED)
+        assert (one.display_name, one.lifecycle, one.retires_at) == (PRICED, "active", None)
+        retire(provider, wall_clock_ms() + 60_000)
+        assert (await client.models.retrieve(PRICED)).lifecycle == "deprecated"
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "x"])
+async def test_a_page_of_no_size_is_refused(provider, limit):
+    response = await provider.client.get("/v1/models", params={"limit": limit})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "limit")
+
+
+@pytest.mark.parametrize("cursor", ["after_id", "before_id"])
+async def test_a_cursor_that_is_gone_is_refused_so_that_nobody_goes_round_in_circles(provider, cursor):
+    response = await provider.client.get("/v1/models", params={cursor: "local/gone"})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, cursor)
+
+
+async def test_one_model_is_found_by_an_id_with_a_slash_escaped_or_not(provider):
+    first, *_ = (await provider.client.get("/v1/models")).json()["data"]
+    assert (await provider.client.get(f"/v1/models/{PRICED}")).json() == first
+    assert (await provider.client.get(f"/v1/models/{PRICED.replace('/', '%2F')}")).json() == first
+
+
+@pytest.mark.parametrize("name", ["local/nothing", "nothing", "local", "local/tiny/more"])
+async def test_an_unknown_model_is_404(provider, name):
+    response = await provider.client.get(f"/v1/models/{name}")
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"
+    assert response.json()["error"]["param"] == "model"
+
+
+@pytest.mark.parametrize("path", ["/v1/models", f"/v1/models/{PRICED}", "/v1/models/local/nothing"])
+async def test_models_need_a_key(provider, path):
+    assert (await provider.client.get(path, headers={"authorization": ""})).status_code == 401
+
+
+async def test_callers_of_a_deployment_that_goes_are_told_in_every_answer(provider):
+    gone_at_ms = wall_clock_ms() // 1000 * 1000 + 60_000
+    retire(provider, gone_at_ms)
+    answers = [
+        await provider.client.get(f"/v1/models/{PRICED}"),
+        await provider.chat(max_tokens=1),
+        await provider.chat(max_tokens=1, stream=True),
+        await provider.chat(logit_bias={"99999999": 1}),
+        await provider.client.post("/v1/completions", json={"model": PRICED, "prompt": "a", "max_tokens": 1}),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 400, 200]
+    for answer in answers:
+        assert answer.headers["deprecation"] == f"@{(gone_at_ms - NOTICE_MS) // 1000}"
+        assert parsedate_to_datetime(answer.headers["sunset"]).timestamp() * 1000 == gone_at_ms
+    shown = answers[0].json()
+    assert datetime.fromisoformat(shown["retires_at"]).timestamp() * 1000 == gone_at_ms
+    assert datetime.fromisoformat(shown["deprecated_at"]).timestamp() * 1000 == gone_at_ms - NOTICE_MS
+    others = await provider.chat(model=FREE, max_tokens=1)
+    assert not {"deprecation", "sunset"} & set(others.headers)
+
+
+async def test_a_deployment_that_is_gone_is_neither_listed_nor_found(provider):
+    retire(provider, wall_clock_ms())
+    listed = (await provider.client.get("/v1/models")).json()["data"]
+    assert PRICED not in [model["id"] for model in listed]
+    for answer in (await provider.client.get(f"/v1/models/{PRICED}"), await provider.chat()):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+        assert "has been retired" in answer.json()["error"]["message"]
+
+
+async def test_a_request_that_is_under_way_when_its_deployment_goes_ends_as_it_began(provider):
+    provider.runner.hold_back()
+    asking = asyncio.create_task(provider.chat(max_tokens=2))
+    while not provider.runner.waits:
+        await asyncio.sleep(0)
+    retire(provider, wall_clock_ms())
+    provider.runner.let_go()
+    assert (await asking).status_code == 200
+    assert [row["status"] for row in provider.rows("usage")] == ["completed"]

@@ -1,0 +1,84 @@
+"""Who goes when too many connections are open."""
+
+from __future__ import annotations
+
+import pytest
+
+from inferd.server.transport.connections import Connections
+
+
+class FakeConnection:
+    is_closed = False
+    is_cut = False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def cut(self) -> None:
+        self.is_cut = True
+
+
+def opened(connections: Connections) -> FakeConnection:
+    connection = FakeConnection()
+    connections.waits(connection)
+    connections.opened(connection)
+    return connection
+
+
+def test_the_one_that_has_waited_longest_makes_room():
+    connections = Connections(max_open=3)
+    first, second, third = (opened(connections) for _ in range(3))
+    connections.busy(first)
+    connections.waits(first)
+    connections.busy(second)
+    fourth = opened(connections)
+    assert [one.is_closed for one in (first, second, third, fourth)] == [False, False, True, False]
+    assert len(connections) == 3
+
+
+def test_when_all_are_at_work_the_newcomer_goes():
+    connections = Connections(max_open=2)
+    for connection in (old := [opened(connections) for _ in range(2)]):
+        connections.busy(connection)
+    newcomer = opened(connections)
+    assert newcomer.is_closed
+    assert not any(connection.is_closed for connection in old)
+
+
+@pytest.mark.parametrize("n_floods", [1, 5])
+def test_a_flood_of_idle_connections_never_ends_a_request(n_floods):
+    connections = Connections(max_open=10)
+    working = [opened(connections) for _ in range(5)]
+    for connection in working:
+        connections.busy(connection)
+    flood = [opened(connections) for _ in range(100 * n_floods)]
+    assert not any(connection.is_closed for connection in working)
+    assert sum(not connection.is_closed for connection in flood) == 5
+    for connection in working:
+        connections.closed(connection)
+    assert len(connections) == 5
+
+
+def test_what_nobody_takes_is_bounded_and_the_largest_is_cut_first():
+    connections = Connections(max_unread_bytes=100)
+    first, second, third, fourth = (opened(connections) for _ in range(4))
+    connections.stalls(first, 40)
+    connections.stalls(second, 50)
+    connections.flows(first)
+    connections.stalls(third, 45)
+    assert not any(one.is_cut for one in (first, second, third))
+    connections.stalls(fourth, 10)
+    assert [one.is_cut for one in (first, second, third, fourth)] == [False, True, False, False]
+    connections.closed(third)
+    connections.stalls(first, 90)
+    assert not first.is_cut
+
+
+def test_a_single_answer_may_be_as_large_as_it_is():
+    connections = Connections(max_unread_bytes=100)
+    one, another = opened(connections), opened(connections)
+    connections.stalls(one, 1000)
+    assert not one.is_cut
+    connections.stalls(another, 10)
+    assert one.is_cut
+    assert not another.is_cut

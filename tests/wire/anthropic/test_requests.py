@@ -1,0 +1,223 @@
+"""The chat request that a message's body comes to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from inferd.errors import InvalidRequestError
+from inferd.wire.anthropic.requests import UNSUPPORTED, parse_count_tokens_request, parse_messages_request
+from inferd.wire.ignored_fields import IgnoredFields
+from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
+
+SCHEMA = {"type": "object", "properties": {}}
+NO = {"type": "text", "text": "no"}
+HI = [{"role": "user", "content": "Hi"}]
+
+
+def chat(**fields: Any) -> ChatRequest:
+    body = {"model": "o/d", "max_tokens": 9, "messages": HI, **fields}
+    return parse_messages_request(json.dumps(body).encode())[0]
+
+
+def test_every_field_goes_where_it_belongs():
+    asked = chat(
+        system="Be brief.",
+        stream=True,
+        stop_sequences=["a", "b"],
+        temperature=0.5,
+        top_p=0.9,
+        top_k=40,
+        metadata={"user_id": "u"},
+        service_tier="standard_only",
+        tools=[{"name": "f", "description": "F.", "input_schema": SCHEMA, "cache_control": {"type": "ephemeral"}}],
+        tool_choice={"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+        thinking={"type": "enabled", "budget_tokens": 5000},
+        output_config={"format": {"type": "json_schema", "schema": SCHEMA}},
+    )
+    body = {
+        "model": "o/d",
+        "messages": [{"role": "system", "content": "Be brief."}, *HI],
+        "max_tokens": 9,
+        "stream": True,
+        "stop": ["a", "b"],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 40,
+        "user": "u",
+        "service_tier": "default",
+        "tools": [{"type": "function", "function": {"name": "f", "description": "F.", "parameters": SCHEMA}}],
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+        "parallel_tool_calls": False,
+        "reasoning_effort": "medium",
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "output", "schema": SCHEMA, "strict": True},
+        },
+    }
+    assert asked == parse_chat_request(json.dumps(body).encode())
+
+
+def test_blocks_become_messages():
+    turns = [
+        {"role": "user", "content": "7?"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": ""},
+                {"type": "text", "text": "Well."},
+                {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "a",
+                    "content": [{"type": "text", "text": "no"}],
+                    "is_error": True,
+                },
+                {"type": "text", "text": "So?"},
+            ],
+        },
+        {"role": "user", "content": "And?"},
+    ]
+    user, turn, result, last = chat(messages=turns).messages
+    assert user.text() == "7?"
+    assert (turn.reasoning_content, turn.text()) == ("Hm.", "Well.")
+    assert [(call.id, call.arguments()) for call in turn.tool_calls] == [("a", {"x": 1})]
+    assert (result.role, result.tool_call_id, result.text()) == ("tool", "a", "Error: no")
+    assert (last.role, last.text()) == ("user", "So?\nAnd?")
+
+
+@pytest.mark.parametrize("field", UNSUPPORTED)
+def test_what_is_not_served_is_refused_by_name(field):
+    with pytest.raises(InvalidRequestError) as raised:
+        chat(**{field: "y"})
+    assert (raised.value.param, raised.value.code) == (field, "unsupported_parameter")
+
+
+@pytest.mark.parametrize(
+    ("fields", "effort"),
+    [
+        ({}, None),
+        ({"thinking": {"type": "adaptive"}}, None),
+        ({"thinking": {"type": "disabled"}}, "none"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "low"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 20_000}}, "high"),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}}, "max"),
+        ({"output_config": {"effort": "minimal"}}, "minimal"),
+        ({"output_config": {"effort": "ultra"}}, None),
+        ({"thinking": {"type": "sometimes"}}, None),
+    ],
+)
+def test_thinking_is_an_effort(fields, effort):
+    assert chat(**fields).effort == effort
+
+
+def test_counting_takes_what_makes_the_prompt_and_ignores_the_rest():
+    body = {"model": "o/d", "messages": HI, "system": "Be brief."}
+    counted, _ = parse_count_tokens_request(json.dumps(body).encode())
+    assert counted.messages == chat(system="Be brief.").messages
+    ignored = IgnoredFields()
+    parse_count_tokens_request(json.dumps(body | {"max_tokens": 9}).encode(), ignored)
+    assert ignored.header_value() == "max_tokens"
+
+
+def ignored_of(**fields: Any) -> str:
+    ignored = IgnoredFields()
+    body = {"model": "o/d", "max_tokens": 9, "messages": HI, **fields}
+    parse_messages_request(json.dumps(body).encode(), ignored)
+    return ignored.header_value()
+
+
+EPHEMERAL = {"type": "ephemeral", "ttl": "1h"}
+OWN_TOOL = {"name": "f", "input_schema": SCHEMA}
+SERVER_TOOL = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
+FORCED = {"type": "tool", "name": "web_search"}
+"""Claude Code forces its web search so."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({"context_management": {"edits": []}, "mcp_servers": []}, "context_management, mcp_servers"),
+        ({"system": [NO | {"cache_control": EPHEMERAL}]}, ""),
+        ({"system": [NO | {"cache_control": EPHEMERAL | {"scope": "global"}}]}, "system[0].cache_control.scope"),
+        ({"speed": "fast", "thinking": {"type": "adaptive", "display": "omitted"}}, "speed, thinking.display"),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "low"}}, "output_config.effort"),
+        (
+            {"thinking": {"type": "sometimes"}, "output_config": {"effort": "ultra"}},
+            "thinking.type, output_config.effort",
+        ),
+        ({"tools": [OWN_TOOL | {"defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"tools": [SERVER_TOOL], "tool_choice": {"type": "any"}}, "tools[0].max_uses, tools[0], tool_choice"),
+        ({"tools": [OWN_TOOL, SERVER_TOOL], "tool_choice": FORCED}, "tools[1].max_uses, tools[1], tool_choice"),
+        ({"tools": [OWN_TOOL, SERVER_TOOL]}, "tools[1].max_uses, tools[1]"),
+        ({"system": "x-anthropic-billing-header: cc_version=1;\nBe brief."}, "system"),
+    ],
+)
+def test_what_only_advises_is_ignored_and_named(fields, ignored):
+    assert ignored_of(**fields) == ignored
+
+
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        (
+            {"type": "image", "source": {"type": "base64", "data": "AAAA"}},
+            "[image omitted: this model reads text only]",
+        ),
+        ({"type": "document", "source": {"type": "base64"}}, "[document omitted: this model reads text only]"),
+        ({"type": "document", "source": {"type": "text", "data": "Dear Ann"}}, "Dear Ann"),
+        ({"type": "search_result", "title": "t", "source": "u", "content": [NO]}, "no"),
+        ({"type": "tool_reference", "tool_name": "Read"}, "[tool: Read]"),
+    ],
+)
+@pytest.mark.parametrize("place", ["user", "tool_result"])
+def test_block_that_is_not_text_becomes_one(block, text, place):
+    turns = [{"role": "user", "content": [block]}]
+    path = "messages[0].content[0]"
+    if place == "tool_result":
+        call = {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]}
+        turns = [
+            *HI,
+            call,
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [block]}]},
+        ]
+        path = "messages[2].content[0].content[0]"
+    assert chat(messages=turns).messages[-1].text() == text
+    assert ignored_of(messages=turns) == path
+
+
+@pytest.mark.parametrize(
+    ("blocks", "ignored"),
+    [
+        ([], ""),
+        ([NO | {"citations": [{"type": "char_location"}]}], "messages[1].content[0].citations"),
+        ([NO | {"citations": None, "parsed_output": 1}], "messages[1].content[0].parsed_output"),
+        ([NO, {"type": "redacted_thinking", "data": "x"}], "messages[1].content[1]"),
+        ([NO, {"type": "server_tool_use", "id": "s", "name": "w", "input": {}}], "messages[1].content[1]"),
+    ],
+)
+def test_answer_of_another_server_is_taken_back(blocks, ignored):
+    turns = [*HI, {"role": "assistant", "content": blocks}, *HI]
+    assert ignored_of(messages=turns) == ignored
+    assert [message.text() for message in chat(messages=turns).messages] == ["Hi", "no" if blocks else "", "Hi"]
+
+
+@pytest.mark.parametrize(("input", "arguments"), [({"a": 1}, {"a": 1}), (None, {}), ('{"a": "b', {"a": "b"}), ([], {})])
+def test_input_of_a_call_of_any_shape_is_taken_back(input, arguments):
+    call = {"type": "tool_use", "id": "a", "name": "f", "input": input}
+    result = {"type": "tool_result", "tool_use_id": "a"}
+    turns = [*HI, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    (called,) = chat(messages=turns).messages[1].tool_calls or ()
+    assert called.arguments() == arguments
+
+
+def test_older_field_of_the_output_format_is_honoured():
+    format = {"type": "json_schema", "schema": SCHEMA}
+    assert chat(output_format=format).constraint == chat(output_config={"format": format}).constraint

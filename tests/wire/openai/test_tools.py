@@ -1,0 +1,253 @@
+"""`tools`, `tool_choice`, `parallel_tool_calls` and the calls of a conversation: honoured or refused by path."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferd.errors import InvalidRequestError
+from inferd.wire.ignored_fields import IgnoredFields
+from inferd.wire.openai.call_history import read_arguments
+from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
+
+USER = {"role": "user", "content": "hi"}
+PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def function(name: str, **more: object) -> dict:
+    return {"type": "function", "function": {"name": name, "parameters": PARAMETERS, **more}}
+
+
+TOOLS = [function("add", description="Adds."), function("say")]
+
+
+CUSTOM = {"type": "custom"}
+"""A tool of a type that is left out."""
+
+
+def parse(**fields: object) -> ChatRequest:
+    return parse_chat_request(json.dumps({"model": "m", "messages": [USER]} | fields).encode())
+
+
+def refused(**fields: object) -> str | None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(**fields)
+    assert caught.value.code, "every refusal has a code"
+    return caught.value.param
+
+
+def named(name: str) -> dict:
+    return {"type": "function", "function": {"name": name}}
+
+
+def allowed(mode: str, *names: str, left_out: tuple[dict, ...] = ()) -> dict:
+    tools = [*left_out, *(named(name) for name in names)]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "names", "required"),
+    [
+        (None, ["add", "say"], False),
+        ("auto", ["add", "say"], False),
+        ("required", ["add", "say"], True),
+        ("none", [], False),
+        (named("say"), ["say"], True),
+        (allowed("auto", "say"), ["say"], False),
+        (allowed("required", "say", "add"), ["add", "say"], True),
+    ],
+)
+def test_the_choice_says_what_may_and_what_must_be_called(choice, names, required):
+    tools = parse(tools=TOOLS, tool_choice=choice).tool_set
+    assert ([function.name for function in tools.functions], tools.required) == (names, required)
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "expected"),
+    [("auto", None, True), ("required", True, True), ("auto", False, False), (named("add"), None, False)],
+)
+def test_a_named_function_is_called_once_others_in_parallel_unless_forbidden(choice, parallel, expected):
+    assert parse(tools=TOOLS, tool_choice=choice, parallel_tool_calls=parallel).tool_set.parallel is expected
+
+
+def test_templates_get_every_tool_whole():
+    (first, second) = parse(tools=[TOOLS[0], named("bare")]).tool_set.template_tools()
+    assert first == {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": PARAMETERS}}
+    assert second["function"] == {"name": "bare", "description": "", "parameters": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [function("a b")]}, "tools[0].function.name"),
+        ({"tools": [function("x" * 65)]}, "tools[0].function.name"),
+        ({"tools": [function("add"), function("add")]}, "tools[1].function.name"),
+        ({"tools": [function("add", parameters={"type": "array"})]}, "tools[0].function.parameters"),
+        ({"tools": [function("add", parameters=[])]}, "tools[0].function.parameters"),
+        ({"tools": [function("add", paramters={})]}, "tools[0].function.paramters"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [function(f"f{number}") for number in range(129)]}, "tools"),
+        ({"tools": [], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": named("other")}, "tool_choice.function.name"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice.function"),
+        ({"tools": TOOLS, "tool_choice": {"type": "custom", "custom": {"name": "x"}}}, "tool_choice.type"),
+        ({"tools": TOOLS, "tool_choice": allowed("auto", "other")}, "tool_choice.allowed_tools.tools"),
+        ({"tools": TOOLS, "tool_choice": allowed("auto")}, "tool_choice.allowed_tools.tools"),
+        ({"tools": TOOLS, "tool_choice": allowed("never", "add")}, "tool_choice.allowed_tools.mode"),
+        ({"functions": [{"name": "add"}]}, "functions"),
+        ({"functions": [{"name": "add"}], "function_call": "auto"}, "function_call"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_path(fields, param):
+    assert refused(**fields) == param
+
+
+def call(call_id: str = "c1", arguments: str = '{"a": 1}', name: str = "add", **more: object) -> dict:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}} | more
+
+
+def calling(*calls: dict, **more: object) -> dict:
+    return {"role": "assistant", "content": None, "tool_calls": list(calls)} | more
+
+
+def result(call_id: str | None = "c1", **more: object) -> dict:
+    return {"role": "tool", "tool_call_id": call_id, "content": "2"} | more
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([result()], "messages[1].tool_call_id"),
+        ([calling(call()), result("c2")], "messages[2].tool_call_id"),
+        ([calling(call()), result(), result()], "messages[3].tool_call_id"),
+        ([calling(call()), result(None)], "messages[2].tool_call_id"),
+        ([calling(call())], "messages[1].tool_calls[0]"),
+        ([calling(call(), call("c2")), result(), USER], "messages[1].tool_calls[1]"),
+        ([calling(call(), call()), result()], "messages[1].tool_calls[1].id"),
+        ([calling(call(name="a b")), result()], "messages[1].tool_calls[0].function.name"),
+        ([calling(call(""), content="x")], "messages[1].tool_calls[0].id"),
+        ([calling(call(type="custom")), result()], "messages[1].tool_calls[0].type"),
+        ([calling({"id": "c1"}), result()], "messages[1].tool_calls[0].function"),
+        ([USER | {"tool_calls": [call()]}], "messages[1].tool_calls"),
+        ([USER | {"tool_call_id": "c1"}], "messages[1].tool_call_id"),
+        ([{"role": "function", "name": "f", "content": "x"}], "messages[1].role"),
+    ],
+)
+def test_a_malformed_history_is_refused_by_its_path(messages, param):
+    assert refused(messages=[USER, *messages]) == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "ignored"),
+    [
+        ({"tools": [], "tool_choice": "auto"}, ""),
+        ({"tool_choice": "none"}, ""),
+        ({"function_call": "none", "functions": []}, ""),
+        ({"parallel_tool_calls": True}, "parallel_tool_calls"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}], "tool_choice": "auto"}, "tools[0].custom, tools[0]"),
+        ({"tools": [*TOOLS, {"type": "web_search"}]}, "tools[2]"),
+        (
+            {"tools": [function("add", wisdom=True) | {"cache_control": {}}]},
+            "tools[0].cache_control, tools[0].function.wisdom",
+        ),
+        ({"tools": [CUSTOM], "tool_choice": "required"}, "tools[0], tool_choice"),
+        ({"tools": [*TOOLS, CUSTOM], "tool_choice": CUSTOM}, "tools[2], tool_choice"),
+        ({"tools": [*TOOLS, CUSTOM], "tool_choice": "required"}, "tools[2]"),
+        ({"reasoning_effort": "ultra"}, "reasoning_effort"),
+        ({"reasoning_effort": ""}, ""),
+    ],
+)
+def test_tools_that_cannot_be_had_are_left_out_and_named(fields, ignored):
+    record = IgnoredFields()
+    request = parse_chat_request(json.dumps({"model": "m", "messages": [USER]} | fields).encode(), record)
+    assert record.header_value() == ignored
+    assert all(name in ("add", "say") for name in request.tool_set.schemas)
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "names"),
+    [
+        ([CUSTOM], "required", []),
+        ([*TOOLS, CUSTOM], CUSTOM, []),
+        ([*TOOLS, CUSTOM], "required", ["add", "say"]),
+        ([*TOOLS, CUSTOM], allowed("required", left_out=(CUSTOM,)), []),
+        ([*TOOLS, CUSTOM], allowed("required", "say", left_out=(CUSTOM,)), ["say"]),
+    ],
+)
+def test_choice_of_a_tool_that_is_left_out_allows_no_other(tools, choice, names):
+    chosen = parse(tools=tools, tool_choice=choice).tool_set
+    assert [function.name for function in chosen.functions] == names
+    assert chosen.required is bool(names)
+
+
+@pytest.mark.parametrize(
+    ("choice", "required"),
+    [("any", True), ({"type": "any"}, True), ({"type": "required"}, True), ({"type": "auto"}, False)],
+)
+def test_choice_in_the_words_of_another_api_is_honoured(choice, required):
+    assert parse(tools=TOOLS, tool_choice=choice).tool_set.required is required
+
+
+ARGUMENTS = {
+    "": {},
+    " ": {},
+    '{"path": "a': {"path": "a"},
+    '{"path":': {},
+    '{"a": 1, "b': {"a": 1},
+    '{"a": [1, {"b": 2': {"a": [1, {"b": 2}]},
+    '{"a": "b\\u00': {"a": "b"},
+    '{"a": "b\\': {"a": "b"},
+    '{"a":1}{"b":2}': {"a": 1},
+    '{"a":1} and so on': {"a": 1},
+    "{'path': 'a', 'all': True}": {"path": "a", "all": True},
+    '"{\\"a\\": 1}"': {"a": 1},
+    '{"a":"\\ud83d"}': {"a": "\ufffd"},
+    '{"\\udc00":1}': {"\ufffd": 1},
+    '{"a":"\\ud83d\\ude00"}': {"a": "\U0001f600"},
+}
+"""Arguments of calls as models and limits leave them -> the object that a template gets."""
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+def test_arguments_that_a_server_handed_out_are_taken_back(arguments):
+    record = IgnoredFields(strict=True)
+    body = {"model": "m", "messages": [USER, calling(call(arguments=arguments)), result(content=None)]}
+    request = parse_chat_request(json.dumps(body).encode(), record)
+    assert request.messages[1].tool_calls[0].arguments() == ARGUMENTS[arguments]
+
+
+@pytest.mark.parametrize("arguments", ["null", "[]", "[1]", "3", "x", "NaN", "[" * 100_000, '{"a":' * 100_000])
+def test_arguments_without_an_object_are_none_and_named(arguments):
+    record = IgnoredFields()
+    body = {"model": "m", "messages": [USER, calling(call(arguments=arguments)), result(content=[])]}
+    request = parse_chat_request(json.dumps(body).encode(), record)
+    assert request.messages[1].tool_calls[0].arguments() == {}
+    assert record.header_value() == "messages[1].tool_calls[0].function.arguments"
+
+
+NESTED = st.recursive(st.text(max_size=5) | st.integers() | st.none(), st.lists, max_leaves=6)
+
+
+@given(st.dictionaries(st.text(max_size=4), NESTED, max_size=3))
+def test_every_beginning_of_arguments_is_read(value):
+    text = json.dumps(value)
+    assert read_arguments(text) == value
+    for end in range(1, len(text)):
+        assert isinstance(read_arguments(text[:end]), dict)
+
+
+def test_a_history_of_calls_is_taken_as_it_came_out():
+    request = parse(
+        messages=[
+            USER,
+            calling(call(), call("c2", arguments=""), reasoning_content="Hm.", refusal=None, annotations=[]),
+            result("c2", content=[{"type": "text", "text": "ok"}]),
+            result(),
+            {"role": "assistant", "content": "2"},
+        ]
+    )
+    assert [called.arguments() for called in request.messages[1].tool_calls or ()] == [{"a": 1}, {}]
