@@ -8,7 +8,7 @@ from typing import Any
 
 from inferd.chat.dialects.grammar import CallableTool, answer_grammar
 from inferd.chat.dialects.spec import Dialect, ReasoningState
-from inferd.chat.schema_reader import ReadSchema, SchemaDetail, read_schema
+from inferd.chat.schemas.reader import ReadSchema, SchemaDetail, read_schema
 from inferd.constraint import JSON_WHITE_SPACE, Constraint, ConstraintKind, SchemaFault
 from inferd.errors import InvalidRequestError
 from inferd.wire.openai.chat_request import ChatRequest

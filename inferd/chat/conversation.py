@@ -7,8 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from inferd.chat.dialects.spec import Dialect
-from inferd.chat.tool_prompt import describe_tools, written_call, written_result
+from inferd.chat.dialects.spec import CallFormat, Dialect
 from inferd.chat.traits import TemplateTraits
 from inferd.wire.openai.messages import Message
 from inferd.wire.openai.tools import ToolSet
@@ -23,7 +22,7 @@ def conversation(
     rendered = list(_native(messages, dialect, traits)) if native else _as_text(messages, dialect)
     if tools.functions and not traits.describes_tools:
         parallel = tools.parallel and not dialect.one_call
-        text = describe_tools(tools.template_tools(), dialect.formats[0], parallel=parallel)
+        text = _tool_description(tools.template_tools(), dialect.formats[0], parallel=parallel)
         rendered = _with_instruction(rendered, text, traits)
     return rendered
 
@@ -99,12 +98,12 @@ def _as_text(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, An
         content = message.text()
         follows_result = index > 0 and messages[index - 1].role == "tool"
         if message.role == "tool":
-            content = written_result(content)
+            content = _written_result(content)
         if follows_result and message.role in ("tool", "user"):
             rendered[-1]["content"] += f"\n{content}"
             continue
         calls = [
-            written_call(call.function.name, _text(call.arguments()), dialect.formats[0])
+            _written_call(call.function.name, _text(call.arguments()), dialect.formats[0])
             for call in message.tool_calls or ()
         ]
         role = "user" if message.role == "tool" else message.role
@@ -138,3 +137,32 @@ def _call_id(call_id: str, dialect: Dialect) -> str:
 
 def _text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _tool_description(tools: Sequence[dict[str, Any]], format: CallFormat, *, parallel: bool) -> str:
+    """What a system prompt says of tools; they are as templates get them."""
+    lines = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
+    example = _written_call("FUNCTION_NAME", '{"PARAMETER": VALUE}', format)
+    several = "For several calls, write one after the other. " if parallel else "Make one call at most. "
+    return (
+        "You may call functions to answer the user. These are the functions, each with a JSON schema of its "
+        f"parameters:\n\n{lines}\n\n"
+        "To call a function, answer with exactly this, with the function's name and arguments filled in:\n"
+        f"{example}\n\n"
+        f"{several}Its result will come in <tool_response></tool_response>. If no function helps, just answer."
+    )
+
+
+def _written_call(name: str, arguments: str, format: CallFormat) -> str:
+    """A call as the format writes it, with arguments in JSON."""
+    assert format.notation == "json", "calls are described in JSON"
+    if format.name_end is None:
+        body = f'{{"name": {json.dumps(name)}, "{format.arguments_key}": {arguments}}}'
+    else:
+        body = f"{name}{format.name_end}{format.arguments_begin}{arguments}"
+    return f"{format.section_begin}{format.begin}{body}{format.end}{format.section_end}"
+
+
+def _written_result(content: str) -> str:
+    """A tool's result, as a user's message brings it."""
+    return f"<tool_response>\n{content}\n</tool_response>"

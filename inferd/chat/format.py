@@ -11,10 +11,10 @@ from inferd.chat.conversation import conversation
 from inferd.chat.dialects.answer_parser import answer_parser
 from inferd.chat.dialects.families import GENERIC, detect_dialect, with_reasoning
 from inferd.chat.dialects.spec import ReasoningState
-from inferd.chat.schema_reader import SchemaDetail
+from inferd.chat.schemas.reader import SchemaDetail
 from inferd.chat.template import ChatTemplate
 from inferd.chat.traits import probe_template
-from inferd.chat.turns import arranged
+from inferd.chat.turn_rules import arranged
 from inferd.constraint import Constraint
 from inferd.tokenizer import Segment
 from inferd.wire.openai.chat_request import ChatRequest

@@ -1,21 +1,22 @@
-"""Islands: the pieces of user text that could be read as a control token, fenced off through a template's rendering.
+"""Literal spans: pieces of user text that could be read as a control token, marked through a template's rendering.
 
 The rule: a user's `<|im_start|>` stays the characters that it is, while the template's own `<|im_start|>` is the
 control token. After rendering, one string holds both, so the user's must be marked before.
 
-Why not make each message a segment of its own? Because the tokenizer merges across the seam: the template's "\n" and
-a message's first "\n" may be one token, and models are trained on what a tokenizer makes of the whole rendered prompt.
-So only the dangerous pieces are marked, which ordinary text does not contain, and everything else is tokenised as the
-reference implementations do it. A template may trim the strings it is given and set them beside each other or beside
-text of its own, so these are islands, white space at a string's edges not counted:
+Each message as a segment of its own would be simpler, but the tokenizer merges across the seam: the template's "\n" and
+a message's first "\n" may be one token, and models are trained on the tokens of the whole rendered prompt. So only the
+dangerous pieces are marked, which ordinary text does not contain, and everything else is tokenised as the reference
+implementations do it. A template may trim the strings it is given and set them beside each other or beside text of its
+own, so these are literal spans, white space at a string's edges not counted:
 - every occurrence of a control token's text;
 - a beginning of such a text at a string's end, an end of one at a string's start;
 - a whole string from the inside of one (`|im_start|` between a template's `<` and `>`).
 
-Each character of an island stands between two sentinels, private-use characters that occur nowhere in the input. Were
-the island marked as a whole, a template could cut both sentinels off and leave text of it unmarked (`content[2:-2]`);
-and splitting at a control text, say at `</think>`, would tear it apart, whereas so the template does not recognise it.
-What this cannot see: a template that changes characters inside a string, such as by `lower` or `replace`.
+Each character of a span stands between two sentinels, private-use characters that occur nowhere in the input. One pair
+around the whole span would not do: a template could cut both sentinels off and leave text of the span unmarked
+(`content[2:-2]`), and splitting at a control text such as `</think>` would tear the span apart. With marked characters
+the template does not recognise the text. The limit: a template that changes characters inside a string, such as by
+`lower` or `replace`, is not detected.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _PRIVATE_USE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 
 
 
 class ControlTexts:
-    """Finds what is dangerous in a string, for one vocabulary."""
+    """Control tokens of one vocabulary; finds the literal spans of a string."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         known = sorted({text for text in texts if text})
@@ -41,8 +42,8 @@ class ControlTexts:
         self._joined = "\0".join(known)
         self._longest = max(map(len, known), default=0)
 
-    def islands(self, text: str) -> list[tuple[int, int]]:
-        """The dangerous pieces as (start, end), ascending, apart from each other."""
+    def literal_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the literal spans as (start, end), ascending; no two touch."""
         if self._whole is None:
             return []
         found = [match.span() for match in self._whole.finditer(text)]
@@ -57,11 +58,15 @@ class ControlTexts:
         return list(_merged(sorted(_without_edge_space(text, span) for span in found)))
 
 
-class Fence:
-    """One rendering's pair of sentinels: marks islands in the input, and reads them off the output."""
+class Sentinels:
+    """Pair of sentinel characters of one rendering: marks literal spans in the input and finds them in the output."""
 
     def __init__(self, control_texts: ControlTexts, used: set[str]) -> None:
-        """`used` holds every character of template, tokenizer and input. Raises InvalidRequestError if none is left."""
+        """Choose two private-use characters outside of `used`, every character of template, tokenizer and input.
+
+        Raises:
+            InvalidRequestError: the input uses all of them.
+        """
         self._control_texts = control_texts
         free = (chr(point) for point in chain(*_PRIVATE_USE) if chr(point) not in used)
         sentinels = tuple(islice(free, 2))
@@ -72,31 +77,31 @@ class Fence:
         self._open, self._close = sentinels
 
     def mark(self, text: str) -> str:
-        """`text` with each character of an island between sentinels."""
+        """Return `text` with each character of a literal span between sentinels."""
         pieces, position = [], 0
-        for start, end in self._control_texts.islands(text):
+        for start, end in self._control_texts.literal_spans(text):
             pieces.append(text[position:start])
             pieces += [f"{self._open}{character}{self._close}" for character in text[start:end]]
             position = end
         return "".join([*pieces, text[position:]])
 
     def strip(self, text: str) -> str:
-        """`text` without sentinels."""
+        """Return `text` without sentinels."""
         return text.replace(self._open, "").replace(self._close, "")
 
     def segments(self, rendered: str) -> list[Segment]:
-        """The rendered text without sentinels: islands plain, all else special.
+        """Return the rendered text without sentinels: literal spans as plain segments, all other text as special ones.
 
-        Neighbouring plain pieces are one segment. Special ones stay apart: what was between them may have been removed.
+        Neighbouring plain pieces are one segment. Special ones stay apart: a span between them may have been removed.
 
         Raises:
-            InvalidRequestError: the template has cut a marked character off its sentinels.
+            InvalidRequestError: the template has separated a marked character from its sentinels.
         """
-        # One character, what `tojson` makes of one, or none if it was removed. A possessive repeat needs no stack.
+        # A marked character, its escape by `tojson`, or nothing if it was removed. A possessive repeat needs no stack.
         other = f"[^{self._open}{self._close}]"
-        island = rf"((?:{self._open}(?:{other}?|\\{other}{{1,5}}){self._close})++)"
+        span = rf"((?:{self._open}(?:{other}?|\\{other}{{1,5}}){self._close})++)"
         segments = []
-        for number, piece in enumerate(re.split(island, rendered)):
+        for number, piece in enumerate(re.split(span, rendered)):
             plain = number % 2 == 1
             if plain:
                 piece = self.strip(piece)
@@ -113,7 +118,7 @@ class Fence:
 
 
 def mapped_strings(value: object, change: Callable[[str], str]) -> object:
-    """A copy of plain JSON data with every string, keys included, put through `change`."""
+    """Return a copy of plain JSON data with `change` applied to every string, keys included."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
@@ -124,7 +129,7 @@ def mapped_strings(value: object, change: Callable[[str], str]) -> object:
 
 
 def _without_edge_space(text: str, span: tuple[int, int]) -> tuple[int, int]:
-    """White space stays outside an island, where a template's trim still reaches it."""
+    """Return the span without white space at its edges, where a template's trim must still reach it."""
     start, end = span
     piece = text[start:end]
     if not piece.strip():
@@ -133,7 +138,7 @@ def _without_edge_space(text: str, span: tuple[int, int]) -> tuple[int, int]:
 
 
 def _merged(spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Touching and overlapping spans as one."""
+    """Join touching and overlapping spans."""
     current: tuple[int, int] | None = None
     for start, end in spans:
         if current is not None and start <= current[1]:

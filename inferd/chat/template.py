@@ -1,8 +1,8 @@
-"""A model's chat template: messages -> prompt text in which user text cannot pose as control tokens (see islands.py).
+"""Chat templates of models: messages to prompt text in which user text cannot pose as control tokens.
 
-The Jinja dialect is that of Hugging Face transformers (utils/chat_template_utils.py). Rendering is pure and
-takes time in proportion to the messages, whose size the HTTP body limit bounds; a template that loops without end, or
-makes strings without end, is stopped (bounded_jinja.py), and none reaches outside (sandbox).
+The Jinja dialect is that of Hugging Face transformers (utils/chat_template_utils.py). Rendering is pure and takes time
+in proportion to the messages, whose size the HTTP body limit bounds. The sandbox stops a template that loops or makes
+strings without end, and no template reaches outside of it. Control tokens in user text: see literal_spans.py.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
-from inferd.chat.bounded_jinja import BoundedEnvironment, BoundedTemplate
-from inferd.chat.literal_spans import ControlTexts, Fence, mapped_strings
-from inferd.chat.render_budget import BudgetError, running_budget
-from inferd.chat.string_costs import check_width
+from inferd.chat.literal_spans import ControlTexts, Sentinels, mapped_strings
+from inferd.chat.sandbox.budget import BudgetError, running_budget
+from inferd.chat.sandbox.environment import BoundedEnvironment, BoundedTemplate
+from inferd.chat.sandbox.string_costs import check_width
 from inferd.errors import ConfigError, InvalidRequestError
 from inferd.tokenizer import Segment, Tokenizer
 
@@ -113,8 +113,8 @@ class ChatTemplate:
         Raises:
             InvalidRequestError: the template refuses the messages or fails on them.
         """
-        fence = self._fence(messages, variables)
-        mark = _sparing_words(fence.mark)
+        sentinels = self._sentinels(messages, variables)
+        mark = _sparing_words(sentinels.mark)
         names: dict[str, object] = {"tools": None, "documents": None, **self._special_tokens}
         names |= {name: mapped_strings(value, mark) for name, value in variables.items()}
         marked = [self._marked(message, mark) for message in messages]
@@ -124,13 +124,13 @@ class ChatTemplate:
             )
         except Exception as error:  # a template may raise anything, also for want of memory or stack
             raise InvalidRequestError(
-                f"The model's chat template does not accept these messages: {fence.strip(_reason(error))}",
+                f"The model's chat template does not accept these messages: {sentinels.strip(_reason(error))}",
                 param="messages",
                 code="invalid_value",
             ) from error
-        return fence.segments(rendered)
+        return sentinels.segments(rendered)
 
-    def _fence(self, messages: Sequence[Mapping[str, object]], variables: Mapping[str, object]) -> Fence:
+    def _sentinels(self, messages: Sequence[Mapping[str, object]], variables: Mapping[str, object]) -> Sentinels:
         used = set(self._own_characters)
 
         def note(text: str) -> str:
@@ -139,7 +139,7 @@ class ChatTemplate:
 
         mapped_strings([dict(message) for message in messages], note)
         mapped_strings(dict(variables), note)
-        return Fence(self._control_texts, used)
+        return Sentinels(self._control_texts, used)
 
     def _marked(self, message: Mapping[str, object], mark: Callable[[str], str]) -> dict[str, object]:
         """Field names and the role are words of the API; templates compare them, so they stay as they are."""

@@ -9,9 +9,9 @@ from typing import Any
 from inferd.chat.dialects.answer_parser import answer_parser
 from inferd.chat.dialects.deltas import CallArguments, CallStart, Delta
 from inferd.chat.dialects.spec import Dialect
-from inferd.chat.render_budget import BudgetError
+from inferd.chat.sandbox.budget import BudgetError
 from inferd.chat.template import ChatTemplate
-from inferd.chat.turns import SYSTEM_ROLES, TurnRules
+from inferd.chat.turn_rules import SYSTEM_ROLES, TurnRules
 from inferd.errors import ConfigError, InvalidRequestError
 
 _NAME = "probe_tool"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.chat.literal_spans import ControlTexts, Fence, mapped_strings
+from inferd.chat.literal_spans import ControlTexts, Sentinels, mapped_strings
 from inferd.errors import InvalidRequestError
 from inferd.tokenizer import Segment
 
@@ -15,7 +15,7 @@ CONTROL = ("<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", " <P>")
 
 
 def pieces(text: str, control: tuple[str, ...] = CONTROL) -> list[str]:
-    return [text[start:end] for start, end in ControlTexts(control).islands(text)]
+    return [text[start:end] for start, end in ControlTexts(control).literal_spans(text)]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_the_longest_of_two_texts_wins():
     assert pieces("x abab y", ("ab", "aba")) == ["aba"]
 
 
-def test_a_vocabulary_without_control_tokens_has_no_islands():
+def test_a_vocabulary_without_control_tokens_has_no_spans():
     assert pieces("<s>", ()) == []
     assert pieces("<s>", ("",)) == []
 
@@ -55,67 +55,67 @@ def test_a_vocabulary_without_control_tokens_has_no_islands():
     control=st.lists(st.text(alphabet="ab<|\\[", min_size=1, max_size=5), max_size=8).map(tuple),
     text=st.text(alphabet="ab<|\\[ ", max_size=20),
 )
-def test_every_occurrence_of_a_control_text_touches_an_island(control, text):
-    islands = ControlTexts(control).islands(text)
+def test_every_occurrence_of_a_control_text_touches_a_span(control, text):
+    spans = ControlTexts(control).literal_spans(text)
     for known in control:
         for match in re.finditer(f"(?={re.escape(known)})", text):
             start, end = match.start(), match.start() + len(known)
-            assert any(start < right and left < end for left, right in islands)
-    assert all(left < right for left, right in islands)
-    assert all(first[1] < second[0] for first, second in itertools.pairwise(islands))
+            assert any(start < right and left < end for left, right in spans)
+    assert all(left < right for left, right in spans)
+    assert all(first[1] < second[0] for first, second in itertools.pairwise(spans))
 
 
 def test_thousands_of_control_texts_are_searched_in_long_hostile_text():
     control = ControlTexts(f"<unused{number}>" for number in range(6000))
-    assert len(control.islands("<unused" * 20_000 + "<unused5999>")) == 1
+    assert len(control.literal_spans("<unused" * 20_000 + "<unused5999>")) == 1
 
 
 def test_marks_are_read_back_as_one_plain_segment():
-    fence = Fence(ControlTexts(CONTROL), set())
-    rendered = "<s>" + fence.mark("a <s> b") + "</s>"
-    assert fence.segments(rendered) == [Segment("<s>a ", True), Segment("<s>", False), Segment(" b</s>", True)]
-    assert fence.strip(rendered) == "<s>a <s> b</s>"
+    sentinels = Sentinels(ControlTexts(CONTROL), set())
+    rendered = "<s>" + sentinels.mark("a <s> b") + "</s>"
+    assert sentinels.segments(rendered) == [Segment("<s>a ", True), Segment("<s>", False), Segment(" b</s>", True)]
+    assert sentinels.strip(rendered) == "<s>a <s> b</s>"
 
 
 def test_a_long_run_of_control_texts_is_marked_and_read_back():
-    fence = Fence(ControlTexts(CONTROL), set())
+    sentinels = Sentinels(ControlTexts(CONTROL), set())
     text = "<s>" * 50_000
-    assert fence.segments(fence.mark(text)) == [Segment(text, False)]
+    assert sentinels.segments(sentinels.mark(text)) == [Segment(text, False)]
 
 
 def test_no_slice_of_a_marked_text_leaves_a_control_text_unmarked():
-    fence = Fence(ControlTexts(CONTROL), set())
-    marked = fence.mark("a <s><s></s> b")
+    sentinels = Sentinels(ControlTexts(CONTROL), set())
+    marked = sentinels.mark("a <s><s></s> b")
     for start in range(len(marked)):
         for end in range(start, len(marked)):
             for part in (marked[start:end], marked[:start] + marked[end:]):
                 try:
-                    segments = fence.segments(part)
+                    segments = sentinels.segments(part)
                 except InvalidRequestError:
                     continue
                 assert all(known not in segment.text for segment in segments if segment.special for known in CONTROL)
 
 
 def test_a_cut_mark_is_refused():
-    fence = Fence(ControlTexts(CONTROL), set())
-    marked = fence.mark("<s>")
+    sentinels = Sentinels(ControlTexts(CONTROL), set())
+    marked = sentinels.mark("<s>")
     for part in (marked[1:], marked[:-1], marked[::-1]):
         with pytest.raises(InvalidRequestError, match="where the model's chat template cuts it"):
-            fence.segments(part)
+            sentinels.segments(part)
 
 
 def test_special_segments_stay_apart_when_what_was_between_them_is_gone():
-    fence = Fence(ControlTexts(CONTROL), set())
-    rendered = fence.mark("x <|im_<s>start|> y")
+    sentinels = Sentinels(ControlTexts(CONTROL), set())
+    rendered = sentinels.mark("x <|im_<s>start|> y")
     for character in "<s>":
-        rendered = rendered.replace(fence.mark("<")[0] + character, fence.mark("<")[0])
-    assert [segment.text for segment in fence.segments(rendered)] == ["x <|im_", "start|> y"]
+        rendered = rendered.replace(sentinels.mark("<")[0] + character, sentinels.mark("<")[0])
+    assert [segment.text for segment in sentinels.segments(rendered)] == ["x <|im_", "start|> y"]
 
 
 def test_other_sentinels_are_chosen_when_the_input_holds_the_usual_ones():
-    first = Fence(ControlTexts(CONTROL), set()).mark("a <s> b")
+    first = Sentinels(ControlTexts(CONTROL), set()).mark("a <s> b")
     used = set(first)
-    second = Fence(ControlTexts(CONTROL), used).mark("a <s> b")
+    second = Sentinels(ControlTexts(CONTROL), used).mark("a <s> b")
     assert not (set(second) - set("a <s> b")) & used
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from inferd.chat.dialects.call_parser import CallParser
 from inferd.chat.dialects.channels import ChannelParser
 from inferd.chat.dialects.deltas import ContentText, Delta, ReasoningText, merged
-from inferd.chat.dialects.markers import find_first, n_held
+from inferd.chat.dialects.scanning import find_first, n_held
 from inferd.chat.dialects.spec import Dialect
 
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from inferd.chat.dialects.gemma_notation import read_gemma
-from inferd.chat.dialects.json_end import JsonEnd
-from inferd.chat.dialects.markers import Match, match_literal
+from inferd.chat.dialects.scanning import JsonEnd, Match, match_literal
 from inferd.chat.dialects.spec import CallFormat, ParameterTags
 from inferd.wire.python_notation import read_python, read_python_literal
 

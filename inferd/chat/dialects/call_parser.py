@@ -9,9 +9,8 @@ from typing import Any
 
 from inferd.chat.dialects.arguments import ArgumentsReader, JsonArguments, arguments_reader
 from inferd.chat.dialects.deltas import CallArguments, CallStart, Delta
-from inferd.chat.dialects.json_end import JsonEnd
-from inferd.chat.dialects.markers import Match, match_literal
 from inferd.chat.dialects.opening import Opening, match_opening
+from inferd.chat.dialects.scanning import JsonEnd, Match, match_literal
 from inferd.chat.dialects.spec import Dialect
 
 _HEAD = re.compile(

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from inferd.chat.dialects.deltas import CallArguments, CallStart, ContentText, Delta, ReasoningText, merged
-from inferd.chat.dialects.json_end import JsonEnd
-from inferd.chat.dialects.markers import find_first, n_held
+from inferd.chat.dialects.scanning import JsonEnd, find_first, n_held
 
 _MESSAGE = "<|message|>"
 _BODY_ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferd.chat.dialects.arguments_grammar import ArgumentsGrammar
-from inferd.chat.dialects.lark_rules import LarkRules, literal, regex_of
+from inferd.chat.dialects.lark import LarkRules, literal, regex_of
 from inferd.chat.dialects.spec import CallFormat, Dialect, ReasoningState
 
 

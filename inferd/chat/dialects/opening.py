@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inferd.chat.dialects.markers import Match, match_literal
+from inferd.chat.dialects.scanning import Match, match_literal
 from inferd.chat.dialects.spec import CallFormat
 
 _NAME = re.compile(r"\s*([A-Za-z0-9_-]{1,128})")

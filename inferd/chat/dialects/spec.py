@@ -90,7 +90,7 @@ class Dialect:
         triggers: texts from which on an answer is read as calls.
         formats: ways of writing a call; all are read, the first is what a constrained answer uses.
         is_bare: an answer that begins with the JSON object of a known tool is a call, with no marker.
-        is_native: the template describes tools and writes calls itself; else inferd does (tool_prompt.py).
+        is_native: the template describes tools and writes calls itself; else inferd does (conversation.py).
         one_call: templates of the family write at most one call a message.
         call_id_length: length of the only ids (letters and digits) that its templates take; None: any.
         channels: answers are messages on channels, as gpt-oss writes them (channels.py); formats are not used.

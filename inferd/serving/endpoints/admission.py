@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from inferd.chat.dialects.spec import ReasoningState
-from inferd.chat.schema_reader import SchemaDetail
+from inferd.chat.schemas.reader import SchemaDetail
 from inferd.constraint import Constraint
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica

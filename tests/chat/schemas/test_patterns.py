@@ -8,7 +8,7 @@ import random
 import pytest
 from llguidance import LLMatcher
 
-from inferd.chat.schema_patterns import pattern_fault
+from inferd.chat.schemas.patterns import pattern_fault
 from inferd.engine.grammar.trial import first_fault, tokenizer_of
 from tests.fakes import GRAMMAR_VOCABULARY
 

@@ -1,4 +1,7 @@
-"""JSON schemas, as far as notations other than JSON need to look into them."""
+"""Rules and expressions of llguidance's Lark grammars, made from texts and from JSON schemas.
+
+https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,35 @@ from inferd.errors import InvalidRequestError
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As Python writes JSON, and so do the templates that models were trained with."""
 _REFS_MAX = 16
+
+
+def literal(text: str) -> str:
+    """An expression that matches just this text; "" matches nothing and says nothing."""
+    return json.dumps(text, ensure_ascii=False) if text else ""
+
+
+def regex_of(text: str) -> str:
+    """A regular expression that matches just this text, to stand between slashes."""
+    return "".join(character if character.isalnum() else f"\\x{{{ord(character):x}}}" for character in text)
+
+
+class LarkRules:
+    """Every rule is named once."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, str] = {}
+
+    def has(self, name: str) -> bool:
+        return name in self._rules
+
+    def add(self, name: str, body: str, *, lazy: bool = False) -> str:
+        """`lazy`: one lexeme that ends at its first match. Returns the name without its attributes."""
+        assert name not in self._rules, f"two rules are named {name}"
+        self._rules[name] = f"{name}{'[lazy]' if lazy else ''}: {body}"
+        return name
+
+    def text(self) -> str:
+        return "\n".join(self._rules.values()) + "\n"
 
 
 def json_schema(schema: Mapping[str, Any], root: Mapping[str, Any], *, strict: bool) -> str:
@@ -29,7 +61,7 @@ def resolved(schema: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
         if reference is None:
             return schema
         schema = _at(reference, root)
-    raise _unsupported(f"a chain of more than {_REFS_MAX} $ref")
+    raise unsupported(f"a chain of more than {_REFS_MAX} $ref")
 
 
 def object_members(
@@ -40,14 +72,14 @@ def object_members(
     schema = resolved(schema, root)
     for word in ("anyOf", "oneOf", "allOf", "not", "if", "patternProperties", "dependentRequired", "minProperties"):
         if word in schema and strict:
-            raise _unsupported(f"'{word}' for an object")
+            raise unsupported(f"'{word}' for an object")
     properties = schema.get("properties", {})
     required = schema.get("required", [])
     if not isinstance(properties, Mapping) or not isinstance(required, list):
-        raise _unsupported("'properties' that is no object, or 'required' that is no array")
+        raise unsupported("'properties' that is no object, or 'required' that is no array")
     for name in required:
         if name not in properties and strict:
-            raise _unsupported(f"the required property {json.dumps(name)}, which 'properties' does not have,")
+            raise unsupported(f"the required property {json.dumps(name)}, which 'properties' does not have,")
     for name, member in properties.items():
         if member is not False:
             yield name, member, name in required
@@ -85,17 +117,17 @@ def _search(pattern: str) -> str:
 
 def _at(reference: object, root: Mapping[str, Any]) -> object:
     if not isinstance(reference, str) or not reference.startswith("#/"):
-        raise _unsupported("a $ref outside of the schema")
+        raise unsupported("a $ref outside of the schema")
     place: object = root
     for word in reference[2:].split("/"):
         key = word.replace("~1", "/").replace("~0", "~")
         if not isinstance(place, Mapping) or key not in place:
-            raise _unsupported(f"the $ref {json.dumps(reference)}, which leads nowhere,")
+            raise unsupported(f"the $ref {json.dumps(reference)}, which leads nowhere,")
         place = place[key]
     return place
 
 
-def _unsupported(what: str) -> InvalidRequestError:
+def unsupported(what: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"The parameters of a tool cannot be enforced in this model's notation of tool calls: {what} is not supported.",
         param="tools",

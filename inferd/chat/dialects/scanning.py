@@ -1,4 +1,4 @@
-"""Finding markers in text that is still growing."""
+"""Markers and the end of a JSON value, found in text that is still growing."""
 
 from __future__ import annotations
 
@@ -48,3 +48,40 @@ def match_literal(text: str, start: int, literal: str) -> int | Match:
 @cache
 def _visible(literal: str) -> str:
     return re.sub(r"\s", "", literal)
+
+
+class JsonEnd:
+    """Counts brackets outside of strings. It does not judge the JSON in between: that is the constraint's work, or the
+    reader's."""
+
+    def __init__(self, depth: int = 0) -> None:
+        """`depth`: how many brackets are open already."""
+        self._depth = depth
+        self._in_string = False
+        self._escaped = False
+        self.is_complete = False
+
+    def feed(self, text: str) -> int:
+        """How many characters of `text` belong to the value; sets `is_complete` at its last one."""
+        assert not self.is_complete, "nothing follows a complete value"
+        for position, character in enumerate(text):
+            if self._in_string:
+                self._read_in_string(character)
+            elif character == '"':
+                self._in_string = True
+            elif character in "{[":
+                self._depth += 1
+            elif character in "}]":
+                self._depth -= 1
+                if self._depth <= 0:
+                    self.is_complete = True
+                    return position + 1
+        return len(text)
+
+    def _read_in_string(self, character: str) -> None:
+        if self._escaped:
+            self._escaped = False
+        elif character == "\\":
+            self._escaped = True
+        elif character == '"':
+            self._in_string = False

@@ -9,7 +9,7 @@ import pytest
 
 from inferd.chat.format import ChatFormat
 from inferd.chat.template import ChatTemplate
-from inferd.chat.turns import TurnRules, arranged
+from inferd.chat.turn_rules import TurnRules, arranged
 from inferd.errors import ConfigError
 from inferd.wire.anthropic.requests import parse_count_tokens_request, parse_messages_request
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
@@ -252,8 +252,8 @@ def test_what_coding_agents_send_is_taken(name):
     ],
 )
 def test_a_template_that_no_conversation_passes_is_a_config_error(source, words, monkeypatch):
-    monkeypatch.setattr("inferd.chat.render_budget.MAX_BYTES", 2**40)
-    monkeypatch.setattr("inferd.chat.render_budget.MAX_STEPS", 100_000)
+    monkeypatch.setattr("inferd.chat.sandbox.budget.MAX_BYTES", 2**40)
+    monkeypatch.setattr("inferd.chat.sandbox.budget.MAX_STEPS", 100_000)
     with pytest.raises(ConfigError, match=r"^t\.jinja: ") as caught:
         ChatFormat(ChatTemplate(source, ByteTokenizer(), name="t.jinja"))
     assert words in str(caught.value)

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from inferd.chat.render_budget import Budget, BudgetError
+from inferd.chat.sandbox.budget import Budget, BudgetError
 
 MAX_WIDTH = 10_000
 """Of a field in a format, and whatever else pads."""

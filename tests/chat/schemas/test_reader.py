@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher
 
-from inferd.chat.schema_reader import MAX_DEFINITIONS, SchemaDetail, _SchemaReader, read_schema
+from inferd.chat.schemas.reader import MAX_DEFINITIONS, SchemaDetail, _SchemaReader, read_schema
 from inferd.engine.grammar.trial import first_fault, tokenizer_of
 from tests.fakes import GRAMMAR_VOCABULARY
 

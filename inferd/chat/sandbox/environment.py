@@ -1,7 +1,7 @@
 """Jinja whose work is bounded: a template may come with a model from anywhere, and one that loops or doubles a list
 would take a thread or all memory, request after request.
 
-Everything that a template can do goes through a place here that counts it (see render_budget.py): loops, calls,
+Everything that a template can do goes through a place here that counts it (see budget.py): loops, calls,
 filters, tests, comparisons, operators, slices and the joining of text. Filters, functions and methods are those that
 are known here; any other is refused.
 """
@@ -23,8 +23,8 @@ from jinja2.utils import Cycler, Joiner, Namespace, _PassArg, pass_environment
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
-from inferd.chat.render_budget import Budget, BudgetError, running_budget
-from inferd.chat.string_costs import (
+from inferd.chat.sandbox.budget import Budget, BudgetError, running_budget
+from inferd.chat.sandbox.string_costs import (
     METHODS,
     allow_method,
     check_width,

@@ -1,6 +1,6 @@
 """Whether values of a JSON schema can have an end: `{"$ref": "#"}` of a required member asks for ever deeper ones.
 
-Schemas are as schema_reader.py leaves them: each `$ref` is `#/$defs/NAME`.
+Schemas are as reader.py leaves them: each `$ref` is `#/$defs/NAME`.
 """
 
 from __future__ import annotations

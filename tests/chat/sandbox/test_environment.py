@@ -10,8 +10,8 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from inferd.chat import render_budget
-from inferd.chat.bounded_jinja import BoundedEnvironment, BoundedTemplate
+from inferd.chat.sandbox import budget as render_budget
+from inferd.chat.sandbox.environment import BoundedEnvironment, BoundedTemplate
 from inferd.chat.template import ChatTemplate
 from inferd.errors import ConfigError, InvalidRequestError
 from tests.chat.dialects.corpus import template_of
@@ -177,7 +177,7 @@ _AS_SHIPPED = """
 import resource, sys, time
 from inferd.errors import InvalidRequestError
 from inferd.chat.template import ChatTemplate
-from inferd.chat.render_budget import MAX_BYTES, MAX_CPU_S
+from inferd.chat.sandbox.budget import MAX_BYTES, MAX_CPU_S
 from tests.fakes import ByteTokenizer
 from tests.chat.test_bounded_jinja import LOOPS, TEXTS
 

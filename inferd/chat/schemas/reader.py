@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from inferd.chat.schema_endings import Node, drop_endless, ending_definitions, ends
-from inferd.chat.schema_patterns import pattern_fault
+from inferd.chat.schemas.endings import Node, drop_endless, ending_definitions, ends
+from inferd.chat.schemas.patterns import pattern_fault
 from inferd.constraint import SchemaFault
 
 MAX_DEPTH = 64

@@ -1,0 +1,1 @@
+"""Jinja environment in which the work and the memory of a rendering are bounded."""

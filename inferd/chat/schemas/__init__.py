@@ -1,0 +1,1 @@
+"""JSON schemas of callers, reduced to the keywords that llguidance can enforce."""
