@@ -23,6 +23,7 @@ RANKS = {
     "price": 0,
     "money": 0,
     "plans": 0,
+    "subjects": 0,
     "config": 1,
     "engine": 2,
     "ledger": 2,

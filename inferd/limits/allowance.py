@@ -8,6 +8,7 @@ from functools import lru_cache
 from inferd.limits.adaptive_rate import Bounds
 from inferd.limits.concurrency import Share
 from inferd.plans import Tier
+from inferd.subjects import project_subject, user_subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,11 @@ class Allowance:
 
     @property
     def shares(self) -> tuple[Share, ...]:
-        """What concurrency counts; a name has no slash."""
-        project = (f"project:{self.team}/{self.project}", self.project_concurrency)
+        """The subjects whose requests under way are counted, each with its limit."""
+        project = (project_subject(self.team, self.project), self.project_concurrency)
         if self.user is None:
             return (project,)
-        return (project, (f"user:{self.team}/{self.user}", self.user_concurrency))
+        return (project, (user_subject(self.team, self.user), self.user_concurrency))
 
 
 UNLIMITED = Allowance("", "", None, TeamRates(None, None, None), None, None)

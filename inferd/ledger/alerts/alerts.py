@@ -15,8 +15,8 @@ from typing import Literal
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms.caps import Cap
-from inferd.ledger.terms.counters import team_scope
 from inferd.plans import AlertPolicy
+from inferd.subjects import team_subject
 
 AlertKind = Literal["threshold", "low_balance"]
 
@@ -98,7 +98,7 @@ def alert_low_balance(
         _add(
             conn,
             Alert(
-                *(0, "low_balance", team, team_scope(team), "credit", f"grant {grant_id}"),
+                *(0, "low_balance", team, team_subject(team), "credit", f"grant {grant_id}"),
                 *(policy.low_balance_percent, amount_nanousd, left_nanousd, now_ms),
             ),
         )
@@ -115,7 +115,7 @@ def alert_no_credit(
         _add(
             conn,
             Alert(
-                *(0, "low_balance", team, team_scope(team), "refusal", period),
+                *(0, "low_balance", team, team_subject(team), "refusal", period),
                 *(percent, amount_nanousd, left_nanousd, now_ms),
             ),
         )

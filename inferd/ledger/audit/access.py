@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from inferd.ledger.audit.finding import Finding
 from inferd.ledger.identity.authority import authority_of
-from inferd.ledger.identity.suspensions import key_subject, project_subject, team_subject, user_subject
+from inferd.subjects import key_subject, project_subject, team_subject, user_subject
 
 
 def wrong_suspensions(conn: sqlite3.Connection) -> Iterator[Finding]:

@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Iterator
 
 from inferd.ledger.audit.finding import Finding
+from inferd.subjects import KEY_SUBJECT_SQL, PROJECT_SUBJECT_SQL, TEAM_SUBJECT_SQL, USER_SUBJECT_SQL
 
-_FOLD = """
+_FOLD = f"""
     WITH moments AS (
         SELECT team, project, user, key_id, admitted_at_ms / 1000 AS at_s, cost_nanousd AS posted
             FROM usage WHERE input_picousd IS NOT NULL
@@ -19,17 +20,17 @@ _FOLD = """
         SELECT team, project, user, key_id, strftime('%Y-%m', at_s, 'unixepoch') AS month, sum(posted) AS posted
         FROM moments GROUP BY 1, 2, 3, 4, 5
     ), folded (team, scope, period, posted) AS (
-        SELECT team, 'team:' || team, month, sum(posted) FROM months GROUP BY 1, 2, 3
+        SELECT team, {TEAM_SUBJECT_SQL}, month, sum(posted) FROM months GROUP BY 1, 2, 3
         UNION ALL
-        SELECT team, 'team:' || team, substr(month, 1, 4), sum(posted) FROM months GROUP BY 1, 2, 3
+        SELECT team, {TEAM_SUBJECT_SQL}, substr(month, 1, 4), sum(posted) FROM months GROUP BY 1, 2, 3
         UNION ALL
-        SELECT team, 'team:' || team, 'lifetime', sum(posted) FROM months GROUP BY 1
+        SELECT team, {TEAM_SUBJECT_SQL}, 'lifetime', sum(posted) FROM months GROUP BY 1
         UNION ALL
-        SELECT team, 'project:' || team || '/' || project, month, sum(posted) FROM months GROUP BY 1, 2, 3
+        SELECT team, {PROJECT_SUBJECT_SQL}, month, sum(posted) FROM months GROUP BY 1, 2, 3
         UNION ALL
-        SELECT team, 'key:' || key_id, month, sum(posted) FROM months GROUP BY 1, 2, 3
+        SELECT team, {KEY_SUBJECT_SQL}, month, sum(posted) FROM months GROUP BY 1, 2, 3
         UNION ALL
-        SELECT team, 'user:' || team || '/' || user, month, sum(posted) FROM months
+        SELECT team, {USER_SUBJECT_SQL}, month, sum(posted) FROM months
             WHERE user IS NOT NULL GROUP BY 1, 2, 3
     )
     SELECT scope, period, coalesce(posted_nanousd, 0), coalesce(posted, 0)

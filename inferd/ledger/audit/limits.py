@@ -11,8 +11,9 @@ from typing import Any
 from inferd.ledger.audit.access import teams_before_the_log
 from inferd.ledger.audit.finding import Finding
 from inferd.ledger.identity.authority import authority_of
-from inferd.ledger.terms.counters import key_scope, posted_nanousd, project_scope, team_scope, user_scope
+from inferd.ledger.terms.counters import posted_nanousd
 from inferd.ledger.terms.periods import period_bounds_ms
+from inferd.subjects import key_subject, project_subject, team_subject, user_subject
 
 
 def wrong_budgets(conn: sqlite3.Connection) -> Iterator[Finding]:
@@ -93,7 +94,7 @@ def wrong_alerts(conn: sqlite3.Connection) -> Iterator[Finding]:
         if kind == "low_balance":
             granted = 0 if (source, period) == ("refusal", "no grant") else grants.get((team, period))
             is_low = value * 100 < percent * limit or (source == "refusal" and value == 0)
-            if (scope, limit) != (team_scope(team), granted) or source not in ("credit", "refusal") or not is_low:
+            if (scope, limit) != (team_subject(team), granted) or source not in ("credit", "refusal") or not is_low:
                 yield Finding("alerts", str(number), f"{value} of {limit} is left, it says; {period} was of {granted}")
             continue
         spent = posted_nanousd(conn, team, scope, period) + refunded.get(team, 0)
@@ -111,7 +112,7 @@ def _log(conn: sqlite3.Connection, *actions: str) -> list[Any]:
 
 def _scope(team: str, details: dict[str, Any]) -> str:
     if "project" in details:
-        return project_scope(team, details["project"])
+        return project_subject(team, details["project"])
     if "user" in details:
-        return user_scope(team, details["user"])
-    return key_scope(details["key_id"]) if "key_id" in details else team_scope(team)
+        return user_subject(team, details["user"])
+    return key_subject(details["key_id"]) if "key_id" in details else team_subject(team)

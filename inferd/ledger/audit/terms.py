@@ -10,8 +10,8 @@ from typing import Any
 
 from inferd.ledger.audit.finding import Finding
 from inferd.ledger.identity.authority import Authority, authority_of
-from inferd.ledger.terms.counters import project_scope, user_scope
 from inferd.ledger.terms.terms import read_billing
+from inferd.subjects import project_subject, user_subject
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ def wrong_concurrency(conn: sqlite3.Connection) -> Iterator[Finding]:
     for team, text, at_ms, actor in rows:
         details = json.loads(text)
         project = details.get("project")
-        scope = user_scope(team, details["user"]) if project is None else project_scope(team, project)
+        scope = user_subject(team, details["user"]) if project is None else project_subject(team, project)
         if "max_requests" in details:
             logged[scope] = (team, details["max_requests"], at_ms, actor)
         else:

@@ -13,8 +13,8 @@ from typing import Literal
 
 from inferd.errors import PermissionDeniedError
 from inferd.ledger.identity.keys import DEFAULT_SCOPES, Key
-from inferd.ledger.identity.suspensions import key_subject
 from inferd.ledger.terms.limits import team_limits
+from inferd.subjects import key_subject
 
 
 @dataclass(frozen=True, slots=True)

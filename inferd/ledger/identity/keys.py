@@ -18,9 +18,10 @@ from typing import Any, Literal, get_args
 
 from inferd.errors import AuthenticationError, NotFoundError, PermissionDeniedError
 from inferd.ledger.identity.names import DEFAULT_PROJECT
-from inferd.ledger.identity.suspensions import first_suspended, key_subject, project_subject, team_subject, user_subject
+from inferd.ledger.identity.suspensions import first_suspended
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.storage.rows import insert
+from inferd.subjects import KEY_SUBJECT_SQL, subjects_of
 
 Scope = Literal["inference", "usage", "manage", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -114,7 +115,7 @@ class NewKey:
 
 _SHOWN = (
     "key_id, team, project, user, label, last4, expires_at_ms, created_at_ms, created_by, revoked_at_ms, revoked_by, "
-    "scopes, models, EXISTS (SELECT 1 FROM suspensions WHERE subject = 'key:' || key_id)"
+    f"scopes, models, EXISTS (SELECT 1 FROM suspensions WHERE subject = {KEY_SUBJECT_SQL})"
 )
 
 
@@ -268,10 +269,7 @@ def _chosen_project(conn: sqlite3.Connection, team: str, bound_to: str | None, w
 
 
 def _refuse_suspended(conn: sqlite3.Connection, team: str, project: str, user: str | None, key_id: str) -> None:
-    subjects = [team_subject(team), project_subject(team, project), key_subject(key_id)]
-    if user is not None:
-        subjects.append(user_subject(team, user))
-    suspended = first_suspended(conn, subjects)
+    suspended = first_suspended(conn, subjects_of(team, project, user, key_id))
     if suspended is not None:
         kind, _, name = suspended.partition(":")
         raise PermissionDeniedError(

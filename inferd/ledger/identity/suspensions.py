@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import Literal
 
 from inferd.instants import format_instant
 from inferd.ledger.identity.authority import Authority
-
-SubjectKind = Literal["team", "project", "user", "key"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +33,6 @@ class Suspension:
             "suspended_at": format_instant(self.suspended_at_ms),
             "suspended_by": self.suspended_by,
         }
-
-
-def team_subject(team: str) -> str:
-    return f"team:{team}"
-
-
-def project_subject(team: str, project: str) -> str:
-    return f"project:{team}/{project}"
-
-
-def user_subject(team: str, user: str) -> str:
-    return f"user:{team}/{user}"
-
-
-def key_subject(key_id: str) -> str:
-    return f"key:{key_id}"
 
 
 _COLUMNS = "subject, authority, team, reason, suspended_at_ms, suspended_by"

@@ -24,7 +24,6 @@ from inferd.ledger.terms.budgets import Budget, Raise
 from inferd.ledger.terms.caps import Cap, caps_of_scopes
 from inferd.ledger.terms.catalog import find_plan
 from inferd.ledger.terms.concurrency import ConcurrencyLimit, concurrency_of
-from inferd.ledger.terms.counters import key_scope, project_scope, team_scope, user_scope
 from inferd.ledger.terms.limits import TeamLimits, team_limits
 from inferd.ledger.terms.terms import (
     Terms,
@@ -36,6 +35,7 @@ from inferd.ledger.terms.terms import (
 )
 from inferd.money import NANOUSD_PER_USD, display_usd
 from inferd.plans import OVERAGES, PERIOD_KINDS, TOP_TIER, Overage, PeriodKind
+from inferd.subjects import key_subject, project_subject, team_subject, user_subject
 
 _MAX_AMOUNT_NANOUSD = 1_000_000_000 * NANOUSD_PER_USD
 # Their sum is taken at each request, and stays far within SQLite's 64 bits.
@@ -65,7 +65,7 @@ def show_limits(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_
     """Plan, tier, what happens at zero, caps and raises of a team; of its budgets a page."""
     teams.find_team(conn, team)
     terms = terms_of(conn, team, now_ms)
-    scopes = dict.fromkeys([team_scope(team), *(budget.scope for budget in budgets.budgets_of(conn, team, page))])
+    scopes = dict.fromkeys([team_subject(team), *(budget.scope for budget in budgets.budgets_of(conn, team, page))])
     return Limits(
         team=team,
         terms=terms,
@@ -258,13 +258,13 @@ def _scope(conn: sqlite3.Connection, team: str, project: str | None, user: str |
     if project is not None:
         if teams.find_project(conn, team, project) is None:
             raise NotFoundError(f"team {team!r} has no project {project!r}")
-        return project_scope(team, project)
+        return project_subject(team, project)
     if user is not None:
         if teams.find_user(conn, team, user) is None:
             raise NotFoundError(f"team {team!r} has no user {user!r}")
-        return user_scope(team, user)
+        return user_subject(team, user)
     if key_id is not None:
         if not keys.is_key_of(conn, key_id, team):
             raise NotFoundError(f"team {team!r} has no key {key_id!r}; `inferd keys list --team {team}` shows the ids")
-        return key_scope(key_id)
-    return team_scope(team)
+        return key_subject(key_id)
+    return team_subject(team)

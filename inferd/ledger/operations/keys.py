@@ -9,17 +9,12 @@ from inferd.ledger.identity import keys, suspensions, teams
 from inferd.ledger.identity.authority import authority_of
 from inferd.ledger.identity.delegation import beyond_limits
 from inferd.ledger.identity.names import check_text
-from inferd.ledger.identity.suspensions import (
-    Suspension,
-    key_subject,
-    project_subject,
-    team_subject,
-    user_subject,
-)
+from inferd.ledger.identity.suspensions import Suspension
 from inferd.ledger.identity.teams import Project, User
 from inferd.ledger.operations import audit_log as log
 from inferd.ledger.operations.audit_log import LogEntry, logged
 from inferd.ledger.storage.paging import WHOLE, Page
+from inferd.subjects import key_subject, project_subject, team_subject, user_subject
 
 
 def list_projects(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[Project]:

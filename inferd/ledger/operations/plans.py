@@ -13,10 +13,10 @@ from inferd.ledger.identity import teams
 from inferd.ledger.operations.audit_log import logged, record
 from inferd.ledger.terms.catalog import catalog_in_force, put_catalog
 from inferd.ledger.terms.concurrency import ConcurrencyLimit, drop_concurrency, put_concurrency
-from inferd.ledger.terms.counters import project_scope, user_scope
 from inferd.ledger.terms.limits import TeamLimits, team_limits
 from inferd.ledger.terms.terms import raise_earned_tier
 from inferd.plans import Catalog
+from inferd.subjects import project_subject, user_subject
 
 _MAX_CONCURRENCY = 1_000_000
 
@@ -56,7 +56,7 @@ def set_project_concurrency(
     teams.find_team(conn, team)
     if teams.find_project(conn, team, project) is None:
         raise NotFoundError(f"team {team!r} has no project {project!r}")
-    _set_concurrency(conn, team, project_scope(team, project), max_requests, actor, now_ms)
+    _set_concurrency(conn, team, project_subject(team, project), max_requests, actor, now_ms)
     return team_limits(conn, team, now_ms, project=project)
 
 
@@ -68,7 +68,7 @@ def set_user_concurrency(
     teams.find_team(conn, team)
     if teams.find_user(conn, team, user) is None:
         raise NotFoundError(f"team {team!r} has no user {user!r}")
-    _set_concurrency(conn, team, user_scope(team, user), max_requests, actor, now_ms)
+    _set_concurrency(conn, team, user_subject(team, user), max_requests, actor, now_ms)
     return team_limits(conn, team, now_ms, user=user)
 
 

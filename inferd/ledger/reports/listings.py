@@ -11,8 +11,8 @@ from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.records import key_record, project_record, team_record, user_record, with_budgets
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms.budgets import Budget, budgets_of
-from inferd.ledger.terms.counters import key_scope, project_scope, user_scope
 from inferd.ledger.terms.limits import team_limits
+from inferd.subjects import key_subject, project_subject, user_subject
 
 Records = list[dict[str, Any]]
 
@@ -34,7 +34,9 @@ def listed_projects(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, 
     records = []
     for project in access.list_projects(conn, team, page):
         limits = team_limits(conn, team, now_ms, project=project.project)
-        record = with_budgets(project_record(project, suspended), budgets.get(project_scope(team, project.project), ()))
+        record = with_budgets(
+            project_record(project, suspended), budgets.get(project_subject(team, project.project), ())
+        )
         records.append(record | _concurrency(limits.project_concurrency, limits.project_source))
     return records
 
@@ -45,7 +47,7 @@ def listed_users(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now
     records = []
     for user in access.list_users(conn, team, page):
         limits = team_limits(conn, team, now_ms, user=user.user)
-        record = with_budgets(user_record(user, suspended), budgets.get(user_scope(team, user.user), ()))
+        record = with_budgets(user_record(user, suspended), budgets.get(user_subject(team, user.user), ()))
         records.append(record | _concurrency(limits.user_concurrency, limits.user_source))
     return records
 
@@ -54,7 +56,7 @@ def listed_keys(conn: sqlite3.Connection, team: str | None = None, page: Page = 
     """Of one team or of all, oldest first, each with its budgets. Raises NotFoundError."""
     budgets = _budgets_by_scope(conn, team)
     return [
-        with_budgets(key_record(key, now_ms), budgets.get(key_scope(key.key_id), ()))
+        with_budgets(key_record(key, now_ms), budgets.get(key_subject(key.key_id), ()))
         for key in operations.list_keys(conn, team, page)
     ]
 

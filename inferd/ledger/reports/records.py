@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from inferd.instants import format_instant
 from inferd.ledger.credit.grants import Grant
 from inferd.ledger.identity.keys import Key
-from inferd.ledger.identity.suspensions import project_subject, team_subject, user_subject
 from inferd.ledger.identity.teams import Project, Team, User
 from inferd.ledger.terms.budgets import Budget
 from inferd.money import format_usd
+from inferd.subjects import project_subject, team_subject, user_subject
 
 if TYPE_CHECKING:
     from inferd.ledger.operations.budgets import Limits

@@ -28,6 +28,7 @@ from inferd.ledger.terms.periods import LIFETIME, periods_of
 from inferd.ledger.terms.team_snapshot import standing_of
 from inferd.ledger.terms.terms import Terms
 from inferd.price import Price
+from inferd.subjects import team_subject
 from inferd.usage import Usage
 
 _log = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class OpenHold(msgspec.Struct, frozen=True):
             at_ms = expiry_ms(conn, at_ms)
         is_due = included_credit.is_due(conn, self.team, terms.plan, at_ms)
         with_due = [*open_grants, included_credit.due(terms.plan, at_ms)] if is_due else open_grants
-        held_nanousd = standing.counts[counters.team_scope(self.team), LIFETIME].held_nanousd
+        held_nanousd = standing.counts[team_subject(self.team), LIFETIME].held_nanousd
         balance_nanousd = grants.available_nanousd(with_due, 0, at_ms)
         funds = Funds(
             team=self.team,

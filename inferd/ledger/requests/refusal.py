@@ -10,10 +10,10 @@ from inferd.errors import InsufficientCreditError
 from inferd.instants import format_instant
 from inferd.ledger.requests.pricing import largest_max_tokens
 from inferd.ledger.terms.caps import Cap
-from inferd.ledger.terms.counters import team_scope
 from inferd.ledger.terms.terms import Terms
 from inferd.money import display_usd
 from inferd.price import Price
+from inferd.subjects import team_subject
 
 # When all is enough but held by requests under way: until the engines say when these should end.
 _IN_FLIGHT_RETRY_AFTER_S = 1.0
@@ -105,7 +105,7 @@ def _held_nanousd(funds: Funds, amount_nanousd: int) -> dict[str, int]:
     """By scope, how much of its open holds must come back before the amount is covered."""
     held_nanousd: dict[str, int] = {}
     if not funds.terms.postpaid and amount_nanousd > funds.available_nanousd:
-        held_nanousd[team_scope(funds.team)] = amount_nanousd - funds.available_nanousd
+        held_nanousd[team_subject(funds.team)] = amount_nanousd - funds.available_nanousd
     for cap in funds.caps:
         if amount_nanousd > cap.left_nanousd:
             missing_nanousd = amount_nanousd - cap.left_nanousd

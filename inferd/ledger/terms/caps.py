@@ -13,10 +13,11 @@ from typing import Literal
 import msgspec
 
 from inferd.instants import format_instant
-from inferd.ledger.terms.counters import Cell, Count, Spender, count, team_scope
+from inferd.ledger.terms.counters import Cell, Count, Spender, count
 from inferd.ledger.terms.periods import LIFETIME, period_bounds_ms, period_label
 from inferd.ledger.terms.terms import Terms
 from inferd.money import display_usd, format_usd
+from inferd.subjects import team_subject
 
 CapSource = Literal["plan", "tier", "budget", "team_budget"]
 _KINDS = ("team", "project", "key", "user")
@@ -104,7 +105,7 @@ class Cap(msgspec.Struct, frozen=True):
 
 def team_caps(conn: sqlite3.Connection, team: str, terms: Terms, at_ms: int) -> list[Cap]:
     """The caps of a team, in the periods of `at_ms`."""
-    return caps_of_scopes(conn, team, terms, [team_scope(team)], at_ms)
+    return caps_of_scopes(conn, team, terms, [team_subject(team)], at_ms)
 
 
 def caps_of(
@@ -144,7 +145,7 @@ def _limits(
     conn: sqlite3.Connection, team: str, terms: Terms, scopes: Sequence[str]
 ) -> Iterator[tuple[str, CapSource, str, str, int]]:
     """(scope, source, its name, month|year|lifetime, nano-USD)."""
-    plan, scope = terms.plan, team_scope(team)
+    plan, scope = terms.plan, team_subject(team)
     yield scope, "plan", f"plan {plan.name}", plan.cap_period, plan.cap_nanousd
     tier_nanousd = terms.tier_limits.monthly_nanousd
     if tier_nanousd is not None:

@@ -17,22 +17,7 @@ from collections.abc import Sequence
 import msgspec
 
 from inferd.ledger.terms.periods import LIFETIME, period_bounds_ms, periods_of
-
-
-def team_scope(team: str) -> str:
-    return f"team:{team}"
-
-
-def project_scope(team: str, project: str) -> str:
-    return f"project:{team}/{project}"
-
-
-def user_scope(team: str, user: str) -> str:
-    return f"user:{team}/{user}"
-
-
-def key_scope(key_id: str) -> str:
-    return f"key:{key_id}"
+from inferd.subjects import subjects_of, team_subject
 
 
 class Spender(msgspec.Struct, frozen=True):
@@ -44,13 +29,8 @@ class Spender(msgspec.Struct, frozen=True):
     key_id: str
 
     @property
-    def narrow_scopes(self) -> list[str]:
-        scopes = [project_scope(self.team, self.project), key_scope(self.key_id)]
-        return scopes if self.user is None else [*scopes, user_scope(self.team, self.user)]
-
-    @property
     def scopes(self) -> list[str]:
-        return [team_scope(self.team), *self.narrow_scopes]
+        return subjects_of(self.team, self.project, self.user, self.key_id)
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -79,12 +59,12 @@ OPEN_HOLDS = "holds INDEXED BY holds_open WHERE state = 'held' AND team = ?1"
 def count_values(team: str, at_ms: int) -> tuple[str | int | None, ...]:
     """The parameters of TEAM_COUNTS and OPEN_HOLDS."""
     month, year, _ = periods_of(at_ms)
-    return (team, f"team:{team}", month, year, *period_bounds_ms(month), *period_bounds_ms(year))
+    return (team, team_subject(team), month, year, *period_bounds_ms(month), *period_bounds_ms(year))
 
 
 def team_counts(team: str, at_ms: int, row: Sequence[int]) -> dict[Cell, Count]:
     """The team's month, year and lifetime, given TEAM_COUNTS."""
-    scope = f"team:{team}"
+    scope = team_subject(team)
     month, year, lifetime = periods_of(at_ms)
     return {
         (scope, month): Count(row[0], row[1]),
@@ -95,7 +75,7 @@ def team_counts(team: str, at_ms: int, row: Sequence[int]) -> dict[Cell, Count]:
 
 def held_nanousd(conn: sqlite3.Connection, team: str) -> int:
     """What the team's open holds add up to."""
-    return _held_nanousd(conn, team, team_scope(team), LIFETIME)
+    return _held_nanousd(conn, team, team_subject(team), LIFETIME)
 
 
 def count(conn: sqlite3.Connection, team: str, scope: str, period: str) -> Count:
@@ -151,8 +131,8 @@ def post(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admitt
     if amount_nanousd == 0:
         return
     month, year, lifetime = periods_of(admitted_at_ms)
-    team = f"team:{spender.team}"
+    team, *narrower = spender.scopes
     cells = [team, month, team, year, team, lifetime]
-    for scope in spender.narrow_scopes:
+    for scope in narrower:
         cells += (scope, month)
     conn.execute(_MOVE[len(cells) // 2], (amount_nanousd, max(0, amount_nanousd), spender.team, *cells))

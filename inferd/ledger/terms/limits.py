@@ -9,8 +9,8 @@ from typing import Any
 
 from inferd.instants import format_instant
 from inferd.ledger.terms.catalog import IN_FORCE, catalog_of
-from inferd.ledger.terms.counters import project_scope, user_scope
 from inferd.plans import Plan, Tier
+from inferd.subjects import project_subject, user_subject
 
 BY_OPERATOR = "set by the operator"
 
@@ -101,8 +101,8 @@ def team_limits(
         "FROM teams LEFT JOIN billing USING (team) WHERE teams.team = ?1",
         (
             team,
-            None if project is None else project_scope(team, project),
-            None if user is None else user_scope(team, user),
+            None if project is None else project_subject(team, project),
+            None if user is None else user_subject(team, user),
         ),
     ).fetchone()
     catalog = catalog_of(catalog_text)

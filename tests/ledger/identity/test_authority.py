@@ -13,7 +13,7 @@ from inferd.errors import InsufficientCreditError, InvalidValueError, NotFoundEr
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.identity.authority import authority_of
 from inferd.ledger.identity.keys import authenticate
-from inferd.ledger.identity.suspensions import is_suspended, key_subject
+from inferd.ledger.identity.suspensions import is_suspended
 from inferd.ledger.operations import budgets as cap_operations
 from inferd.ledger.operations import keys as access
 from inferd.ledger.operations import teams as operations
@@ -22,6 +22,7 @@ from inferd.ledger.storage.paging import Page
 from inferd.ledger.storage.rows import checksum
 from inferd.ledger.storage.schema import MIGRATIONS, migrate
 from inferd.ledger.terms.budgets import budgets_of
+from inferd.subjects import key_subject
 from tests.ledger.audit.test_audit import tamper
 from tests.ledger.storage.test_migrations import contents
 from tests.ledger.terms.test_caps import DEAR

@@ -99,11 +99,11 @@ def show(
     $ inferd teams show acme
     ```
     """
-    from inferd.ledger.identity.suspensions import team_subject
     from inferd.ledger.operations import budgets as cap_operations
     from inferd.ledger.operations import teams as operations
     from inferd.ledger.reports.listings import listed_keys
     from inferd.ledger.reports.records import limits_record, team_details_record
+    from inferd.subjects import team_subject
 
     moment_ms = wall_clock_ms()
     page = WHOLE if json else Page(limit=SHOWN + 1)
