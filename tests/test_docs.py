@@ -14,12 +14,12 @@ from inferd.server.app import ROUTES
 from inferd.wire.anthropic import requests as messages
 from inferd.wire.anthropic.requests import MessagesRequest
 from inferd.wire.openai import chat_request as chat
-from inferd.wire.openai import text_request as text
+from inferd.wire.openai import text_completions as text
 from inferd.wire.openai.chat_request import ChatRequest
 from inferd.wire.openai.embeddings import EmbeddingRequest
 from inferd.wire.openai.responses import requests as responses
 from inferd.wire.openai.responses.requests import ResponsesRequest
-from inferd.wire.openai.text_request import TextRequest
+from inferd.wire.openai.text_completions import TextRequest
 
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs" / "api.md").read_text()

@@ -19,8 +19,13 @@ from inferd.constraint import Constraint
 from inferd.tokenizer import Segment
 from inferd.wire.openai.chat_request import ChatRequest
 from inferd.wire.openai.messages import without_attribution
-from inferd.wire.openai.reasoning_effort import effort_variables, is_effort_heard, turns_reasoning_off
-from inferd.wire.openai.template_kwargs import KWARGS_FIELD, template_variables
+from inferd.wire.openai.template_kwargs import (
+    KWARGS_FIELD,
+    effort_variables,
+    is_effort_heard,
+    template_variables,
+    turns_reasoning_off,
+)
 
 
 @dataclass(frozen=True, slots=True)

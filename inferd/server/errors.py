@@ -36,8 +36,7 @@ from inferd.errors import (
 from inferd.server.path_suggestion import near_path
 from inferd.server.rate_limit_headers import limit_headers
 from inferd.wire.anthropic.errors import encode_messages_error, speaks_messages
-from inferd.wire.errors import encode_error
-from inferd.wire.json_body import shorten
+from inferd.wire.errors import encode_error, shorten
 
 logger = logging.getLogger(__name__)
 

@@ -37,8 +37,7 @@ from inferd.wire.openai.models import ModelList, ModelObject
 from inferd.wire.openai.responses import objects as responses_api
 from inferd.wire.openai.responses.events import ResponseEvent
 from inferd.wire.openai.responses.requests import ResponsesRequest
-from inferd.wire.openai.text_request import TextRequest
-from inferd.wire.openai.text_response import TextCompletion
+from inferd.wire.openai.text_completions import TextCompletion, TextRequest
 from inferd.wire.openai.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
 _OPEN_PATHS = ("/health", "/openapi.json")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 
 from inferd.errors import InvalidRequestError
-from inferd.wire.json_body import shorten
+from inferd.wire.errors import shorten
 
 _LIST_SUFFIX = "[]"  # as OpenAI's SDKs write lists; a bare name, repeated, is a list too
 _MAX_INTEGER = 2**53

@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from inferd.ledger.identity.keys import Caller
 from inferd.server.middleware.client_address import site_of
-from inferd.wire.json_body import shorten
+from inferd.wire.errors import shorten
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inferd.wire.openai.chat_request import ChatRequest
-from inferd.wire.openai.text_request import TextRequest
+from inferd.wire.openai.text_completions import TextRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from inferd.serving.tokenizer_pool import TokenizerPool
 from inferd.usage import Usage
 from inferd.wire.openai.chat_request import ChatRequest
 from inferd.wire.openai.embeddings import EmbeddingRequest
-from inferd.wire.openai.text_request import TextPrompt
+from inferd.wire.openai.text_completions import TextPrompt
 
 logger = logging.getLogger(__name__)
 

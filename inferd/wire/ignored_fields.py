@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Self
 
 from inferd.errors import InvalidRequestError
+from inferd.wire.errors import shorten
 
 NAMES_MAX = 16
 NAME_CHARACTERS_MAX = 64
@@ -59,8 +60,8 @@ class IgnoredFields:
             path = self._rename(path)
         if self._strict:
             raise InvalidRequestError(
-                f"'{_shown(path)}' {why}. This server refuses every field that it does not honour.",
-                param=_shown(path),
+                f"'{shorten(path)}' {why}. This server refuses every field that it does not honour.",
+                param=shorten(path),
                 code="unsupported_parameter",
             )
         self._record(path)
@@ -82,7 +83,7 @@ class IgnoredFields:
         if meant is not None or self._strict:
             hint = "" if meant is None else f" Did you mean '{meant}'?"
             raise InvalidRequestError(
-                f"Unknown field '{_shown(full)}'.{hint}", param=_shown(full), code="unknown_parameter"
+                f"Unknown field '{shorten(full)}'.{hint}", param=shorten(full), code="unknown_parameter"
             )
         if len(self._seen) >= UNKNOWN_MAX:
             raise InvalidRequestError(
@@ -150,9 +151,3 @@ def _escaped(name: str) -> str:
 
 def _escape(character: str) -> str:
     return f"\\x{ord(character):02x}" if character.isascii() else character.encode("unicode_escape").decode()
-
-
-def _shown(path: str) -> str:
-    """As it may be repeated in a message: one line, and not long."""
-    line = " ".join(path.split())
-    return line if len(line) <= NAME_CHARACTERS_MAX else line[: NAME_CHARACTERS_MAX - 3] + "..."

@@ -12,6 +12,7 @@ from typing import TypeVar, get_args
 import msgspec
 
 from inferd.errors import InvalidRequestError, RequestTooLargeError
+from inferd.wire.errors import missing, shorten
 from inferd.wire.ignored_fields import IgnoredFields, nearest_name
 
 COMMAS_MAX = 2**19
@@ -148,14 +149,8 @@ def convert(fields: object, type: type[_T]) -> _T:
 def required(value: _T | None, path: str) -> _T:
     """A field that the type allows to be missing, where it must not. Raises InvalidRequestError if it is."""
     if value is None:
-        raise InvalidRequestError(f"The field '{path}' is missing.", param=path, code="missing_required_parameter")
+        raise missing(path)
     return value
-
-
-def shorten(text: str, characters_max: int = 64) -> str:
-    """A caller's text as it may be repeated in a message: one line, and not long."""
-    line = " ".join(text.split())
-    return line if len(line) <= characters_max else line[: characters_max - 3] + "..."
 
 
 def _field_error(message: str, fields: Iterable[str]) -> InvalidRequestError:
@@ -169,10 +164,9 @@ def _field_error(message: str, fields: Iterable[str]) -> InvalidRequestError:
         hint = f" Did you mean '{near}'?" if near else ""
         param = _join(path, name)
         return InvalidRequestError(f"Unknown field '{param}'.{hint}", param=param, code="unknown_parameter")
-    missing = _MISSING_FIELD.fullmatch(what)
-    if missing is not None:
-        param = _join(path, missing["name"])
-        return InvalidRequestError(f"The field '{param}' is missing.", param=param, code="missing_required_parameter")
+    absent = _MISSING_FIELD.fullmatch(what)
+    if absent is not None:
+        return missing(_join(path, absent["name"]))
     subject = f"'{path}'" if path else "The request body"
     code = "invalid_type" if what.startswith("Expected `") else "invalid_value"
     return InvalidRequestError(f"{subject} is wrong: {shorten(_in_words(what), 120)}.", param=path or None, code=code)

@@ -17,7 +17,7 @@ from inferd.wire.json_body import decode
 from inferd.wire.openai.chat_request import ChatRequest
 from inferd.wire.openai.embeddings import EmbeddingRequest
 from inferd.wire.openai.responses.requests import ResponsesRequest
-from inferd.wire.openai.text_request import TextRequest
+from inferd.wire.openai.text_completions import TextRequest
 from inferd.wire.openai.tokenize import TokenizeRequest
 
 REQUESTS = [

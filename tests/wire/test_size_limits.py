@@ -19,7 +19,7 @@ from inferd.wire.openai.batches import parse_create_batch, parse_line
 from inferd.wire.openai.chat_request import parse_chat_request
 from inferd.wire.openai.embeddings import parse_embedding_request
 from inferd.wire.openai.responses.requests import parse_responses_request
-from inferd.wire.openai.text_request import parse_text_request
+from inferd.wire.openai.text_completions import parse_text_request
 from inferd.wire.openai.tokenize import parse_detokenize_request, parse_tokenize_request
 
 HI = {"role": "user", "content": "Hi"}

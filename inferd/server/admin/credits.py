@@ -18,7 +18,7 @@ from inferd.ledger.storage.client import Connection
 from inferd.ledger.terms.periods import parse_month
 from inferd.server.admin.call import AdminCall, amount_nanousd, answer, operator_call, team_call
 from inferd.server.admin.paging import Paging
-from inferd.wire.json_body import shorten
+from inferd.wire.errors import shorten
 
 
 class NewGrant(msgspec.Struct, forbid_unknown_fields=True):

@@ -27,8 +27,7 @@ from inferd.serving.completion import Completion, Finished, TextDelta
 from inferd.serving.endpoints.text_answer import StreamedTextAnswer, WholeTextAnswer, echo_of
 from inferd.serving.request_group import Together
 from inferd.serving.request_id import PREFIX
-from inferd.wire.openai.text_request import TextPrompt, TextRequest, parse_text_request
-from inferd.wire.openai.text_response import TextResponse
+from inferd.wire.openai.text_completions import TextPrompt, TextRequest, TextResponse, parse_text_request
 
 
 class _Choices(list[Completion]):

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 
 from inferd.errors import InvalidRequestError, MisdirectedRequestError
 from inferd.server.middleware.client_address import parse_address
-from inferd.wire.json_body import shorten
+from inferd.wire.errors import shorten
 
 
 class HostCheck:

@@ -7,7 +7,7 @@ import asyncio
 from starlette.requests import ClientDisconnect, Request
 
 from inferd.errors import InvalidRequestError, RequestTimeoutError, RequestTooLargeError
-from inferd.wire.json_body import shorten
+from inferd.wire.errors import shorten
 
 MAX_BODY_BYTES = 8 * 2**20
 """Far more text than any context holds."""

@@ -12,7 +12,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from inferd.errors import InvalidRequestError, RequestTimeoutError, RequestTooLargeError
-from inferd.wire.json_body import shorten
+from inferd.wire.errors import shorten
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -20,8 +20,7 @@ from inferd.wire.openai.embeddings import EmbeddingRequest, encode_embeddings
 from inferd.wire.openai.responses.objects import response_begun
 from inferd.wire.openai.responses.requests import ResponsesRequest
 from inferd.wire.openai.responses.writer import ID_PREFIX, ResponseWriter
-from inferd.wire.openai.text_request import TextPrompt
-from inferd.wire.openai.text_response import TextResponse
+from inferd.wire.openai.text_completions import TextPrompt, TextResponse
 
 
 class LineAnswer(Protocol):

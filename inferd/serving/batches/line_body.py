@@ -16,7 +16,7 @@ from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
 from inferd.wire.openai.embeddings import EmbeddingRequest, parse_embedding_request
 from inferd.wire.openai.responses.requests import ResponsesRequest, parse_responses_request
-from inferd.wire.openai.text_request import TextPrompt, TextRequest, parse_text_request
+from inferd.wire.openai.text_completions import TextPrompt, TextRequest, parse_text_request
 
 
 class LineBody(Protocol):

@@ -20,7 +20,7 @@ from inferd.wire.field_names import OWN_NAMES, FieldNames
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.chat_request import ChatRequest
 from inferd.wire.openai.embeddings import EmbeddingRequest
-from inferd.wire.openai.text_request import TextPrompt
+from inferd.wire.openai.text_completions import TextPrompt
 
 _CONTROL_TOKEN_BYTES = 64
 """No control token is written with more of them."""

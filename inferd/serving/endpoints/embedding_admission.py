@@ -9,8 +9,8 @@ from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import ContextLengthError, InvalidRequestError
 from inferd.serving.endpoints.text_admission import check_token_ids
 from inferd.tokenizer import Check
+from inferd.wire.errors import invalid
 from inferd.wire.openai.embeddings import EmbeddingInput, EmbeddingRequest
-from inferd.wire.openai.sampling_fields import invalid
 from inferd.wire.openai.tokenize import TEXT_BYTES_MAX
 
 CODE_COMPUTE = "max_compute_exceeded"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import ContextLengthError, InvalidRequestError
 from inferd.tokenizer import Check, Segment
-from inferd.wire.openai.text_request import TextPrompt
+from inferd.wire.openai.text_completions import TextPrompt
 
 
 def encoded(

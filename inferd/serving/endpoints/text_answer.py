@@ -13,9 +13,8 @@ from inferd.logprobs import TokenLogprob
 from inferd.serving.completion import Finished, TextDelta
 from inferd.usage import Usage
 from inferd.wire.openai.chat_response import STREAM_DONE, UsageBody, usage_body
-from inferd.wire.openai.text_logprobs import TextLogprobsWriter
-from inferd.wire.openai.text_request import TextPrompt
-from inferd.wire.openai.text_response import TextChoice, TextFinishReason, TextResponse
+from inferd.wire.openai.logprobs import TextLogprobsWriter
+from inferd.wire.openai.text_completions import TextChoice, TextFinishReason, TextPrompt, TextResponse
 
 
 def echo_of(prompt: TextPrompt, deployment: Deployment) -> str:

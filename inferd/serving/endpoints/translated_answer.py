@@ -13,8 +13,7 @@ from inferd.chat.answer_reader import AnswerReader
 from inferd.engine.messages import FinishReason
 from inferd.logprobs import TokenLogprob
 from inferd.serving.completion import Finished, TextDelta
-from inferd.wire.openai.answer_end import AnswerEnd
-from inferd.wire.openai.chat_response import MessageDelta, usage_body
+from inferd.wire.openai.chat_response import AnswerEnd, MessageDelta, usage_body
 
 
 class AnswerWriter(Protocol):

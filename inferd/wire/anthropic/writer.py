@@ -30,8 +30,7 @@ from inferd.wire.anthropic.responses import (
     ToolUseBlock,
     message_usage,
 )
-from inferd.wire.openai.answer_end import AnswerEnd
-from inferd.wire.openai.chat_response import MessageDelta, ToolCallDelta
+from inferd.wire.openai.chat_response import AnswerEnd, MessageDelta, ToolCallDelta
 
 _CALL_PREFIX = "call_"
 _TOOL_USE_PREFIX = "toolu_"

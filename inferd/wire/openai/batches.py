@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
+from inferd.wire.errors import invalid, shorten
 from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.json_body import convert, decode, shorten
+from inferd.wire.json_body import convert, decode
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 COMPLETION_WINDOW = "24h"
@@ -45,10 +45,10 @@ def parse_upload_form(fields: Mapping[str, str], filename: str | None) -> Upload
     """Raises InvalidRequestError."""
     form = convert({**fields, **({} if filename is None else {"file": filename})}, UploadForm)
     if form.purpose != PURPOSE:
-        raise _invalid("purpose", f"'purpose' must be '{PURPOSE}'.")
+        raise invalid("purpose", f"'purpose' must be '{PURPOSE}'.")
     seconds = form.expires_after_s
     if form.anchor not in (None, "created_at") or (form.anchor is None) != (seconds is None):
-        raise _invalid("expires_after[anchor]", "'expires_after[anchor]' must be 'created_at', beside the seconds.")
+        raise invalid("expires_after[anchor]", "'expires_after[anchor]' must be 'created_at', beside the seconds.")
     if seconds is not None:
         _check_expiry(seconds, "expires_after[seconds]")
     return form
@@ -57,7 +57,7 @@ def parse_upload_form(fields: Mapping[str, str], filename: str | None) -> Upload
 def _check_expiry(seconds: int, param: str) -> None:
     least, most = EXPIRES_AFTER_S
     if not least <= seconds <= most:
-        raise _invalid(param, f"'{param}' must lie between {least} and {most}.")
+        raise invalid(param, f"'{param}' must lie between {least} and {most}.")
 
 
 class FileObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,17 +206,17 @@ def parse_create_batch(body: bytes) -> CreateBatch:
     """Raises InvalidRequestError."""
     wanted = decode(body, _CREATE)
     if wanted.endpoint not in ENDPOINTS:
-        raise _invalid("endpoint", f"'endpoint' must be one of {', '.join(ENDPOINTS)}.")
+        raise invalid("endpoint", f"'endpoint' must be one of {', '.join(ENDPOINTS)}.")
     if wanted.completion_window != COMPLETION_WINDOW:
-        raise _invalid("completion_window", f"'completion_window' must be '{COMPLETION_WINDOW}'.")
+        raise invalid("completion_window", f"'completion_window' must be '{COMPLETION_WINDOW}'.")
     if wanted.output_expires_after is not None:
         _check_expiry(wanted.output_expires_after.seconds, "output_expires_after.seconds")
     metadata = wanted.metadata or {}
     if len(metadata) > METADATA_MAX:
-        raise _invalid("metadata", f"'metadata' may hold at most {METADATA_MAX} pairs, got {len(metadata)}.")
+        raise invalid("metadata", f"'metadata' may hold at most {METADATA_MAX} pairs, got {len(metadata)}.")
     for key, value in metadata.items():
         if len(key) > METADATA_KEY_CHARACTERS_MAX or len(value) > METADATA_VALUE_CHARACTERS_MAX:
-            raise _invalid(
+            raise invalid(
                 "metadata",
                 f"A key of 'metadata' has at most {METADATA_KEY_CHARACTERS_MAX} characters, a value "
                 f"{METADATA_VALUE_CHARACTERS_MAX}.",
@@ -245,11 +245,11 @@ def parse_line(line: bytes, endpoint: str, ignored: IgnoredFields | None = None)
     """Raises InvalidRequestError; what the body asks for is another question."""
     parsed = decode(line, _LINE, ignored)
     if not 0 < len(parsed.custom_id) <= CUSTOM_ID_CHARACTERS_MAX:
-        raise _invalid("custom_id", f"'custom_id' must have 1 to {CUSTOM_ID_CHARACTERS_MAX} characters.")
+        raise invalid("custom_id", f"'custom_id' must have 1 to {CUSTOM_ID_CHARACTERS_MAX} characters.")
     if parsed.method != "POST":
-        raise _invalid("method", f"'method' must be POST, got '{shorten(parsed.method)}'.")
+        raise invalid("method", f"'method' must be POST, got '{shorten(parsed.method)}'.")
     if parsed.url != endpoint:
-        raise _invalid("url", f"'url' must be the batch's endpoint {endpoint}, got '{shorten(parsed.url)}'.")
+        raise invalid("url", f"'url' must be the batch's endpoint {endpoint}, got '{shorten(parsed.url)}'.")
     return parsed
 
 
@@ -293,7 +293,3 @@ def with_usage(body: msgspec.Raw, known: dict[str, Any]) -> tuple[msgspec.Raw, i
     answer["usage"] = msgspec.Raw(msgspec.json.encode(usage))
     details = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
     return msgspec.Raw(msgspec.json.encode(answer)), details.get("reasoning_tokens", 0)
-
-
-def _invalid(param: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(message, param=param, code="invalid_value")

@@ -16,10 +16,10 @@ from inferd.constraint import Constraint
 from inferd.errors import InvalidRequestError
 from inferd.price import ServiceTier
 from inferd.sampling_params import SamplingParams
+from inferd.wire.errors import invalid, shorten, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.json_body import decode, shorten
+from inferd.wire.json_body import decode
 from inferd.wire.openai.messages import Message, check_messages
-from inferd.wire.openai.reasoning_effort import EFFORTS, ReasoningEffort, known_effort
 from inferd.wire.openai.response_format import (
     ResponseFormat,
     StructuredOutputs,
@@ -28,8 +28,8 @@ from inferd.wire.openai.response_format import (
     guided_constraint,
     response_constraint,
 )
-from inferd.wire.openai.sampling_fields import SamplingFields, check_sampling, invalid
-from inferd.wire.openai.template_kwargs import check_template_kwargs
+from inferd.wire.openai.sampling_fields import SamplingFields, check_sampling
+from inferd.wire.openai.template_kwargs import EFFORTS, ReasoningEffort, check_template_kwargs, known_effort
 from inferd.wire.openai.tools import Tool, ToolChoice, ToolSet, check_tools, tool_set
 
 TOP_LOGPROBS_MAX = 20
@@ -246,7 +246,7 @@ def _check_unsupported(request: ChatRequest, ignored: IgnoredFields) -> None:
         if getattr(request, field) is not None:
             ignored.add(field)
     if request.modalities and "text" not in request.modalities:
-        raise _unsupported_value("modalities", "'modalities' must hold \"text\": this model answers in text only.")
+        raise unsupported_value("modalities", "'modalities' must hold \"text\": this model answers in text only.")
     if request.modalities and set(request.modalities) > {"text"}:
         ignored.add("modalities", 'must be ["text"]: answers are text only')
     if request.reasoning_effort and request.effort is None:
@@ -337,7 +337,3 @@ def _check_tag(field: str, text: str, characters_max: int) -> None:
         raise invalid(field, f"'{field}' has a text of {len(text)} characters; at most {characters_max} are allowed.")
     if "\0" in text:
         raise invalid(field, f"'{field}' must not hold NUL characters.")
-
-
-def _unsupported_value(param: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(message, param=param, code="unsupported_value")

@@ -8,6 +8,7 @@ carry `usage: null`, as OpenAI's do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -44,6 +45,15 @@ class UsageBody(msgspec.Struct, frozen=True):
     cost: str
     compute_ms: int | msgspec.UnsetType = msgspec.UNSET
     completion_tokens_details: CompletionTokensDetails | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEnd:
+    """Known after the commit that bills it. `stop_string`: the one that ended it, if one did."""
+
+    reason: FinishReason
+    usage: UsageBody
+    stop_string: str | None = None
 
 
 class CalledFunctionBody(msgspec.Struct, frozen=True):

@@ -15,9 +15,9 @@ from inferd.errors import InvalidRequestError
 from inferd.money import format_usd
 from inferd.price import ServiceTier
 from inferd.usage import Usage
+from inferd.wire.errors import invalid, shorten
 from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.json_body import decode, shorten
-from inferd.wire.openai.sampling_fields import invalid
+from inferd.wire.json_body import decode
 
 INPUTS_MAX = 2048
 TAG_CHARACTERS_MAX = 512

@@ -8,12 +8,14 @@ from typing import Any, Literal
 import msgspec
 
 from inferd.errors import InvalidRequestError
+from inferd.wire.errors import invalid, shorten, unsupported_field
 from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.json_body import shorten
-from inferd.wire.openai.call_history import ToolCall, check_call_history
+from inferd.wire.openai.tool_calls import ToolCall, read_arguments
+from inferd.wire.openai.tools import check_name
 
 PARTS_MAX = 16_384
 """Of a conversation: messages, parts of their content and calls together. Each costs some ten microseconds."""
+CALL_ID_CHARACTERS_MAX = 128
 _ATTRIBUTION = "x-anthropic-billing-header:"
 """Claude Code's first line of the system prompt. It changes with each session, so that no prefix would be shared."""
 TEXT_ONLY = "is left out: this model reads text only"
@@ -113,7 +115,7 @@ def check_messages(messages: Sequence[Message], ignored: IgnoredFields) -> None:
         ignored.add("messages[0].content", "begins with a line for accounting, which no model needs")
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]", ignored)
-    check_call_history(messages, ignored)
+    _check_call_history(messages, ignored)
 
 
 def check_num_parts(field: str, contents: Iterable[object]) -> None:
@@ -133,9 +135,11 @@ def check_num_parts(field: str, contents: Iterable[object]) -> None:
 
 def _check_message(message: Message, path: str, ignored: IgnoredFields) -> None:
     if message.role == "function":
-        raise _unsupported(f"{path}.role", "Messages of role 'function' are not supported: use tools and role 'tool'.")
+        raise unsupported_field(
+            f"{path}.role", "Messages of role 'function' are not supported: use tools and role 'tool'."
+        )
     if message.function_call is not None:
-        raise _unsupported(f"{path}.function_call", f"'{path}.function_call' is not supported: use 'tool_calls'.")
+        raise unsupported_field(f"{path}.function_call", f"'{path}.function_call' is not supported: use 'tool_calls'.")
     if message.content is msgspec.UNSET and message.role not in ("assistant", "tool"):
         raise InvalidRequestError(
             f"'{path}.content' is missing: send a string or an array of text parts.",
@@ -163,5 +167,67 @@ def _check_part(part: ContentPart, path: str, ignored: IgnoredFields) -> None:
         )
 
 
-def _unsupported(param: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(message, param=param, code="unsupported_parameter")
+def _check_call_history(messages: Sequence[Message], ignored: IgnoredFields) -> None:
+    """Every call has one result, right after it, and every result a call. Record arguments that are no object.
+
+    Raises:
+        InvalidRequestError: that names the path of what is wrong.
+    """
+    open_ids: dict[str, str] = {}
+    for index, message in enumerate(messages):
+        path = f"messages[{index}]"
+        if message.role == "tool":
+            _check_result(message, path, open_ids)
+            continue
+        _check_answered(open_ids)
+        if message.tool_call_id is not None:
+            raise invalid(f"{path}.tool_call_id", f"'{path}.tool_call_id' belongs to messages of the role 'tool'.")
+        if message.tool_calls is None:
+            continue
+        if message.role != "assistant":
+            raise invalid(f"{path}.tool_calls", f"'{path}.tool_calls' belongs to messages of the role 'assistant'.")
+        for number, call in enumerate(message.tool_calls):
+            _check_call(call, f"{path}.tool_calls[{number}]", ignored)
+            if call.id in open_ids:
+                raise invalid(f"{path}.tool_calls[{number}].id", f"Two calls have the id '{shorten(call.id)}'.")
+            open_ids[call.id] = f"{path}.tool_calls[{number}]"
+    _check_answered(open_ids)
+
+
+def _check_call(call: ToolCall, path: str, ignored: IgnoredFields) -> None:
+    if call.type not in (None, "function"):
+        raise InvalidRequestError(
+            f"'{path}' is of type '{shorten(call.type)}'; only calls of type 'function' are supported.",
+            param=f"{path}.type",
+            code="unsupported_value",
+        )
+    if not 0 < len(call.id) <= CALL_ID_CHARACTERS_MAX:
+        raise invalid(f"{path}.id", f"'{path}.id' must have 1 to {CALL_ID_CHARACTERS_MAX} characters.")
+    check_name(call.function.name, f"{path}.function.name")
+    if read_arguments(call.function.arguments) is None:
+        ignored.add(f"{path}.function.arguments", "must be the text of a JSON object")
+
+
+def _check_result(message: Message, path: str, open_ids: dict[str, str]) -> None:
+    if message.tool_call_id is None:
+        raise InvalidRequestError(
+            f"The field '{path}.tool_call_id' is missing.",
+            param=f"{path}.tool_call_id",
+            code="missing_required_parameter",
+        )
+    if message.tool_calls:
+        raise invalid(f"{path}.tool_calls", f"'{path}.tool_calls' belongs to messages of the role 'assistant'.")
+    if open_ids.pop(message.tool_call_id, None) is None:
+        raise invalid(
+            f"{path}.tool_call_id",
+            f"'{path}' answers the tool call '{shorten(message.tool_call_id)}', but the assistant's message before it "
+            "has no such call, or it has been answered.",
+        )
+
+
+def _check_answered(open_ids: dict[str, str]) -> None:
+    for call_id, path in open_ids.items():
+        raise invalid(
+            path,
+            f"The tool call '{shorten(call_id)}' has no result: the results of all calls must come right after them.",
+        )

@@ -10,7 +10,7 @@ import msgspec
 
 from inferd.constraint import Constraint, ConstraintKind
 from inferd.errors import InvalidRequestError
-from inferd.wire.json_body import shorten
+from inferd.wire.errors import invalid, shorten
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TYPES = ("text", "json_object", "json_schema", "regex")
@@ -72,13 +72,13 @@ def check_guidance(guidance: StructuredOutputs, prefix: str, *, is_alone: bool) 
     given += ["json"] if schema else []
     if len(given) > 1 or (given and not is_alone):
         path = f"{prefix}{given[0]}"
-        raise _invalid(path, f"'{path}' excludes every other constraint of the text: send one of them.")
+        raise invalid(path, f"'{path}' excludes every other constraint of the text: send one of them.")
     if schema and not schema.startswith("{"):
-        raise _invalid(f"{prefix}json", f"'{prefix}json' must be a JSON schema: an object, or its text.")
+        raise invalid(f"{prefix}json", f"'{prefix}json' must be a JSON schema: an object, or its text.")
     if guidance.choice is not None and not all(guidance.choice or [""]):
-        raise _invalid(f"{prefix}choice", f"'{prefix}choice' must hold at least one text, and no empty one.")
+        raise invalid(f"{prefix}choice", f"'{prefix}choice' must hold at least one text, and no empty one.")
     if guidance.grammar is not None and not guidance.grammar.strip():
-        raise _invalid(f"{prefix}grammar", f"'{prefix}grammar' is empty: send a Lark or GBNF grammar.")
+        raise invalid(f"{prefix}grammar", f"'{prefix}grammar' is empty: send a Lark or GBNF grammar.")
 
 
 def _guided_schema(guidance: StructuredOutputs) -> str:
@@ -119,18 +119,18 @@ def check_response_format(response_format: ResponseFormat | None, grammar: str |
     """Raises InvalidRequestError for what is well-formed but makes no sense; whether a schema can be enforced only
     the engine's compiler knows."""
     if grammar is not None and not grammar.strip():
-        raise _invalid("grammar", "'grammar' is empty: send a Lark or GBNF grammar.")
+        raise invalid("grammar", "'grammar' is empty: send a Lark or GBNF grammar.")
     if response_format is None:
         return
     kind = response_format.type
     if kind not in _TYPES:
-        raise _invalid(
+        raise invalid(
             "response_format.type", f"'{shorten(kind)}' is no response format; known are {', '.join(_TYPES)}."
         )
     if grammar is not None and kind != "text":
-        raise _invalid("grammar", "'grammar' and 'response_format' exclude each other: send one of them.")
+        raise invalid("grammar", "'grammar' and 'response_format' exclude each other: send one of them.")
     if (response_format.json_schema is not None) != (kind == "json_schema"):
-        raise _invalid(
+        raise invalid(
             "response_format.json_schema", "'json_schema' goes with the type 'json_schema', and only with it."
         )
     if response_format.json_schema is not None:
@@ -141,11 +141,11 @@ def check_response_format(response_format: ResponseFormat | None, grammar: str |
 def _check_schema(schema: JsonSchema) -> None:
     if not _NAME.fullmatch(schema.name):
         path = "response_format.json_schema.name"
-        raise _invalid(path, f"'{path}' must be 1 to 64 characters of a-z, A-Z, 0-9, _ and -.")
+        raise invalid(path, f"'{path}' must be 1 to 64 characters of a-z, A-Z, 0-9, _ and -.")
     path = "response_format.json_schema.schema"
     _check_json(schema.schema, path)
     if _source(schema.schema)[:1] not in ("", "{"):
-        raise _invalid(path, f"'{path}' must be an object: a JSON schema.")
+        raise invalid(path, f"'{path}' must be an object: a JSON schema.")
 
 
 def _check_extra(kind: str, extra: msgspec.Raw) -> None:
@@ -153,18 +153,14 @@ def _check_extra(kind: str, extra: msgspec.Raw) -> None:
     _check_json(extra, path)
     schema = _source(extra)
     if kind == "regex" and schema[:1] != '"':
-        raise _invalid(path, f"'{path}' must be a string: the regular expression.")
+        raise invalid(path, f"'{path}' must be a string: the regular expression.")
     if kind == "json_object" and schema[:1] not in ("", "{"):
-        raise _invalid(path, f"'{path}' must be an object: a JSON schema.")
+        raise invalid(path, f"'{path}' must be an object: a JSON schema.")
     if kind not in ("regex", "json_object") and schema:
-        raise _invalid(path, f"'{path}' goes with the types 'json_object' and 'regex' only.")
+        raise invalid(path, f"'{path}' goes with the types 'json_object' and 'regex' only.")
 
 
 def _source(schema: msgspec.Raw) -> str:
     """The schema's JSON text, "" if there is none or null."""
     text = bytes(schema).decode()
     return "" if text == "null" else text
-
-
-def _invalid(param: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(message, param=param, code="invalid_value")

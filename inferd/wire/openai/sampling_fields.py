@@ -6,9 +6,8 @@ import re
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
 from inferd.sampling_params import SEED_MODULUS, SamplingParams
-from inferd.wire.json_body import shorten
+from inferd.wire.errors import invalid, shorten
 
 STOP_MAX = 16
 STOP_CHARACTERS_MAX = 1024
@@ -112,7 +111,3 @@ def _check_logit_bias(request: SamplingFields) -> None:
             raise invalid("logit_bias", f"'logit_bias' maps token ids; '{shorten(token_id)}' is not one.")
         if not -100 <= bias <= 100:
             raise invalid("logit_bias", f"'logit_bias' of token {token_id} must lie between -100 and 100, got {bias}.")
-
-
-def invalid(param: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(message, param=param, code="invalid_value")

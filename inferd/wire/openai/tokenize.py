@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
+from inferd.wire.errors import invalid, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
 from inferd.wire.openai.chat_request import ChatRequest
 from inferd.wire.openai.messages import Message, check_messages
-from inferd.wire.openai.sampling_fields import invalid
 from inferd.wire.openai.template_kwargs import check_template_kwargs
 from inferd.wire.openai.tools import Tool, check_tools
 
@@ -130,12 +129,12 @@ def _check_chat(request: TokenizeRequest, messages: list[Message], ignored: Igno
         if getattr(request, field) is not None:
             ignored.add(field, "has no meaning for messages: the chat template says what is special")
     if request.add_generation_prompt is False:
-        raise _unsupported_value(
+        raise unsupported_value(
             "add_generation_prompt", "Messages are always tokenised with the beginning of the answer."
         )
     for field in ("chat_template", "continue_final_message"):
         if getattr(request, field):
-            raise _unsupported_value(field, f"'{field}' is not supported; leave it out.")
+            raise unsupported_value(field, f"'{field}' is not supported; leave it out.")
 
 
 def parse_detokenize_request(body: bytes, ignored: IgnoredFields | None = None) -> DetokenizeRequest:
@@ -159,7 +158,3 @@ def encode_tokens(
 
 def encode_text(text: str) -> bytes:
     return msgspec.json.encode(Text(prompt=text, content=text))
-
-
-def _unsupported_value(param: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(message, param=param, code="unsupported_value")

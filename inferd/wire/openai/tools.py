@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from inferd.errors import InvalidRequestError
+from inferd.wire.errors import invalid, missing, shorten
 from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.json_body import shorten
 
 FUNCTION = "function"
 ALLOWED = "allowed_tools"
@@ -128,12 +128,12 @@ def check_tools(
         return
     if isinstance(choice, str) and word is None:
         allowed = "must be none, auto, required or an object"
-        raise _invalid("tool_choice", f"'tool_choice' {allowed}, got '{shorten(choice)}'.")
+        raise invalid("tool_choice", f"'tool_choice' {allowed}, got '{shorten(choice)}'.")
     is_foreign = isinstance(choice, ToolChoice) and _is_foreign(choice)
     if left_out and (is_foreign or (word and not functions)):
         ignored.add("tool_choice", "asks for a tool that is left out")
     elif not functions:
-        raise _invalid("tool_choice", "'tool_choice' is only allowed when 'tools' has a function.")
+        raise invalid("tool_choice", "'tool_choice' is only allowed when 'tools' has a function.")
     elif isinstance(choice, ToolChoice) and word is None:
         _check_choice(choice, functions, ignored)
 
@@ -150,7 +150,7 @@ def _is_foreign(choice: ToolChoice) -> bool:
 def _checked_functions(tools: Sequence[Tool], ignored: IgnoredFields) -> set[str]:
     """The names of those that can be called."""
     if len(tools) > TOOLS_MAX:
-        raise _invalid("tools", f"'tools' may name at most {TOOLS_MAX} tools, got {len(tools)}.")
+        raise invalid("tools", f"'tools' may name at most {TOOLS_MAX} tools, got {len(tools)}.")
     seen: set[str] = set()
     for index, tool in enumerate(tools):
         path = f"tools[{index}]"
@@ -158,33 +158,33 @@ def _checked_functions(tools: Sequence[Tool], ignored: IgnoredFields) -> set[str
             ignored.add(path, LEFT_OUT)
             continue
         if tool.function is None:
-            raise _missing(f"{path}.function")
+            raise missing(f"{path}.function")
         check_name(tool.function.name, f"{path}.function.name")
         if tool.function.name in seen:
-            raise _invalid(f"{path}.function.name", f"There are two tools with the name '{tool.function.name}'.")
+            raise invalid(f"{path}.function.name", f"There are two tools with the name '{tool.function.name}'.")
         seen.add(tool.function.name)
         if tool.function.schema.get("type", "object") != "object":
             param = f"{path}.function.parameters"
-            raise _invalid(param, f"'{param}' must be a JSON schema of type 'object'.")
+            raise invalid(param, f"'{param}' must be a JSON schema of type 'object'.")
     return seen
 
 
 def check_name(name: str, path: str) -> None:
     """Raises InvalidRequestError unless it is a function's name."""
     if not NAME.fullmatch(name):
-        raise _invalid(path, f"'{path}' must be 1 to 64 letters, digits, underscores and hyphens.")
+        raise invalid(path, f"'{path}' must be 1 to 64 letters, digits, underscores and hyphens.")
 
 
 def _check_choice(choice: ToolChoice, known: set[str], ignored: IgnoredFields) -> None:
     if choice.type == FUNCTION:
         if choice.function is None:
-            raise _missing("tool_choice.function")
+            raise missing("tool_choice.function")
         path, names = "tool_choice.function.name", {choice.function.name}
     elif choice.type == ALLOWED:
         if choice.allowed_tools is None:
-            raise _missing("tool_choice.allowed_tools")
+            raise missing("tool_choice.allowed_tools")
         if choice.allowed_tools.mode not in ("auto", "required"):
-            raise _invalid("tool_choice.allowed_tools.mode", "'tool_choice.allowed_tools.mode' is auto or required.")
+            raise invalid("tool_choice.allowed_tools.mode", "'tool_choice.allowed_tools.mode' is auto or required.")
         path = "tool_choice.allowed_tools.tools"
         names = set()
         for index, tool in enumerate(choice.allowed_tools.tools):
@@ -193,7 +193,7 @@ def _check_choice(choice: ToolChoice, known: set[str], ignored: IgnoredFields) -
             else:
                 ignored.add(f"{path}[{index}]", LEFT_OUT)
         if not choice.allowed_tools.tools:
-            raise _invalid(path, f"'{path}' is empty: name at least one tool, or choose none.")
+            raise invalid(path, f"'{path}' is empty: name at least one tool, or choose none.")
     else:
         raise InvalidRequestError(
             f"A tool choice of type '{shorten(choice.type)}' is not supported; use function or allowed_tools.",
@@ -201,14 +201,14 @@ def _check_choice(choice: ToolChoice, known: set[str], ignored: IgnoredFields) -
             code="unsupported_value",
         )
     for name in sorted(names - known):
-        raise _invalid(path, f"'{path}' names '{shorten(name)}', which is not among 'tools'.")
+        raise invalid(path, f"'{path}' names '{shorten(name)}', which is not among 'tools'.")
 
 
 def _allowed_name(tool: dict[str, Any], path: str) -> str:
     function = tool.get("function")
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str):
-        raise _invalid(path, f'\'{path}\' must be {{"type": "function", "function": {{"name": ...}}}}.')
+        raise invalid(path, f'\'{path}\' must be {{"type": "function", "function": {{"name": ...}}}}.')
     return name
 
 
@@ -219,11 +219,3 @@ def _chosen(choice: ToolChoice) -> tuple[set[str], bool]:
     assert choice.allowed_tools is not None, "check_tools comes first"
     names = {tool["function"]["name"] for tool in choice.allowed_tools.tools if tool.get("type", FUNCTION) == FUNCTION}
     return names, choice.allowed_tools.mode == "required"
-
-
-def _invalid(param: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(message, param=param, code="invalid_value")
-
-
-def _missing(param: str) -> InvalidRequestError:
-    return InvalidRequestError(f"The field '{param}' is missing.", param=param, code="missing_required_parameter")

@@ -16,8 +16,7 @@ from inferd.chat.dialects.families import GENERIC, with_reasoning
 from inferd.usage import Usage
 from inferd.wire.anthropic.responses import ContentBlockDelta, ContentBlockStart, ContentBlockStop
 from inferd.wire.anthropic.writer import MessageWriter
-from inferd.wire.openai.answer_end import AnswerEnd
-from inferd.wire.openai.chat_response import usage_body
+from inferd.wire.openai.chat_response import AnswerEnd, usage_body
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 7}}\n</tool_call>'
 ANSWERS = ["", "Yes.", f"Well.\n{CALL}", f"<think>\nHm.\n</think>\n\nWell.\n{CALL}\n{CALL}", "<think>Hm", CALL[:40]]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from inferd.errors import InvalidRequestError
 from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.openai.call_history import read_arguments
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
+from inferd.wire.openai.tool_calls import read_arguments
 
 USER = {"role": "user", "content": "hi"}
 PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}

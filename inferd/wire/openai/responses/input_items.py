@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from inferd.errors import InvalidRequestError
+from inferd.wire.errors import invalid
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import required
-from inferd.wire.openai.call_history import CalledFunction, ToolCall
 from inferd.wire.openai.messages import TEXT_ONLY, ContentPart, Message, check_num_parts, omitted
-from inferd.wire.openai.sampling_fields import invalid
+from inferd.wire.openai.tool_calls import CalledFunction, ToolCall
 
 _TEXT_PARTS = frozenset({"input_text", "output_text", "text", "reasoning_text", "summary_text"})
 _Role = Literal["user", "assistant", "system", "developer"]

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from inferd.errors import InvalidRequestError
+from inferd.wire.errors import invalid
 from inferd.wire.field_names import FieldNames
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
@@ -24,7 +25,6 @@ from inferd.wire.openai.responses.tools import (
     chat_tools,
     tool_names,
 )
-from inferd.wire.openai.sampling_fields import invalid
 
 UNSUPPORTED = ("conversation", "moderation", "previous_response_id", "prompt")
 _STATELESS = ("conversation", "previous_response_id")

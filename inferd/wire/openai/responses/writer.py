@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from inferd.logprobs import TokenLogprob
-from inferd.wire.openai.answer_end import AnswerEnd
-from inferd.wire.openai.chat_response import MessageDelta
+from inferd.wire.openai.chat_response import AnswerEnd, MessageDelta
 from inferd.wire.openai.logprobs import choice_logprobs
 from inferd.wire.openai.responses.events import (
     ResponseCompleted,

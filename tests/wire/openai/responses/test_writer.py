@@ -14,8 +14,7 @@ from inferd.chat.answer_reader import AnswerReader
 from inferd.chat.dialects.answer_parser import answer_parser
 from inferd.chat.dialects.families import GENERIC, with_reasoning
 from inferd.usage import Usage
-from inferd.wire.openai.answer_end import AnswerEnd
-from inferd.wire.openai.chat_response import usage_body
+from inferd.wire.openai.chat_response import AnswerEnd, usage_body
 from inferd.wire.openai.responses.events import Event, OutputItemDone, OutputTextDelta, ReasoningTextDelta
 from inferd.wire.openai.responses.objects import response_begun
 from inferd.wire.openai.responses.requests import ResponsesRequest

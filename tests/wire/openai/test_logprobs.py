@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from inferd.logprobs import TokenAlternative, TokenLogprob
-from inferd.wire.openai.text_logprobs import TextLogprobsWriter
+from inferd.wire.openai.logprobs import TextLogprobsWriter
 
 
 def token(piece: bytes, *top: tuple[bytes, float], logprob: float = -1.0) -> TokenLogprob:

@@ -1,25 +1,16 @@
-"""Tool calls and their results in a conversation: what callers may send back."""
+"""Tool calls that callers send back in a conversation, and a lenient reading of their arguments."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
-from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.json_body import shorten
-from inferd.wire.openai.tools import check_name
 from inferd.wire.python_notation import read_python_literal
 
-if TYPE_CHECKING:
-    from inferd.wire.openai.messages import Message
-
-CALL_ID_CHARACTERS_MAX = 128
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\],]', re.DOTALL)
 """Of JSON: a string, the last one perhaps without its end; a bracket; a comma."""
@@ -116,73 +107,3 @@ def _without_lone_surrogates(value: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(value, ensure_ascii=False)
     whole: dict[str, Any] = json.loads(_LONE_SURROGATE.sub("\ufffd", text)) if _LONE_SURROGATE.search(text) else value
     return whole
-
-
-def check_call_history(messages: Sequence[Message], ignored: IgnoredFields) -> None:
-    """Every call has one result, right after it, and every result a call. Record arguments that are no object.
-
-    Raises:
-        InvalidRequestError: that names the path of what is wrong.
-    """
-    open_ids: dict[str, str] = {}
-    for index, message in enumerate(messages):
-        path = f"messages[{index}]"
-        if message.role == "tool":
-            _check_result(message, path, open_ids)
-            continue
-        _check_answered(open_ids)
-        if message.tool_call_id is not None:
-            raise _invalid(f"{path}.tool_call_id", f"'{path}.tool_call_id' belongs to messages of the role 'tool'.")
-        if message.tool_calls is None:
-            continue
-        if message.role != "assistant":
-            raise _invalid(f"{path}.tool_calls", f"'{path}.tool_calls' belongs to messages of the role 'assistant'.")
-        for number, call in enumerate(message.tool_calls):
-            _check_call(call, f"{path}.tool_calls[{number}]", ignored)
-            if call.id in open_ids:
-                raise _invalid(f"{path}.tool_calls[{number}].id", f"Two calls have the id '{shorten(call.id)}'.")
-            open_ids[call.id] = f"{path}.tool_calls[{number}]"
-    _check_answered(open_ids)
-
-
-def _check_call(call: ToolCall, path: str, ignored: IgnoredFields) -> None:
-    if call.type not in (None, "function"):
-        raise InvalidRequestError(
-            f"'{path}' is of type '{shorten(call.type)}'; only calls of type 'function' are supported.",
-            param=f"{path}.type",
-            code="unsupported_value",
-        )
-    if not 0 < len(call.id) <= CALL_ID_CHARACTERS_MAX:
-        raise _invalid(f"{path}.id", f"'{path}.id' must have 1 to {CALL_ID_CHARACTERS_MAX} characters.")
-    check_name(call.function.name, f"{path}.function.name")
-    if read_arguments(call.function.arguments) is None:
-        ignored.add(f"{path}.function.arguments", "must be the text of a JSON object")
-
-
-def _check_result(message: Message, path: str, open_ids: dict[str, str]) -> None:
-    if message.tool_call_id is None:
-        raise InvalidRequestError(
-            f"The field '{path}.tool_call_id' is missing.",
-            param=f"{path}.tool_call_id",
-            code="missing_required_parameter",
-        )
-    if message.tool_calls:
-        raise _invalid(f"{path}.tool_calls", f"'{path}.tool_calls' belongs to messages of the role 'assistant'.")
-    if open_ids.pop(message.tool_call_id, None) is None:
-        raise _invalid(
-            f"{path}.tool_call_id",
-            f"'{path}' answers the tool call '{shorten(message.tool_call_id)}', but the assistant's message before it "
-            "has no such call, or it has been answered.",
-        )
-
-
-def _check_answered(open_ids: dict[str, str]) -> None:
-    for call_id, path in open_ids.items():
-        raise _invalid(
-            path,
-            f"The tool call '{shorten(call_id)}' has no result: the results of all calls must come right after them.",
-        )
-
-
-def _invalid(param: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(message, param=param, code="invalid_value")

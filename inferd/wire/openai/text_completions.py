@@ -1,17 +1,18 @@
-"""`POST /v1/completions` (OpenAI's legacy text completions): the body as a checked, typed request."""
+"""`POST /v1/completions`, OpenAI's legacy text completions: the body as a checked, typed request, and the answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from inferd.errors import InvalidRequestError
 from inferd.price import ServiceTier
 from inferd.sampling_params import SamplingParams
+from inferd.wire.errors import invalid, shorten, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.json_body import decode, shorten
+from inferd.wire.json_body import decode
 from inferd.wire.openai.chat_request import (
     ASKS_FOR_NOTHING,
     N_MAX,
@@ -20,7 +21,9 @@ from inferd.wire.openai.chat_request import (
     check_limit,
     check_stream_options,
 )
-from inferd.wire.openai.sampling_fields import SamplingFields, check_sampling, invalid
+from inferd.wire.openai.chat_response import UsageBody
+from inferd.wire.openai.logprobs import TextLogprobs
+from inferd.wire.openai.sampling_fields import SamplingFields, check_sampling
 
 PROMPTS_MAX = 64
 CHOICES_MAX = 128
@@ -158,7 +161,7 @@ def parse_text_request(body: bytes, ignored: IgnoredFields | None = None) -> Tex
     _check_choices(request)
     _check_logprobs(request)
     if request.suffix:
-        raise _unsupported_value("suffix", "Text cannot be inserted before a 'suffix' here; leave it out.")
+        raise unsupported_value("suffix", "Text cannot be inserted before a 'suffix' here; leave it out.")
     check_sampling(request)
     for field in _TAGS:
         _check_tag(field, getattr(request, field) or "")
@@ -185,7 +188,7 @@ def _check_choices(request: TextRequest) -> None:
     if best_of is not None and best_of < n:
         raise invalid("best_of", f"'best_of' must be at least 'n', {n}, got {shorten(str(best_of))}.")
     if best_of is not None and best_of > n:
-        raise _unsupported_value("best_of", "Every answer that is computed is shown: 'best_of' must be 'n', or absent.")
+        raise unsupported_value("best_of", "Every answer that is computed is shown: 'best_of' must be 'n', or absent.")
     n_all = n * len(request.prompts())
     if n_all > CHOICES_MAX:
         raise invalid("n", f"'n' for each prompt comes to {n_all} choices; at most {CHOICES_MAX} are made in one call.")
@@ -199,7 +202,7 @@ def _check_logprobs(request: TextRequest) -> None:
             "logprobs", f"'logprobs' must lie between 0 and {TOP_LOGPROBS_MAX}, got {shorten(str(request.logprobs))}."
         )
     if request.echo:
-        raise _unsupported_value("logprobs", "The probabilities of a prompt are not known here: 'logprobs' or 'echo'.")
+        raise unsupported_value("logprobs", "The probabilities of a prompt are not known here: 'logprobs' or 'echo'.")
 
 
 def _check_tag(field: str, text: str) -> None:
@@ -207,9 +210,66 @@ def _check_tag(field: str, text: str) -> None:
         raise invalid(field, f"'{field}' may have at most {TAG_CHARACTERS_MAX} characters, and no NUL.")
 
 
-def _unsupported_value(param: str, message: str) -> InvalidRequestError:
-    return InvalidRequestError(message, param=param, code="unsupported_value")
-
-
 def _token_ids(items: list[Any]) -> tuple[int, ...]:
     return tuple(items)
+
+
+TextFinishReason = Literal["stop", "length"]
+
+
+class TextChoice(msgspec.Struct, frozen=True):
+    """`index` counts the choices of the first prompt, then those of the second, and so on."""
+
+    text: str
+    index: int
+    finish_reason: TextFinishReason | None = None
+    logprobs: TextLogprobs | None = None
+
+
+class TextCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    system_fingerprint: str
+    usage: UsageBody | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class TextResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Encodes the answer to one request.
+
+    Attributes:
+        id: `cmpl-...`.
+        created: Unix time in seconds.
+        include_usage: whether the caller asked for a usage chunk.
+    """
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    include_usage: bool = False
+
+    def whole(self, choices: list[TextChoice], usage: UsageBody) -> bytes:
+        return self._encode(choices, usage)
+
+    def chunk(self, choice: TextChoice) -> bytes:
+        return self._encode([choice], None if self.include_usage else msgspec.UNSET)
+
+    def usage_chunk(self, usage: UsageBody) -> bytes:
+        """The last one; only for callers who asked for it."""
+        assert self.include_usage, "a usage chunk goes only to those who asked for it"
+        return self._encode([], usage)
+
+    def _encode(self, choices: list[TextChoice], usage: UsageBody | msgspec.UnsetType | None) -> bytes:
+        return msgspec.json.encode(
+            TextCompletion(
+                id=self.id,
+                created=self.created,
+                model=self.model,
+                choices=choices,
+                system_fingerprint=self.system_fingerprint,
+                usage=usage,
+            )
+        )
