@@ -16,6 +16,8 @@ from pathlib import Path
 
 import typer
 
+from inferd.money import display_usd, parse_usd
+
 # What a shell reports of a program that the end of its pipe killed: 128 + SIGPIPE.
 BROKEN_PIPE_STATUS = 141
 _GAP = "  "
@@ -230,6 +232,16 @@ def moment_text(at: str | int | None) -> str | None:
     if at is None:
         return None
     return display_instant(parse_instant_ms(at) if isinstance(at, str) else at)
+
+
+def budgets_text(budgets: Mapping[str, str]) -> str:
+    """`$50.00 a month`, for a table; empty for none."""
+    return ", ".join(f"{usd_text(usd)} {'in all' if by == 'lifetime' else f'a {by}'}" for by, usd in budgets.items())
+
+
+def usd_text(usd: str) -> str:
+    """`$0.10` of `0.100000000`: for a person, an amount of a record, which programs read."""
+    return display_usd(parse_usd(usd))
 
 
 def _cell(value: object) -> str:

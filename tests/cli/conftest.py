@@ -127,3 +127,13 @@ def used(serving: Store, inferd: Callable[..., Ended]) -> dict[str, str]:
         free.apply(conn)
         held("req-open", "second", november + 3).apply(conn)
     return keys
+
+
+@pytest.fixture
+def key(inferd: Callable[..., Ended]) -> dict[str, Any]:
+    """A key of user alice, bound to project website of team acme."""
+    inferd("teams", "create", "acme")
+    inferd("projects", "create", "acme", "website")
+    inferd("users", "create", "acme", "alice")
+    words = ("--team", "acme", "--project", "website", "--user", "alice")
+    return inferd("keys", "create", *words, "--json").json

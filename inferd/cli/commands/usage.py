@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from inferd.cli.access import open_store
-from inferd.cli.amounts import usd_text
 from inferd.cli.options import DATE_HELP, DataDir, Json
-from inferd.cli.output import print_csv, print_json, print_table, say
+from inferd.cli.output import print_csv, print_json, print_table, say, usd_text
 from inferd.errors import InvalidValueError
 from inferd.instants import parse_instant_ms
 from inferd.money import parse_usd

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from inferd.cli.commands.models import batches
+from inferd.cli.commands import batches
 from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.batches.records import BatchTotals
 from inferd.ledger.operations import batches as batch_operations

@@ -9,11 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from inferd.cli.access import actor, open_store
-from inferd.cli.amounts import budgets_text
-from inferd.cli.commands.access import suspension
-from inferd.cli.commands.access.suspension import Reason
+from inferd.cli.commands import suspension
 from inferd.cli.options import DATE_HELP, DataDir, Json
-from inferd.cli.output import command_line, moment_text, print_json, print_table, say, say_next
+from inferd.cli.output import budgets_text, command_line, moment_text, print_json, print_table, say, say_next
 from inferd.config.models_file import data_dir as data_folder
 from inferd.config.models_file import default_config_path, load_config
 from inferd.errors import ConfigError
@@ -39,6 +37,8 @@ Models = Annotated[
         help="It may call only this deployment; can be repeated. Default: all.",
     ),
 ]
+
+_ID: Any = typer.Argument(metavar="ID", help="The key's id, as `inferd keys list` shows it.")
 
 app = typer.Typer(no_args_is_help=True, help="Manage API keys.")
 
@@ -172,39 +172,7 @@ def revoke(
     say_next("Make a new one", command_line(data_dir, "keys", "create", "--team", key.team))
 
 
-@app.command()
-def suspend(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `inferd keys list` shows it.")],
-    reason: Reason = None,
-    json: Json = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Refuse new requests of a key, until it is resumed; those under way finish.
-
-    ```console
-    $ inferd keys suspend 0h3kX9bQz1Lp --reason "found in a public repository?"
-    ```
-    """
-    from inferd.ledger.operations import keys as access
-
-    suspension.suspend("keys", (key_id,), access.suspend_key, reason, json, data_dir)
-
-
-@app.command()
-def resume(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `inferd keys list` shows it.")],
-    json: Json = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Answer a suspended key again.
-
-    ```console
-    $ inferd keys resume 0h3kX9bQz1Lp
-    ```
-    """
-    from inferd.ledger.operations import keys as access
-
-    suspension.resume("keys", (key_id,), access.resume_key, json, data_dir)
+suspension.add_commands(app, "key", _ID, '0h3kX9bQz1Lp --reason "found in a public repository?"')
 
 
 def _model_warnings(models: Sequence[str], option: Path | None) -> list[str]:

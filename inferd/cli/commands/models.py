@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from inferd.cli.amounts import usd_text
 from inferd.cli.options import ConfigFile, DataDir, Json
-from inferd.cli.output import moment_text, print_json, print_table, say
+from inferd.cli.output import moment_text, print_json, print_table, say, usd_text
 from inferd.config.deployments import DeploymentConfig
 from inferd.config.models_file import Config, data_dir, default_config_path, load_config
 from inferd.errors import ConfigError

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from inferd.cli.commands.money.usage import By
+from inferd.cli.commands.usage import By
 from inferd.ledger.reports.usage import GROUPS
 
 SUMS = (

@@ -13,7 +13,7 @@ from inferd.engine.llama import loading
 from tests.engine.llama.tiny_models import write_long, write_other, write_shards
 
 N_CTX = 4096
-TLS = Path(__file__).parents[3] / "server" / "tls"
+TLS = Path(__file__).parents[2] / "server" / "tls"
 MODELS_TOML = """\
 [models.tiny]
 source = "tiny.gguf"

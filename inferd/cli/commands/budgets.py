@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from inferd.cli.access import actor, open_store
-from inferd.cli.amounts import IdempotencyKey, RequiredReason, amount_nanousd
-from inferd.cli.options import DATE_HELP, DataDir, Json
+from inferd.cli.options import DATE_HELP, DataDir, IdempotencyKey, Json, RequiredReason, amount_nanousd
 from inferd.cli.output import command_line, moment_text, print_json, print_table, say, say_next
 from inferd.instants import parse_instant_ms, wall_clock_ms
 from inferd.money import display_usd

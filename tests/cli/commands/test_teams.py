@@ -106,15 +106,6 @@ def test_a_team_is_shown_with_all_that_belongs_to_it(inferd):
         assert part in text
 
 
-def test_projects_and_users_as_json(inferd):
-    inferd("teams", "create", "acme")
-    project = inferd("projects", "create", "acme", "website", "--json").json
-    user = inferd("users", "create", "acme", "alice", "--json").json
-    assert set(project) == {"team", "project", "status", "created_at", "created_by"}
-    assert set(user) == {"team", "user", "status", "created_at", "created_by"}
-    assert (project["team"], project["project"], user["team"], user["user"]) == ("acme", "website", "acme", "alice")
-
-
 def test_what_exists_is_not_created_again(inferd):
     inferd("teams", "create", "acme")
     inferd("users", "create", "acme", "alice")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inferd.cli.access import actor, open_store
-from inferd.cli.amounts import IdempotencyKey, amount_nanousd
-from inferd.cli.options import DataDir, Json
+from inferd.cli.options import DataDir, IdempotencyKey, Json, amount_nanousd
 from inferd.cli.output import command_line, print_csv, print_fields, print_json, print_table, say, say_next
 from inferd.errors import InvalidValueError
 from inferd.instants import wall_clock_ms

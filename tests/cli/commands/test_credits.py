@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from inferd.cli.commands.money.credits import PRIORITY, Kind
+from inferd.cli.commands.credits import PRIORITY, Kind
 from inferd.ledger.credit.grants import DEFAULT_PRIORITY, GRANT_KINDS
 
 pytestmark = pytest.mark.usefixtures("acme")
@@ -156,3 +156,14 @@ def test_a_postpaid_team_with_credit_has_that_and_may_owe_the_rest(inferd):
     )
     inferd("budgets", "set", "chem", "20", "--by", "lifetime")
     assert "up to $20.00 in all (budget)" in inferd("credits", "show", "chem").out
+
+
+def test_credit_show_counts_held_credit_in_the_balance_and_not_as_available(inferd, used):
+    assert inferd("credits", "show", "acme", "--json").json == {
+        "team": "acme",
+        "balance_usd": "9.999988200",
+        "held_usd": "0.000030000",
+        "available_usd": "9.999958200",
+        "owed_usd": "0.000000000",
+        "overage": "block",
+    }

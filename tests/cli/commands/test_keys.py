@@ -178,3 +178,14 @@ def test_scope_with_a_typo_is_refused_with_the_nearest(inferd):
     refused = inferd("keys", "create", "--team", "acme", "--scope", "inferance")
     assert refused.status == 1
     assert "there is no scope 'inferance'; did you mean 'inference'?" in refused.err
+
+
+def test_a_key_with_scopes_and_models(inferd):
+    """R21"""
+    inferd("teams", "create", "acme")
+    words = ("--scope", "admin", "--scope", "inference", "--model", "local/a", "--model", "local/b")
+    made = inferd("keys", "create", "--team", "acme", *words, "--json").json
+    assert (made["scopes"], made["models"]) == (["inference", "admin"], ["local/a", "local/b"])
+    shown = inferd("keys", "list").out
+    assert "inference admin" in shown
+    assert "local/a local/b" in shown

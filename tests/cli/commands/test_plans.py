@@ -111,21 +111,3 @@ def test_a_tier_is_set_until_a_day_and_the_reasons_are_shown(inferd):
     assert inferd("teams", "list", "--json").json[0]["tier_override_until"] is None
     assert inferd("teams", "set", "acme", "--until", "2100-01-01").status == 1
     assert "is in the past" in inferd("teams", "set", "acme", "--tier", "1", "--until", "2020-01-01").err
-
-
-@pytest.mark.parametrize(("noun", "one"), [("projects", "project"), ("users", "user")])
-def test_a_project_and_a_user_get_a_number_of_requests_at_once(inferd, noun, one):
-    """R10."""
-    inferd("teams", "create", "acme")
-    inferd(noun, "create", "acme", "x")
-    set_ = inferd(noun, "set", "acme", "x", "--concurrency", "128", "--json").json
-    assert set_ == {"team": "acme", one: "x", "concurrency": 128, "source": "set by the operator"}
-    assert f"requests at once of {one}:acme/x" in inferd("teams", "show", "acme").out
-    assert (
-        "may have 64 requests under way at once (plan free)"
-        in inferd(noun, "set", "acme", "x", "--concurrency", "plan").out
-    )
-    assert f"requests at once of {one}:acme/x" not in inferd("teams", "show", "acme").out
-    assert inferd(noun, "set", "acme", "x", "--concurrency", "many").status == 1
-    assert inferd(noun, "set", "acme", "x", "--concurrency", "0").status == 1
-    assert inferd("log", "--json").json[0]["action"] == f"{noun}.set"

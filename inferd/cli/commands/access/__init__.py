@@ -1,1 +1,0 @@
-"""Commands for teams, projects, users and keys."""

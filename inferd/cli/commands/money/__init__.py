@@ -1,1 +1,0 @@
-"""Commands for credits, budgets, plans, usage and statements."""

@@ -1,0 +1,89 @@
+"""`suspend` and `resume` of teams, projects, users and keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import typer
+
+from inferd.cli.access import actor, open_store
+from inferd.cli.options import DataDir, Json, Reason
+from inferd.cli.output import command_line, moment_text, print_json, say, say_next
+from inferd.instants import wall_clock_ms
+
+Noun = Literal["team", "project", "user", "key"]
+
+
+def add_commands(app: typer.Typer, noun: Literal["team", "key"], argument: Any, example: str) -> None:  # noqa: ANN401 - what typer.Argument returns
+    """Add `suspend` and `resume` to the commands of a noun with one name.
+
+    Args:
+        argument: the declaration of the name.
+        example: the words after `suspend`, for `--help`; the first is the name.
+    """
+
+    def help_text(sentence: str, words: str) -> str:
+        return f"{sentence}\n\n```console\n$ inferd {noun}s {words}\n```"
+
+    suspend_help = f"Refuse new requests of a {noun} until it is resumed. Running requests finish."
+
+    @app.command(name="suspend", help=help_text(suspend_help, f"suspend {example}"))
+    def _suspend(name: str = argument, reason: Reason = None, json: Json = False, data_dir: DataDir = None) -> None:
+        suspend(noun, (name,), reason, json, data_dir)
+
+    resume_help = f"Resume a suspended {noun}: answer its requests again."
+
+    @app.command(name="resume", help=help_text(resume_help, f"resume {example.split()[0]}"))
+    def _resume(name: str = argument, json: Json = False, data_dir: DataDir = None) -> None:
+        resume(noun, (name,), json, data_dir)
+
+
+def suspend(noun: Noun, names: tuple[str, ...], reason: str | None, json: bool, data_dir: Path | None) -> None:
+    """Suspend the team, project, user or key of these names, and print the result."""
+    from inferd.ledger.operations import keys as access
+
+    operation: Any = {
+        "team": access.suspend_team,
+        "project": access.suspend_project,
+        "user": access.suspend_user,
+        "key": access.suspend_key,
+    }[noun]
+    moment_ms = wall_clock_ms()
+    with open_store(data_dir).immediate() as conn:
+        suspension = operation(conn, *names, reason=reason, actor=actor(), now_ms=moment_ms)
+    if json:
+        print_json(suspension.to_json())
+        return
+    kind, _, name = suspension.subject.partition(":")
+    if suspension.suspended_at_ms < moment_ms:
+        say(f"Unchanged: {kind} {name} was suspended before, {moment_text(suspension.suspended_at_ms)} UTC.")
+    else:
+        say(f"Suspended {kind} {name}. Its next request gets a 403; running requests finish.")
+    say_next("Take it back", command_line(data_dir, f"{noun}s", "resume", *names))
+
+
+def resume(noun: Noun, names: tuple[str, ...], json: bool, data_dir: Path | None) -> None:
+    """End the operator's suspension of the team, project, user or key of these names, and print the result."""
+    from inferd.ledger.identity.suspensions import resumed_record
+    from inferd.ledger.operations import keys as access
+
+    operation: Any = {
+        "team": access.resume_team,
+        "project": access.resume_project,
+        "user": access.resume_user,
+        "key": access.resume_key,
+    }[noun]
+    with open_store(data_dir).immediate() as conn:
+        ended = operation(conn, *names, actor=actor(), now_ms=wall_clock_ms())
+        record = resumed_record(conn, ended)
+    subject = f"{noun} {'/'.join(names)}"
+    if json:
+        print_json(record)
+    elif ended is None:
+        say(f"Unchanged: {subject} is not suspended.")
+    elif not record["resumed"]:
+        say(f"Ended the operator's suspension of {subject}. Its team has suspended it as well.")
+        say_next("End that suspension too", command_line(data_dir, f"{noun}s", "resume", *names))
+    else:
+        say(f"Resumed {subject}: its next request is answered.")

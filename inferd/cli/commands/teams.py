@@ -1,0 +1,270 @@
+"""`inferd teams`: the accounts that keys and credits belong to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from inferd.cli.access import actor, open_store
+from inferd.cli.commands import credits, keys, suspension
+from inferd.cli.commands.plans import adaptive
+from inferd.cli.options import DATE_HELP, DataDir, Json
+from inferd.cli.output import command_line, moment_text, print_fields, print_json, print_table, say, say_next
+from inferd.errors import InvalidValueError
+from inferd.instants import display_instant, parse_instant_ms, wall_clock_ms
+from inferd.ledger.identity.names import DEFAULT_PLAN
+from inferd.ledger.storage.paging import WHOLE, Page
+from inferd.money import display_usd
+from inferd.plans import TOP_TIER, Overage
+
+if TYPE_CHECKING:
+    from inferd.ledger.operations.budgets import Limits
+
+SHOWN = 100
+"""How many projects, users and keys of a team are shown with it."""
+
+_EARNED = "earned"
+
+_NAME: Any = typer.Argument(metavar="NAME", help="The team.")
+
+app = typer.Typer(no_args_is_help=True, help="Manage teams.")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 letters, digits and . _ - @ +")],
+    plan: Annotated[str, typer.Option(metavar="PLAN", help="One of `inferd plans list`.")] = DEFAULT_PLAN,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Create a team, with a project `inference`.
+
+    On plan free it starts with $5 of promotional credit; on the others `inferd credits grant` gives it some.
+
+    ```console
+    $ inferd teams create acme
+    $ inferd teams create physics-lab --plan academic
+    ```
+    """
+    from inferd.ledger.operations import teams as operations
+    from inferd.ledger.reports.records import team_record
+
+    moment_ms = wall_clock_ms()
+    with open_store(data_dir, creates=True).immediate() as conn:
+        team = operations.create_team(conn, name, plan, actor=actor(), now_ms=moment_ms)
+        credit = operations.show_credit(conn, name, now_ms=moment_ms)
+    if json:
+        print_json(team_record(team, frozenset()))
+        return
+    has = credit.describe() if credit.balance_nanousd or credit.postpaid_bound is not None else "no credit yet"
+    say(f"Created team {name} on plan {plan}, with project inference and {has}.")
+    if not credit.balance_nanousd:
+        say_next("Give it credit", command_line(data_dir, "credits", "grant", name, "10"))
+    say_next("Make a key for it", command_line(data_dir, "keys", "create", "--team", name))
+
+
+@app.command(name="list")
+def list_(json: Json = False, data_dir: DataDir = None) -> None:
+    """List all teams, with the tier that is in effect and where it comes from.
+
+    ```console
+    $ inferd teams list
+    ```
+    """
+    from inferd.ledger.reports.listings import listed_teams
+
+    store = open_store(data_dir)
+    with store.reading() as conn:
+        records = listed_teams(conn, now_ms=wall_clock_ms())
+    if json:
+        print_json(records)
+    elif not records:
+        say(f"There are no teams in {store.path} yet.")
+        say_next("Create one", command_line(data_dir, "teams", "create", "NAME"))
+    else:
+        print_table(
+            ("Team", "Plan", "Tier", "Status", "Created", "By"),
+            (
+                (
+                    *(record["team"], record["plan"], f"{record['tier']} ({record['tier_source']})"),
+                    *(record["status"], moment_text(record["created_at"]), record["created_by"]),
+                )
+                for record in records
+            ),
+            wrap=("Tier",),
+        )
+
+
+@app.command(name="set")
+def set_(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The team.")],
+    plan: Annotated[
+        str | None, typer.Option(metavar="PLAN", show_default=False, help="One of `inferd plans list`.")
+    ] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(metavar="TIER", show_default=False, help="0 to 5, whatever it has earned; or `earned`."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", show_default=False, help=f"When --tier ends. {DATE_HELP} Default: never."),
+    ] = None,
+    overage: Annotated[
+        Overage | None,
+        typer.Option(
+            metavar="block|postpaid|contact",
+            show_default=False,
+            help="When credit is used up. block: refuse requests. postpaid: go on; the team owes you, up to its caps. "
+            "contact: refuse, and say whom to ask.",
+        ),
+    ] = None,
+    payment_method: Annotated[
+        Literal["on", "off"] | None,
+        typer.Option(
+            metavar="on|off", show_default=False, help="Whether a payment method is on file. It earns tier 1."
+        ),
+    ] = None,
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Change a team's plan, its tier, or what happens when its credit is spent. What is not named stays.
+
+    A team on plan free needs a payment method before it can be postpaid.
+
+    ```console
+    $ inferd teams set acme --payment-method on --overage postpaid
+    $ inferd teams set physics-lab --plan pro --tier 5 --until 2027-01-01
+    ```
+    """
+    from inferd.ledger.operations import budgets as cap_operations
+    from inferd.ledger.reports.records import limits_record
+
+    if tier is not None and tier != _EARNED and tier not in map(str, range(TOP_TIER + 1)):
+        raise InvalidValueError(f"a tier is 0 to {TOP_TIER}, or {_EARNED}, not {tier!r}")
+    if until is not None and tier in (None, _EARNED):
+        raise InvalidValueError("--until goes with --tier: it says when that tier ends")
+    moment_ms = wall_clock_ms()
+    with open_store(data_dir).immediate() as conn:
+        cap_operations.set_team(
+            conn,
+            name,
+            plan=plan,
+            tier=None if tier in (None, _EARNED) else int(tier or ""),
+            tier_until_ms=None if until is None else parse_instant_ms(until),
+            earn_tier=tier == _EARNED,
+            overage=overage,
+            payment_method=None if payment_method is None else payment_method == "on",
+            actor=actor(),
+            now_ms=moment_ms,
+        )
+        limits = cap_operations.show_limits(conn, name, now_ms=moment_ms)
+    if json:
+        print_json(limits_record(limits))
+        return
+    _print_limits(limits)
+    say_next("See what it has", command_line(data_dir, "credits", "show", name))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The team.")],
+    json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show a team with its projects, users, keys and credit, and every limit of its spending with where it comes from.
+
+    ```console
+    $ inferd teams show acme
+    ```
+    """
+    from inferd.ledger.operations import budgets as cap_operations
+    from inferd.ledger.operations import teams as operations
+    from inferd.ledger.reports.listings import listed_keys
+    from inferd.ledger.reports.records import limits_record, team_details_record
+    from inferd.subjects import team_subject
+
+    moment_ms = wall_clock_ms()
+    page = WHOLE if json else Page(limit=SHOWN + 1)
+    with open_store(data_dir).reading() as conn:
+        details = operations.show_team(conn, name, page, now_ms=moment_ms)
+        key_records = listed_keys(conn, name, page, now_ms=moment_ms)
+        limits = cap_operations.show_limits(conn, name, page, now_ms=moment_ms)
+    if json:
+        print_json(team_details_record(details, moment_ms) | {"limits": limits_record(limits)})
+        return
+    team = details.team
+    print_fields(
+        {
+            "Team": team.team,
+            "Status": "suspended" if team_subject(team.team) in details.suspended else "active",
+            "Created": f"{moment_text(team.created_at_ms)} UTC by {team.created_by}",
+            "Projects": _first([project.project for project in details.projects]),
+            "Users": _first([user.user for user in details.users]) or None,
+        }
+    )
+    _print_limits(limits)
+    say("")
+    credits.print_credit(details.credit)
+    say("")
+    if details.keys:
+        keys.print_keys(key_records[:SHOWN])
+        if len(key_records) > SHOWN:
+            say_next("It has more keys", command_line(data_dir, "keys", "list", "--team", name))
+    else:
+        say("It has no keys.")
+        say_next("Make one", command_line(data_dir, "keys", "create", "--team", name))
+
+
+def _first(names: list[str]) -> str:
+    """Names in a row, as many as are shown; the lists of projects and users have all."""
+    return ", ".join(names[:SHOWN]) + (" and more" if len(names) > SHOWN else "")
+
+
+suspension.add_commands(app, "team", _NAME, 'acme --reason "invoice 2026-117 is unpaid"')
+
+
+def _print_limits(limits: Limits) -> None:
+    """Plan, tier and what happens at zero with their sources; a table of caps; one of all other limits."""
+    terms = limits.terms
+    print_fields(
+        {
+            "Plan": terms.plan.name,
+            "Tier": f"{terms.tier} ({terms.tier_source})",
+            "At zero": f"{terms.overage} ({terms.overage_source})",
+            "Payment method": "on" if terms.payment_method else "off",
+        }
+    )
+    say("")
+    print_table(
+        ("Limit of", "From", "Period", "Limit", "Raised by", "Spent", "Held", "Left", "Starts anew"),
+        (
+            (
+                cap.scope,
+                cap.source_name,
+                cap.period,
+                display_usd(cap.limit_nanousd),
+                display_usd(cap.raised_nanousd) if cap.raised_nanousd else None,
+                display_usd(cap.count.posted_nanousd),
+                display_usd(cap.count.held_nanousd) if cap.count.held_nanousd else None,
+                display_usd(cap.left_nanousd),
+                "never" if cap.resets_at_ms is None else display_instant(cap.resets_at_ms)[:10],
+            )
+            for cap in limits.caps
+        ),
+        right=("Limit", "Raised by", "Spent", "Held", "Left"),
+        wrap=("Limit of", "From"),
+    )
+    say("")
+    print_table(
+        ("Limit", "At most", "From"),
+        (
+            *((row.name, adaptive(row.least, row.value), row.source) for row in limits.rates.rows()),
+            *(
+                (f"requests at once of {each.scope}", adaptive(None, each.max_requests), f"set by {each.set_by}")
+                for each in limits.concurrency
+            ),
+        ),
+        right=("At most",),
+        wrap=("Limit", "From"),
+    )
