@@ -28,9 +28,8 @@ from inferd.deployments.local_replica import LocalReplica
 from inferd.deployments.router import Router
 from inferd.errors import InferdError, OverloadedError
 from inferd.instants import steady_clock_ms, wall_clock_ms
+from inferd.ledger import operations
 from inferd.ledger.identity.authenticator import Authenticator
-from inferd.ledger.operations import plans as plan_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.storage.client import LedgerClient
 from inferd.ledger.storage.folder import write_deployments
 from inferd.ledger.storage.lock import DataLock
@@ -83,7 +82,7 @@ def _run(config: Config, folder: Path, lock: DataLock, host: str, listener: sock
     store = Store(folder, lock)
     epoch = store.begin_epoch(wall_clock_ms())
     with store.immediate() as conn:
-        plan_operations.apply_plans(conn, config.catalog, actor=_ACTOR, now_ms=wall_clock_ms())
+        operations.apply_plans(conn, config.catalog, actor=_ACTOR, now_ms=wall_clock_ms())
     write_deployments(folder, config.deployments)
     new_key = _ensure_default_key(store, folder)
     warn_of_plain_http(console, listener, config.server)

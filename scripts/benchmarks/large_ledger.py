@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.ledger.storage.store import Store
 
 # 2026-01-01 00:00 UTC; history is spread over the year after it.

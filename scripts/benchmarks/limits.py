@@ -14,9 +14,9 @@ from pathlib import Path
 
 from inferd.errors import RateLimitError
 from inferd.instants import steady_clock_ms, wall_clock_ms
+from inferd.ledger import operations
 from inferd.ledger.identity.authenticator import Authenticator
 from inferd.ledger.identity.keys import Caller
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.storage.lock import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.limits.rate_limits import RateLimits

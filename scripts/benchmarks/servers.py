@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inferd.instants import wall_clock_ms
+from inferd.ledger import operations
 from inferd.ledger.identity.keys import DEFAULT_SCOPES
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.storage.store import Store
 
 PORT = 8765
@@ -106,7 +105,7 @@ def new_team(data: Path, team: str, tier: int, scopes: Sequence[str] = DEFAULT_S
     with Store(data).immediate() as conn:
         operations.create_team(conn, team, "academic", actor="bench", now_ms=now_ms)
         operations.grant_credit(conn, team, 10**11, actor="bench", now_ms=now_ms)
-        cap_operations.set_team(conn, team, tier=tier, actor="bench", now_ms=now_ms)
+        operations.set_team(conn, team, tier=tier, actor="bench", now_ms=now_ms)
         return operations.create_key(conn, team, scopes=scopes, actor="bench", now_ms=now_ms).key
 
 

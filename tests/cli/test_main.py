@@ -99,7 +99,7 @@ def test_a_bug_shows_its_traceback(inferd, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("inferd.ledger.operations.teams.list_teams", broken)
+    monkeypatch.setattr("inferd.ledger.operations.list_teams", broken)
     with pytest.raises(ZeroDivisionError):
         inferd("teams", "list")
 
@@ -109,7 +109,7 @@ def test_ctrl_c_has_status_130(inferd, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("inferd.ledger.operations.teams.list_teams", interrupted)
+    monkeypatch.setattr("inferd.ledger.operations.list_teams", interrupted)
     ended = inferd("teams", "list")
     assert (ended.status, ended.out) == (130, "")
 

@@ -15,8 +15,7 @@ from typing import Any
 import httpx
 from openai import OpenAI
 
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.ledger.storage.store import Store
 from tests.e2e.refold import Export
 
@@ -132,7 +131,7 @@ class ServerProcess:
         now_ms = time.time_ns() // 1_000_000
         with Store(self.data_dir).immediate() as conn:
             operations.create_team(conn, name, "academic", actor="test", now_ms=now_ms)
-            cap_operations.set_team(conn, name, tier=5, actor="test", now_ms=now_ms)
+            operations.set_team(conn, name, tier=5, actor="test", now_ms=now_ms)
             if credit_nanousd:
                 operations.grant_credit(conn, name, credit_nanousd, actor="test", now_ms=now_ms)
             key = operations.create_key(conn, name, actor="test", now_ms=now_ms)

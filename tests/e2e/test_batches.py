@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from inferd.ledger.operations import batches as batch_operations
+from inferd.ledger import operations
 from inferd.ledger.storage.store import Store
 from tests.e2e.after_a_crash import read_books
 from tests.e2e.refold import nanousd
@@ -133,7 +133,7 @@ def test_a_batch_survives_kills_between_each_two_steps_of_its_beginning_and_end(
         file = client.files.create(file=("in.jsonl", "\n".join(lines).encode()), purpose="batch")
     server.kill()
     with Store(server.data_dir).immediate() as conn:
-        made = batch_operations.create_batch(
+        made = operations.create_batch(
             conn,
             team.name,
             "inference",

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.ledger.storage.store import Store
 from tests.e2e.server_process import ServerProcess, Team
 from tests.engine.llama.tiny_models import write_long
@@ -37,7 +36,7 @@ def team_of(server: ServerProcess, tier: int) -> Team:
     name = f"tier-{tier}"
     with Store(server.data_dir).immediate() as conn:
         operations.create_team(conn, name, "free", actor="test", now_ms=NOW_MS)
-        cap_operations.set_team(conn, name, tier=tier, actor="test", now_ms=NOW_MS)
+        operations.set_team(conn, name, tier=tier, actor="test", now_ms=NOW_MS)
         operations.grant_credit(conn, name, 10**9, actor="test", now_ms=NOW_MS)
         key = operations.create_key(conn, name, actor="test", now_ms=NOW_MS)
     return Team(server, name, key.id, key.key)

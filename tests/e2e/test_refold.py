@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
+from inferd.ledger import operations
 from inferd.ledger.maintenance.retention import RollUpUsage
-from inferd.ledger.operations import credits as money_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.export import export_lines
 from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
 from inferd.ledger.requests.usage import RecordFree
@@ -44,7 +43,7 @@ def lines(tmp_path: Path) -> list[str]:
             for request_id in ("settled", "voided", "open"):
                 OpenHold(request_id=request_id, epoch=epoch, **asked, **who).apply(conn)
             SettleHold("settled", Usage(11, 4, 5, 60), "completed", NOW_MS + 9, "stop").apply(conn)
-            money_operations.refund(conn, "settled", 3, reason="slow", actor="test", now_ms=NOW_MS + 9)
+            operations.refund_request(conn, "settled", 3, reason="slow", actor="test", now_ms=NOW_MS + 9)
             VoidHold("voided", "failed", NOW_MS + 9).apply(conn)
             free = {**who, "deployment": "a/free"}
             RecordFree("free", usage=Usage(3, 0, 2, 1), status="completed", finished_at_ms=NOW_MS + 1, **free).apply(

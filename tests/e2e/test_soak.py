@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.ledger.storage.store import Store
 from scripts.benchmarks import hostile
 from scripts.benchmarks.client import Reply

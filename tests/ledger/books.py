@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
-from inferd.ledger.operations import plans as plan_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.requests.epochs import begin
 from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
 from inferd.ledger.storage.schema import migrate
@@ -96,7 +95,7 @@ class Books:
     def alert(self, *policy: Any) -> None:
         """From now on by this AlertPolicy."""
         catalog = replace(catalog_in_force(self.conn), alerts=AlertPolicy(*policy))
-        plan_operations.apply_plans(self.conn, catalog, actor="test", now_ms=self.now_ms)
+        operations.apply_plans(self.conn, catalog, actor="test", now_ms=self.now_ms)
 
     def remaining(self) -> dict[int, int]:
         return dict(self.conn.execute("SELECT grant_id, remaining_nanousd FROM grants").fetchall())

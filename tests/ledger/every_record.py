@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import credits as money_operations
-from inferd.ledger.operations import plans as plan_operations
+from inferd.ledger import operations
 from inferd.plans import SHIPPED
 from tests.ledger.books import Books
 
@@ -19,21 +17,21 @@ def move_everything(books: Books) -> dict[str, Any]:
     Returns ids: of `request`, `refund`, `payment`, `withdrawal` (transactions), `void` (grant).
     """
     who: Any = {"actor": "test", "now_ms": books.now_ms}
-    cap_operations.set_team(books.conn, "acme", overage="postpaid", **who)
-    cap_operations.set_budget(books.conn, "acme", 500, "month", project="inference", **who)
-    cap_operations.raise_caps(books.conn, "acme", 7, until_ms=books.now_ms + 1, reason="a fair", **who)
+    operations.set_team(books.conn, "acme", overage="postpaid", **who)
+    operations.set_budget(books.conn, "acme", 500, "month", project="inference", **who)
+    operations.raise_caps(books.conn, "acme", 7, until_ms=books.now_ms + 1, reason="a fair", **who)
     course = replace(SHIPPED.plans["academic"], name="course")
-    plan_operations.apply_plans(books.conn, replace(SHIPPED, plans={**SHIPPED.plans, "course": course}), **who)
-    plan_operations.set_project_concurrency(books.conn, "acme", "inference", 8, **who)
+    operations.apply_plans(books.conn, replace(SHIPPED, plans={**SHIPPED.plans, "course": course}), **who)
+    operations.set_project_concurrency(books.conn, "acme", "inference", 8, **who)
     books.grant(100)
     request = books.hold(100, 300)
     books.settle(request, 100, 300)
-    refund = money_operations.refund(books.conn, request, 25, reason="bad answer", **who)
+    refund = operations.refund_request(books.conn, request, 25, reason="bad answer", **who)
     month = "2026-11"
-    payment = money_operations.pay_statement(books.conn, "acme", month, 30, note="wire", **who)
+    payment = operations.pay_statement(books.conn, "acme", month, 30, note="wire", **who)
     grant = books.grant(50)
-    withdrawal = money_operations.withdraw(books.conn, "acme", 10, reason="asked for", **who)
-    void = money_operations.void(books.conn, grant.grant_id, reason="by mistake", **who)
+    withdrawal = operations.withdraw_credit(books.conn, "acme", 10, reason="asked for", **who)
+    void = operations.void_grant(books.conn, grant.grant_id, reason="by mistake", **who)
     return {
         "request": request,
         "refund": refund.txn,

@@ -19,11 +19,8 @@ from hypothesis.stateful import (
 )
 
 from inferd.errors import InsufficientCreditError, OperationError
+from inferd.ledger import operations
 from inferd.ledger.credit.grants import ExpireGrants
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import credits as money_operations
-from inferd.ledger.operations import plans as plan_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.usage import usage_report
 from inferd.ledger.requests.epochs import begin
 from inferd.money import parse_usd
@@ -46,7 +43,7 @@ class Money(RuleBasedStateMachine):
         for user in ("ada", "bob"):
             operations.create_user(self.books.conn, "acme", user, **who)
         operations.create_project(self.books.conn, "acme", "web", **who)
-        plan_operations.apply_plans(self.books.conn, CATALOG, **who)
+        operations.apply_plans(self.books.conn, CATALOG, **who)
         self.plan, self.overage, self.payment_method, self.earned = CATALOG.plans["academic"], None, False, 0
         self.override: tuple[int, float] | None = None
         self.given: set[tuple[str, str]] = set()
@@ -151,23 +148,23 @@ class Money(RuleBasedStateMachine):
 
     @rule(plan=st.sampled_from(sorted(CATALOG.plans)))
     def change_plan(self, plan: str) -> None:
-        cap_operations.set_team(self.books.conn, "acme", plan=plan, **self.who)
+        operations.set_team(self.books.conn, "acme", plan=plan, **self.who)
         self.plan = CATALOG.plans[plan]
 
     @rule(tier=st.sampled_from([0, 1, 2, 4, 5]), days=st.none() | st.integers(1, 40))
     def override_tier(self, tier: int, days: int | None) -> None:
         until_ms = None if days is None else self.books.now_ms + days * DAY_MS
-        cap_operations.set_team(self.books.conn, "acme", tier=tier, tier_until_ms=until_ms, **self.who)
+        operations.set_team(self.books.conn, "acme", tier=tier, tier_until_ms=until_ms, **self.who)
         self.override = tier, inf if until_ms is None else until_ms
 
     @rule()
     def earn_the_tier_again(self) -> None:
-        cap_operations.set_team(self.books.conn, "acme", earn_tier=True, **self.who)
+        operations.set_team(self.books.conn, "acme", earn_tier=True, **self.who)
         self.override = None
 
     @rule(on=st.booleans())
     def change_payment_method(self, on: bool) -> None:
-        cap_operations.set_team(self.books.conn, "acme", payment_method=on, **self.who)
+        operations.set_team(self.books.conn, "acme", payment_method=on, **self.who)
         self.payment_method = on
         if on:
             self.money_came_in()
@@ -178,7 +175,7 @@ class Money(RuleBasedStateMachine):
         allowed = overage != "postpaid" or self.postpaid
         self.books.conn.execute("SAVEPOINT change")
         try:
-            cap_operations.set_team(self.books.conn, "acme", overage=overage, **self.who)
+            operations.set_team(self.books.conn, "acme", overage=overage, **self.who)
             assert allowed
         except OperationError:
             assert not allowed
@@ -194,7 +191,7 @@ class Money(RuleBasedStateMachine):
     )
     def set_budget(self, owner: Any, kind: Any, amount: int) -> None:
         own = {"key_id": self.books.key.id} if owner == "key" else owner
-        cap_operations.set_budget(self.books.conn, "acme", amount, kind, **own, **self.who)
+        operations.set_budget(self.books.conn, "acme", amount, kind, **own, **self.who)
         scope = "key" if owner == "key" else "/".join(next(iter(owner.items()), ("team",)))
         self.budgets[scope, kind] = amount
 
@@ -204,14 +201,14 @@ class Money(RuleBasedStateMachine):
             scope, kind = data.draw(st.sampled_from(sorted(self.budgets)))
             name, _, value = scope.partition("/")
             own = {"team": {}, "key": {"key_id": self.books.key.id}}.get(name, {name: value})
-            cap_operations.remove_budget(self.books.conn, "acme", kind, **own, **self.who)
+            operations.remove_budget(self.books.conn, "acme", kind, **own, **self.who)
             del self.budgets[scope, kind]
 
     @rule(amount=st.integers(1, 40), begin=st.integers(-3, 20), days=st.integers(1, 40))
     def raise_caps(self, amount: int, begin: int, days: int) -> None:
         from_ms = self.books.now_ms + begin * DAY_MS
         until_ms = from_ms + days * DAY_MS
-        if self.attempt(cap_operations.raise_caps, "acme", amount, from_ms=from_ms, until_ms=until_ms, reason="a fair"):
+        if self.attempt(operations.raise_caps, "acme", amount, from_ms=from_ms, until_ms=until_ms, reason="a fair"):
             self.raises.append((from_ms, until_ms, amount))
 
     @rule(
@@ -284,7 +281,7 @@ class Money(RuleBasedStateMachine):
         if request is None:
             return
         left = request.cost - request.refunded
-        made = self.attempt(money_operations.refund, request.id, amount, reason="test")
+        made = self.attempt(operations.refund_request, request.id, amount, reason="test")
         assert (made is not None) == (0 < (left if amount is None else amount) <= left)
         if made is not None:
             request.refunded += made.amount_nanousd
@@ -292,28 +289,28 @@ class Money(RuleBasedStateMachine):
     @rule(amount=st.integers(1, 30))
     def withdraw(self, amount: int) -> None:
         before = self.books.credit().balance_nanousd
-        if self.attempt(money_operations.withdraw, "acme", amount, reason="test"):
+        if self.attempt(operations.withdraw_credit, "acme", amount, reason="test"):
             assert self.books.credit().balance_nanousd == before - amount
 
     @rule(data=st.data())
     def void_grant(self, data: Any) -> None:
         grants = [grant_id for (grant_id,) in self.books.conn.execute("SELECT grant_id FROM grants")]
         if grants:
-            self.attempt(money_operations.void, data.draw(st.sampled_from(grants)), reason="test")
+            self.attempt(operations.void_grant, data.draw(st.sampled_from(grants)), reason="test")
 
     @rule(data=st.data(), amount=st.none() | st.integers(1, 30))
     def pay(self, data: Any, amount: int | None) -> None:
-        months = [statement.period for statement in money_operations.list_statements(self.books.conn, "acme")]
+        months = [statement.period for statement in operations.list_statements(self.books.conn, "acme")]
         if not months:
             return
         owed = self.books.credit().owed_nanousd
-        paid = self.attempt(money_operations.pay_statement, "acme", data.draw(st.sampled_from(months)), amount)
+        paid = self.attempt(operations.pay_statement, "acme", data.draw(st.sampled_from(months)), amount)
         if paid is None:
             return
         assert self.books.credit().owed_nanousd == owed - paid.amount_nanousd
         self.money_came_in()
         if paid.raised_nanousd:
-            raises = cap_operations.show_limits(self.books.conn, "acme", now_ms=self.books.now_ms).raises
+            raises = operations.show_limits(self.books.conn, "acme", now_ms=self.books.now_ms).raises
             made = max(raises, key=lambda made: made.adjustment_id)
             self.raises.append((made.from_ms, made.until_ms, made.amount_nanousd))
 
@@ -334,7 +331,7 @@ class Money(RuleBasedStateMachine):
 
     @invariant()
     def the_dues_of_all_statements_are_what_the_team_owes(self) -> None:
-        dues = [statement.due_nanousd for statement in money_operations.list_statements(self.books.conn, "acme")]
+        dues = [statement.due_nanousd for statement in operations.list_statements(self.books.conn, "acme")]
         assert sum(dues) == self.books.credit().owed_nanousd
 
     @invariant()
@@ -363,7 +360,7 @@ class Money(RuleBasedStateMachine):
 
     @invariant()
     def the_terms_are_those_of_what_was_set_and_paid(self) -> None:
-        limits = cap_operations.show_limits(self.books.conn, "acme", now_ms=self.books.now_ms)
+        limits = operations.show_limits(self.books.conn, "acme", now_ms=self.books.now_ms)
         assert (limits.terms.plan, limits.terms.tier, limits.terms.earned_tier) == (self.plan, self.tier, self.earned)
         assert limits.terms.postpaid == self.postpaid
         assert limits.rates.tier == CATALOG.tiers[self.tier]

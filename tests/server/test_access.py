@@ -6,8 +6,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI, PermissionDeniedError
 
-from inferd.ledger.operations import keys as access
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from tests.server.test_errors import error_of
 from tests.serving.provider import FREE, PRICED, chat_body
 
@@ -99,7 +98,7 @@ async def test_a_suspended_team_is_refused_and_what_is_under_way_settles(provide
     provider.runner.hold_back()
     under_way = call(provider, max_tokens=2)
     await provider.until(lambda: provider.hold_states() == ["held"])
-    change(provider, access.suspend_team, "acme")
+    change(provider, operations.suspend_team, "acme")
     for path in ("/v1/models", "/v1/key", "/v1/organization/costs?start_time=1"):
         response = await provider.client.get(path)
         error_of(response, 403, "permission_error", "team_suspended")
@@ -108,7 +107,7 @@ async def test_a_suspended_team_is_refused_and_what_is_under_way_settles(provide
     await under_way.ended()
     assert under_way.status == 200
     assert provider.hold_states() == ["settled"]
-    change(provider, access.resume_team, "acme")
+    change(provider, operations.resume_team, "acme")
     assert (await chat(provider, provider.key)).status_code == 200
 
 

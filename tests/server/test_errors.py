@@ -48,7 +48,7 @@ async def test_no_key_and_wrong_keys_are_401(provider):
 
 async def test_a_revoked_or_expired_key_is_401_from_the_next_request_on(provider):
     from inferd.instants import wall_clock_ms
-    from inferd.ledger.operations import teams as operations
+    from inferd.ledger import operations
 
     key = provider.new_key("other")
     headers = {"authorization": f"Bearer {key}"}

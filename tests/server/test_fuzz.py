@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inferd.instants import wall_clock_ms
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.server.app import ROUTES
 from inferd.server.openapi import SHAPES, document
 from tests.server.json_bodies import ANY_JSON, bodies

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inferd.instants import wall_clock_ms
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.server.app import ROUTES
 from inferd.server.openapi import SHAPES
 from inferd.server.transport.body import MAX_BODY_BYTES

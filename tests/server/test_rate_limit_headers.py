@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from inferd.instants import wall_clock_ms
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations.plans import set_project_concurrency
+from inferd.ledger import operations
+from inferd.ledger.operations import set_project_concurrency
 from inferd.limits.adaptive_rate import Bounds
 from inferd.plans import SHIPPED_TIERS
 from inferd.server.rate_limit_headers import duration
@@ -22,7 +22,7 @@ N_PROMPT = len(prompt_of())
 
 def set_team(provider, **terms):
     with provider.store.immediate() as conn:
-        cap_operations.set_team(conn, "acme", **terms, actor="test", now_ms=wall_clock_ms())
+        operations.set_team(conn, "acme", **terms, actor="test", now_ms=wall_clock_ms())
 
 
 def used(provider):
@@ -87,7 +87,7 @@ async def test_what_counts_in_the_minute(provider, fields, credit, status, count
     if credit is not None:
         now_ms = wall_clock_ms()
         with provider.store.immediate() as conn:
-            cap_operations.set_budget(conn, "acme", 1, actor="test", now_ms=now_ms)
+            operations.set_budget(conn, "acme", 1, actor="test", now_ms=now_ms)
     answer = await provider.chat(**fields)
     assert answer.status_code == status, answer.text
     await provider.idle()

@@ -27,9 +27,9 @@ from inferd.engine.core import EngineCore
 from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.model_core import ModelCore
 from inferd.instants import wall_clock_ms
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.identity.authenticator import Authenticator
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.storage.client import LedgerClient
 from inferd.ledger.storage.lock import DataLock
 from inferd.ledger.storage.store import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inferd.instants import wall_clock_ms
-from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger import operations
 from tests.serving.provider import running_provider
 
 pytestmark = pytest.mark.anyio
@@ -16,7 +16,7 @@ async def test_a_budget_that_is_used_up_is_402_with_its_code_and_alerts_once(tmp
     async with running_provider(tmp_path, monkeypatch) as provider:
         provider.grant(10**9)
         with provider.store.immediate() as conn:
-            cap_operations.set_budget(conn, "acme", 1, project="inference", actor="test", now_ms=wall_clock_ms())
+            operations.set_budget(conn, "acme", 1, project="inference", actor="test", now_ms=wall_clock_ms())
         for _ in range(2):
             response = await provider.chat()
             assert (response.status_code, response.headers["x-should-retry"]) == (402, "false")

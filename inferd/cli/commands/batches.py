@@ -40,10 +40,10 @@ def list_(
     $ inferd batches list acme
     ```
     """
-    from inferd.ledger.operations import batches as batch_operations
+    from inferd.ledger import operations
 
     with open_store(data_dir).reading() as conn:
-        batches = batch_operations.list_batches(conn, team, limit=limit)
+        batches = operations.list_batches(conn, team, limit=limit)
     if json:
         print_json([batch_json(batch) for batch in batches])
         return
@@ -114,10 +114,10 @@ def cancel(batch: BatchId, json: Json = False, data_dir: DataDir = None) -> None
     $ inferd batches cancel batch_1f0c
     ```
     """
-    from inferd.ledger.operations import batches as batch_operations
+    from inferd.ledger import operations
 
     with open_store(data_dir).immediate() as conn:
-        cancelled = batch_operations.cancel_batch(conn, batch, actor=actor(), now_ms=wall_clock_ms())
+        cancelled = operations.cancel_batch(conn, batch, actor=actor(), now_ms=wall_clock_ms())
     if json:
         print_json(batch_json(cancelled))
         return

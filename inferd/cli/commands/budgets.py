@@ -53,10 +53,10 @@ def set_(
     $ inferd budgets set acme 5 --user alice@acme.org --by lifetime
     ```
     """
-    from inferd.ledger.operations import budgets as cap_operations
+    from inferd.ledger import operations
 
     with open_store(data_dir).immediate() as conn:
-        made = cap_operations.set_budget(
+        made = operations.set_budget(
             conn,
             team,
             amount_nanousd(usd),
@@ -82,11 +82,11 @@ def list_(team: Team, json: Json = False, data_dir: DataDir = None) -> None:
     $ inferd budgets list acme
     ```
     """
-    from inferd.ledger.operations import budgets as cap_operations
+    from inferd.ledger import operations
 
     with open_store(data_dir).reading() as conn:
-        budgets = cap_operations.list_budgets(conn, team)
-        raises = cap_operations.show_limits(conn, team, now_ms=wall_clock_ms()).raises
+        budgets = operations.list_budgets(conn, team)
+        raises = operations.show_limits(conn, team, now_ms=wall_clock_ms()).raises
     if json:
         print_json({"budgets": [each.to_json() for each in budgets], "raises": [each.to_json() for each in raises]})
         return
@@ -137,10 +137,10 @@ def remove(
     $ inferd budgets remove acme --project website
     ```
     """
-    from inferd.ledger.operations import budgets as cap_operations
+    from inferd.ledger import operations
 
     with open_store(data_dir).immediate() as conn:
-        removed = cap_operations.remove_budget(
+        removed = operations.remove_budget(
             conn, team, by, project=project, user=user, key_id=key, actor=actor(), now_ms=wall_clock_ms()
         )
     if json:
@@ -172,10 +172,10 @@ def raise_(
     $ inferd budgets raise acme 100 --until 2026-12-01 --reason "trade fair"
     ```
     """
-    from inferd.ledger.operations import budgets as cap_operations
+    from inferd.ledger import operations
 
     with open_store(data_dir).immediate() as conn:
-        made = cap_operations.raise_caps(
+        made = operations.raise_caps(
             conn,
             team,
             amount_nanousd(usd),

@@ -67,8 +67,8 @@ def grant(
     $ inferd credits grant acme 5 --kind promotional --expires 2027-01-01
     ```
     """
+    from inferd.ledger import operations
     from inferd.ledger.credit.balance import caps_below_balance
-    from inferd.ledger.operations import teams as operations
     from inferd.ledger.reports.records import grant_record
 
     moment_ms = wall_clock_ms()
@@ -120,7 +120,7 @@ def show(
     $ inferd credits show acme
     ```
     """
-    from inferd.ledger.operations import teams as operations
+    from inferd.ledger import operations
 
     with open_store(data_dir).reading() as conn:
         credit = operations.show_credit(conn, team, now_ms=wall_clock_ms())
@@ -161,10 +161,10 @@ def list_(
     $ inferd credits list acme
     ```
     """
-    from inferd.ledger.operations import credits as money_operations
+    from inferd.ledger import operations
 
     with open_store(data_dir).reading() as conn:
-        grants = money_operations.list_grants(conn, team, now_ms=wall_clock_ms())
+        grants = operations.list_grants(conn, team, now_ms=wall_clock_ms())
     if json:
         print_json([grant.to_json() for grant in grants])
         return
@@ -210,10 +210,10 @@ def refund(
     $ inferd credits refund req_0123456789abcdef 0.002 --reason goodwill --idempotency-key ticket-17
     ```
     """
-    from inferd.ledger.operations import credits as money_operations
+    from inferd.ledger import operations
 
     with open_store(data_dir).immediate() as conn:
-        made = money_operations.refund(
+        made = operations.refund_request(
             conn,
             request,
             None if usd is None else amount_nanousd(usd),
@@ -246,10 +246,10 @@ def withdraw(
     $ inferd credits withdraw acme 25 --reason "order 2026-117 cancelled"
     ```
     """
-    from inferd.ledger.operations import credits as money_operations
+    from inferd.ledger import operations
 
     with open_store(data_dir).immediate() as conn:
-        made = money_operations.withdraw(
+        made = operations.withdraw_credit(
             conn,
             team,
             amount_nanousd(usd),
@@ -287,10 +287,10 @@ def void(
     $ inferd credits void 7 --reason "granted twice"
     ```
     """
-    from inferd.ledger.operations import credits as money_operations
+    from inferd.ledger import operations
 
     with open_store(data_dir).immediate() as conn:
-        made = money_operations.void(
+        made = operations.void_grant(
             conn, grant, reason=reason, idempotency_key=idempotency_key, actor=actor(), now_ms=wall_clock_ms()
         )
     if json:

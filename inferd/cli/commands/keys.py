@@ -77,7 +77,7 @@ def create(
     $ inferd keys create --team ops --name admin --scope admin
     ```
     """
-    from inferd.ledger.operations import teams as operations
+    from inferd.ledger import operations
     from inferd.ledger.reports.records import key_record
 
     warnings = _model_warnings(model or [], data_dir)
@@ -155,7 +155,7 @@ def revoke(
     $ inferd keys revoke 0h3kX9bQz1Lp
     ```
     """
-    from inferd.ledger.operations import teams as operations
+    from inferd.ledger import operations
     from inferd.ledger.reports.records import key_record
 
     moment_ms = wall_clock_ms()

@@ -13,7 +13,7 @@ from inferd.cli.output import moment_text, print_json, print_table, say
 from inferd.instants import parse_instant_ms
 
 if TYPE_CHECKING:
-    from inferd.ledger.operations.audit_log import LogEntry
+    from inferd.ledger.operations import LogEntry
 
 
 def log(
@@ -56,10 +56,10 @@ def log(
     $ inferd log --action credits --since 2026-11-01 --json
     ```
     """
-    from inferd.ledger.operations import keys as access
+    from inferd.ledger import operations
 
     with open_store(data_dir).reading() as conn:
-        entries = access.show_log(
+        entries = operations.read_log(
             conn,
             team=team,
             actor=actor,
@@ -78,7 +78,7 @@ def log(
 
 
 def _print_entries(entries: Sequence[LogEntry]) -> None:
-    from inferd.ledger.operations.audit_log import details_text
+    from inferd.ledger.operations import details_text
 
     print_table(
         ("Seq", "At", "By", "Action", "Team", "Details"),

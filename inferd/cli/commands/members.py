@@ -72,7 +72,7 @@ def _members_app(noun: Noun, example: str, about: str) -> typer.Typer:
 
 
 def _create(noun: Noun, team: str, name: str, json: bool, data_dir: Path | None) -> None:
-    from inferd.ledger.operations import teams as operations
+    from inferd.ledger import operations
     from inferd.ledger.reports.records import project_record, user_record
 
     moment_ms = wall_clock_ms()
@@ -125,10 +125,10 @@ def _print_members(noun: Noun, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _set(noun: Noun, names: tuple[str, str], concurrency: str, json: bool, data_dir: Path | None) -> None:
-    from inferd.ledger.operations import plans as plan_operations
+    from inferd.ledger import operations
 
     is_project = noun == "project"
-    operation = plan_operations.set_project_concurrency if is_project else plan_operations.set_user_concurrency
+    operation = operations.set_project_concurrency if is_project else operations.set_user_concurrency
     max_requests = _max_requests(concurrency)
     with open_store(data_dir).immediate() as conn:
         limits = operation(conn, *names, max_requests, actor=actor(), now_ms=wall_clock_ms())

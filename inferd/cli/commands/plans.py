@@ -72,12 +72,12 @@ def apply(config: ConfigFile = None, json: Json = False, data_dir: DataDir = Non
     ```
     """
     from inferd.config.models_file import default_config_path, load_catalog
-    from inferd.ledger.operations import plans as plan_operations
+    from inferd.ledger import operations
 
     path = default_config_path(config)
     catalog = load_catalog(path)
     with open_store(data_dir, creates=True).immediate() as conn:
-        changed = plan_operations.apply_plans(conn, catalog, actor=actor(), now_ms=wall_clock_ms())
+        changed = operations.apply_plans(conn, catalog, actor=actor(), now_ms=wall_clock_ms())
     if json:
         print_json({"config": str(path), "changed": changed})
         return
@@ -113,14 +113,14 @@ def list_tiers(json: Json = False, csv: Csv = False, config: FromFile = None, da
 
 def _catalog(json: bool, csv: bool, config: Path | None, data_dir: Path | None) -> Catalog:
     from inferd.config.models_file import load_catalog
-    from inferd.ledger.operations import plans as plan_operations
+    from inferd.ledger import operations
 
     if json and csv:
         raise typer.BadParameter("choose one of --json and --csv")
     if config is not None:
         return load_catalog(config)
     with open_store(data_dir).reading() as conn:
-        return plan_operations.show_plans(conn)
+        return operations.show_plans(conn)
 
 
 def _plan_row(plan: Plan) -> tuple[object, ...]:

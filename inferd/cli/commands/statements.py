@@ -43,11 +43,11 @@ def list_(
     $ inferd statements list --csv > statements.csv
     ```
     """
-    from inferd.ledger.operations import credits as money_operations
+    from inferd.ledger import operations
 
     _check_format(json, csv)
     with open_store(data_dir).reading() as conn:
-        statements = money_operations.list_statements(conn, team)
+        statements = operations.list_statements(conn, team)
     moment_ms = wall_clock_ms()
     records = [statement.to_json(moment_ms) for statement in statements]
     columns = ("team", "period", "state", "charged_usd", "refunded_usd", "paid_usd", "due_usd")
@@ -77,12 +77,12 @@ def show(
     $ inferd statements show acme --month 2026-11 --csv
     ```
     """
-    from inferd.ledger.operations import credits as money_operations
+    from inferd.ledger import operations
 
     _check_format(json, csv)
     moment_ms = wall_clock_ms()
     with open_store(data_dir).reading() as conn:
-        statement, lines = money_operations.show_statement(conn, team, _month(month, moment_ms))
+        statement, lines = operations.show_statement(conn, team, _month(month, moment_ms))
     records = [line.to_json() for line in lines]
     columns = (
         *("deployment", "requests", "prompt_tokens", "cached_tokens", "completion_tokens"),
@@ -141,11 +141,11 @@ def pay(
     $ inferd statements pay acme 20
     ```
     """
-    from inferd.ledger.operations import credits as money_operations
+    from inferd.ledger import operations
 
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
-        made = money_operations.pay_statement(
+        made = operations.pay_statement(
             conn,
             team,
             _month(month, moment_ms),

@@ -41,13 +41,13 @@ def add_commands(app: typer.Typer, noun: Literal["team", "key"], argument: Any, 
 
 def suspend(noun: Noun, names: tuple[str, ...], reason: str | None, json: bool, data_dir: Path | None) -> None:
     """Suspend the team, project, user or key of these names, and print the result."""
-    from inferd.ledger.operations import keys as access
+    from inferd.ledger import operations
 
     operation: Any = {
-        "team": access.suspend_team,
-        "project": access.suspend_project,
-        "user": access.suspend_user,
-        "key": access.suspend_key,
+        "team": operations.suspend_team,
+        "project": operations.suspend_project,
+        "user": operations.suspend_user,
+        "key": operations.suspend_key,
     }[noun]
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
@@ -65,14 +65,14 @@ def suspend(noun: Noun, names: tuple[str, ...], reason: str | None, json: bool, 
 
 def resume(noun: Noun, names: tuple[str, ...], json: bool, data_dir: Path | None) -> None:
     """End the operator's suspension of the team, project, user or key of these names, and print the result."""
+    from inferd.ledger import operations
     from inferd.ledger.identity.suspensions import resumed_record
-    from inferd.ledger.operations import keys as access
 
     operation: Any = {
-        "team": access.resume_team,
-        "project": access.resume_project,
-        "user": access.resume_user,
-        "key": access.resume_key,
+        "team": operations.resume_team,
+        "project": operations.resume_project,
+        "user": operations.resume_user,
+        "key": operations.resume_key,
     }[noun]
     with open_store(data_dir).immediate() as conn:
         ended = operation(conn, *names, actor=actor(), now_ms=wall_clock_ms())

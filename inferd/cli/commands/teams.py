@@ -19,7 +19,7 @@ from inferd.money import display_usd
 from inferd.plans import TOP_TIER, Overage
 
 if TYPE_CHECKING:
-    from inferd.ledger.operations.budgets import Limits
+    from inferd.ledger.operations import Limits
 
 SHOWN = 100
 """How many projects, users and keys of a team are shown with it."""
@@ -47,7 +47,7 @@ def create(
     $ inferd teams create physics-lab --plan academic
     ```
     """
-    from inferd.ledger.operations import teams as operations
+    from inferd.ledger import operations
     from inferd.ledger.reports.records import team_record
 
     moment_ms = wall_clock_ms()
@@ -137,7 +137,7 @@ def set_(
     $ inferd teams set physics-lab --plan pro --tier 5 --until 2027-01-01
     ```
     """
-    from inferd.ledger.operations import budgets as cap_operations
+    from inferd.ledger import operations
     from inferd.ledger.reports.records import limits_record
 
     if tier is not None and tier != _EARNED and tier not in map(str, range(TOP_TIER + 1)):
@@ -146,7 +146,7 @@ def set_(
         raise InvalidValueError("--until goes with --tier: it says when that tier ends")
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
-        cap_operations.set_team(
+        operations.set_team(
             conn,
             name,
             plan=plan,
@@ -158,7 +158,7 @@ def set_(
             actor=actor(),
             now_ms=moment_ms,
         )
-        limits = cap_operations.show_limits(conn, name, now_ms=moment_ms)
+        limits = operations.show_limits(conn, name, now_ms=moment_ms)
     if json:
         print_json(limits_record(limits))
         return
@@ -178,8 +178,7 @@ def show(
     $ inferd teams show acme
     ```
     """
-    from inferd.ledger.operations import budgets as cap_operations
-    from inferd.ledger.operations import teams as operations
+    from inferd.ledger import operations
     from inferd.ledger.reports.listings import listed_keys
     from inferd.ledger.reports.records import limits_record, team_details_record
     from inferd.subjects import team_subject
@@ -189,7 +188,7 @@ def show(
     with open_store(data_dir).reading() as conn:
         details = operations.show_team(conn, name, page, now_ms=moment_ms)
         key_records = listed_keys(conn, name, page, now_ms=moment_ms)
-        limits = cap_operations.show_limits(conn, name, page, now_ms=moment_ms)
+        limits = operations.show_limits(conn, name, page, now_ms=moment_ms)
     if json:
         print_json(team_details_record(details, moment_ms) | {"limits": limits_record(limits)})
         return

@@ -9,8 +9,7 @@ from typing import ClassVar, Literal
 
 from inferd.errors import InvalidValueError
 from inferd.ledger.batches import records
-from inferd.ledger.batches.records import BatchRecord, BatchTotals, FileRecord
-from inferd.ledger.operations.batches import KEPT_MS
+from inferd.ledger.batches.records import KEPT_MS, BatchRecord, BatchTotals, FileRecord
 from inferd.ledger.storage.store import Store
 from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.limits import team_limits

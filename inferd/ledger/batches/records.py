@@ -14,6 +14,8 @@ from inferd.usage import Usage
 
 Purpose = Literal["batch", "batch_output"]
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
+KEPT_MS = 30 * 86_400_000
+"""How long a file is kept: after its upload, and after the end of a batch that read or made it."""
 ACTIVE: tuple[Status, ...] = ("validating", "in_progress", "finalizing", "cancelling")
 
 

@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 from inferd.errors import InvalidValueError
 from inferd.instants import display_instant, format_instant
 from inferd.ledger.identity.authority import authority_of
+from inferd.ledger.identity.teams import find_team
 from inferd.ledger.storage.rows import insert
 from inferd.money import display_usd, format_usd
 
@@ -156,7 +157,12 @@ def read_log(
     Args:
         action: a whole action (`keys.revoke`) or a noun (`keys`).
         before_seq: only older ones than this; the last `seq` of a page leads to the next.
+
+    Raises:
+        NotFoundError: there is no such team.
     """
+    if team is not None:
+        find_team(conn, team)
     if not 1 <= limit <= MAX_ENTRIES:
         raise InvalidValueError(f"a limit is 1 to {MAX_ENTRIES}, not {limit}")
     filters: dict[str, object] = {

@@ -10,14 +10,11 @@ import sqlite3
 
 from inferd.errors import ConflictError, InvalidValueError
 from inferd.ledger.batches import records
-from inferd.ledger.batches.records import BatchRecord, FileRecord
+from inferd.ledger.batches.records import KEPT_MS, BatchRecord, FileRecord
 from inferd.ledger.identity import teams
 from inferd.ledger.operations.audit_log import logged
 
-DAY_MS = 86_400_000
-KEPT_MS = 30 * DAY_MS
-"""How long a file is kept: after its upload, and after the end of a batch that read or made it."""
-WINDOW_MS = DAY_MS
+WINDOW_MS = 86_400_000
 """From a batch's creation to its expiry."""
 MAX_TEAM_BYTES = 10 * 2**30
 """Of all files of a team together."""

@@ -1,12 +1,8 @@
-"""What an operator can set of a team's terms: plan, tier, what happens at zero, budgets, raises.
-
-As in operations.py: in the caller's transaction, with `actor` and `now_ms`; a mistake is an OperationError.
-"""
+"""Operations on budgets and on caps that are raised for a time (BILLING R7)."""
 
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, replace
 
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.instants import format_instant
@@ -21,113 +17,19 @@ from inferd.ledger.operations.idempotency import once
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms import budgets
 from inferd.ledger.terms.budgets import Budget, Raise
-from inferd.ledger.terms.caps import Cap, caps_of_scopes
-from inferd.ledger.terms.catalog import find_plan
-from inferd.ledger.terms.concurrency import ConcurrencyLimit, concurrency_of
-from inferd.ledger.terms.limits import TeamLimits, team_limits
+from inferd.ledger.terms.caps import caps_of_scopes
 from inferd.ledger.terms.terms import (
-    Terms,
-    may_choose_postpaid,
-    raise_earned_tier,
-    read_billing,
     terms_of,
-    write_billing,
 )
 from inferd.money import NANOUSD_PER_USD, display_usd
-from inferd.plans import OVERAGES, PERIOD_KINDS, TOP_TIER, Overage, PeriodKind
+from inferd.plans import PERIOD_KINDS, PeriodKind
 from inferd.subjects import key_subject, project_subject, team_subject, user_subject
 
 _MAX_AMOUNT_NANOUSD = 1_000_000_000 * NANOUSD_PER_USD
+
+
 # Their sum is taken at each request, and stays far within SQLite's 64 bits.
 _MAX_RAISES_NANOUSD = 4_000_000_000 * NANOUSD_PER_USD
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Every effective limit of a team, and where each comes from.
-
-    Attributes:
-        caps: of the team, and of its projects, keys and users with a budget, in the present periods.
-        raises: in force now, or later.
-        rates: what is no money: requests, tokens, how many at once.
-        concurrency: what single projects and users have in place of their plan's number.
-    """
-
-    team: str
-    terms: Terms
-    caps: tuple[Cap, ...]
-    raises: tuple[Raise, ...]
-    rates: TeamLimits
-    concurrency: tuple[ConcurrencyLimit, ...]
-
-
-def show_limits(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_ms: int) -> Limits:
-    """Plan, tier, what happens at zero, caps and raises of a team; of its budgets a page."""
-    teams.find_team(conn, team)
-    terms = terms_of(conn, team, now_ms)
-    scopes = dict.fromkeys([team_subject(team), *(budget.scope for budget in budgets.budgets_of(conn, team, page))])
-    return Limits(
-        team=team,
-        terms=terms,
-        caps=tuple(caps_of_scopes(conn, team, terms, list(scopes), now_ms)),
-        raises=tuple(budgets.raises_of(conn, team, now_ms)),
-        rates=team_limits(conn, team, now_ms),
-        concurrency=tuple(concurrency_of(conn, team)),
-    )
-
-
-@logged("teams.set", by_authority=True)
-def set_team(
-    conn: sqlite3.Connection,
-    team: str,
-    *,
-    plan: str | None = None,
-    tier: int | None = None,
-    tier_until_ms: int | None = None,
-    earn_tier: bool = False,
-    overage: Overage | None = None,
-    payment_method: bool | None = None,
-    actor: str,
-    now_ms: int,
-) -> Terms:
-    """Change a team's terms; what is None stays.
-
-    Args:
-        tier: overrides the tier that the team has earned, until `tier_until_ms` if that is given; `earn_tier` ends it.
-    """
-    teams.find_team(conn, team)
-    if plan is not None:
-        find_plan(conn, plan)
-        conn.execute("UPDATE teams SET plan = ?1 WHERE team = ?2 AND plan <> ?1", (plan, team))
-    if tier is not None and not 0 <= tier <= TOP_TIER:
-        raise InvalidValueError(f"a tier is 0 to {TOP_TIER}, not {tier}")
-    if tier_until_ms is not None and tier is None:
-        raise InvalidValueError("an end of a tier needs the tier: give both, or neither")
-    if tier_until_ms is not None and tier_until_ms <= now_ms:
-        raise InvalidValueError(f"{format_instant(tier_until_ms)} is in the past: name a later end of the tier")
-    if tier is not None or earn_tier:
-        teams.set_tier_override(conn, team, tier, tier_until_ms)
-    if overage is not None:
-        check_choice("overage", overage, OVERAGES)
-    row = read_billing(conn, team)
-    if payment_method is not None:
-        row = replace(row, payment_method=payment_method)
-    authority = authority_of(conn, team, actor)
-    if overage is not None:
-        # The operator's word is the last: a team that was stricter with itself can be so again.
-        own = authority == "team"
-        row = replace(row, team_overage=overage) if own else replace(row, overage=overage, team_overage=None)
-    write_billing(conn, team, row, actor=actor, now_ms=now_ms)
-    if payment_method:
-        raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
-    terms = terms_of(conn, team, now_ms)
-    if overage == "postpaid" and not terms.postpaid:
-        if authority == "team" and not may_choose_postpaid(terms.plan, row.overage):
-            raise beyond_limits(f"at zero credit this team does `{terms.overage}` ({terms.overage_source})")
-        no_method = terms.plan.payment_method_required and not terms.payment_method
-        remedy = "--payment-method on" if no_method else "--tier 1"
-        raise InvalidValueError(f"{terms.overage_source}; `inferd teams set {team} {remedy}` allows it")
-    return terms
 
 
 @logged("budgets.set", by_authority=True)

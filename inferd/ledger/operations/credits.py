@@ -1,8 +1,4 @@
-"""What an operator can do with money that has been given: refunds, withdrawals, voids, payments of statements.
-
-As in operations.py: in the caller's transaction, with `actor` and `now_ms`; a mistake is an OperationError and changes
-nothing. Each takes an idempotency key (BILLING R22), and each that takes money away a reason (R19).
-"""
+"""Operations on credit: grants, refunds, withdrawals, voids. Each takes an idempotency key (BILLING R22)."""
 
 from __future__ import annotations
 
@@ -12,22 +8,41 @@ from typing import Any
 
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.instants import format_instant
-from inferd.ledger.credit import refunds, statements
-from inferd.ledger.credit.accounts import PAYMENTS, check_amount, post, receivable_account
-from inferd.ledger.credit.grants import expired_parts, open_grants
+from inferd.ledger.credit import refunds
+from inferd.ledger.credit.accounts import (
+    balance_nanousd,
+    check_amount,
+    funding_account,
+)
+from inferd.ledger.credit.balance import Credit, credit_of
+from inferd.ledger.credit.grants import (
+    DEFAULT_PRIORITY,
+    GRANT_KINDS,
+    Grant,
+    GrantKind,
+    add_grant,
+    expired_parts,
+    open_grants,
+)
 from inferd.ledger.credit.refunds import Refund
-from inferd.ledger.credit.statements import Statement, StatementLine
 from inferd.ledger.identity import teams
-from inferd.ledger.identity.names import check_text
+from inferd.ledger.identity.names import (
+    check_choice,
+    check_text,
+)
 from inferd.ledger.operations.audit_log import logged
 from inferd.ledger.operations.idempotency import once
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms import counters
-from inferd.ledger.terms.budgets import add_raise
 from inferd.ledger.terms.expiry_clock import expiry_ms
-from inferd.ledger.terms.periods import period_bounds_ms, period_label, periods_of
-from inferd.ledger.terms.terms import raise_earned_tier, terms_of
-from inferd.money import display_usd, format_usd
+from inferd.ledger.terms.terms import raise_earned_tier
+from inferd.money import NANOUSD_PER_USD, display_usd, format_usd
+
+# All balances and their sums stay far within SQLite's 64 bits.
+_MAX_GRANT_NANOUSD = 100_000_000 * NANOUSD_PER_USD
+
+
+_MAX_FUNDING_NANOUSD = 4_000_000_000 * NANOUSD_PER_USD
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +71,6 @@ class Void:
 
     def to_json(self) -> dict[str, Any]:
         return {"grant_id": self.grant_id, "team": self.team, "voided_usd": format_usd(self.amount_nanousd)}
-
-
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """A payment on a statement.
-
-    Attributes:
-        raised_nanousd: what it adds to the team's caps, as the statement's month was not over.
-    """
-
-    txn: int
-    team: str
-    period: str
-    amount_nanousd: int
-    raised_nanousd: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "txn": self.txn,
-            "team": self.team,
-            "period": self.period,
-            "paid_usd": format_usd(self.amount_nanousd),
-            "raised_usd": format_usd(self.raised_nanousd),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +106,68 @@ class GrantState:
         }
 
 
+@logged("credits.grant", found=("grant_id",))
+def grant_credit(
+    conn: sqlite3.Connection,
+    team: str,
+    amount_nanousd: int,
+    kind: GrantKind = "paid",
+    *,
+    priority: int = DEFAULT_PRIORITY,
+    expires_at_ms: int | None = None,
+    note: str | None = None,
+    idempotency_key: str | None = None,
+    actor: str,
+    now_ms: int,
+) -> Grant:
+    """Give credit to a team. Repeated under the same idempotency key: the first grant again, and no second one (R22).
+
+    Args:
+        priority: 0 to 100; the smaller is drawn first.
+        expires_at_ms: the first moment at which it is expired.
+    """
+    teams.find_team(conn, team)
+    check_choice("kind of credit", kind, GRANT_KINDS)
+    check_amount("grant", amount_nanousd, _MAX_GRANT_NANOUSD)
+    if not 0 <= priority <= 100:
+        raise InvalidValueError(f"a priority is 0 to 100, not {priority}")
+    check_text("note", note)
+    check_text("idempotency key", idempotency_key)
+
+    def perform() -> dict[str, object]:
+        _check_future(expires_at_ms, now_ms)
+        if amount_nanousd - balance_nanousd(conn, funding_account(kind)) > _MAX_FUNDING_NANOUSD:
+            raise InvalidValueError(f"all {kind} grants together cannot exceed {display_usd(_MAX_FUNDING_NANOUSD)}")
+        grant = add_grant(
+            conn,
+            team,
+            amount_nanousd,
+            kind,
+            priority=priority,
+            expires_at_ms=expires_at_ms,
+            note=note,
+            actor=actor,
+            now_ms=now_ms,
+        )
+        raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
+        return asdict(grant)
+
+    body = {
+        "amount_nanousd": amount_nanousd,
+        "kind": kind,
+        "priority": priority,
+        "expires_at_ms": expires_at_ms,
+        "note": note,
+    }
+    return Grant(**once(conn, team, "grant", idempotency_key, body, perform, now_ms=now_ms))
+
+
+def show_credit(conn: sqlite3.Connection, team: str, *, now_ms: int) -> Credit:
+    """What a team has, holds and owes."""
+    teams.find_team(conn, team)
+    return credit_of(conn, team, now_ms)
+
+
 def list_grants(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_ms: int) -> list[GrantState]:
     """All grants of a team, oldest first; what has expired is not shown as left, written down or not (R8)."""
     teams.find_team(conn, team)
@@ -139,7 +192,7 @@ def list_grants(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_
 
 
 @logged("credits.refund", found=("txn",))
-def refund(
+def refund_request(
     conn: sqlite3.Connection,
     request_id: str,
     amount_nanousd: int | None = None,
@@ -163,7 +216,7 @@ def refund(
 
 
 @logged("credits.withdraw", found=("txn",))
-def withdraw(
+def withdraw_credit(
     conn: sqlite3.Connection,
     team: str,
     amount_nanousd: int,
@@ -186,7 +239,7 @@ def withdraw(
 
 
 @logged("credits.void")
-def void(
+def void_grant(
     conn: sqlite3.Connection,
     grant_id: int,
     *,
@@ -209,82 +262,11 @@ def void(
     return Void(**once(conn, row[0], "void", idempotency_key, body, perform, now_ms=now_ms))
 
 
-@logged("statements.pay", found=("txn",))
-def pay_statement(
-    conn: sqlite3.Connection,
-    team: str,
-    period: str,
-    amount_nanousd: int | None = None,
-    *,
-    note: str | None = None,
-    idempotency_key: str | None = None,
-    actor: str,
-    now_ms: int,
-) -> Payment:
-    """Write down that a team has paid a month's statement, or `amount_nanousd` of it.
-
-    While the month lasts, the amount is also added to the team's caps until the period of its plan's cap ends (R7).
-    """
-    teams.find_team(conn, team)
-    check_text("note", note)
-    check_text("idempotency key", idempotency_key)
-
-    def perform() -> dict[str, object]:
-        due_nanousd = statements.find_statement(conn, team, period).due_nanousd
-        amount = due_nanousd if amount_nanousd is None else amount_nanousd
-        if due_nanousd <= 0:
-            raise InvalidValueError(f"team {team!r} owes nothing for {period}")
-        check_amount("payment", amount)
-        if amount > due_nanousd:
-            raise InvalidValueError(
-                f"team {team!r} owes {display_usd(due_nanousd)} for {period}: pay at most that, "
-                f"not {display_usd(amount)}"
-            )
-        postings = [(PAYMENTS, -amount), (receivable_account(team), amount)]
-        txn = post(conn, "payment", postings, actor=actor, at_ms=now_ms, reason=note, period=period)
-        statements.change(conn, team, period, paid=amount)
-        raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
-        early = period == periods_of(now_ms)[0]
-        if early:
-            _raise_for(conn, team, period, amount, txn, actor=actor, now_ms=now_ms)
-        return asdict(Payment(txn, team, period, amount, amount if early else 0))
-
-    body = {"period": period, "amount_nanousd": amount_nanousd, "note": note}
-    return Payment(**once(conn, team, "pay", idempotency_key, body, perform, now_ms=now_ms))
-
-
-def _raise_for(
-    conn: sqlite3.Connection, team: str, period: str, amount_nanousd: int, txn: int, *, actor: str, now_ms: int
-) -> None:
-    plan = terms_of(conn, team, now_ms).plan
-    until_ms = period_bounds_ms(period_label(plan.cap_period, now_ms))[1]
-    assert until_ms is not None, "a plan's cap is for a month or a year"
-    add_raise(
-        conn,
-        team,
-        amount_nanousd,
-        from_ms=period_bounds_ms(period)[0],
-        until_ms=until_ms,
-        reason=f"statement {period} paid early",
-        actor=actor,
-        now_ms=now_ms,
-        txn=txn,
-    )
-
-
-def list_statements(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Statement]:
-    """The statements of one team or of all, by team and month. A page is one of a team."""
-    if team is not None:
-        teams.find_team(conn, team)
-    return statements.all_statements(conn, team, page)
-
-
-def show_statement(conn: sqlite3.Connection, team: str, period: str) -> tuple[Statement, list[StatementLine]]:
-    """A month's statement, and what was used in it by deployment."""
-    teams.find_team(conn, team)
-    return statements.find_statement(conn, team, period), statements.statement_lines(conn, team, period)
-
-
 def _check_reason(reason: str, idempotency_key: str | None) -> None:
     check_text("reason", reason)
     check_text("idempotency key", idempotency_key)
+
+
+def _check_future(expires_at_ms: int | None, now_ms: int) -> None:
+    if expires_at_ms is not None and expires_at_ms <= now_ms:
+        raise InvalidValueError(f"{format_instant(expires_at_ms)} is in the past: name a later moment for the expiry")

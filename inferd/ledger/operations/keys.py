@@ -1,167 +1,94 @@
-"""Operations on who may do what: lists, suspensions, the log. Like `operations`, of which they are a part."""
+"""Operations on API keys: create, list, revoke."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
-from inferd.errors import NotFoundError
-from inferd.ledger.identity import keys, suspensions, teams
-from inferd.ledger.identity.authority import authority_of
-from inferd.ledger.identity.delegation import beyond_limits
-from inferd.ledger.identity.names import check_text
-from inferd.ledger.identity.suspensions import Suspension
-from inferd.ledger.identity.teams import Project, User
-from inferd.ledger.operations import audit_log as log
-from inferd.ledger.operations.audit_log import LogEntry, logged
+from inferd.errors import InvalidValueError, NotFoundError
+from inferd.instants import format_instant
+from inferd.ledger.identity import keys, teams
+from inferd.ledger.identity.keys import DEFAULT_SCOPES, SCOPES, Key, NewKey
+from inferd.ledger.identity.names import (
+    check_choice,
+    check_text,
+)
+from inferd.ledger.operations.audit_log import logged
 from inferd.ledger.storage.paging import WHOLE, Page
-from inferd.subjects import key_subject, project_subject, team_subject, user_subject
+
+_MAX_MODELS = 100
 
 
-def list_projects(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[Project]:
-    """The projects of a team, by name."""
-    teams.find_team(conn, team)
-    return teams.projects_of(conn, team, page)
-
-
-def list_users(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[User]:
-    """The users of a team, by name."""
-    teams.find_team(conn, team)
-    return teams.users_of(conn, team, page)
-
-
-def find_project(conn: sqlite3.Connection, team: str, project: str) -> Project:
-    """Raises NotFoundError if the team has none of that name."""
-    teams.find_team(conn, team)
-    found = teams.find_project(conn, team, project)
-    if found is not None:
-        return found
-    raise NotFoundError(f"team {team!r} has no project {project!r}; `inferd projects create {team} {project}` makes it")
-
-
-def find_user(conn: sqlite3.Connection, team: str, user: str) -> User:
-    """Raises NotFoundError if the team has none of that name."""
-    teams.find_team(conn, team)
-    found = teams.find_user(conn, team, user)
-    if found is not None:
-        return found
-    raise NotFoundError(f"team {team!r} has no user {user!r}; `inferd users create {team} {user}` makes it")
-
-
-@logged("teams.suspend", by_authority=True)
-def suspend_team(
-    conn: sqlite3.Connection, team: str, *, reason: str | None = None, actor: str, now_ms: int
-) -> Suspension:
-    """From the next request on, all its keys get a 403. A suspension by the same authority stays as it was."""
-    teams.find_team(conn, team)
-    return _suspend(conn, team_subject(team), team, reason, actor, now_ms)
-
-
-@logged("teams.resume", by_authority=True)
-def resume_team(conn: sqlite3.Connection, team: str, *, actor: str, now_ms: int) -> Suspension | None:
-    """End a suspension; None if there was none."""
-    teams.find_team(conn, team)
-    return _resume(conn, team_subject(team), team, actor)
-
-
-@logged("projects.suspend", by_authority=True)
-def suspend_project(
-    conn: sqlite3.Connection, team: str, project: str, *, reason: str | None = None, actor: str, now_ms: int
-) -> Suspension:
-    """From the next request on, requests in this project get a 403."""
-    find_project(conn, team, project)
-    return _suspend(conn, project_subject(team, project), team, reason, actor, now_ms)
-
-
-@logged("projects.resume", by_authority=True)
-def resume_project(conn: sqlite3.Connection, team: str, project: str, *, actor: str, now_ms: int) -> Suspension | None:
-    """End a suspension; None if there was none."""
-    find_project(conn, team, project)
-    return _resume(conn, project_subject(team, project), team, actor)
-
-
-@logged("users.suspend", by_authority=True)
-def suspend_user(
-    conn: sqlite3.Connection, team: str, user: str, *, reason: str | None = None, actor: str, now_ms: int
-) -> Suspension:
-    """From the next request on, the keys of this user get a 403."""
-    find_user(conn, team, user)
-    return _suspend(conn, user_subject(team, user), team, reason, actor, now_ms)
-
-
-@logged("users.resume", by_authority=True)
-def resume_user(conn: sqlite3.Connection, team: str, user: str, *, actor: str, now_ms: int) -> Suspension | None:
-    """End a suspension; None if there was none."""
-    find_user(conn, team, user)
-    return _resume(conn, user_subject(team, user), team, actor)
-
-
-@logged("keys.suspend", by_authority=True)
-def suspend_key(
-    conn: sqlite3.Connection, key_id: str, *, reason: str | None = None, actor: str, now_ms: int
-) -> Suspension:
-    """From the next request on, this key gets a 403; unlike a revocation it can be taken back."""
-    key = keys.find_key(conn, key_id)
-    return _suspend(conn, key_subject(key_id), key.team, reason, actor, now_ms)
-
-
-@logged("keys.resume", by_authority=True)
-def resume_key(conn: sqlite3.Connection, key_id: str, *, actor: str, now_ms: int) -> Suspension | None:
-    """End a suspension; None if there was none."""
-    key = keys.find_key(conn, key_id)
-    return _resume(conn, key_subject(key_id), key.team, actor)
-
-
-def show_log(
+@logged("keys.create", found=("key_id",))
+def create_key(
     conn: sqlite3.Connection,
+    team: str,
     *,
-    team: str | None = None,
-    actor: str | None = None,
-    action: str | None = None,
-    since_ms: int | None = None,
-    until_ms: int | None = None,
-    before_seq: int | None = None,
-    limit: int = 100,
-) -> list[LogEntry]:
-    """Who did what, newest first; see `log.read_log`. Raises NotFoundError if there is no such team."""
-    if team is not None:
-        teams.find_team(conn, team)
-    return log.read_log(
+    project: str | None = None,
+    user: str | None = None,
+    label: str | None = None,
+    expires_at_ms: int | None = None,
+    scopes: Sequence[str] = DEFAULT_SCOPES,
+    models: Sequence[str] | None = None,
+    actor: str,
+    now_ms: int,
+) -> NewKey:
+    """A new key of a team (R21), bound to a project and owned by a user if given. Its text is seen only now.
+
+    Args:
+        models: the deployments it may call; None: all.
+    """
+    teams.find_team(conn, team)
+    if project is not None and teams.find_project(conn, team, project) is None:
+        raise NotFoundError(
+            f"team {team!r} has no project {project!r}; `inferd projects create {team} {project}` makes it"
+        )
+    if user is not None and teams.find_user(conn, team, user) is None:
+        raise NotFoundError(f"team {team!r} has no user {user!r}; `inferd users create {team} {user}` makes it")
+    check_text("label", label)
+    _check_future(expires_at_ms, now_ms)
+    if not scopes:
+        raise InvalidValueError(f"a key needs at least one scope; choose from {', '.join(SCOPES)}")
+    for scope in scopes:
+        check_choice("scope", scope, SCOPES)
+    if models is not None:
+        _check_models(models)
+    return keys.add_key(
         conn,
-        team=team,
+        team,
+        project=project,
+        user=user,
+        label=label,
+        expires_at_ms=expires_at_ms,
+        scopes=[scope for scope in SCOPES if scope in scopes],
+        models=None if models is None else list(dict.fromkeys(models)),
         actor=actor,
-        action=action,
-        since_ms=since_ms,
-        until_ms=until_ms,
-        before_seq=before_seq,
-        limit=limit,
+        now_ms=now_ms,
     )
 
 
-def _suspend(
-    conn: sqlite3.Connection, subject: str, team: str, reason: str | None, actor: str, now_ms: int
-) -> Suspension:
-    """Suspend by the actor's authority; a suspension by that authority stays as it was."""
-    check_text("reason", reason)
-    authority = authority_of(conn, team, actor)
-    before = suspensions.find_suspension(conn, subject, authority)
-    if before is not None:
-        return before
-    made = Suspension(subject, authority, team, reason, now_ms, actor)
-    suspensions.add_suspension(conn, made)
-    return made
+def list_keys(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Key]:
+    """The keys of one team or of all, oldest first. A page that begins after a key of another team is empty."""
+    if team is not None:
+        teams.find_team(conn, team)
+    return keys.all_keys(conn, team, page)
 
 
-def _resume(conn: sqlite3.Connection, subject: str, team: str, actor: str) -> Suspension | None:
-    """End the suspension by the actor's authority; the operator, who has none, ends that of the team.
+@logged("keys.revoke")
+def revoke_key(conn: sqlite3.Connection, key_id: str, *, actor: str, now_ms: int) -> Key:
+    """End a key: from the next request on it gets a 401. One that was revoked before stays as it was."""
+    keys.find_key(conn, key_id)
+    keys.revoke(conn, key_id, actor=actor, now_ms=now_ms)
+    return keys.find_key(conn, key_id)
 
-    Raises:
-        PermissionDeniedError: the actor is of the team, and the operator has suspended the subject.
-    """
-    authority = authority_of(conn, team, actor)
-    of_operator = suspensions.find_suspension(conn, subject, "operator")
-    if authority == "team" and of_operator is not None:
-        raise beyond_limits("the operator suspended it")
-    ended = of_operator or suspensions.find_suspension(conn, subject, "team")
-    if ended is not None:
-        suspensions.remove_suspension(conn, ended)
-    return ended
+
+def _check_models(models: Sequence[str]) -> None:
+    if not 0 < len(models) <= _MAX_MODELS:
+        raise InvalidValueError(f"a list of models names 1 to {_MAX_MODELS} of them; leave it out to allow all")
+    for model in models:
+        check_text("model", model)
+
+
+def _check_future(expires_at_ms: int | None, now_ms: int) -> None:
+    if expires_at_ms is not None and expires_at_ms <= now_ms:
+        raise InvalidValueError(f"{format_instant(expires_at_ms)} is in the past: name a later moment for the expiry")

@@ -1,46 +1,52 @@
-"""What an operator can do with the ledger: the one module that command line, admin API and dashboard call.
-
-Each function takes a connection, and runs in the caller's transaction: a writing one in `Store.immediate`, a reading
-one in `Store.reading`. `actor` says who asks, such as `cli:alice`; `now_ms` is the time. A mistake is an OperationError
-with its remedy, and changes nothing.
-"""
+"""Operations on teams: create, list, show, set plan, tier and overage."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
-from inferd.errors import InvalidValueError, NotFoundError
+from inferd.errors import InvalidValueError
 from inferd.instants import format_instant
-from inferd.ledger.credit.accounts import balance_nanousd, check_amount, funding_account
 from inferd.ledger.credit.balance import Credit, credit_of
-from inferd.ledger.credit.grants import DEFAULT_PRIORITY, GRANT_KINDS, Grant, GrantKind, add_grant
+from inferd.ledger.credit.grants import add_grant
 from inferd.ledger.identity import keys, teams
-from inferd.ledger.identity.keys import DEFAULT_SCOPES, SCOPES, Key, NewKey
+from inferd.ledger.identity.authority import authority_of
+from inferd.ledger.identity.delegation import beyond_limits
+from inferd.ledger.identity.keys import Key, NewKey
 from inferd.ledger.identity.names import (
     DEFAULT_PLAN,
     DEFAULT_PROJECT,
     DEFAULT_TEAM,
     check_choice,
     check_name,
-    check_text,
 )
 from inferd.ledger.identity.suspensions import suspended_subjects
 from inferd.ledger.identity.teams import Project, Team, User
 from inferd.ledger.operations.audit_log import logged, record
-from inferd.ledger.operations.idempotency import once
+from inferd.ledger.operations.keys import create_key
 from inferd.ledger.storage.paging import WHOLE, Page
+from inferd.ledger.terms import budgets
+from inferd.ledger.terms.budgets import Raise
+from inferd.ledger.terms.caps import Cap, caps_of_scopes
 from inferd.ledger.terms.catalog import find_plan
-from inferd.ledger.terms.terms import raise_earned_tier
-from inferd.money import NANOUSD_PER_USD, display_usd
+from inferd.ledger.terms.concurrency import ConcurrencyLimit, concurrency_of
+from inferd.ledger.terms.limits import TeamLimits, team_limits
+from inferd.ledger.terms.terms import (
+    Terms,
+    may_choose_postpaid,
+    raise_earned_tier,
+    read_billing,
+    terms_of,
+    write_billing,
+)
+from inferd.money import NANOUSD_PER_USD
+from inferd.plans import OVERAGES, TOP_TIER, Overage
+from inferd.subjects import team_subject
 
 SIGNUP_CREDIT_NANOUSD = 5 * NANOUSD_PER_USD
-# All balances and their sums stay far within SQLite's 64 bits.
-_MAX_GRANT_NANOUSD = 100_000_000 * NANOUSD_PER_USD
-_MAX_FUNDING_NANOUSD = 4_000_000_000 * NANOUSD_PER_USD
+
+
 _TOP_TIER = 5
-_MAX_MODELS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,25 @@ class TeamDetails:
     keys: tuple[Key, ...]
     credit: Credit
     suspended: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every effective limit of a team, and where each comes from.
+
+    Attributes:
+        caps: of the team, and of its projects, keys and users with a budget, in the present periods.
+        raises: in force now, or later.
+        rates: what is no money: requests, tokens, how many at once.
+        concurrency: what single projects and users have in place of their plan's number.
+    """
+
+    team: str
+    terms: Terms
+    caps: tuple[Cap, ...]
+    raises: tuple[Raise, ...]
+    rates: TeamLimits
+    concurrency: tuple[ConcurrencyLimit, ...]
 
 
 @logged("teams.create")
@@ -117,158 +142,70 @@ def show_team(conn: sqlite3.Connection, name: str, page: Page = WHOLE, *, now_ms
     )
 
 
-@logged("projects.create")
-def create_project(conn: sqlite3.Connection, team: str, name: str, *, actor: str, now_ms: int) -> Project:
-    """A new project of a team."""
+def show_limits(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_ms: int) -> Limits:
+    """Plan, tier, what happens at zero, caps and raises of a team; of its budgets a page."""
     teams.find_team(conn, team)
-    check_name("project", name)
-    project = Project(team, name, now_ms, actor)
-    teams.add_project(conn, project)
-    return project
-
-
-@logged("users.create")
-def create_user(conn: sqlite3.Connection, team: str, name: str, *, actor: str, now_ms: int) -> User:
-    """A new user of a team."""
-    teams.find_team(conn, team)
-    check_name("user", name)
-    user = User(team, name, now_ms, actor)
-    teams.add_user(conn, user)
-    return user
-
-
-@logged("keys.create", found=("key_id",))
-def create_key(
-    conn: sqlite3.Connection,
-    team: str,
-    *,
-    project: str | None = None,
-    user: str | None = None,
-    label: str | None = None,
-    expires_at_ms: int | None = None,
-    scopes: Sequence[str] = DEFAULT_SCOPES,
-    models: Sequence[str] | None = None,
-    actor: str,
-    now_ms: int,
-) -> NewKey:
-    """A new key of a team (R21), bound to a project and owned by a user if given. Its text is seen only now.
-
-    Args:
-        models: the deployments it may call; None: all.
-    """
-    teams.find_team(conn, team)
-    if project is not None and teams.find_project(conn, team, project) is None:
-        raise NotFoundError(
-            f"team {team!r} has no project {project!r}; `inferd projects create {team} {project}` makes it"
-        )
-    if user is not None and teams.find_user(conn, team, user) is None:
-        raise NotFoundError(f"team {team!r} has no user {user!r}; `inferd users create {team} {user}` makes it")
-    check_text("label", label)
-    _check_future(expires_at_ms, now_ms)
-    if not scopes:
-        raise InvalidValueError(f"a key needs at least one scope; choose from {', '.join(SCOPES)}")
-    for scope in scopes:
-        check_choice("scope", scope, SCOPES)
-    if models is not None:
-        _check_models(models)
-    return keys.add_key(
-        conn,
-        team,
-        project=project,
-        user=user,
-        label=label,
-        expires_at_ms=expires_at_ms,
-        scopes=[scope for scope in SCOPES if scope in scopes],
-        models=None if models is None else list(dict.fromkeys(models)),
-        actor=actor,
-        now_ms=now_ms,
+    terms = terms_of(conn, team, now_ms)
+    scopes = dict.fromkeys([team_subject(team), *(budget.scope for budget in budgets.budgets_of(conn, team, page))])
+    return Limits(
+        team=team,
+        terms=terms,
+        caps=tuple(caps_of_scopes(conn, team, terms, list(scopes), now_ms)),
+        raises=tuple(budgets.raises_of(conn, team, now_ms)),
+        rates=team_limits(conn, team, now_ms),
+        concurrency=tuple(concurrency_of(conn, team)),
     )
 
 
-def list_keys(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Key]:
-    """The keys of one team or of all, oldest first. A page that begins after a key of another team is empty."""
-    if team is not None:
-        teams.find_team(conn, team)
-    return keys.all_keys(conn, team, page)
-
-
-@logged("keys.revoke")
-def revoke_key(conn: sqlite3.Connection, key_id: str, *, actor: str, now_ms: int) -> Key:
-    """End a key: from the next request on it gets a 401. One that was revoked before stays as it was."""
-    keys.find_key(conn, key_id)
-    keys.revoke(conn, key_id, actor=actor, now_ms=now_ms)
-    return keys.find_key(conn, key_id)
-
-
-@logged("credits.grant", found=("grant_id",))
-def grant_credit(
+@logged("teams.set", by_authority=True)
+def set_team(
     conn: sqlite3.Connection,
     team: str,
-    amount_nanousd: int,
-    kind: GrantKind = "paid",
     *,
-    priority: int = DEFAULT_PRIORITY,
-    expires_at_ms: int | None = None,
-    note: str | None = None,
-    idempotency_key: str | None = None,
+    plan: str | None = None,
+    tier: int | None = None,
+    tier_until_ms: int | None = None,
+    earn_tier: bool = False,
+    overage: Overage | None = None,
+    payment_method: bool | None = None,
     actor: str,
     now_ms: int,
-) -> Grant:
-    """Give credit to a team. Repeated under the same idempotency key: the first grant again, and no second one (R22).
+) -> Terms:
+    """Change a team's terms; what is None stays.
 
     Args:
-        priority: 0 to 100; the smaller is drawn first.
-        expires_at_ms: the first moment at which it is expired.
+        tier: overrides the tier that the team has earned, until `tier_until_ms` if that is given; `earn_tier` ends it.
     """
     teams.find_team(conn, team)
-    check_choice("kind of credit", kind, GRANT_KINDS)
-    check_amount("grant", amount_nanousd, _MAX_GRANT_NANOUSD)
-    if not 0 <= priority <= 100:
-        raise InvalidValueError(f"a priority is 0 to 100, not {priority}")
-    check_text("note", note)
-    check_text("idempotency key", idempotency_key)
-
-    def perform() -> dict[str, object]:
-        _check_future(expires_at_ms, now_ms)
-        if amount_nanousd - balance_nanousd(conn, funding_account(kind)) > _MAX_FUNDING_NANOUSD:
-            raise InvalidValueError(f"all {kind} grants together cannot exceed {display_usd(_MAX_FUNDING_NANOUSD)}")
-        grant = add_grant(
-            conn,
-            team,
-            amount_nanousd,
-            kind,
-            priority=priority,
-            expires_at_ms=expires_at_ms,
-            note=note,
-            actor=actor,
-            now_ms=now_ms,
-        )
+    if plan is not None:
+        find_plan(conn, plan)
+        conn.execute("UPDATE teams SET plan = ?1 WHERE team = ?2 AND plan <> ?1", (plan, team))
+    if tier is not None and not 0 <= tier <= TOP_TIER:
+        raise InvalidValueError(f"a tier is 0 to {TOP_TIER}, not {tier}")
+    if tier_until_ms is not None and tier is None:
+        raise InvalidValueError("an end of a tier needs the tier: give both, or neither")
+    if tier_until_ms is not None and tier_until_ms <= now_ms:
+        raise InvalidValueError(f"{format_instant(tier_until_ms)} is in the past: name a later end of the tier")
+    if tier is not None or earn_tier:
+        teams.set_tier_override(conn, team, tier, tier_until_ms)
+    if overage is not None:
+        check_choice("overage", overage, OVERAGES)
+    row = read_billing(conn, team)
+    if payment_method is not None:
+        row = replace(row, payment_method=payment_method)
+    authority = authority_of(conn, team, actor)
+    if overage is not None:
+        # The operator's word is the last: a team that was stricter with itself can be so again.
+        own = authority == "team"
+        row = replace(row, team_overage=overage) if own else replace(row, overage=overage, team_overage=None)
+    write_billing(conn, team, row, actor=actor, now_ms=now_ms)
+    if payment_method:
         raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
-        return asdict(grant)
-
-    body = {
-        "amount_nanousd": amount_nanousd,
-        "kind": kind,
-        "priority": priority,
-        "expires_at_ms": expires_at_ms,
-        "note": note,
-    }
-    return Grant(**once(conn, team, "grant", idempotency_key, body, perform, now_ms=now_ms))
-
-
-def show_credit(conn: sqlite3.Connection, team: str, *, now_ms: int) -> Credit:
-    """What a team has, holds and owes."""
-    teams.find_team(conn, team)
-    return credit_of(conn, team, now_ms)
-
-
-def _check_models(models: Sequence[str]) -> None:
-    if not 0 < len(models) <= _MAX_MODELS:
-        raise InvalidValueError(f"a list of models names 1 to {_MAX_MODELS} of them; leave it out to allow all")
-    for model in models:
-        check_text("model", model)
-
-
-def _check_future(expires_at_ms: int | None, now_ms: int) -> None:
-    if expires_at_ms is not None and expires_at_ms <= now_ms:
-        raise InvalidValueError(f"{format_instant(expires_at_ms)} is in the past: name a later moment for the expiry")
+    terms = terms_of(conn, team, now_ms)
+    if overage == "postpaid" and not terms.postpaid:
+        if authority == "team" and not may_choose_postpaid(terms.plan, row.overage):
+            raise beyond_limits(f"at zero credit this team does `{terms.overage}` ({terms.overage_source})")
+        no_method = terms.plan.payment_method_required and not terms.payment_method
+        remedy = "--payment-method on" if no_method else "--tier 1"
+        raise InvalidValueError(f"{terms.overage_source}; `inferd teams set {team} {remedy}` allows it")
+    return terms

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from inferd.ledger import operations
 from inferd.ledger.identity.suspensions import suspended_subjects
-from inferd.ledger.operations import keys as access
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.records import key_record, project_record, team_record, user_record, with_budgets
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms.budgets import Budget, budgets_of
@@ -32,7 +31,7 @@ def listed_projects(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, 
     """By name, each with its budgets and its requests at once. Raises NotFoundError."""
     suspended, budgets = suspended_subjects(conn, team), _budgets_by_scope(conn, team)
     records = []
-    for project in access.list_projects(conn, team, page):
+    for project in operations.list_projects(conn, team, page):
         limits = team_limits(conn, team, now_ms, project=project.project)
         record = with_budgets(
             project_record(project, suspended), budgets.get(project_subject(team, project.project), ())
@@ -45,7 +44,7 @@ def listed_users(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now
     """By name, each with its budgets and its requests at once. Raises NotFoundError."""
     suspended, budgets = suspended_subjects(conn, team), _budgets_by_scope(conn, team)
     records = []
-    for user in access.list_users(conn, team, page):
+    for user in operations.list_users(conn, team, page):
         limits = team_limits(conn, team, now_ms, user=user.user)
         record = with_budgets(user_record(user, suspended), budgets.get(user_subject(team, user.user), ()))
         records.append(record | _concurrency(limits.user_concurrency, limits.user_source))

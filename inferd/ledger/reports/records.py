@@ -14,8 +14,7 @@ from inferd.money import format_usd
 from inferd.subjects import project_subject, team_subject, user_subject
 
 if TYPE_CHECKING:
-    from inferd.ledger.operations.budgets import Limits
-    from inferd.ledger.operations.teams import TeamDetails
+    from inferd.ledger.operations import Limits, TeamDetails
 
 
 def team_record(team: Team, suspended: Set[str]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.instants import parse_instant_ms
+from inferd.ledger import operations
 from inferd.ledger.identity import delegation
-from inferd.ledger.operations import budgets as cap_operations
 from inferd.ledger.storage.client import Connection
 from inferd.ledger.terms.budgets import Budget
 from inferd.server.admin.call import amount_nanousd, answer, operator_call, team_call
@@ -41,7 +41,7 @@ class NewRaise(msgspec.Struct, forbid_unknown_fields=True, rename={"from_": "fro
 
 async def list_budgets(request: Request) -> Response:
     call, paging = team_call(request), Paging.of(request)
-    found = await call.read(lambda conn: cap_operations.list_budgets(conn, call.team, paging.page))
+    found = await call.read(lambda conn: operations.list_budgets(conn, call.team, paging.page))
     return paging.answer("budgets", found, lambda budget: budget.name, lambda budget: budget.to_json())
 
 
@@ -53,7 +53,7 @@ async def set_budget(request: Request) -> Response:
     def change(conn: Connection) -> dict[str, Any]:
         if not call.is_operator:
             delegation.check_budget(call.manager(conn), body.key)
-        return cap_operations.set_budget(
+        return operations.set_budget(
             conn,
             call.team,
             amount,
@@ -75,7 +75,7 @@ async def remove_budget(request: Request) -> Response:
     def change(conn: Connection) -> Budget:
         if not call.is_operator:
             delegation.check_budget(call.manager(conn), body.key)
-        return cap_operations.remove_budget(
+        return operations.remove_budget(
             conn,
             call.team,
             body.period,
@@ -96,7 +96,7 @@ async def raise_caps(request: Request) -> Response:
     amount, until_ms = amount_nanousd(body.amount_usd), parse_instant_ms(body.until)
     from_ms = None if body.from_ is None else parse_instant_ms(body.from_)
     made = await call.change(
-        lambda conn: cap_operations.raise_caps(
+        lambda conn: operations.raise_caps(
             conn,
             call.team,
             amount,

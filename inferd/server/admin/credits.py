@@ -10,9 +10,8 @@ from starlette.responses import Response
 
 from inferd.errors import InvalidRequestError, InvalidValueError, NotFoundError
 from inferd.instants import parse_instant_ms
+from inferd.ledger import operations
 from inferd.ledger.credit.balance import caps_below_balance
-from inferd.ledger.operations import credits as money_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.records import grant_record
 from inferd.ledger.storage.client import Connection
 from inferd.ledger.terms.periods import parse_month
@@ -70,7 +69,7 @@ async def show_credit(request: Request) -> Response:
 
 async def list_grants(request: Request) -> Response:
     call, paging = team_call(request), Paging.of(request, numbered=True)
-    found = await call.read(lambda conn: money_operations.list_grants(conn, call.team, paging.page, now_ms=call.now_ms))
+    found = await call.read(lambda conn: operations.list_grants(conn, call.team, paging.page, now_ms=call.now_ms))
     return paging.answer("grants", found, lambda grant: grant.grant_id, lambda grant: grant.to_json())
 
 
@@ -103,7 +102,7 @@ async def withdraw(request: Request) -> Response:
     key, body = call.idempotency_key(), await call.body(Withdraw)
     amount = amount_nanousd(body.amount_usd)
     made = await call.change(
-        lambda conn: money_operations.withdraw(
+        lambda conn: operations.withdraw_credit(
             conn,
             call.team,
             amount,
@@ -124,7 +123,7 @@ async def void(request: Request) -> Response:
         raise InvalidRequestError(f"{text!r} is not the id of a grant.", param="grant_id", code="invalid_value")
 
     def change(conn: Connection) -> dict[str, Any]:
-        made = money_operations.void(
+        made = operations.void_grant(
             conn, int(text), reason=body.reason, idempotency_key=key, actor=call.actor, now_ms=call.now_ms
         )
         if made.team != call.team:
@@ -140,7 +139,7 @@ async def refund(request: Request) -> Response:
     amount = None if body.amount_usd is None else amount_nanousd(body.amount_usd)
 
     def change(conn: Connection) -> dict[str, Any]:
-        made = money_operations.refund(
+        made = operations.refund_request(
             conn,
             call.path("request_id"),
             amount,
@@ -158,14 +157,14 @@ async def refund(request: Request) -> Response:
 
 async def list_statements(request: Request) -> Response:
     call, paging = team_call(request), Paging.of(request)
-    found = await call.read(lambda conn: money_operations.list_statements(conn, call.team, paging.page))
+    found = await call.read(lambda conn: operations.list_statements(conn, call.team, paging.page))
     return paging.answer("statements", found, lambda each: each.period, lambda each: each.to_json(call.now_ms))
 
 
 async def show_statement(request: Request) -> Response:
     call = team_call(request)
     period = _month(call)
-    statement, lines = await call.read(lambda conn: money_operations.show_statement(conn, call.team, period))
+    statement, lines = await call.read(lambda conn: operations.show_statement(conn, call.team, period))
     return answer(statement.to_json(call.now_ms) | {"lines": [line.to_json() for line in lines]})
 
 
@@ -175,7 +174,7 @@ async def pay(request: Request) -> Response:
     amount = None if body.amount_usd is None else amount_nanousd(body.amount_usd)
     period = _month(call)
     made = await call.change(
-        lambda conn: money_operations.pay_statement(
+        lambda conn: operations.pay_statement(
             conn,
             call.team,
             period,

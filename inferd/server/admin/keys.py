@@ -10,13 +10,12 @@ from starlette.responses import Response
 
 from inferd.errors import NotFoundError
 from inferd.instants import parse_instant_ms
+from inferd.ledger import operations
 from inferd.ledger.identity import delegation
 from inferd.ledger.identity.delegation import KeyWish
 from inferd.ledger.identity.keys import DEFAULT_SCOPES, find_key
 from inferd.ledger.identity.names import unknown_deployments
 from inferd.ledger.identity.suspensions import resumed_record
-from inferd.ledger.operations import keys as access
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.listings import listed_keys
 from inferd.ledger.reports.records import key_record
 from inferd.ledger.storage.client import Connection
@@ -99,7 +98,7 @@ async def suspend_key(request: Request) -> Response:
     call = team_call(request)
     body = await call.body(Reason)
     made = await call.change(
-        lambda conn: access.suspend_key(
+        lambda conn: operations.suspend_key(
             conn, _check(call, conn), reason=body.reason, actor=call.actor, now_ms=call.now_ms
         )
     )
@@ -111,7 +110,7 @@ async def resume_key(request: Request) -> Response:
     await call.body(Nothing)
 
     def change(conn: Connection) -> dict[str, Any]:
-        ended = access.resume_key(conn, _check(call, conn), actor=call.actor, now_ms=call.now_ms)
+        ended = operations.resume_key(conn, _check(call, conn), actor=call.actor, now_ms=call.now_ms)
         return resumed_record(conn, ended)
 
     return answer(await call.change(change))

@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.instants import parse_instant_ms
-from inferd.ledger.operations import keys as access
-from inferd.ledger.operations.audit_log import MAX_ENTRIES
+from inferd.ledger import operations
+from inferd.ledger.operations import MAX_ENTRIES
 from inferd.server.admin.call import answer, operator_call
 from inferd.server.query import Query
 
@@ -20,7 +20,7 @@ async def show_log(request: Request) -> Response:
     before, limit = query.integer("before"), query.integer("limit", 1, MAX_ENTRIES) or 100
     query.finish()
     entries = await call.read(
-        lambda conn: access.show_log(
+        lambda conn: operations.read_log(
             conn,
             team=team,
             actor=actor,

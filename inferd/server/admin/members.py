@@ -9,10 +9,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inferd.ledger import operations
 from inferd.ledger.identity import delegation
 from inferd.ledger.identity.suspensions import Suspension, resumed_record
-from inferd.ledger.operations import plans as plan_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.listings import listed_projects, listed_users
 from inferd.ledger.reports.records import project_record, user_record
 from inferd.ledger.storage.client import Connection
@@ -86,7 +85,7 @@ async def set_project(request: Request) -> Response:
     call = operator_call(request)
     body = await call.body(Concurrency)
     limits = await call.change(
-        lambda conn: plan_operations.set_project_concurrency(
+        lambda conn: operations.set_project_concurrency(
             conn, call.team, call.path("project"), body.concurrency, actor=call.actor, now_ms=call.now_ms
         )
     )
@@ -99,7 +98,7 @@ async def set_user(request: Request) -> Response:
     call = operator_call(request)
     body = await call.body(Concurrency)
     limits = await call.change(
-        lambda conn: plan_operations.set_user_concurrency(
+        lambda conn: operations.set_user_concurrency(
             conn, call.team, call.path("user"), body.concurrency, actor=call.actor, now_ms=call.now_ms
         )
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.ledger.operations.plans import show_plans
+from inferd.ledger.operations import show_plans
 from inferd.ledger.reports.plan_records import plan_record, tier_record
 from inferd.server.admin.call import answer, operator_call
 

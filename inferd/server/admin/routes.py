@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import Route
 
-from inferd.ledger.operations import keys as access
+from inferd.ledger import operations
 from inferd.server.admin import alerts, budgets, credits, keys, log, members, plans, teams
 
 _TEAM = "/admin/teams/{team}"
@@ -24,13 +24,13 @@ ADMIN_ROUTES = (
     Route(f"{_TEAM}/projects", members.list_projects, methods=["GET"]),
     Route(f"{_TEAM}/projects", members.create_project, methods=["POST"]),
     Route(_PROJECT, members.set_project, methods=["PATCH"]),
-    Route(f"{_PROJECT}/suspend", members.suspender("project", access.suspend_project), methods=["POST"]),
-    Route(f"{_PROJECT}/resume", members.resumer("project", access.resume_project), methods=["POST"]),
+    Route(f"{_PROJECT}/suspend", members.suspender("project", operations.suspend_project), methods=["POST"]),
+    Route(f"{_PROJECT}/resume", members.resumer("project", operations.resume_project), methods=["POST"]),
     Route(f"{_TEAM}/users", members.list_users, methods=["GET"]),
     Route(f"{_TEAM}/users", members.create_user, methods=["POST"]),
     Route(_USER, members.set_user, methods=["PATCH"]),
-    Route(f"{_USER}/suspend", members.suspender("user", access.suspend_user), methods=["POST"]),
-    Route(f"{_USER}/resume", members.resumer("user", access.resume_user), methods=["POST"]),
+    Route(f"{_USER}/suspend", members.suspender("user", operations.suspend_user), methods=["POST"]),
+    Route(f"{_USER}/resume", members.resumer("user", operations.resume_user), methods=["POST"]),
     Route(f"{_TEAM}/keys", keys.list_keys, methods=["GET"]),
     Route(f"{_TEAM}/keys", keys.create_key, methods=["POST"]),
     Route(f"{_KEY}/revoke", keys.revoke_key, methods=["POST"]),

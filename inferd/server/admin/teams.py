@@ -10,11 +10,9 @@ from starlette.responses import Response
 
 from inferd.errors import InvalidValueError, PermissionDeniedError
 from inferd.instants import parse_instant_ms
+from inferd.ledger import operations
 from inferd.ledger.identity import delegation
 from inferd.ledger.identity.suspensions import resumed_record
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import keys as access
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.listings import listed_teams
 from inferd.ledger.reports.records import limits_record, team_details_record, team_record
 from inferd.ledger.storage.client import Connection
@@ -73,7 +71,7 @@ async def show_team(request: Request) -> Response:
 
     def read(conn: Connection) -> dict[str, Any]:
         details = operations.show_team(conn, call.team, Page(limit=limit + 1), now_ms=call.now_ms)
-        limits = cap_operations.show_limits(conn, call.team, Page(limit=limit), now_ms=call.now_ms)
+        limits = operations.show_limits(conn, call.team, Page(limit=limit), now_ms=call.now_ms)
         record = team_details_record(details, call.now_ms) | {"limits": limits_record(limits)}
         for noun in ("projects", "users", "keys"):
             record[f"has_more_{noun}"] = len(record[noun]) > limit
@@ -100,8 +98,8 @@ async def set_team(request: Request) -> Response:
             _check_own_terms(call, conn, given)
         if body.tier_until is None and body.tier is msgspec.UNSET:
             raise InvalidValueError("`tier_until` ends the `tier` that is set with it: give both")
-        cap_operations.set_team(conn, call.team, **given, actor=call.actor, now_ms=call.now_ms)
-        return limits_record(cap_operations.show_limits(conn, call.team, Page(limit=DEFAULT_LIMIT), now_ms=call.now_ms))
+        operations.set_team(conn, call.team, **given, actor=call.actor, now_ms=call.now_ms)
+        return limits_record(operations.show_limits(conn, call.team, Page(limit=DEFAULT_LIMIT), now_ms=call.now_ms))
 
     return answer(await call.change(change))
 
@@ -119,7 +117,7 @@ async def suspend_team(request: Request) -> Response:
     call = operator_call(request)
     body = await call.body(Reason)
     made = await call.change(
-        lambda conn: access.suspend_team(conn, call.team, reason=body.reason, actor=call.actor, now_ms=call.now_ms)
+        lambda conn: operations.suspend_team(conn, call.team, reason=body.reason, actor=call.actor, now_ms=call.now_ms)
     )
     return answer(made.to_json())
 
@@ -128,6 +126,6 @@ async def resume_team(request: Request) -> Response:
     call = operator_call(request)
     await call.body(Nothing)
     ended = await call.change(
-        lambda conn: resumed_record(conn, access.resume_team(conn, call.team, actor=call.actor, now_ms=call.now_ms))
+        lambda conn: resumed_record(conn, operations.resume_team(conn, call.team, actor=call.actor, now_ms=call.now_ms))
     )
     return answer(ended)

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.instants import wall_clock_ms
+from inferd.ledger import operations
 from inferd.ledger.batches.records import BatchRecord, BatchTotals, find_batch
-from inferd.ledger.operations import batches as operations
 from inferd.money import format_usd
 from inferd.server.api_call import arrival
 from inferd.server.endpoints.files import answer, caller_of

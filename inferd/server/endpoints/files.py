@@ -12,9 +12,9 @@ from starlette.responses import FileResponse, Response
 
 from inferd.errors import InferdError, InvalidRequestError, NotFoundError, OverloadedError
 from inferd.instants import wall_clock_ms
+from inferd.ledger import operations
 from inferd.ledger.batches.records import FileRecord, find_file
 from inferd.ledger.identity.keys import Caller
-from inferd.ledger.operations import batches as operations
 from inferd.server.api_call import counted
 from inferd.server.auth import authenticate_request, require_scope
 from inferd.server.query import Query

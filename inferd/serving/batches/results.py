@@ -12,8 +12,7 @@ from typing import Any, BinaryIO, Literal
 import msgspec
 
 from inferd.ledger.batches.progress import Billed, End, billed
-from inferd.ledger.batches.records import BatchRecord, BatchTotals, FileRecord
-from inferd.ledger.operations.batches import KEPT_MS
+from inferd.ledger.batches.records import KEPT_MS, BatchRecord, BatchTotals, FileRecord
 from inferd.ledger.storage.client import Connection
 from inferd.serving.batches.input_file import read_lines
 from inferd.serving.batches.spool import Record, read_records, spool_name

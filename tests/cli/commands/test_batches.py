@@ -7,10 +7,9 @@ import json
 import pytest
 
 from inferd.cli.commands import batches
+from inferd.ledger import operations
 from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.batches.records import BatchTotals
-from inferd.ledger.operations import batches as batch_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.storage.store import Store
 
 TOTALS = BatchTotals(1200, 200, 30, 10, 4_500)
@@ -24,10 +23,8 @@ def batch(data_dir):
         operations.create_team(conn, "acme", **who)
         key = operations.create_key(conn, "acme", **who)
         owner = {"user": None, "key_id": key.id}
-        batch_operations.create_file(
-            conn, "acme", "inference", "file-1", filename="in.jsonl", num_bytes=9, **owner, **who
-        )
-        return batch_operations.create_batch(
+        operations.create_file(conn, "acme", "inference", "file-1", filename="in.jsonl", num_bytes=9, **owner, **who)
+        return operations.create_batch(
             conn, "acme", "inference", endpoint="/v1/chat/completions", input_file_id="file-1", **owner, **who
         )
 

@@ -8,8 +8,8 @@ import pytest
 
 from inferd.errors import PermissionDeniedError
 from inferd.instants import parse_instant_ms
+from inferd.ledger import operations
 from inferd.ledger.identity.keys import authenticate
-from inferd.ledger.operations import keys as access
 from inferd.ledger.storage.store import Store
 
 NOW_MS = parse_instant_ms("2026-12-01")
@@ -64,7 +64,7 @@ def test_resume_says_that_the_team_has_suspended_it_as_well(inferd, data_dir, ke
     """R9, R21"""
     manager = inferd("keys", "create", "--team", "acme", "--scope", "manage", "--json").json
     with Store(data_dir).immediate() as conn:
-        access.suspend_user(conn, "acme", "alice", actor=f"key:{manager['id']}", now_ms=NOW_MS)
+        operations.suspend_user(conn, "acme", "alice", actor=f"key:{manager['id']}", now_ms=NOW_MS)
     inferd("users", "suspend", "acme", "alice")
     ended = inferd("users", "resume", "acme", "alice").out
     assert "Ended the operator's suspension of user acme/alice. Its team has suspended it as well." in ended

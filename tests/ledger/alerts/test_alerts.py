@@ -8,12 +8,10 @@ import pytest
 
 from inferd.errors import InsufficientCreditError
 from inferd.instants import parse_instant_ms
+from inferd.ledger import operations
 from inferd.ledger.alerts.alerts import all_alerts
 from inferd.ledger.alerts.deliveries import alert_text
 from inferd.ledger.credit.grants import ExpireGrants
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import credits as money_operations
-from inferd.ledger.operations import plans as plan_operations
 from inferd.ledger.requests.holds import AlertRefusal
 from inferd.plans import SHIPPED
 
@@ -33,7 +31,7 @@ def thresholds(books):
 @pytest.fixture
 def capped(books):
     books.grant(100_000)
-    cap_operations.set_budget(books.conn, "acme", 100, project="inference", actor="test", now_ms=books.now_ms)
+    operations.set_budget(books.conn, "acme", 100, project="inference", actor="test", now_ms=books.now_ms)
     return books
 
 
@@ -75,10 +73,10 @@ def test_thresholds_are_the_operators(capped):
 def test_a_budget_set_below_what_was_spent_alerts(capped):
     """R7"""
     spend(capped, 40)
-    cap_operations.set_budget(capped.conn, "acme", 45, actor="test", now_ms=capped.now_ms)
+    operations.set_budget(capped.conn, "acme", 45, actor="test", now_ms=capped.now_ms)
     assert [(row[0], row[3]) for row in thresholds(capped)] == [("team:acme", 50), ("team:acme", 80)]
     capped.alert((60,), 0)
-    cap_operations.set_budget(capped.conn, "acme", 50, "year", actor="test", now_ms=capped.now_ms)
+    operations.set_budget(capped.conn, "acme", 50, "year", actor="test", now_ms=capped.now_ms)
     assert [(row[2], row[3]) for row in thresholds(capped)][2:] == [("2026-11", 60), ("2026", 60)]
 
 
@@ -181,9 +179,9 @@ def expire_lazily(books, how):
     elif how == "grant":
         books.grant(1_000)
     elif how == "void a grant":
-        money_operations.void(books.conn, 1, reason="x", **who)
+        operations.void_grant(books.conn, 1, reason="x", **who)
     else:
-        money_operations.withdraw(books.conn, "acme", 1, reason="x", **who)
+        operations.withdraw_credit(books.conn, "acme", 1, reason="x", **who)
 
 
 @pytest.mark.parametrize("how", ["hold", "settle", "void a hold", "grant", "void a grant", "withdraw"])
@@ -244,7 +242,7 @@ def test_refusal_counts_included_credit_that_is_due(books):
     """R3, R7"""
     plan = replace(SHIPPED.plans["academic"], included_nanousd=50, included_every="month")
     catalog = replace(SHIPPED, plans={**SHIPPED.plans, "academic": plan})
-    plan_operations.apply_plans(books.conn, catalog, actor="test", now_ms=books.now_ms)
+    operations.apply_plans(books.conn, catalog, actor="test", now_ms=books.now_ms)
     refuse(books, 51)
     assert low_balances(books) == []
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
-from inferd.ledger.operations import budgets as cap_operations
 from inferd.ledger.storage.rows import FORMATS, checksum
 from inferd.price import Price
 from inferd.usage import Usage
@@ -141,7 +141,7 @@ def test_a_hold_that_no_credit_covers_is_found(ledger):
 
 def test_a_request_that_owes_may_draw_the_credit_that_covered_another(books):
     """R6"""
-    cap_operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
+    operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
     books.grant(10)
     covered = books.hold(4)
     books.settle(books.hold(15), 12)
@@ -152,7 +152,7 @@ def test_a_request_that_owes_may_draw_the_credit_that_covered_another(books):
 
 def test_a_request_that_owes_excuses_no_hold_that_was_covered_after_it(ledger):
     """R4, R6"""
-    cap_operations.set_team(ledger.conn, "acme", overage="postpaid", actor="test", now_ms=ledger.now_ms)
+    operations.set_team(ledger.conn, "acme", overage="postpaid", actor="test", now_ms=ledger.now_ms)
     ledger.hold(30_000)
     ledger.grant(20_000)
     ledger.hold(1)

@@ -6,11 +6,10 @@ import json
 
 import pytest
 
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.batches.records import BatchTotals, FileRecord
-from inferd.ledger.operations import batches as batch_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.storage.rows import FORMATS, checksum
 from inferd.ledger.storage.schema import MIGRATIONS, SCHEMA_VERSION
 from tests.ledger.audit.test_audit import tamper
@@ -28,11 +27,11 @@ def books():
     operations.create_project(books.conn, "acme", "search", **who)
     operations.create_key(books.conn, "lab", **who)
     for name in ("file-1", "file-2", "file-3"):
-        batch_operations.create_file(
+        operations.create_file(
             books.conn, "acme", "inference", name, filename=f"{name}.jsonl", num_bytes=9, **owner, **who
         )
     for number in (1, 2):
-        batch = batch_operations.create_batch(
+        batch = operations.create_batch(
             books.conn,
             "acme",
             "inference",
@@ -53,7 +52,7 @@ def books():
             totals=BatchTotals(),
             now_ms=who["now_ms"],
         )
-    batch_operations.delete_file(books.conn, "acme", "inference", "file-3", **who)
+    operations.delete_file(books.conn, "acme", "inference", "file-3", **who)
     books.assert_clean()
     yield books
     books.conn.close()

@@ -9,9 +9,9 @@ from contextlib import closing
 
 import pytest
 
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.maintenance.retention import DAY_MS, RollUpUsage
-from inferd.ledger.operations import plans as plan_operations
 from inferd.ledger.storage.rows import FORMATS
 from inferd.ledger.storage.schema import migrate
 from inferd.price import Price
@@ -57,7 +57,7 @@ def books():
     books.conn.execute("PRAGMA foreign_keys = OFF")
     who = {"actor": "test", "now_ms": books.now_ms}
     move_everything(books)
-    plan_operations.set_project_concurrency(books.conn, "acme", "inference", 9, **who)
+    operations.set_project_concurrency(books.conn, "acme", "inference", 9, **who)
     books.grant(100_000)
     for price, usage in ((TIERED, Usage(10, 4, 7, 11)), (Price.by_time(200), Usage(10, 4, 7, 11))):
         limit = {"max_compute_ms": 60} if price.is_by_time else {}

@@ -7,13 +7,9 @@ from contextlib import closing
 
 import pytest
 
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.maintenance.retention import RollUpUsage
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import credits as money_operations
-from inferd.ledger.operations import keys as access
-from inferd.ledger.operations import plans as plan_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.storage.rows import FORMATS, checksum
 from inferd.ledger.storage.schema import migrate
 from tests.ledger.audit.test_audit import tamper
@@ -34,15 +30,15 @@ def books():
     books.apply(RollUpUsage(books.now_ms + 1, books.now_ms))
     move_everything(books)
     operations.create_user(books.conn, "acme", "ada", **who)
-    plan_operations.set_user_concurrency(books.conn, "acme", "ada", 5, **who)
-    plan_operations.set_user_concurrency(books.conn, "acme", "ada", None, **who)
-    cap_operations.set_team(books.conn, "acme", tier=3, **who)
-    cap_operations.set_team(books.conn, "acme", plan="pro", tier=2, tier_until_ms=books.now_ms + 9, **who)
-    cap_operations.set_team(books.conn, "acme", payment_method=True, **who)
+    operations.set_user_concurrency(books.conn, "acme", "ada", 5, **who)
+    operations.set_user_concurrency(books.conn, "acme", "ada", None, **who)
+    operations.set_team(books.conn, "acme", tier=3, **who)
+    operations.set_team(books.conn, "acme", plan="pro", tier=2, tier_until_ms=books.now_ms + 9, **who)
+    operations.set_team(books.conn, "acme", payment_method=True, **who)
     operations.revoke_key(books.conn, operations.create_key(books.conn, "acme", **who).id, **who)
     operations.create_team(books.conn, "idle", **who)
     use_every_verb(books)
-    access.suspend_team(books.conn, "idle", **who)
+    operations.suspend_team(books.conn, "idle", **who)
     books.assert_clean()
     yield books
     books.conn.close()
@@ -57,12 +53,12 @@ def use_every_verb(books):
     grant = operations.grant_credit(books.conn, "acme", 100, **who("grant"))
     request = books.hold(100)
     books.settle(request, 100)
-    money_operations.refund(books.conn, request, 90, reason="x", **who("refund"))
-    money_operations.pay_statement(books.conn, "acme", "2026-11", 1, **who("pay"))
+    operations.refund_request(books.conn, request, 90, reason="x", **who("refund"))
+    operations.pay_statement(books.conn, "acme", "2026-11", 1, **who("pay"))
     books.grant(1_000)
-    money_operations.withdraw(books.conn, "acme", 1, reason="x", **who("withdraw"))
-    money_operations.void(books.conn, grant.grant_id, reason="x", **who("void"))
-    cap_operations.raise_caps(books.conn, "acme", 1, until_ms=books.now_ms + 1, reason="x", **who("raise"))
+    operations.withdraw_credit(books.conn, "acme", 1, reason="x", **who("withdraw"))
+    operations.void_grant(books.conn, grant.grant_id, reason="x", **who("void"))
+    operations.raise_caps(books.conn, "acme", 1, until_ms=books.now_ms + 1, reason="x", **who("raise"))
 
 
 @pytest.fixture

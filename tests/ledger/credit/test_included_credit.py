@@ -8,10 +8,8 @@ import pytest
 
 from inferd.errors import InsufficientCreditError
 from inferd.instants import parse_instant_ms
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import plans as plan_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.ledger.terms.expiry_clock import PauseClock
 from inferd.plans import SHIPPED
@@ -29,9 +27,7 @@ def include(books, nanousd, every="month", days=None):
     academic = replace(
         SHIPPED.plans["academic"], included_nanousd=nanousd, included_every=every, included_valid_days=days
     )
-    plan_operations.apply_plans(
-        books.conn, replace(SHIPPED, plans={**SHIPPED.plans, "academic": academic}), **who(books)
-    )
+    operations.apply_plans(books.conn, replace(SHIPPED, plans={**SHIPPED.plans, "academic": academic}), **who(books))
 
 
 def grants(books):
@@ -115,19 +111,19 @@ def test_going_to_another_plan_and_back_gives_nothing_twice(books):
     """R3: changes in the middle of a period."""
     include(books, 100)
     books.settle(books.hold(100), 100)
-    cap_operations.set_team(books.conn, "acme", plan="free", **who(books))
+    operations.set_team(books.conn, "acme", plan="free", **who(books))
     assert books.credit().available_nanousd == 0
-    cap_operations.set_team(books.conn, "acme", plan="academic", **who(books))
+    operations.set_team(books.conn, "acme", plan="academic", **who(books))
     assert books.credit().available_nanousd == 0
     assert len(grants(books)) == 1
 
 
 def test_sign_up_credit_is_for_creation_not_for_a_change_of_plan(books):
     """R3."""
-    cap_operations.set_team(books.conn, "acme", plan="free", **who(books))
+    operations.set_team(books.conn, "acme", plan="free", **who(books))
     assert books.credit().available_nanousd == 0
     operations.create_team(books.conn, "new", **who(books))
-    cap_operations.set_team(books.conn, "new", plan="academic", **who(books))
+    operations.set_team(books.conn, "new", plan="academic", **who(books))
     assert operations.show_credit(books.conn, "new", now_ms=books.now_ms).available_nanousd == 5 * 10**9
 
 
@@ -165,5 +161,5 @@ def test_purchases_at_the_same_moment_earn_the_tier_of_their_sum(served, store):
             operations.grant_credit(conn, "acme", 10 * 10**9, idempotency_key=str(number), **who(served))
 
     in_threads(5, buy)
-    assert cap_operations.show_limits(served.conn, "acme", now_ms=served.now_ms).terms.earned_tier == 2
+    assert operations.show_limits(served.conn, "acme", now_ms=served.now_ms).terms.earned_tier == 2
     assert audit(served.conn).clean

@@ -6,8 +6,7 @@ import pytest
 
 from inferd.errors import ConflictError, InvalidValueError, NotFoundError
 from inferd.instants import parse_instant_ms
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import credits as money_operations
+from inferd.ledger import operations
 from inferd.ledger.terms.expiry_clock import PauseClock
 from inferd.ledger.terms.terms import terms_of
 from inferd.money import NANOUSD_PER_USD
@@ -18,11 +17,11 @@ def who(books, **more):
 
 
 def refund(books, request, amount=None, **more):
-    return money_operations.refund(books.conn, request, amount, **who(books, **more))
+    return operations.refund_request(books.conn, request, amount, **who(books, **more))
 
 
 def postpaid(books):
-    cap_operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
+    operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
 
 
 def spent(books, cost):
@@ -110,7 +109,7 @@ def test_only_a_refund_lowers_what_was_posted_in_the_period_of_the_request(books
 def test_a_refund_makes_room_under_a_cap(books):
     """R7"""
     books.grant(100)
-    cap_operations.set_budget(books.conn, "acme", 30, actor="test", now_ms=books.now_ms)
+    operations.set_budget(books.conn, "acme", 30, actor="test", now_ms=books.now_ms)
     request = spent(books, 30)
     refund(books, request, 10)
     books.hold(10)
@@ -131,7 +130,7 @@ def test_a_refund_to_a_voided_grant_is_voided_at_once(books):
     """R19"""
     books.grant(20, "promotional")
     request = spent(books, 15)
-    money_operations.void(books.conn, 1, **who(books))
+    operations.void_grant(books.conn, 1, **who(books))
     refund(books, request)
     assert books.remaining() == {1: 0}
     assert books.one("SELECT balance_nanousd FROM accounts WHERE account = 'funding:promotional'") == 0
@@ -153,7 +152,7 @@ def test_a_statement_that_was_paid_before_its_refund_lowers_what_is_owed(books):
     request = spent(books, 25)
     pay(books, "2026-11")
     refund(books, request)
-    (statement,) = money_operations.list_statements(books.conn, "acme")
+    (statement,) = operations.list_statements(books.conn, "acme")
     assert statement.due_nanousd == books.credit().owed_nanousd == -25
     spent(books, 40)
     assert books.credit().owed_nanousd == 15
@@ -171,7 +170,7 @@ def test_a_refund_repeated_with_its_key_is_one_refund(books):
 
 
 def withdraw(books, amount):
-    return money_operations.withdraw(books.conn, "acme", amount, **who(books))
+    return operations.withdraw_credit(books.conn, "acme", amount, **who(books))
 
 
 def test_a_withdrawal_takes_unspent_paid_credit_only(books):
@@ -202,7 +201,7 @@ def test_a_void_takes_what_holds_need_when_they_end(books):
     """R19"""
     books.grant(30)
     request = books.hold(20)
-    assert money_operations.void(books.conn, 1, **who(books)).amount_nanousd == 10
+    assert operations.void_grant(books.conn, 1, **who(books)).amount_nanousd == 10
     assert books.credit().available_nanousd == 0
     books.settle(request, 5)
     assert books.remaining() == {1: 0}
@@ -215,18 +214,18 @@ def test_a_void_does_not_wait_for_a_doubted_clock(books):
     """R19, R20"""
     books.grant(30)
     books.apply(PauseClock("the clock went back"))
-    money_operations.void(books.conn, 1, **who(books))
+    operations.void_grant(books.conn, 1, **who(books))
     assert books.credit().balance_nanousd == 0
 
 
 def test_a_grant_is_voided_once(books):
     """R19"""
     books.grant(30)
-    money_operations.void(books.conn, 1, **who(books))
+    operations.void_grant(books.conn, 1, **who(books))
     with pytest.raises(InvalidValueError, match="voided already"):
-        money_operations.void(books.conn, 1, **who(books))
+        operations.void_grant(books.conn, 1, **who(books))
     with pytest.raises(NotFoundError):
-        money_operations.void(books.conn, 2, **who(books))
+        operations.void_grant(books.conn, 2, **who(books))
 
 
 @pytest.mark.parametrize("reason", ["", "x" * 201, "a\nb"])
@@ -234,7 +233,7 @@ def test_money_goes_back_for_a_reason(books, reason):
     """R19"""
     books.grant(30)
     with pytest.raises(InvalidValueError, match="reason"):
-        money_operations.withdraw(books.conn, "acme", 1, reason=reason, actor="test", now_ms=1)
+        operations.withdraw_credit(books.conn, "acme", 1, reason=reason, actor="test", now_ms=1)
 
 
 def test_an_earned_tier_outlives_the_money_that_earned_it(books):
@@ -257,7 +256,7 @@ def test_what_was_withdrawn_earns_nothing(books):
 
 
 def pay(books, period, amount=None, **more):
-    return money_operations.pay_statement(
+    return operations.pay_statement(
         books.conn, "acme", period, amount, **{"actor": "test", "now_ms": books.now_ms, **more}
     )
 
@@ -270,18 +269,18 @@ def test_a_statement_is_of_the_month_of_admission(books):
     books.now_ms = parse_instant_ms("2026-12-01T00:01")
     books.settle(late, 10)
     spent(books, 7)
-    november, december = money_operations.list_statements(books.conn, "acme")
+    november, december = operations.list_statements(books.conn, "acme")
     assert (november.period, november.charged_nanousd, november.state(books.now_ms)) == ("2026-11", 10, "due")
     assert (december.period, december.charged_nanousd, december.state(books.now_ms)) == ("2026-12", 7, "open")
     assert pay(books, "2026-11").raised_nanousd == 0
-    assert money_operations.list_statements(books.conn, "acme")[0].state(books.now_ms) == "paid"
+    assert operations.list_statements(books.conn, "acme")[0].state(books.now_ms) == "paid"
     assert books.credit().owed_nanousd == 7
 
 
 def test_paying_the_open_statement_early_lifts_the_caps_of_its_period(books):
     """R7"""
     postpaid(books)
-    cap_operations.set_budget(books.conn, "acme", 30, actor="test", now_ms=books.now_ms)
+    operations.set_budget(books.conn, "acme", 30, actor="test", now_ms=books.now_ms)
     spent(books, 30)
     assert books.credit().available_nanousd == 0
     assert pay(books, "2026-11", 20).raised_nanousd == 20
@@ -305,7 +304,7 @@ def test_a_payment_is_of_what_is_due(books, amount, said):
 
 def test_a_payment_earns_a_tier(books):
     """R2"""
-    cap_operations.set_team(books.conn, "acme", plan="free", payment_method=True, actor="test", now_ms=books.now_ms)
+    operations.set_team(books.conn, "acme", plan="free", payment_method=True, actor="test", now_ms=books.now_ms)
     postpaid(books)
     spent(books, 50 * NANOUSD_PER_USD)
     pay(books, "2026-11")
@@ -325,13 +324,11 @@ def test_the_grants_of_a_team_are_shown_as_they_are(books):
     books.grant(5, expires_at_ms=books.now_ms + 5)
     books.grant(6)
     books.grant(7)
-    money_operations.void(books.conn, 3, **who(books))
+    operations.void_grant(books.conn, 3, **who(books))
     request = books.hold(8)
     books.now_ms += 5
-    shown = [
-        (g.remaining_nanousd, g.state) for g in money_operations.list_grants(books.conn, "acme", now_ms=books.now_ms)
-    ]
+    shown = [(g.remaining_nanousd, g.state) for g in operations.list_grants(books.conn, "acme", now_ms=books.now_ms)]
     assert shown == [(2, "expired"), (6, "open"), (0, "voided")]
     books.settle(request, 8)
-    shown = [(g.remaining_nanousd, g.state) for g in money_operations.list_grants(books.conn, "acme", now_ms=0)]
+    shown = [(g.remaining_nanousd, g.state) for g in operations.list_grants(books.conn, "acme", now_ms=0)]
     assert shown == [(0, "spent"), (0, "spent"), (0, "voided")]

@@ -10,13 +10,11 @@ import pytest
 from sqlite_utils import Database
 
 from inferd.errors import InsufficientCreditError, InvalidValueError, NotFoundError, PermissionDeniedError
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.identity.authority import authority_of
 from inferd.ledger.identity.keys import authenticate
 from inferd.ledger.identity.suspensions import is_suspended
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import keys as access
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.requests.epochs import begin
 from inferd.ledger.storage.paging import Page
 from inferd.ledger.storage.rows import checksum
@@ -53,9 +51,9 @@ def test_authority_of_an_actor_is_the_team_s_only_for_a_key_of_it_without_admin(
 
 
 SUBJECTS = {
-    "project": (access.suspend_project, access.resume_project),
-    "user": (access.suspend_user, access.resume_user),
-    "key": (access.suspend_key, access.resume_key),
+    "project": (operations.suspend_project, operations.resume_project),
+    "user": (operations.suspend_user, operations.resume_user),
+    "key": (operations.suspend_key, operations.resume_key),
 }
 
 
@@ -80,18 +78,18 @@ def test_suspension_by_the_operator_holds_whichever_came_first(books, team, name
 
 
 def test_suspension_by_both_refuses_requests_until_both_have_ended(books, team):
-    access.suspend_key(books.conn, books.key.id, **team)
-    access.suspend_key(books.conn, books.key.id, **OPERATOR)
+    operations.suspend_key(books.conn, books.key.id, **team)
+    operations.suspend_key(books.conn, books.key.id, **OPERATOR)
     for _ in range(2):
         with pytest.raises(PermissionDeniedError):
             authenticate(books.conn, books.key.key, 9)
-        access.resume_key(books.conn, books.key.id, **OPERATOR)
+        operations.resume_key(books.conn, books.key.id, **OPERATOR)
     assert authenticate(books.conn, books.key.key, 9).team == "acme"
 
 
 def test_suspension_of_the_team_is_ended_by_an_operator_who_has_none(books, team):
-    access.suspend_key(books.conn, books.key.id, **team)
-    assert access.resume_key(books.conn, books.key.id, **OPERATOR).authority == "team"
+    operations.suspend_key(books.conn, books.key.id, **team)
+    assert operations.resume_key(books.conn, books.key.id, **OPERATOR).authority == "team"
     assert not is_suspended(books.conn, key_subject(books.key.id))
 
 
@@ -103,48 +101,48 @@ OWNERS = [{}, {"project": "inference"}, {"user": "ada"}, {"key_id": True}]
 def test_budget_of_the_operator_is_neither_removed_nor_raised_by_the_team(books, team, names, owner, period):
     """R7"""
     conn, owner = books.conn, {"key_id": books.key.id} if "key_id" in owner else owner
-    operator_s = cap_operations.set_budget(conn, "acme", 10, period, **owner, **OPERATOR)
+    operator_s = operations.set_budget(conn, "acme", 10, period, **owner, **OPERATOR)
     with pytest.raises(PermissionDeniedError, match="operator set this budget"):
-        cap_operations.remove_budget(conn, "acme", period, **owner, **team)
+        operations.remove_budget(conn, "acme", period, **owner, **team)
     with pytest.raises(PermissionDeniedError, match="is more"):
-        cap_operations.set_budget(conn, "acme", 11, period, **owner, **team)
-    stricter = cap_operations.set_budget(conn, "acme", 4, period, **owner, **team)
-    assert cap_operations.list_budgets(conn, "acme") == [operator_s, stricter]
-    assert cap_operations.remove_budget(conn, "acme", period, **owner, **team) == stricter
-    assert cap_operations.list_budgets(conn, "acme") == [operator_s]
-    cap_operations.remove_budget(conn, "acme", period, **owner, **OPERATOR)
+        operations.set_budget(conn, "acme", 11, period, **owner, **team)
+    stricter = operations.set_budget(conn, "acme", 4, period, **owner, **team)
+    assert operations.list_budgets(conn, "acme") == [operator_s, stricter]
+    assert operations.remove_budget(conn, "acme", period, **owner, **team) == stricter
+    assert operations.list_budgets(conn, "acme") == [operator_s]
+    operations.remove_budget(conn, "acme", period, **owner, **OPERATOR)
 
 
 def test_budget_of_the_team_is_its_own_to_raise_and_remove(books, team):
     """R7"""
-    cap_operations.set_budget(books.conn, "acme", 4, **team)
-    cap_operations.set_budget(books.conn, "acme", 40, **team)
-    cap_operations.remove_budget(books.conn, "acme", **team)
+    operations.set_budget(books.conn, "acme", 4, **team)
+    operations.set_budget(books.conn, "acme", 40, **team)
+    operations.remove_budget(books.conn, "acme", **team)
     with pytest.raises(NotFoundError):
-        cap_operations.remove_budget(books.conn, "acme", **team)
+        operations.remove_budget(books.conn, "acme", **team)
 
 
 def test_budget_of_the_operator_replaces_none_of_the_team(books, team):
     """R7: of two, the smaller one is in effect, and the operator removes its own first."""
     conn = books.conn
     books.grant(10**12)
-    cap_operations.set_budget(conn, "acme", 2, **team)
-    cap_operations.set_budget(conn, "acme", 10**9, **OPERATOR)
+    operations.set_budget(conn, "acme", 2, **team)
+    operations.set_budget(conn, "acme", 10**9, **OPERATOR)
     with pytest.raises(InsufficientCreditError, match="Team 'acme' set this budget itself") as refusal:
         books.hold(1, 0, price=DEAR)
     assert refusal.value.code == "team_spend_limit_exceeded"
-    assert cap_operations.remove_budget(conn, "acme", **OPERATOR).amount_nanousd == 10**9
-    assert cap_operations.remove_budget(conn, "acme", **OPERATOR).authority == "team"
+    assert operations.remove_budget(conn, "acme", **OPERATOR).amount_nanousd == 10**9
+    assert operations.remove_budget(conn, "acme", **OPERATOR).authority == "team"
 
 
 def test_budget_s_alert_is_written_for_each_authority(books, team):
     """R7"""
     books.grant(1_000)
-    cap_operations.set_budget(books.conn, "acme", 100, **OPERATOR)
-    cap_operations.set_budget(books.conn, "acme", 10, **team)
+    operations.set_budget(books.conn, "acme", 100, **OPERATOR)
+    operations.set_budget(books.conn, "acme", 10, **team)
     books.settle(books.hold(6), 6)
     assert alerts(books) == [("team_budget", 50)]
-    cap_operations.remove_budget(books.conn, "acme", **team)
+    operations.remove_budget(books.conn, "acme", **team)
     books.settle(books.hold(50), 50)
     assert alerts(books) == [("team_budget", 50), ("budget", 50)]
 
@@ -156,7 +154,7 @@ def alerts(books):
 def test_budgets_of_both_come_in_pages_each_once(books, team):
     for who in (OPERATOR, team):
         for period in ("month", "year"):
-            cap_operations.set_budget(books.conn, "acme", 5, period, **who)
+            operations.set_budget(books.conn, "acme", 5, period, **who)
     after, found = None, []
     while page := budgets_of(books.conn, "acme", Page(after, 1)):
         found += page
@@ -167,7 +165,7 @@ def test_budgets_of_both_come_in_pages_each_once(books, team):
 
 
 def overage(books, **change):
-    terms = cap_operations.set_team(books.conn, "acme", **change)
+    terms = operations.set_team(books.conn, "acme", **change)
     return terms.overage, terms.overage_source
 
 
@@ -208,13 +206,13 @@ def test_overage_that_the_operator_sets_ends_the_team_s_choice(books, team):
 
 def test_overage_that_needs_a_payment_method_needs_it_for_a_team_too(books, team):
     """R6"""
-    cap_operations.set_team(books.conn, "acme", plan="free", tier=1, **OPERATOR)
+    operations.set_team(books.conn, "acme", plan="free", tier=1, **OPERATOR)
     books.conn.execute("SAVEPOINT refused")
     with pytest.raises(InvalidValueError, match="payment method"):
         overage(books, overage="postpaid", **team)
     books.conn.execute("ROLLBACK TO refused")
     books.conn.execute("RELEASE refused")
-    cap_operations.set_team(books.conn, "acme", payment_method=True, **OPERATOR)
+    operations.set_team(books.conn, "acme", payment_method=True, **OPERATOR)
     assert overage(books, overage="postpaid", **team) == ("postpaid", "chosen by the team")
 
 
@@ -229,8 +227,8 @@ def test_overage_that_needs_a_payment_method_needs_it_for_a_team_too(books, team
 )
 def test_authority_that_was_changed_is_found_though_the_checksum_fits(books, team, sql, table):
     conn = books.conn
-    access.suspend_key(conn, books.key.id, **OPERATOR)
-    cap_operations.set_budget(conn, "acme", 5, **OPERATOR)
+    operations.suspend_key(conn, books.key.id, **OPERATOR)
+    operations.set_budget(conn, "acme", 5, **OPERATOR)
     overage(books, overage="block", **team)
     assert audit(conn).clean
     conn.execute("SAVEPOINT before")

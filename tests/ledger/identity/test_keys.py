@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.errors import AuthenticationError
+from inferd.ledger import operations
 from inferd.ledger.identity import keys
 from inferd.ledger.identity.keys import Caller, authenticate, encode_base62
-from inferd.ledger.operations import teams as operations
 
 
 def create(books, **options):

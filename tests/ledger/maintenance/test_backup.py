@@ -8,10 +8,10 @@ from contextlib import closing
 import pytest
 
 from inferd.errors import ConfigError, OperationError
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.maintenance.backup import back_up
 from inferd.ledger.maintenance.restore import prepared_restore
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.storage.lock import DataLock
 from inferd.ledger.storage.store import Store
 from tests.ledger.audit.test_audit import tamper

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.errors import IdempotencyConflictError, NotFoundError
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.identity import teams
 from inferd.ledger.identity.teams import Project, User
 from inferd.ledger.maintenance.retention import DAY_MS, RollUpUsage, cutoff_ms
-from inferd.ledger.operations import credits as money_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.export import export_lines
 from inferd.ledger.reports.usage import GROUPS, usage_report
 from inferd.ledger.requests.usage import RecordFree
@@ -153,14 +152,14 @@ def test_refunds_statements_and_postpaid_requests_outlive_their_usage_rows(books
     books.assert_clean()
     assert Export(export_lines(books.conn, now_ms=NOW_MS)).faults() == []
     with pytest.raises(NotFoundError):
-        money_operations.refund(books.conn, ids["request"], 1, reason="late", actor="test", now_ms=NOW_MS)
+        operations.refund_request(books.conn, ids["request"], 1, reason="late", actor="test", now_ms=NOW_MS)
 
 
 def test_a_request_that_was_rolled_up_is_too_old_for_a_refund_and_the_error_says_so(rolled):
     settled = rolled.one("SELECT request_id FROM transactions WHERE kind = 'settlement' ORDER BY txn LIMIT 1")
     for request_id, problem in ((settled, "rolled up into daily rows .* `inferd credits grant`"), ("none", "no ended")):
         with pytest.raises(NotFoundError, match=problem):
-            money_operations.refund(rolled.conn, request_id, 1, reason="late", actor="test", now_ms=NOW_MS)
+            operations.refund_request(rolled.conn, request_id, 1, reason="late", actor="test", now_ms=NOW_MS)
 
 
 def test_a_refund_that_is_repeated_after_its_request_was_rolled_up_has_its_first_answer(books):
@@ -169,12 +168,12 @@ def test_a_refund_that_is_repeated_after_its_request_was_rolled_up_has_its_first
     request = books.hold(10)
     books.settle(request, 10)
     again = {"reason": "slow", "idempotency_key": "k", "actor": "test", "now_ms": NOW_MS}
-    first = money_operations.refund(books.conn, request, 3, **again)
+    first = operations.refund_request(books.conn, request, 3, **again)
     books.apply(RollUpUsage(NOW_MS + 1, NOW_MS))
     before = books.dump()
-    assert money_operations.refund(books.conn, request, 3, **again) == first
+    assert operations.refund_request(books.conn, request, 3, **again) == first
     with pytest.raises(IdempotencyConflictError):
-        money_operations.refund(books.conn, request, 4, **again)
+        operations.refund_request(books.conn, request, 4, **again)
     with pytest.raises(NotFoundError, match="rolled up"):
-        money_operations.refund(books.conn, request, 3, **again | {"idempotency_key": "other"})
+        operations.refund_request(books.conn, request, 3, **again | {"idempotency_key": "other"})
     assert books.dump() == before

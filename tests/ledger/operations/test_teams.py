@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from inferd.errors import ConflictError, InvalidValueError, NotFoundError
+from inferd.ledger import operations
 from inferd.ledger.identity.keys import authenticate
-from inferd.ledger.operations import teams as operations
 from inferd.money import NANOUSD_PER_USD
 
 WHO = {"actor": "cli:ada", "now_ms": 1_795_176_000_000}

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inferd.ledger import operations
 from inferd.ledger.credit.accounts import REFUNDS, balance_nanousd, revenue_account
 from inferd.ledger.credit.refunds import refund_request
 from inferd.ledger.maintenance.retention import RollUpUsage
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.buckets import Selection, sum_by_bucket
 from inferd.ledger.reports.usage import GROUPS, usage_report
 from inferd.money import parse_usd

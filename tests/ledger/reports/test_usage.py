@@ -6,9 +6,9 @@ import pytest
 
 from inferd.errors import NotFoundError
 from inferd.instants import parse_instant_ms
+from inferd.ledger import operations
 from inferd.ledger.credit.refunds import refund_request
 from inferd.ledger.maintenance.retention import RollUpUsage
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.usage import GROUPS, usage_report
 from inferd.ledger.requests.usage import RecordFree
 from inferd.money import parse_usd

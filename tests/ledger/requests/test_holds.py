@@ -8,7 +8,7 @@ import pytest
 
 from inferd.errors import InsufficientCreditError
 from inferd.instants import parse_instant_ms
-from inferd.ledger.operations import budgets as cap_operations
+from inferd.ledger import operations
 from inferd.ledger.requests.holds import AlertRefusal, Hold, HoldResolvedError, OpenHold, SettleHold, VoidHold
 from inferd.ledger.requests.usage import RecordFree
 from inferd.price import Price
@@ -269,7 +269,7 @@ def test_the_multiplier_of_a_tier_is_kept_on_the_row(books):
 def test_a_hold_is_marked_where_caps_alone_bound_it(books, prompt, over):
     """R6: to the nano-dollar; what credit covers is no debt in the making."""
     books.grant(30)
-    cap_operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
+    operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
     books.hold(prompt, 0)
     assert books.one("SELECT postpaid FROM holds") == over
     books.assert_clean()
@@ -299,7 +299,7 @@ def test_a_second_resolution_says_what_became_of_the_first(books):
 def test_only_what_costs_something_alerts(books, tokens, alerts):
     """R7: one nano-dollar of a budget of none but that crosses its lines; nothing crosses nothing."""
     books.grant(1_000)
-    cap_operations.set_budget(books.conn, "acme", 2, "month", actor="test", now_ms=books.now_ms)
+    operations.set_budget(books.conn, "acme", 2, "month", actor="test", now_ms=books.now_ms)
     books.alert((1, 50), 0)
     books.settle(books.hold(2, 0), tokens, 0)
     assert books.one("SELECT count(*) FROM alerts") == alerts

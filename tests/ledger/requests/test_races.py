@@ -16,7 +16,7 @@ from inferd.ledger.storage.writer import LedgerWriter
 
 GRANTS = """
 import pathlib, sys
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.ledger.storage.store import Store
 store = Store(pathlib.Path(sys.argv[1]))
 print("ready", flush=True)

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from inferd.ledger import operations
 from inferd.ledger.credit.grants import ExpireGrants
-from inferd.ledger.operations import credits as money_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.requests.holds import OpenHold, SettleHold
 from inferd.ledger.storage.lock import DataLock
 from inferd.ledger.storage.store import Store
@@ -102,7 +101,7 @@ async def treasury(writer: LedgerWriter, settled: list[str]) -> None:
         request_id = settled.pop()
 
         def refund(conn, request_id=request_id, now_ms=now_ms):
-            return money_operations.refund(conn, request_id, REFUNDED_NANOUSD, reason="load", now_ms=now_ms, **who)
+            return operations.refund_request(conn, request_id, REFUNDED_NANOUSD, reason="load", now_ms=now_ms, **who)
 
         say("refund", (await writer.execute(Change("refund", refund))).txn, REFUNDED_NANOUSD)
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from inferd.errors import NotFoundError, RateLimitError
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.ledger.storage.client import LedgerClient
 from inferd.ledger.storage.writer import LedgerWriter
 

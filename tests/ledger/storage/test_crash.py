@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.export import export_lines
 from inferd.ledger.storage.lock import DataLock
 from inferd.ledger.storage.store import Store

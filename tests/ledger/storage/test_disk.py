@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from inferd.errors import OverloadedError
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.ledger.storage import disk
 from inferd.ledger.storage.client import LedgerClient
 from inferd.ledger.storage.writer import LedgerWriter

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.storage import schema
 from inferd.ledger.storage.lock import DataLock
 from inferd.ledger.storage.schema import SCHEMA_VERSION, expected_objects, objects, schema_version

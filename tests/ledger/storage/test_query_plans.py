@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from inferd.ledger import operations
 from inferd.ledger.identity.keys import authenticate, recall
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.reports.key_status import key_status
 from inferd.ledger.requests.holds import AlertRefusal
 from inferd.ledger.requests.usage import RecordFree
@@ -24,7 +23,7 @@ def statements_of_a_request(books):
     books.grant(10_000, expires_at_ms=books.now_ms + 10**9)
     for own in ({"project": "inference"}, {"user": "ada"}, {"key_id": books.key.id}, {}):
         for period in ("month", "year", "lifetime"):
-            cap_operations.set_budget(books.conn, "acme", 1_000, period, **own, **who)
+            operations.set_budget(books.conn, "acme", 1_000, period, **own, **who)
     found = []
     books.conn.set_trace_callback(found.append)
     caller = authenticate(books.conn, books.key.key, books.now_ms, "inference")

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.ledger.storage import schema
 
 

@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from inferd.errors import ConfigError, LedgerDamagedError, OperationError
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.ledger.storage import store as store_module
 from inferd.ledger.storage.lock import DataLock
 from inferd.ledger.storage.schema import SCHEMA_VERSION, schema_version

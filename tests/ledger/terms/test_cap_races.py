@@ -9,10 +9,8 @@ from dataclasses import replace
 import pytest
 
 from inferd.errors import InsufficientCreditError
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import plans as plan_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.plans import SHIPPED
 from inferd.price import PPM, Price
@@ -75,14 +73,14 @@ def limit(books, cap, each):
     books.grant(room if cap == "credit" else 100 * room)
     own = {"project": {"project": "inference"}, "key": {"key_id": books.key.id}, "user": {"user": "ada"}, "team": {}}
     if cap in own:
-        cap_operations.set_budget(books.conn, "acme", room, **own[cap], **who)
+        operations.set_budget(books.conn, "acme", room, **own[cap], **who)
     if cap == "tier":
         tiers = tuple(replace(tier, monthly_nanousd=room) for tier in SHIPPED.tiers)
-        plan_operations.apply_plans(books.conn, replace(SHIPPED, tiers=tiers), **who)
+        operations.apply_plans(books.conn, replace(SHIPPED, tiers=tiers), **who)
     if cap == "plan":
         academic = replace(SHIPPED.plans["academic"], cap_nanousd=room)
         catalog = replace(SHIPPED, plans={**SHIPPED.plans, "academic": academic})
-        plan_operations.apply_plans(books.conn, catalog, **who)
+        operations.apply_plans(books.conn, catalog, **who)
 
 
 @pytest.mark.parametrize("cap", CAPS)
@@ -136,8 +134,8 @@ def test_two_processes_together_admit_exactly_k(served, writer, store, cap):
 
 def test_a_postpaid_team_is_bounded_by_its_cap_alone(served, writer, monkeypatch):
     """R6, R7"""
-    cap_operations.set_team(served.conn, "acme", overage="postpaid", actor="test", now_ms=served.now_ms)
-    cap_operations.set_budget(served.conn, "acme", K * 30 + 29, actor="test", now_ms=served.now_ms)
+    operations.set_team(served.conn, "acme", overage="postpaid", actor="test", now_ms=served.now_ms)
+    operations.set_budget(served.conn, "acme", K * 30 + 29, actor="test", now_ms=served.now_ms)
     commands = [served.open_hold(PROMPT, MAX_TOKENS) for _ in range(N)]
     outcomes = in_threads(N, lambda number: writer.submit(commands[number]).result(30))
     assert sum(isinstance(outcome, InsufficientCreditError) for outcome in outcomes) == N - K

@@ -8,9 +8,8 @@ import pytest
 
 from inferd.errors import InsufficientCreditError, InvalidValueError, NotFoundError
 from inferd.instants import parse_instant_ms
+from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.terms.caps import caps_of, team_caps
 from inferd.ledger.terms.terms import terms_of
 from inferd.money import NANOUSD_PER_USD, parse_usd
@@ -39,7 +38,7 @@ def who(books):
 
 def budget(books, scope, amount, period="month"):
     own = {"key_id": books.key.id} if scope == "key" else OWN[scope]
-    return cap_operations.set_budget(books.conn, "acme", amount, period, **own, **who(books))
+    return operations.set_budget(books.conn, "acme", amount, period, **own, **who(books))
 
 
 def refusal(books, *tokens, **changes):
@@ -72,7 +71,7 @@ def test_a_refusal_says_which_limit_what_would_fit_and_when_it_starts_anew(rich,
     assert "the largest max_tokens that would fit is 10." in error.message
     assert "This limit resets at 2026-12-01T00:00:00.000Z." in error.message
     budget(rich, scope, 29, "lifetime")
-    cap_operations.remove_budget(
+    operations.remove_budget(
         rich.conn,
         "acme",
         **({"key_id": rich.key.id} if scope == "key" else OWN[scope]),
@@ -178,9 +177,9 @@ def test_the_caps_of_plans_and_tiers(books, plan, tier, caps):
 def test_a_change_of_plan_counts_what_was_spent_before(books):
     """R7: team counters are kept for month and year always."""
     books.grant(800_000 * USD)
-    cap_operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
+    operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
     books.settle(books.hold(200, 0, price=DEAR), 200, 0)
-    cap_operations.set_team(books.conn, "acme", plan="academic", **who(books))
+    operations.set_team(books.conn, "acme", plan="academic", **who(books))
     assert refusal(books, 1, user=None).code == "team_spend_limit_exceeded"
 
 
@@ -188,7 +187,7 @@ def test_a_raise_lifts_every_cap_of_the_team_in_its_span_only(rich):
     """R7"""
     budget(rich, "team", 30)
     budget(rich, "project", 60)
-    made = cap_operations.raise_caps(
+    made = operations.raise_caps(
         rich.conn, "acme", 20, from_ms=rich.now_ms + 10, until_ms=rich.now_ms + 20, reason="a fair", **who(rich)
     )
     assert refusal(rich, 31).code == "team_spend_limit_exceeded"
@@ -205,8 +204,8 @@ def test_a_raise_lifts_every_cap_of_the_team_in_its_span_only(rich):
 def test_a_raise_repeated_with_its_key_is_one_raise(rich):
     """R22"""
     once = {"until_ms": rich.now_ms + 9, "reason": "x", "idempotency_key": "k", **who(rich)}
-    first = cap_operations.raise_caps(rich.conn, "acme", 5, **once)
-    assert cap_operations.raise_caps(rich.conn, "acme", 5, **once) == first
+    first = operations.raise_caps(rich.conn, "acme", 5, **once)
+    assert operations.raise_caps(rich.conn, "acme", 5, **once) == first
     assert rich.one("SELECT count(*) FROM cap_adjustments") == 1
 
 
@@ -214,12 +213,12 @@ def test_raises_add_up_to_no_more_than_a_request_can_count_with(rich):
     """R7: their sum is SQLite's, which has 64 bits."""
     span = {"until_ms": rich.now_ms + 9, "reason": "x"}
     for _ in range(4):
-        cap_operations.raise_caps(rich.conn, "acme", 10**9 * USD, **span, **who(rich))
+        operations.raise_caps(rich.conn, "acme", 10**9 * USD, **span, **who(rich))
     with pytest.raises(InvalidValueError, match=r"cannot exceed \$4,000,000,000\.00 together"):
-        cap_operations.raise_caps(rich.conn, "acme", 1, **span, **who(rich))
+        operations.raise_caps(rich.conn, "acme", 1, **span, **who(rich))
     rich.hold(1)
     rich.now_ms += 9
-    cap_operations.raise_caps(rich.conn, "acme", 1, until_ms=rich.now_ms + 1, reason="x", **who(rich))
+    operations.raise_caps(rich.conn, "acme", 1, until_ms=rich.now_ms + 1, reason="x", **who(rich))
 
 
 def test_available_is_what_a_new_hold_can_take(rich):
@@ -244,13 +243,13 @@ def test_available_is_what_a_new_hold_can_take(rich):
 def test_a_budget_that_makes_no_sense_is_refused(rich, change, message):
     words = {"amount_nanousd": 1, **change}
     with pytest.raises(InvalidValueError, match=message):
-        cap_operations.set_budget(rich.conn, "acme", **words, **who(rich))
+        operations.set_budget(rich.conn, "acme", **words, **who(rich))
 
 
 @pytest.mark.parametrize("own", [{"project": "nix"}, {"user": "nix"}, {"key_id": "nix"}])
 def test_a_budget_needs_somebody_of_the_team(rich, own):
     """R9"""
-    for act in (lambda: cap_operations.set_budget(rich.conn, "acme", 1, **own, **who(rich)),):
+    for act in (lambda: operations.set_budget(rich.conn, "acme", 1, **own, **who(rich)),):
         with pytest.raises(NotFoundError, match="nix"):
             act()
 
@@ -259,12 +258,12 @@ def test_a_key_of_another_team_has_no_budget_here(rich):
     """R9"""
     operations.create_team(rich.conn, "beta", "free", **who(rich))
     with pytest.raises(NotFoundError):
-        cap_operations.set_budget(rich.conn, "beta", 1, key_id=rich.key.id, **who(rich))
+        operations.set_budget(rich.conn, "beta", 1, key_id=rich.key.id, **who(rich))
 
 
 def test_a_postpaid_team_spends_its_credit_first_and_owes_the_rest(books):
     """R6"""
-    cap_operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
+    operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
     books.grant(10)
     assert books.settle(books.hold(20, 20), 20, 5) == 25
     credit = books.credit()
@@ -275,7 +274,7 @@ def test_a_postpaid_team_spends_its_credit_first_and_owes_the_rest(books):
 
 def test_a_cap_alone_bounds_a_postpaid_team(books):
     """R6, R7"""
-    cap_operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
+    operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
     budget(books, "team", 30)
     books.hold(10, 20)
     assert refusal(books, 1, user=None).code == "in_flight_budget_exhausted"
@@ -283,7 +282,7 @@ def test_a_cap_alone_bounds_a_postpaid_team(books):
 
 def test_holds_of_a_postpaid_team_keep_expired_credit_and_pay_from_it(books):
     """R6, R8"""
-    cap_operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
+    operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
     books.grant(10, expires_at_ms=books.now_ms + 5)
     request = books.hold(20)
     books.now_ms += 5
@@ -294,10 +293,10 @@ def test_holds_of_a_postpaid_team_keep_expired_credit_and_pay_from_it(books):
 
 def test_a_team_that_stops_being_postpaid_pays_what_was_admitted_before(books):
     """R6"""
-    cap_operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
+    operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
     books.grant(10)
     request = books.hold(20)
-    cap_operations.set_team(books.conn, "acme", overage="block", **who(books))
+    operations.set_team(books.conn, "acme", overage="block", **who(books))
     assert refusal(books, 1, user=None).code == "in_flight_budget_exhausted"
     books.settle(request, 20)
     assert books.credit().owed_nanousd == 10
@@ -306,7 +305,7 @@ def test_a_team_that_stops_being_postpaid_pays_what_was_admitted_before(books):
 
 def test_a_plan_that_says_contact_blocks_and_says_whom(books):
     """R6"""
-    cap_operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
+    operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
     assert "contact billing@example.org." in refusal(books, 1, user=None, contact="billing@example.org").message
     error = refusal(books, 1, user=None)
     assert error.code == "credit_balance_exhausted"
@@ -318,16 +317,16 @@ def test_postpaid_on_plan_free_needs_a_payment_method(books):
     operations.create_team(books.conn, "small", "free", **who(books))
     books.conn.execute("BEGIN")
     with pytest.raises(InvalidValueError, match="impossible at tier 0"):
-        cap_operations.set_team(books.conn, "small", overage="postpaid", **who(books))
+        operations.set_team(books.conn, "small", overage="postpaid", **who(books))
     books.conn.execute("ROLLBACK")
 
 
 def test_without_its_payment_method_a_free_team_blocks_again(books):
     """R6, R2: the tier that the method earned stays."""
     operations.create_team(books.conn, "small", "free", **who(books))
-    terms = cap_operations.set_team(books.conn, "small", overage="postpaid", payment_method=True, **who(books))
+    terms = operations.set_team(books.conn, "small", overage="postpaid", payment_method=True, **who(books))
     assert (terms.overage, terms.tier) == ("postpaid", 1)
-    terms = cap_operations.set_team(books.conn, "small", payment_method=False, **who(books))
+    terms = operations.set_team(books.conn, "small", payment_method=False, **who(books))
     assert (terms.overage, terms.tier) == ("block", 1)
     assert "payment method" in terms.overage_source
 
@@ -349,20 +348,20 @@ def test_an_override_is_stronger_than_what_was_earned(books):
     """R1"""
     books.grant(500 * USD)
     assert terms_of(books.conn, "acme", 0).tier == 3
-    assert cap_operations.set_team(books.conn, "acme", tier=0, **who(books)).tier == 0
-    assert cap_operations.set_team(books.conn, "acme", earn_tier=True, **who(books)).tier == 3
+    assert operations.set_team(books.conn, "acme", tier=0, **who(books)).tier == 0
+    assert operations.set_team(books.conn, "acme", earn_tier=True, **who(books)).tier == 3
 
 
 def test_an_idle_change_leaves_no_trace(books):
     before = books.dump()
-    cap_operations.set_team(books.conn, "acme", plan="academic", payment_method=False, **who(books))
+    operations.set_team(books.conn, "acme", plan="academic", payment_method=False, **who(books))
     assert books.dump() == before
 
 
 def test_the_limits_of_a_team_say_where_they_come_from(rich):
     """R1"""
     budget(rich, "user", 30, "year")
-    limits = cap_operations.show_limits(rich.conn, "acme", now_ms=rich.now_ms)
+    limits = operations.show_limits(rich.conn, "acme", now_ms=rich.now_ms)
     assert [(cap.scope, cap.source_name, cap.period) for cap in limits.caps] == [
         ("team:acme", "plan academic", "2026-11"),
         ("team:acme", "tier 1", "2026-11"),

@@ -8,10 +8,8 @@ import msgspec
 import pytest
 
 from inferd.errors import ConfigError, InvalidValueError, NotFoundError
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import plans as plan_operations
-from inferd.ledger.operations import teams as operations
-from inferd.ledger.operations.audit_log import read_log
+from inferd.ledger import operations
+from inferd.ledger.operations import read_log
 from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms.catalog import catalog_in_force
 from inferd.ledger.terms.limits import TierChoice, team_limits
@@ -66,25 +64,25 @@ def test_every_number_says_where_it_comes_from(books):
 def test_the_operator_gives_a_project_and_a_user_numbers_of_their_own(books):
     """R10."""
     operations.create_user(books.conn, "acme", "ada", **who(books))
-    plan_operations.set_project_concurrency(books.conn, "acme", "inference", 3, **who(books))
-    plan_operations.set_user_concurrency(books.conn, "acme", "ada", 200, **who(books))
+    operations.set_project_concurrency(books.conn, "acme", "inference", 3, **who(books))
+    operations.set_user_concurrency(books.conn, "acme", "ada", 200, **who(books))
     own = limits(books, project="inference", user="ada")
     assert (own.project_concurrency, own.project_source) == (3, "set by the operator")
     assert (own.user_concurrency, own.user_source) == (200, "set by the operator")
     assert (limits(books).project_concurrency, limits(books, project="other").project_concurrency) == (64, 64)
     books.assert_clean()
-    back = plan_operations.set_project_concurrency(books.conn, "acme", "inference", None, **who(books))
+    back = operations.set_project_concurrency(books.conn, "acme", "inference", None, **who(books))
     assert (back.project_concurrency, back.project_source) == (64, "plan academic")
     assert [entry.action for entry in read_log(books.conn, limit=3)] == ["projects.set", "users.set", "projects.set"]
 
 
 def test_a_number_of_requests_at_once_is_of_somebody_and_makes_sense(books):
     with pytest.raises(NotFoundError, match="no project 'nope'"):
-        plan_operations.set_project_concurrency(books.conn, "acme", "nope", 1, **who(books))
+        operations.set_project_concurrency(books.conn, "acme", "nope", 1, **who(books))
     with pytest.raises(NotFoundError, match="no user 'nope'"):
-        plan_operations.set_user_concurrency(books.conn, "acme", "nope", 1, **who(books))
+        operations.set_user_concurrency(books.conn, "acme", "nope", 1, **who(books))
     with pytest.raises(InvalidValueError, match="at once is 1 to"):
-        plan_operations.set_project_concurrency(books.conn, "acme", "inference", 0, **who(books))
+        operations.set_project_concurrency(books.conn, "acme", "inference", 0, **who(books))
 
 
 def test_plans_that_are_put_in_force_hold_from_the_next_look_on(books):
@@ -93,12 +91,12 @@ def test_plans_that_are_put_in_force_hold_from_the_next_look_on(books):
     academic = replace(SHIPPED.plans["academic"], project_concurrency=2)
     changed = replace(SHIPPED, tiers=tiers, plans={**SHIPPED.plans, "academic": academic})
     assert limits(books).tier.rpm == 100
-    assert plan_operations.apply_plans(books.conn, changed, **who(books))
+    assert operations.apply_plans(books.conn, changed, **who(books))
     assert catalog_in_force(books.conn) == changed
     assert (limits(books).tier.rpm, limits(books).project_concurrency) == (7, 2)
     (entry,) = read_log(books.conn, action="plans")
     assert (entry.actor, entry.details) == ("test", {"plans": ["academic"], "tiers": [1]})
-    assert [cap.limit_nanousd for cap in cap_operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps] == [
+    assert [cap.limit_nanousd for cap in operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps] == [
         parse_usd("100"),
         9,
     ]
@@ -107,12 +105,12 @@ def test_plans_that_are_put_in_force_hold_from_the_next_look_on(books):
 
 def test_plans_that_are_in_force_already_leave_no_trace(books):
     before = books.dump()
-    assert not plan_operations.apply_plans(books.conn, SHIPPED, **who(books))
+    assert not operations.apply_plans(books.conn, SHIPPED, **who(books))
     assert books.dump() == before
     changed = replace(SHIPPED, plans={**SHIPPED.plans, "gold": replace(SHIPPED.plans["pro"], name="gold")})
-    assert plan_operations.apply_plans(books.conn, changed, **who(books))
-    assert not plan_operations.apply_plans(books.conn, changed, **who(books))
-    assert plan_operations.apply_plans(books.conn, SHIPPED, **who(books))
+    assert operations.apply_plans(books.conn, changed, **who(books))
+    assert not operations.apply_plans(books.conn, changed, **who(books))
+    assert operations.apply_plans(books.conn, SHIPPED, **who(books))
     assert catalog_in_force(books.conn) == SHIPPED
 
 
@@ -124,8 +122,8 @@ def test_a_catalog_from_before_there_was_an_alert_policy_is_that_with_the_shippe
     row = {"seq": 1, "catalog": msgspec.json.encode(old).decode(), "actor": "test", "at_ms": books.now_ms}
     insert(books.conn, "catalogs", row)
     assert catalog_in_force(books.conn) == changed
-    assert not plan_operations.apply_plans(books.conn, changed, **who(books))
-    assert plan_operations.apply_plans(books.conn, replace(changed, alerts=AlertPolicy((7,), 3)), **who(books))
+    assert not operations.apply_plans(books.conn, changed, **who(books))
+    assert operations.apply_plans(books.conn, replace(changed, alerts=AlertPolicy((7,), 3)), **who(books))
     assert terms_of(books.conn, "acme", books.now_ms).alerts == AlertPolicy((7,), 3)
     (entry,) = read_log(books.conn, action="plans")
     assert entry.details == {
@@ -138,7 +136,7 @@ def test_a_catalog_from_before_there_was_an_alert_policy_is_that_with_the_shippe
 def test_a_plan_that_a_team_is_on_cannot_be_taken_away(books):
     plans = {name: plan for name, plan in SHIPPED.plans.items() if name != "academic"}
     with pytest.raises(ConfigError, match=r"\[plans.academic\] is missing from models.toml, and team 'acme' is on it"):
-        plan_operations.apply_plans(books.conn, replace(SHIPPED, plans=plans), **who(books))
+        operations.apply_plans(books.conn, replace(SHIPPED, plans=plans), **who(books))
 
 
 def test_a_tier_that_costs_less_now_is_earned_at_once(books):
@@ -147,8 +145,8 @@ def test_a_tier_that_costs_less_now_is_earned_at_once(books):
     assert terms_of(books.conn, "acme", books.now_ms).tier == 1
     cheaper = replace(SHIPPED.tiers[2], qualifying_nanousd=parse_usd("20"))
     tiers = (*SHIPPED.tiers[:2], cheaper, *SHIPPED.tiers[3:])
-    plan_operations.apply_plans(books.conn, replace(SHIPPED, tiers=tiers), **who(books))
+    operations.apply_plans(books.conn, replace(SHIPPED, tiers=tiers), **who(books))
     assert terms_of(books.conn, "acme", books.now_ms).tier == limits(books).tier.number == 2
-    plan_operations.apply_plans(books.conn, SHIPPED, **who(books))
+    operations.apply_plans(books.conn, SHIPPED, **who(books))
     assert terms_of(books.conn, "acme", books.now_ms).tier == 2
     books.assert_clean()

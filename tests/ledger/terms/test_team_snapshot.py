@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import plans as plan_operations
+from inferd.ledger import operations
 from inferd.ledger.terms.catalog import catalog_in_force
 from inferd.ledger.terms.team_snapshot import standing_of
 from inferd.ledger.terms.terms import terms_of
@@ -52,21 +51,21 @@ def reads_terms(books):
 
 
 def set_team(**changes):
-    return lambda books: cap_operations.set_team(books.conn, "acme", **changes, **who(books))
+    return lambda books: operations.set_team(books.conn, "acme", **changes, **who(books))
 
 
 def budget(books):
-    cap_operations.set_budget(books.conn, "acme", 5, "month", key_id=books.key.id, **who(books))
+    operations.set_budget(books.conn, "acme", 5, "month", key_id=books.key.id, **who(books))
 
 
 def raise_caps(books, first_day=0, last_day=2):
     from_ms, until_ms = books.now_ms + first_day * DAY_MS, books.now_ms + last_day * DAY_MS
-    cap_operations.raise_caps(books.conn, "acme", 9, from_ms=from_ms, until_ms=until_ms, reason="a fair", **who(books))
+    operations.raise_caps(books.conn, "acme", 9, from_ms=from_ms, until_ms=until_ms, reason="a fair", **who(books))
 
 
 def alert(books):
     catalog = replace(catalog_in_force(books.conn), alerts=AlertPolicy((7,), 3))
-    plan_operations.apply_plans(books.conn, catalog, **who(books))
+    operations.apply_plans(books.conn, catalog, **who(books))
 
 
 CHANGES = {
@@ -101,7 +100,7 @@ def test_a_budget_that_is_gone_is_gone(books):
     before = terms(books)
     budget(books)
     assert terms(books).has_budgets
-    cap_operations.remove_budget(books.conn, "acme", "month", key_id=books.key.id, **who(books))
+    operations.remove_budget(books.conn, "acme", "month", key_id=books.key.id, **who(books))
     assert terms(books) == before
 
 

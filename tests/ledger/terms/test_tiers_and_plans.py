@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from inferd.errors import InsufficientCreditError, InvalidValueError
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import credits as money_operations
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.money import format_usd, parse_usd
 from inferd.price import Price
 from inferd.usage import Usage
@@ -39,7 +37,7 @@ def who(books):
 
 def effective(books: Any, team: str) -> dict[str, Any]:
     """Every limit that is in effect, as people are shown them."""
-    limits = cap_operations.show_limits(books.conn, team, now_ms=books.now_ms)
+    limits = operations.show_limits(books.conn, team, now_ms=books.now_ms)
     rows = {row.name: row for row in limits.rates.rows()}
     assert limits.rates.tier.number == limits.terms.tier
     assert limits.rates.tier_source == limits.terms.tier_source
@@ -86,7 +84,7 @@ def test_a_team_goes_through_all_tiers_by_purchases_and_through_all_plans(books)
         operations.grant_credit(books.conn, "lab", parse_usd(usd), **who(books))
 
     def set_(**change: Any) -> None:
-        cap_operations.set_team(books.conn, "lab", **change, **who(books))
+        operations.set_team(books.conn, "lab", **change, **who(books))
 
     assert effective(books, "lab") == expected("free", 0, "the least of plan free")
     assert operations.show_credit(books.conn, "lab", now_ms=books.now_ms).available_nanousd == parse_usd("5")
@@ -115,7 +113,7 @@ def test_a_team_goes_through_all_tiers_by_purchases_and_through_all_plans(books)
         set_(plan=plan)
         why = f"the least of plan {plan}" if floor >= 4 else "earned"
         assert effective(books, "lab") == expected(plan, max(4, floor), why)
-        cap_operations.set_team(books.conn, "poor", plan=plan, **who(books))
+        operations.set_team(books.conn, "poor", plan=plan, **who(books))
         assert effective(books, "poor") == expected(plan, floor, f"the least of plan {plan}")
     assert operations.show_credit(books.conn, "poor", now_ms=books.now_ms).available_nanousd == 0
     books.assert_clean()
@@ -123,29 +121,29 @@ def test_a_team_goes_through_all_tiers_by_purchases_and_through_all_plans(books)
 
 def test_statements_that_are_paid_earn_a_tier_in_the_transaction_that_pays_them(books):
     """R2."""
-    cap_operations.set_team(books.conn, "acme", plan="pro", tier=4, **who(books))
+    operations.set_team(books.conn, "acme", plan="pro", tier=4, **who(books))
     request = books.hold(60, 0, price=DEAR)
     books.settle(request, usage=Usage(60, 0, 0, 1))
-    assert cap_operations.set_team(books.conn, "acme", earn_tier=True, **who(books)).earned_tier == 0
-    money_operations.pay_statement(books.conn, "acme", "2026-11", parse_usd("49.999999999"), **who(books))
-    assert cap_operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 1
-    money_operations.pay_statement(books.conn, "acme", "2026-11", **who(books))
-    assert cap_operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 2
+    assert operations.set_team(books.conn, "acme", earn_tier=True, **who(books)).earned_tier == 0
+    operations.pay_statement(books.conn, "acme", "2026-11", parse_usd("49.999999999"), **who(books))
+    assert operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 1
+    operations.pay_statement(books.conn, "acme", "2026-11", **who(books))
+    assert operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 2
     books.assert_clean()
 
 
 def test_a_purchase_that_was_taken_back_counts_no_more_towards_the_next_tier(books):
     """R2."""
     books.grant(parse_usd("40"))
-    money_operations.withdraw(books.conn, "acme", parse_usd("40"), reason="by mistake", **who(books))
+    operations.withdraw_credit(books.conn, "acme", parse_usd("40"), reason="by mistake", **who(books))
     books.grant(parse_usd("49"))
-    assert cap_operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 1
+    assert operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 1
     books.grant(parse_usd("1"), "promotional")
-    assert cap_operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 1
+    assert operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 1
     books.grant(parse_usd("1"))
-    assert cap_operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 2
-    money_operations.withdraw(books.conn, "acme", parse_usd("50"), reason="by mistake", **who(books))
-    assert cap_operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 2
+    assert operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 2
+    operations.withdraw_credit(books.conn, "acme", parse_usd("50"), reason="by mistake", **who(books))
+    assert operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 2
 
 
 @pytest.mark.parametrize(
@@ -160,26 +158,26 @@ def test_the_end_of_a_tier_lies_ahead_and_is_set_with_it(books, change, what):
     """R1."""
     before = books.dump()
     with pytest.raises(InvalidValueError, match=what):
-        cap_operations.set_team(books.conn, "acme", **change, **who(books))
+        operations.set_team(books.conn, "acme", **change, **who(books))
     assert books.dump() == before
 
 
 def test_a_tier_that_is_set_again_without_an_end_has_none(books):
     """R1."""
-    cap_operations.set_team(books.conn, "acme", tier=2, tier_until_ms=books.now_ms + 1, **who(books))
-    cap_operations.set_team(books.conn, "acme", tier=2, **who(books))
+    operations.set_team(books.conn, "acme", tier=2, tier_until_ms=books.now_ms + 1, **who(books))
+    operations.set_team(books.conn, "acme", tier=2, **who(books))
     books.now_ms += 1
-    assert cap_operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.tier == 2
+    assert operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.tier == 2
 
 
 def test_what_was_spent_before_a_change_of_plan_counts_against_the_new_cap_at_once(books):
     """R3, R7: month and year are counted always, so a plan by the year knows what January cost."""
-    cap_operations.set_team(books.conn, "acme", plan="pro", tier=4, **who(books))
+    operations.set_team(books.conn, "acme", plan="pro", tier=4, **who(books))
     books.settle(books.hold(90, 0, price=DEAR), usage=Usage(90, 0, 0, 1))
-    cap_operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
-    (year, tier) = cap_operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps
+    operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
+    (year, tier) = operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps
     assert (year.period, year.count.posted_nanousd, tier.period) == ("2026", parse_usd("90"), "2026-11")
-    cap_operations.set_team(books.conn, "acme", plan="academic", **who(books))
+    operations.set_team(books.conn, "acme", plan="academic", **who(books))
     books.grant(parse_usd("500"))
     with pytest.raises(InsufficientCreditError, match=r"may spend \$100.00 in 2026-11 \(plan academic\)") as no:
         books.hold(11, 0, price=DEAR)
@@ -194,12 +192,12 @@ def test_a_refusal_by_plan_or_tier_names_whom_to_ask_and_one_by_a_budget_who_can
         books.hold(101, 0, price=DEAR)
     with pytest.raises(InsufficientCreditError, match=r"To raise it, ask room 2.14.$"):
         books.hold(101, 0, price=DEAR, contact="room 2.14")
-    cap_operations.set_budget(books.conn, "acme", 1, **who(books))
+    operations.set_budget(books.conn, "acme", 1, **who(books))
     with pytest.raises(InsufficientCreditError, match=r"To raise it, ask the operator of this server.$"):
         books.hold(1, 0, price=DEAR)
     manager = operations.create_key(books.conn, "acme", scopes=("manage",), **who(books))
-    cap_operations.set_budget(books.conn, "acme", 0, actor=f"key:{manager.id}", now_ms=books.now_ms)
-    cap_operations.remove_budget(books.conn, "acme", **who(books))
+    operations.set_budget(books.conn, "acme", 0, actor=f"key:{manager.id}", now_ms=books.now_ms)
+    operations.remove_budget(books.conn, "acme", **who(books))
     with pytest.raises(InsufficientCreditError, match=r"Team 'acme' set this budget itself; a key of it"):
         books.hold(1, 0, price=DEAR)
 
@@ -214,7 +212,7 @@ def test_a_refusal_by_plan_or_tier_names_whom_to_ask_and_one_by_a_budget_who_can
 )
 def test_a_refusal_for_want_of_credit_says_what_can_be_done(books, plan, advice):
     """R6."""
-    cap_operations.set_team(books.conn, "acme", plan=plan, payment_method=True, **who(books))
+    operations.set_team(books.conn, "acme", plan=plan, payment_method=True, **who(books))
     with pytest.raises(InsufficientCreditError) as refused:
         books.hold(1, 0, contact="room 2.14")
     assert refused.value.message.endswith(advice)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inferd.instants import parse_instant_ms
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import credits as money_operations
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.ledger.requests.holds import OpenHold, SettleHold
 from inferd.price import Price
 from inferd.usage import Usage
@@ -43,7 +41,7 @@ def many(provider, admin):
             operations.grant_credit(conn, "acme", 1, **who)
             operations.grant_credit(conn, "team-1", 1, **who)
             for period in ("month", "lifetime"):
-                cap_operations.set_budget(conn, "acme", 10**9, period, user=f"user-{number}", **who)
+                operations.set_budget(conn, "acme", 10**9, period, user=f"user-{number}", **who)
         owe_in_many_months(provider, conn)
     return admin
 
@@ -53,9 +51,9 @@ def owe_in_many_months(provider, conn):
     now_ms = parse_instant_ms("2026-11-20")
     who = {"actor": "cli:test", "now_ms": now_ms}
     for (grant_id,) in conn.execute("SELECT grant_id FROM grants WHERE team = 'acme'").fetchall():
-        money_operations.void(conn, grant_id, reason="to owe", **who)
-    cap_operations.set_team(conn, "acme", plan="pro", **who)
-    cap_operations.set_budget(conn, "acme", 20, project="inference", **who)
+        operations.void_grant(conn, grant_id, reason="to owe", **who)
+    operations.set_team(conn, "acme", plan="pro", **who)
+    operations.set_budget(conn, "acme", 20, project="inference", **who)
     (key_id, *_) = conn.execute("SELECT key_id FROM keys WHERE team = 'acme'").fetchone()
     for month in range(1, MANY + 1):
         request_id, at_ms = f"req-{month}", parse_instant_ms(f"2026-{month:02}-15")
@@ -136,9 +134,9 @@ async def test_a_page_has_no_row_of_another_team(many, manager):
 async def test_lists_show_limits(provider, admin):
     """R1, R7, R10"""
     change(provider, operations.create_user, "acme", "ada")
-    change(provider, cap_operations.set_budget, "acme", 2 * 10**9, user="ada")
-    change(provider, cap_operations.set_budget, "acme", 3 * 10**9, "year", project="inference")
-    change(provider, cap_operations.set_team, "acme", plan="pro", tier=3)
+    change(provider, operations.set_budget, "acme", 2 * 10**9, user="ada")
+    change(provider, operations.set_budget, "acme", 3 * 10**9, "year", project="inference")
+    change(provider, operations.set_team, "acme", plan="pro", tier=3)
     await admin.do("PATCH", "teams/acme/users/ada", {"concurrency": 5})
     (user,) = (await admin.do("GET", "teams/acme/users"))["users"]
     assert user["budgets"] == {"month": "2.000000000"}

@@ -7,10 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from inferd.ledger.operations import budgets as cap_operations
-from inferd.ledger.operations import keys as access
-from inferd.ledger.operations import plans as plan_operations
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.limits.rate_limits import CHANGES_A_MINUTE
 from inferd.plans import SHIPPED
 from inferd.server.admin.routes import ADMIN_ROUTES
@@ -169,7 +166,7 @@ async def test_a_manager_makes_no_key_that_may_more_than_its_own(provider, own, 
 async def test_a_manager_with_a_budget_cannot_shake_it_off(provider, manager):
     """R21"""
     own_id = manager.key.split("-")[2]
-    change(provider, cap_operations.set_budget, "acme", USD, key_id=own_id)
+    change(provider, operations.set_budget, "acme", USD, key_id=own_id)
     await manager.refused(403, "beyond_own_limits", "POST", "teams/acme/keys", {})
     await manager.refused(403, "beyond_own_limits", "PUT", "teams/acme/budgets", {"amount_usd": "9", "key": own_id})
     await manager.refused(403, "beyond_own_limits", "DELETE", "teams/acme/budgets", {"key": own_id})
@@ -202,7 +199,7 @@ async def test_a_manager_touches_no_key_above_it_and_undoes_nothing_of_the_opera
         await manager.refused(403, "beyond_own_limits", "POST", f"teams/acme/keys/{above}/{verb}")
     change(provider, operations.create_user, "acme", "ada")
     low = provider.new_key("acme", scopes=("inference",)).split("-")[2]
-    change(provider, access.suspend_user, "acme", "ada")
+    change(provider, operations.suspend_user, "acme", "ada")
     await admin.do("POST", f"teams/acme/keys/{low}/suspend")
     await manager.refused(403, "beyond_own_limits", "POST", "teams/acme/users/ada/resume")
     await manager.refused(403, "beyond_own_limits", "POST", f"teams/acme/keys/{low}/resume")
@@ -270,7 +267,7 @@ def let_make(provider, **bounds):
     """The plan of acme lets it make so many from now on."""
     plan = replace(SHIPPED.plans["academic"], **bounds)
     catalog = replace(SHIPPED, plans={**SHIPPED.plans, "academic": plan})
-    change(provider, plan_operations.apply_plans, catalog)
+    change(provider, operations.apply_plans, catalog)
 
 
 @pytest.mark.parametrize("noun", ["projects", "users", "keys"])

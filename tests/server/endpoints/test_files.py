@@ -90,7 +90,7 @@ async def test_a_file_that_is_too_large_is_refused_while_it_comes(provider, cust
 
 async def test_two_teams_and_two_projects_do_not_see_each_other(provider, customer):
     """R9, R23"""
-    from inferd.ledger.operations import teams as operations
+    from inferd.ledger import operations
 
     with provider.store.immediate() as conn:
         operations.create_project(conn, "acme", "web", actor="test", now_ms=1)

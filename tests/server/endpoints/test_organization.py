@@ -10,8 +10,8 @@ import pytest
 from openai import AsyncOpenAI
 
 from inferd.instants import parse_instant_ms
+from inferd.ledger import operations
 from inferd.ledger.credit.refunds import refund_request
-from inferd.ledger.operations import teams as operations
 from inferd.ledger.requests.usage import add_usage
 from inferd.money import format_usd
 from inferd.price import Price

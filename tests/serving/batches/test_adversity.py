@@ -10,10 +10,7 @@ from dataclasses import replace
 import pytest
 
 from inferd.instants import wall_clock_ms
-from inferd.ledger.operations import batches as batch_operations
-from inferd.ledger.operations import keys as access
-from inferd.ledger.operations import plans as plan_operations
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.ledger.terms.expiry_clock import PauseClock
 from inferd.ledger.terms.limits import team_limits
 from inferd.plans import SHIPPED
@@ -96,13 +93,13 @@ async def test_one_that_was_never_validated_ends_even_while_its_team_is_suspende
     batch = await customer.create(lines(3))
     with provider.store.immediate() as conn:
         if end == "cancelled":
-            batch_operations.cancel_batch(conn, batch["id"], **WHO)
-        access.suspend_team(conn, "acme", **WHO)
+            operations.cancel_batch(conn, batch["id"], **WHO)
+        operations.suspend_team(conn, "acme", **WHO)
     provider.ahead_ms = DAY_MS if end == "expired" else 0
     async with provider.batching():
         await provider.until(lambda: provider.rows("batches")[0]["status"] in ENDED)
     with provider.store.immediate() as conn:
-        access.resume_team(conn, "acme", **WHO)
+        operations.resume_team(conn, "acme", **WHO)
     batch = await customer.get(f"/v1/batches/{batch['id']}")
     assert (batch["status"], batch["request_counts"]["failed"]) == (end, 3)
     _, errors = await assert_each_line_once(provider, customer, batch, 3)
@@ -364,7 +361,7 @@ async def test_the_limit_of_queued_tokens_is_the_tiers_and_shown(provider, custo
     most = 3 * len(prompt_of()) + 1
     tiers = tuple(replace(tier, batch_queued_tokens=most) for tier in SHIPPED.tiers)
     with provider.store.immediate() as conn:
-        plan_operations.apply_plans(conn, replace(SHIPPED, tiers=tiers), **WHO)
+        operations.apply_plans(conn, replace(SHIPPED, tiers=tiers), **WHO)
     async with provider.batching():
         provider.runner.hold_back()
         first = await customer.create(lines(2))

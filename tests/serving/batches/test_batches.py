@@ -8,8 +8,7 @@ import os
 
 import pytest
 
-from inferd.ledger.operations import keys as access
-from inferd.ledger.operations import teams as operations
+from inferd.ledger import operations
 from inferd.serving.batches import validation
 from inferd.serving.batches.batches import Batches
 from tests.fakes import Failure
@@ -178,14 +177,14 @@ async def test_a_suspended_team_waits_and_a_revoked_key_ends_its_lines(provider,
         batch = await customer.create(lines)
         await provider.until(lambda: provider.runner.waits)
         with provider.store.immediate() as conn:
-            access.suspend_team(conn, "acme", **who)
+            operations.suspend_team(conn, "acme", **who)
         provider.runner.let_go()
         await provider.until(lambda: provider.completions.num_live == 0)
         await asyncio.sleep(0.1)
         num_before = len(provider.rows("usage"))
         assert 0 < num_before < 8
         with provider.store.immediate() as conn:
-            access.resume_team(conn, "acme", **who)
+            operations.resume_team(conn, "acme", **who)
             other = operations.create_key(conn, "acme", **who)
             operations.revoke_key(conn, provider.key.split("-")[2], **who)
         customer.headers = {"authorization": f"Bearer {other.key}"}
