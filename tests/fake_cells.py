@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from inferd.engine.batch import Batch
-from inferd.engine.runner import SequenceState
+from inferd.engine.runner import Batch, SequenceState
 from tests.fakes import RUINED, FakeRunner
 
 

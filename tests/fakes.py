@@ -13,11 +13,10 @@ import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer
 
 from inferd.constraint import Constraint, ConstraintKind
-from inferd.engine.batch import Batch
 from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.grammar.constraint import CompiledConstraint, grammar_of
 from inferd.engine.grammar.trial import GrammarVocabulary, tokenizer_of
-from inferd.engine.runner import MemoryKind, SequenceState
+from inferd.engine.runner import Batch, MemoryKind, SequenceState
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Check, Segment
 

@@ -13,14 +13,13 @@ from inferd.config.model_source import shards_of
 from inferd.config.models_file import ModelConfig
 from inferd.deployments.model_files import ModelFiles
 from inferd.engine.compute_turn import ComputeTurn
-from inferd.engine.engine import Engine, EngineState
+from inferd.engine.cost_model import Speed
+from inferd.engine.engine import Engine, EngineState, OutputStream
 from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.llama.loading import build_core, embedding_limit, fitting_memory, load_model
 from inferd.engine.llama.model import Model
 from inferd.engine.messages import AddRequest, EmbedRequest
 from inferd.engine.model_core import ModelCore
-from inferd.engine.output_stream import OutputStream
-from inferd.engine.speed import Speed
 from inferd.errors import ConfigError
 from inferd.tokenizer import Tokenizer
 

@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from inferd.engine.cost_model import CostModel
+from inferd.engine.cost_model import CostModel, Speed
 from inferd.engine.messages import AddRequest, EmbedRequest, TrafficClass
-from inferd.engine.speed import Speed
 
 MAX_LIVE_REQUESTS = 1024
 MAX_LIVE_TOKENS = 4_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
+from inferd.engine.runner import Batch
 from inferd.engine.sequence import Sequence
 
 TILE_ROWS = 64
@@ -31,64 +32,37 @@ class ScheduledChunk:
         return self.sequence.num_computed_tokens + self.n_tokens == self.sequence.num_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows in the order that `_layout` gives the sequences.
-
-    Lists: for the few rows of a decode, arrays would take several times as long to make and to check.
-
-    Attributes:
-        token_ids, positions, seq_ids, wants_logits: of each row.
-        output_rows: for each chunk that completes, in chunk order, the index of its last known token's row; the rows of
-            its draft follow.
-    """
-
-    chunks: tuple[ScheduledChunk, ...]
-    token_ids: list[int]
-    positions: list[int]
-    seq_ids: list[int]
-    wants_logits: list[bool]
-    output_rows: tuple[int, ...]
-
-    @property
-    def n_rows(self) -> int:
-        return len(self.token_ids)
-
-
 def build_batch(chunks: Seq[ScheduledChunk]) -> Batch:
-    """Lays out the chunks' rows; `chunks` is not empty."""
+    """Return the rows of the chunks, in their order; there is at least one chunk."""
     assert chunks, "an empty step is not executed"
-    ordered = _layout(chunks)
-    token_ids: list[int] = []
-    positions: list[int] = []
-    seq_ids: list[int] = []
-    wants_logits: list[bool] = []
-    output_rows: list[int] = []
-    for chunk in ordered:
+    batch = Batch([], [], [], [])
+    for chunk in chunks:
         sequence = chunk.sequence
         start = sequence.num_computed_tokens
         end = start + chunk.n_tokens
         assert chunk.n_tokens > 0, "a chunk has at least one row"
         assert end <= sequence.num_tokens, "only known tokens can be computed"
         assert chunk.completes or not chunk.draft, "a draft follows the last known token"
-        token_ids += sequence.token_ids[start:end]
+        batch.token_ids.extend(sequence.token_ids[start:end])
+        batch.token_ids.extend(chunk.draft)
+        batch.positions.extend(range(start, start + chunk.n_rows))
+        batch.seq_ids.extend([sequence.seq_id] * chunk.n_rows)
+        batch.wants_logits.extend([False] * (chunk.n_tokens - 1) + [chunk.completes] * (1 + len(chunk.draft)))
+    return batch
+
+
+def output_rows(chunks: Seq[ScheduledChunk]) -> list[int]:
+    """Return the row of the last known token of each chunk that completes; the rows of its draft follow."""
+    rows: list[int] = []
+    end = 0
+    for chunk in chunks:
         if chunk.completes:
-            output_rows.append(len(token_ids) - 1)
-        token_ids += chunk.draft
-        positions += range(start, start + chunk.n_rows)
-        seq_ids += [sequence.seq_id] * chunk.n_rows
-        wants_logits += [False] * (chunk.n_tokens - 1) + [chunk.completes] * (1 + len(chunk.draft))
-    return Batch(
-        chunks=ordered,
-        token_ids=token_ids,
-        positions=positions,
-        seq_ids=seq_ids,
-        wants_logits=wants_logits,
-        output_rows=tuple(output_rows),
-    )
+            rows.append(end + chunk.n_tokens - 1)
+        end += chunk.n_rows
+    return rows
 
 
-def _layout(chunks: Seq[ScheduledChunk]) -> tuple[ScheduledChunk, ...]:
+def laid_out(chunks: Seq[ScheduledChunk]) -> tuple[ScheduledChunk, ...]:
     """Ascending sequence ids, but those of long chunks after the higher and before the lower ones.
 
     llama.cpp cuts a partitioned batch into pieces of sequences with consecutive ids, in the order of their rows, and
@@ -96,12 +70,12 @@ def _layout(chunks: Seq[ScheduledChunk]) -> tuple[ScheduledChunk, ...]:
     are one piece; and a long chunk, once no id that follows its own comes after it, is one piece by itself. Beside
     the decodes it would be cut after its first row, and what is left might be too few rows for tiles.
     """
-    ordered: list[ScheduledChunk] = []
+    rows: list[ScheduledChunk] = []
     short: list[ScheduledChunk] = []
     for chunk in sorted(chunks, key=lambda chunk: chunk.sequence.seq_id, reverse=True):
         if chunk.n_rows < TILE_ROWS:
             short.append(chunk)
         else:
-            ordered += [*reversed(short), chunk]
+            rows += [*reversed(short), chunk]
             short = []
-    return (*ordered, *reversed(short))
+    return (*rows, *reversed(short))

@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 
-from inferd.engine.batch import Batch, ScheduledChunk, build_batch
+from inferd.engine.batch import ScheduledChunk, build_batch, laid_out, output_rows
 from inferd.engine.compute_turn import ComputeTurn
+from inferd.engine.cost_model import Speed
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.kv.cache import KVCache
 from inferd.engine.kv.partitioned import PartitionedKVCache
 from inferd.engine.kv.unified import UnifiedKVCache
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput, TrafficClass
-from inferd.engine.runner import Runner
+from inferd.engine.runner import Batch, Runner
 from inferd.engine.sampling import DrawnToken, TokenSampling, Undrawn
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.engine.speculation import MAX_DRAFT
-from inferd.engine.speed import Speed
 from inferd.logprobs import TokenLogprob
 
 _NS_PER_MS = 1_000_000
@@ -138,24 +139,26 @@ class EngineCore:
     def _compute(self, chunks: list[ScheduledChunk]) -> None:
         """Executes the chunks, samples, and takes both into the books. Waiting for the turn is not compute time."""
         started_ns = self._clock_ns()
-        batch, code = self._execute(chunks)
+        ordered = laid_out(chunks)
+        batch, code = self._execute(ordered)
         if code != 0:
             self._recover(chunks, code)
             return
-        completing = [chunk for chunk in batch.chunks if chunk.completes]
-        drawn_tokens = self._sampling.draw([chunk.sequence for chunk in completing], batch.output_rows)
+        completing = [chunk for chunk in ordered if chunk.completes]
+        rows = output_rows(ordered)
+        drawn_tokens = self._sampling.draw([chunk.sequence for chunk in completing], rows)
         step_ns = max(0, self._clock_ns() - started_ns)
         self._scheduler.observe(chunks, step_ns / _NS_PER_MS)
-        for chunk in batch.chunks:
+        for chunk in ordered:
             # The rows of a draft are its sequence's, come what may.
             chunk.sequence.advance(chunk.n_tokens, step_ns=step_ns, n_rows=batch.n_rows - len(chunk.draft))
             if self._kv_cache.wants_checkpoints and chunk.sequence.is_at_checkpoint:
                 self._kv_cache.checkpoint(chunk.sequence)
-        for chunk, row, drawn in zip(completing, batch.output_rows, drawn_tokens, strict=True):
+        for chunk, row, drawn in zip(completing, rows, drawn_tokens, strict=True):
             self._append(chunk.sequence, drawn)
             if chunk.draft:
                 self._verify(chunk, row)
-        for chunk in batch.chunks:
+        for chunk in ordered:
             if chunk.sequence.is_out_of_time and chunk.sequence.status is SequenceStatus.RUNNING:
                 self._finish(chunk.sequence, FinishReason.LENGTH)
 
@@ -171,7 +174,7 @@ class EngineCore:
         self._sampling.close()
         self._runner.close()
 
-    def _execute(self, chunks: list[ScheduledChunk]) -> tuple[Batch, int]:
+    def _execute(self, chunks: Seq[ScheduledChunk]) -> tuple[Batch, int]:
         for chunk in chunks:
             self._kv_cache.check_sequence(chunk.sequence)
         batch = build_batch(chunks)

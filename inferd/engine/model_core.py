@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from inferd.engine.batch_debt import BatchDebt
 from inferd.engine.core import EngineCore
+from inferd.engine.cost_model import Speed
 from inferd.engine.embeddings.core import EmbeddingCore
+from inferd.engine.fairness import BatchDebt
 from inferd.engine.messages import AddRequest, EmbedRequest, RequestOutput
-from inferd.engine.speed import Speed
 
 
 class ModelCore:

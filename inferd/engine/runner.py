@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from inferd.sampling_params import SamplingParams
 
-if TYPE_CHECKING:
-    from inferd.engine.batch import Batch
-
+NO_SEQ_ID = -1
+"""Id of a sequence or branch without native memory."""
 
 Logits = npt.NDArray[np.float32]
 """Shape (n_vocab,)."""
@@ -28,6 +28,23 @@ class MemoryKind(Enum):
     WINDOW = "window"  # sliding-window attention: can be cut, but what lies outside of the window may be gone
     RECURRENT = "recurrent"  # recurrent or hybrid: stands at its last position, can only be copied or dropped whole
     OPAQUE = "opaque"  # unknown: nothing is reused
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one step; every list has one element a row.
+
+    Lists: for the few rows of a decode, arrays would take several times as long to make and to check.
+    """
+
+    token_ids: list[int]
+    positions: list[int]
+    seq_ids: list[int]
+    wants_logits: list[bool]
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.token_ids)
 
 
 class Sampler(Protocol):

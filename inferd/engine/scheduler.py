@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from inferd.engine.batch import TILE_ROWS, ScheduledChunk
-from inferd.engine.batch_debt import BatchDebt
 from inferd.engine.cost_model import CostModel
-from inferd.engine.fair_share import FairShare
-from inferd.engine.kv.branch import NO_SEQ_ID
+from inferd.engine.fairness import BatchDebt, FairShare
 from inferd.engine.kv.cache import KVCache
 from inferd.engine.kv.prefix_cache import Hit
 from inferd.engine.messages import TrafficClass
 from inferd.engine.preemption import AGEING_NS, TURN_NS, Preemption
+from inferd.engine.runner import NO_SEQ_ID
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.engine.speculation import Speculation
 

@@ -7,10 +7,8 @@ from enum import IntEnum
 
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.grammar.constraint import Matcher
-from inferd.engine.kv.branch import NO_SEQ_ID
 from inferd.engine.messages import AddRequest, TrafficClass
-from inferd.engine.prompt_lookup import PromptLookup
-from inferd.engine.runner import Sampler
+from inferd.engine.runner import NO_SEQ_ID, Sampler
 from inferd.usage import Usage, rounded_ms
 
 _NS_PER_MS = 1_000_000
@@ -37,7 +35,6 @@ class Sequence:
     Attributes:
         has_run: a step has computed some of it.
         matcher: its place in the grammar that it must keep, if there is one.
-        lookup: what its tokens let expect; made once it runs alone.
         token_ids: the prompt, then every sampled token.
         num_computed_tokens: tokens whose keys and values are in the native memory.
         num_charged_tokens: high-water mark of `num_computed_tokens`. Losing computed tokens does not lower it:
@@ -60,7 +57,6 @@ class Sequence:
     sampler: Sampler
     detokenizer: Detokenizer
     matcher: Matcher | None = None
-    lookup: PromptLookup | None = None
     token_ids: list[int] = field(init=False)
     status: SequenceStatus = SequenceStatus.WAITING
     seq_id: int = NO_SEQ_ID

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inferd.deployments.local_replica import LocalReplica
+from inferd.engine.engine import OutputStream
 from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, RequestOutput
-from inferd.engine.output_stream import OutputStream
 from inferd.serving.completion import Completion, TextDelta, whole_reason
 from inferd.usage import Usage, rounded_ms
 

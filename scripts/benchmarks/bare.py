@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from inferd.engine.batch import Batch
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.runner import LlamaRunner
+from inferd.engine.runner import Batch
 from inferd.sampling_params import SamplingParams
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -59,13 +59,6 @@ class Bare:
 
     def _step(self, rows: list[Row]) -> list[int]:
         token_ids, positions, seq_ids, wants = map(list, zip(*rows, strict=True))
-        batch = Batch(
-            chunks=(),
-            token_ids=token_ids,
-            positions=positions,
-            seq_ids=seq_ids,
-            wants_logits=wants,
-            output_rows=tuple(row for row, wanted in enumerate(wants) if wanted),
-        )
+        batch = Batch(token_ids, positions, seq_ids, wants)
         assert self._context.decode(batch) == 0, "the kernels work"
-        return [self._runner.sample(self._sampler, row) for row in batch.output_rows]
+        return [self._runner.sample(self._sampler, row) for row, wanted in enumerate(wants) if wanted]

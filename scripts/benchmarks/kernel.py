@@ -16,9 +16,9 @@ from pathlib import Path
 from inferd.engine.core import EngineCore
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.loading import MAX_STEP_MS_CPU, load_model
+from inferd.engine.llama.machine import available_cores
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
-from inferd.engine.llama.threads import available_cores
 from inferd.engine.messages import AddRequest, TrafficClass
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Segment

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.loading import load_model
+from inferd.engine.llama.machine import available_cores
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
-from inferd.engine.llama.threads import available_cores
 from inferd.engine.runner import SequenceState
 from scripts.benchmarks.bare import Bare, Prompt
 from scripts.benchmarks.machine import Watch

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.loading import load_model
+from inferd.engine.llama.machine import available_cores
 from inferd.engine.llama.runner import LlamaRunner
-from inferd.engine.llama.threads import available_cores
 from inferd.tokenizer import Segment
 from scripts.benchmarks.bare import Bare, Prompt
 from scripts.benchmarks.model_file import demo_model

@@ -6,9 +6,8 @@ import pytest
 
 from inferd.engine import backlog as backlog_module
 from inferd.engine.backlog import MAX_RETRY_AFTER_S, MIN_RETRY_AFTER_S, Backlog
-from inferd.engine.cost_model import CostModel
+from inferd.engine.cost_model import CostModel, Speed
 from inferd.engine.messages import AddRequest
-from inferd.engine.speed import Speed
 from tests.engine.driver import request
 
 

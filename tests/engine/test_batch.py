@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.engine.batch import TILE_ROWS, ScheduledChunk, build_batch
+from inferd.engine.batch import TILE_ROWS, ScheduledChunk, build_batch, laid_out, output_rows
 from inferd.engine.sequence import Sequence
 from tests.engine.test_sequence import new_sequence
 
@@ -18,11 +18,12 @@ def sequence_at(seq_id: int, prompt: bytes, num_computed: int = 0) -> Sequence:
 
 def test_rows_are_sorted_by_sequence_id_and_start_where_the_books_are() -> None:
     high, low = sequence_at(3, b"abcd", 1), sequence_at(1, b"xy", 1)
-    batch = build_batch([ScheduledChunk(high, 2), ScheduledChunk(low, 1)])
+    chunks = laid_out([ScheduledChunk(high, 2), ScheduledChunk(low, 1)])
+    batch = build_batch(chunks)
     assert bytes(batch.token_ids) == b"ybc"
     assert batch.positions == [1, 1, 2]
     assert batch.seq_ids == [1, 3, 3]
-    assert [chunk.sequence for chunk in batch.chunks] == [low, high]
+    assert [chunk.sequence for chunk in chunks] == [low, high]
     assert batch.n_rows == 3
 
 
@@ -43,7 +44,7 @@ def pieces(rows: dict[int, int], order: list[int]) -> list[dict[int, int]]:
 @given(st.dictionaries(st.integers(0, 12), st.sampled_from([1, TILE_ROWS, 3 * TILE_ROWS]), min_size=1))
 def test_long_chunks_are_computed_apart_and_decodes_together(rows) -> None:
     chunks = [ScheduledChunk(sequence_at(seq_id, bytes(n)), n) for seq_id, n in rows.items()]
-    cut = pieces(rows, [chunk.sequence.seq_id for chunk in build_batch(chunks).chunks])
+    cut = pieces(rows, [chunk.sequence.seq_id for chunk in laid_out(chunks)])
     assert all(piece == {seq_id: rows[seq_id]} for piece in cut for seq_id in piece if rows[seq_id] > 1)
     short = sorted(seq_id for seq_id, n in rows.items() if n == 1)
     runs = sum(seq_id - 1 not in short for seq_id in short)
@@ -52,9 +53,9 @@ def test_long_chunks_are_computed_apart_and_decodes_together(rows) -> None:
 
 def test_only_the_last_row_of_a_chunk_that_completes_has_logits() -> None:
     whole, part, end = sequence_at(0, b"abc"), sequence_at(1, b"abc"), sequence_at(2, b"abc", 2)
-    batch = build_batch([ScheduledChunk(end, 1), ScheduledChunk(part, 2), ScheduledChunk(whole, 3)])
-    assert batch.wants_logits == [False, False, True, False, False, True]
-    assert batch.output_rows == (2, 5)
+    chunks = laid_out([ScheduledChunk(end, 1), ScheduledChunk(part, 2), ScheduledChunk(whole, 3)])
+    assert build_batch(chunks).wants_logits == [False, False, True, False, False, True]
+    assert output_rows(chunks) == [2, 5]
 
 
 @pytest.mark.parametrize("n_tokens", [0, 4])

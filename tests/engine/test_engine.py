@@ -11,10 +11,9 @@ import pytest
 
 from inferd.engine import backlog as backlog_module
 from inferd.engine.core import EngineCore
-from inferd.engine.engine import MAX_CRASHES, Engine, EngineState
+from inferd.engine.engine import MAX_CRASHES, Engine, EngineState, OutputStream
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
 from inferd.engine.model_core import ModelCore
-from inferd.engine.output_stream import OutputStream
 from inferd.errors import ConfigError, OverloadedError
 from inferd.sampling_params import SamplingParams
 from inferd.usage import Usage

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.engine.batch import build_batch
-from inferd.engine.batch_debt import BATCH_SHARE
+from inferd.engine.fairness import BATCH_SHARE
 from inferd.engine.kv.partitioned import PartitionedKVCache
 from inferd.engine.messages import AddRequest, TrafficClass
 from inferd.engine.scheduler import (

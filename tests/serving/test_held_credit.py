@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inferd.engine.speed import Speed
+from inferd.engine.cost_model import Speed
 from inferd.errors import InsufficientCreditError
 from inferd.ledger.requests.holds import OpenHold
 from inferd.limits.ticket import Ticket, unlimited_ticket

@@ -9,9 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 
 from inferd.engine.batch import ScheduledChunk
-from inferd.engine.kv.branch import NO_SEQ_ID, Branch
-from inferd.engine.kv.prefix_cache import MIN_SHARED_TOKENS, Hit, Owner, PrefixCache
-from inferd.engine.runner import MemoryKind, Runner
+from inferd.engine.kv.prefix_cache import MIN_SHARED_TOKENS, Branch, Hit, Owner, PrefixCache
+from inferd.engine.runner import NO_SEQ_ID, MemoryKind, Runner
 from inferd.engine.sequence import Sequence
 
 _CAN_BE_CUT = (MemoryKind.PLAIN, MemoryKind.WINDOW)

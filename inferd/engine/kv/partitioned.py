@@ -9,10 +9,9 @@ import sys
 from collections.abc import Collection
 
 from inferd.engine.batch import ScheduledChunk
-from inferd.engine.kv.branch import NO_SEQ_ID, Branch
 from inferd.engine.kv.cache import KVCache
-from inferd.engine.kv.prefix_cache import Hit, Owner
-from inferd.engine.runner import MemoryKind
+from inferd.engine.kv.prefix_cache import Branch, Hit, Owner
+from inferd.engine.runner import NO_SEQ_ID, MemoryKind
 from inferd.engine.sequence import Sequence
 
 

@@ -1,6 +1,6 @@
-"""Which tokens are in memory already, and where: with running sequences, in parked streams, in host RAM.
+"""Prefix cache: which tokens are in memory already, and where: with running sequences, in parked streams, in host RAM.
 
-Books only: it moves nothing. The KV cache does, and tells it.
+Accounting only: the KV cache moves memory and reports it here.
 """
 
 from __future__ import annotations
@@ -9,10 +9,40 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from inferd.engine.kv.branch import NO_SEQ_ID, Branch
 from inferd.engine.kv.radix_tree import RadixTree
-from inferd.engine.runner import SequenceState
+from inferd.engine.runner import NO_SEQ_ID, SequenceState
 from inferd.engine.sequence import Sequence
+
+
+@dataclass(slots=True, eq=False)
+class Branch:
+    """Parked: either in a device stream (`seq_id`) or in host RAM (`state`), never in both, never in neither.
+
+    Attributes:
+        token_ids: exactly the tokens in memory, from position 0 on.
+        scope: who may reuse it.
+        tenant: whose share of the cache it counts against.
+        session: opaque name of a conversation, or None; its newest branch is evicted last.
+        last_used: the cache's own tick count.
+    """
+
+    token_ids: tuple[int, ...]
+    scope: str
+    tenant: str
+    session: str | None
+    last_used: int
+    seq_id: int = NO_SEQ_ID
+    state: SequenceState | None = None
+
+    @property
+    def num_computed_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_bytes(self) -> int:
+        """Host RAM that it takes."""
+        return 0 if self.state is None else len(self.state)
+
 
 MIN_SHARED_TOKENS = 16
 """Below that, computing is as fast as finding and copying."""

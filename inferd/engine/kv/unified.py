@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from inferd.engine.batch import ScheduledChunk
-from inferd.engine.kv.branch import NO_SEQ_ID, Branch
 from inferd.engine.kv.cache import KVCache
 from inferd.engine.kv.cell_account import CellAccount
-from inferd.engine.kv.prefix_cache import MIN_SHARED_TOKENS, Hit, Owner
-from inferd.engine.runner import MemoryKind, Runner
+from inferd.engine.kv.prefix_cache import MIN_SHARED_TOKENS, Branch, Hit, Owner
+from inferd.engine.runner import NO_SEQ_ID, MemoryKind, Runner
 from inferd.engine.sequence import Sequence
 
 HEADROOM_CELLS = 64

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inferd.engine.batch import Batch
 from inferd.engine.llama.model import Model
-from inferd.engine.runner import Logits, SequenceState
+from inferd.engine.runner import Batch, Logits, SequenceState
 from inferd.errors import ConfigError
 
 _CELL_PADDING = 256  # llama.cpp pads the context, and each sequence's part of it, to this

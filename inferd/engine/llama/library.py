@@ -1,16 +1,162 @@
-"""The native library: loaded once per process, with its log under our control and short calls kept cheap."""
+"""The native library, loaded once per process: its log, its short calls, and the weights that it has in memory."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from inferd.engine.llama.weights import WeightsPool
+from inferd.config.model_source import shards_of
+from inferd.errors import ConfigError
+
+_Key = tuple[tuple[tuple[Path, int, int], ...], int]
+"""Resolved path, size and time of change of each file, and the layers on GPUs."""
+
+_LOAD_MODE_NONE = 0
+"""llama.h, enum llama_load_mode: with no_alloc, the file's header is read and no weight."""
+
+_CAUSES = (
+    (
+        r"data is not within the file bounds",
+        "the file, or one of its shards, is shorter than its header says: was the download cut off? Download it again",
+    ),
+    (
+        r"failed to read (magic|header|key-value pairs|tensor info)|failed to load model from",
+        "its header is incomplete or damaged: was the download cut off? Download it again",
+    ),
+    (
+        r"illegal split file idx",
+        "it is a later shard of a split model: name the first one, which ends in -00001-of-NNNNN.gguf",
+    ),
+    (
+        r"invalid split file name",
+        "it is the first shard of a split model under another name: the others are found by its name, so keep the one "
+        "it was published under, such as NAME-00001-of-00003.gguf",
+    ),
+    (
+        r"CLIP cannot be used as main model",
+        "it holds an encoder of images or audio (mmproj), not a language model: name the model's own file",
+    ),
+    (
+        r"unknown model architecture: 'imatrix'|key not found in model: general\.architecture",
+        "it holds no model but data about one (an importance matrix, say): name the model's own file",
+    ),
+    (
+        r"unknown model architecture: '(?P<name>[^']*)'",
+        "this version of llama.cpp does not know its architecture {name!r}",
+    ),
+    (
+        r"key not found in model: \S+\.(context_length|block_count|embedding_length)",
+        "its header lacks what a model's has: it is an adapter (LoRA) or a vocabulary, not a model by itself",
+    ),
+    (r"failed to allocate|unable to allocate|out of memory", "there is not enough memory for it"),
+)
+"""Messages that llama.cpp logs when it cannot load a file (llama-model-loader.cpp, gguf.cpp), and a sentence for each.
+The first that matches is the cause."""
+
+
+@dataclass(slots=True, eq=False)
+class Weights:
+    """One `llama_model`. It never changes once it is loaded; contexts of any number are made from it, on any thread."""
+
+    handle: Any
+    key: _Key
+    num_users: int = 1
+
+
+class WeightsPool:
+    """Counts who uses which weights, and frees those that nobody does. Any thread may use it; while one loads, others
+    that want to wait: two that load at once would only slow each other down.
+
+    Args:
+        errors_of: collects the errors that llama.cpp logs while the context is open.
+    """
+
+    def __init__(self, api: Any, errors_of: Callable[[], AbstractContextManager[list[str]]]) -> None:
+        self._api = api
+        self._errors_of = errors_of
+        self._lock = threading.Lock()
+        self._loaded: dict[_Key, Weights] = {}
+
+    def acquire(self, path: Path, *, n_gpu_layers: int, header_only: bool = False) -> Weights:
+        """To be released. The same for all who name one unchanged file, and as many layers on GPUs. Raises ConfigError
+        if llama.cpp cannot read the file.
+
+        Args:
+            header_only: read everything but the weights; no context can be made of it.
+        """
+        with self._lock:
+            key = _key(path, n_gpu_layers)
+            if header_only:
+                return Weights(self._load(path, n_gpu_layers, header_only=True), key)
+            weights = self._loaded.get(key)
+            if weights is None:
+                weights = self._loaded[key] = Weights(self._load(path, n_gpu_layers), key)
+            else:
+                weights.num_users += 1
+            return weights
+
+    def release(self, weights: Weights) -> None:
+        """Once by each who acquired it, after its contexts were freed."""
+        with self._lock:
+            assert weights.num_users > 0, "it is released once by each"
+            weights.num_users -= 1
+            if weights.num_users == 0:
+                if self._loaded.get(weights.key) is weights:
+                    del self._loaded[weights.key]
+                self._api.llama_model_free(weights.handle)
+
+    def _load(self, path: Path, n_gpu_layers: int, *, header_only: bool = False) -> Any:
+        params = self._api.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 2**31 - 1
+        if header_only:
+            params.no_alloc, params.load_mode = True, _LOAD_MODE_NONE
+        with self._errors_of() as errors:
+            handle = self._api.llama_model_load_from_file(os.fsencode(path), params)
+        if not handle:
+            raise ConfigError(f"{path}: {_cause(errors)}")
+        return handle
+
+
+def _cause(errors: Iterable[str]) -> str:
+    text = "; ".join(errors)
+    for pattern, sentence in _CAUSES:
+        found = re.search(pattern, text)
+        if found is not None:
+            return sentence.format(**found.groupdict())
+    return f"llama.cpp cannot load this file: {text or 'it gave no reason'}"
+
+
+def _key(path: Path, n_gpu_layers: int) -> _Key:
+    files = []
+    for shard in shards_of(path):
+        try:
+            stat = shard.stat()
+        except FileNotFoundError as error:
+            raise ConfigError(f"{path}: {_missing_shards(path)}") from error
+        except OSError as error:
+            raise ConfigError(f"{shard}: {error.strerror}") from error
+        files.append((shard.resolve(), stat.st_size, stat.st_mtime_ns))
+    return tuple(files), n_gpu_layers
+
+
+def _missing_shards(path: Path) -> str:
+    """Return the sentence that names the files of `path` which are not there."""
+    missing = [shard.name for shard in shards_of(path) if not shard.exists()]
+    if missing == [path.name]:
+        return "no such file"
+    shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    return f"shards of this split model are missing beside it: {shown}; download all of them"
+
 
 logger = logging.getLogger("inferd.llama")
 

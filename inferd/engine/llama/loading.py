@@ -13,11 +13,10 @@ from inferd.engine.core import EngineCore
 from inferd.engine.embeddings.core import EmbeddingCore
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.embedder import LlamaEmbedder
-from inferd.engine.llama.host_memory import available_bytes
 from inferd.engine.llama.library import load_library
+from inferd.engine.llama.machine import available_bytes, available_cores
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
-from inferd.engine.llama.threads import available_cores
 from inferd.engine.model_core import ModelCore
 from inferd.engine.speculation import MAX_DRAFT
 from inferd.errors import ConfigError

@@ -9,9 +9,8 @@ from typing import Any
 
 from inferd.engine.embeddings.pooling import Pooling
 from inferd.engine.grammar.compiler import ConstraintCompiler
-from inferd.engine.llama.grammar_tokenizer import grammar_tokenizer, grammar_vocabulary
 from inferd.engine.llama.library import Library
-from inferd.engine.llama.vocabulary import Vocabulary
+from inferd.engine.llama.vocabulary import Vocabulary, grammar_tokenizer, grammar_vocabulary
 from inferd.errors import ConfigError
 
 logger = logging.getLogger(__name__)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from inferd.engine.batch import Batch
 from inferd.engine.llama.context import Context
-from inferd.engine.llama.greedy_sampler import GreedySampler
 from inferd.engine.llama.model import Model
-from inferd.engine.llama.samplers import MIN_TEMPERATURE, SamplerChain, is_drawable
-from inferd.engine.llama.softmax_sampler import SoftmaxSampler
-from inferd.engine.runner import Logits, MemoryKind, Sampler, SequenceState
+from inferd.engine.llama.samplers import MIN_TEMPERATURE, GreedySampler, SamplerChain, SoftmaxSampler, is_drawable
+from inferd.engine.runner import Batch, Logits, MemoryKind, Sampler, SequenceState
 from inferd.sampling_params import SamplingParams
 
 AnySampler = GreedySampler | SoftmaxSampler | SamplerChain
@@ -124,11 +121,4 @@ def _dummy_batch(rows_per_sequence: list[int]) -> Batch:
         (seq_id, row, row == n_rows - 1) for seq_id, n_rows in enumerate(rows_per_sequence) for row in range(n_rows)
     ]
     seq_ids, positions, wants_logits = map(list, zip(*rows, strict=True))
-    return Batch(
-        chunks=(),
-        token_ids=[0] * len(seq_ids),
-        positions=positions,
-        seq_ids=seq_ids,
-        wants_logits=wants_logits,
-        output_rows=tuple(row for row, wanted in enumerate(wants_logits) if wanted),
-    )
+    return Batch([0] * len(seq_ids), positions, seq_ids, wants_logits)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from inferd.engine.batch import ScheduledChunk, build_batch
-from inferd.engine.kv.branch import NO_SEQ_ID
 from inferd.engine.kv.partitioned import PartitionedKVCache
+from inferd.engine.kv.prefix_cache import NO_SEQ_ID
 from inferd.engine.messages import AddRequest
 from inferd.engine.sequence import Sequence
 from inferd.sampling_params import SamplingParams

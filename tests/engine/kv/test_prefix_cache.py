@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.engine.kv.branch import NO_SEQ_ID, Branch
-from inferd.engine.kv.prefix_cache import MIN_SHARED_TOKENS, PrefixCache
+from inferd.engine.kv.prefix_cache import MIN_SHARED_TOKENS, NO_SEQ_ID, Branch, PrefixCache
 from inferd.engine.messages import AddRequest, TrafficClass
 from inferd.engine.sequence import Sequence
 from inferd.sampling_params import SamplingParams

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inferd.engine.batch import Batch
 from inferd.engine.core import EngineCore
 from inferd.engine.llama.context import Context
 from inferd.engine.llama.loading import load_model
 from inferd.engine.llama.runner import LlamaRunner
 from inferd.engine.messages import AddRequest, RequestOutput
-from inferd.engine.runner import Sampler
+from inferd.engine.runner import Batch, Sampler
 from inferd.engine.speculation import MAX_DRAFT
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Segment
@@ -128,12 +127,16 @@ class Bench:
         ids, positions, tokens = map(list, zip(*plan, strict=True))
         last = max(row for row, (owner, _, _) in enumerate(plan) if owner == seq_id)
         wants_logits = [row == last for row in range(len(plan))]
-        batch = Batch((), tokens, positions, ids, wants_logits, (last,))
+        batch = Batch(tokens, positions, ids, wants_logits)
         assert self.context.decode(batch) == 0
         logits = self.runner.logits(last)
         for other in others:
             self.context.seq_rm(other, 0)
         return logits
+
+
+def rows_with_logits(batch: Batch) -> list[int]:
+    return [row for row, wanted in enumerate(batch.wants_logits) if wanted]
 
 
 class Record:
@@ -155,7 +158,7 @@ class Record:
         return result
 
     def _rows(self, batch: Batch) -> list[Logits]:
-        return [self._model.runner.logits(row) for row in batch.output_rows]
+        return [self._model.runner.logits(row) for row in rows_with_logits(batch)]
 
     def end(self) -> None:
         for name in ("decode", "seq_rm", "seq_cp", "seq_state", "restore_seq"):

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from inferd.constraint import Constraint, ConstraintKind
-from inferd.engine.batch import Batch
 from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.messages import FinishReason
+from inferd.engine.runner import Batch
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Segment
 from tests.engine.llama.conftest import Loaded, run
+from tests.engine.llama.forced import rows_with_logits
 
 SCHEMA = """{"type":"object","properties":{"name":{"type":"string","maxLength":20},"tags":{"type":"array",
 "items":{"enum":["red","green"]},"maxItems":2}},"required":["name","tags"],"additionalProperties":false}"""
@@ -82,7 +83,7 @@ def test_logprobs_agree_with_a_softmax_of_the_raw_logits(
 
     def keep_logits(batch: Batch) -> int:
         code = execute(batch)
-        raw.extend(loaded.runner.logits(row).copy() for row in batch.output_rows)
+        raw.extend(loaded.runner.logits(row).copy() for row in rows_with_logits(batch))
         return code
 
     monkeypatch.setattr(loaded.runner, "execute", keep_logits)

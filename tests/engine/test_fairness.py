@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.engine.fair_share import FairShare
+from inferd.engine.fairness import FairShare
 
 
 def test_an_output_token_counts_as_two_of_a_prompt():

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
+from inferd.engine.engine import OutputStream
 from inferd.engine.messages import FinishReason, RequestOutput
-from inferd.engine.output_stream import OutputStream
 from inferd.usage import Usage
 
 TERMINAL = RequestOutput("r", "c", finish_reason=FinishReason.STOP, usage=Usage())

@@ -1,4 +1,4 @@
-"""Virtual token counters: whose turn it is between tenants."""
+"""Fair shares of an engine: between tenants, and between batch and other traffic."""
 
 from __future__ import annotations
 
@@ -45,3 +45,31 @@ class FairShare:
     def served(self, tenant: str) -> int:
         """Weighted tokens that it got; comparable between active tenants only."""
         return self._served[tenant]
+
+
+BATCH_SHARE = 0.1
+"""Part of the device's time that batch gets while others have work."""
+
+
+class BatchDebt:
+    """In whatever unit of time its owner counts in."""
+
+    def __init__(self) -> None:
+        self._debt = 0.0
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether batch may take some more."""
+        return self._debt <= 0.0
+
+    def owe(self, taken: float) -> None:
+        """Batch took so much beside others."""
+        self._debt += taken * (1 - BATCH_SHARE) / BATCH_SHARE
+
+    def pay(self, taken: float) -> None:
+        """The others took so much."""
+        self._debt = max(0.0, self._debt - taken)
+
+    def forgive(self) -> None:
+        """Batch was alone: it owes nothing."""
+        self._debt = 0.0
