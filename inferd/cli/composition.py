@@ -41,13 +41,12 @@ from inferd.server.app import build_app
 from inferd.server.errors import encoded_error
 from inferd.server.services import Services
 from inferd.server.transport.http_server import HttpServer, bind, tls_context
-from inferd.serving.batches.batch_context import Workplace
+from inferd.serving.batches.batch_context import BatchContext
 from inferd.serving.batches.batches import Batches
-from inferd.serving.clock import WatchedClock
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
-from inferd.serving.maintenance import Upkeep
-from inferd.serving.ticket_issuer import Turnstile, seed
+from inferd.serving.maintenance import Maintenance, WatchedClock
+from inferd.serving.ticket_issuer import TicketIssuer, seed
 
 KEY_FILE = "default.key"
 _ANY_ADDRESS = ("0.0.0.0", "::")
@@ -107,8 +106,7 @@ def _ensure_default_key(store: Store, folder: Path) -> str | None:
 async def _serve(
     config: Config, store: Store, epoch: int, listener: socket.socket, host: str, console: Console, new_key: str | None
 ) -> None:
-    certificate = config.server.tls_certificate
-    tls = None if certificate is None else tls_context(certificate, config.server.tls_key)
+    tls = tls_context(config.server.tls_certificate, config.server.tls_key) if config.server.tls_certificate else None
     writer = LedgerWriter(store)
     router = Router.from_config(config)
 
@@ -117,7 +115,8 @@ async def _serve(
             writer.submit(PauseClock(because))
 
     clock = WatchedClock(pause_expiry)
-    upkeep = Upkeep(store, writer, clock, retention_days=config.ledger.usage_retention_days, alerts=config.alerts)
+    kept_days = config.ledger.usage_retention_days
+    maintenance = Maintenance(store, writer, clock, retention_days=kept_days, alerts=config.alerts)
     limits = RateLimits(steady_clock_ms, lambda: router.load)
     with store.reading() as conn:
         seed(limits, conn, now_ms=clock())
@@ -134,19 +133,19 @@ async def _serve(
             print_banner(console, listener, store.data_dir, offered, new_key, scheme)
 
     writer.start()
-    keeping_up = asyncio.create_task(upkeep.run(), name="upkeep of the ledger")
+    keeping_up = asyncio.create_task(maintenance.run(), name="maintenance of the ledger")
     try:
         with closing(Authenticator(store)) as authenticator, closing(LedgerClient(store, writer)) as ledger:
-            turnstile = Turnstile(limits, authenticator, clock, config.ledger.contact)
+            ticket_issuer = TicketIssuer(limits, authenticator, clock, config.ledger.contact)
             files = FileStore(store.data_dir)
-            workplace = Workplace(
-                *(store, ledger, files, router, completions, authenticator, turnstile, encoded_error, clock),
+            context = BatchContext(
+                *(store, ledger, files, router, completions, authenticator, ticket_issuer, encoded_error, clock),
                 strict=config.server.strict,
             )
-            batches = Batches(workplace, writer)
+            batches = Batches(context, writer)
             batches.sweep_disk()
             batching = asyncio.create_task(batches.run(), name="batches")
-            services = Services(router, completions, authenticator, ledger, turnstile, files, batches)
+            services = Services(router, completions, authenticator, ledger, ticket_issuer, files, batches)
             server = HttpServer(
                 build_app(services, config.server, host),
                 _drain(completions, batches, console),

@@ -62,7 +62,7 @@ class ChatCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class ApiCall:
     """A call whose body was read, by a caller who may make calls. It counts in its team's minute.
 
     Attributes:
@@ -133,21 +133,21 @@ class Arrival:
 
 
 @asynccontextmanager
-async def arrival(request: Request) -> AsyncIterator[Arrival]:
+async def api_call(request: Request) -> AsyncIterator[ApiCall]:
     """What is raised within the block gives back what the ticket took."""
     received_ns = time.monotonic_ns()
-    with counted(request) as (caller, ticket):
+    with rate_limited(request) as (caller, ticket):
         ignored = remember_ignored(request)
-        yield Arrival(request, caller, ticket, await read_body(request), received_ns, ignored)
+        yield ApiCall(request, caller, ticket, await read_body(request), received_ns, ignored)
 
 
 @contextmanager
-def counted(request: Request) -> Iterator[tuple[Caller, Ticket]]:
+def rate_limited(request: Request) -> Iterator[tuple[Caller, Ticket]]:
     """Who asks, by right, in the team's minute; before the body is read, so that whoever goes too fast costs little."""
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator)
     require_scope(caller, "inference")
-    ticket = services.turnstile.ticket(caller)
+    ticket = services.ticket_issuer.issue(caller)
     remember_ticket(request, ticket)
     with given_back_if_refused(ticket):
         ticket.take_request()

@@ -13,7 +13,7 @@ from inferd.server.middleware.unauthorized_limit import UnauthorizedLimit
 from inferd.serving.batches.batches import Batches
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
-from inferd.serving.ticket_issuer import Turnstile
+from inferd.serving.ticket_issuer import TicketIssuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Services:
     completions: Completions
     authenticator: Authenticator
     ledger: LedgerClient
-    turnstile: Turnstile
+    ticket_issuer: TicketIssuer
     files: FileStore
     batches: Batches
     unauthorized: UnauthorizedLimit = field(default_factory=UnauthorizedLimit)

@@ -27,7 +27,7 @@ from inferd.serving.completion import Admission, Completion, Finished
 from inferd.serving.endpoints.admission import PreparedPrompt, check_capability, compile_constraint, prepare
 from inferd.serving.endpoints.embedding_admission import PreparedInputs, check_compute
 from inferd.serving.held_credit import HeldCredit, RunningRequest
-from inferd.serving.request_group import Together
+from inferd.serving.request_group import RequestGroup
 from inferd.serving.request_id import call_id
 from inferd.serving.tokenizer_pool import TokenizerPool
 from inferd.usage import Usage
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5.0
 
-Keep = Callable[[Finished], Awaitable[bool]]
+Persist = Callable[[Finished], Awaitable[bool]]
 """Called once with a request's end before its cost is known; False: it was not kept, so it costs nothing (R23)."""
 
 _TRAFFIC_CLASSES = {
@@ -63,8 +63,8 @@ class _Job:
     price: Price | None
     admitted_at_ms: int
     ticket: Ticket
-    together: Together
-    keep: Keep | None
+    group: RequestGroup
+    persist: Persist | None
 
     @property
     def by_time(self) -> bool:
@@ -114,10 +114,10 @@ class Completions:
         request: ChatRequest | TextPrompt | EmbeddingRequest,
         cache: CacheHints = NO_HINTS,
         ticket: Ticket | None = None,
-        together: Together | None = None,
+        group: RequestGroup | None = None,
         *,
         tier: ServiceTier | None = None,
-        keep: Keep | None = None,
+        persist: Persist | None = None,
     ) -> Completion:
         """Takes a request on; wait for `Completion.admitted`. Raises OverloadedError while the server stops or
         the model is not ready, InvalidRequestError if it does not offer the service tier or is not for such requests.
@@ -125,9 +125,9 @@ class Completions:
         Args:
             ticket: of a caller that has entered; from here on the request gives back what it took. None: it counts
                 in no limit.
-            together: with whom it starts, or not at all; None: alone.
+            group: requests admitted and billed all or nothing; None for a single request.
             tier: instead of the one that the request names.
-            keep: what must have the answer before it is billed.
+            persist: called with the result before settlement; False voids the hold (BILLING R23).
         """
         tier, ticket = tier or request.tier, ticket or unlimited_ticket()
         deployment.check_tier(tier)
@@ -138,8 +138,8 @@ class Completions:
         completion = Completion(request_id)
         now_ms = self._clock_ms()
         price = deployment.price_at(now_ms, tier)
-        together = together or Together()
-        job = _Job(completion, caller, deployment, request, cache, tier, price, now_ms, ticket, together, keep)
+        group = group or RequestGroup()
+        job = _Job(completion, caller, deployment, request, cache, tier, price, now_ms, ticket, group, persist)
         task = asyncio.create_task(self._run(job), name=f"completion {request_id}")
         self._live[task] = completion
         task.add_done_callback(lambda task: self._live.pop(task))
@@ -180,7 +180,7 @@ class Completions:
         completion = job.completion
         try:
             request, deployment, most = job.request, job.deployment, job.ticket.max_output_tokens
-            ends = (completion.cancelled, job.together.refusal)
+            ends = (completion.cancelled, job.group.refusal)
             prompt = await self.tokenizers.run_until(
                 job.caller.team, lambda check: prepare(request, deployment, most, check=check), *ends
             )
@@ -196,7 +196,7 @@ class Completions:
             await self._hold(job, prompt)
         except Exception as error:  # noqa: BLE001 - handed to the one who waits in Completion.admitted
             job.ticket.refuse(error)
-            job.together.refused(error)
+            job.group.refused(error)
             completion.refuse(error)
             return
         # From here on there is a hold, and whatever happens this task resolves it.
@@ -212,11 +212,11 @@ class Completions:
         completion = job.completion
         choices = Choices(job.deployment.replica, completion, job.ticket.generated)
         try:
-            await job.together.held()
+            await job.group.held()
             choices.submit(self._engine_request(job, prompt, constraint), job.request.n_choices)
-            await job.together.taken()
+            await job.group.taken()
         except Exception as error:  # noqa: BLE001 - handed on as above, once the hold is gone
-            job.together.refused(error)
+            job.group.refused(error)
             try:
                 await choices.withdraw()
                 await self._resolve(job, "failed", Usage())
@@ -296,11 +296,11 @@ class Completions:
         job.ticket.settle(usage)
         has_failed = job.completion.cut_by is not None or reason is FinishReason.ERROR
         try:
-            have_ended = await job.together.ended(job.completion, failed=has_failed)
+            have_ended = await job.group.ended(job.completion, failed=has_failed)
             if not (job.completion.begin_settlement() and have_ended):
                 event: Finished | InferdError = self._failure(job.completion, end)
                 await self._resolve(job, "failed", Usage())
-            elif job.keep is not None and not await job.keep(_finished(job, end, usage, 0)):
+            elif job.persist is not None and not await job.persist(_finished(job, end, usage, 0)):
                 await self._resolve(job, "cancelled", Usage())
                 event = replace(_finished(job, end, Usage(), 0), finish_reasons=(FinishReason.CANCELLED,))
             else:

@@ -11,7 +11,7 @@ from contextlib import closing
 
 from inferd.config.ledger import AlertsConfig
 from inferd.errors import InferdError
-from inferd.instants import format_instant
+from inferd.instants import format_instant, steady_clock_ms, wall_clock_ms
 from inferd.ledger.alerts.alerts import Alert
 from inferd.ledger.alerts.deliveries import (
     Delivery,
@@ -27,7 +27,6 @@ from inferd.ledger.storage.client import Connection
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.ledger.terms.expiry_clock import ObserveClock
-from inferd.serving.clock import WatchedClock
 from inferd.serving.webhook import WebhookSender
 
 logger = logging.getLogger(__name__)
@@ -36,9 +35,47 @@ CLOCK_S = 60.0
 SWEEP_S = 3600.0
 EXPIRY_S = 1.0
 ALERTS_S = 1.0
+# How far a wall clock may run ahead of the monotonic one within a process before it is doubted (BILLING R20).
+MAX_LEAP_MS = 24 * 3_600_000
 
 
-class Upkeep:
+class WatchedClock:
+    """A wall clock that notices a leap ahead at the first reading after it.
+
+    Args:
+        on_leap: called once with what happened, before the reading is returned, so that whatever uses the reading comes
+            after what `on_leap` does. `accept` arms it again.
+    """
+
+    def __init__(
+        self,
+        on_leap: Callable[[str], object],
+        *,
+        wall_ms: Callable[[], int] = wall_clock_ms,
+        steady_ms: Callable[[], int] = steady_clock_ms,
+    ) -> None:
+        self._on_leap = on_leap
+        self._wall_ms = wall_ms
+        self._steady_ms = steady_ms
+        self.doubted = False
+        self.accept()
+
+    def accept(self) -> None:
+        """The wall clock is right as it is now."""
+        self.doubted = False
+        self._offset_ms = self._wall_ms() - self._steady_ms()
+
+    def __call__(self) -> int:
+        """Milliseconds since 1970."""
+        now_ms = self._wall_ms()
+        ahead_ms = now_ms - self._steady_ms() - self._offset_ms
+        if ahead_ms > MAX_LEAP_MS and not self.doubted:
+            self.doubted = True
+            self._on_leap(f"the clock leapt {ahead_ms / 3_600_000:.1f} hours ahead while a server ran")
+        return now_ms
+
+
+class Maintenance:
     """Runs on the event loop, reads on a connection of its own, writes through the ledger's writer.
 
     Args:
@@ -136,7 +173,7 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except InferdError as exc:
-            logger.warning("upkeep of the ledger: %s", exc)
-        except Exception:  # a fault in the upkeep must not end the server that it is kept for
-            logger.exception("upkeep of the ledger failed")
+            logger.warning("maintenance of the ledger: %s", exc)
+        except Exception:  # a fault in the maintenance must not end the server that it is kept for
+            logger.exception("maintenance of the ledger failed")
         await asyncio.sleep(seconds)

@@ -8,7 +8,7 @@ from inferd.errors import GenerationError
 from inferd.serving.completion import Completion
 
 
-class Together:
+class RequestGroup:
     """Each of `n_members` reports that it is held, then that the engine has taken it, or why it was refused; then that
     it has ended. Nobody is handed to the engine before all are held, nobody goes on before all were taken, and nobody
     is billed before all have ended: a call that is refused half-way, or fails, costs nothing. Belongs to the event

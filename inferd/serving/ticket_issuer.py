@@ -15,7 +15,7 @@ from inferd.limits.refusals import change_refusal
 from inferd.limits.ticket import Ticket, unlimited_ticket
 
 
-class Turnstile:
+class TicketIssuer:
     """Belongs to the event loop.
 
     Args:
@@ -31,7 +31,7 @@ class Turnstile:
         self._clock_ms = clock_ms
         self._contact = contact
 
-    def ticket(self, caller: Caller) -> Ticket:
+    def issue(self, caller: Caller) -> Ticket:
         """Nothing is taken yet. A change of plan, tier or concurrency works on the next request."""
         terms = self._authenticator.limits(caller, self._clock_ms())
         allowance = Allowance(
@@ -51,7 +51,7 @@ class Turnstile:
         if wait_ms:
             raise change_refusal(team, wait_ms, self._contact)
 
-    def batch_ticket(self, caller: Caller) -> Ticket:
+    def issue_for_batch(self, caller: Caller) -> Ticket:
         """Of a line of a batch: neither rates nor concurrency count it (BILLING R10, R15)."""
         return unlimited_ticket(self._authenticator.limits(caller, self._clock_ms()).tier.max_output_tokens)
 

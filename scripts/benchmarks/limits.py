@@ -20,7 +20,7 @@ from inferd.ledger.identity.keys import Caller
 from inferd.ledger.storage.lock import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.limits.rate_limits import RateLimits
-from inferd.serving.ticket_issuer import Turnstile
+from inferd.serving.ticket_issuer import TicketIssuer
 from inferd.usage import Usage
 from scripts.benchmarks.client import Answer, stream_chat
 from scripts.benchmarks.kernel import demo_model
@@ -56,12 +56,12 @@ def checks(n_teams: int, n_requests: int) -> None:
         authenticator = Authenticator(store)
         clock = _Clock()
         limits = RateLimits(clock)
-        turnstile = Turnstile(limits, authenticator, wall_clock_ms)
+        ticket_issuer = TicketIssuer(limits, authenticator, wall_clock_ms)
         tracemalloc.start()
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         for caller in callers:
-            _request(turnstile, caller)
+            _request(ticket_issuer, caller)
         gc.collect()
         held = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
@@ -71,7 +71,7 @@ def checks(n_teams: int, n_requests: int) -> None:
             caller = callers[index % n_teams]
             clock.now_ms += 1
             started = time.perf_counter_ns()
-            ticket = turnstile.ticket(caller)
+            ticket = ticket_issuer.issue(caller)
             looked_up = time.perf_counter_ns()
             ticket.take_request()
             ticket.enter(MODEL, is_free=True)
@@ -81,7 +81,7 @@ def checks(n_teams: int, n_requests: int) -> None:
             with_ledger.append(ended - started)
             in_memory.append(ended - looked_up)
         for _ in range(20_000):
-            ticket = turnstile.ticket(callers[0])
+            ticket = ticket_issuer.issue(callers[0])
             started = time.perf_counter_ns()
             try:
                 ticket.take_request()
@@ -94,7 +94,7 @@ def checks(n_teams: int, n_requests: int) -> None:
         clock.now_ms += 24 * 3_600_000
         for _ in range(2 * n_teams):
             clock.now_ms += 10_000
-            _request(turnstile, callers[0])
+            _request(ticket_issuer, callers[0])
         print(f"after all but one were idle: {limits.num_windows} windows")
         authenticator.close()
         lock.release()
@@ -121,8 +121,8 @@ def _callers(store: Store, n_teams: int) -> Iterator[Caller]:
             yield Caller(team, "inference", "ada", "key", "academic")
 
 
-def _request(turnstile: Turnstile, caller: Caller) -> None:
-    ticket = turnstile.ticket(caller)
+def _request(ticket_issuer: TicketIssuer, caller: Caller) -> None:
+    ticket = ticket_issuer.issue(caller)
     ticket.take_request()
     ticket.enter(MODEL, is_free=True)
     ticket.reserve(USAGE.prompt_tokens, 400)

@@ -83,7 +83,7 @@ def die_at(moment: Literal["before", "after"], command: str, nth: int, report: P
 
     def commit_or_die(self: LedgerWriter, group: Sequence[Any]) -> None:
         nonlocal seen
-        # The ledger's upkeep (expiry, the clock) writes too, for no request.
+        # The ledger's maintenance (expiry, the clock) writes too, for no request.
         commands = [queued.command for queued in group if hasattr(queued.command, "request_id")]
         content = [(type(command).__name__, command.request_id) for command in commands]
         seen += any(name == command for name, _ in content)

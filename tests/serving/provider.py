@@ -39,13 +39,13 @@ from inferd.price import PPM, Price, ServiceTier
 from inferd.server.app import build_app
 from inferd.server.errors import encoded_error
 from inferd.server.services import Services
-from inferd.serving.batches.batch_context import Workplace
+from inferd.serving.batches.batch_context import BatchContext
 from inferd.serving.batches.batches import Batches
 from inferd.serving.completion import Completion
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
-from inferd.serving.request_group import Together
-from inferd.serving.ticket_issuer import Turnstile
+from inferd.serving.request_group import RequestGroup
+from inferd.serving.ticket_issuer import TicketIssuer
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
 from tests.fake_embedder import FakeEmbedder, fake_embeddings
 from tests.fakes import ByteTokenizer, FakeRunner, constraint_compiler
@@ -149,7 +149,7 @@ class Provider:
         self.ledger = LedgerClient(self.store, self.writer)
         self.steady_ms = 10**9
         self.limits = RateLimits(lambda: self.steady_ms, lambda: self.router.load)
-        self.turnstile = Turnstile(self.limits, self.authenticator, wall_clock_ms, "ops@example.com")
+        self.ticket_issuer = TicketIssuer(self.limits, self.authenticator, wall_clock_ms, "ops@example.com")
         self.ahead_ms = 0
         self.files = FileStore(folder / "data")
         self.start_batches_anew()
@@ -158,7 +158,7 @@ class Provider:
             self.completions,
             self.authenticator,
             self.ledger,
-            self.turnstile,
+            self.ticket_issuer,
             self.files,
             self.batches,
         )
@@ -190,19 +190,19 @@ class Provider:
 
     def start_batches_anew(self) -> None:
         """As another server on the same folder would."""
-        workplace = Workplace(
+        context = BatchContext(
             self.store,
             self.ledger,
             self.files,
             self.router,
             self.completions,
             self.authenticator,
-            self.turnstile,
+            self.ticket_issuer,
             encoded_error,
             lambda: wall_clock_ms() + self.ahead_ms,
             strict=self.strict,
         )
-        self.batches = Batches(workplace, self.writer, tick_s=0.02)
+        self.batches = Batches(context, self.writer, tick_s=0.02)
         self.batches.sweep_disk()
 
     @asynccontextmanager
@@ -228,11 +228,11 @@ class Provider:
     async def chat(self, **fields: Any) -> httpx.Response:
         return await self.client.post("/v1/chat/completions", json=chat_body(**fields))
 
-    def begin(self, request_id: str, *, together: Together | None = None, **fields: Any) -> Completion:
+    def begin(self, request_id: str, *, group: RequestGroup | None = None, **fields: Any) -> Completion:
         """As the handler does it, without HTTP."""
         request = chat_request(**fields)
         caller = self.authenticator.authenticate(self.key, wall_clock_ms())
-        return self.completions.begin(request_id, caller, self.router.find(request.model), request, together=together)
+        return self.completions.begin(request_id, caller, self.router.find(request.model), request, group=group)
 
     async def idle(self) -> None:
         """Every request has ended, in the books too."""

@@ -9,7 +9,7 @@ import pytest
 from inferd.engine.messages import FinishReason
 from inferd.errors import ClientGoneError, ContextLengthError
 from inferd.serving.completion import Completion, Finished
-from inferd.serving.request_group import Together
+from inferd.serving.request_group import RequestGroup
 from tests.fakes import FakeRunner
 from tests.serving.provider import FREE, PATIENCE_S, Provider, cost_of, prompt_of, running_provider
 from tests.serving.writers import SlowWriter
@@ -174,11 +174,11 @@ async def test_while_it_waits_to_be_tokenised_it_is_taken_out_of_the_queue(provi
 
 
 async def test_prompts_of_one_call_that_wait_to_be_tokenised_leave_when_one_is_refused(provider, monkeypatch):
-    tokenizers, together = provider.completions.tokenizers, Together(4)
+    tokenizers, group = provider.completions.tokenizers, RequestGroup(4)
     monkeypatch.setattr(tokenizers, "_num_idle", 0)
-    waiting = [provider.begin(f"req_{number}", together=together) for number in range(3)]
+    waiting = [provider.begin(f"req_{number}", group=group) for number in range(3)]
     await provider.until(lambda: tokenizers.num_waiting == len(waiting))
-    together.refused(ContextLengthError("The fourth is too long."))
+    group.refused(ContextLengthError("The fourth is too long."))
     for completion in waiting:
         with pytest.raises(ContextLengthError):
             await completion.admitted()

@@ -16,8 +16,7 @@ from inferd.ledger.storage.lock import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.ledger.terms.expiry_clock import PauseClock, accept_clock, clock_state
-from inferd.serving.clock import MAX_LEAP_MS, WatchedClock
-from inferd.serving.maintenance import Upkeep
+from inferd.serving.maintenance import MAX_LEAP_MS, Maintenance, WatchedClock
 from tests.ledger.books import NOW_MS, Books
 from tests.serving.test_webhook import SECRET, receiver
 
@@ -59,9 +58,9 @@ def watched(writer, clocks):
     )
 
 
-def upkeep_of(ledger, clocks, **options):
+def maintenance_of(ledger, clocks, **options):
     store, writer, _ = ledger
-    return Upkeep(
+    return Maintenance(
         store, writer, watched(writer, clocks), **({"retention_days": None, "alerts": AlertsConfig()} | options)
     )
 
@@ -92,19 +91,19 @@ def test_a_leap_pauses_expiry_before_the_request_that_noticed_it_is_held(ledger,
 
 def test_the_watch_goes_on_once_the_operator_accepts_the_clock(ledger, clocks, caplog):
     """R20"""
-    upkeep = upkeep_of(ledger, clocks)
+    maintenance = maintenance_of(ledger, clocks)
     conn = ledger[2].conn
 
     async def run():
-        await upkeep.watch_clock()
+        await maintenance.watch_clock()
         clocks.wall_ms += 30 * DAY_MS
-        await upkeep.watch_clock()
+        await maintenance.watch_clock()
         assert "leapt 720.0 hours" in clock_state(conn).paused_because
         assert clock_state(conn).seen_ms == NOW_MS
         accept_clock(conn, clocks.wall_ms)
-        await upkeep.watch_clock()
+        await maintenance.watch_clock()
         clocks.go(5_000)
-        await upkeep.watch_clock()
+        await maintenance.watch_clock()
 
     asyncio.run(run())
     assert (clock_state(conn).seen_ms, clock_state(conn).paused_because) == (clocks.wall_ms, None)
@@ -116,11 +115,11 @@ def test_the_sweep_expires_credit_and_rolls_up_what_is_old(ledger, clocks):
     books = ledger[2]
     books.grant(100, expires_at_ms=NOW_MS + DAY_MS)
     books.settle(books.hold(3), 3)
-    upkeep = upkeep_of(ledger, clocks, retention_days=60)
-    asyncio.run(upkeep.sweep())
+    maintenance = maintenance_of(ledger, clocks, retention_days=60)
+    asyncio.run(maintenance.sweep())
     assert books.one("SELECT count(*) FROM usage") == 1
     clocks.go(62 * DAY_MS)
-    asyncio.run(upkeep.sweep())
+    asyncio.run(maintenance.sweep())
     assert books.remaining() == {1: 0}
     assert books.one("SELECT count(*) FROM usage") == 0
     assert books.one("SELECT sum(cost_nanousd) FROM usage_daily") == 3
@@ -136,11 +135,11 @@ def alert(books):
 def test_credit_expires_within_the_second_not_with_the_hourly_sweep(ledger, clocks):
     """R8"""
     store, _, books = ledger
-    upkeep = upkeep_of(ledger, clocks)
+    maintenance = maintenance_of(ledger, clocks)
 
     async def look():
         with closing(store.connect()) as conn:
-            await upkeep.expire(conn)
+            await maintenance.expire(conn)
 
     books.grant(100, expires_at_ms=NOW_MS + 12_000)
     asyncio.run(look())
@@ -151,11 +150,11 @@ def test_credit_expires_within_the_second_not_with_the_hourly_sweep(ledger, cloc
     assert [alert.period for alert in all_alerts(books.conn)] == ["grant 1"]
 
 
-def told(upkeep, store, times=1):
+def told(maintenance, store, times=1):
     async def run():
         with closing(Outbox(store)) as outbox:
             for _ in range(times):
-                await upkeep.tell(outbox)
+                await maintenance.tell(outbox)
 
     asyncio.run(run())
 
@@ -164,10 +163,10 @@ def test_an_alert_is_logged_and_delivered_once(ledger, clocks, caplog):
     """R7"""
     store, _, books = ledger
     with receiver() as (url, got):
-        upkeep = upkeep_of(ledger, clocks, alerts=AlertsConfig((url,), SECRET))
-        told(upkeep, store)
+        maintenance = maintenance_of(ledger, clocks, alerts=AlertsConfig((url,), SECRET))
+        told(maintenance, store)
         alert(books)
-        told(upkeep, store, times=3)
+        told(maintenance, store, times=3)
     assert caplog.text.count("alert: team acme has $0.000000005 of credit left") == 1
     ((_, headers, body),) = got
     message = json.loads(body)
@@ -182,13 +181,13 @@ def test_an_alert_survives_a_webhook_that_is_down_and_a_restart(ledger, clocks, 
     store, _, books = ledger
     alert(books)
     with receiver(500) as (url, refused):
-        told(upkeep_of(ledger, clocks, alerts=AlertsConfig((url,), SECRET)), store, times=2)
+        told(maintenance_of(ledger, clocks, alerts=AlertsConfig((url,), SECRET)), store, times=2)
     assert len(refused) == 1
     assert "alert 1 is waiting" in caplog.text
     with receiver() as (other, got):
         # The same webhook, up again elsewhere: the test cannot have the port back.
         books.conn.execute("UPDATE deliveries SET url = ?", (other,))
-        after = upkeep_of(ledger, clocks, alerts=AlertsConfig((other,), SECRET))
+        after = maintenance_of(ledger, clocks, alerts=AlertsConfig((other,), SECRET))
         told(after, store)
         assert got == []
         clocks.go(5_000)
@@ -198,21 +197,21 @@ def test_an_alert_survives_a_webhook_that_is_down_and_a_restart(ledger, clocks, 
 
 def test_a_failure_of_the_upkeep_is_logged_and_does_not_end_it(ledger, clocks, monkeypatch, caplog):
     monkeypatch.setattr("inferd.serving.maintenance.CLOCK_S", 0.0)
-    upkeep = upkeep_of(ledger, clocks)
+    maintenance = maintenance_of(ledger, clocks)
     calls = []
 
     async def broken():
         calls.append(1)
         raise KeyError("bug")
 
-    monkeypatch.setattr(upkeep, "watch_clock", broken)
+    monkeypatch.setattr(maintenance, "watch_clock", broken)
 
     async def run():
-        task = asyncio.create_task(upkeep.run())
+        task = asyncio.create_task(maintenance.run())
         while len(calls) < 3:
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
 
     asyncio.run(run())
-    assert "upkeep of the ledger failed" in caplog.text
+    assert "maintenance of the ledger failed" in caplog.text

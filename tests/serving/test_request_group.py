@@ -8,7 +8,7 @@ import pytest
 
 from inferd.errors import OverloadedError
 from inferd.serving.completion import Completion
-from inferd.serving.request_group import Together
+from inferd.serving.request_group import RequestGroup
 
 pytestmark = pytest.mark.anyio
 
@@ -16,19 +16,19 @@ STOP = OverloadedError("The server is shutting down.", retry_after_s=5.0)
 
 
 async def test_stop_between_the_last_end_and_the_turns_of_the_others_cuts_off_none():
-    together, first, last = Together(2), Completion("first"), Completion("last")
-    waiting = asyncio.create_task(together.ended(first, failed=False))
+    group, first, last = RequestGroup(2), Completion("first"), Completion("last")
+    waiting = asyncio.create_task(group.ended(first, failed=False))
     await asyncio.sleep(0)
-    assert await together.ended(last, failed=False)
+    assert await group.ended(last, failed=False)
     first.cut(STOP)
     assert await waiting
     assert first.cut_by is None
 
 
 async def test_stop_before_the_last_end_voids_all():
-    together, first, last = Together(2), Completion("first"), Completion("last")
-    waiting = asyncio.create_task(together.ended(first, failed=False))
+    group, first, last = RequestGroup(2), Completion("first"), Completion("last")
+    waiting = asyncio.create_task(group.ended(first, failed=False))
     await asyncio.sleep(0)
     first.cut(STOP)
-    assert not await together.ended(last, failed=False)
+    assert not await group.ended(last, failed=False)
     assert not await waiting

@@ -77,7 +77,7 @@ class AdminCall:
     async def change(self, operation: Callable[[Connection], T]) -> T:
         """Make a change. Raises RateLimitError if the caller's team makes too many."""
         if not self.is_operator:
-            services_of(self.request).turnstile.take_change(self.caller.team)
+            services_of(self.request).ticket_issuer.take_change(self.caller.team)
         return await self.ledger.change(operation)
 
 

@@ -12,7 +12,7 @@ from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
 from inferd.ledger.batches.records import BatchRecord, BatchTotals, find_batch
 from inferd.money import format_usd
-from inferd.server.api_call import arrival
+from inferd.server.api_call import api_call
 from inferd.server.endpoints.files import answer, caller_of
 from inferd.server.query import Query
 from inferd.server.rate_limit_headers import limit_headers
@@ -38,7 +38,7 @@ _ERRORS = msgspec.json.Decoder(BatchErrors)
 async def create_batch(request: Request) -> Response:
     """It counts in the team's minute; its lines do not."""
     services = services_of(request)
-    async with arrival(request) as call:
+    async with api_call(request) as call:
         wanted, caller = parse_create_batch(call.body), call.caller
         batch = await services.ledger.change(
             lambda conn: operations.create_batch(

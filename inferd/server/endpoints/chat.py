@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.engine.messages import FinishReason
-from inferd.server.api_call import arrival
+from inferd.server.api_call import api_call
 from inferd.server.disconnect import cancelled_on_disconnect, client_closed, failed_stream
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
@@ -23,7 +23,7 @@ from inferd.wire.openai.chat_response import ChatResponse
 
 async def chat_completions(request: Request) -> Response:
     """Refusals come as JSON before anything is streamed; what fails later comes as an event with `error`."""
-    async with arrival(request) as arrived:
+    async with api_call(request) as arrived:
         call = arrived.begin(await arrived.parse(parse_chat_request))
     chat, deployment, completion = call.chat, call.deployment, call.completion
     response = ChatResponse(

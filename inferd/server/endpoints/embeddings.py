@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from inferd.engine.messages import FinishReason
 from inferd.instants import wall_clock_ms
-from inferd.server.api_call import arrival
+from inferd.server.api_call import api_call
 from inferd.server.disconnect import cancelled_on_disconnect, client_closed
 from inferd.server.rate_limit_headers import limit_headers
 from inferd.server.services import services_of
@@ -19,7 +19,7 @@ from inferd.wire.openai.embeddings import encode_embeddings, parse_embedding_req
 
 
 async def embeddings(request: Request) -> Response:
-    async with arrival(request) as call:
+    async with api_call(request) as call:
         asked = await call.parse(parse_embedding_request)
         deployment = call.deployment(asked.model)
         call.ticket.enter(deployment.name, is_free=deployment.price_at(wall_clock_ms(), asked.tier) is None)

@@ -15,7 +15,7 @@ from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
 from inferd.ledger.batches.records import FileRecord, find_file
 from inferd.ledger.identity.keys import Caller
-from inferd.server.api_call import counted
+from inferd.server.api_call import rate_limited
 from inferd.server.auth import authenticate_request, require_scope
 from inferd.server.query import Query
 from inferd.server.rate_limit_headers import limit_headers
@@ -33,7 +33,7 @@ SPACE_CHECK_BYTES = 16 * 2**20
 async def create_file(request: Request) -> Response:
     """Stores an upload. It counts in the team's minute."""
     services = services_of(request)
-    with counted(request) as (caller, ticket):
+    with rate_limited(request) as (caller, ticket):
         with services.files.upload(caller.team, declared_bytes(request)) as upload:
             promised_bytes = services.files.promised_bytes(caller.team)
             await services.ledger.read(lambda conn: operations.check_room(conn, caller.team, promised_bytes))

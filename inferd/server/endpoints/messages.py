@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.errors import InvalidRequestError
-from inferd.server.api_call import arrival
+from inferd.server.api_call import api_call
 from inferd.server.endpoints.translated_answer import answered
 from inferd.server.rate_limit_headers import limit_headers
 from inferd.serving.endpoints.admission import chat_tokens, record_unheard
@@ -27,7 +27,7 @@ _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 async def messages(request: Request) -> Response:
     _check_version(request)
-    async with arrival(request) as arrived:
+    async with api_call(request) as arrived:
         chat, names = await arrived.parse(parse_messages_request)
         with names.restored():
             call = arrived.begin(chat, names)
@@ -42,7 +42,7 @@ async def messages(request: Request) -> Response:
 async def count_tokens(request: Request) -> Response:
     """Counts in the team's minute, and is never billed."""
     _check_version(request)
-    async with arrival(request) as arrived:
+    async with api_call(request) as arrived:
         chat, names = await arrived.parse(parse_count_tokens_request)
         deployment = arrived.ready_deployment(chat.model)
         record_unheard(chat, deployment.replica, arrived.ignored, names)

@@ -7,7 +7,7 @@ import time
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.server.api_call import arrival
+from inferd.server.api_call import api_call
 from inferd.server.endpoints.translated_answer import answered
 from inferd.serving.request_id import PREFIX
 from inferd.wire.openai.responses.objects import response_begun
@@ -16,7 +16,7 @@ from inferd.wire.openai.responses.writer import ID_PREFIX, ResponseWriter
 
 
 async def responses(request: Request) -> Response:
-    async with arrival(request) as arrived:
+    async with api_call(request) as arrived:
         asked, chat, names = await arrived.parse(parse_responses_request)
         with names.restored():
             call = arrived.begin(chat, names)

@@ -15,7 +15,7 @@ from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError
 from inferd.instants import wall_clock_ms
 from inferd.price import ServiceTier
-from inferd.server.api_call import MAX_TOKENS_HEADER, Arrival, arrival
+from inferd.server.api_call import MAX_TOKENS_HEADER, ApiCall, api_call
 from inferd.server.disconnect import cancelled_on_disconnect, client_closed, failed_stream
 from inferd.server.errors import error_body
 from inferd.server.event_stream import EventStream
@@ -25,7 +25,7 @@ from inferd.server.services import services_of
 from inferd.serving.cache_hints import CacheHints
 from inferd.serving.completion import Completion, Finished, TextDelta
 from inferd.serving.endpoints.text_answer import StreamedTextAnswer, WholeTextAnswer, echo_of
-from inferd.serving.request_group import Together
+from inferd.serving.request_group import RequestGroup
 from inferd.serving.request_id import PREFIX
 from inferd.wire.openai.text_completions import TextPrompt, TextRequest, TextResponse, parse_text_request
 
@@ -44,7 +44,7 @@ class _Choices(list[Completion]):
 
 async def text_completions(request: Request) -> Response:
     """Refusals come as JSON before anything is streamed; what fails later comes as an event with `error`."""
-    async with arrival(request) as call:
+    async with api_call(request) as call:
         text = await call.parse(parse_text_request)
         deployment = call.deployment(text.model)
         prompts = text.prompts()
@@ -71,7 +71,7 @@ async def text_completions(request: Request) -> Response:
     return EventStream(events, completions.cancel, headers)
 
 
-def _begin_all(call: Arrival, deployment: Deployment, text: TextRequest, prompts: Sequence[TextPrompt]) -> _Choices:
+def _begin_all(call: ApiCall, deployment: Deployment, text: TextRequest, prompts: Sequence[TextPrompt]) -> _Choices:
     """The call's ticket is the first prompt's; each of the others takes its own. Nothing here awaits, so all begin or
     none."""
     request, caller = call.request, call.caller
@@ -83,18 +83,18 @@ def _begin_all(call: Arrival, deployment: Deployment, text: TextRequest, prompts
     )
     first_id: str = request.state.request_id
     is_free = deployment.price_at(wall_clock_ms(), ServiceTier.DEFAULT) is None
-    together = Together(len(prompts))
+    group = RequestGroup(len(prompts))
     with ExitStack() as stack:
         tickets = [call.ticket]
         for _ in prompts[1:]:
-            tickets.append(services.turnstile.ticket(caller))
+            tickets.append(services.ticket_issuer.issue(caller))
             stack.enter_context(given_back_if_refused(tickets[-1]))
             tickets[-1].take_request()
         for one in tickets:
             one.enter(deployment.name, is_free=is_free)
         return _Choices(
             services.completions.begin(
-                f"{first_id}-{number}" if number else first_id, caller, deployment, prompt, hints, own, together
+                f"{first_id}-{number}" if number else first_id, caller, deployment, prompt, hints, own, group
             )
             for number, (prompt, own) in enumerate(zip(prompts, tickets, strict=True))
         )

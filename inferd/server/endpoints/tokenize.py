@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.deployments.deployment import Deployment
-from inferd.server.api_call import arrival
+from inferd.server.api_call import api_call
 from inferd.server.rate_limit_headers import limit_headers
 from inferd.serving.endpoints.admission import chat_tokens, record_unheard
 from inferd.serving.endpoints.text_admission import check_token_ids, encoded
@@ -21,7 +21,7 @@ from inferd.wire.openai.tokenize import (
 
 
 async def tokenize(request: Request) -> Response:
-    async with arrival(request) as arrived:
+    async with api_call(request) as arrived:
         asked = await arrived.parse(parse_tokenize_request)
         deployment = arrived.ready_deployment(asked.model)
         if asked.chat is not None:
@@ -31,7 +31,7 @@ async def tokenize(request: Request) -> Response:
 
 
 async def detokenize(request: Request) -> Response:
-    async with arrival(request) as arrived:
+    async with api_call(request) as arrived:
         asked = await arrived.parse(parse_detokenize_request)
         deployment = arrived.ready_deployment(asked.model)
         check_token_ids(asked.tokens, deployment.replica.tokenizer.n_vocab, "tokens")

@@ -17,7 +17,7 @@ from inferd.serving.batches.line_run import ErrorEncoder
 from inferd.serving.batches.slots import Slots
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
-from inferd.serving.ticket_issuer import Turnstile
+from inferd.serving.ticket_issuer import TicketIssuer
 
 T = TypeVar("T")
 _THREADS = 4
@@ -25,7 +25,7 @@ VALIDATIONS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class BatchContext:
     """Belongs to the event loop.
 
     Attributes:
@@ -42,7 +42,7 @@ class Workplace:
     router: Router
     completions: Completions
     authenticator: Authenticator
-    turnstile: Turnstile
+    ticket_issuer: TicketIssuer
     encode_error: ErrorEncoder
     clock_ms: Callable[[], int]
     strict: bool = False

@@ -14,8 +14,8 @@ from inferd.errors import GenerationError, InferdError, RequestError
 from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.batches.progress import billed
 from inferd.ledger.batches.records import BatchRecord, find_batch
-from inferd.serving.batches.batch_context import Workplace
-from inferd.serving.batches.batch_validation import GONE, Beginning, write_errors
+from inferd.serving.batches.batch_context import BatchContext
+from inferd.serving.batches.batch_validation import GONE, BatchValidation, write_errors
 from inferd.serving.batches.input_file import RawLine, read_lines
 from inferd.serving.batches.line_attempts import MAX_ATTEMPTS, LineAttempts, attempts_name
 from inferd.serving.batches.line_run import LineRun, can_wait
@@ -38,10 +38,10 @@ Stop = Literal["cancelled", "expired", "shutdown"]
 class BatchRun:
     """Belongs to the event loop. `run` it once; `look` at the world from time to time meanwhile."""
 
-    def __init__(self, batch: BatchRecord, workplace: Workplace) -> None:
+    def __init__(self, batch: BatchRecord, context: BatchContext) -> None:
         self._batch = batch
-        self._at = workplace
-        self._reader = LineReader(workplace.router, batch.endpoint, strict=workplace.strict)
+        self._context = context
+        self._reader = LineReader(context.router, batch.endpoint, strict=context.strict)
         self._stop: Stop | None = None
         # Closed while there is no leave to admit lines: no credit, no room, a suspension.
         self._gate = asyncio.Event()
@@ -66,24 +66,26 @@ class BatchRun:
 
     async def run(self) -> None:
         """Until it has ended, or the server stops. Raises what only another start can mend."""
-        with closing(LineAttempts(self._at.files, self.batch_id)) as counts:
+        with closing(LineAttempts(self._context.files, self.batch_id)) as counts:
             await self._run(counts)
         if not self._is_shut_down:
-            self._at.files.remove(attempts_name(self.batch_id))
+            self._context.files.remove(attempts_name(self.batch_id))
 
     async def _run(self, counts: LineAttempts) -> None:
         if self._batch.status == "validating" and self._stop is None:
-            beginning = Beginning(self._batch, self._at, self._reader, counts, lambda: self._stop is not None)
+            beginning = BatchValidation(
+                self._batch, self._context, self._reader, counts, lambda: self._stop is not None
+            )
             begun = await beginning.run()
             if begun is None:
                 return
             self._batch = begun
         if self._is_shut_down:
             return
-        spool = Spool(self._at.files, self.batch_id)
+        spool = Spool(self._context.files, self.batch_id)
         try:
-            done = await self._at.in_background(lambda: self._recover(spool))
-            is_there = self._at.files.path(self._batch.input_file_id).exists()
+            done = await self._context.in_background(lambda: self._recover(spool))
+            is_there = self._context.files.path(self._batch.input_file_id).exists()
             if self._batch.status == "in_progress" and self._stop is None and is_there:
                 await self._run_lines(spool, done, counts)
         finally:
@@ -97,7 +99,7 @@ class BatchRun:
     def _is_shut_down(self) -> bool:
         return self._stop == "shutdown"
 
-    def look(self, batch: BatchRecord, *, now_ms: int, changed: bool) -> None:
+    def refresh(self, batch: BatchRecord, *, now_ms: int, changed: bool) -> None:
         """Args:
         batch: as it is now in the ledger.
         now_ms: the moment that expiry goes by.
@@ -134,7 +136,7 @@ class BatchRun:
     def _recover(self, spool: Spool) -> set[int]:
         """The lines that a spool from before has done; what was not settled is to be run again."""
         done: set[int] = set()
-        with self._at.store.reading() as conn:
+        with self._context.store.reading() as conn:
             for record in spool.recover():
                 if record.line in done:
                     continue
@@ -158,7 +160,7 @@ class BatchRun:
             pump.result()
 
     async def _admit_lines(self, spool: Spool, done: set[int], counts: LineAttempts) -> None:
-        lines = read_lines(self._at.files.path(self._batch.input_file_id))
+        lines = read_lines(self._context.files.path(self._batch.input_file_id))
         while (raw := await asyncio.to_thread(_next_undone, lines, done)) is not None:
             try:
                 line = await asyncio.to_thread(self._reader.read, raw)
@@ -173,7 +175,7 @@ class BatchRun:
             if counts.num_unended(line.number) < MAX_ATTEMPTS - 1:
                 await self._admit(spool, line, counts)
                 continue
-            async with self._at.suspects:
+            async with self._context.suspects:
                 while self._lines:
                     await asyncio.wait(self._lines)
                 await asyncio.wait([await self._admit(spool, line, counts)])
@@ -181,7 +183,7 @@ class BatchRun:
     async def _admit(self, spool: Spool, line: Line, counts: LineAttempts) -> asyncio.Task[None]:
         await self._gate.wait()
         await self._none_refused.wait()
-        await self._at.slots(line.deployment.replica).take(self._batch.team)
+        await self._context.slots(line.deployment.replica).take(self._batch.team)
         task = asyncio.create_task(self._run_line(spool, line, counts), name=f"{self.batch_id} line {line.number}")
         self._lines.add(task)
         task.add_done_callback(self._line_ended)
@@ -196,7 +198,7 @@ class BatchRun:
 
     async def _run_line(self, spool: Spool, line: Line, counts: LineAttempts) -> None:
         """Holds a slot at the start, and whenever an attempt runs. Raises OSError."""
-        slots, team = self._at.slots(line.deployment.replica), self._batch.team
+        slots, team = self._context.slots(line.deployment.replica), self._batch.team
         num_failures, was_refused = 0, False
         try:
             while self._stop is None:
@@ -238,10 +240,10 @@ class BatchRun:
             return error
         self._attempts.add(attempt)
         try:
-            caller = self._at.authenticator.recall(batch.key_id, self._at.clock_ms(), batch.project)
+            caller = self._context.authenticator.recall(batch.key_id, self._context.clock_ms(), batch.project)
             check_model(caller, line)
-            self._at.router.find(line.deployment.name)  # it may have been retired while the line waited
-            await attempt.run(self._at.completions, self._at.turnstile, caller)
+            self._context.router.find(line.deployment.name)  # it may have been retired while the line waited
+            await attempt.run(self._context.completions, self._context.ticket_issuer, caller)
         except InferdError as error:
             return error
         except Exception:  # one line's fault must not end the others
@@ -262,16 +264,18 @@ class BatchRun:
     async def _refuse(
         self, spool: Spool, number: int, custom_id: str | None, request_id: str, error: InferdError
     ) -> None:
-        status, body = self._at.encode_error(error)
+        status, body = self._context.encode_error(error)
         record = Record(line=number, custom_id=custom_id, request_id=request_id, status=status, body=msgspec.Raw(body))
         await spool.append(record)
         self.num_failed += 1
 
     async def _finish(self) -> None:
-        now_ms = self._at.clock_ms()
-        await self._at.ledger.change(lambda conn: batch_progress.start_finalizing(conn, self.batch_id, now_ms=now_ms))
-        results = await self._at.in_background(self._write_results)
-        await self._at.ledger.change(
+        now_ms = self._context.clock_ms()
+        await self._context.ledger.change(
+            lambda conn: batch_progress.start_finalizing(conn, self.batch_id, now_ms=now_ms)
+        )
+        results = await self._context.in_background(self._write_results)
+        await self._context.ledger.change(
             lambda conn: batch_progress.finish_batch(
                 conn,
                 self.batch_id,
@@ -281,21 +285,21 @@ class BatchRun:
                 output=results.output,
                 errors=results.errors,
                 totals=results.totals,
-                now_ms=self._at.clock_ms(),
+                now_ms=self._context.clock_ms(),
             )
         )
-        self._at.files.remove(spool_name(self.batch_id))
+        self._context.files.remove(spool_name(self.batch_id))
         logger.info(
             "%s of team %s is %s: %d answered, %d not",
             *(self.batch_id, self._batch.team, results.end, results.num_completed, results.num_failed),
         )
 
     def _write_results(self) -> Results:
-        with self._at.store.reading() as conn:
+        with self._context.store.reading() as conn:
             batch = find_batch(conn, self.batch_id)
-            results = write_results(self._at.files, conn, batch, self._at.clock_ms())
+            results = write_results(self._context.files, conn, batch, self._context.clock_ms())
         if results.end == "failed":
-            write_errors(self._at.files, self.batch_id, [GONE])
+            write_errors(self._context.files, self.batch_id, [GONE])
         return results
 
 

@@ -11,7 +11,7 @@ import msgspec
 from inferd.errors import InvalidValueError, RequestError
 from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.batches.records import BatchRecord
-from inferd.serving.batches.batch_context import Workplace
+from inferd.serving.batches.batch_context import BatchContext
 from inferd.serving.batches.line_attempts import LineAttempts, attempts_name
 from inferd.serving.batches.line_run import can_wait
 from inferd.serving.batches.spool import spool_name
@@ -42,7 +42,7 @@ def write_errors(files: FileStore, batch_id: str, errors: list[LineError]) -> No
             raise
 
 
-class Beginning:
+class BatchValidation:
     """Belongs to the event loop; `run` it once.
 
     Args:
@@ -53,13 +53,13 @@ class Beginning:
     def __init__(
         self,
         batch: BatchRecord,
-        workplace: Workplace,
+        context: BatchContext,
         reader: LineReader,
         attempts: LineAttempts,
         stopped: Callable[[], bool],
     ) -> None:
         self._batch = batch
-        self._at = workplace
+        self._context = context
         self._reader = reader
         self._attempts = attempts
         self._stopped = stopped
@@ -68,13 +68,13 @@ class Beginning:
         """The batch as it goes on: its invalid lines are in its spool, the first of them in its errors. As it was, if
         it was stopped meanwhile. None: it has failed. Raises what only another start can mend."""
         batch, team = self._batch, self._batch.team
-        await self._at.validations.take(team)
+        await self._context.validations.take(team)
         try:
             if self._stopped():
                 return batch
             found = await self._validate()
         finally:
-            self._at.validations.give_back(team)
+            self._context.validations.give_back(team)
         if self._stopped():
             return batch
         if found.fatal is None:
@@ -83,15 +83,17 @@ class Beginning:
         return None
 
     async def _validate(self) -> Validation:
-        files, name = self._at.files, spool_name(self._batch.batch_id)
+        files, name = self._context.files, spool_name(self._batch.batch_id)
         path = files.path(self._batch.input_file_id)
         if not path.exists():
             return Validation(fatal=GONE)
         found = Validation()
         file = files.begin(name)
         try:
-            caller = self._at.authenticator.recall(self._batch.key_id, self._at.clock_ms(), self._batch.project)
-            found = await self._at.in_background(
+            caller = self._context.authenticator.recall(
+                self._batch.key_id, self._context.clock_ms(), self._batch.project
+            )
+            found = await self._context.in_background(
                 lambda: validate(path, self._reader, caller, file, self._attempts, self._stopped)
             )
         except RequestError as error:
@@ -108,16 +110,16 @@ class Beginning:
     async def _begin(self, found: Validation) -> BatchRecord | None:
         batch_id = self._batch.batch_id
         # First: who sees that it runs sees what of it does not.
-        await asyncio.to_thread(write_errors, self._at.files, batch_id, found.errors)
+        await asyncio.to_thread(write_errors, self._context.files, batch_id, found.errors)
         try:
-            return await self._at.ledger.change(
+            return await self._context.ledger.change(
                 lambda conn: batch_progress.begin_batch(
                     conn,
                     batch_id,
                     num_total=found.num_lines,
                     num_failed=found.num_invalid,
                     tokens=found.tokens,
-                    now_ms=self._at.clock_ms(),
+                    now_ms=self._context.clock_ms(),
                 )
             )
         except InvalidValueError as error:
@@ -129,17 +131,17 @@ class Beginning:
         assert found.fatal is not None, "it fails for a reason"
         batch_id = self._batch.batch_id
         errors = [found.fatal, *found.errors]
-        await asyncio.to_thread(write_errors, self._at.files, batch_id, errors)
+        await asyncio.to_thread(write_errors, self._context.files, batch_id, errors)
         num_failed = found.num_invalid
-        await self._at.ledger.change(
+        await self._context.ledger.change(
             lambda conn: batch_progress.fail_batch(
                 conn,
                 batch_id,
                 num_total=found.num_lines,
                 num_failed=num_failed,
-                now_ms=self._at.clock_ms(),
+                now_ms=self._context.clock_ms(),
             )
         )
-        self._at.files.remove(spool_name(batch_id))
-        self._at.files.remove(attempts_name(batch_id))
+        self._context.files.remove(spool_name(batch_id))
+        self._context.files.remove(attempts_name(batch_id))
         logger.info("%s of team %s failed: %s", batch_id, self._batch.team, found.fatal.code)

@@ -14,7 +14,7 @@ from inferd.ledger.batches.progress import BatchBook, RecordProgress
 from inferd.ledger.batches.records import BatchRecord
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.ledger.terms.expiry_clock import expiry_ms
-from inferd.serving.batches.batch_context import Workplace
+from inferd.serving.batches.batch_context import BatchContext
 from inferd.serving.batches.batch_run import BatchRun
 from inferd.serving.batches.batch_validation import errors_name
 from inferd.serving.batches.line_attempts import attempts_name
@@ -37,8 +37,8 @@ class Batches:
         writer: for counts of progress, which need not be synced.
     """
 
-    def __init__(self, workplace: Workplace, writer: LedgerWriter, *, tick_s: float = TICK_S) -> None:
-        self._at = workplace
+    def __init__(self, context: BatchContext, writer: LedgerWriter, *, tick_s: float = TICK_S) -> None:
+        self._context = context
         self._writer = writer
         self._tick_s = tick_s
         self._runs: dict[str, tuple[BatchRun, asyncio.Task[None]]] = {}
@@ -58,15 +58,15 @@ class Batches:
 
     def sweep_disk(self) -> None:
         """Remove what a crash left behind. Before anything is uploaded or run."""
-        with self._at.store.reading() as conn:
+        with self._context.store.reading() as conn:
             files, read = batch_records.kept_files(conn), batch_records.kept_batches(conn)
             active = [batch.batch_id for batch in batch_records.active_batches(conn)]
         running = {*map(spool_name, active), *map(attempts_name, active)}
-        self._at.files.sweep(files | set(map(errors_name, read)) | running)
+        self._context.files.sweep(files | set(map(errors_name, read)) | running)
 
     async def run(self) -> None:
         """Until `stop`."""
-        with closing(BatchBook(self._at.store)) as book:
+        with closing(BatchBook(self._context.store)) as book:
             while not self._closed:
                 if self._num_ticks % SWEEP_TICKS == 0:
                     await self._once(self._expire_files)
@@ -79,9 +79,9 @@ class Batches:
 
     async def forget(self, file_ids: Sequence[str]) -> None:
         """Remove from the disk what the ledger has just forgotten: these files, and what was wrong with their lines."""
-        batch_ids = await self._at.ledger.read(lambda conn: batch_records.batches_reading(conn, file_ids))
+        batch_ids = await self._context.ledger.read(lambda conn: batch_records.batches_reading(conn, file_ids))
         for name in (*file_ids, *map(errors_name, batch_ids)):
-            self._at.files.remove(name)
+            self._context.files.remove(name)
 
     async def stop(self) -> None:
         """Cut off what runs, unbilled; the next start goes on from there."""
@@ -92,7 +92,7 @@ class Batches:
             run.stop("shutdown")
         if tasks:
             await asyncio.wait(tasks)
-        self._at.close()
+        self._context.close()
 
     async def _once(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -103,7 +103,7 @@ class Batches:
             logger.exception("batches: a look at them failed")
 
     async def _tick(self, book: BatchBook) -> None:
-        if not self._at.router.is_ready:
+        if not self._context.router.is_ready:
             return
         changed = book.changed() or self._num_ticks % _REOPEN_TICKS == 0
         now_ms = await self._expiry_ms(book.active())
@@ -111,7 +111,7 @@ class Batches:
         active = {batch.batch_id: batch for batch in book.active()}
         for batch_id, batch in active.items():
             if batch_id in self._runs:
-                self._runs[batch_id][0].look(batch, now_ms=now_ms, changed=changed)
+                self._runs[batch_id][0].refresh(batch, now_ms=now_ms, changed=changed)
             elif not self._closed and self._retry_at.get(batch_id, 0) <= self._num_ticks:
                 self._start(batch, now_ms)
         for batch_id, (run, _) in self._runs.items():
@@ -120,14 +120,14 @@ class Batches:
     async def _expiry_ms(self, active: Iterable[BatchRecord]) -> int:
         """The moment that expiry goes by (BILLING R20). If by the wall clock a batch has expired, the writer is asked:
         the doubt that this very look at the clock may have raised comes before the question."""
-        now_ms = self._at.clock_ms()
+        now_ms = self._context.clock_ms()
         if all(now_ms < batch.expires_at_ms for batch in active):
             return now_ms
-        return await self._at.ledger.change(lambda conn: expiry_ms(conn, now_ms))
+        return await self._context.ledger.change(lambda conn: expiry_ms(conn, now_ms))
 
     def _start(self, batch: BatchRecord, now_ms: int) -> None:
-        run = BatchRun(batch, self._at)
-        run.look(batch, now_ms=now_ms, changed=False)
+        run = BatchRun(batch, self._context)
+        run.refresh(batch, now_ms=now_ms, changed=False)
         task = asyncio.create_task(self._run(run), name=batch.batch_id)
         self._runs[batch.batch_id] = run, task
 
@@ -155,8 +155,8 @@ class Batches:
                 self._shown[batch_id] = counts
 
     async def _expire_files(self) -> None:
-        now_ms = self._at.clock_ms()
-        expired = await self._at.ledger.change(lambda conn: batch_progress.expire_files(conn, now_ms=now_ms))
+        now_ms = self._context.clock_ms()
+        expired = await self._context.ledger.change(lambda conn: batch_progress.expire_files(conn, now_ms=now_ms))
         await self.forget(expired)
         if expired:
             logger.info("%d files of batches have expired", len(expired))

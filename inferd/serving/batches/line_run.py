@@ -24,7 +24,7 @@ from inferd.serving.batches.validation import Line
 from inferd.serving.completion import Completion, Finished, TextDelta
 from inferd.serving.completions import Completions
 from inferd.serving.request_id import new_request_id
-from inferd.serving.ticket_issuer import Turnstile
+from inferd.serving.ticket_issuer import TicketIssuer
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class LineRun:
         self._completion: Completion | None = None
         self._answer: LineAnswer | None = None
 
-    async def run(self, completions: Completions, turnstile: Turnstile, caller: Caller) -> None:
+    async def run(self, completions: Completions, ticket_issuer: TicketIssuer, caller: Caller) -> None:
         """Until it is settled, or voided because nobody wanted it. Raises what refused it, or GenerationError."""
         asked = self._line.body
         with asked.names.restored():
@@ -67,9 +67,9 @@ class LineRun:
                 self._line.deployment,
                 asked.request,
                 asked.hints,
-                turnstile.batch_ticket(caller),
+                ticket_issuer.issue_for_batch(caller),
                 tier=ServiceTier.BATCH,
-                keep=self._keep,
+                persist=self._persist,
             )
             answer = await self._reading(self._completion)
         async for event in self._completion.events():
@@ -83,7 +83,7 @@ class LineRun:
         if self._completion is not None:
             self._completion.cancel()
 
-    async def _keep(self, end: Finished) -> bool:
+    async def _persist(self, end: Finished) -> bool:
         """The answer is on disk before it is billed; what cannot be written is not."""
         assert self._completion is not None, "what ends has begun"
         if end.finish_reason is FinishReason.CANCELLED:

@@ -233,7 +233,7 @@ async def test_however_long_it_waits_few_of_its_lines_do(provider):
         (run, _) = batches._runs[batch["id"]]
         await provider.until(lambda: run._num_refused > 0)
         for _ in range(30):
-            run.look(run._batch, now_ms=0, changed=True)
+            run.refresh(run._batch, now_ms=0, changed=True)
             await asyncio.sleep(0.01)
         (replica,) = provider.router.replicas
         assert 0 < len(run._lines) <= replica.n_parallel + 3

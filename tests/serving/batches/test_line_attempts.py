@@ -8,7 +8,7 @@ import pytest
 
 from inferd.errors import InvalidRequestError
 from inferd.ledger.batches.records import BatchRecord
-from inferd.serving.batches.batch_validation import Beginning
+from inferd.serving.batches.batch_validation import BatchValidation
 from inferd.serving.batches.line_attempts import MAX_ATTEMPTS, LineAttempts, attempts_name
 from inferd.serving.batches.line_run import LineRun
 from inferd.serving.file_store import FileStore
@@ -72,15 +72,15 @@ async def test_batch_that_is_validated_a_fourth_time_fails_the_line_and_goes_on(
 
 def after_validation(monkeypatch, number: int, times: int) -> None:
     """The line was begun so often in processes that died while it ran."""
-    validate = Beginning.run
+    validate = BatchValidation.run
 
-    async def run(self: Beginning) -> BatchRecord | None:
+    async def run(self: BatchValidation) -> BatchRecord | None:
         batch = await validate(self)
         for _ in range(times):
             self._attempts.begin(number)
         return batch
 
-    monkeypatch.setattr(Beginning, "run", run)
+    monkeypatch.setattr(BatchValidation, "run", run)
 
 
 async def test_batch_that_runs_a_line_a_fourth_time_fails_it_and_goes_on(provider, customer, monkeypatch):
