@@ -1,67 +1,60 @@
-"""One answer, from the model's text to the message or the deltas that go out."""
+"""One answer, from the model's text to its deltas and to the whole message."""
 
 from __future__ import annotations
-
-import secrets
-import string
 
 import msgspec
 
 from inferd.chat.dialects.answer_parser import AnswerParser
-from inferd.chat.dialects.deltas import CallArguments, CallStart, ContentText, Delta, ReasoningText
-from inferd.wire.openai.chat_response import (
-    AssistantMessage,
-    CalledFunctionBody,
-    FunctionDelta,
-    MessageDelta,
-    ToolCallBody,
-    ToolCallDelta,
-)
-
-_ID_ALPHABET = string.ascii_letters + string.digits
-_ID_CHARACTERS = 24
+from inferd.wire.answer_deltas import AnswerDelta, CallArguments, CallStart, ContentDelta, ReasoningDelta
+from inferd.wire.openai.chat_response import AssistantMessage, CalledFunctionBody, FinishReason, ToolCallBody
 
 
 class AnswerReader:
-    """Push every piece of text, then finish. Either the deltas go out as they come, or the message at the end."""
+    """Reader of one choice: push each piece of text, then finish. `message` is the sum of the deltas."""
 
     def __init__(self, parser: AnswerParser, *, counts_reasoning: bool) -> None:
-        """`counts_reasoning`: every piece comes with the tokens that made it, none is held back before it gets here,
-        so that the tokens of the reasoning can be told exactly."""
+        """Args:
+        counts_reasoning: each piece comes with the tokens that made it, and no piece was held back before; only then
+            is the number of reasoning tokens exact.
+        """
         self._parser = parser
         self._counts_reasoning = counts_reasoning
         self._num_reasoning_tokens = 0
+        self._was_cut = False
         self._content: list[str] = []
         self._reasoning: list[str] = []
-        self._calls: list[tuple[str, str, list[str]]] = []
+        self._calls: list[tuple[CallStart, list[str]]] = []
 
     @property
-    def has_calls(self) -> bool:
-        return bool(self._calls)
+    def finish_reason(self) -> FinishReason:
+        """OpenAI's reason; known once the answer is finished."""
+        if self._was_cut:
+            return "length"
+        return "tool_calls" if self._calls else "stop"
 
     @property
     def reasoning_tokens(self) -> int | None:
-        """Tokens of the reasoning, its markers included; None where that is not known exactly."""
+        """Tokens of the reasoning, its markers included; None if the number is not exact."""
         return self._num_reasoning_tokens if self._counts_reasoning else None
 
-    def push(self, text: str, n_tokens: int) -> list[MessageDelta]:
-        """`n_tokens`: how many were sampled for this piece."""
+    def push(self, text: str, num_tokens: int) -> list[AnswerDelta]:
+        """Return the deltas that are certain after `text`, for which `num_tokens` were sampled."""
         was_reasoning = self._parser.in_reasoning
-        deltas = [self._take(delta) for delta in self._parser.push(text)]
+        deltas = self._parser.push(text)
         if was_reasoning or self._parser.in_reasoning:
-            self._num_reasoning_tokens += n_tokens
-        return deltas
+            self._num_reasoning_tokens += num_tokens
+        return self._recorded(deltas)
 
-    def finish(self, *, was_cut: bool = False) -> list[MessageDelta]:
-        """`was_cut`: the answer did not come to its own end."""
-        return [self._take(delta) for delta in self._parser.finish(was_cut=was_cut)]
+    def finish(self, *, was_cut: bool = False) -> list[AnswerDelta]:
+        """Return the rest. `was_cut`: the answer ended by a limit or an error and not by itself."""
+        self._was_cut = was_cut
+        return self._recorded(self._parser.finish(was_cut=was_cut))
 
     def message(self) -> AssistantMessage:
-        """The whole of what was read."""
+        """Return the whole answer."""
         content = "".join(self._content)
         calls = [
-            ToolCallBody(call_id, CalledFunctionBody(name, "".join(arguments)))
-            for call_id, name, arguments in self._calls
+            ToolCallBody(call.id, CalledFunctionBody(call.name, "".join(arguments))) for call, arguments in self._calls
         ]
         return AssistantMessage(
             content=content if content or not calls else None,
@@ -69,19 +62,15 @@ class AnswerReader:
             tool_calls=calls or msgspec.UNSET,
         )
 
-    def _take(self, delta: Delta) -> MessageDelta:
-        match delta:
-            case ContentText(text):
-                self._content.append(text)
-                return MessageDelta(content=text)
-            case ReasoningText(text):
-                self._reasoning.append(text)
-                return MessageDelta(reasoning_content=text)
-            case CallStart(index, name):
-                call_id = "call_" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS))
-                self._calls.append((call_id, name, []))
-                started = ToolCallDelta(index, id=call_id, type="function", function=FunctionDelta("", name=name))
-                return MessageDelta(tool_calls=[started])
-            case CallArguments(index, text):
-                self._calls[index][2].append(text)
-                return MessageDelta(tool_calls=[ToolCallDelta(index, function=FunctionDelta(text))])
+    def _recorded(self, deltas: list[AnswerDelta]) -> list[AnswerDelta]:
+        for delta in deltas:
+            match delta:
+                case ContentDelta(text):
+                    self._content.append(text)
+                case ReasoningDelta(text):
+                    self._reasoning.append(text)
+                case CallStart():
+                    self._calls.append((delta, []))
+                case CallArguments(index, text):
+                    self._calls[index][1].append(text)
+        return deltas

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inferd.chat.dialects.answer_parser import answer_parser
-from inferd.chat.dialects.deltas import CallArguments, CallStart, Delta
 from inferd.chat.dialects.spec import Dialect
 from inferd.chat.sandbox.budget import BudgetError
 from inferd.chat.template import ChatTemplate
 from inferd.chat.turn_rules import SYSTEM_ROLES, TurnRules
 from inferd.errors import ConfigError, InvalidRequestError
+from inferd.wire.answer_deltas import AnswerDelta, CallArguments, CallStart
 
 _NAME = "probe_tool"
 _SCHEMA: dict[str, Any] = {"type": "object", "properties": {"probe_key": {"type": "string"}}, "required": ["probe_key"]}
@@ -180,7 +180,7 @@ def answer_text(conversation: str, prompt: str, dialect: Dialect) -> str:
     return conversation[min((start for start in starts if start >= 0), default=length) :]
 
 
-def _calls(deltas: Iterable[Delta]) -> list[tuple[str, str]]:
+def _calls(deltas: Iterable[AnswerDelta]) -> list[tuple[str, str]]:
     names: list[str] = []
     arguments: list[str] = []
     for delta in deltas:

@@ -8,6 +8,7 @@ import pytest
 
 from inferd.chat.dialects.spec import ReasoningState
 from inferd.chat.format import ChatFormat
+from inferd.wire.answer_deltas import CallStart
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
 from tests.chat.dialects.corpus import template_of
 from tests.chat.dialects.test_families import TEMPLATE_LIST
@@ -157,10 +158,10 @@ def test_an_answer_is_read_into_a_message():
     message = reader.message()
     assert (message.content, message.reasoning_content) == (None, "Hm.")
     assert [(made.function.name, made.function.arguments) for made in message.tool_calls] == [("add", '{"a": 1}')]
-    assert reader.has_calls
+    assert reader.finish_reason == "tool_calls"
     assert reader.reasoning_tokens == 6, "three lines of two tokens"
-    starts = [part for delta in deltas for part in delta.tool_calls or () if part.id]
-    assert [(start.index, start.type, start.function.name) for start in starts] == [(0, "function", "add")]
+    starts = [delta for delta in deltas if isinstance(delta, CallStart)]
+    assert starts == [CallStart(0, "add")]
     assert starts[0].id == message.tool_calls[0].id
     assert starts[0].id.startswith("call_")
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from inferd.chat.dialects.call_parser import CallParser
 from inferd.chat.dialects.channels import ChannelParser
-from inferd.chat.dialects.deltas import ContentText, Delta, ReasoningText, merged
 from inferd.chat.dialects.scanning import find_first, n_held
 from inferd.chat.dialects.spec import Dialect
+from inferd.wire.answer_deltas import AnswerDelta, ContentDelta, ReasoningDelta, merged
 
 
 class AnswerParser(Protocol):
@@ -26,9 +26,9 @@ class AnswerParser(Protocol):
     @property
     def in_reasoning(self) -> bool: ...
 
-    def push(self, text: str) -> list[Delta]: ...
+    def push(self, text: str) -> list[AnswerDelta]: ...
 
-    def finish(self, *, was_cut: bool = False) -> list[Delta]:
+    def finish(self, *, was_cut: bool = False) -> list[AnswerDelta]:
         """Return the rest at the end of the text. `was_cut`: the answer was cut off there, so that the beginning of a
         marker is no text for a reader."""
         ...
@@ -60,27 +60,29 @@ class RegionParser:
         self._num_calls_before = 0
         self._calls: CallParser | None = None
         self._drops_markers = False
-        self._read: Callable[[bool], list[Delta] | None] = self._read_reasoning if in_reasoning else self._read_content
+        self._read: Callable[[bool], list[AnswerDelta] | None] = (
+            self._read_reasoning if in_reasoning else self._read_content
+        )
 
     @property
     def in_reasoning(self) -> bool:
         return self._read == self._read_reasoning
 
-    def push(self, text: str) -> list[Delta]:
+    def push(self, text: str) -> list[AnswerDelta]:
         self._buffer += text
         return self._drain(final=False)
 
-    def finish(self, *, was_cut: bool = False) -> list[Delta]:
+    def finish(self, *, was_cut: bool = False) -> list[AnswerDelta]:
         self._drops_markers = was_cut or self.num_calls > 0
         return self._drain(final=True)
 
-    def _drain(self, *, final: bool) -> list[Delta]:
-        deltas: list[Delta] = []
+    def _drain(self, *, final: bool) -> list[AnswerDelta]:
+        deltas: list[AnswerDelta] = []
         while (more := self._read(final)) is not None:
             deltas += more
         return merged(deltas)
 
-    def _read_reasoning(self, final: bool) -> list[Delta] | None:
+    def _read_reasoning(self, final: bool) -> list[AnswerDelta] | None:
         """Deltas, or None if more text is needed, as do its siblings."""
         assert self._dialect.reasoning is not None, "the template has reasoning tags"
         end = self._dialect.reasoning.end
@@ -91,14 +93,14 @@ class RegionParser:
             text = self._buffer[:found].rstrip()
             self._buffer = self._buffer[found + len(end) :]
             self._read, self._trims = self._read_content, True
-            return [ReasoningText(text)]
+            return [ReasoningDelta(text)]
         text = self._take_certain((end,), final)
         if final:
             text = text.rstrip()
         self._trims = self._trims and not text
-        return [ReasoningText(text)] if text else None
+        return [ReasoningDelta(text)] if text else None
 
-    def _read_content(self, final: bool) -> list[Delta] | None:
+    def _read_content(self, final: bool) -> list[AnswerDelta] | None:
         if not self._buffer:
             return None
         if self._trims:
@@ -122,14 +124,14 @@ class RegionParser:
         self._read, self._trims = self._read_reasoning, True
         return []
 
-    def _begin_calls(self, space: str) -> list[Delta]:
+    def _begin_calls(self, space: str) -> list[AnswerDelta]:
         self._space_before_calls = space
         self._num_calls_before = self.num_calls
         self._calls = CallParser(self._dialect, self._tools, num_calls=self.num_calls)
         self._read = self._read_calls
         return []
 
-    def _read_calls(self, final: bool) -> list[Delta] | None:
+    def _read_calls(self, final: bool) -> list[AnswerDelta] | None:
         assert self._calls is not None, "calls have begun"
         deltas, taken = self._calls.parse(self._buffer, final=final)
         self._buffer = self._buffer[taken:]
@@ -151,12 +153,12 @@ class RegionParser:
         text, self._buffer = self._buffer[:length], self._buffer[length:]
         return text
 
-    def _content(self, text: str) -> list[Delta]:
+    def _content(self, text: str) -> list[AnswerDelta]:
         if not text:
             return []
         self._is_fresh = self._is_fresh and not text.strip()
         self._trims = False
-        return [ContentText(text)]
+        return [ContentDelta(text)]
 
     def _take_certain(self, markers: tuple[str, ...], final: bool) -> str:
         """The buffer without what may be the beginning of a marker, and without the white space before that."""

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from inferd.chat.dialects.arguments import ArgumentsReader, JsonArguments, arguments_reader
-from inferd.chat.dialects.deltas import CallArguments, CallStart, Delta
 from inferd.chat.dialects.opening import Opening, match_opening
 from inferd.chat.dialects.scanning import JsonEnd, Match, match_literal
 from inferd.chat.dialects.spec import Dialect
+from inferd.wire.answer_deltas import AnswerDelta, CallArguments, CallStart
 
 _HEAD = re.compile(
     r'\{\s*(?:"(?:type|id)"\s*:\s*"[^"\\]*"\s*,\s*)*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,'
@@ -48,9 +48,9 @@ class CallParser:
         self._at_end = False
         self._in_section = False
 
-    def parse(self, text: str, *, final: bool) -> tuple[list[Delta], int]:
+    def parse(self, text: str, *, final: bool) -> tuple[list[AnswerDelta], int]:
         """The deltas that are certain, and how many characters they took."""
-        deltas: list[Delta] = []
+        deltas: list[AnswerDelta] = []
         position = 0
         while not self.is_over:
             taken = self._step(text[position:], final, deltas)
@@ -59,7 +59,7 @@ class CallParser:
             position += taken
         return deltas, position
 
-    def _step(self, text: str, final: bool, deltas: list[Delta]) -> int | None:
+    def _step(self, text: str, final: bool, deltas: list[AnswerDelta]) -> int | None:
         """How much was taken; None if more text is needed."""
         if self._arguments is not None:
             return self._read_arguments(text, final, deltas)
@@ -73,7 +73,7 @@ class CallParser:
             return self._read_end(text, final)
         return self._read_opening(text, final, deltas)
 
-    def _read_opening(self, text: str, final: bool, deltas: list[Delta]) -> int | None:
+    def _read_opening(self, text: str, final: bool, deltas: list[AnswerDelta]) -> int | None:
         opening = match_opening(text, self._dialect.formats, in_section=self._in_section)
         section_end = self._match_section_end(text)
         if isinstance(section_end, int):
@@ -91,7 +91,7 @@ class CallParser:
         self._arguments = arguments_reader(opening.format, self._tools.get(opening.name, {}))
         return opening.end
 
-    def _read_object(self, text: str, opening: Opening, final: bool, deltas: list[Delta]) -> int | None:
+    def _read_object(self, text: str, opening: Opening, final: bool, deltas: list[AnswerDelta]) -> int | None:
         head = _HEAD.match(text, opening.end)
         if head is not None:
             name = json.loads(head[1], strict=False)
@@ -160,11 +160,11 @@ class CallParser:
         self.is_over = self.was_cut = True
         return len(text)
 
-    def _start(self, name: str, deltas: list[Delta]) -> None:
+    def _start(self, name: str, deltas: list[AnswerDelta]) -> None:
         deltas.append(CallStart(self.num_calls, name))
         self.num_calls += 1
 
-    def _read_arguments(self, text: str, final: bool, deltas: list[Delta]) -> int | None:
+    def _read_arguments(self, text: str, final: bool, deltas: list[AnswerDelta]) -> int | None:
         assert self._arguments is not None, "a call has been opened"
         assert self._opening is not None, "a call has been opened"
         out, taken = self._arguments.read(text, final=final)

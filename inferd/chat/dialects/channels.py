@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from inferd.chat.dialects.deltas import CallArguments, CallStart, ContentText, Delta, ReasoningText, merged
 from inferd.chat.dialects.scanning import JsonEnd, find_first, n_held
+from inferd.wire.answer_deltas import AnswerDelta, CallArguments, CallStart, ContentDelta, ReasoningDelta, merged
 
 _MESSAGE = "<|message|>"
 _BODY_ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
@@ -31,35 +31,35 @@ class ChannelParser:
         self.num_calls = 0
         self._tools = tools
         self._buffer = ""
-        self._make: Callable[[str], Delta] | None = None
+        self._make: Callable[[str], AnswerDelta] | None = None
         self._arguments: JsonEnd | None = None
         self._has_begun = False
         self._drops_markers = False
 
     @property
     def in_reasoning(self) -> bool:
-        return self._make is ReasoningText
+        return self._make is ReasoningDelta
 
-    def push(self, text: str) -> list[Delta]:
+    def push(self, text: str) -> list[AnswerDelta]:
         self._buffer += text
         return self._drain(final=False)
 
-    def finish(self, *, was_cut: bool = False) -> list[Delta]:
+    def finish(self, *, was_cut: bool = False) -> list[AnswerDelta]:
         self._drops_markers = was_cut
         return self._drain(final=True)
 
-    def _drain(self, *, final: bool) -> list[Delta]:
-        deltas: list[Delta] = []
+    def _drain(self, *, final: bool) -> list[AnswerDelta]:
+        deltas: list[AnswerDelta] = []
         while (more := self._read_header(final) if self._make is None else self._read_body(final)) is not None:
             deltas += more
         return merged(deltas)
 
-    def _read_header(self, final: bool) -> list[Delta] | None:
+    def _read_header(self, final: bool) -> list[AnswerDelta] | None:
         end = self._buffer.find(_MESSAGE)
         if end < 0:
             if self._may_be_header():
                 return None  # at the end of the text: a header with nothing behind it
-            self._make = ContentText  # a model that does not keep to its format
+            self._make = ContentDelta  # a model that does not keep to its format
             return []
         header, self._buffer = self._buffer[:end], self._buffer[end + len(_MESSAGE) :]
         channel, recipient = _CHANNEL.search(header), _RECIPIENT.search(header)
@@ -69,14 +69,14 @@ class ChannelParser:
             self._arguments = JsonEnd()
             return [CallStart(index, recipient[1])]
         is_analysis = channel is not None and channel[1] == "analysis"
-        self._make = ReasoningText if is_analysis else ContentText
+        self._make = ReasoningDelta if is_analysis else ContentDelta
         return []
 
     def _may_be_header(self) -> bool:
         text = self._buffer.lstrip()
         return _HEADER.match(text) is not None or any(begin.startswith(text) for begin in _HEADER_BEGINNINGS)
 
-    def _read_body(self, final: bool) -> list[Delta] | None:
+    def _read_body(self, final: bool) -> list[AnswerDelta] | None:
         assert self._make is not None, "a header has been read"
         make = self._make
         if self._arguments is not None:
@@ -93,7 +93,7 @@ class ChannelParser:
         text, self._buffer = self._buffer[:certain], "" if final else self._buffer[certain:]
         return [make(text)] if text else None
 
-    def _read_arguments(self, make: Callable[[str], Delta], arguments: JsonEnd) -> list[Delta] | None:
+    def _read_arguments(self, make: Callable[[str], AnswerDelta], arguments: JsonEnd) -> list[AnswerDelta] | None:
         """A marker within a string of the object is text. What does not begin as an object ends at a marker."""
         if not self._buffer.strip():
             return None

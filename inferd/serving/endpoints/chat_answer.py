@@ -8,15 +8,14 @@ from inferd.chat.answer_reader import AnswerReader
 from inferd.engine.messages import FinishReason
 from inferd.logprobs import TokenLogprob
 from inferd.serving.completion import Finished, TextDelta
+from inferd.wire.answer_deltas import ContentDelta
 from inferd.wire.openai.chat_response import (
     STREAM_DONE,
     ChatResponse,
     Choice,
-    MessageDelta,
     UsageBody,
     usage_body,
 )
-from inferd.wire.openai.chat_response import FinishReason as WireReason
 from inferd.wire.openai.logprobs import choice_logprobs
 
 
@@ -41,11 +40,11 @@ class WholeAnswer:
         choices = [
             Choice(
                 reader.message(),
-                _wire_reason(reason, reader),
+                reader.finish_reason,
                 index,
                 None if self._logprobs is None else choice_logprobs(self._logprobs[index]),
             )
-            for index, (reader, reason) in enumerate(zip(self._readers, finished.finish_reasons, strict=True))
+            for index, reader in enumerate(self._readers)
         ]
         return self._response.completion(choices, _usage(finished, self._readers), metrics)
 
@@ -66,7 +65,7 @@ class StreamedAnswer:
         """Several, or none where text is held back."""
         messages = self._readers[delta.index].push(delta.text, delta.n_tokens)
         if delta.logprobs and not messages:  # text that is held back, or none
-            messages = [MessageDelta(content="")]
+            messages = [ContentDelta("")]
         for number, message in enumerate(messages):
             yield self._response.delta_chunk(message, () if number else delta.logprobs, delta.index)
 
@@ -77,7 +76,7 @@ class StreamedAnswer:
             for message in reader.finish(was_cut=reason is not FinishReason.STOP):
                 yield self._response.delta_chunk(message, index=index)
             shown = metrics if index == last else None
-            yield self._response.finish_chunk(_wire_reason(reason, reader), shown, index)
+            yield self._response.finish_chunk(reader.finish_reason, shown, index)
         if self._response.include_usage:
             yield self._response.usage_chunk(_usage(finished, self._readers))
         yield STREAM_DONE
@@ -93,9 +92,3 @@ def _usage(finished: Finished, readers: Sequence[AnswerReader]) -> UsageBody:
         by_time=finished.by_time,
         reasoning_tokens=sum(known) if len(known) == len(counts) else None,
     )
-
-
-def _wire_reason(reason: FinishReason, reader: AnswerReader) -> WireReason:
-    if reason is not FinishReason.STOP:
-        return "length"
-    return "tool_calls" if reader.has_calls else "stop"

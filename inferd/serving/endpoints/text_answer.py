@@ -12,9 +12,9 @@ from inferd.engine.messages import FinishReason
 from inferd.logprobs import TokenLogprob
 from inferd.serving.completion import Finished, TextDelta
 from inferd.usage import Usage
-from inferd.wire.openai.chat_response import STREAM_DONE, UsageBody, usage_body
+from inferd.wire.openai.chat_response import STREAM_DONE, TextFinishReason, UsageBody, usage_body
 from inferd.wire.openai.logprobs import TextLogprobsWriter
-from inferd.wire.openai.text_completions import TextChoice, TextFinishReason, TextPrompt, TextResponse
+from inferd.wire.openai.text_completions import TextChoice, TextPrompt, TextResponse
 
 
 def echo_of(prompt: TextPrompt, deployment: Deployment) -> str:

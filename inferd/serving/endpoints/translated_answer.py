@@ -13,7 +13,8 @@ from inferd.chat.answer_reader import AnswerReader
 from inferd.engine.messages import FinishReason
 from inferd.logprobs import TokenLogprob
 from inferd.serving.completion import Finished, TextDelta
-from inferd.wire.openai.chat_response import AnswerEnd, MessageDelta, usage_body
+from inferd.wire.answer_deltas import AnswerDelta
+from inferd.wire.openai.chat_response import AnswerEnd, usage_body
 
 
 class AnswerWriter(Protocol):
@@ -22,10 +23,10 @@ class AnswerWriter(Protocol):
     def begin(self, prompt_tokens: int) -> Iterator[msgspec.Struct]: ...
 
     def push(
-        self, deltas: Iterable[MessageDelta], logprobs: Sequence[TokenLogprob] = ()
+        self, deltas: Iterable[AnswerDelta], logprobs: Sequence[TokenLogprob] = ()
     ) -> Iterator[msgspec.Struct]: ...
 
-    def finish(self, end: AnswerEnd, *, now_s: int) -> Iterator[msgspec.Struct]: ...
+    def finish(self, end: AnswerEnd) -> Iterator[msgspec.Struct]: ...
 
     def fail(self, status: int, message: str) -> Iterator[msgspec.Struct]: ...
 
@@ -51,11 +52,8 @@ class TranslatedAnswer:
         usage = usage_body(
             event.usage, event.cost_nanousd, by_time=event.by_time, reasoning_tokens=reader.reasoning_tokens
         )
-        if event.finish_reason is not FinishReason.STOP:
-            end = AnswerEnd("length", usage)
-        else:
-            end = AnswerEnd("tool_calls" if reader.has_calls else "stop", usage, event.stop_string)
-        yield from self._writer.finish(end, now_s=int(time.time()))
+        stop_string = event.stop_string if event.finish_reason is FinishReason.STOP else None
+        yield from self._writer.finish(AnswerEnd(reader.finish_reason, usage, int(time.time()), stop_string))
 
     def add(self, delta: TextDelta) -> None:
         """`push`, for whoever wants no events."""

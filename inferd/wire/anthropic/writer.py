@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from inferd.logprobs import TokenLogprob
+from inferd.wire.answer_deltas import AnswerDelta, CallStart, ContentDelta, ReasoningDelta
 from inferd.wire.anthropic.errors import MessagesError, MessagesErrorDetail, error_type
 from inferd.wire.anthropic.responses import (
     AnthropicMessage,
@@ -30,7 +31,7 @@ from inferd.wire.anthropic.responses import (
     ToolUseBlock,
     message_usage,
 )
-from inferd.wire.openai.chat_response import AnswerEnd, MessageDelta, ToolCallDelta
+from inferd.wire.openai.chat_response import AnswerEnd
 
 _CALL_PREFIX = "call_"
 _TOOL_USE_PREFIX = "toolu_"
@@ -59,20 +60,23 @@ class MessageWriter:
         yield MessageStart(msgspec.structs.replace(self._message, usage=usage))
         yield Ping()
 
-    def push(self, deltas: Iterable[MessageDelta], logprobs: Sequence[TokenLogprob] = ()) -> Iterator[MessageEvent]:
+    def push(self, deltas: Iterable[AnswerDelta], logprobs: Sequence[TokenLogprob] = ()) -> Iterator[MessageEvent]:
         assert not logprobs, "a message cannot ask for them"
         for delta in deltas:
-            if delta.reasoning_content:
+            if isinstance(delta, ReasoningDelta):
                 yield from self._start(ThinkingBlock(""))
-                yield self._grow(delta.reasoning_content, ThinkingDelta(delta.reasoning_content))
-            if delta.content:
+                yield self._grow(delta.text, ThinkingDelta(delta.text))
+            elif isinstance(delta, ContentDelta):
                 yield from self._start(TextBlock(""))
-                yield self._grow(delta.content, TextDelta(delta.content))
-            for call in delta.tool_calls or ():
-                yield from self._call(call)
+                yield self._grow(delta.text, TextDelta(delta.text))
+            elif isinstance(delta, CallStart):
+                call_id = _TOOL_USE_PREFIX + delta.id.removeprefix(_CALL_PREFIX)
+                yield from self._start(ToolUseBlock(call_id, delta.name, {}))
+            else:
+                yield self._grow(delta.text, InputJsonDelta(delta.text))
 
-    def finish(self, end: AnswerEnd, *, now_s: int) -> Iterator[MessageEvent]:
-        """Comes after the commit that bills it; `now_s` is not shown."""
+    def finish(self, end: AnswerEnd) -> Iterator[MessageEvent]:
+        """Return the last events, after the commit that bills the answer."""
         if self._open is None and not self._done:
             yield from self._start(TextBlock(""))
         yield from self._stop()
@@ -105,14 +109,6 @@ class MessageWriter:
     def _grow(self, text: str, delta: TextDelta | ThinkingDelta | InputJsonDelta) -> ContentBlockDelta:
         self._pieces.append(text)
         return ContentBlockDelta(len(self._done), delta)
-
-    def _call(self, delta: ToolCallDelta) -> Iterator[MessageEvent]:
-        assert delta.function is not None, "every delta of a call has a function"
-        if delta.id is not None:
-            call_id = _TOOL_USE_PREFIX + delta.id.removeprefix(_CALL_PREFIX)
-            yield from self._start(ToolUseBlock(call_id, delta.function.name or "", {}))
-        if delta.function.arguments:
-            yield self._grow(delta.function.arguments, InputJsonDelta(delta.function.arguments))
 
     def _stop(self) -> Iterator[MessageEvent]:
         block, text = self._open, "".join(self._pieces)

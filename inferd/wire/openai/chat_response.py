@@ -18,9 +18,11 @@ from inferd.logprobs import TokenLogprob
 from inferd.money import format_usd
 from inferd.price import ServiceTier
 from inferd.usage import Usage
+from inferd.wire.answer_deltas import AnswerDelta, CallStart, ContentDelta, ReasoningDelta
 from inferd.wire.openai.logprobs import ChoiceLogprobs, choice_logprobs
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+TextFinishReason = Literal["stop", "length"]
+FinishReason = Literal[TextFinishReason, "tool_calls"]
 
 STREAM_DONE = b"[DONE]"
 """Data of the event that ends a stream."""
@@ -49,10 +51,16 @@ class UsageBody(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class AnswerEnd:
-    """Known after the commit that bills it. `stop_string`: the one that ended it, if one did."""
+    """End of an answer; known after the commit that bills it.
+
+    Attributes:
+        ended_at_s: Unix time in seconds.
+        stop_string: the stop string that ended the answer, or None.
+    """
 
     reason: FinishReason
     usage: UsageBody
+    ended_at_s: int
     stop_string: str | None = None
 
 
@@ -160,6 +168,17 @@ def usage_body(
     )
 
 
+def _message_delta(delta: AnswerDelta) -> MessageDelta:
+    if isinstance(delta, ContentDelta):
+        return MessageDelta(content=delta.text)
+    if isinstance(delta, ReasoningDelta):
+        return MessageDelta(reasoning_content=delta.text)
+    if isinstance(delta, CallStart):
+        function = FunctionDelta("", name=delta.name)
+        return MessageDelta(tool_calls=[ToolCallDelta(delta.index, delta.id, "function", function)])
+    return MessageDelta(tool_calls=[ToolCallDelta(delta.index, function=FunctionDelta(delta.text))])
+
+
 class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Encodes the answer to one request; what stays the same in all its parts is given once.
 
@@ -205,10 +224,10 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The first chunk of a choice."""
         return self._chunk([ChunkChoice(MessageDelta(role="assistant", content=""), index=index)])
 
-    def delta_chunk(self, delta: MessageDelta, logprobs: Sequence[TokenLogprob] = (), index: int = 0) -> bytes:
+    def delta_chunk(self, delta: AnswerDelta, logprobs: Sequence[TokenLogprob] = (), index: int = 0) -> bytes:
         shown = choice_logprobs(logprobs) if logprobs else None
         before, after = self._around_choice
-        return before + _ENCODER.encode(ChunkChoice(delta, index=index, logprobs=shown)) + after
+        return before + _ENCODER.encode(ChunkChoice(_message_delta(delta), index=index, logprobs=shown)) + after
 
     def finish_chunk(
         self, finish_reason: FinishReason, perf_metrics: dict[str, str] | None = None, index: int = 0

@@ -21,7 +21,7 @@ from inferd.wire.openai.chat_request import (
     check_limit,
     check_stream_options,
 )
-from inferd.wire.openai.chat_response import UsageBody
+from inferd.wire.openai.chat_response import TextFinishReason, UsageBody
 from inferd.wire.openai.logprobs import TextLogprobs
 from inferd.wire.openai.sampling_fields import SamplingFields, check_sampling
 
@@ -212,9 +212,6 @@ def _check_tag(field: str, text: str) -> None:
 
 def _token_ids(items: list[Any]) -> tuple[int, ...]:
     return tuple(items)
-
-
-TextFinishReason = Literal["stop", "length"]
 
 
 class TextChoice(msgspec.Struct, frozen=True):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from inferd.chat.dialects.answer_parser import AnswerParser
-from inferd.chat.dialects.deltas import CallArguments, CallStart, ContentText, Delta, ReasoningText
 from inferd.chat.template import ChatTemplate
 from inferd.tokenizer import Segment
+from inferd.wire.answer_deltas import AnswerDelta, CallArguments, CallStart, ContentDelta, ReasoningDelta
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -69,15 +69,15 @@ def read(parser: AnswerParser, text: str, size: int) -> dict[str, Any]:
     return answer([delta for piece in pieces for delta in parser.push(piece)] + parser.finish())
 
 
-def answer(deltas: Iterable[Delta]) -> dict[str, Any]:
+def answer(deltas: Iterable[AnswerDelta]) -> dict[str, Any]:
     """Deltas put together as a client does."""
     content = reasoning = ""
     calls: list[list[str]] = []
     for delta in deltas:
         match delta:
-            case ContentText(text):
+            case ContentDelta(text):
                 content += text
-            case ReasoningText(text):
+            case ReasoningDelta(text):
                 reasoning += text
             case CallStart(index, name):
                 assert index == len(calls), "calls are counted from 0"

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferd.chat.dialects.answer_parser import answer_parser
-from inferd.chat.dialects.deltas import CallArguments, CallStart, ContentText, ReasoningText
 from inferd.chat.dialects.families import FAMILIES, GENERIC
 from inferd.chat.dialects.spec import ReasoningTags
+from inferd.wire.answer_deltas import CallArguments, CallStart, ContentDelta, ReasoningDelta
 from tests.chat.dialects.corpus import answer, read
 
 FAMILY = {family.name: family for family in (*FAMILIES, GENERIC)}
@@ -199,8 +199,8 @@ def test_markers_in_any_order_are_read_the_same_in_pieces_of_every_size(parts, n
 
 def test_only_a_possible_marker_is_held_back():
     parser = answer_parser(THINKING, TOOLS)
-    assert parser.push("Hello <tool") == [ContentText("Hello")]
-    assert parser.push("box> there") == [ContentText(" <toolbox> there")]
+    assert parser.push("Hello <tool") == [ContentDelta("Hello")]
+    assert parser.push("box> there") == [ContentDelta(" <toolbox> there")]
     assert parser.push('\n<tool_call>\n{"name": "add", ') == []
     assert parser.push('"arguments": {"a"') == [CallStart(0, "add"), CallArguments(0, '{"a"')]
     assert parser.push(": 1") == [CallArguments(0, ": 1")]
@@ -211,15 +211,15 @@ def test_only_a_possible_marker_is_held_back():
 def test_an_answer_in_json_that_is_no_call_is_not_held_back():
     parser = answer_parser(FAMILY["llama-3"], TOOLS)
     assert parser.push('{"') == []
-    assert parser.push('city": "Paris"') == [ContentText('{"city": "Paris"')]
+    assert parser.push('city": "Paris"') == [ContentDelta('{"city": "Paris"')]
     parser = answer_parser(FAMILY["llama-3"], TOOLS)
     assert parser.push('{"name": "ad') == []
-    assert parser.push('a", "born"') == [ContentText('{"name": "ada", "born"')]
+    assert parser.push('a", "born"') == [ContentDelta('{"name": "ada", "born"')]
 
 
 def test_it_says_whether_the_model_is_still_reasoning():
     parser = answer_parser(THINKING, {}, in_reasoning=True)
-    assert parser.push("Hm.") == [ReasoningText("Hm.")]
+    assert parser.push("Hm.") == [ReasoningDelta("Hm.")]
     assert parser.in_reasoning
     parser.push("</think>")
     assert not parser.in_reasoning

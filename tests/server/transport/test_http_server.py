@@ -18,7 +18,8 @@ from inferd.errors import ConfigError
 from inferd.server import event_stream
 from inferd.server.transport import http_server
 from inferd.server.transport.http_server import HttpServer, bind, tls_context
-from inferd.wire.openai.chat_response import ChatResponse, MessageDelta
+from inferd.wire.answer_deltas import ContentDelta
+from inferd.wire.openai.chat_response import ChatResponse
 from tests.serving.provider import FREE, PATIENCE_S, Provider, chat_body, prompt_of
 
 pytestmark = pytest.mark.anyio
@@ -173,7 +174,7 @@ async def test_a_reader_whose_socket_is_full_is_given_up(provider, monkeypatch):
     delta_chunk = ChatResponse.delta_chunk
 
     def long_chunk(self, delta, logprobs, index):
-        return delta_chunk(self, MessageDelta(content=delta.content * 2**20), logprobs, index)
+        return delta_chunk(self, ContentDelta(delta.text * 2**20), logprobs, index)
 
     monkeypatch.setattr(ChatResponse, "delta_chunk", long_chunk)
     provider.runner.hold_back()

@@ -32,7 +32,7 @@ def written(pieces: list[str], end: AnswerEnd) -> tuple[list[Any], dict[str, Any
     for piece in pieces:
         events += writer.push(reader.push(piece, 1))
     events += writer.push(reader.finish())
-    events += writer.finish(end, now_s=18)
+    events += writer.finish(end)
     whole = json.loads(writer.whole())
     Message.model_validate(whole, strict=True)
     for block in whole["content"]:
@@ -44,7 +44,7 @@ def written(pieces: list[str], end: AnswerEnd) -> tuple[list[Any], dict[str, Any
 def test_a_message_does_not_depend_on_the_pieces_and_its_events_add_up_to_it(text, places):
     cuts = sorted({0, len(text), *(place for place in places if place < len(text))})
     pieces = [text[start:end] for start, end in itertools.pairwise(cuts)]
-    end = AnswerEnd("stop", USAGE)
+    end = AnswerEnd("stop", USAGE, 18)
     events, whole = written(pieces, end)
     assert whole == written([text], end)[1]
     for kind in (ContentBlockStart, ContentBlockStop):
@@ -63,13 +63,13 @@ def test_stop_reasons():
         whole = written(["x"], end)[1]
         return whole["stop_reason"], whole["stop_sequence"]
 
-    assert reason(AnswerEnd("stop", USAGE)) == ("end_turn", None)
-    assert reason(AnswerEnd("stop", USAGE, "END")) == ("stop_sequence", "END")
-    assert reason(AnswerEnd("tool_calls", USAGE)) == ("tool_use", None)
-    assert reason(AnswerEnd("length", USAGE)) == ("max_tokens", None)
+    assert reason(AnswerEnd("stop", USAGE, 18)) == ("end_turn", None)
+    assert reason(AnswerEnd("stop", USAGE, 18, "END")) == ("stop_sequence", "END")
+    assert reason(AnswerEnd("tool_calls", USAGE, 18)) == ("tool_use", None)
+    assert reason(AnswerEnd("length", USAGE, 18)) == ("max_tokens", None)
 
 
 def test_the_parts_of_the_prompt_sum_to_what_is_billed():
-    usage = written(["x"], AnswerEnd("stop", USAGE))[1]["usage"]
+    usage = written(["x"], AnswerEnd("stop", USAGE, 18))[1]["usage"]
     assert (usage["input_tokens"], usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"]) == (6, 4, 0)
     assert (usage["output_tokens"], usage["cost"], usage["service_tier"]) == (3, "0.000001500", "standard")

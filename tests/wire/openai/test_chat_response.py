@@ -6,12 +6,12 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from inferd.usage import Usage
+from inferd.wire.answer_deltas import ContentDelta
 from inferd.wire.errors import encode_error
 from inferd.wire.openai.chat_response import (
     AssistantMessage,
     ChatResponse,
     Choice,
-    MessageDelta,
     usage_body,
 )
 
@@ -57,7 +57,7 @@ def test_a_stream_begins_with_the_role_and_ends_with_the_reason():
         json.loads(chunk)
         for chunk in (
             stream.role_chunk(),
-            stream.delta_chunk(MessageDelta(content="h\n\u2028")),
+            stream.delta_chunk(ContentDelta("h\n\u2028")),
             stream.finish_chunk("length"),
         )
     )
@@ -80,7 +80,7 @@ def test_a_stream_begins_with_the_role_and_ends_with_the_reason():
 
 def test_with_usage_asked_for_every_chunk_has_the_field_and_only_the_last_has_it_filled():
     stream = response(include_usage=True)
-    chunks = [stream.role_chunk(), stream.delta_chunk(MessageDelta(content="x")), stream.finish_chunk("stop")]
+    chunks = [stream.role_chunk(), stream.delta_chunk(ContentDelta("x")), stream.finish_chunk("stop")]
     assert all(json.loads(chunk)["usage"] is None for chunk in chunks)
     last = json.loads(stream.usage_chunk(usage_body(USAGE, 1_500)))
     assert (last["choices"], last["usage"]) == ([], USAGE_JSON)
@@ -88,19 +88,19 @@ def test_with_usage_asked_for_every_chunk_has_the_field_and_only_the_last_has_it
 
 
 def test_without_usage_asked_for_no_chunk_has_the_field():
-    assert b"usage" not in response().delta_chunk(MessageDelta(content="x"))
+    assert b"usage" not in response().delta_chunk(ContentDelta("x"))
     with pytest.raises(AssertionError, match="only to those who asked"):
         response().usage_chunk(usage_body(USAGE, 0))
 
 
 def test_a_chunk_is_one_line_so_that_it_fits_an_event():
-    assert b"\n" not in response().delta_chunk(MessageDelta(content="a\r\nb"))
+    assert b"\n" not in response().delta_chunk(ContentDelta("a\r\nb"))
 
 
 def test_no_name_is_taken_for_the_place_of_the_choices():
     name = 'o/"choices":[]'
     stream = response(model=name)
-    chunk = json.loads(stream.delta_chunk(MessageDelta(content=name)))
+    chunk = json.loads(stream.delta_chunk(ContentDelta(name)))
     assert (chunk["model"], chunk["choices"][0]["delta"]) == (name, {"content": name})
     assert chunk | {"choices": []} == json.loads(stream._chunk([]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from inferd.wire.openai.chat_response import MessageDelta, ToolCallDelta
+from inferd.wire.answer_deltas import AnswerDelta, CallStart, ContentDelta, ReasoningDelta
 from inferd.wire.openai.logprobs import ContentLogprob
 from inferd.wire.openai.responses.events import (
     CallArgumentsDelta,
@@ -53,13 +53,19 @@ class OutputItems:
         """They belong to the text that comes next."""
         self._logprobs_held += logprobs
 
-    def take(self, delta: MessageDelta) -> Iterator[ResponseEvent]:
-        if delta.reasoning_content:
-            yield from self._text(ReasoningItem, delta.reasoning_content)
-        if delta.content:
-            yield from self._text(MessageItem, delta.content)
-        for call in delta.tool_calls or ():
-            yield from self._call(call)
+    def take(self, delta: AnswerDelta) -> Iterator[ResponseEvent]:
+        if isinstance(delta, ReasoningDelta):
+            yield from self._text(ReasoningItem, delta.text)
+        elif isinstance(delta, ContentDelta):
+            yield from self._text(MessageItem, delta.text)
+        elif isinstance(delta, CallStart):
+            self._logprobs_held.clear()
+            yield from self.close("completed")
+            item_id = f"fc_{self._suffix}_{len(self.done)}"
+            yield from self._begin(FunctionCallItem(item_id, "in_progress", delta.id, delta.name, ""))
+        else:
+            self._logprobs_held.clear()
+            yield self._arguments_delta(delta.text)
 
     def close(self, status: ItemStatus) -> Iterator[ResponseEvent]:
         """The open item is done."""
@@ -136,22 +142,12 @@ class OutputItems:
         if self._logprobs_held:
             yield self._text_delta("")
 
-    def _call(self, delta: ToolCallDelta) -> Iterator[ResponseEvent]:
-        self._logprobs_held.clear()
-        assert delta.function is not None, "every delta of a call has a function"
-        if delta.id is not None:
-            yield from self.close("completed")
-            item_id = f"fc_{self._suffix}_{len(self.done)}"
-            yield from self._begin(FunctionCallItem(item_id, "in_progress", delta.id, delta.function.name or "", ""))
-        if delta.function.arguments:
-            assert isinstance(self._open, FunctionCallItem), "arguments follow their call"
-            self._pieces.append(delta.function.arguments)
-            yield CallArgumentsDelta(
-                sequence_number=next(self._numbers),
-                item_id=self._open.id,
-                output_index=len(self.done),
-                delta=delta.function.arguments,
-            )
+    def _arguments_delta(self, text: str) -> CallArgumentsDelta:
+        assert isinstance(self._open, FunctionCallItem), "arguments follow their call"
+        self._pieces.append(text)
+        return CallArgumentsDelta(
+            sequence_number=next(self._numbers), item_id=self._open.id, output_index=len(self.done), delta=text
+        )
 
     def _begin(self, item: OutputItem) -> Iterator[ResponseEvent]:
         self._open = item

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from inferd.logprobs import TokenLogprob
-from inferd.wire.openai.chat_response import AnswerEnd, MessageDelta
+from inferd.wire.answer_deltas import AnswerDelta
+from inferd.wire.openai.chat_response import AnswerEnd
 from inferd.wire.openai.logprobs import choice_logprobs
 from inferd.wire.openai.responses.events import (
     ResponseCompleted,
@@ -37,21 +38,21 @@ class ResponseWriter:
         yield ResponseCreated(sequence_number=next(self._numbers), response=self._response)
         yield ResponseInProgress(sequence_number=next(self._numbers), response=self._response)
 
-    def push(self, deltas: Iterable[MessageDelta], logprobs: Sequence[TokenLogprob] = ()) -> Iterator[ResponseEvent]:
+    def push(self, deltas: Iterable[AnswerDelta], logprobs: Sequence[TokenLogprob] = ()) -> Iterator[ResponseEvent]:
         """`logprobs`: of the tokens that brought these deltas, if any."""
         self._items.hold(choice_logprobs(logprobs).content)
         for delta in deltas:
             yield from self._items.take(delta)
 
-    def finish(self, end: AnswerEnd, *, now_s: int) -> Iterator[ResponseEvent]:
-        """Comes after the commit that bills it."""
+    def finish(self, end: AnswerEnd) -> Iterator[ResponseEvent]:
+        """Return the last events, after the commit that bills the answer."""
         is_cut = end.reason == "length"
         yield from self._items.open_empty()
         yield from self._items.close("incomplete" if is_cut else "completed")
         self._response = msgspec.structs.replace(
             self._response,
             status="incomplete" if is_cut else "completed",
-            completed_at=None if is_cut else now_s,
+            completed_at=None if is_cut else end.ended_at_s,
             incomplete_details=IncompleteDetails() if is_cut else None,
             output=self._items.done,
             usage=response_usage(end.usage),

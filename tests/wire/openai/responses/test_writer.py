@@ -35,7 +35,7 @@ def written(pieces: list[str], reason: str = "stop") -> tuple[list[Event], dict[
     for piece in pieces:
         events += writer.push(reader.push(piece, 1))
     events += writer.push(reader.finish())
-    events += writer.finish(AnswerEnd(reason, USAGE), now_s=18)  # type: ignore[arg-type]
+    events += writer.finish(AnswerEnd(reason, USAGE, 18))  # type: ignore[arg-type]
     whole = json.loads(writer.whole())
     Response.model_validate(whole, strict=True)
     for item in whole["output"]:
