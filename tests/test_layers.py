@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Imports go to a lower rank, or stay within the own package. The files of rank 0 and 1 are one layer each.
 RANKS = {
     "__init__": 0,
+    "attribution": 0,
     "errors": 0,
     "constraint": 0,
     "instants": 0,

@@ -56,7 +56,7 @@ class RefusalLog:
             code,
             scope["method"],
             _shown(scope["path"]),
-            "" if caller is None else f" {caller.attribution()}",
+            "" if caller is None else f" {caller.log_fields()}",
             f" model={_shown(state['model'])}" if "model" in state else "",
             site,
             took_ms,

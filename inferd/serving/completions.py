@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from inferd.attribution import Attribution
 from inferd.deployments.deployment import Deployment
 from inferd.engine.grammar.constraint import CompiledConstraint
 from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, TrafficClass
@@ -65,6 +66,10 @@ class _Job:
     ticket: Ticket
     group: RequestGroup
     persist: Persist | None
+
+    @property
+    def attribution(self) -> Attribution:
+        return self.caller.attribution(self.deployment.name, self.tier)
 
     @property
     def by_time(self) -> bool:
@@ -235,12 +240,7 @@ class Completions:
         n_choices, max_compute_ms = job.request.n_choices, job.max_compute_ms
         hold = OpenHold(
             request_id=job.completion.request_id,
-            team=job.caller.team,
-            project=job.caller.project,
-            user=job.caller.user,
-            key_id=job.caller.key_id,
-            deployment=job.deployment.name,
-            service_tier=job.tier,
+            attribution=job.attribution,
             price=job.price,
             prompt_tokens=prompt.num_tokens,
             max_completion_tokens=n_choices * prompt.max_tokens,
@@ -332,7 +332,7 @@ class Completions:
         logger.info(
             "%s %s model=%s %s: %d+%d tokens, %s, %d ms",
             job.completion.request_id,
-            job.caller.attribution(),
+            job.caller.log_fields(),
             job.deployment.name,
             finished.finish_reason.value,
             usage.prompt_tokens,
@@ -371,12 +371,7 @@ class Completions:
     ) -> RecordFree:
         return RecordFree(
             request_id=job.completion.request_id,
-            team=job.caller.team,
-            project=job.caller.project,
-            user=job.caller.user,
-            key_id=job.caller.key_id,
-            deployment=job.deployment.name,
-            service_tier=job.tier,
+            attribution=job.attribution,
             usage=usage,
             status=status,
             finish_reason=finish_reason,

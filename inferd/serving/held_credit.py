@@ -65,7 +65,7 @@ class HeldCredit:
         return min(max(wait_s, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)
 
     def _wait_s(self, scope: str, missing_nanousd: int) -> float:
-        running = [(hold, request) for hold, request in self._running.values() if scope in hold.spender.scopes]
+        running = [(hold, request) for hold, request in self._running.values() if scope in hold.attribution.subjects]
         ends = sorted((request.left_s(), hold.amount_nanousd) for hold, request in running)
         wait_s = 0.0
         for left_s, amount_nanousd in ends:

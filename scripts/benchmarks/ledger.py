@@ -25,6 +25,7 @@ from pathlib import Path
 
 import uvloop
 
+from inferd.attribution import Attribution
 from inferd.instants import wall_clock_ms
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.requests.holds import OpenHold, SettleHold
@@ -152,11 +153,8 @@ async def _load(
             began_s = time.perf_counter()
             request_id = new_request_id()
             now_ms = wall_clock_ms()
-            await writer.execute(
-                OpenHold(
-                    request_id, team, "inference", None, key_id, "bench/m", "default", PRICE, 500, 200, epoch, now_ms
-                )
-            )
+            whose_request = Attribution(team, "inference", None, key_id, "bench/m", "default")
+            await writer.execute(OpenHold(request_id, whose_request, PRICE, 500, 200, epoch, now_ms))
             await writer.execute(
                 SettleHold(request_id, Usage(500, 100, 120, 900), "completed", wall_clock_ms(), "stop")
             )

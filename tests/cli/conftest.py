@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from inferd.attribution import Attribution
 from inferd.cli.main import main
 from inferd.instants import parse_instant_ms
 from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
@@ -92,31 +93,26 @@ def used(serving: Store, inferd: Callable[..., Ended]) -> dict[str, str]:
     inferd("teams", "create", "acme")
     inferd("credits", "grant", "acme", "10")
     keys = {name: inferd("keys", "create", "--team", "acme", "--json").json["id"] for name in ("first", "second")}
-    whose = {"team": "acme", "project": "inference", "user": None, "service_tier": "default"}
     october, november = parse_instant_ms("2026-10-31T23:59:59.999Z"), parse_instant_ms("2026-11-01")
 
     def held(request_id: str, key: str, admitted_at_ms: int) -> OpenHold:
         return OpenHold(
             request_id=request_id,
-            key_id=keys[key],
-            deployment="local/paid",
+            attribution=Attribution("acme", "inference", None, keys[key], "local/paid", "default"),
             price=PRICE,
             prompt_tokens=100,
             max_completion_tokens=50,
             epoch=1,
             admitted_at_ms=admitted_at_ms,
-            **whose,
         )
 
     free = RecordFree(
         request_id="req-free",
-        key_id=keys["second"],
-        deployment="local/free",
+        attribution=Attribution("acme", "inference", None, keys["second"], "local/free", "default"),
         usage=Usage(prompt_tokens=9, completion_tokens=3, compute_ms=4),
         status="completed",
         admitted_at_ms=november + 2,
         finished_at_ms=november + 20,
-        **whose,
     )
     settled = Usage(prompt_tokens=100, cached_tokens=20, completion_tokens=7, compute_ms=30)
     with serving.immediate() as conn:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from inferd.attribution import Attribution
 from inferd.ledger import operations
 from inferd.ledger.maintenance.retention import RollUpUsage
 from inferd.ledger.reports.export import export_lines
@@ -21,7 +23,6 @@ from inferd.usage import Usage
 from tests.e2e.refold import CHECKED, Export, nanousd, price
 
 NOW_MS = 1_795_176_000_000
-WHO: dict[str, Any] = {"team": "acme", "project": "inference", "user": None, "service_tier": "default"}
 
 
 @pytest.fixture
@@ -35,7 +36,8 @@ def lines(tmp_path: Path) -> list[str]:
             operations.create_team(conn, "acme", actor="test", now_ms=NOW_MS)
             operations.grant_credit(conn, "acme", 10**9, expires_at_ms=NOW_MS + 5, actor="test", now_ms=NOW_MS)
             key_id = operations.create_key(conn, "acme", actor="test", now_ms=NOW_MS).id
-            who = {**WHO, "key_id": key_id, "deployment": "a/b", "admitted_at_ms": NOW_MS}
+            attribution = Attribution("acme", "inference", None, key_id, "a/b", "default")
+            who: dict[str, Any] = {"attribution": attribution, "admitted_at_ms": NOW_MS}
             asked: dict[str, Any] = {"price": Price(333_333, 700_001), "prompt_tokens": 11, "max_completion_tokens": 7}
             OpenHold(request_id="old", epoch=epoch, **asked, **{**who, "admitted_at_ms": NOW_MS - 1}).apply(conn)
             SettleHold("old", Usage(11, 0, 2, 60), "completed", NOW_MS, "stop").apply(conn)
@@ -45,7 +47,7 @@ def lines(tmp_path: Path) -> list[str]:
             SettleHold("settled", Usage(11, 4, 5, 60), "completed", NOW_MS + 9, "stop").apply(conn)
             operations.refund_request(conn, "settled", 3, reason="slow", actor="test", now_ms=NOW_MS + 9)
             VoidHold("voided", "failed", NOW_MS + 9).apply(conn)
-            free = {**who, "deployment": "a/free"}
+            free = {**who, "attribution": msgspec.structs.replace(attribution, deployment="a/free")}
             RecordFree("free", usage=Usage(3, 0, 2, 1), status="completed", finished_at_ms=NOW_MS + 1, **free).apply(
                 conn
             )

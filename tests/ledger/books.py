@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from inferd.attribution import Attribution
 from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.requests.epochs import begin
@@ -44,14 +45,12 @@ class Books:
         )
 
     def open_hold(self, prompt: int = 1, completion: int = 0, **changes: Any) -> OpenHold:
+        """`changes`: fields of the hold or of its attribution."""
+        attribution = Attribution("acme", "inference", None, self.key.id, "local/tiny", "default")
+        whose = {name: changes.pop(name) for name in Attribution.__struct_fields__ if name in changes}
         command = OpenHold(
             request_id=f"req-{next(self.ids)}",
-            team="acme",
-            project="inference",
-            user=None,
-            key_id=self.key.id,
-            deployment="local/tiny",
-            service_tier="default",
+            attribution=msgspec.structs.replace(attribution, **whose),
             price=self.price,
             prompt_tokens=prompt,
             max_completion_tokens=completion,

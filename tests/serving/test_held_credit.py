@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from inferd.attribution import Attribution
 from inferd.engine.cost_model import Speed
 from inferd.errors import InsufficientCreditError
 from inferd.ledger.requests.holds import OpenHold
@@ -60,7 +61,7 @@ def test_request_has_left_what_its_limit_allows_or_what_is_expected_of_a_long_on
 def holding(held: HeldCredit, key_id: str, request_id: str, amount_nanousd: int, max_tokens: int) -> None:
     team = "other" if key_id == "other" else "acme"
     hold = OpenHold(
-        *(request_id, team, "inference", None, key_id, "local/m", "default"),
+        *(request_id, Attribution(team, "inference", None, key_id, "local/m", "default")),
         *(Price(input_picousd=0, output_picousd=1000), 1000, amount_nanousd, 1, 0),
     )
     assert hold.amount_nanousd == amount_nanousd

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from inferd.attribution import Attribution
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.ledger.credit import statements
 from inferd.ledger.credit.accounts import (
@@ -20,7 +23,6 @@ from inferd.ledger.credit.accounts import (
 from inferd.ledger.credit.grants import OpenGrant, available_nanousd, expire, lower, open_grants
 from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms import counters
-from inferd.ledger.terms.counters import Spender
 from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.periods import periods_of
 from inferd.money import display_usd, format_usd
@@ -86,13 +88,14 @@ def refund_request(
         InvalidValueError: it is more than is left of its cost.
     """
     row = conn.execute(
-        "SELECT team, project, user, key_id, deployment, service_tier, cost_nanousd, txn, admitted_at_ms "
+        "SELECT cost_nanousd, txn, admitted_at_ms, team, project, user, key_id, deployment, service_tier "
         "FROM usage WHERE request_id = ?",
         (request_id,),
     ).fetchone()
     if row is None:
         raise NotFoundError(_why_no_refund(conn, request_id))
-    team, project, user, key_id, deployment, service_tier, cost_nanousd, settlement, admitted_at_ms = row
+    cost_nanousd, settlement, admitted_at_ms, *columns = row
+    attribution = Attribution(*columns)
     left_nanousd = cost_nanousd - refunded_nanousd(conn, request_id)
     amount_nanousd = left_nanousd if amount_nanousd is None else amount_nanousd
     if not cost_nanousd:
@@ -118,23 +121,18 @@ def refund_request(
         request_id=request_id,
         period=month,
     )
-    _give_back(conn, team, month, parts)
-    counters.post(conn, Spender(team, project, user, key_id), -amount_nanousd, admitted_at_ms)
+    _give_back(conn, attribution.team, month, parts)
+    counters.post(conn, attribution, -amount_nanousd, admitted_at_ms)
     values: dict[str, Any] = {
         "txn": txn,
         "request_id": request_id,
-        "team": team,
-        "project": project,
-        "user": user,
-        "key_id": key_id,
-        "deployment": deployment,
-        "service_tier": service_tier,
+        **msgspec.structs.asdict(attribution),
         "amount_nanousd": amount_nanousd,
         "admitted_at_ms": admitted_at_ms,
     }
     insert(conn, "refunds", values)
-    expire(conn, team, open_grants(conn, team), now_ms)
-    return Refund(txn, request_id, team, amount_nanousd, left_nanousd - amount_nanousd)
+    expire(conn, attribution.team, open_grants(conn, attribution.team), now_ms)
+    return Refund(txn, request_id, attribution.team, amount_nanousd, left_nanousd - amount_nanousd)
 
 
 def refunded_nanousd(conn: sqlite3.Connection, request_id: str) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from inferd.attribution import Attribution
 from inferd.errors import AuthenticationError, NotFoundError, PermissionDeniedError
 from inferd.ledger.identity.names import DEFAULT_PROJECT
 from inferd.ledger.identity.suspensions import first_suspended
@@ -61,8 +62,12 @@ class Caller:
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
 
-    def attribution(self) -> str:
-        """`team=T project=P user=U key=ID`, for a line of the log."""
+    def attribution(self, deployment: str, service_tier: str) -> Attribution:
+        """Return the attribution of a request of this caller."""
+        return Attribution(self.team, self.project, self.user, self.key_id, deployment, service_tier)
+
+    def log_fields(self) -> str:
+        """Return `team=T project=P user=U key=ID`, for a line of the log."""
         user = "" if self.user is None else f" user={self.user}"
         return f"team={self.team} project={self.project}{user} key={self.key_id}"
 

@@ -12,8 +12,9 @@ from typing import Literal
 
 import msgspec
 
+from inferd.attribution import Attribution
 from inferd.instants import format_instant
-from inferd.ledger.terms.counters import Cell, Count, Spender, count
+from inferd.ledger.terms.counters import Cell, Count, count
 from inferd.ledger.terms.periods import LIFETIME, period_bounds_ms, period_label
 from inferd.ledger.terms.terms import Terms
 from inferd.money import display_usd, format_usd
@@ -109,16 +110,20 @@ def team_caps(conn: sqlite3.Connection, team: str, terms: Terms, at_ms: int) -> 
 
 
 def caps_of(
-    conn: sqlite3.Connection, terms: Terms, spender: Spender, at_ms: int, known: Mapping[Cell, Count] | None = None
+    conn: sqlite3.Connection,
+    terms: Terms,
+    attribution: Attribution,
+    at_ms: int,
+    known: Mapping[Cell, Count] | None = None,
 ) -> list[Cap]:
-    """Every cap that a request of `spender`, admitted at `at_ms`, must keep; those of the team first.
+    """Every cap that a request of `attribution`, admitted at `at_ms`, must keep; those of the team first.
 
     Args:
         known: counters that the caller has just read.
     """
     # Only budgets ask which scopes there are beside the team.
-    scopes = spender.scopes if terms.has_budgets else ()
-    return caps_of_scopes(conn, spender.team, terms, scopes, at_ms, known)
+    scopes = attribution.subjects if terms.has_budgets else ()
+    return caps_of_scopes(conn, attribution.team, terms, scopes, at_ms, known)
 
 
 def caps_of_scopes(

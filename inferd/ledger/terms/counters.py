@@ -16,21 +16,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from inferd.attribution import Attribution
 from inferd.ledger.terms.periods import LIFETIME, period_bounds_ms, periods_of
-from inferd.subjects import subjects_of, team_subject
-
-
-class Spender(msgspec.Struct, frozen=True):
-    """Whose counters a request moves."""
-
-    team: str
-    project: str
-    user: str | None
-    key_id: str
-
-    @property
-    def scopes(self) -> list[str]:
-        return subjects_of(self.team, self.project, self.user, self.key_id)
+from inferd.subjects import team_subject
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -126,13 +114,13 @@ _MOVE = {
 }
 
 
-def post(conn: sqlite3.Connection, spender: Spender, amount_nanousd: int, admitted_at_ms: int) -> None:
+def post(conn: sqlite3.Connection, attribution: Attribution, amount_nanousd: int, admitted_at_ms: int) -> None:
     """Count what a request has cost in the periods of its admission; below zero: what came back of it."""
     if amount_nanousd == 0:
         return
     month, year, lifetime = periods_of(admitted_at_ms)
-    team, *narrower = spender.scopes
+    team, *narrower = attribution.subjects
     cells = [team, month, team, year, team, lifetime]
     for scope in narrower:
         cells += (scope, month)
-    conn.execute(_MOVE[len(cells) // 2], (amount_nanousd, max(0, amount_nanousd), spender.team, *cells))
+    conn.execute(_MOVE[len(cells) // 2], (amount_nanousd, max(0, amount_nanousd), attribution.team, *cells))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.attribution import Attribution
 from inferd.errors import IdempotencyConflictError, NotFoundError
 from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
@@ -39,11 +40,10 @@ def populated(moments):
         at_ms = MIDNIGHT_MS + after_ms
         who = {"project": "film", "user": "ada", "key_id": other.id} if number % 3 else {}
         if kind == "free":
-            free = RecordFree(
-                *(f"free-{number}", "acme", "inference", None, books.key.id, "local/free", "default"),
-                *(Usage(number, 0, 2, 3), "completed", at_ms, at_ms + 5),
-            )
-            books.apply(replace(free, **who))
+            attribution = Attribution("acme", "inference", None, books.key.id, "local/free", "default")
+            usage = Usage(number, 0, 2, 3)
+            attribution = msgspec.structs.replace(attribution, **who)
+            books.apply(RecordFree(f"free-{number}", attribution, usage, "completed", at_ms, at_ms + 5))
             continue
         price = Price(3_333, 7_777)
         tier = ("default", "priority")[number % 2]

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from math import ceil, floor
 
+from inferd.attribution import Attribution
 from inferd.ledger.reports.export import export_lines
 from inferd.ledger.requests.usage import RecordFree
 from inferd.ledger.storage.schema import SCHEMA_VERSION
@@ -162,7 +163,12 @@ def use(books):
     books.hold(5, 5)
     books.apply(
         RecordFree(
-            "free", "acme", "inference", None, books.key.id, "f", "default", Usage(1, 0, 2, 3), "completed", 1, 2
+            "free",
+            Attribution("acme", "inference", None, books.key.id, "f", "default"),
+            Usage(1, 0, 2, 3),
+            "completed",
+            1,
+            2,
         )
     )
 

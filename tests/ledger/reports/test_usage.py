@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inferd.attribution import Attribution
 from inferd.errors import NotFoundError
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
@@ -33,12 +34,7 @@ def used(books):
     books.apply(
         RecordFree(
             request_id="free",
-            team="lab",
-            project="inference",
-            user=None,
-            key_id=key.id,
-            deployment="local/free",
-            service_tier="default",
+            attribution=Attribution("lab", "inference", None, key.id, "local/free", "default"),
             usage=Usage(7, 0, 8, 9),
             status="cancelled",
             admitted_at_ms=books.now_ms + 1,

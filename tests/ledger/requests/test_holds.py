@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from inferd.attribution import Attribution
 from inferd.errors import InsufficientCreditError
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
@@ -206,12 +207,7 @@ def test_a_free_request_needs_no_credit_and_writes_a_row_at_cost_0(books):
     """R7"""
     command = RecordFree(
         request_id="free-1",
-        team="acme",
-        project="inference",
-        user=None,
-        key_id=books.key.id,
-        deployment="local/free",
-        service_tier="default",
+        attribution=Attribution("acme", "inference", None, books.key.id, "local/free", "default"),
         usage=Usage(8, 2, 3, 4),
         status="completed",
         admitted_at_ms=books.now_ms,

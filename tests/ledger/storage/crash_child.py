@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from inferd.attribution import Attribution
 from inferd.ledger import operations
 from inferd.ledger.credit.grants import ExpireGrants
 from inferd.ledger.requests.holds import OpenHold, SettleHold
@@ -71,13 +72,10 @@ def say(*words: object) -> None:
 
 async def stream(writer: LedgerWriter, number: int, epoch: int, key_id: str, settled: list[str]) -> None:
     price = Price(1_000, 1_000)
+    attribution = Attribution("acme", "inference", None, key_id, "local/tiny", "default")
     for turn in itertools.count():
         request_id = f"{number}-{turn}"
-        await writer.execute(
-            OpenHold(
-                request_id, "acme", "inference", None, key_id, "local/tiny", "default", price, 10, 20, epoch, NOW_MS
-            )
-        )
+        await writer.execute(OpenHold(request_id, attribution, price, 10, 20, epoch, NOW_MS))
         await writer.execute(SettleHold(request_id, Usage(10, 0, 5), "completed", NOW_MS, "stop"))
         say("settle", request_id)
         settled.append(request_id)

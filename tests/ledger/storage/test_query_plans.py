@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inferd.attribution import Attribution
 from inferd.ledger import operations
 from inferd.ledger.identity.keys import authenticate, recall
 from inferd.ledger.reports.key_status import key_status
@@ -33,8 +34,8 @@ def statements_of_a_request(books):
     books.apply(books.void(books.hold(10, 10, user="ada")))
     books.settle(books.hold(400, 400, user="ada"), 400, 400)
     books.apply(AlertRefusal(books.open_hold(2_000, user="ada")))
-    who_and_what = ("acme", "inference", None, books.key.id, "local/free", "default")
-    books.apply(RecordFree("req-free", *who_and_what, Usage(), "completed", books.now_ms, books.now_ms))
+    attribution = Attribution("acme", "inference", None, books.key.id, "local/free", "default")
+    books.apply(RecordFree("req-free", attribution, Usage(), "completed", books.now_ms, books.now_ms))
     key_status(books.conn, caller, now_ms=books.now_ms)
     books.conn.set_trace_callback(None)
     return [sql for sql in dict.fromkeys(found) if sql.startswith(QUERIES)]

@@ -35,6 +35,7 @@ TAKES = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[1])
 from inferd.errors import InsufficientCreditError
+from inferd.attribution import Attribution
 from inferd.ledger.requests.holds import OpenHold
 from inferd.ledger.storage.store import Store
 from inferd.price import Price
@@ -44,8 +45,8 @@ sys.stdin.readline()
 taken = 0
 for number in range(int(sys.argv[5])):
     hold = OpenHold(
-        f"other-{number}", "acme", "inference", "ada", sys.argv[3], "local/tiny", "default", Price(1000, 1000, 1000),
-        10, 20, 1, int(sys.argv[4]),
+        f"other-{number}", Attribution("acme", "inference", "ada", sys.argv[3], "local/tiny", "default"),
+        Price(1000, 1000, 1000), 10, 20, 1, int(sys.argv[4]),
     )
     try:
         with store.immediate() as conn:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from inferd.attribution import Attribution
 from inferd.errors import InsufficientCreditError, InvalidValueError, NotFoundError
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
@@ -151,8 +152,8 @@ def test_free_requests_know_no_caps(rich):
     from inferd.ledger.requests.usage import RecordFree
 
     budget(rich, "team", 0)
-    row = ("free", "acme", "inference", None, rich.key.id, "f", "default", Usage(1, 0, 2, 3), "completed", 1, 2)
-    rich.apply(RecordFree(*row))
+    attribution = Attribution("acme", "inference", None, rich.key.id, "f", "default")
+    rich.apply(RecordFree("free", attribution, Usage(1, 0, 2, 3), "completed", 1, 2))
     assert rich.one("SELECT count(*) FROM counters") == 0
 
 
@@ -192,7 +193,7 @@ def test_a_raise_lifts_every_cap_of_the_team_in_its_span_only(rich):
     )
     assert refusal(rich, 31).code == "team_spend_limit_exceeded"
     rich.now_ms += 10
-    caps = caps_of(rich.conn, terms_of(rich.conn, "acme", rich.now_ms), rich.open_hold().spender, rich.now_ms)
+    caps = caps_of(rich.conn, terms_of(rich.conn, "acme", rich.now_ms), rich.open_hold().attribution, rich.now_ms)
     assert [cap.raised_nanousd for cap in caps] == [20, 20, 20, 0]
     held = rich.hold(50, user="ada")
     rich.settle(held, 35)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inferd.attribution import Attribution
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
 from inferd.ledger.requests.holds import OpenHold, SettleHold
@@ -57,8 +58,8 @@ def owe_in_many_months(provider, conn):
     (key_id, *_) = conn.execute("SELECT key_id FROM keys WHERE team = 'acme'").fetchone()
     for month in range(1, MANY + 1):
         request_id, at_ms = f"req-{month}", parse_instant_ms(f"2026-{month:02}-15")
-        whose = (request_id, "acme", "inference", None, key_id, "local/x", "default")
-        OpenHold(*whose, Price(1_000, 1_000), 10, 0, provider.epoch, at_ms).apply(conn)
+        whose = Attribution("acme", "inference", None, key_id, "local/x", "default")
+        OpenHold(request_id, whose, Price(1_000, 1_000), 10, 0, provider.epoch, at_ms).apply(conn)
         SettleHold(request_id, Usage(10, 0, 0, 1), "completed", at_ms).apply(conn)
 
 

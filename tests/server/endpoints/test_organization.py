@@ -9,10 +9,11 @@ import httpx
 import pytest
 from openai import AsyncOpenAI
 
+from inferd.attribution import Attribution
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
 from inferd.ledger.credit.refunds import refund_request
-from inferd.ledger.requests.usage import add_usage
+from inferd.ledger.requests.usage import UsageRow
 from inferd.money import format_usd
 from inferd.price import Price
 from inferd.usage import Usage
@@ -44,15 +45,9 @@ async def used(provider):
             (lab, "inference", None, other.id, "local/tiny", DAY_1 + 2 * DAY_S, 40, 0, 8),
         ]
         for number, (team, project, user, key_id, model, at_s, prompt, cached, completion) in enumerate(rows):
-            add_usage(
-                conn,
+            UsageRow(
                 request_id=f"req-{number}",
-                team=team,
-                project=project,
-                user=user,
-                key_id=key_id,
-                deployment=model,
-                service_tier="default",
+                attribution=Attribution(team, project, user, key_id, model, "default"),
                 price=None,
                 usage=Usage(prompt, cached, completion, 1),
                 cost_nanousd=0,
@@ -61,7 +56,7 @@ async def used(provider):
                 admitted_at_ms=at_s * 1000,
                 finished_at_ms=at_s * 1000 + 5,
                 txn=None,
-            )
+            ).insert(conn)
     provider.admin, provider.other = admin.key, other.key
     return provider
 
