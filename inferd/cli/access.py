@@ -24,7 +24,7 @@ def open_store(option: Path | None, *, creates: bool = False) -> Store:
         OperationError: there is none.
         ConfigError: it cannot be used.
     """
-    from inferd.ledger.storage.folder import FILE_NAME
+    from inferd.ledger.storage.data_dir import FILE_NAME
     from inferd.ledger.storage.store import Store
 
     folder = data_dir(option)

@@ -30,9 +30,9 @@ from inferd.errors import InferdError, OverloadedError
 from inferd.instants import steady_clock_ms, wall_clock_ms
 from inferd.ledger import operations
 from inferd.ledger.identity.authenticator import Authenticator
+from inferd.ledger.requests.epochs import begin_epoch
 from inferd.ledger.storage.client import LedgerClient
-from inferd.ledger.storage.folder import write_deployments
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock, write_deployments
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.ledger.terms.expiry_clock import PauseClock
@@ -79,7 +79,7 @@ def run(config: Config, folder: Path, host: str, port: int) -> None:
 def _run(config: Config, folder: Path, lock: DataLock, host: str, listener: socket.socket) -> None:
     console = Console(highlight=False)
     store = Store(folder, lock)
-    epoch = store.begin_epoch(wall_clock_ms())
+    epoch = begin_epoch(store, wall_clock_ms())
     with store.immediate() as conn:
         operations.apply_plans(conn, config.catalog, actor=_ACTOR, now_ms=wall_clock_ms())
     write_deployments(folder, config.deployments)

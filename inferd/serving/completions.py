@@ -85,7 +85,7 @@ class Completions:
     """Every request that it accepts ends in one terminal engine output, and every hold is resolved once.
 
     Args:
-        epoch: of this process, as `Store.begin_epoch` gave it.
+        epoch: of this process, as `begin_epoch` gave it.
         clock_ms: wall clock, for the books.
         contact: whom a team that is out of credit asks, if its plan says so.
     """

@@ -28,8 +28,9 @@ import uvloop
 from inferd.attribution import Attribution
 from inferd.instants import wall_clock_ms
 from inferd.ledger.audit.audit import audit
+from inferd.ledger.requests.epochs import begin_epoch
 from inferd.ledger.requests.holds import OpenHold, SettleHold
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.price import Price
@@ -131,7 +132,7 @@ def _run(data: Path, callers: int, seconds: float, shim: Path, delay_us: int) ->
 def _measure(data: Path, callers: int, seconds: float) -> dict[str, float]:
     with DataLock(data) as lock:
         store = Store(data, lock)
-        epoch = store.begin_epoch(wall_clock_ms())
+        epoch = begin_epoch(store, wall_clock_ms())
         with closing(store.connect()) as conn:
             keys = conn.execute("SELECT team, key_id FROM keys").fetchall()
         writer = LedgerWriter(store)

@@ -17,7 +17,7 @@ from inferd.instants import steady_clock_ms, wall_clock_ms
 from inferd.ledger import operations
 from inferd.ledger.identity.authenticator import Authenticator
 from inferd.ledger.identity.keys import Caller
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.limits.rate_limits import RateLimits
 from inferd.serving.ticket_issuer import TicketIssuer

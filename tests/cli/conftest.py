@@ -15,9 +15,10 @@ from typer.main import get_command
 from inferd.attribution import Attribution
 from inferd.cli.main import main
 from inferd.instants import parse_instant_ms
+from inferd.ledger.requests.epochs import begin_epoch
 from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
 from inferd.ledger.requests.usage import RecordFree
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.price import Price
 from inferd.usage import Usage
@@ -80,7 +81,7 @@ def serving(data_dir: Path) -> Iterator[Store]:
     """The ledger as a running server has it: it holds the lock of the data folder, and its epoch has begun."""
     with DataLock(data_dir) as lock:
         store = Store(data_dir, lock)
-        store.begin_epoch(parse_instant_ms("2026-10-01"))
+        begin_epoch(store, parse_instant_ms("2026-10-01"))
         yield store
 
 

@@ -20,7 +20,7 @@ from inferd.cli.composition import KEY_FILE, print_banner, run, warn_of_plain_ht
 from inferd.config.models_file import load_config
 from inferd.config.server import ServerConfig
 from inferd.errors import ConfigError
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.server.transport.http_server import bind
 
 

@@ -14,9 +14,10 @@ from inferd.attribution import Attribution
 from inferd.ledger import operations
 from inferd.ledger.maintenance.retention import RollUpUsage
 from inferd.ledger.reports.export import export_lines
+from inferd.ledger.requests.epochs import begin_epoch
 from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
 from inferd.ledger.requests.usage import RecordFree
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.price import Price
 from inferd.usage import Usage
@@ -31,7 +32,7 @@ def lines(tmp_path: Path) -> list[str]:
     voided, an open and a free one."""
     with DataLock(tmp_path) as lock:
         store = Store(tmp_path, lock)
-        epoch = store.begin_epoch(NOW_MS)
+        epoch = begin_epoch(store, NOW_MS)
         with store.immediate() as conn:
             operations.create_team(conn, "acme", actor="test", now_ms=NOW_MS)
             operations.grant_credit(conn, "acme", 10**9, expires_at_ms=NOW_MS + 5, actor="test", now_ms=NOW_MS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from tests.ledger.books import Books, memory_books
 

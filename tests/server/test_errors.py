@@ -10,6 +10,7 @@ import pytest
 
 from inferd import errors
 from inferd.engine import backlog as backlog_module
+from inferd.ledger.requests.epochs import begin_epoch
 from inferd.server.errors import status_of
 from tests.server.asgi_call import AsgiCall
 from tests.serving.provider import FREE, MAX_CONTEXT, chat_body, cost_of, prompt_of, running_provider
@@ -185,7 +186,7 @@ async def test_a_settlement_that_fails_ends_the_stream_without_a_finish_reason(t
         assert "error" in stream.chunks[-1]
         assert "[DONE]" not in stream.events
         assert provider.rows("usage") == []
-        provider.store.begin_epoch(1)
+        begin_epoch(provider.store, 1)
 
 
 async def test_books_that_cannot_be_written_are_503(tmp_path, monkeypatch):

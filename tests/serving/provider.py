@@ -30,8 +30,9 @@ from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.identity.authenticator import Authenticator
+from inferd.ledger.requests.epochs import begin_epoch
 from inferd.ledger.storage.client import LedgerClient
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.limits.rate_limits import RateLimits
@@ -137,7 +138,7 @@ class Provider:
         self.lock = DataLock(self.data_dir)
         self.lock.acquire()
         self.store = Store(self.data_dir, self.lock)
-        self.epoch = self.store.begin_epoch(wall_clock_ms())
+        self.epoch = begin_epoch(self.store, wall_clock_ms())
         with self.store.immediate() as conn:
             operations.create_team(conn, "acme", "academic", actor="test", now_ms=wall_clock_ms())
             self.key = operations.create_key(conn, "acme", actor="test", now_ms=wall_clock_ms()).key

@@ -18,6 +18,7 @@ from inferd.errors import (
     InvalidRequestError,
     OverloadedError,
 )
+from inferd.ledger.requests.epochs import begin_epoch
 from inferd.serving.completion import Completion, Finished
 from tests.fakes import FakeRunner
 from tests.serving.provider import (
@@ -222,7 +223,7 @@ async def test_an_answer_that_cannot_be_settled_is_never_called_complete(tmp_pat
         assert provider.hold_states() == ["held"]
         assert provider.rows("usage") == []
         # The next start voids it, and the audit at the end of this test finds nothing open.
-        provider.store.begin_epoch(1)
+        begin_epoch(provider.store, 1)
         assert provider.hold_states() == ["voided"]
 
 

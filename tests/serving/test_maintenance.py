@@ -12,7 +12,7 @@ import pytest
 from inferd.config.ledger import AlertsConfig
 from inferd.ledger.alerts.alerts import all_alerts
 from inferd.ledger.alerts.deliveries import Outbox
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.ledger.terms.expiry_clock import PauseClock, accept_clock, clock_state

@@ -43,7 +43,7 @@ def doctor(
         with store.immediate() as conn:
             health.accept_clock(conn, actor=actor(), now_ms=wall_clock_ms())
     with store.reading() as conn:
-        checks = health.checks(conn, store.data_dir, wall_clock_ms(), needs_server=server)
+        checks = health.checks(conn, store, wall_clock_ms(), needs_server=server)
     well = all(check.well for check in checks)
     if json:
         print_json({"well": well, "checks": [check.to_json() for check in checks]})

@@ -17,7 +17,7 @@ from inferd.config.models_file import default_config_path, load_config
 from inferd.errors import ConfigError
 from inferd.instants import parse_instant_ms, wall_clock_ms
 from inferd.ledger.identity.names import unknown_deployments
-from inferd.ledger.storage.folder import read_deployments
+from inferd.ledger.storage.data_dir import read_deployments
 
 Scopes = Annotated[
     list[str] | None,

@@ -172,7 +172,7 @@ def restore(
     ```
     """
     from inferd.ledger.maintenance.restore import prepared_restore
-    from inferd.ledger.storage.lock import DataLock
+    from inferd.ledger.storage.data_dir import DataLock
 
     folder = folder_of(data_dir)
     with DataLock(folder) as lock, prepared_restore(folder, file, lock) as prepared:

@@ -1,4 +1,4 @@
-"""What `inferd doctor` looks at: who serves, the schema, the disk, the clock."""
+"""Checks of `inferd doctor`: the server, the schema, SQLite, the disk, the WAL and the clock."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Any
 
 from inferd.instants import format_instant
 from inferd.ledger.operations.audit_log import record
-from inferd.ledger.storage import wal
-from inferd.ledger.storage.disk import RESERVE_BYTES, free_bytes, is_nearly_full
-from inferd.ledger.storage.folder import FILE_NAME
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import RESERVE_BYTES, DataLock, free_bytes, is_nearly_full
 from inferd.ledger.storage.schema import schema_version
-from inferd.ledger.storage.wal import WriteAheadLog
+from inferd.ledger.storage.store import Store
+from inferd.ledger.storage.wal import WriteAheadLog, has_reset_bug
 from inferd.ledger.terms import expiry_clock as clock
 
 _MIB = 2**20
@@ -22,7 +20,12 @@ _MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at, and what there is to say of it."""
+    """Result of one check.
+
+    Attributes:
+        well: False if the operator must act.
+        said: the finding, and what to do.
+    """
 
     name: str
     well: bool
@@ -32,21 +35,25 @@ class Check:
         return asdict(self)
 
 
-def checks(conn: sqlite3.Connection, data_dir: Path, now_ms: int, *, needs_server: bool = True) -> list[Check]:
-    """All of them, in the order in which they are shown."""
-    log = WriteAheadLog(data_dir / FILE_NAME)
+def checks(conn: sqlite3.Connection, store: Store, now_ms: int, *, needs_server: bool = True) -> list[Check]:
+    """Carry out all checks, in the order in which they are shown.
+
+    Args:
+        conn: a reading connection of `store`.
+        needs_server: whether it is a fault that no server runs.
+    """
     return [
-        _server(data_dir, needs_server),
-        _schema(conn),
+        _server(store.data_dir, needs_server),
+        Check("schema", True, f"version {schema_version(conn)}, the version of this inferd"),
         _sqlite(),
-        _disk(data_dir),
-        _log(log, needs_room=is_nearly_full(data_dir)),
+        _disk(store.data_dir),
+        _wal(store.wal, needs_room=is_nearly_full(store.data_dir)),
         _clock(conn, now_ms),
     ]
 
 
 def accept_clock(conn: sqlite3.Connection, *, actor: str, now_ms: int) -> None:
-    """The operator says that the clock is right: credit expires by it again."""
+    """Trust the wall clock again on the operator's word: credit expires by it."""
     state = clock.clock_state(conn)
     clock.accept_clock(conn, now_ms)
     details = {"seen_before": format_instant(state.seen_ms), "paused_because": state.paused_because}
@@ -61,26 +68,14 @@ def _server(data_dir: Path, is_needed: bool) -> Check:
     return Check("server", True, f"process {lock.holder()} serves from this data folder")
 
 
-def _schema(conn: sqlite3.Connection) -> Check:
-    return Check("schema", True, f"version {schema_version(conn)}, as this inferd has it")
-
-
 def _sqlite() -> Check:
     said = f"SQLite {sqlite3.sqlite_version}"
-    if wal.has_reset_bug():
+    if has_reset_bug():
         said += (
-            " has the WAL-reset bug; inferd copies the log on one connection and under a lock, which avoids it. Other "
-            "programs that write ledger.db do not: use a Python with SQLite 3.51.3, 3.50.7 or 3.44.6 for those"
+            " has the WAL-reset bug; inferd avoids it: it checkpoints on one connection and under a lock. Other "
+            "programs that write ledger.db do not: use a Python with SQLite 3.51.3, 3.50.7 or 3.44.6 for them"
         )
     return Check("sqlite", True, said)
-
-
-def _log(log: WriteAheadLog, *, needs_room: bool) -> Check:
-    said = f"{log.size_bytes / _MIB:,.1f} MiB of write-ahead log"
-    is_long = log.is_long(needs_room=needs_room)
-    if is_long:
-        said += f" cannot be shortened: {log.kept_by()}"
-    return Check("log", not is_long, said)
 
 
 def _disk(data_dir: Path) -> Check:
@@ -89,6 +84,14 @@ def _disk(data_dir: Path) -> Check:
     if free < RESERVE_BYTES:
         said += f": new requests are refused until there are {RESERVE_BYTES // _MIB} MiB"
     return Check("disk", free >= RESERVE_BYTES, said)
+
+
+def _wal(wal: WriteAheadLog, *, needs_room: bool) -> Check:
+    said = f"{wal.size_bytes / _MIB:,.1f} MiB of write-ahead log"
+    is_long = wal.is_long(needs_room=needs_room)
+    if is_long:
+        said += f" cannot be shortened: {wal.kept_by()}"
+    return Check("log", not is_long, said)
 
 
 def _clock(conn: sqlite3.Connection, now_ms: int) -> Check:

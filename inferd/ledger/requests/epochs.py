@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 from inferd.ledger.requests.holds import VoidHold
+from inferd.ledger.storage.store import Store
 from inferd.ledger.terms.expiry_clock import ObserveClock
+
+
+def begin_epoch(store: Store, now_ms: int) -> int:
+    """Begin this server's epoch and void the holds of dead servers, in one transaction (BILLING R16, R20).
+
+    The store's owner holds the data folder's lock. Returns the epoch that this server's holds carry.
+    """
+    with store.exclusive() as conn:
+        return begin(conn, os.getpid(), now_ms)
 
 
 def begin(conn: sqlite3.Connection, pid: int, now_ms: int) -> int:

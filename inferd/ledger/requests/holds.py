@@ -57,7 +57,7 @@ class OpenHold(msgspec.Struct, frozen=True):
     Attributes:
         request_id: the server's own; never used before.
         max_completion_tokens: the engine's stop, so that the cost cannot exceed the hold; of all choices together.
-        epoch: what `Store.begin_epoch` returned.
+        epoch: what `begin_epoch` returned.
 
         max_compute_ms: the engine's other stop, if the price is by time; of all choices together.
         n_choices: among how many a refusal divides what would fit.

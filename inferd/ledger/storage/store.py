@@ -1,10 +1,9 @@
-"""The ledger's file: opening, migrating, connections and transactions."""
+"""The ledger's file: opening, schema, connections and transactions."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-import os
 import random
 import sqlite3
 import time
@@ -13,21 +12,25 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from inferd.errors import ConfigError, LedgerDamagedError, OperationError
-from inferd.ledger.maintenance.backup import copy, opened_copy
-from inferd.ledger.requests import epochs
-from inferd.ledger.storage.disk import RESERVE_BYTES, free_bytes
-from inferd.ledger.storage.folder import FILE_NAME, create_file, prepare_folder
-from inferd.ledger.storage.lock import DataLock
-from inferd.ledger.storage.schema import SCHEMA_VERSION, migrate, schema_version
+from inferd.ledger.storage.copies import copy, opened_copy
+from inferd.ledger.storage.data_dir import (
+    FILE_NAME,
+    RESERVE_BYTES,
+    DataLock,
+    create_file,
+    free_bytes,
+    prepare_folder,
+)
+from inferd.ledger.storage.schema import SCHEMA_VERSION, migrate, schema_version, version_fault
 from inferd.ledger.storage.wal import WriteAheadLog
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 10.0
-# Of a writing connection: the inner pages of a large ledger's indexes stay in memory.
 CACHE_KIB = 65_536
+"""Page cache of a writing connection: the inner pages of a large ledger's indexes stay in memory."""
 COPIED_FROM_BYTES = 64 * 2**20
-"""A ledger of this size is audited in some ten seconds."""
+"""A ledger of this size is audited in about ten seconds."""
 
 
 class Store:
@@ -35,119 +38,151 @@ class Store:
 
     Args:
         data_dir: created if needed.
-        lock: the folder's lock if the caller holds it (a server does). Without it a missing or older schema is made
-            under the lock, taken for as long as that lasts.
+        lock: the folder's lock if the caller holds it, as a server does. Without it, a missing or older schema is
+            created under a lock that is taken for that time.
+        busy_timeout_s: how long to wait while other connections hold SQLite's write lock.
+        copied_from_bytes: size from which `reading_long` reads a copy.
 
     Raises:
-        ConfigError: the folder or file cannot be used, its schema is newer than this code, or it is older and
-            a running server holds the lock.
+        ConfigError: the folder or file cannot be used; its schema is newer than this code, too old to migrate, or
+            older while a running server holds the lock.
     """
 
-    def __init__(self, data_dir: Path, lock: DataLock | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        lock: DataLock | None = None,
+        *,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        copied_from_bytes: int = COPIED_FROM_BYTES,
+    ) -> None:
         assert lock is None or lock.held, "a lock is passed to show that it is held"
         self.data_dir = data_dir
         self.path = data_dir / FILE_NAME
         self.wal = WriteAheadLog(self.path)
+        self.busy_timeout_s = busy_timeout_s
+        self._copied_from_bytes = copied_from_bytes
         self._lock = lock
         prepare_folder(data_dir)
         create_file(self.path)
         if lock is not None:
             lock.cover_database()
         try:
-            self._bring_schema_up()
-        except sqlite3.DatabaseError as exc:
-            raise ConfigError(f"{self.path}: cannot be used as a ledger: {exc}") from exc
+            self._ensure_schema()
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(f"{self.path}: cannot be used as a ledger: {error}") from error
 
     def connect(self) -> sqlite3.Connection:
-        """A connection that can only read. It sees each statement's newest commit; the caller closes it."""
+        """Open a connection that can only read; each statement sees the newest commit. The caller closes it."""
         conn = self._open()
         conn.execute("PRAGMA query_only = ON")
         return conn
 
     def connect_writer(self, *, check_same_thread: bool = True) -> sqlite3.Connection:
-        """A connection that writes, in autocommit mode (transactions are explicit); the caller closes it."""
+        """Open a connection that writes, in autocommit mode (transactions are explicit). The caller closes it."""
         conn = self._open(check_same_thread=check_same_thread)
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        conn.execute("PRAGMA wal_autocheckpoint = 0")  # only `WriteAheadLog.copy` copies the log
+        conn.execute("PRAGMA wal_autocheckpoint = 0")  # only `WriteAheadLog.checkpoint` does it
         conn.execute("PRAGMA foreign_keys = ON")
-        # Else INSERT OR REPLACE would delete rows without asking the triggers that forbid it.
+        # Without it INSERT OR REPLACE deletes rows without firing the triggers that forbid it.
         conn.execute("PRAGMA recursive_triggers = ON")
         return conn
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """One snapshot for several reads. Raises LedgerDamagedError."""
-        with _damage_named(), closing(self.connect()) as conn:
+        """Yield a connection with one snapshot for several reads.
+
+        Raises:
+            LedgerDamagedError: the file is broken.
+        """
+        with _damage_explained(), closing(self.connect()) as conn:
             conn.execute("BEGIN")
             yield conn
             conn.execute("ROLLBACK")
 
     @contextmanager
     def reading_long(self) -> Iterator[sqlite3.Connection]:
-        """`reading` for what may take minutes. As long as a snapshot lasts the write-ahead log only grows, so a large
-        ledger is read from a copy of this moment, if the disk has room for one. Raises OperationError."""
+        """Yield a connection with one snapshot for reads that may take minutes.
+
+        While a snapshot is open the WAL only grows, so a large ledger is copied first and the copy is read, if the disk
+        has room for it.
+
+        Raises:
+            LedgerDamagedError: the file is broken.
+            OperationError: the copy cannot be made.
+        """
         size_bytes = self.path.stat().st_size + self.wal.size_bytes
-        if size_bytes <= COPIED_FROM_BYTES or free_bytes(self.data_dir) < 2 * size_bytes + RESERVE_BYTES:
+        if size_bytes <= self._copied_from_bytes or free_bytes(self.data_dir) < 2 * size_bytes + RESERVE_BYTES:
             with self.reading() as conn:
                 yield conn
         else:
-            with _damage_named(), opened_copy(self.path) as conn:
+            with _damage_explained(), opened_copy(self.path) as conn:
                 yield conn
 
     @contextmanager
     def immediate(self) -> Iterator[sqlite3.Connection]:
-        """One durable write transaction, for the command line: committed if the block ends, else undone.
+        """Yield a connection in one durable write transaction: committed at the end of the block, undone if it raises.
 
         Raises:
-            OperationError: others kept the file locked for `BUSY_TIMEOUT_S`, or it cannot be written.
+            OperationError: other connections held the write lock for `busy_timeout_s`, or the file cannot be written.
             LedgerDamagedError: the file is broken.
         """
-        with _damage_named(), self.wal.not_copied(), closing(self.connect_writer()) as conn:
-            _begin_now(conn)
+        with _damage_explained(), self.wal.no_checkpoint(), closing(self.connect_writer()) as conn:
+            self._begin(conn)
             try:
                 yield conn
                 conn.execute("COMMIT")
-            except sqlite3.OperationalError as exc:
-                raise OperationError(f"the ledger could not be written, nothing was changed: {exc}") from exc
+            except sqlite3.OperationalError as error:
+                raise OperationError(f"the ledger could not be written, nothing was changed: {error}") from error
             finally:
                 if conn.in_transaction:
                     conn.execute("ROLLBACK")
 
-    def begin_epoch(self, now_ms: int) -> int:
-        """Start a server's epoch and void what a dead server left held, in one transaction (R16, R20).
+    @contextmanager
+    def exclusive(self) -> Iterator[sqlite3.Connection]:
+        """`immediate` for a server: only the holder of the data folder's lock, on the database that the lock covers.
 
-        Returns:
-            The epoch that this server's holds carry.
+        Raises:
+            ConfigError: the file was replaced since it was locked.
         """
-        assert self._lock is not None, "only the holder of the data folder's lock begins an epoch"
-        assert self._lock.held, "only the holder of the data folder's lock begins an epoch"
+        assert self._lock is not None, "only the holder of the data folder's lock gets an exclusive transaction"
+        assert self._lock.held, "only the holder of the data folder's lock gets an exclusive transaction"
         self._lock.cover_database()
         with self.immediate() as conn:
-            return epochs.begin(conn, os.getpid(), now_ms)
+            yield conn
 
     def _open(self, *, check_same_thread: bool = True) -> sqlite3.Connection:
         return sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=check_same_thread
+            self.path, timeout=self.busy_timeout_s, isolation_level=None, check_same_thread=check_same_thread
         )
 
-    def _bring_schema_up(self) -> None:
+    def _begin(self, conn: sqlite3.Connection) -> None:
+        conn.execute("PRAGMA busy_timeout = 0")
+        try:
+            begin_immediate(conn, self.busy_timeout_s)
+        except sqlite3.OperationalError as error:
+            if is_busy(error):
+                raise OperationError("the ledger is busy with other writes; nothing was changed, try again") from error
+            raise OperationError(f"the ledger cannot be written: {error}") from error
+
+    def _ensure_schema(self) -> None:
         if self._has_current_schema():
             return
         if self._lock is not None:
             self._migrate()
             return
         lock = DataLock(self.data_dir)
-        deadline_s = time.monotonic() + BUSY_TIMEOUT_S
+        deadline_s = time.monotonic() + self.busy_timeout_s
         while not lock.try_acquire():
-            # Whoever has the lock may be making the schema at this moment.
+            # The holder may be creating the schema at this moment.
             time.sleep(0.02)
             if self._has_current_schema():
                 return
             if time.monotonic() > deadline_s:
                 raise ConfigError(
                     f"{self.path}: its schema is older than this inferd, and process {lock.holder()} uses it; "
-                    "stop that one first"
+                    "stop that process first"
                 )
         try:
             if not self._has_current_schema():
@@ -158,11 +193,8 @@ class Store:
     def _has_current_schema(self) -> bool:
         with closing(self._open()) as conn:
             version = schema_version(conn)
-        if version > SCHEMA_VERSION:
-            raise ConfigError(
-                f"{self.path}: written by a newer inferd (schema {version}, this one knows {SCHEMA_VERSION}); "
-                "upgrade inferd, or choose another folder with --data-dir"
-            )
+        if fault := version_fault(version):
+            raise ConfigError(f"{self.path}: {fault}, or choose another folder with --data-dir")
         return version == SCHEMA_VERSION
 
     def _migrate(self) -> None:
@@ -170,63 +202,56 @@ class Store:
             conn.execute("PRAGMA journal_mode = WAL")
             version = schema_version(conn)
             if version > 0:
-                self._keep_a_copy(version)
+                self._keep_copy(version)
             migrate(conn)
 
-    def _keep_a_copy(self, version: int) -> None:
-        """The file as it was before a migration, for whoever must go back to the older inferd."""
+    def _keep_copy(self, version: int) -> None:
+        """Copy the file before a migration, for a return to the older inferd."""
         names = (f"ledger-schema-{version}{f'-{number}' if number else ''}.db" for number in itertools.count())
         path = next(path for name in names if not (path := self.data_dir / name).exists())
         create_file(path)
         copy(self.path, path)
-        _log.info("the ledger is brought from schema %d to %d; as it was: %s", version, SCHEMA_VERSION, path)
+        logger.info(
+            "migrating the ledger from schema %d to %d; copy of the older file: %s", version, SCHEMA_VERSION, path
+        )
 
 
-def is_busy(exc: sqlite3.Error) -> bool:
-    """Whether another connection's write lock is the cause."""
-    code: int | None = getattr(exc, "sqlite_errorcode", None)
+def is_busy(error: sqlite3.Error) -> bool:
+    """Return whether another connection's write lock is the cause."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-@contextmanager
-def _damage_named() -> Iterator[None]:
-    """SQLite's complaint of a broken file in words for the operator; every other error passes."""
-    try:
-        yield
-    except sqlite3.DatabaseError as exc:
-        code: int | None = getattr(exc, "sqlite_errorcode", None)
-        if code is None or code & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise
-        raise LedgerDamagedError(
-            f"the ledger's file is damaged: {exc}; `inferd audit` says where, `inferd restore FILE` takes a backup"
-        ) from exc
+def begin_immediate(conn: sqlite3.Connection, timeout_s: float) -> None:
+    """Begin a write transaction as soon as no other connection has one.
 
-
-def begin_immediate(conn: sqlite3.Connection, *, wait: bool = True) -> None:
-    """Begin a transaction that writes, as soon as nobody else does; if not to `wait`, at once or not at all.
-
-    SQLite's own waiting sleeps up to 100 ms between looks, which a busy writer thread can starve; this looks often. The
-    connection's busy timeout must be zero.
+    SQLite's own wait sleeps up to 100 ms between attempts, and a busy writer thread can starve it; this one tries every
+    few milliseconds. The connection's busy timeout must be zero.
 
     Raises:
-        sqlite3.OperationalError: others kept the file locked for `BUSY_TIMEOUT_S`, or it cannot be written.
+        sqlite3.OperationalError: others held the write lock for `timeout_s`, or the file cannot be written.
     """
-    deadline_s = time.monotonic() + (BUSY_TIMEOUT_S if wait else 0.0)
+    deadline_s = time.monotonic() + timeout_s
     while True:
         try:
             conn.execute("BEGIN IMMEDIATE")
             return
-        except sqlite3.OperationalError as exc:
-            if not is_busy(exc) or time.monotonic() >= deadline_s:
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= deadline_s:
                 raise
         time.sleep(random.uniform(0.0005, 0.003))
 
 
-def _begin_now(conn: sqlite3.Connection) -> None:
-    conn.execute("PRAGMA busy_timeout = 0")
+@contextmanager
+def _damage_explained() -> Iterator[None]:
+    """Raise SQLite's error about a broken file as LedgerDamagedError; other errors pass."""
     try:
-        begin_immediate(conn)
-    except sqlite3.OperationalError as exc:
-        if is_busy(exc):
-            raise OperationError("the ledger is busy with other writes; nothing was changed, try again") from exc
-        raise OperationError(f"the ledger cannot be written: {exc}") from exc
+        yield
+    except sqlite3.DatabaseError as error:
+        code: int | None = getattr(error, "sqlite_errorcode", None)
+        if code is None or code & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        raise LedgerDamagedError(
+            f"the ledger's file is damaged: {error}; `inferd audit` shows where, `inferd restore FILE` puts a backup "
+            "in its place"
+        ) from error

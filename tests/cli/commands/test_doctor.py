@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from inferd.ledger.storage import disk
+from inferd.ledger.storage import data_dir
 from inferd.ledger.storage.store import Store
 from inferd.ledger.terms.expiry_clock import ObserveClock, PauseClock
 
@@ -28,7 +28,7 @@ def test_doctor_without_a_server_says_so_unless_none_is_needed(inferd):
 
 
 def test_a_doctor_finds_a_full_disk(inferd, serving, monkeypatch):
-    monkeypatch.setattr(disk, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(data_dir, "free_bytes", lambda folder: 1000)
     monkeypatch.setattr("inferd.ledger.maintenance.doctor.free_bytes", lambda folder: 1000)
     found = inferd("doctor")
     assert (found.status, "new requests are refused until there are 64 MiB" in found.err) == (1, True)

@@ -10,7 +10,7 @@ import pytest
 from inferd.errors import AuthenticationError
 from inferd.instants import parse_instant_ms
 from inferd.ledger.identity.keys import authenticate
-from inferd.ledger.storage.folder import write_deployments
+from inferd.ledger.storage.data_dir import write_deployments
 from inferd.ledger.storage.store import Store
 
 KEY = re.compile(r"sk-inferd-[0-9A-Za-z]{12}-[0-9A-Za-z]{43}")

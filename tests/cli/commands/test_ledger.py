@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock
 
 
 def records(text):

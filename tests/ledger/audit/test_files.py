@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from inferd.ledger import operations
@@ -11,7 +9,6 @@ from inferd.ledger.audit.audit import audit
 from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.batches.records import BatchTotals, FileRecord
 from inferd.ledger.storage.rows import FORMATS, checksum
-from inferd.ledger.storage.schema import MIGRATIONS, SCHEMA_VERSION
 from tests.ledger.audit.test_audit import tamper
 from tests.ledger.books import memory_books
 
@@ -145,23 +142,3 @@ def test_outputs_that_were_swapped_are_found(ledger):
     for number, other in ((1, 2), (2, 1)):
         tamper(ledger, f"UPDATE batches SET output_file_id = 'file-out-{other}' WHERE metadata LIKE '%{number}%'")
     assert found(ledger) == {"batches"}
-
-
-def test_migration_gives_files_and_batches_the_checksum_of_what_they_say(books):
-    """Of a ledger of schema 13, which had none."""
-    books.conn.execute("SAVEPOINT before")
-    for table in ("files", "batches"):
-        for suffix in ("fixed", "once"):
-            books.conn.execute(f"DROP TRIGGER {table}_{suffix}")
-        books.conn.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
-        for suffix in ("fixed", "once"):
-            books.conn.execute(f"CREATE TRIGGER {table}_{suffix} BEFORE UPDATE ON {table} BEGIN SELECT 1; END")
-    from sqlite_utils import Database
-
-    assert SCHEMA_VERSION >= 14
-    MIGRATIONS[13](Database(books.conn, execute_plugins=False))
-    assert {finding.table for finding in audit(books.conn).findings} <= {"sqlite_master"}
-    assert books.one("SELECT count(*) FROM batches WHERE length(checksum) = 32") == 2
-    assert json.loads(books.one("SELECT max(metadata) FROM batches")) == {"run": "2"}
-    books.conn.execute("ROLLBACK TO before")
-    books.conn.execute("RELEASE before")

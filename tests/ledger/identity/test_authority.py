@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from contextlib import closing
-
 import pytest
-from sqlite_utils import Database
 
 from inferd.errors import InsufficientCreditError, InvalidValueError, NotFoundError, PermissionDeniedError
 from inferd.ledger import operations
@@ -15,14 +10,11 @@ from inferd.ledger.audit.audit import audit
 from inferd.ledger.identity.authority import authority_of
 from inferd.ledger.identity.keys import authenticate
 from inferd.ledger.identity.suspensions import is_suspended
-from inferd.ledger.requests.epochs import begin
 from inferd.ledger.storage.paging import Page
 from inferd.ledger.storage.rows import checksum
-from inferd.ledger.storage.schema import MIGRATIONS, migrate
 from inferd.ledger.terms.budgets import budgets_of
 from inferd.subjects import key_subject
 from tests.ledger.audit.test_audit import tamper
-from tests.ledger.storage.test_migrations import contents
 from tests.ledger.terms.test_caps import DEAR
 
 OPERATOR = {"actor": "cli:test", "now_ms": 7}
@@ -241,72 +233,3 @@ def test_authority_that_was_changed_is_found_though_the_checksum_fits(books, tea
     assert {finding.table for finding in audit(conn).findings} == {table}
     conn.execute("ROLLBACK TO before")
     conn.execute("RELEASE before")
-
-
-@pytest.fixture
-def ledger_of_schema_12():
-    """Team acme with a manager's key; nothing of it was set yet."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
-        db = Database(conn, execute_plugins=False)
-        for version, migration in enumerate(MIGRATIONS[:12], start=1):
-            migration(db)
-            conn.execute(f"PRAGMA user_version = {version}")
-        begin(conn, 1, 1)
-        operations.create_team(conn, "acme", "academic", **OPERATOR)
-        key = operations.create_key(conn, "acme", scopes=("manage",), **OPERATOR)
-        yield conn, f"key:{key.id}"
-
-
-def log(conn, action, actor, **details):
-    """As schema 12 wrote it, without an authority."""
-    seq = conn.execute("SELECT max(seq) + 1 FROM log").fetchone()[0]
-    values = [seq, 7, actor, action, "acme", json.dumps(details, sort_keys=True)]
-    conn.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, checksum("log", values)))
-
-
-def old_rows(conn, actor):
-    """A suspension, a budget, and what happens at zero, each set by the actor after the other authority had."""
-    for by in ("cli:test", actor):
-        log(conn, "budgets.set", by, amount_nanousd=5, period="month")
-        log(conn, "teams.set", by, earn_tier=False, overage="block")
-    log(conn, "keys.suspend", actor, key_id="x")
-    conn.execute("INSERT INTO suspensions VALUES ('key:x', 'acme', NULL, 7, ?)", (actor,))
-    for table, values in (
-        ("budgets", ["team:acme", "month", "acme", 5, 7, actor]),
-        ("billing", ["acme", "block", 0, 0, 7, actor]),
-    ):
-        sum_of = checksum_of_schema_12(table, values)
-        places = ", ".join("?" * (len(values) + 1))
-        conn.execute(f"INSERT INTO {table} VALUES ({places})", (*values, sum_of))
-
-
-def checksum_of_schema_12(table, values):
-    import hashlib
-
-    text = json.dumps([table, *values], separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-@pytest.mark.parametrize("by", ["team", "operator", "unknown"])
-def test_migration_reads_the_author_of_old_rows(ledger_of_schema_12, by):
-    """An author that is unknown is the operator."""
-    conn, manager = ledger_of_schema_12
-    old_rows(conn, {"team": manager, "operator": "cli:test", "unknown": "key:gone"}[by])
-    before = contents(conn)
-    migrate(conn)
-    assert [str(finding) for finding in audit(conn).findings] == []
-    assert contents(conn) == before
-    authority = "team" if by == "team" else "operator"
-    assert conn.execute("SELECT authority FROM suspensions").fetchall() == [(authority,)]
-    assert conn.execute("SELECT authority, amount_nanousd FROM budgets").fetchall() == [(authority, 5)]
-    choices = conn.execute("SELECT overage, team_overage FROM billing").fetchone()
-    assert choices == ((None, "block") if by == "team" else ("block", None))
-
-
-def test_migration_leaves_a_changed_row_one_that_the_audit_names(ledger_of_schema_12):
-    conn, manager = ledger_of_schema_12
-    old_rows(conn, manager)
-    conn.execute("UPDATE budgets SET amount_nanousd = 6")
-    conn.execute("UPDATE billing SET payment_method = 1")
-    migrate(conn)
-    assert {finding.table for finding in audit(conn).findings} == {"budgets", "billing"}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sqlite3
 
 import pytest
-from sqlite_utils import Database
 
 from inferd.errors import AuthenticationError, InvalidValueError, NotFoundError, PermissionDeniedError
 from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.identity.keys import authenticate
 from inferd.ledger.operations import read_log
-from inferd.ledger.storage.schema import MIGRATIONS, migrate
+from inferd.ledger.storage.schema import SCHEMA_VERSION
 
 WHO = {"actor": "cli:test", "now_ms": 7}
 
@@ -247,9 +245,8 @@ def test_the_audit_names_what_was_changed_behind_its_back(books, sql, table, row
 def restore(books, dump):
     """As it was, for the fixture audits at the end."""
     books.conn = sqlite3.connect(":memory:", isolation_level=None)
-    version = len(MIGRATIONS)
     books.conn.executescript("\n".join(dump))
-    books.conn.execute(f"PRAGMA user_version = {version}")
+    books.conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def test_the_log_and_suspensions_refuse_raw_changes(books):
@@ -258,29 +255,3 @@ def test_the_log_and_suspensions_refuse_raw_changes(books):
         with pytest.raises(sqlite3.IntegrityError):
             books.conn.execute(sql)
     operations.resume_team(books.conn, "acme", **WHO)
-
-
-def test_keys_from_before_have_the_default_scopes_and_a_tampered_one_stays_found():
-    """R21"""
-    conn = sqlite3.connect(":memory:", isolation_level=None)
-    MIGRATIONS[0](Database(conn, execute_plugins=False))
-    conn.execute("PRAGMA user_version = 1")
-    conn.execute("INSERT INTO teams VALUES ('acme', 'pro', NULL, 1, 'x')")
-    values = ["good", "acme", None, None, None, "0" * 64, "abcd", None, 1, "x"]
-    from inferd.ledger.storage.rows import checksum
-
-    for key_id, sum_of in (("good", checksum("keys", values)), ("evil", "0" * 32)):
-        values[0] = key_id
-        conn.execute(
-            "INSERT INTO keys (key_id, team, project, user, label, secret_sha256, last4, expires_at_ms, created_at_ms, "
-            "created_by, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*values, sum_of),
-        )
-    migrate(conn)
-    keys = {key.key_id: key for key in operations.list_keys(conn, "acme")}
-    assert keys["good"].scopes == ("inference", "usage")
-    assert keys["good"].models is None
-    found = {(finding.table, finding.row) for finding in audit(conn).findings if finding.table == "keys"}
-    assert found == {("keys", "evil")}
-    assert json.dumps(keys["good"].status(2)) == '"active"'
-    conn.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inferd.ledger.audit.audit import audit
+from inferd.ledger.requests.epochs import begin_epoch
 
 
 def test_a_new_epoch_voids_the_holds_of_the_old_ones(served, store):
@@ -11,7 +12,7 @@ def test_a_new_epoch_voids_the_holds_of_the_old_ones(served, store):
     settled = served.hold(10, 20)
     served.settle(settled, 10, 1)
     orphans = [served.hold(10, 20), served.hold(1, 2)]
-    assert store.begin_epoch(served.now_ms + 5) == served.epoch + 1
+    assert begin_epoch(store, served.now_ms + 5) == served.epoch + 1
     assert served.credit().held_nanousd == 0
     assert served.credit().balance_nanousd == 89
     rows = served.conn.execute("SELECT request_id, status, cost_nanousd, finished_at_ms FROM usage ORDER BY 1")

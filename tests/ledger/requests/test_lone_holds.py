@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 from inferd.errors import InsufficientCreditError
-from inferd.ledger.storage.command import Command
+from inferd.ledger.storage.group_commit import Command
 from inferd.ledger.storage.wal import CHECKPOINT_PAGES
 from inferd.ledger.storage.writer import LedgerWriter
 from tests.ledger.storage.test_writer import Broken, FullOnce
@@ -61,7 +61,7 @@ def run(writer, *commands, together=False):
                 await writer.execute(command)
 
     asyncio.run(ask())
-    with writer._turn:  # the writer answers before it is done
+    with writer._connection_lock:  # the writer answers before it is done
         return [command.threads for command in watched]
 
 

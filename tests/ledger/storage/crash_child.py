@@ -21,8 +21,9 @@ from typing import Any, ClassVar
 from inferd.attribution import Attribution
 from inferd.ledger import operations
 from inferd.ledger.credit.grants import ExpireGrants
+from inferd.ledger.requests.epochs import begin_epoch
 from inferd.ledger.requests.holds import OpenHold, SettleHold
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.price import Price
@@ -115,7 +116,7 @@ def main() -> None:
     lock = DataLock(Path(data_dir))
     lock.acquire()
     store = Store(Path(data_dir), lock)
-    epoch = store.begin_epoch(NOW_MS)
+    epoch = begin_epoch(store, NOW_MS)
     with store.immediate() as conn:
         operations.create_team(conn, "acme", "academic", actor="test", now_ms=NOW_MS)
         key = operations.create_key(conn, "acme", actor="test", now_ms=NOW_MS)

@@ -11,7 +11,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 from tests.ledger.books import Books

@@ -1,4 +1,4 @@
-"""The event loop's door to the ledger: snapshots in threads of their own, changes through the writer."""
+"""LedgerClient: snapshots in reader threads, one report per team at a time, changes through the writer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_change_is_seen_by_the_next_read(client):
     assert [team.team for team in await client.read(operations.list_teams)] == ["acme"]
 
 
-async def test_a_mistake_comes_back_and_changes_nothing(client):
+async def test_change_that_raises_changes_nothing(client):
     def wrong(conn):
         create(conn)
         return operations.show_team(conn, "nobody", now_ms=1)
@@ -56,7 +56,7 @@ async def test_reads_cannot_write(client):
         await client.read(create)
 
 
-async def test_a_team_that_asks_for_many_reports_keeps_no_other_from_its_own(client):
+async def test_reports_of_one_team_run_one_at_a_time_beside_others(client):
     go_on, at_once, most = threading.Event(), [], []
 
     def slow(conn):
@@ -67,17 +67,17 @@ async def test_a_team_that_asks_for_many_reports_keeps_no_other_from_its_own(cli
 
     greedy = [asyncio.create_task(client.report("greedy", slow)) for _ in range(64)]
     assert await client.report("other", lambda conn: "told") == "told"
-    with pytest.raises(RateLimitError, match="has 64 reports under way") as refusal:
+    with pytest.raises(RateLimitError, match="has 64 reports in progress") as refusal:
         await client.report("greedy", slow)
     assert (refusal.value.code, refusal.value.retry_after_s) == ("too_many_reports", 1.0)
     go_on.set()
     await asyncio.gather(*greedy)
     assert set(most) == {1}
     assert await client.report("greedy", lambda conn: "again") == "again"
-    assert len(client._turns) == 0
+    assert len(client._team_locks) == 0
 
 
-async def test_a_turn_lasts_as_long_as_its_report_even_if_nobody_waits_for_it(client):
+async def test_team_lock_is_held_until_a_cancelled_report_has_ended(client):
     go_on, began = threading.Event(), threading.Event()
     left = asyncio.create_task(client.report("acme", lambda conn: (began.set(), go_on.wait(20))))
     await asyncio.to_thread(began.wait, 20)
@@ -91,14 +91,14 @@ async def test_a_turn_lasts_as_long_as_its_report_even_if_nobody_waits_for_it(cl
         await left
 
 
-async def test_a_report_that_fails_ends_its_turn(client):
+async def test_report_that_fails_releases_the_team_lock(client):
     for _ in range(2):
         with pytest.raises(NotFoundError):
             await client.report("acme", lambda conn: operations.show_team(conn, "nobody", now_ms=1))
-    assert len(client._turns) == 0
+    assert len(client._team_locks) == 0
 
 
-async def test_reports_that_take_long_hold_up_neither_changes_nor_worker_threads(client):
+async def test_long_reads_delay_neither_changes_nor_worker_threads(client):
     go_on = threading.Event()
     slow = [asyncio.create_task(client.read(lambda conn: go_on.wait(20))) for _ in range(50)]
     await client.change(create)

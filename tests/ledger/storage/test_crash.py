@@ -14,7 +14,8 @@ import pytest
 from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.reports.export import export_lines
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.requests.epochs import begin_epoch
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from tests.e2e.refold import Export
 
@@ -48,7 +49,7 @@ def assert_books_survive(data_dir: Path, output: str) -> int:
         store = Store(data_dir, lock)
         with store.reading() as conn:
             (left,) = conn.execute("SELECT count(*) FROM holds WHERE state = 'held'").fetchone()
-        store.begin_epoch(LATER_MS)
+        begin_epoch(store, LATER_MS)
         with store.reading() as conn:
             assert [str(finding) for finding in audit(conn).findings] == []
             assert Export(export_lines(conn, now_ms=LATER_MS)).faults() == []

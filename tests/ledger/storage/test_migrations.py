@@ -1,4 +1,4 @@
-"""Every released schema is brought to this one: whole or not at all, after a copy was kept, and the books balance."""
+"""Older ledgers are migrated whole or not at all, after a copy was kept; files that cannot be migrated are refused."""
 
 from __future__ import annotations
 
@@ -8,53 +8,45 @@ from pathlib import Path
 
 import pytest
 
+from inferd.errors import ConfigError, OperationError
 from inferd.ledger import operations
 from inferd.ledger.audit.audit import audit
-from inferd.ledger.storage import schema
-from inferd.ledger.storage.lock import DataLock
-from inferd.ledger.storage.schema import SCHEMA_VERSION, expected_objects, objects, schema_version
+from inferd.ledger.maintenance.restore import prepared_restore
+from inferd.ledger.requests.epochs import begin_epoch
+from inferd.ledger.storage.data_dir import DataLock
+from inferd.ledger.storage.schema import (
+    MIGRATIONS,
+    SCHEMA_VERSION,
+    Migration,
+    expected_objects,
+    migrate,
+    objects,
+    schema_version,
+)
 from inferd.ledger.storage.store import Store
 from tests.ledger.books import NOW_MS
 
-FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("schema_*.sql"))
-KEPT = ("transactions", "entries", "accounts", "grants", "holds", "usage", "keys", "idempotency", "epochs")
+FIXTURES = {version: Path(__file__).parent / "fixtures" / f"schema_{version}.sql" for version in (12, 15)}
+KEPT = ("transactions", "entries", "accounts", "grants", "holds", "usage", "keys", "idempotency", "epochs", "counters")
 LATER_MS = NOW_MS + 30 * 86_400_000
 
 
-def old_ledger(folder, fixture):
+def old_ledger(folder, version):
     folder.mkdir()
     with closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as conn:
-        conn.executescript(fixture.read_text(encoding="utf-8"))
+        conn.executescript(FIXTURES[version].read_text(encoding="utf-8"))
         conn.execute("PRAGMA journal_mode = WAL")
         return contents(conn)
 
 
 def contents(conn):
-    """Rows of the tables that a migration must not touch, by the columns that schema 1 had."""
-    found = {}
-    for table in KEPT:
-        columns = [name for _, name, *_ in conn.execute(f"PRAGMA table_info({table})") if name in COLUMNS[table]]
-        # What is left of grants stood with the accounts as well until schema 11.
-        others = "WHERE account NOT LIKE '%:credit:%'" if table == "accounts" else ""
-        found[table] = sorted(conn.execute(f"SELECT {', '.join(columns)} FROM {table} {others}").fetchall(), key=repr)
-    return found
+    """Rows of the tables that a migration must not touch."""
+    return {table: sorted(conn.execute(f"SELECT * FROM {table}"), key=repr) for table in KEPT}
 
 
-def columns_of_schema_1():
-    with closing(sqlite3.connect(":memory:")) as conn:
-        conn.executescript(FIXTURES[0].read_text(encoding="utf-8"))
-        columns = {table: {name for _, name, *_ in conn.execute(f"PRAGMA table_info({table})")} for table in KEPT}
-        # Schema 3 gave keys more columns that their checksums cover.
-        columns["keys"].remove("checksum")
-        return columns
-
-
-COLUMNS = columns_of_schema_1()
-
-
-@pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
-def test_a_ledger_of_an_older_schema_is_brought_to_this_one(tmp_path, fixture):
-    before = old_ledger(tmp_path / "data", fixture)
+@pytest.mark.parametrize("version", FIXTURES)
+def test_ledger_of_an_older_build_opens_with_the_schema_of_a_new_file(tmp_path, version):
+    before = old_ledger(tmp_path / "data", version)
     with Store(tmp_path / "data").reading() as conn:
         assert schema_version(conn) == SCHEMA_VERSION
         assert objects(conn) == expected_objects()
@@ -62,13 +54,13 @@ def test_a_ledger_of_an_older_schema_is_brought_to_this_one(tmp_path, fixture):
         assert contents(conn) == before
 
 
-@pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
-def test_a_migrated_ledger_goes_on(tmp_path, fixture):
-    """Its open holds are resolved, its teams are granted and shown, and the books balance after it."""
-    old_ledger(tmp_path / "data", fixture)
+@pytest.mark.parametrize("version", FIXTURES)
+def test_ledger_of_an_older_build_is_written_after_it_was_opened(tmp_path, version):
+    """Its open holds are resolved, its teams are granted and shown, and it balances after that."""
+    old_ledger(tmp_path / "data", version)
     with DataLock(tmp_path / "data") as lock:
         store = Store(tmp_path / "data", lock)
-        store.begin_epoch(LATER_MS)
+        begin_epoch(store, LATER_MS)
         with store.immediate() as conn:
             operations.grant_credit(conn, "acme", 10**9, actor="test", now_ms=LATER_MS)
             assert operations.show_team(conn, "acme", now_ms=LATER_MS).credit.held_nanousd == 0
@@ -76,73 +68,94 @@ def test_a_migrated_ledger_goes_on(tmp_path, fixture):
             assert [str(finding) for finding in audit(conn).findings] == []
 
 
-def test_counters_of_every_scope_come_to_lie_with_their_team(tmp_path):
-    old_ledger(tmp_path / "data", FIXTURES[-1])
-    with closing(sqlite3.connect(tmp_path / "data" / "ledger.db", isolation_level=None)) as conn:
-        (key_id,) = conn.execute("SELECT key_id FROM keys").fetchone()
-        conn.execute("DELETE FROM counters")
-        scopes = {"team:acme": "acme", "project:acme/web": "acme", "user:b/ada": "b", f"key:{key_id}": "acme"}
-        for scope in (*scopes, "key:nobodys"):
-            conn.execute("INSERT INTO counters VALUES (?, '2026-11', 3, 4)", (scope,))
-    with Store(tmp_path / "data").reading() as conn:
-        rows = conn.execute("SELECT scope, team, period, posted_nanousd FROM counters").fetchall()
-    assert {scope: rest for scope, *rest in rows} == {
-        scope: [team, "2026-11", 3] for scope, team in {**scopes, "key:nobodys": ""}.items()
-    }
-
-
-@pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
-def test_what_is_stored_once_now_adds_up_to_what_was_stored_twice(tmp_path, fixture):
-    """Balances of grants, and what open holds keep in each period."""
-    stored = (
-        ("SELECT account, balance_nanousd FROM accounts", "SELECT account, balance_nanousd FROM balances"),
-        (
-            "SELECT scope, period, posted_nanousd, held_nanousd FROM counters WHERE posted_nanousd + held_nanousd > 0",
-            "SELECT scope, period, posted_nanousd, held_nanousd FROM counts",
-        ),
-    )
-    old_ledger(tmp_path / "data", fixture)
+def test_ledger_of_the_same_schema_opens_unchanged(tmp_path):
+    old_ledger(tmp_path / "data", 15)
     with closing(sqlite3.connect(tmp_path / "data" / "ledger.db")) as conn:
-        before = [set(conn.execute(twice)) for twice, _ in stored]
-        assert conn.execute("SELECT sum(held_nanousd) FROM counters").fetchone()[0] > 0
+        before = list(conn.iterdump())
     with Store(tmp_path / "data").reading() as conn:
-        after = [set(conn.execute(once)) for _, once in stored]
-    assert after[0] == before[0]
-    assert after[1] >= before[1]  # schema 1 had no counters of narrow scopes
+        assert list(conn.iterdump()) == before
+    assert not list((tmp_path / "data").glob("ledger-schema-*"))
 
 
-def test_the_file_as_it_was_is_kept_first(tmp_path):
-    before = old_ledger(tmp_path / "data", FIXTURES[0])
+def test_migration_keeps_a_copy_of_the_older_file(tmp_path):
+    before = old_ledger(tmp_path / "data", 12)
     Store(tmp_path / "data")
-    kept = tmp_path / "data" / "ledger-schema-1.db"
+    kept = tmp_path / "data" / "ledger-schema-12.db"
     assert kept.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(kept)) as conn:
-        assert schema_version(conn) == 1
+        assert schema_version(conn) == 12
         assert contents(conn) == before
 
 
-def test_a_copy_that_was_kept_before_is_not_replaced(tmp_path):
-    old_ledger(tmp_path / "data", FIXTURES[0])
-    (tmp_path / "data" / "ledger-schema-1.db").write_text("an earlier one")
+def test_migration_never_replaces_an_earlier_copy(tmp_path):
+    old_ledger(tmp_path / "data", 12)
+    (tmp_path / "data" / "ledger-schema-12.db").write_text("an earlier one")
     Store(tmp_path / "data")
-    assert (tmp_path / "data" / "ledger-schema-1.db").read_text() == "an earlier one"
-    assert (tmp_path / "data" / "ledger-schema-1-1.db").exists()
+    assert (tmp_path / "data" / "ledger-schema-12.db").read_text() == "an earlier one"
+    assert (tmp_path / "data" / "ledger-schema-12-1.db").exists()
 
 
-@pytest.mark.parametrize("broken", range(1, SCHEMA_VERSION))
-def test_a_migration_that_fails_leaves_the_version_before_it(tmp_path, monkeypatch, broken):
-    before = old_ledger(tmp_path / "data", FIXTURES[0])
-    original = schema.MIGRATIONS
+def test_migration_that_fails_leaves_the_older_file(tmp_path):
+    before = old_ledger(tmp_path / "data", 12)
 
     def fails(db):
-        original[broken](db)
+        MIGRATIONS[12].apply(db)
         raise RuntimeError("power cut")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", (*original[:broken], fails, *original[broken + 1 :]))
+    with closing(sqlite3.connect(tmp_path / "data" / "ledger.db", isolation_level=None)) as conn:
         with pytest.raises(RuntimeError, match="power cut"):
-            Store(tmp_path / "data")
-    with closing(sqlite3.connect(tmp_path / "data" / "ledger.db")) as conn:
-        assert schema_version(conn) == broken
+            migrate(conn, {12: Migration(15, fails)})
+        assert schema_version(conn) == 12
         assert contents(conn) == before
     Store(tmp_path / "data")
+
+
+@pytest.mark.parametrize("version", [1, 11, 13, 14])
+def test_schema_without_a_migration_is_refused_and_left_alone(tmp_path, version):
+    old_ledger(tmp_path / "data", 12)
+    with closing(sqlite3.connect(tmp_path / "data" / "ledger.db", isolation_level=None)) as conn:
+        conn.execute(f"PRAGMA user_version = {version}")
+        before = list(conn.iterdump())
+    said = f"its schema is {version}, and this inferd opens schemas 12 and 15; open it once with an older inferd"
+    with pytest.raises(ConfigError, match=said):
+        Store(tmp_path / "data")
+    with (
+        DataLock(tmp_path / "other") as lock,
+        pytest.raises(OperationError, match=said),
+        prepared_restore(tmp_path / "other", tmp_path / "data" / "ledger.db", lock),
+    ):
+        pass
+    with closing(sqlite3.connect(tmp_path / "data" / "ledger.db")) as conn:
+        assert list(conn.iterdump()) == before
+
+
+NEXT = SCHEMA_VERSION + 1
+
+
+def add_column(db):
+    db.executescript("ALTER TABLE teams ADD COLUMN region TEXT; UPDATE teams SET region = 'here';")
+
+
+@pytest.mark.parametrize("version", [0, 12, 15])
+def test_next_migration_applies_to_new_and_older_files(version):
+    """A synthetic one, on top of those that there are."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+        if version:
+            conn.executescript(FIXTURES[version].read_text(encoding="utf-8"))
+        migrate(conn, {**MIGRATIONS, SCHEMA_VERSION: Migration(NEXT, add_column)})
+        assert schema_version(conn) == NEXT
+        assert {region for (region,) in conn.execute("SELECT region FROM teams")} == ({"here"} if version else set())
+
+
+def test_next_migration_that_fails_changes_nothing():
+    def fails(db):
+        add_column(db)
+        raise RuntimeError("power cut")
+
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+        conn.executescript(FIXTURES[15].read_text(encoding="utf-8"))
+        before = list(conn.iterdump())
+        with pytest.raises(RuntimeError, match="power cut"):
+            migrate(conn, {SCHEMA_VERSION: Migration(NEXT, fails)})
+        assert schema_version(conn) == SCHEMA_VERSION
+        assert list(conn.iterdump()) == before

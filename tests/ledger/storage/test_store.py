@@ -14,14 +14,14 @@ import pytest
 
 from inferd.errors import ConfigError, LedgerDamagedError, OperationError
 from inferd.ledger import operations
-from inferd.ledger.storage import store as store_module
-from inferd.ledger.storage.lock import DataLock
+from inferd.ledger.requests.epochs import begin_epoch
+from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.schema import SCHEMA_VERSION, schema_version
 from inferd.ledger.storage.store import Store
 
 OPEN = "import sys, pathlib; from inferd.ledger.storage.store import Store; Store(pathlib.Path(sys.argv[1]))"
 SERVE = (
-    "import sys, pathlib; from inferd.ledger.storage.lock import DataLock; "
+    "import sys, pathlib; from inferd.ledger.storage.data_dir import DataLock; "
     "DataLock(pathlib.Path(sys.argv[1])).acquire(); print('locked', flush=True); sys.stdin.read()"
 )
 
@@ -96,9 +96,10 @@ def test_the_lock_of_a_killed_server_is_free(tmp_path):
 
 
 SERVE_A_LEDGER = (
-    "import sys, pathlib; from inferd.ledger.storage.lock import DataLock; "
+    "import sys, pathlib; from inferd.ledger.storage.data_dir import DataLock; "
     "from inferd.ledger.storage.store import Store; "
-    "folder = pathlib.Path(sys.argv[1]); lock = DataLock(folder); lock.acquire(); Store(folder, lock).begin_epoch(1); "
+    "from inferd.ledger.requests.epochs import begin_epoch; "
+    "folder = pathlib.Path(sys.argv[1]); lock = DataLock(folder); lock.acquire(); begin_epoch(Store(folder, lock), 1); "
     "print('serves', flush=True); sys.stdin.read()"
 )
 
@@ -193,7 +194,7 @@ def test_a_second_server_serves_from_a_copy(served_folder):
     """R20"""
     copied = shutil.copytree(served_folder, served_folder.with_name("copy"))
     with DataLock(copied) as lock:
-        assert Store(copied, lock).begin_epoch(2) == 2
+        assert begin_epoch(Store(copied, lock), 2) == 2
 
 
 def test_an_epoch_begins_only_on_the_database_that_is_locked(tmp_path, lock):
@@ -202,7 +203,7 @@ def test_an_epoch_begins_only_on_the_database_that_is_locked(tmp_path, lock):
     shutil.copy(store.path, tmp_path / "copy.db")
     (tmp_path / "copy.db").rename(store.path)
     with pytest.raises(ConfigError, match="was replaced"):
-        store.begin_epoch(1)
+        begin_epoch(store, 1)
 
 
 def test_the_command_line_works_beside_a_server(tmp_path, store):
@@ -219,18 +220,18 @@ def test_the_first_command_lines_together_make_one_schema(tmp_path):
         assert schema_version(conn) == SCHEMA_VERSION
 
 
-def test_an_older_schema_in_use_by_a_server_is_refused(tmp_path, store, monkeypatch):
+def test_older_schema_in_use_by_a_server_is_refused(tmp_path, store):
     """R20: a migration needs the lock."""
-    monkeypatch.setattr(store_module, "BUSY_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(store_module, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    with closing(store.connect_writer()) as conn:
+        conn.execute("PRAGMA user_version = 12")
     with pytest.raises(ConfigError, match="older than this inferd, and process"):
-        Store(store.data_dir)
+        Store(store.data_dir, busy_timeout_s=0.05)
 
 
 def test_an_epoch_needs_the_lock(tmp_path):
     """R20"""
     with pytest.raises(AssertionError, match="lock"):
-        Store(tmp_path).begin_epoch(1)
+        begin_epoch(Store(tmp_path), 1)
 
 
 def test_a_reader_cannot_write(store):
@@ -250,8 +251,8 @@ def test_a_transaction_that_raises_changes_nothing(store):
         assert operations.list_teams(conn) == []
 
 
-def test_a_locked_file_is_an_error_for_people(store, monkeypatch):
-    monkeypatch.setattr(store_module, "BUSY_TIMEOUT_S", 0.02)
+def test_write_lock_held_by_another_is_an_operation_error(tmp_path, lock):
+    store = Store(tmp_path / "data", lock, busy_timeout_s=0.02)
     with (
         store.immediate(),
         pytest.raises(OperationError, match=r"busy with other writes.*try again"),
@@ -274,14 +275,14 @@ def test_writers_of_two_threads_wait_for_each_other(store):
         assert len(operations.list_teams(conn)) == 8
 
 
-def test_commits_of_the_command_line_are_synced(store):
-    """What an operator was told happened survives a power cut: synchronous = FULL is 2."""
+def test_immediate_transaction_is_synced(store):
+    """A change that an operator was told of survives a power cut: synchronous = FULL is 2."""
     with store.immediate() as conn:
         assert conn.execute("PRAGMA synchronous").fetchone() == (2,)
         assert conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_the_connections_that_write_keep_to_references_and_triggers(store):
+def test_writing_connection_enforces_references_and_triggers(store):
     with store.immediate() as conn:
         operations.create_team(conn, "acme", actor="test", now_ms=1)
         with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
@@ -290,7 +291,7 @@ def test_the_connections_that_write_keep_to_references_and_triggers(store):
             conn.execute("INSERT OR REPLACE INTO teams SELECT * FROM teams")
 
 
-def test_a_damaged_file_is_said_in_words_to_readers_and_writers(store):
+def test_damaged_file_is_explained_to_readers_and_writers(store):
     with store.immediate() as conn:
         operations.create_team(conn, "acme", actor="test", now_ms=1)
     with closing(sqlite3.connect(store.path)) as conn:

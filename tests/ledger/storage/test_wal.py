@@ -1,4 +1,4 @@
-"""The write-ahead log is copied by the writer alone, stays short, and a reader that keeps it long is named."""
+"""The WAL is checkpointed by the writer alone, stays short, and a reader that keeps it long is named."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from contextlib import closing
 import pytest
 
 from inferd.ledger.maintenance.doctor import checks
-from inferd.ledger.storage import wal
-from inferd.ledger.storage import writer as writer_module
-from inferd.ledger.storage.disk import RESERVE_BYTES
+from inferd.ledger.storage.data_dir import RESERVE_BYTES
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.wal import has_reset_bug
 from inferd.ledger.storage.writer import LedgerWriter
@@ -31,9 +29,8 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def writer(store, monkeypatch):
-    monkeypatch.setattr(writer_module, "LOG_CHECK_S", 0.05)
-    writer = LedgerWriter(store)
+def writer(store):
+    writer = LedgerWriter(store, wal_check_s=0.05)
     writer.start()
     yield writer
     writer.stop()
@@ -64,8 +61,8 @@ def until(condition):
         time.sleep(0.02)
 
 
-def test_log_that_a_reader_kept_long_is_cut_once_the_reader_has_gone(store, served, writer, reader, monkeypatch):
-    monkeypatch.setattr(wal, "_SHORT_BYTES", 100_000)
+def test_wal_that_a_reader_kept_long_is_cut_once_the_reader_has_gone(store, served, writer, reader):
+    store.wal.short_bytes = 100_000
     fill(writer, served, 400_000)
     assert store.wal.size_bytes >= 400_000
     reader.communicate("")
@@ -73,52 +70,49 @@ def test_log_that_a_reader_kept_long_is_cut_once_the_reader_has_gone(store, serv
     served.assert_clean()
 
 
-def test_log_is_cut_on_a_disk_that_is_nearly_full_though_no_command_comes(store, served, writer, monkeypatch):
+def test_wal_is_cut_on_a_disk_that_is_nearly_full_though_no_command_comes(store, served, writer, monkeypatch):
     fill(writer, served, 200_000)
-    monkeypatch.setattr("inferd.ledger.storage.disk.free_bytes", lambda folder: RESERVE_BYTES - 1)
+    monkeypatch.setattr("inferd.ledger.storage.data_dir.free_bytes", lambda folder: RESERVE_BYTES - 1)
     until(lambda: store.wal.size_bytes == 0)
 
 
-def test_reader_that_keeps_the_log_long_is_named_by_the_log_and_by_doctor(
-    store, served, writer, reader, monkeypatch, caplog
-):
-    monkeypatch.setattr(wal, "_SHORT_BYTES", 50_000)
-    monkeypatch.setattr(wal, "LONG_BYTES", 100_000)
+def test_reader_that_keeps_the_wal_long_is_named_in_the_log_and_by_doctor(store, served, writer, reader, caplog):
+    store.wal.short_bytes, store.wal.long_bytes = 50_000, 100_000
     fill(writer, served, 200_000)
     until(lambda: "cannot be shortened" in caplog.text)
     named = f"read by process {reader.pid} (python"
     assert named in caplog.text
     with store.reading() as conn:
-        found = {check.name: check for check in checks(conn, store.data_dir, served.now_ms)}
+        found = {check.name: check for check in checks(conn, store, served.now_ms)}
     assert not found["log"].well
     assert f"process {reader.pid} (python" in found["log"].said
     assert caplog.text.count("cannot be shortened") == 1, "not at each look"
 
 
-def test_reader_that_keeps_a_log_on_a_disk_that_is_nearly_full_is_named_whatever_its_length(
+def test_reader_that_keeps_a_wal_on_a_disk_that_is_nearly_full_is_named_whatever_its_length(
     store, served, writer, reader, monkeypatch, caplog
 ):
-    fill(writer, served, wal.LONG_ON_FULL_DISK_BYTES + 1)
+    fill(writer, served, 2**20 + 1)
     with store.reading() as conn:
-        assert {check.name: check.well for check in checks(conn, store.data_dir, served.now_ms)}["log"]
-        monkeypatch.setattr("inferd.ledger.storage.disk.free_bytes", lambda folder: RESERVE_BYTES - 1)
-        found = {check.name: check for check in checks(conn, store.data_dir, served.now_ms)}
+        assert {check.name: check.well for check in checks(conn, store, served.now_ms)}["log"]
+        monkeypatch.setattr("inferd.ledger.storage.data_dir.free_bytes", lambda folder: RESERVE_BYTES - 1)
+        found = {check.name: check for check in checks(conn, store, served.now_ms)}
     assert f"process {reader.pid} (python" in found["log"].said
     until(lambda: f"cannot be shortened: read by process {reader.pid} (python" in caplog.text)
 
 
-def test_log_is_not_copied_while_the_command_line_writes(store, served, writer):
+def test_wal_is_not_checkpointed_while_the_command_line_writes(store, served, writer):
     fill(writer, served, 100_000)
     with closing(store.connect_writer()) as conn:
         before = store.path.stat().st_mtime_ns
-        with store.wal.not_copied():
-            store.wal.copy(conn, keep_bytes=0)
+        with store.wal.no_checkpoint():
+            store.wal.checkpoint(conn, keep_bytes=0)
             assert store.path.stat().st_mtime_ns == before
-        store.wal.copy(conn, keep_bytes=0)
+        store.wal.checkpoint(conn, keep_bytes=0)
     assert store.wal.size_bytes == 0
 
 
-def test_transaction_of_the_command_line_holds_the_copy_lock(store):
+def test_immediate_transaction_holds_the_checkpoint_lock(store):
     with store.immediate():
         descriptor = os.open(store.data_dir / "checkpoint.lock", os.O_RDWR)
         with pytest.raises(BlockingIOError):
@@ -126,7 +120,7 @@ def test_transaction_of_the_command_line_holds_the_copy_lock(store):
         os.close(descriptor)
 
 
-def test_connections_never_copy_the_log_by_themselves(store):
+def test_connections_never_checkpoint_by_themselves(store):
     with closing(store.connect_writer()) as conn:
         assert conn.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
 
@@ -150,8 +144,8 @@ def test_reset_bug_is_known_by_version(version, has_it):
     assert has_reset_bug(version) is has_it
 
 
-def test_large_ledger_is_read_long_from_a_copy_that_is_gone_afterwards(store: Store, served, monkeypatch):
-    monkeypatch.setattr("inferd.ledger.storage.store.COPIED_FROM_BYTES", 0)
+def test_large_ledger_is_read_long_from_a_copy_that_is_gone_afterwards(tmp_path, lock, served):
+    store = Store(tmp_path / "data", lock, copied_from_bytes=0)
     served.grant(7)
     before = sorted(store.data_dir.iterdir())
     with store.reading_long() as conn:

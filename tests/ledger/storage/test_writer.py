@@ -14,7 +14,7 @@ import pytest
 from inferd.errors import InsufficientCreditError, OverloadedError
 from inferd.ledger.audit.audit import audit
 from inferd.ledger.requests.holds import HoldResolvedError
-from inferd.ledger.storage import store as store_module
+from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 
 
@@ -227,11 +227,11 @@ def test_stopping_carries_out_what_is_queued_and_refuses_the_rest(store, served)
         writer.submit(served.open_hold(1))
 
 
-def test_a_locked_file_refuses_new_work_and_keeps_settlements_until_it_is_free(store, served, monkeypatch, caplog):
+def test_a_locked_file_refuses_new_work_and_keeps_settlements_until_it_is_free(tmp_path, lock, served, caplog):
     """Never SQLITE_BUSY to a client, and no lost spend."""
     served.grant(100)
     request_id = served.hold(5)
-    monkeypatch.setattr(store_module, "BUSY_TIMEOUT_S", 0.02)
+    store = Store(tmp_path / "data", lock, busy_timeout_s=0.02)
     writer = LedgerWriter(store)
     writer.start()
     with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
@@ -311,11 +311,10 @@ def test_a_writer_that_ends_by_a_fault_of_its_own_leaves_nobody_waiting(store, s
 
     served.grant(100)
     request_id = served.hold(5)
-    writer = GatedWriter(store)
+    writer = GatedWriter(store, space_check_s=0.0)
     writer.start()
     behind_the_gate(writer, served)
-    monkeypatch.setattr("inferd.ledger.storage.writer.is_nearly_full", gone)
-    monkeypatch.setattr("inferd.ledger.storage.writer._SPACE_CHECK_S", 0.0)
+    monkeypatch.setattr("inferd.ledger.storage.data_dir.free_bytes", gone)
     held = [writer.submit(command) for command in (served.open_hold(1), served.settlement(request_id, 5))]
     writer.gate.set()
     errors = [future.exception(10) for future in held]

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from inferd.ledger.storage import disk
+from inferd.ledger.storage import data_dir
 from inferd.server.endpoints import files
 from inferd.server.transport import upload
 from inferd.serving import file_store
@@ -237,7 +237,7 @@ async def test_upload_under_way_counts_in_the_disk_and_the_quota_from_its_first_
     provider, customer, monkeypatch, declared
 ):
     counted = 1_000_000 if declared else upload.MAX_FORM_BYTES
-    monkeypatch.setattr(file_store, "free_bytes", lambda folder: disk.RESERVE_BYTES + counted + 1000)
+    monkeypatch.setattr(file_store, "free_bytes", lambda folder: data_dir.RESERVE_BYTES + counted + 1000)
     async with served_on_socket(provider) as served:
         async with upload_held_open(served.port, provider, declared):
             await provider.until(lambda: provider.files.promised_bytes("acme") == counted)
@@ -265,7 +265,7 @@ async def test_disk_that_fills_up_ends_the_upload_that_fills_it(provider, custom
     monkeypatch.setattr(files, "SPACE_CHECK_BYTES", 2**20)
     monkeypatch.setattr(upload, "_WRITE_BYTES", 2**18)
     await customer.upload(b"x" * 2**21)
-    monkeypatch.setattr(disk, "free_bytes", lambda folder: 0)
+    monkeypatch.setattr(data_dir, "free_bytes", lambda folder: 0)
     error = await customer.upload(b"x" * 2**21, 503)
     assert error["error"]["code"] == "disk_nearly_full"
     assert len(list(provider.files.folder.iterdir())) == 1

@@ -10,7 +10,7 @@ import pytest
 
 from inferd.errors import OverloadedError
 from inferd.ledger import operations
-from inferd.ledger.storage import disk
+from inferd.ledger.storage import data_dir
 from inferd.ledger.storage.client import LedgerClient
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.usage import Usage
@@ -27,7 +27,7 @@ def writer(store):
 def test_a_disk_that_is_nearly_full_takes_no_new_work_and_settles_the_old(served, writer, monkeypatch, caplog):
     served.grant(100)
     request_id = served.hold(5)
-    monkeypatch.setattr(disk, "free_bytes", lambda folder: disk.RESERVE_BYTES - 1)
+    monkeypatch.setattr(data_dir, "free_bytes", lambda folder: data_dir.RESERVE_BYTES - 1)
     refused = writer.submit(served.open_hold(1))
     settled = writer.submit(served.settlement(request_id, 5))
     error = refused.exception(10)
@@ -37,7 +37,7 @@ def test_a_disk_that_is_nearly_full_takes_no_new_work_and_settles_the_old(served
         writer.check_space()
     assert settled.result(10).cost_nanousd == 5
     assert "nearly full" in caplog.text
-    monkeypatch.setattr(disk, "free_bytes", lambda folder: disk.RESERVE_BYTES)
+    monkeypatch.setattr(data_dir, "free_bytes", lambda folder: data_dir.RESERVE_BYTES)
     assert writer.submit(served.open_hold(1)).result(10)
 
 
@@ -83,5 +83,5 @@ def test_a_change_by_an_admin_is_refused_at_once_on_a_full_disk(served, writer, 
 
 
 def test_what_is_free_is_read_from_the_disk(tmp_path):
-    assert 0 < disk.free_bytes(tmp_path) < 2**63
-    assert disk.is_nearly_full(tmp_path) == (disk.free_bytes(tmp_path) < disk.RESERVE_BYTES)
+    assert 0 < data_dir.free_bytes(tmp_path) < 2**63
+    assert data_dir.is_nearly_full(tmp_path) == (data_dir.free_bytes(tmp_path) < data_dir.RESERVE_BYTES)
