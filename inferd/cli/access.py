@@ -1,4 +1,4 @@
-"""Access to the ledger from the command line: which one, and on whose behalf."""
+"""Access of a command to the ledger."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def open_store(option: Path | None, *, creates: bool = False) -> Store:
-    """The ledger that `--data-dir` (or its default) names, beside a running server or without one.
+    """Return the ledger in the folder of `--data-dir` or its default. A server may run on it.
 
     Args:
-        creates: make an empty ledger in a folder without one: for a command that a new ledger may begin with.
+        creates: whether to create a ledger in a folder without one.
 
     Raises:
-        OperationError: there is none.
-        ConfigError: it cannot be used.
+        OperationError: there is no ledger.
+        ConfigError: the ledger or its folder cannot be used.
     """
     from inferd.ledger.storage.data_dir import FILE_NAME
     from inferd.ledger.storage.store import Store
@@ -30,14 +30,14 @@ def open_store(option: Path | None, *, creates: bool = False) -> Store:
     folder = data_dir(option)
     if not (creates or folder.is_file() or (folder / FILE_NAME).exists()):
         raise OperationError(
-            f"{folder}: there is no {FILE_NAME} here; name its folder with --data-dir or $INFERD_DATA_DIR. "
-            "`inferd serve` and `inferd teams create` make one"
+            f"{folder}: there is no {FILE_NAME} here; name its folder with --data-dir or $INFERD_DATA_DIR, or create "
+            "one with `inferd serve` or `inferd teams create`"
         )
     return Store(folder)
 
 
 def actor() -> str:
-    """Who asks, as the ledger writes it down: `cli:alice`; where the user has no name, its number."""
+    """Return the actor for the audit log: `cli:alice`, or `cli:1000` if the user of the process has no name."""
     try:
         return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
     except KeyError:

@@ -1,4 +1,4 @@
-"""`inferd`: the entry point. Commands raise; this is the one place that turns errors into exit statuses."""
+"""`inferd`, the entry point: declares all commands, and turns their errors into messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from inferd.cli.output import say
 from inferd.cli.serve import serve
 from inferd.errors import ConfigError, InferdError
 
-# A file that this user may not read or write, or that there is no room for: the operator's to mend, wherever it is met.
+# File errors that an operator can fix: no permission, no space. Others are bugs and show a traceback.
 _OPERATORS_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 CONFIG_STATUS = 2
 OPERATION_STATUS = 1
 
-# Typer has a copy of click, and does not export the base of all errors of usage.
+# Typer contains a copy of click, and does not export the base class of usage errors.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 _QUOTED = re.compile(r"'([^']*)'")
 _NUMBER_ERRORS = {
     "int_parsing": "{input!r} is not a whole number such as 7",
-    "greater_than_equal": "{input} is too small: the least is {ge}",
-    "less_than_equal": "{input} is too large: the most is {le}",
+    "greater_than_equal": "{input} is too small: the minimum is {ge}",
+    "less_than_equal": "{input} is too large: the maximum is {le}",
 }
 
 
 class PlainGroup(TyperGroup):
-    """The root of all commands: rewrites the messages of wrong usage, theirs too."""
+    """Group of all commands, which rewrites the messages of usage errors."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - the type is of Typer's copy of click, which differs by version
         try:
@@ -58,18 +58,18 @@ class PlainGroup(TyperGroup):
             error.message = _plain(error)
             raise
         except _UsageError as error:
-            # No option begins with a digit: `-5` is meant as an amount or a number.
+            # No option begins with a digit, so `-5` is an amount or a number.
             if re.match(r"-[0-9.]", getattr(error, "option_name", "")) is None:
                 raise
             command = error.ctx.command_path
             remedy = "; `inferd credits withdraw` takes credit back" if command.endswith("credits grant") else ""
-            raise typer.BadParameter(f"an amount or a number cannot be negative{remedy}", ctx=error.ctx) from error
+            raise typer.BadParameter(f"an amount or number cannot be negative{remedy}", ctx=error.ctx) from error
 
 
 def _plain(error: typer.BadParameter) -> str:
-    """Its message without the words of the library that checked the value."""
+    """Return the message of a usage error in plain words, with the nearest known value."""
     cause: Any = error.__cause__
-    if hasattr(cause, "errors"):  # of pydantic, which Typer checks numbers with
+    if hasattr(cause, "errors"):  # of pydantic, which checks numbers for Typer
         (first, *_) = cause.errors()
         template = _NUMBER_ERRORS.get(first["type"])
         if template is not None:
@@ -130,9 +130,10 @@ def inferd(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Make this workstation an inference provider: the OpenAI API over GGUF models, with teams, credits, exact books.
+    """Turn this workstation into an inference provider.
 
-    All commands work on the same data folder, while `inferd serve` runs and while it does not.
+    inferd serves GGUF models with the APIs of OpenAI and Anthropic, and bills teams by the token. Commands work on the
+    data folder of `inferd serve`, whether it runs or not, and take effect at once.
 
     ```console
     $ inferd serve
@@ -144,20 +145,25 @@ def inferd(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; `arguments` None: those of the process.
+    """Run one command and return its exit status.
+
+    Args:
+        arguments: words after `inferd`; None: the arguments of the process.
 
     Returns:
-        The exit status where an error ends the command: 2 for the configuration, 1 for anything else a person can
-        mend. All else ends in SystemExit: 0, 2 for wrong usage, 130 for Ctrl-C. A bug shows its traceback.
+        2 for an error of the configuration, 1 for any other error that a user can fix, 0.
+
+    Raises:
+        SystemExit: 0, 2 for wrong usage, 130 for Ctrl-C.
     """
     try:
         app(args=arguments, prog_name="inferd")
-    except InferdError as exc:
-        sys.stderr.write(f"inferd: {' '.join(exc.message.split())}\n")
-        return CONFIG_STATUS if isinstance(exc, ConfigError) else OPERATION_STATUS
-    except OSError as exc:
-        if exc.errno not in _OPERATORS_ERRNOS or exc.filename is None:
+    except InferdError as error:
+        sys.stderr.write(f"inferd: {' '.join(error.message.split())}\n")
+        return CONFIG_STATUS if isinstance(error, ConfigError) else OPERATION_STATUS
+    except OSError as error:
+        if error.errno not in _OPERATORS_ERRNOS or error.filename is None:
             raise
-        sys.stderr.write(f"inferd: {exc.filename}: {exc.strerror}\n")
+        sys.stderr.write(f"inferd: {error.filename}: {error.strerror}\n")
         return OPERATION_STATUS
     return 0

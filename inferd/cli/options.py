@@ -13,9 +13,22 @@ from inferd.money import parse_usd
 INTEGER_MAX = 2**63 - 1
 """The largest integer of SQLite."""
 
-DATE_HELP = "A date such as 2026-11-21 (00:00 UTC of that day), or a moment such as 2026-11-21T18:30:00Z."
+DATE_HELP = "Write 2026-11-21 (00:00 UTC) or 2026-11-21T18:30:00Z."
 
-Team = Annotated[str, typer.Argument(metavar="TEAM", help="The team.")]
+Team = Annotated[str, typer.Argument(metavar="TEAM", help="Name of the team.")]
+OneTeam = Annotated[
+    str | None, typer.Option("--team", metavar="TEAM", show_default=False, help="Only this team. Default: all teams.")
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        "--since", metavar="DATE", show_default=False, help=f"First moment to include. {DATE_HELP} Default: no limit."
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="DATE", show_default=False, help="First moment to leave out. Default: no limit."),
+]
 
 DataDir = Annotated[
     Path | None,
@@ -23,7 +36,7 @@ DataDir = Annotated[
         "--data-dir",
         metavar="FOLDER",
         show_default=False,
-        help="Folder of the ledger. Default: $INFERD_DATA_DIR, else $XDG_DATA_HOME/inferd, else ~/.local/share/inferd.",
+        help="Folder of the ledger. Default: $INFERD_DATA_DIR, else inferd in $XDG_DATA_HOME or ~/.local/share.",
     ),
 ]
 
@@ -38,28 +51,36 @@ ConfigFile = Annotated[
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-Csv = Annotated[bool, typer.Option("--csv", help="Print CSV: a line of column names, then the rows.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV and nothing else: a line of column names, then the rows.")]
 
 Reason = Annotated[
     str | None,
-    typer.Option("--reason", metavar="TEXT", show_default=False, help="Why, for the ledger. Callers do not see it."),
+    typer.Option(
+        "--reason", metavar="TEXT", show_default=False, help="Reason, kept in the ledger; callers do not see it."
+    ),
 ]
-RequiredReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the ledger.")]
+RequiredReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, kept in the ledger.")]
 
+Usd = Annotated[str, typer.Argument(metavar="USD", help="Amount in USD, with at most 9 decimals: 10 or 12.50.")]
 IdempotencyKey = Annotated[
     str | None,
     typer.Option(
         "--idempotency-key",
         metavar="KEY",
         show_default=False,
-        help="A text that makes it safe to repeat this command: the same command with the same key changes nothing "
-        "and prints the first result. Use a new text for each new command of the team.",
+        help="Makes it safe to repeat this command: with the same KEY it changes nothing and prints the first result. "
+        "KEY is any text that you have not used for another such command of the team.",
     ),
 ]
 
 
+def help_text(text: str, words: str) -> str:
+    """Return the help of a command: `text`, and the example `inferd WORDS`."""
+    return f"{text}\n\n```console\n$ inferd {words}\n```"
+
+
 def amount_nanousd(usd: str) -> int:
-    """Return the nano-USD of an argument `USD`. Raises InvalidValueError."""
+    """Return the nano-USD of an amount that a user typed. Raises InvalidValueError."""
     try:
         return parse_usd(usd)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What commands print: tables and sentences for people, JSON and CSV for programs."""
+"""Output of commands: tables and sentences for people, JSON and CSV for programs."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ import typer
 
 from inferd.money import display_usd, parse_usd
 
-# What a shell reports of a program that the end of its pipe killed: 128 + SIGPIPE.
+# 128 + SIGPIPE, the status that a shell reports of a program killed by a closed pipe.
 BROKEN_PIPE_STATUS = 141
 _GAP = "  "
 _LEAST_WRAPPED = 12
 
 
 def write(text: str) -> None:
-    """Text to stdout as it is. Ends the command quietly if nobody reads any more, as in `inferd usage | head`."""
+    """Write text to stdout. End the command quietly if the pipe is closed, as in `inferd usage | head`."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Else the interpreter complains when it flushes stdout at its end.
+        # Otherwise the interpreter reports an error when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(BROKEN_PIPE_STATUS) from None
 
 
 def say(*lines: str) -> None:
-    """Lines for a person; never wrapped, so that they can be copied."""
+    """Print lines for a person, never wrapped, so that they can be copied."""
     write("".join(f"{line}\n" for line in lines))
 
 
 def say_next(what: str, command: str) -> None:
-    """What to do next, and the command that does it."""
+    """Print what to do next, and the command that does it."""
     say("", f"{what}:", f"  {command}")
 
 
 def command_line(data_dir: Path | None, *words: str) -> str:
-    """`inferd WORDS`, on the same ledger as the command that prints it; can be pasted into a shell: with the path of
-    this program unless the shell finds it by its name."""
+    """Return the command `inferd WORDS` for a shell, with the `--data-dir` of the present command.
+
+    The program has its path unless the shell finds it by its name.
+    """
     chosen = [] if data_dir is None else ["--data-dir", str(data_dir)]
     return shlex.join([_program(), *words, *chosen])
 
@@ -61,12 +63,12 @@ def _program() -> str:
 
 
 def print_json(value: object) -> None:
-    """One JSON value, in ASCII, so that no terminal or locale can garble it."""
+    """Print one JSON value in ASCII, which no terminal or locale can garble."""
     write(json.dumps(value, indent=2) + "\n")
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """A line of column names, then a line for each row."""
+    """Print a line of column names, then a line for each row."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -76,7 +78,11 @@ def print_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> N
 
 @dataclass(slots=True)
 class _Column:
-    """A column of a table, as text; `wrap_width` in terminal cells, None: its cells have one line."""
+    """Column of a table, as text.
+
+    Attributes:
+        wrap_width: width to wrap at, in terminal cells; None: each cell is one line.
+    """
 
     name: str
     cells: list[str]
@@ -98,7 +104,7 @@ class _Column:
         return self.name.split("\n")
 
     def break_heading(self) -> None:
-        """Make the heading as narrow as the cells, if it has the words for it."""
+        """Break the heading between words, to the width of the cells."""
         widest = max(map(_length, (*self.cells, self.total, *self.name.split())))
         self.name = "\n".join(_wrapped(self.name, widest))
 
@@ -122,14 +128,15 @@ def print_table(
     wrap: Iterable[str] = (),
     total: Sequence[object] | None = None,
 ) -> None:
-    """A table for a person. On a terminal it fits the width: columns without a value are left out; then, as far as
-    the width demands it, headings are broken, columns with one value are named below the table, and columns of `wrap`
-    are wrapped; if all that is not enough, each row becomes a block of `name: value` lines. Elsewhere the table is as
-    wide as its contents. No amount is ever cut.
+    """Print a table for a person. No value is ever cut.
+
+    On a terminal, columns without a value are left out. If the table is still too wide, headings are broken, columns
+    with one value are named below the table, and columns of `wrap` are wrapped; last, each row becomes a block of
+    `name: value` lines. Elsewhere the table is as wide as its contents.
 
     Args:
-        right: the columns aligned to the right.
-        wrap: the columns whose text may be wrapped, the first choice first.
+        right: columns aligned to the right.
+        wrap: columns whose text may be wrapped, the first choice first.
         total: a last row, set off by a line.
     """
     texts = [[_cell(value) for value in row] for row in rows]
@@ -160,10 +167,10 @@ def print_table(
 
 
 def _fit(table: list[_Column], wrapping: Sequence[str], width: int) -> list[str]:
-    """Make the columns of `table` narrower until they fit, if they can.
+    """Make the columns of `table` narrower until they fit, if possible.
 
     Returns:
-        Names and values of the columns that have one value in all rows and were taken out.
+        Names and values of the columns that were taken out because all rows have the same value.
     """
     if _width(table) > width:
         for column in table:
@@ -188,7 +195,7 @@ def _width(table: Sequence[_Column]) -> int:
 def _print_columns(table: Sequence[_Column], has_total: bool) -> None:
     rule = _GAP.join("─" * column.width for column in table)
     height = max(len(column.heading) for column in table)
-    # A heading of one line stands beside the last line of the others.
+    # Headings are aligned at the bottom.
     lines = _row_lines(table, [[*[""] * (height - len(column.heading)), *column.heading] for column in table])
     lines.append(rule)
     for index in range(len(table[0].cells)):
@@ -199,7 +206,7 @@ def _print_columns(table: Sequence[_Column], has_total: bool) -> None:
 
 
 def _row_lines(table: Sequence[_Column], cells: Sequence[Sequence[str]]) -> list[str]:
-    """A row of the table, as lines: as many as its tallest cell has."""
+    """Return the lines of a row; its tallest cell says how many."""
     lines = []
     for line in range(max(map(len, cells))):
         parts = []
@@ -212,12 +219,12 @@ def _row_lines(table: Sequence[_Column], cells: Sequence[Sequence[str]]) -> list
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """Names and values, one pair a line, in two columns."""
+    """Print names and values in two columns, one pair a line."""
     _print_pairs({name: _cell(value) for name, value in fields.items()}, _terminal_width())
 
 
 def _print_pairs(pairs: Mapping[str, str], width: int | None) -> None:
-    """Names and values in two columns; a value that is wider than its column goes on below itself."""
+    """Print names and values in two columns; a value that is too wide continues below itself."""
     indent = max(map(len, pairs)) + len(_GAP)
     for name, value in pairs.items():
         lines = [value] if width is None else _wrapped(value, max(_LEAST_WRAPPED, width - indent))
@@ -226,7 +233,7 @@ def _print_pairs(pairs: Mapping[str, str], width: int | None) -> None:
 
 
 def moment_text(at: str | int | None) -> str | None:
-    """`2026-11-30 12:22` of milliseconds since 1970 or of the ISO 8601 form that records have; always UTC."""
+    """Return `2026-11-30 12:22` (UTC) of milliseconds since 1970 or of an ISO 8601 text."""
     from inferd.instants import display_instant, parse_instant_ms
 
     if at is None:
@@ -235,18 +242,17 @@ def moment_text(at: str | int | None) -> str | None:
 
 
 def budgets_text(budgets: Mapping[str, str]) -> str:
-    """`$50.00 a month`, for a table; empty for none."""
+    """Return `$50.00 a month, $100.00 in all` of budgets by period."""
     return ", ".join(f"{usd_text(usd)} {'in all' if by == 'lifetime' else f'a {by}'}" for by, usd in budgets.items())
 
 
 def usd_text(usd: str) -> str:
-    """`$0.10` of `0.100000000`: for a person, an amount of a record, which programs read."""
+    """Return `$0.10` of `0.100000000`, the form of amounts in records."""
     return display_usd(parse_usd(usd))
 
 
 def _cell(value: object) -> str:
-    """None as a dash; counts with thousands separators; amounts are text already. A character that a terminal would
-    obey is replaced."""
+    """Return the text of a value: a dash for None, thousands separators for integers, no control characters."""
     if value is None:
         return "-"
     text = f"{value:,}" if type(value) is int else str(value)
@@ -258,7 +264,7 @@ def _cell(value: object) -> str:
 
 
 def _length(text: str) -> int:
-    """How many cells of a terminal the text takes."""
+    """Return the width of the text in terminal cells."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -267,8 +273,10 @@ def _length(text: str) -> int:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of at most `width` cells, at least one. Words stay whole, so that they can be copied; texts in wide
-    characters are cut anywhere."""
+    """Return lines of at most `width` cells, at least one.
+
+    Words stay whole, so that they can be copied; texts in wide characters are broken anywhere.
+    """
     if _length(text) <= width:
         return [text]
     is_wide = _length(text) > len(text)
@@ -277,5 +285,5 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _terminal_width() -> int | None:
-    """None if stdout is no terminal."""
+    """Return the width of the terminal, or None if stdout is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

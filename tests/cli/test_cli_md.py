@@ -1,8 +1,9 @@
-"""docs/cli.md says of every command what its `--help` says; `python tests/cli/test_cli_md.py` writes that part anew."""
+"""docs/cli.md has the help of every command; `python tests/cli/test_cli_md.py` generates that part."""
 
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from inferd.cli.main import CONFIG_STATUS, OPERATION_STATUS, app, main
 from inferd.cli.output import BROKEN_PIPE_STATUS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
+# Of 80 columns, the list of commands leaves 64 for the first line of each, and a code block 76.
+MAX_FIRST_LINE = 64
+MAX_EXAMPLE = 76
 MARK = "<!-- What follows is written by `python tests/cli/test_cli_md.py` from the program. -->\n"
 
 
 def commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """(`inferd keys create`, its command) of this command and all below it, a group before its commands."""
+    """Yield (`inferd keys create`, its command) for this command and all below it, groups first."""
     yield path, command
     below = getattr(command, "commands", {})
     for name, each in below.items():
@@ -29,13 +33,15 @@ COMMANDS = dict(commands(get_command(app), "inferd"))
 
 
 def section(path: str, command: Any) -> str:
-    """A heading, the usage line, the help text, and a table of arguments and options."""
+    """Return a heading, the usage line, the help text, and a table of arguments and options."""
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
     words = [argument.metavar if argument.required else f"[{argument.metavar}]" for argument in arguments]
     usage = " ".join([path, *(["[OPTIONS]"] if options else []), *words])
     is_group = hasattr(command, "commands")
-    parts = [f"{'##' if is_group else '###'} {path}", inspect.cleandoc(command.help)]
+    paragraphs = inspect.cleandoc(command.help).split("\n\n")
+    help_text = "\n\n".join(each if each.startswith("```") else textwrap.fill(each, 120) for each in paragraphs)
+    parts = [f"{'##' if is_group else '###'} {path}", help_text]
     if not is_group:
         parts.insert(1, f"    {usage}")
     if command.params:
@@ -62,7 +68,7 @@ def is_flag(parameter: Any) -> bool:
 
 
 def escaped(text: str) -> str:
-    """As a cell of a Markdown table."""
+    """Return the text for a cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
@@ -70,13 +76,13 @@ def generated() -> str:
     return "\n".join(section(path, command) for path, command in COMMANDS.items())
 
 
-def test_the_page_says_what_the_program_says():
+def test_page_equals_help_of_all_commands():
     _, _, rest = PAGE.read_text().partition(MARK)
     assert rest == "\n" + generated(), "run `python tests/cli/test_cli_md.py`, and read what it changes"
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_the_help_of_every_command_says_what_it_does(path, capsys, monkeypatch):
+def test_help_of_command_explains_every_parameter(path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     with pytest.raises(SystemExit) as end:
         main([*path.split()[1:], "--help"])
@@ -89,22 +95,31 @@ def test_the_help_of_every_command_says_what_it_does(path, capsys, monkeypatch):
         assert title(parameter).split()[0].rstrip(",") in shown
 
 
+@pytest.mark.parametrize("path", COMMANDS)
+def test_help_of_command_fits_80_columns(path):
+    first_line, *_ = COMMANDS[path].help.split("\n\n")
+    assert len(first_line) <= MAX_FIRST_LINE, first_line
+    assert "\n" not in first_line
+    examples = [line for line in inspect.cleandoc(COMMANDS[path].help).splitlines() if line.startswith("$ ")]
+    assert [line for line in examples if len(line) > MAX_EXAMPLE] == []
+
+
 @pytest.mark.parametrize("path", [path for path, command in COMMANDS.items() if not hasattr(command, "commands")])
-def test_every_command_takes_a_data_folder_has_an_example_and_prints_json(path):
+def test_command_has_data_dir_example_and_json(path):
     options = {option for parameter in COMMANDS[path].params for option in parameter.opts}
     assert "--data-dir" in options
     assert f"{path}" in COMMANDS[path].help, "an example teaches"
-    # The one serves, the other prints JSON Lines always.
+    # `serve` prints no result, and `ledger export` always prints JSON Lines.
     assert "--json" in options or path in {"inferd serve", "inferd ledger export"}
 
 
-def test_the_page_has_every_exit_status():
+def test_page_has_every_exit_status():
     for status in (0, OPERATION_STATUS, CONFIG_STATUS, 130, BROKEN_PIPE_STATUS):
         assert f"| {status} |" in PAGE.read_text()
 
 
 @pytest.mark.usefixtures("used")
-def test_the_page_names_every_field_of_json(inferd):
+def test_page_has_every_field_of_json(inferd):
     page = PAGE.read_text()
     printed = [
         inferd(*words.split(), "--json").json

@@ -157,10 +157,10 @@ def test_any_other_fault_of_the_system_shows_its_traceback(inferd, monkeypatch):
         ("usage --by modle", "did you mean 'model'?"),
         ("teams set acme --overage postpayd", "did you mean 'postpaid'?"),
         ("credits void abc --reason x", "Invalid value for 'GRANT': 'abc' is not a whole number such as 7"),
-        ("serve --port 99999", "99999 is too large: the most is 65535"),
-        ("log --limit 0", "0 is too small: the least is 1"),
+        ("serve --port 99999", "99999 is too large: the maximum is 65535"),
+        ("log --limit 0", "0 is too small: the minimum is 1"),
         ("credits grant acme -5", "cannot be negative; `inferd credits withdraw` takes credit back"),
-        ("budgets set acme -12.50", "an amount or a number cannot be negative"),
+        ("budgets set acme -12.50", "an amount or number cannot be negative"),
         ("teams list --jsn", "No such option: --jsn"),
     ],
 )

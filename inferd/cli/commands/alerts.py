@@ -1,13 +1,11 @@
-"""`inferd alerts`: limits that are nearly spent, and credit that runs low."""
+"""`inferd alerts`: the alerts about limits and credit."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from inferd.cli.access import open_store
-from inferd.cli.options import DataDir, Json
+from inferd.cli.options import DataDir, Json, OneTeam
 from inferd.cli.output import moment_text, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -15,16 +13,14 @@ if TYPE_CHECKING:
 
 
 def alerts(
-    team: Annotated[
-        str | None, typer.Option(metavar="TEAM", show_default=False, help="Only of this team. Default: of all.")
-    ] = None,
+    team: OneTeam = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List the alerts, oldest first: caps that were nearly or wholly spent, credit that ran low.
+    """List alerts about limits and credit, oldest first.
 
-    You get one alert for each limit, period and percentage. Delivered: whether each webhook of models.toml got it, and
-    after how many attempts; `dead` means that inferd gave up after a day.
+    There is one alert for each limit, period and percentage of `[alerts]` in models.toml, and one when credit runs low.
+    Column Delivered has the state of the alert at each webhook: delivered, waiting or dead (given up after a day).
 
     ```console
     $ inferd alerts --team acme
@@ -58,7 +54,7 @@ def alerts(
 
 
 def _delivery(delivery: Delivery) -> str:
-    """`delivered`, or `waiting after 2 attempts`: the first attempt is the rule."""
+    """Return `delivered`, or `waiting after 2 attempts`."""
     if delivery.state == "delivered" and delivery.attempts == 1:
         return delivery.state
     return f"{delivery.state} after {delivery.attempts} attempt{'' if delivery.attempts == 1 else 's'}"

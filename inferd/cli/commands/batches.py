@@ -1,4 +1,4 @@
-"""`inferd batches`: batches of requests, their progress, and their end."""
+"""`inferd batches`: batches of requests."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ WATCH_S = 1.0
 _MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 
 app = typer.Typer(
-    no_args_is_help=True, help="Show and cancel batches: files of requests that are answered within 24 hours."
+    no_args_is_help=True,
+    help="Show and cancel batches.\n\nA batch is a file of requests, answered within 24 hours at a lower price.",
 )
 
-BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="Its id, such as batch_1f0c.")]
+BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="Id of the batch, such as batch_1f0c.")]
 
 
 @app.command(name="list")
 def list_(
-    team: Annotated[str | None, typer.Argument(metavar="TEAM", help="Only this team's. Default: all.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 20,
+    team: Annotated[str | None, typer.Argument(metavar="TEAM", help="Only this team. Default: all teams.")] = None,
+    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, max=1000, help="Most batches to list.")] = 20,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List batches, the newest first.
+    """List batches, newest first.
 
     ```console
     $ inferd batches list acme
@@ -48,7 +49,7 @@ def list_(
         print_json([batch_json(batch) for batch in batches])
         return
     if not batches:
-        say("There are no batches yet: POST /v1/files and /v1/batches make them.")
+        say("There are no batches yet. API clients create them with POST /v1/batches.")
         return
     rows = [
         (batch.batch_id, batch.team, batch.project, batch.status, moment_text(batch.created_at_ms), *_counts(batch))
@@ -61,11 +62,11 @@ def list_(
 @app.command()
 def show(
     batch: BatchId,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow its progress until it has ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the progress until the batch has ended.")] = False,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show a batch: its progress, when it came to what, and its files.
+    """Show a batch, with its progress and its files.
 
     ```console
     $ inferd batches show batch_1f0c --watch
@@ -106,9 +107,10 @@ def show(
 
 @app.command()
 def cancel(batch: BatchId, json: Json = False, data_dir: DataDir = None) -> None:
-    """Start no more lines of a batch. What was answered is delivered and billed, the rest is not.
+    """Cancel a batch.
 
-    A running server ends it within moments; without one, the next start does.
+    Lines that were answered are delivered and billed; the other lines are dropped. A running server cancels the batch
+    within seconds, else the next start does.
 
     ```console
     $ inferd batches cancel batch_1f0c
@@ -121,11 +123,12 @@ def cancel(batch: BatchId, json: Json = False, data_dir: DataDir = None) -> None
     if json:
         print_json(batch_json(cancelled))
         return
-    say(f"Batch {cancelled.batch_id} of team {cancelled.team} is being cancelled.")
-    say_next("Follow it", command_line(data_dir, "batches", "show", cancelled.batch_id, "--watch"))
+    say(f"Cancelling batch {cancelled.batch_id} of team {cancelled.team}.")
+    say_next("Follow its progress", command_line(data_dir, "batches", "show", cancelled.batch_id, "--watch"))
 
 
 def batch_json(batch: BatchRecord) -> dict[str, Any]:
+    """Return what `--json` prints of a batch."""
     from inferd.instants import format_instant
 
     moments = {
@@ -170,7 +173,7 @@ def _find(data_dir: Path | None, batch_id: str) -> BatchRecord:
 
 
 def _follow(data_dir: Path | None, batch: BatchRecord, *, quiet: bool) -> BatchRecord:
-    """A bar on stderr, where it is no part of what the command prints."""
+    """Show a progress bar on stderr until the batch has ended, and return the batch as it is then."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -1,41 +1,43 @@
-"""`inferd budgets`: what a team, a project, a key or a user may spend."""
+"""`inferd budgets`: the most that a team, project, user or key may spend."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from inferd.cli.access import actor, open_store
-from inferd.cli.options import DATE_HELP, DataDir, IdempotencyKey, Json, RequiredReason, amount_nanousd
+from inferd.cli.options import DATE_HELP, DataDir, IdempotencyKey, Json, RequiredReason, Team, Usd, amount_nanousd
 from inferd.cli.output import command_line, moment_text, print_json, print_table, say, say_next
 from inferd.instants import parse_instant_ms, wall_clock_ms
 from inferd.money import display_usd
+from inferd.plans import PERIOD_KINDS, PeriodKind
 
 By = Annotated[
-    Literal["month", "year", "lifetime"],
-    typer.Option("--by", metavar="PERIOD", help="Per month or year (UTC), or for its whole lifetime."),
+    PeriodKind,
+    typer.Option("--by", metavar="|".join(PERIOD_KINDS), help="Period of the budget. Months and years are UTC."),
 ]
-Team = Annotated[str, typer.Argument(metavar="TEAM", help="The team.")]
 Project = Annotated[
-    str | None, typer.Option(metavar="PROJECT", show_default=False, help="Of this project. Default: of the team.")
+    str | None,
+    typer.Option(metavar="PROJECT", show_default=False, help="Project that the budget is for. Default: the team."),
 ]
-User = Annotated[str | None, typer.Option(metavar="USER", show_default=False, help="Of this user's keys together.")]
+User = Annotated[str | None, typer.Option(metavar="USER", show_default=False, help="User whose keys share the budget.")]
 KeyId = Annotated[
-    str | None, typer.Option("--key", metavar="ID", show_default=False, help="Of this key, as `keys list` shows it.")
+    str | None, typer.Option("--key", metavar="ID", show_default=False, help="Id of the key that the budget is for.")
 ]
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Manage budgets: the most that a team, or a project, user or key of it, can spend. A request is refused if "
-    "the most it could cost would exceed one of them, or a cap of plan or tier (`inferd teams show`).",
+    help="Manage budgets of teams, projects, users and keys.\n\nA budget is the most that its owner may spend in a "
+    "period. A request is refused if the most it could cost would exceed a budget, or the limit of the team's plan or "
+    "tier. `inferd teams show` lists all limits of a team.",
 )
 
 
 @app.command(name="set")
 def set_(
     team: Team,
-    usd: Annotated[str, typer.Argument(metavar="USD", help="How much, in USD with at most 9 decimals: 10, 12.50")],
+    usd: Usd,
     by: By = "month",
     project: Project = None,
     user: User = None,
@@ -43,9 +45,10 @@ def set_(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Set a budget, in place of the one of the same period. Requests under way go on.
+    """Set the budget of a team, project, user or key.
 
-    If past spending already exceeds 50, 80 or 100 % of it, you get those alerts now.
+    It replaces the budget of the same owner and period. Running requests are not affected. If past spending already
+    exceeds 50, 80 or 100 % of it, you get those alerts now.
 
     ```console
     $ inferd budgets set acme 200
@@ -70,13 +73,15 @@ def set_(
     if json:
         print_json(made.to_json())
         return
-    say(f"{made.scope} spends at most {display_usd(made.amount_nanousd)} {_each(by)}.")
-    say_next("See what is used of each limit", command_line(data_dir, "teams", "show", team))
+    say(f"Set the budget of {made.scope} to {display_usd(made.amount_nanousd)} {_each(by)}.")
+    say_next("Show what is left of each limit", command_line(data_dir, "teams", "show", team))
 
 
 @app.command(name="list")
 def list_(team: Team, json: Json = False, data_dir: DataDir = None) -> None:
-    """List the budgets of a team, and the raises of its caps that are in force or to come.
+    """List the budgets of a team.
+
+    The list includes the budgets of its projects, users and keys, and raises of its limits that have not ended.
 
     ```console
     $ inferd budgets list acme
@@ -131,7 +136,7 @@ def remove(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """End a budget.
+    """Remove a budget.
 
     ```console
     $ inferd budgets remove acme --project website
@@ -146,27 +151,29 @@ def remove(
     if json:
         print_json({"scope": removed.scope, "period": by, "authority": removed.authority})
     elif removed.authority == "team":
-        say(f"Ended the budget {_each(by)} that the team set for {removed.scope}.")
+        say(f"Removed the budget {_each(by)} that the team set for {removed.scope}.")
     else:
-        say(f"Ended the operator's budget {_each(by)} of {removed.scope}.")
+        say(f"Removed the operator's budget {_each(by)} of {removed.scope}.")
 
 
 @app.command(name="raise")
 def raise_(
     team: Team,
-    usd: Annotated[str, typer.Argument(metavar="USD", help="By how much, in USD.")],
-    until: Annotated[str, typer.Option(metavar="DATE", help=f"From then on it is over. {DATE_HELP}")],
+    usd: Usd,
+    until: Annotated[str, typer.Option(metavar="DATE", help=f"End of the raise. {DATE_HELP}")],
     *,
     since: Annotated[
-        str | None, typer.Option("--from", metavar="DATE", show_default=False, help="When it begins. Default: now.")
+        str | None, typer.Option("--from", metavar="DATE", show_default=False, help="Start of the raise. Default: now.")
     ] = None,
     reason: RequiredReason,
     idempotency_key: IdempotencyKey = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Let a team spend more until a date: add USD to each of its limits (plan, tier, budgets of the team), in every
-    period of that time. Limits of projects, users and keys stay.
+    """Let a team spend more until a date.
+
+    USD is added to each limit of the team (plan, tier and budgets) in every period until then. The limits of its
+    projects, users and keys stay.
 
     ```console
     $ inferd budgets raise acme 100 --until 2026-12-01 --reason "trade fair"
@@ -190,8 +197,8 @@ def raise_(
         print_json(made.to_json())
         return
     span = f"from {moment_text(made.from_ms)} until {moment_text(made.until_ms)} UTC"
-    say(f"Raised every cap of team {team} by {display_usd(made.amount_nanousd)}, {span}.")
-    say_next("See its limits", command_line(data_dir, "teams", "show", team))
+    say(f"Raised every limit of team {team} by {display_usd(made.amount_nanousd)}, {span}.")
+    say_next("Show its limits", command_line(data_dir, "teams", "show", team))
 
 
 def _each(period: str) -> str:

@@ -1,4 +1,4 @@
-"""`inferd credits`: prepaid money of a team."""
+"""`inferd credits`: the credit of a team, which pays for its requests."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from inferd.cli.options import (
     IdempotencyKey,
     Json,
     RequiredReason,
+    Team,
+    Usd,
     amount_nanousd,
 )
 from inferd.cli.output import command_line, moment_text, print_json, print_table, say, say_next
@@ -26,35 +28,32 @@ if TYPE_CHECKING:
 Kind = Literal["paid", "promotional"]
 PRIORITY = 50
 
-app = typer.Typer(
-    no_args_is_help=True, help="Manage credit: prepaid money of teams, which requests to priced deployments use up."
-)
+app = typer.Typer(no_args_is_help=True, help="Manage credit, the prepaid money of teams.")
 
 
 @app.command()
 def grant(
-    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team that gets it.")],
-    usd: Annotated[str, typer.Argument(metavar="USD", help="How much, in USD with at most 9 decimals: 10, 12.50")],
+    team: Team,
+    usd: Usd,
     kind: Annotated[
         Kind,
         typer.Option(
             metavar="|".join(get_args(Kind)),
-            help="Whether the team paid for it. Spent in this order: lowest --priority, then earliest expiry, then "
+            help="Kind of credit. Credit is spent in this order: lowest --priority, then earliest expiry, then "
             "promotional before paid.",
         ),
     ] = "paid",
     expires: Annotated[
         str | None,
-        typer.Option(
-            metavar="DATE", show_default=False, help=f"From then on what is left is void. {DATE_HELP} Default: never."
-        ),
+        typer.Option(metavar="DATE", show_default=False, help=f"Expiry of the credit. {DATE_HELP} Default: never."),
     ] = None,
     priority: Annotated[
         int,
-        typer.Option(metavar="NUMBER", min=0, max=100, help="0 to 100: grants with a smaller number are drawn first."),
+        typer.Option(metavar="NUMBER", min=0, max=100, help="Order of spending: lower numbers first."),
     ] = PRIORITY,
     note: Annotated[
-        str | None, typer.Option(metavar="TEXT", show_default=False, help="Why, for the books: an invoice's number.")
+        str | None,
+        typer.Option(metavar="TEXT", show_default=False, help="Note, kept in the ledger: an invoice's number."),
     ] = None,
     idempotency_key: IdempotencyKey = None,
     json: Json = False,
@@ -63,7 +62,7 @@ def grant(
     """Give credit to a team.
 
     ```console
-    $ inferd credits grant acme 100 --note "invoice 2026-117" --idempotency-key 2026-117
+    $ inferd credits grant acme 100 --note "invoice 117" --idempotency-key 117
     $ inferd credits grant acme 5 --kind promotional --expires 2027-01-01
     ```
     """
@@ -94,27 +93,27 @@ def grant(
     amount = f"{display_usd(made.amount_nanousd)} of {made.kind} credit"
     if made.created_at_ms < moment_ms:
         made_at = f"{moment_text(made.created_at_ms)} UTC"
-        say(f"Nothing new: this key stands for grant {made.grant_id} of {amount} to team {team}, made {made_at}.")
+        say(f"Unchanged: this idempotency key already made grant {made.grant_id} ({amount} to team {team}, {made_at}).")
     else:
         say(f"Granted {amount} to team {team} (grant {made.grant_id}).")
     available = f"{display_usd(credit.available_nanousd)} available"
-    say(f"It has {available if credit.postpaid_bound is None else credit.describe()}.")
+    say(f"Team {team} has {available if credit.postpaid_bound is None else credit.describe()}.")
     for warning in warnings:
         say(f"Warning: {warning}; `{command_line(data_dir, 'teams', 'show', team)}` shows all limits.")
-    say_next("See what it has, holds and owes", command_line(data_dir, "credits", "show", team))
+    say_next("Show its credit", command_line(data_dir, "credits", "show", team))
 
 
 @app.command()
 def show(
-    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team.")],
+    team: Team,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show what a team has, holds and owes, in USD.
+    """Show the credit of a team, in USD.
 
-    `balance` is unspent credit, `held` the part that running requests have reserved, `available` the most that a new
-    request may use of it: never more than the team's caps leave. A postpaid team may go on without credit, up to its
-    caps, and `owes` the rest. Expired credit is gone, except for what running requests had already reserved.
+    Balance: unspent credit. Held: the part of it that running requests have reserved. Available: the part that new
+    requests may use; it is smaller if a limit of the team leaves less. Owed: the cost of requests that credit did not
+    cover, if the team is postpaid. Expired credit is gone, except for what running requests have reserved.
 
     ```console
     $ inferd credits show acme
@@ -131,7 +130,7 @@ def show(
 
 
 def print_credit(credit: Credit) -> None:
-    """A table of one row, amounts in USD; below it what a postpaid team may owe."""
+    """Print a table of one row, amounts in USD, and below it how much a postpaid team may owe."""
     print_table(
         ("Balance", "Held", "Available", "Owed", "At zero"),
         [
@@ -146,16 +145,18 @@ def print_credit(credit: Credit) -> None:
         right=("Balance", "Held", "Available", "Owed"),
     )
     if credit.postpaid_bound is not None:
-        say(f"It has {credit.describe()}.")
+        say(f"Team {credit.team} has {credit.describe()}.")
 
 
 @app.command(name="list")
 def list_(
-    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team.")],
+    team: Team,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List the grants of a team, oldest first, with what is left of each in USD.
+    """List the grants of a team, oldest first.
+
+    Left: the unspent part of a grant, in USD.
 
     ```console
     $ inferd credits list acme
@@ -190,9 +191,11 @@ def list_(
 
 @app.command()
 def refund(
-    request: Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, as `inferd usage --by request` shows it.")],
+    request: Annotated[
+        str, typer.Argument(metavar="REQUEST", help="Id of the request, from `inferd usage --by request`.")
+    ],
     usd: Annotated[
-        str | None, typer.Argument(metavar="USD", help="How much of its cost. Default: all that is left of it.")
+        str | None, typer.Argument(metavar="USD", help="Part of its cost to refund, in USD. Default: all of it.")
     ] = None,
     *,
     reason: RequiredReason,
@@ -200,14 +203,14 @@ def refund(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Give back the cost of a request to the credit that paid it, and take it off what the team owes for it.
+    """Refund the cost of a request.
 
-    If the credit that paid has expired since, or was voided, the team gets nothing back, but the request no longer
-    counts against its caps.
+    The refund goes back to the credit that paid, and reduces what the team owes for the request. If that credit has
+    expired since, or was voided, the team gets nothing back, but the request no longer counts against its limits.
 
     ```console
     $ inferd credits refund req_0123456789abcdef --reason "bad answer"
-    $ inferd credits refund req_0123456789abcdef 0.002 --reason goodwill --idempotency-key ticket-17
+    $ inferd credits refund req_0123456789abcdef 0.002 --reason goodwill
     ```
     """
     from inferd.ledger import operations
@@ -226,21 +229,23 @@ def refund(
         print_json(made.to_json())
         return
     say(f"Refunded {display_usd(made.amount_nanousd)} of request {request} to team {made.team}.")
-    say(f"It costs {display_usd(made.left_nanousd)} now.")
-    say_next("See what the team has", command_line(data_dir, "credits", "show", made.team))
+    say(f"The request costs {display_usd(made.left_nanousd)} now.")
+    say_next("Show its credit", command_line(data_dir, "credits", "show", made.team))
 
 
 @app.command()
 def withdraw(
-    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team that gives it back.")],
-    usd: Annotated[str, typer.Argument(metavar="USD", help="How much of its unspent paid credit.")],
+    team: Team,
+    usd: Usd,
     *,
     reason: RequiredReason,
     idempotency_key: IdempotencyKey = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Take unspent paid credit back, when the team gets its money back. Gifts, and what requests under way need, stay.
+    """Withdraw unspent paid credit from a team.
+
+    Use it when the team gets its money back. Promotional credit, and credit that running requests have reserved, stay.
 
     ```console
     $ inferd credits withdraw acme 25 --reason "order 2026-117 cancelled"
@@ -262,7 +267,7 @@ def withdraw(
         print_json(made.to_json())
         return
     say(f"Withdrew {display_usd(made.amount_nanousd)} of paid credit from team {team}.")
-    say_next("See what it has", command_line(data_dir, "credits", "show", team))
+    say_next("Show its credit", command_line(data_dir, "credits", "show", team))
 
 
 @app.command()
@@ -270,7 +275,7 @@ def void(
     grant: Annotated[
         int,
         typer.Argument(
-            metavar="GRANT", min=1, max=INTEGER_MAX, help="Its number, as `inferd credits list TEAM` shows it."
+            metavar="GRANT", min=1, max=INTEGER_MAX, help="Number of the grant, from `inferd credits list`."
         ),
     ],
     *,
@@ -279,9 +284,9 @@ def void(
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """End a grant: its rest is gone, and so are later refunds to it.
+    """Void a grant: remove its unspent part.
 
-    The part that running requests have reserved is removed when they end.
+    The part that running requests have reserved is removed when they end. Later refunds to the grant are lost too.
 
     ```console
     $ inferd credits void 7 --reason "granted twice"
@@ -296,5 +301,5 @@ def void(
     if json:
         print_json(made.to_json())
         return
-    say(f"Voided grant {grant} of team {made.team}: {display_usd(made.amount_nanousd)} of it is gone.")
-    say_next("See what the team has", command_line(data_dir, "credits", "show", made.team))
+    say(f"Voided grant {grant} of team {made.team}, and removed {display_usd(made.amount_nanousd)}.")
+    say_next("Show its credit", command_line(data_dir, "credits", "show", made.team))

@@ -1,4 +1,4 @@
-"""`inferd doctor`: is anything wrong with the place where the ledger lives?"""
+"""`inferd doctor`: checks of the server, the data folder, its disk and the clock."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from inferd.instants import wall_clock_ms
 
 def doctor(
     server: Annotated[
-        bool, typer.Option("--server/--no-server", help="Whether a server has to run for all to be well.")
+        bool, typer.Option("--server/--no-server", help="Whether it is a fault that no server runs.")
     ] = True,
     accept_clock: Annotated[
-        bool, typer.Option("--accept-clock", help="The clock is right now: credit expires by it again.")
+        bool, typer.Option("--accept-clock", help="Confirm that the clock is right: credit expires again.")
     ] = False,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Check whether a server runs, the data folder, its disk and the clock.
+    """Check the server, the data folder, its disk and the clock.
 
-    Exit status 0: all is well. Exit status 1: something needs you, and it says what. With --no-server a server that
-    does not run is well.
+    Exit status 0: all checks passed. Exit status 1: a check failed; stderr says what to do.
 
-    Credit does not expire while the clock is doubted: it went back since a server last saw it, or ran more than 24
-    hours ahead within one run. Set the clock right, then accept it.
+    If the clock jumps back, or more than 24 hours ahead while a server runs, inferd stops expiring credit. Correct the
+    clock, then run `inferd doctor --accept-clock`.
 
     ```console
     $ inferd doctor

@@ -1,4 +1,4 @@
-"""`inferd keys`: API keys of teams."""
+"""`inferd keys`: the API keys of teams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from inferd.cli.access import actor, open_store
 from inferd.cli.commands import suspension
-from inferd.cli.options import DATE_HELP, DataDir, Json
+from inferd.cli.options import DATE_HELP, DataDir, Json, OneTeam
 from inferd.cli.output import budgets_text, command_line, moment_text, print_json, print_table, say, say_next
 from inferd.config.models_file import data_dir as data_folder
 from inferd.config.models_file import default_config_path, load_config
@@ -24,9 +24,8 @@ Scopes = Annotated[
     typer.Option(
         metavar="SCOPE",
         show_default=False,
-        help="What it may do; can be repeated. inference: calls; usage: reports of its team; manage: keys, "
-        "projects, users and budgets of its team; admin: everything of all teams, but calls. "
-        "Default: inference and usage.",
+        help="Scope of the key; can be repeated. inference: call models. usage: read the usage of its team. manage: "
+        "manage keys, projects, users and budgets of its team. admin: manage all teams. Default: inference and usage.",
     ),
 ]
 Models = Annotated[
@@ -34,46 +33,44 @@ Models = Annotated[
     typer.Option(
         metavar="DEPLOYMENT",
         show_default=False,
-        help="It may call only this deployment; can be repeated. Default: all.",
+        help="Deployment that the key may call; can be repeated. Default: all.",
     ),
 ]
 
-_ID: Any = typer.Argument(metavar="ID", help="The key's id, as `inferd keys list` shows it.")
+_ID: Any = typer.Argument(metavar="ID", help="Id of the key, from `inferd keys list`.")
 
 app = typer.Typer(no_args_is_help=True, help="Manage API keys.")
 
 
 @app.command()
 def create(
-    team: Annotated[str, typer.Option(metavar="TEAM", help="The team that its requests are billed to.")],
+    team: Annotated[str, typer.Option(metavar="TEAM", help="Team that pays for the requests of the key.")],
     project: Annotated[
         str | None,
-        typer.Option(metavar="PROJECT", show_default=False, help="Bind it to this project. Default: bound to none."),
+        typer.Option(metavar="PROJECT", show_default=False, help="Project that the key is bound to. Default: none."),
     ] = None,
     user: Annotated[
-        str | None, typer.Option(metavar="USER", show_default=False, help="Its owner. Default: none.")
+        str | None, typer.Option(metavar="USER", show_default=False, help="User that owns the key. Default: none.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="LABEL", show_default=False, help="A label to know it by; need not be unique.")
+        str | None, typer.Option(metavar="LABEL", show_default=False, help="Label of the key; need not be unique.")
     ] = None,
     expires: Annotated[
         str | None,
-        typer.Option(
-            metavar="DATE", show_default=False, help=f"From then on it is refused. {DATE_HELP} Default: never."
-        ),
+        typer.Option(metavar="DATE", show_default=False, help=f"Expiry of the key. {DATE_HELP} Default: never."),
     ] = None,
     scope: Scopes = None,
     model: Models = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Make an API key. It is shown this once: the ledger keeps only its hash.
+    """Create a key and show it once.
 
-    What it may do is fixed: to change that, make another one and revoke this.
+    The ledger keeps only a hash of the key. A key cannot be changed: create another one, and revoke this one.
 
     ```console
     $ inferd keys create --team acme --name laptop
-    $ inferd keys create --team acme --project website --user alice@acme.org --expires 2027-01-01
+    $ inferd keys create --team acme --project website --expires 2027-01-01
     $ inferd keys create --team ops --name admin --scope admin
     ```
     """
@@ -102,28 +99,28 @@ def create(
         return
     say(
         *(f"Warning: {warning}." for warning in warnings),
-        *(f"Created key {new_key.id} of team {team}. It is shown only now, so keep it:", "", f"  {new_key.key}"),
+        *(f"Created key {new_key.id} of team {team}. It is not shown again:", "", f"  {new_key.key}"),
     )
     say_next(
-        "Use it with any OpenAI client, and the base URL that `inferd serve` prints",
+        "Use it with any OpenAI client and the base URL that `inferd serve` prints",
         f"export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY={new_key.key}",
     )
     if not credit.available_nanousd:
         say_next(
-            f"Team {team} has no credit, so only free deployments answer it. Give it some",
+            f"Team {team} has no credit, so it can call only free deployments. Grant credit",
             command_line(data_dir, "credits", "grant", team, "10"),
         )
 
 
 @app.command(name="list")
 def list_(
-    team: Annotated[
-        str | None, typer.Option(metavar="TEAM", show_default=False, help="Only keys of this team. Default: all.")
-    ] = None,
+    team: OneTeam = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List keys, oldest first, revoked and expired ones included.
+    """List keys, oldest first.
+
+    Revoked and expired keys are listed too.
 
     ```console
     $ inferd keys list --team acme
@@ -138,18 +135,20 @@ def list_(
         print_json(found)
     elif not found:
         say(f"There are no keys in {store.path} yet." if team is None else f"Team {team} has no keys.")
-        say_next("Make one", command_line(data_dir, "keys", "create", "--team", team or "TEAM"))
+        say_next("Create one", command_line(data_dir, "keys", "create", "--team", team or "TEAM"))
     else:
         print_keys(found)
 
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `inferd keys list` shows it.")],
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, from `inferd keys list`.")],
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """End a key for good. From the next request on it is refused; requests under way finish.
+    """Revoke a key.
+
+    This cannot be undone. New requests with the key are refused; running requests finish.
 
     ```console
     $ inferd keys revoke 0h3kX9bQz1Lp
@@ -166,29 +165,31 @@ def revoke(
         return
     assert key.revoked_at_ms is not None, "a revoked key says when"
     if key.revoked_at_ms < moment_ms:
-        say(f"Key {key_id} of team {key.team} was revoked before: {moment_text(key.revoked_at_ms)} UTC.")
+        say(f"Unchanged: key {key_id} of team {key.team} was revoked before, {moment_text(key.revoked_at_ms)} UTC.")
         return
     say(f"Revoked key {key_id} of team {key.team}. The next request with it gets a 401.")
-    say_next("Make a new one", command_line(data_dir, "keys", "create", "--team", key.team))
+    say_next("Create another one", command_line(data_dir, "keys", "create", "--team", key.team))
 
 
 suspension.add_commands(app, "key", _ID, '0h3kX9bQz1Lp --reason "found in a public repository?"')
 
 
 def _model_warnings(models: Sequence[str], option: Path | None) -> list[str]:
-    """Warnings about `models` that the last server of the data folder did not offer; before the first server, about
-    those that models.toml does not have."""
+    """Return warnings about names in `models` that the last server of the data folder did not serve.
+
+    Before the first server of a data folder, the deployments of models.toml count.
+    """
     names = read_deployments(data_folder(option)) if models else []
     if names is None:
         try:
             names = list(load_config(default_config_path(None)).deployments)
-        except ConfigError:  # for `inferd serve` to tell: a key does not depend on it
+        except ConfigError:  # `inferd serve` reports it; a key does not depend on it
             return []
     return unknown_deployments(models, names)
 
 
 def print_keys(records: Sequence[Mapping[str, Any]]) -> None:
-    """A table of `listings.listed_keys`."""
+    """Print a table of `listings.listed_keys`."""
     columns = ("id", "team", "project", "user", "name", "last4")
     print_table(
         ("Key", "Team", "Project", "User", "Name", "Ends in", "Scopes", "Models", "Budgets", "Created", "Status"),

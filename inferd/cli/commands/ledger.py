@@ -1,4 +1,4 @@
-"""`inferd ledger`: the books as a whole."""
+"""Commands that read or replace the whole ledger: `inferd ledger export`, `audit`, `backup` and `restore`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from inferd.money import display_usd, format_usd
 if TYPE_CHECKING:
     from inferd.ledger.maintenance.restore import Loss, Restore
 
-app = typer.Typer(no_args_is_help=True, help="Export the whole ledger.")
+app = typer.Typer(no_args_is_help=True, help="Export the ledger.")
 
 _BLOCK_CHARACTERS = 2**18
 
@@ -31,17 +31,17 @@ _BLOCK_CHARACTERS = 2**18
 @app.command()
 def export(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Where to; - is standard output. A file is readable by you alone.")
+        str, typer.Argument(metavar="FILE", help="File to write, readable by you alone; - is stdout.")
     ] = "-",
     data_dir: DataDir = None,
 ) -> None:
-    """Write the whole ledger as JSON Lines: one moment's truth, enough to add everything up without inferd.
+    """Export the ledger as JSON Lines.
 
-    Each line is an object whose `record` says what it is: ledger, team, project, user, key, epoch, transaction, entry,
-    account, grant, hold, usage, counter. Fields: docs/billing.md. It holds no keys, but names and amounts.
+    The export is one snapshot, complete enough to compute every balance again without inferd. Field `record` of each
+    line names its kind; docs/billing.md describes the kinds. The export has names and amounts, and no secret keys.
 
     ```console
-    $ inferd ledger export books.jsonl
+    $ inferd ledger export ledger.jsonl
     $ inferd ledger export | jq -c 'select(.record == "usage")'
     ```
     """
@@ -54,21 +54,21 @@ def export(
             with store.reading() as conn:
                 count = _replace_file(path.resolve(), export_lines(conn, now_ms=wall_clock_ms()))
         else:
-            # A reader of a pipe may take its time; as long as a snapshot lasts, the write-ahead log only grows. So the
-            # snapshot ends before the first line goes out.
+            # The write-ahead log cannot shrink during a snapshot, and the reader of a pipe may be slow. So the snapshot
+            # ends before the first line is written to the pipe.
             with tempfile.TemporaryFile("w+", encoding="utf-8", dir=store.data_dir) as whole:
                 with store.reading() as conn:
                     count = _write_lines(whole, export_lines(conn, now_ms=wall_clock_ms()))
                 whole.seek(0)
                 _copy_out(whole, path)
-    except OSError as exc:
-        raise OperationError(f"{file}: cannot be written: {exc.strerror}") from exc
+    except OSError as error:
+        raise OperationError(f"{file}: cannot be written: {error.strerror}") from error
     if path is not None:
         say(f"Wrote {count:,} records to {file}.")
 
 
 def _copy_out(whole: IO[str], path: Path | None) -> None:
-    """To standard output if `path` is None, else to a pipe or a device, which is written to and not replaced."""
+    """Copy to stdout if `path` is None, else into a pipe or device."""
     if path is not None:
         with path.open("w", encoding="utf-8") as file:
             shutil.copyfileobj(whole, file, _BLOCK_CHARACTERS)
@@ -78,7 +78,7 @@ def _copy_out(whole: IO[str], path: Path | None) -> None:
 
 
 def _replace_file(path: Path, lines: Iterator[str]) -> int:
-    # A temporary file is made with mode 600.
+    """Write the lines to a file of mode 600 in place of `path`, and return their number."""
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
         partial = Path(file.name)
         try:
@@ -97,11 +97,11 @@ def _write_lines(file: IO[str], lines: Iterator[str]) -> int:
 
 
 def audit(json: Json = False, data_dir: DataDir = None) -> None:
-    """Check that the books balance.
+    """Check that the ledger balances.
 
-    Adds up the whole ledger again and compares it with every stored sum, row and rule. Reads one moment's truth, beside
-    a running server too: a large ledger from a copy of it, if the disk has room. Exit status 0: the books balance.
-    Exit status 1: they do not, and each difference is printed as table, row and what is wrong with it.
+    The audit computes all balances again from the entries and compares them with every stored sum and rule. It reads
+    one snapshot, also while a server runs; a large ledger is copied first, if the disk has room. Exit status 0: the
+    ledger balances. Exit status 1: it does not; each difference is printed with its table and row.
 
     ```console
     $ inferd audit
@@ -117,28 +117,28 @@ def audit(json: Json = False, data_dir: DataDir = None) -> None:
             {"clean": report.clean, "rows": report.rows, "findings": [asdict(finding) for finding in report.findings]}
         )
     elif report.clean:
-        say(f"The books balance: {store.path}", "")
+        say(f"The ledger balances: {store.path}", "")
         print_table(("Table", "Rows checked"), report.rows.items(), right=("Rows checked",))
     else:
         say(*map(str, report.findings))
     if not report.clean:
         count = len(report.findings)
         raise OperationError(
-            f"{store.path}: the books do not balance, {count} difference{'s' if count > 1 else ''} found"
+            f"{store.path}: the ledger does not balance, {count} difference{'s' if count > 1 else ''} found"
         )
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; it must not exist. Readable by you alone.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="New file, readable by you alone.")],
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Copy the ledger into one file, beside a running server too.
+    """Copy the ledger into one file.
 
-    The copy is one moment's truth. It gets its name only once it is complete, on disk, and its books balance.
+    This works while a server runs. The copy is one snapshot; it gets its name once it is on disk and balances.
 
     ```console
-    $ inferd backup books-2026-11-21.db
+    $ inferd backup ledger-2026-11-21.db
     ```
     """
     from inferd.ledger.maintenance.backup import back_up
@@ -149,26 +149,26 @@ def backup(
         return
     requests, movements = made.report.rows["usage"], made.report.rows["transactions"]
     say(
-        f"Backed up to {file} ({made.size_bytes:,} bytes; {requests:,} requests, {movements:,} movements of money). "
-        "The copy's books balance."
+        f"Backed up to {file} ({made.size_bytes:,} bytes; {requests:,} requests, {movements:,} transactions). "
+        "The copy balances."
     )
-    say_next("Go back to it, with the server stopped", command_line(data_dir, "restore", str(file)))
+    say_next("To restore it, stop the server, then run", command_line(data_dir, "restore", str(file)))
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `inferd backup` made.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this it only says what would be lost.")] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `inferd backup` made.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Restore; without this, only list what would be lost.")] = False,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Go back to a backup: whatever the ledger has and the backup has not is lost.
+    """Replace the ledger with a backup.
 
-    Says first what that is, and does nothing more without --yes. Needs the server stopped. The backup is audited and,
-    if an older inferd made it, brought to this one's schema. The ledger as it was is kept beside it.
+    Changes made after the backup are lost: the command lists them, and restores only with --yes. Stop the server first.
+    The backup is audited, and migrated if an older inferd made it. The replaced ledger is kept beside the restored one.
 
     ```console
-    $ inferd restore books-2026-11-21.db
-    $ inferd restore books-2026-11-21.db --yes
+    $ inferd restore ledger-2026-11-21.db
+    $ inferd restore ledger-2026-11-21.db --yes
     ```
     """
     from inferd.ledger.maintenance.restore import prepared_restore
@@ -184,17 +184,17 @@ def restore(
         lost = None if isinstance(losses, str) else [_loss_record(loss) for loss in losses]
         print_json({"restored": yes, "lost": lost, "kept": None if kept is None else str(kept)})
     elif yes:
-        say(f"Restored {file}.", *([] if kept is None else [f"The ledger as it was is kept in {kept}."]))
+        say(f"Restored {file}.", *([] if kept is None else [f"The replaced ledger is kept in {kept}."]))
     else:
-        say_next("Nothing was changed. Do it", command_line(data_dir, "restore", str(file), "--yes"))
+        say_next("Nothing was changed. To restore, run", command_line(data_dir, "restore", str(file), "--yes"))
 
 
 def _losses(prepared: Restore) -> list[Loss] | str:
-    """What would be lost, or why nobody can say."""
+    """Return what would be lost, or why that cannot be determined."""
     try:
         return prepared.losses()
-    except OperationError as exc:
-        return exc.message
+    except OperationError as error:
+        return error.message
 
 
 def _loss_record(loss: Loss) -> dict[str, object]:
@@ -207,12 +207,12 @@ def _loss_record(loss: Loss) -> dict[str, object]:
 
 def _say_losses(losses: list[Loss] | str) -> None:
     if isinstance(losses, str):
-        say(f"What would be lost is unknown: {losses}.")
+        say(f"It is unknown what would be lost: {losses}.")
         return
     if not losses:
-        say("Nothing would be lost: the backup has all that the ledger has.")
+        say("Nothing would be lost: the ledger has not changed since the backup.")
         return
-    say("The ledger has what the backup has not, and what will be lost:")
+    say("A restore loses what was added to the ledger after the backup:")
     for loss in losses:
         amount = "" if loss.nanousd is None else f" ({display_usd(loss.nanousd)})"
         say(f"  {loss.count:,} {loss.what}{amount}")

@@ -1,4 +1,4 @@
-"""`inferd log`: who changed what."""
+"""`inferd log`: the audit log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inferd.cli.access import open_store
-from inferd.cli.options import DATE_HELP, INTEGER_MAX, DataDir, Json
+from inferd.cli.options import INTEGER_MAX, DataDir, Json, OneTeam, Since, Until
 from inferd.cli.output import moment_text, print_json, print_table, say
 from inferd.instants import parse_instant_ms
 
@@ -17,39 +17,38 @@ if TYPE_CHECKING:
 
 
 def log(
-    team: Annotated[
-        str | None, typer.Option(metavar="TEAM", show_default=False, help="Only changes of this team. Default: all.")
-    ] = None,
+    team: OneTeam = None,
     actor: Annotated[
         str | None,
-        typer.Option(metavar="ACTOR", show_default=False, help="Only by this one: cli:alice, or key:ID over HTTP."),
+        typer.Option(
+            metavar="ACTOR", show_default=False, help="Only changes by this actor: cli:alice, or key:ID over HTTP."
+        ),
     ] = None,
     action: Annotated[
         str | None,
-        typer.Option(metavar="ACTION", show_default=False, help="Only this: keys.revoke, or keys for all of keys."),
+        typer.Option(
+            metavar="ACTION", show_default=False, help="Only this action: keys.revoke, or keys for all actions on keys."
+        ),
     ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="DATE", show_default=False, help=f"Only from then on. {DATE_HELP} Default: ever."),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(metavar="DATE", show_default=False, help="Only before then; written as --since. Default: now."),
-    ] = None,
-    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, max=1000, help="At most so many, the newest.")] = 100,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(metavar="COUNT", min=1, max=1000, help="Most changes to list.")] = 100,
     before: Annotated[
         int | None,
         typer.Option(
-            metavar="SEQ", max=INTEGER_MAX, show_default=False, help="Only entries before this one, to page back."
+            metavar="SEQ",
+            max=INTEGER_MAX,
+            show_default=False,
+            help="Only changes before this number, which is the last SEQ of the page before.",
         ),
     ] = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show the changes of teams, keys, money and settings, newest first.
+    """List changes of teams, keys, money and settings, newest first.
 
-    Each change by the command line or over HTTP is an entry with its actor, moment and arguments, written together with
-    the change. Requests to models are not in it: `inferd usage` has those.
+    The audit log has each change made on the command line or over HTTP, with its actor, moment and arguments. Requests
+    to models are not in it: `inferd usage --by request` lists them.
 
     ```console
     $ inferd log --team acme

@@ -10,7 +10,7 @@ import typer
 
 from inferd.cli.access import actor, open_store
 from inferd.cli.commands import suspension
-from inferd.cli.options import DataDir, Json, Reason, Team
+from inferd.cli.options import DataDir, Json, Reason, Team, help_text
 from inferd.cli.output import budgets_text, command_line, moment_text, print_json, print_table, say, say_next
 from inferd.errors import InvalidValueError
 from inferd.instants import wall_clock_ms
@@ -21,7 +21,9 @@ Noun = Literal["project", "user"]
 Concurrency = Annotated[
     str,
     typer.Option(
-        metavar="N", show_default=False, help=f"Most requests at the same time; `{_OF_PLAN}`: the plan's number."
+        metavar="N",
+        show_default=False,
+        help=f"Most requests at the same time, or `{_OF_PLAN}`: the number of the team's plan.",
     ),
 ]
 
@@ -33,38 +35,35 @@ def _members_app(noun: Noun, example: str, about: str) -> typer.Typer:
         example: a name, for the examples of `--help`.
         about: a sentence about the noun, for `--help`.
     """
-    app = typer.Typer(no_args_is_help=True, help=f"Manage {noun}s of teams. {about}")
-    name_argument: Any = typer.Argument(metavar="NAME", help=f"The {noun}.")
+    app = typer.Typer(no_args_is_help=True, help=f"Manage {noun}s of teams.\n\n{about}")
+    name_argument: Any = typer.Argument(metavar="NAME", help=f"Name of the {noun}.")
     new_name_argument: Any = typer.Argument(metavar="NAME", help="1 to 64 letters, digits and . _ - @ +")
 
-    def help_text(sentence: str, words: str) -> str:
-        return f"{sentence}\n\n```console\n$ inferd {noun}s {words}\n```"
-
-    @app.command(help=help_text(f"Create a {noun} of a team.", f"create acme {example}"))
+    @app.command(help=help_text(f"Create a {noun} of a team.", f"{noun}s create acme {example}"))
     def create(team: Team, name: str = new_name_argument, json: Json = False, data_dir: DataDir = None) -> None:
         _create(noun, team, name, json, data_dir)
 
-    @app.command(name="list", help=help_text(f"List the {noun}s of a team, with their limits.", "list acme"))
+    @app.command(name="list", help=help_text(f"List the {noun}s of a team.", f"{noun}s list acme"))
     def list_(team: Team, json: Json = False, data_dir: DataDir = None) -> None:
         _list(noun, team, json, data_dir)
 
     set_help = f"Set how many requests a {noun} may have at the same time."
 
-    @app.command(name="set", help=help_text(set_help, f"set acme {example} --concurrency 128"))
+    @app.command(name="set", help=help_text(set_help, f"{noun}s set acme {example} --concurrency 128"))
     def set_(
         team: Team, concurrency: Concurrency, name: str = name_argument, json: Json = False, data_dir: DataDir = None
     ) -> None:
         _set(noun, (team, name), concurrency, json, data_dir)
 
-    suspend_help = f"Refuse new requests of a {noun} until it is resumed. Running requests finish."
-
-    @app.command(help=help_text(suspend_help, f'suspend acme {example} --reason "over budget"'))
+    @app.command(
+        help=help_text(suspension.SUSPEND_HELP.format(noun), f"{noun}s suspend acme {example} --reason 'over budget'")
+    )
     def suspend(
         team: Team, name: str = name_argument, reason: Reason = None, json: Json = False, data_dir: DataDir = None
     ) -> None:
         suspension.suspend(noun, (team, name), reason, json, data_dir)
 
-    @app.command(help=help_text(f"Resume a suspended {noun}: answer its requests again.", f"resume acme {example}"))
+    @app.command(help=help_text(suspension.RESUME_HELP.format(noun), f"{noun}s resume acme {example}"))
     def resume(team: Team, name: str = name_argument, json: Json = False, data_dir: DataDir = None) -> None:
         suspension.resume(noun, (team, name), json, data_dir)
 

@@ -1,4 +1,4 @@
-"""`inferd models`: what models.toml offers. No model is loaded."""
+"""`inferd models`: the models and deployments of models.toml. No model is loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inferd.errors import ConfigError
 from inferd.instants import format_instant
 from inferd.price import PPM, ListedPrice
 
-app = typer.Typer(no_args_is_help=True, help="Show and check the deployments of models.toml, with their prices.")
+app = typer.Typer(no_args_is_help=True, help="Show and check the models.toml that would be served.")
 
 _PRICES = ("input_usd_per_1m_tokens", "cached_input_usd_per_1m_tokens", "output_usd_per_1m_tokens")
 _PRICE_NAMES = ("Input", "Cached input", "Output")
@@ -27,14 +27,15 @@ _PRICE_COLUMNS = ("Input", "Cached input", "Output", "Per second")
 @app.command(name="list")
 def list_(
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show each model's KV cells, their layout and its file too.")
+        bool, typer.Option("--verbose", "-v", help="Show the KV cells, KV layout and file of each model too.")
     ] = False,
     config: ConfigFile = None,
     json: Json = False,
     data: DataDir = None,
 ) -> None:
-    """List the deployments that callers can use, with model, context in tokens, prices in USD per 1M tokens or per
-    second of compute, and the service tiers beyond the default, with their multiples of the price.
+    """List the deployments of models.toml, with their prices.
+
+    Context is in tokens. Tiers are the service tiers beyond default and batch, with their multiples of the price.
 
     ```console
     $ inferd models list
@@ -70,17 +71,17 @@ def list_(
 @app.command()
 def check(
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse deployments without a price too: they are free for every team.")
+        bool, typer.Option("--strict", help="Fail if a deployment has no price, which makes it free for all teams.")
     ] = False,
     config: ConfigFile = None,
     json: Json = False,
     data: DataDir = None,
 ) -> None:
-    """Check what `inferd serve` would start with: models.toml, the files it names (each model's header, chat template
-    and memory; the certificate and its dates), the data folder. Reads no weights.
+    """Check models.toml and the files it names.
 
-    Exit status 0: all is right, and each deployment is printed with its price. Exit status 2: it is not, and a line
-    for each fault says in which file, table and key.
+    The check reads what `inferd serve` would read, without loading weights: models.toml, the header, chat template and
+    memory of each model, the certificate and its dates, the data folder. Exit status 0: all is right; each deployment
+    is printed with its price. Exit status 2: each fault is printed with file, table and key.
 
     ```console
     $ inferd models check --config new-models.toml
@@ -104,16 +105,16 @@ def check(
 
 
 def _read(config: Path | None, data: Path | None) -> tuple[Config, Path]:
-    """The configuration and the data folder that `inferd serve` would use with the same options."""
+    """Return the configuration and data folder that `inferd serve` would use with the same options."""
     settings = load_config(default_config_path(config))
     folder = data_dir(data)
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: is not a folder; name another with --data-dir")
+        raise ConfigError(f"{folder}: is not a folder; name a folder with --data-dir")
     return settings, folder
 
 
 def _record(settings: Config, folder: Path) -> dict[str, Any]:
-    """What `--json` prints."""
+    """Return what `--json` prints."""
     return {
         "config": str(settings.path.absolute()),
         "data_dir": str(folder),
@@ -143,7 +144,7 @@ def _deployment_record(settings: Config, deployment: DeploymentConfig) -> dict[s
 
 
 def _tiers(multipliers: dict[str, float]) -> str:
-    """Those that not every deployment has."""
+    """Return the service tiers that not every deployment has."""
     extra = (f"{tier} x {multiple:g}" for tier, multiple in multipliers.items() if tier not in ("default", "batch"))
     return ", ".join(extra)
 
@@ -173,12 +174,12 @@ def _price_sentence(deployment: DeploymentConfig) -> str:
 def _check_priced(settings: Config) -> None:
     unpriced = [name for name, deployment in settings.deployments.items() if deployment.price is None]
     if unpriced:
-        raise ConfigError(f"{settings.path}: [deployments] public without a price: {', '.join(unpriced)}")
+        raise ConfigError(f"{settings.path}: [deployments] without a price: {', '.join(unpriced)}; set prices")
 
 
 def _check_files(settings: Config) -> None:
-    """Raises ConfigError with all that is wrong with the models' files and the certificate."""
-    # Heavy, and needed by no other command.
+    """Raise ConfigError for the last fault of the models' files and the certificate; print the others."""
+    # Imports llama.cpp and Starlette.
     from inferd.deployments.local_replica import check_model
     from inferd.server.transport.http_server import certificate_end_s
 

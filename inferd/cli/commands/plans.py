@@ -1,4 +1,4 @@
-"""`inferd plans` and `inferd tiers`: what a team can be put on, and what that allows."""
+"""`inferd plans` and `inferd tiers`: the plans and tiers that teams can have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inferd.cli.access import actor, open_store
-from inferd.cli.options import ConfigFile, DataDir, Json
+from inferd.cli.options import ConfigFile, Csv, DataDir, Json
 from inferd.cli.output import command_line, print_csv, print_json, print_table, say, say_next
 from inferd.instants import wall_clock_ms
 from inferd.money import display_usd
@@ -16,23 +16,29 @@ from inferd.money import display_usd
 if TYPE_CHECKING:
     from inferd.plans import Catalog, Plan, Tier
 
-Csv = Annotated[bool, typer.Option("--csv", help="Print CSV: a line of names, then the rows.")]
 FromFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", show_default=False, help="Those of a models.toml, instead of those in force."
+        "--config", metavar="FILE", show_default=False, help="Show those of this models.toml. Default: those in force."
     ),
 ]
 
 plans_app = typer.Typer(
-    no_args_is_help=True, help="Show plans: how much a team may spend, and what happens when its credit is used up."
+    no_args_is_help=True,
+    help="Show and apply plans.\n\nA plan says how much a team may spend, and what happens when its credit is used up.",
 )
-tiers_app = typer.Typer(no_args_is_help=True, help="Show tiers: a team's rates, output length and monthly limit.")
+tiers_app = typer.Typer(
+    no_args_is_help=True,
+    help="Show tiers.\n\nA tier limits the request rate, the output length and the monthly spending of a team. Teams "
+    "rise to tiers 1 to 4 as they pay; `inferd teams set --tier` sets a tier.",
+)
 
 
 @plans_app.command(name="list")
 def list_plans(json: Json = False, csv: Csv = False, config: FromFile = None, data_dir: DataDir = None) -> None:
-    """List the plans in force: those that come with inferd, as `[plans.*]` of models.toml changes them.
+    """List the plans in force.
+
+    They are the plans that come with inferd, and the changes of `[plans.*]` in models.toml.
 
     ```console
     $ inferd plans list
@@ -52,20 +58,21 @@ def list_plans(json: Json = False, csv: Csv = False, config: FromFile = None, da
                 "Plan",
                 "Spends at most",
                 "At zero",
-                "Least tier",
+                "Minimum tier",
                 "At sign-up",
                 "Included",
                 "At once: project, user",
             ),
             (_plan_row(plan) for plan in catalog.plans.values()),
-            right=("Spends at most", "Least tier", "At sign-up"),
+            right=("Spends at most", "Minimum tier", "At sign-up"),
         )
 
 
 @plans_app.command()
 def apply(config: ConfigFile = None, json: Json = False, data_dir: DataDir = None) -> None:
-    """Put the plans and tiers of models.toml in force, from the next request on, and the percentages of its [alerts];
-    `inferd serve` does it when it starts.
+    """Put the plans and tiers of models.toml in force.
+
+    They apply from the next request on, with the percentages of `[alerts]`. `inferd serve` does this when it starts.
 
     ```console
     $ inferd plans apply --config models.toml
@@ -82,12 +89,14 @@ def apply(config: ConfigFile = None, json: Json = False, data_dir: DataDir = Non
         print_json({"config": str(path), "changed": changed})
         return
     say(f"The plans and tiers of {path} are {'now' if changed else 'already'} in force.")
-    say_next("See them", command_line(data_dir, "plans", "list"))
+    say_next("Show them", command_line(data_dir, "plans", "list"))
 
 
 @tiers_app.command(name="list")
 def list_tiers(json: Json = False, csv: Csv = False, config: FromFile = None, data_dir: DataDir = None) -> None:
-    """List the tiers in force: those that come with inferd, as `[tiers.*]` of models.toml changes them.
+    """List the tiers in force.
+
+    They are the tiers that come with inferd, with the changes of `[tiers.*]` in models.toml.
 
     ```console
     $ inferd tiers list
@@ -116,7 +125,7 @@ def _catalog(json: bool, csv: bool, config: Path | None, data_dir: Path | None) 
     from inferd.ledger import operations
 
     if json and csv:
-        raise typer.BadParameter("choose one of --json and --csv")
+        raise typer.BadParameter("--json and --csv exclude each other: give one of them")
     if config is not None:
         return load_catalog(config)
     with open_store(data_dir).reading() as conn:
@@ -157,7 +166,7 @@ def _tier_row(tier: Tier) -> tuple[object, ...]:
 
 
 def adaptive(least: int | None, most: int | None) -> str:
-    """`1,000`, `unlimited`, or `10 to 60` of a limit that adapts."""
+    """Return `1,000`, `unlimited`, or `10 to 60` for a limit that adapts."""
     return _number(most) if least in (None, most) else f"{_number(least)} to {_number(most)}"
 
 

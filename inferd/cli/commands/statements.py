@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inferd.cli.access import actor, open_store
-from inferd.cli.options import DataDir, IdempotencyKey, Json, amount_nanousd
+from inferd.cli.options import Csv, DataDir, IdempotencyKey, Json, Team, amount_nanousd
 from inferd.cli.output import command_line, print_csv, print_fields, print_json, print_table, say, say_next
 from inferd.errors import InvalidValueError
 from inferd.instants import wall_clock_ms
@@ -17,26 +17,25 @@ from inferd.money import display_usd
 if TYPE_CHECKING:
     from inferd.ledger.credit.statements import Statement, StatementLine
 
-Csv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values and nothing else.")]
 Month = Annotated[
     str | None,
-    typer.Option(metavar="MONTH", show_default=False, help="Such as 2026-11 (UTC). Default: the present one."),
+    typer.Option(metavar="MONTH", show_default=False, help="Month (UTC), such as 2026-11. Default: this month."),
 ]
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Show and pay monthly bills of teams that may go on without credit.",
+    help="Manage statements, the monthly bills of postpaid teams.",
 )
 
 
 @app.command(name="list")
 def list_(
-    team: Annotated[str | None, typer.Argument(metavar="TEAM", help="Only this team's. Default: all.")] = None,
+    team: Annotated[str | None, typer.Argument(metavar="TEAM", help="Only this team. Default: all teams.")] = None,
     json: Json = False,
     csv: Csv = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List statements: what was charged, refunded and paid in USD, and what is due.
+    """List statements, with what is charged, paid and due.
 
     ```console
     $ inferd statements list acme
@@ -64,13 +63,15 @@ def list_(
 
 @app.command()
 def show(
-    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team.")],
+    team: Team,
     month: Month = None,
     json: Json = False,
     csv: Csv = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show a month of a team: what it used by deployment, however it was paid, and what is due.
+    """Show the statement of a team for a month.
+
+    It lists the usage of each deployment, paid from credit or not, and what the team owes for it.
 
     ```console
     $ inferd statements show acme
@@ -117,27 +118,28 @@ def show(
     )
     if statement.due_nanousd > 0:
         command = command_line(data_dir, "statements", "pay", team, "--month", statement.period)
-        say_next("When it is paid, write that down", command)
+        say_next("When it is paid, record the payment", command)
 
 
 @app.command()
 def pay(
-    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team that has paid.")],
-    usd: Annotated[str | None, typer.Argument(metavar="USD", help="How much. Default: all that is due.")] = None,
+    team: Team,
+    usd: Annotated[str | None, typer.Argument(metavar="USD", help="Amount in USD. Default: all that is due.")] = None,
     month: Month = None,
     note: Annotated[
-        str | None, typer.Option(metavar="TEXT", show_default=False, help="For the books: a transfer's number.")
+        str | None,
+        typer.Option(metavar="TEXT", show_default=False, help="Note, kept in the ledger: a transfer's number."),
     ] = None,
     idempotency_key: IdempotencyKey = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Write down that a team has paid a month's statement, or a part of it.
+    """Record that a team has paid a statement, or a part of it.
 
-    If the team pays before the month ends, it may spend that much more until the period of its plan's cap ends.
+    If the team pays before the month ends, it may spend that much more until the period of its plan's limit ends.
 
     ```console
-    $ inferd statements pay acme --month 2026-11 --note "transfer 4711" --idempotency-key 4711
+    $ inferd statements pay acme --month 2026-11 --note "transfer 4711"
     $ inferd statements pay acme 20
     ```
     """
@@ -158,10 +160,10 @@ def pay(
     if json:
         print_json(made.to_json())
         return
-    say(f"Team {team} has paid {display_usd(made.amount_nanousd)} of its statement {made.period}.")
+    say(f"Recorded {display_usd(made.amount_nanousd)} paid by team {team} for {made.period}.")
     if made.raised_nanousd:
-        say(f"As the month is not over, its caps rise by {display_usd(made.raised_nanousd)}.")
-    say_next("See its statements", command_line(data_dir, "statements", "list", team))
+        say(f"The month is not over, so the limits of the team rise by {display_usd(made.raised_nanousd)}.")
+    say_next("Show its statements", command_line(data_dir, "statements", "list", team))
 
 
 def _row(statement: Statement, moment_ms: int) -> tuple[object, ...]:
@@ -182,7 +184,7 @@ def _line_row(line: StatementLine) -> tuple[object, ...]:
 
 def _no_statements(team: str | None) -> tuple[str, ...]:
     if team is None:
-        return ("No team owes anything: only postpaid teams have statements.",)
+        return ("There are no statements: only postpaid teams can owe.",)
     return (f"Team {team} owes nothing: it has no statements. Its credit covered all its requests.",)
 
 
@@ -192,4 +194,4 @@ def _month(month: str | None, moment_ms: int) -> str:
 
 def _check_format(json: bool, csv: bool) -> None:
     if json and csv:
-        raise InvalidValueError("choose one of --json and --csv")
+        raise InvalidValueError("--json and --csv exclude each other: give one of them")

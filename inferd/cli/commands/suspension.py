@@ -8,9 +8,15 @@ from typing import Any, Literal
 import typer
 
 from inferd.cli.access import actor, open_store
-from inferd.cli.options import DataDir, Json, Reason
+from inferd.cli.options import DataDir, Json, Reason, help_text
 from inferd.cli.output import command_line, moment_text, print_json, say, say_next
 from inferd.instants import wall_clock_ms
+
+SUSPEND_HELP = """\
+Suspend a {}: refuse its new requests.
+
+Requests to free deployments are refused too. Running requests finish."""
+RESUME_HELP = "Resume a suspended {}: answer its requests again."
 
 Noun = Literal["team", "project", "user", "key"]
 
@@ -23,18 +29,11 @@ def add_commands(app: typer.Typer, noun: Literal["team", "key"], argument: Any, 
         example: the words after `suspend`, for `--help`; the first is the name.
     """
 
-    def help_text(sentence: str, words: str) -> str:
-        return f"{sentence}\n\n```console\n$ inferd {noun}s {words}\n```"
-
-    suspend_help = f"Refuse new requests of a {noun} until it is resumed. Running requests finish."
-
-    @app.command(name="suspend", help=help_text(suspend_help, f"suspend {example}"))
+    @app.command(name="suspend", help=help_text(SUSPEND_HELP.format(noun), f"{noun}s suspend {example}"))
     def _suspend(name: str = argument, reason: Reason = None, json: Json = False, data_dir: DataDir = None) -> None:
         suspend(noun, (name,), reason, json, data_dir)
 
-    resume_help = f"Resume a suspended {noun}: answer its requests again."
-
-    @app.command(name="resume", help=help_text(resume_help, f"resume {example.split()[0]}"))
+    @app.command(name="resume", help=help_text(RESUME_HELP.format(noun), f"{noun}s resume {example.split()[0]}"))
     def _resume(name: str = argument, json: Json = False, data_dir: DataDir = None) -> None:
         resume(noun, (name,), json, data_dir)
 

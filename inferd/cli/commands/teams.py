@@ -1,4 +1,4 @@
-"""`inferd teams`: the accounts that keys and credits belong to."""
+"""`inferd teams`: teams, with their plan, tier and limits."""
 
 from __future__ import annotations
 
@@ -16,17 +16,26 @@ from inferd.instants import display_instant, parse_instant_ms, wall_clock_ms
 from inferd.ledger.identity.names import DEFAULT_PLAN
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.money import display_usd
-from inferd.plans import TOP_TIER, Overage
+from inferd.plans import OVERAGES, TOP_TIER, Overage
 
 if TYPE_CHECKING:
     from inferd.ledger.operations import Limits
 
 SHOWN = 100
-"""How many projects, users and keys of a team are shown with it."""
+"""Projects, users and keys of a team that `show` prints at most."""
 
 _EARNED = "earned"
 
-_NAME: Any = typer.Argument(metavar="NAME", help="The team.")
+OverageOption = Annotated[
+    Overage | None,
+    typer.Option(
+        metavar="|".join(OVERAGES),
+        show_default=False,
+        help="When credit is used up. block: refuse requests. postpaid: go on; the team owes you, up to its "
+        "limits. contact: refuse, and name the contact of models.toml.",
+    ),
+]
+_NAME: Any = typer.Argument(metavar="NAME", help="Name of the team.")
 
 app = typer.Typer(no_args_is_help=True, help="Manage teams.")
 
@@ -34,13 +43,15 @@ app = typer.Typer(no_args_is_help=True, help="Manage teams.")
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 letters, digits and . _ - @ +")],
-    plan: Annotated[str, typer.Option(metavar="PLAN", help="One of `inferd plans list`.")] = DEFAULT_PLAN,
+    plan: Annotated[
+        str, typer.Option(metavar="PLAN", help="Plan of the team, from `inferd plans list`.")
+    ] = DEFAULT_PLAN,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Create a team, with a project `inference`.
+    """Create a team, with the project `inference`.
 
-    On plan free it starts with $5 of promotional credit; on the others `inferd credits grant` gives it some.
+    A team on plan free starts with $5 of promotional credit. Give credit to others with `inferd credits grant`.
 
     ```console
     $ inferd teams create acme
@@ -60,13 +71,15 @@ def create(
     has = credit.describe() if credit.balance_nanousd or credit.postpaid_bound is not None else "no credit yet"
     say(f"Created team {name} on plan {plan}, with project inference and {has}.")
     if not credit.balance_nanousd:
-        say_next("Give it credit", command_line(data_dir, "credits", "grant", name, "10"))
-    say_next("Make a key for it", command_line(data_dir, "keys", "create", "--team", name))
+        say_next("Grant credit", command_line(data_dir, "credits", "grant", name, "10"))
+    say_next("Create a key", command_line(data_dir, "keys", "create", "--team", name))
 
 
 @app.command(name="list")
 def list_(json: Json = False, data_dir: DataDir = None) -> None:
-    """List all teams, with the tier that is in effect and where it comes from.
+    """List all teams, with their plan and tier.
+
+    Tier: the tier in effect, and what it comes from.
 
     ```console
     $ inferd teams list
@@ -98,39 +111,35 @@ def list_(json: Json = False, data_dir: DataDir = None) -> None:
 
 @app.command(name="set")
 def set_(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The team.")],
+    name: str = _NAME,
     plan: Annotated[
-        str | None, typer.Option(metavar="PLAN", show_default=False, help="One of `inferd plans list`.")
+        str | None, typer.Option(metavar="PLAN", show_default=False, help="Plan of the team, from `inferd plans list`.")
     ] = None,
     tier: Annotated[
         str | None,
-        typer.Option(metavar="TIER", show_default=False, help="0 to 5, whatever it has earned; or `earned`."),
+        typer.Option(
+            metavar="TIER",
+            show_default=False,
+            help=f"0 to {TOP_TIER}, or `{_EARNED}`: the tier that its payments earn.",
+        ),
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option(metavar="DATE", show_default=False, help=f"When --tier ends. {DATE_HELP} Default: never."),
+        typer.Option(metavar="DATE", show_default=False, help=f"End of --tier. {DATE_HELP} Default: never."),
     ] = None,
-    overage: Annotated[
-        Overage | None,
-        typer.Option(
-            metavar="block|postpaid|contact",
-            show_default=False,
-            help="When credit is used up. block: refuse requests. postpaid: go on; the team owes you, up to its caps. "
-            "contact: refuse, and say whom to ask.",
-        ),
-    ] = None,
+    overage: OverageOption = None,
     payment_method: Annotated[
         Literal["on", "off"] | None,
         typer.Option(
-            metavar="on|off", show_default=False, help="Whether a payment method is on file. It earns tier 1."
+            metavar="on|off", show_default=False, help="Whether a payment method is on file, which earns tier 1."
         ),
     ] = None,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Change a team's plan, its tier, or what happens when its credit is spent. What is not named stays.
+    """Change the plan, tier or overage of a team.
 
-    A team on plan free needs a payment method before it can be postpaid.
+    Options that are left out change nothing. A team on plan free needs a payment method to be postpaid.
 
     ```console
     $ inferd teams set acme --payment-method on --overage postpaid
@@ -141,9 +150,9 @@ def set_(
     from inferd.ledger.reports.records import limits_record
 
     if tier is not None and tier != _EARNED and tier not in map(str, range(TOP_TIER + 1)):
-        raise InvalidValueError(f"a tier is 0 to {TOP_TIER}, or {_EARNED}, not {tier!r}")
+        raise InvalidValueError(f"--tier must be 0 to {TOP_TIER} or {_EARNED}, not {tier!r}")
     if until is not None and tier in (None, _EARNED):
-        raise InvalidValueError("--until goes with --tier: it says when that tier ends")
+        raise InvalidValueError("--until needs --tier with a number: it is the end of that tier")
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
         operations.set_team(
@@ -163,16 +172,18 @@ def set_(
         print_json(limits_record(limits))
         return
     _print_limits(limits)
-    say_next("See what it has", command_line(data_dir, "credits", "show", name))
+    say_next("Show its credit", command_line(data_dir, "credits", "show", name))
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The team.")],
+    name: str = _NAME,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show a team with its projects, users, keys and credit, and every limit of its spending with where it comes from.
+    """Show a team, its keys, its credit and all its limits.
+
+    From: the plan, tier, budget or setting that a limit comes from.
 
     ```console
     $ inferd teams show acme
@@ -209,14 +220,14 @@ def show(
     if details.keys:
         keys.print_keys(key_records[:SHOWN])
         if len(key_records) > SHOWN:
-            say_next("It has more keys", command_line(data_dir, "keys", "list", "--team", name))
+            say_next("Show all its keys", command_line(data_dir, "keys", "list", "--team", name))
     else:
-        say("It has no keys.")
-        say_next("Make one", command_line(data_dir, "keys", "create", "--team", name))
+        say(f"Team {name} has no keys.")
+        say_next("Create one", command_line(data_dir, "keys", "create", "--team", name))
 
 
 def _first(names: list[str]) -> str:
-    """Names in a row, as many as are shown; the lists of projects and users have all."""
+    """Return the first SHOWN names in a row."""
     return ", ".join(names[:SHOWN]) + (" and more" if len(names) > SHOWN else "")
 
 
@@ -224,7 +235,7 @@ suspension.add_commands(app, "team", _NAME, 'acme --reason "invoice 2026-117 is 
 
 
 def _print_limits(limits: Limits) -> None:
-    """Plan, tier and what happens at zero with their sources; a table of caps; one of all other limits."""
+    """Print plan, tier and overage with their sources, a table of spending limits, and one of all other limits."""
     terms = limits.terms
     print_fields(
         {

@@ -1,4 +1,4 @@
-"""`inferd usage`: what was asked, and what it cost."""
+"""`inferd usage`: reports of requests and their cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from inferd.cli.access import open_store
-from inferd.cli.options import DATE_HELP, DataDir, Json
+from inferd.cli.options import Csv, DataDir, Json, OneTeam, Since, Until
 from inferd.cli.output import print_csv, print_json, print_table, say, usd_text
 from inferd.errors import InvalidValueError
 from inferd.instants import parse_instant_ms
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from inferd.ledger.reports.usage import UsageReport
 
 By = Literal["model", "day", "project", "user", "key", "team", "service_tier", "request"]
+_GROUPS: tuple[str, ...] = get_args(By)
 _SUMS = {
     "requests": "Requests",
     "prompt_tokens": "Prompt tokens",
@@ -30,33 +31,21 @@ _SUMS = {
 
 
 def usage(
-    team: Annotated[
-        str | None, typer.Option(metavar="TEAM", show_default=False, help="Only of this team. Default: of all.")
-    ] = None,
+    team: OneTeam = None,
     by: Annotated[
-        By,
-        typer.Option(
-            metavar="|".join(get_args(By)),
-            help="One row for each of these. Days are UTC; by request, each row has its status.",
-        ),
+        By, typer.Option(metavar="GROUP", help=f"Print one row for each {', '.join(_GROUPS[:-1])} or {_GROUPS[-1]}.")
     ] = "model",
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="DATE", show_default=False, help=f"Only from then on. {DATE_HELP} Default: ever."),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(metavar="DATE", show_default=False, help="Only before then; written as --since. Default: now."),
-    ] = None,
+    since: Since = None,
+    until: Until = None,
     json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a line of names, then the rows, no total.")] = False,
+    as_csv: Csv = False,
     data_dir: DataDir = None,
 ) -> None:
     """Report requests, tokens, compute time and cost.
 
-    Running requests are not counted. A finished one counts on the day it started; free and failed ones too, at cost 0.
-    Cached tokens are part of the prompt tokens. A refund counts with its request; net is cost less refunds. By
-    request, all requests whose detail was rolled up (`usage_retention_days`) are one row.
+    Running requests are not counted. A finished request counts on the UTC day it started. Free and failed requests
+    count too, at cost 0. Cached tokens are part of the prompt tokens. A refund counts with its request; net is cost
+    less refunds. With `--by request`, requests whose detail was rolled up (`usage_retention_days`) are one row.
 
     ```console
     $ inferd usage --team acme --by day --since 2026-11-01 --until 2026-12-01
@@ -66,11 +55,11 @@ def usage(
     from inferd.ledger.reports.usage import usage_report
 
     if json and as_csv:
-        raise typer.BadParameter("choose one of --json and --csv")
+        raise typer.BadParameter("--json and --csv exclude each other: give one of them")
     since_ms = None if since is None else parse_instant_ms(since)
     until_ms = None if until is None else parse_instant_ms(until)
     if since_ms is not None and until_ms is not None and since_ms > until_ms:
-        raise InvalidValueError(f"--since {since} lies after --until {until}")
+        raise InvalidValueError(f"--since {since} is after --until {until}: --since must be the earlier")
     with open_store(data_dir).reading() as conn:
         report = usage_report(conn, by, team=team, since_ms=since_ms, until_ms=until_ms)
     if json:
@@ -80,7 +69,8 @@ def usage(
     elif report.rows:
         _print_report(by, report)
     else:
-        say("No requests have been answered yet." if since is until is team is None else "No requests match.")
+        is_filtered = not since is until is team is None
+        say("No requests match." if is_filtered else "No request has finished yet.")
 
 
 def _columns(by: str) -> tuple[str, ...]:
@@ -88,7 +78,7 @@ def _columns(by: str) -> tuple[str, ...]:
 
 
 def _print_report(by: str, report: UsageReport) -> None:
-    # Refunds are rare, and a table has little room.
+    # Refunds are rare, and a terminal has few columns.
     rare: tuple[str, ...] = () if parse_usd(report.total["refunded_usd"]) else ("refunded_usd", "net_usd")
     if by == "request":  # each row is one
         rare = (*rare, "requests")

@@ -35,7 +35,7 @@ def test_a_raise_is_in_every_cap_of_the_team(acme):
     """R7"""
     assert caps(acme) == [("team:acme", "plan free", "100.000000000")]
     raised = acme("budgets", "raise", "acme", "7", "--until", "2100-01-01", "--reason", "a fair")
-    assert raised.out.startswith("Raised every cap of team acme by $7.00, from ")
+    assert raised.out.startswith("Raised every limit of team acme by $7.00, from ")
     assert caps(acme) == [("team:acme", "plan free", "107.000000000")]
     assert "a fair" in acme("budgets", "list", "acme").out
 

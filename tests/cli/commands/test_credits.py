@@ -24,7 +24,7 @@ def balance(inferd):
 def test_a_grant_says_what_it_gave_and_what_is_available_now(inferd):
     made = inferd("credits", "grant", "acme", "12.50")
     assert "Granted $12.50 of paid credit to team acme (grant 1)." in made.out
-    assert "It has $12.50 available." in made.out
+    assert "Team acme has $12.50 available." in made.out
     assert "inferd credits show acme" in made.out
     assert balance(inferd) == "12.500000000"
 
@@ -55,7 +55,10 @@ def test_a_grant_repeated_under_its_idempotency_key_is_given_once(inferd):
     words = ("credits", "grant", "acme", "10", "--note", "invoice 17", "--idempotency-key", "invoice-17")
     first = inferd(*words, "--json").json
     assert inferd(*words, "--json").json == first
-    assert "Nothing new: this key stands for grant 1" in inferd(*words).out
+    assert (
+        "Unchanged: this idempotency key already made grant 1 ($10.00 of paid credit to team acme, "
+        in inferd(*words).out
+    )
     assert balance(inferd) == "10.000000000"
 
 
@@ -137,10 +140,10 @@ def test_a_postpaid_team_without_credit_is_not_said_to_have_any(inferd):
     created = inferd("teams", "create", "chem", "--plan", "pro").out
     bound = "postpaid: it may owe up to $6,000.00 a month (plan pro)"
     assert f"with project inference and no credit; {bound}." in created
-    assert "Give it credit" in created
+    assert "Grant credit" in created
     for command in ("credits", "teams"):
         shown = inferd(command, "show", "chem").out
-        assert f"It has no credit; {bound}." in shown
+        assert f"Team chem has no credit; {bound}." in shown
     row = next(line for line in inferd("credits", "show", "chem").out.splitlines() if "$0.00" in line)
     assert row.split() == ["$0.00"] * 4 + ["postpaid"]
 
@@ -151,8 +154,8 @@ def test_a_postpaid_team_with_credit_has_that_and_may_owe_the_rest(inferd):
     granted = inferd("credits", "grant", "chem", "0.00005").out
     assert "available" not in granted
     assert (
-        "It has $0.00005 of credit; postpaid: it may spend up to $6,000.00 a month (plan pro) and owe what credit "
-        "does not cover." in granted
+        "Team chem has $0.00005 of credit; postpaid: it may spend up to $6,000.00 a month (plan pro) and owe what "
+        "credit does not cover." in granted
     )
     inferd("budgets", "set", "chem", "20", "--by", "lifetime")
     assert "up to $20.00 in all (budget)" in inferd("credits", "show", "chem").out

@@ -31,7 +31,8 @@ def test_a_doctor_finds_a_full_disk(inferd, serving, monkeypatch):
     monkeypatch.setattr(data_dir, "free_bytes", lambda folder: 1000)
     monkeypatch.setattr("inferd.ledger.maintenance.doctor.free_bytes", lambda folder: 1000)
     found = inferd("doctor")
-    assert (found.status, "new requests are refused until there are 64 MiB" in found.err) == (1, True)
+    assert found.status == 1
+    assert "new requests are refused until there are 64 MiB" in found.err
 
 
 @pytest.mark.parametrize("doubt", [PauseClock("the clock went back"), ObserveClock(2**42)])

@@ -149,7 +149,7 @@ def test_strict_refuses_what_is_public_without_a_price(inferd, config):
     """R13"""
     ended = inferd("models", "check", "--strict", "--config", str(config))
     assert (ended.status, ended.out) == (2, "")
-    assert ended.err.endswith("public without a price: local/free\n")
+    assert ended.err.endswith("[deployments] without a price: local/free; set prices\n")
     config.write_text(MODELS_TOML + "usd_per_1m_tokens = 2\nfree_until = 2026-12-01\n")
     assert inferd("models", "check", "--strict", "--config", str(config)).status == 0
 

@@ -66,7 +66,7 @@ def test_nothing_due_cannot_be_paid(inferd):
     refused = inferd("statements", "pay", "acme", "1")
     assert refused.status == 1
     assert "owes nothing for " in refused.err
-    assert inferd("statements", "list").out.startswith("No team owes anything")
+    assert inferd("statements", "list").out.startswith("There are no statements")
     assert inferd("statements", "list", "--csv").out == "team,period,state,charged_usd,refunded_usd,paid_usd,due_usd\n"
 
 

@@ -123,7 +123,7 @@ def test_the_table_has_exact_amounts_right_aligned_and_a_total(inferd):
 
 @pytest.mark.usefixtures("new_ledger")
 def test_an_empty_ledger_says_that_nothing_was_asked(inferd):
-    assert inferd("usage").out == "No requests have been answered yet.\n"
+    assert inferd("usage").out == "No request has finished yet.\n"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_an_empty_ledger_says_that_nothing_was_asked(inferd):
     [
         (("--team", "x"), "there is no team 'x'"),
         (("--since", "yesterday"), "is not a date"),
-        (("--since", "2026-12-01", "--until", "2026-11-01"), "--since 2026-12-01 lies after --until 2026-11-01"),
+        (("--since", "2026-12-01", "--until", "2026-11-01"), "--since 2026-12-01 is after --until 2026-11-01"),
     ],
 )
 @pytest.mark.usefixtures("new_ledger")
