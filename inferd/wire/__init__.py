@@ -1,1 +1,1 @@
-"""Wire formats: bytes of requests to structs, and structs to bytes of answers."""
+"""Wire formats of the HTTP APIs: request bodies to checked structs, and structs to response bodies."""

@@ -1,4 +1,4 @@
-"""A chat request that was made from another API's request: refusals name the fields that its caller wrote."""
+"""Field names of another API, for chat requests translated from it: refusals name the fields that the caller wrote."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ _BOUNDARY = re.compile(r"[.\[]|$")
 
 
 class FieldNames:
-    """Args:
-    names: a field of the chat request, or the beginning of its path, -> what it is called in the caller's request.
+    """Map from fields of a chat request to fields of the caller's request.
+
+    Args:
+        names: path of a field, or a beginning of it, in the chat request -> path in the caller's request.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._names = names
 
     def of(self, param: str) -> str:
-        """`messages[1].content` where `messages[1]` is called `input[0]` -> `input[0].content`; the longest known
-        beginning of the path counts."""
+        """Return the caller's path of `param`: `messages[1].content` is `input[0].content` if `messages[1]` is
+        `input[0]`. The longest known beginning of the path counts."""
         for end in reversed([match.start() for match in _BOUNDARY.finditer(param)]):
             name = self._names.get(param[:end])
             if name is not None:
@@ -31,7 +33,7 @@ class FieldNames:
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """An InvalidRequestError that leaves the block names the caller's own fields, in `param` and in its words."""
+        """Rename the fields of an InvalidRequestError that leaves the block, in `param` and in the message."""
         try:
             yield
         except InvalidRequestError as error:
@@ -41,4 +43,4 @@ class FieldNames:
 
 
 OWN_NAMES = FieldNames({})
-"""Of requests whose fields are called what their callers call them."""
+"""For requests that are not translated."""

@@ -1,4 +1,4 @@
-"""Fields of a request that have no effect, or less than was asked: what may be ignored, and how the answer says so."""
+"""Record of a request's fields that are ignored or degraded; the header `inferd-ignored` names them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Self
 from inferd.errors import InvalidRequestError
 from inferd.wire.errors import shorten
 
-NAMES_MAX = 16
-NAME_CHARACTERS_MAX = 64
-UNKNOWN_MAX = 256
-"""Different unknown fields of one request. Each is compared with all known ones, some microseconds a pair."""
+MAX_NAMES = 16
+MAX_NAME_CHARACTERS = 64
+MAX_UNKNOWN = 256
+"""Different unknown fields of one request: each is compared with all known fields, some microseconds a pair."""
 
 _INDEX = re.compile(r"\[\d+\]")
 _MAX_EDITS = 2
 _SHORT_NAME = 4
-"""Of so few letters, two wrong ones leave another word (`date` and `name`)."""
+"""Names of up to 4 letters may have one wrong letter only: two would make another word (`date` and `name`)."""
 
 FOREIGN_FIELDS = frozenset(
     (
@@ -35,10 +35,10 @@ FOREIGN_FIELDS = frozenset(
 
 
 class IgnoredFields:
-    """Record of the fields of one request that are ignored or degraded.
+    """Ignored and degraded fields of one request.
 
     Args:
-        strict: refuse such a field with a 400 instead.
+        strict: refuse such a field with a 400 instead of recording it.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
@@ -48,14 +48,18 @@ class IgnoredFields:
         self._seen: set[str] = set()
 
     def renamed(self, rename: Callable[[str], str]) -> Self:
-        """The same record for code that calls the fields by other names; `rename` gives the caller's."""
-        view = copy.copy(self)  # the lists stay shared
+        """Return a view of this record for code with other field names; `rename` maps them to the caller's."""
+        view = copy.copy(self)  # shares the lists
         view._rename = rename
         return view
 
     def add(self, path: str, why: str = "has no effect here; leave it out") -> None:
-        """Record a field by its path, such as `messages[2].content[0].cache_control`. Of one field in several items of
-        a list the first is recorded. Raises InvalidRequestError if the server is strict."""
+        """Record the field `path`, such as `messages[2].content[0].cache_control`. A field that is in several items of
+        a list is recorded once.
+
+        Raises:
+            InvalidRequestError: the server is strict.
+        """
         if self._rename is not None:
             path = self._rename(path)
         if self._strict:
@@ -67,14 +71,15 @@ class IgnoredFields:
         self._record(path)
 
     def add_unknown(self, path: str, name: str, known: Iterable[str]) -> None:
-        """Record a field that no struct has.
+        """Record an unknown field.
 
         Args:
-            path: of the object that it stands in, "" at the top.
-            known: the fields of such an object.
+            path: path of the object that holds the field, "" for the body.
+            known: the fields that such an object may have.
 
         Raises:
-            InvalidRequestError: it looks like one of these misspelt; there are too many of them; the server is strict.
+            InvalidRequestError: `name` looks like a misspelt known field, the request has too many unknown fields, or
+                the server is strict.
         """
         full = f"{path}.{name}" if path else name
         if not self._is_new(full):
@@ -85,24 +90,25 @@ class IgnoredFields:
             raise InvalidRequestError(
                 f"Unknown field '{shorten(full)}'.{hint}", param=shorten(full), code="unknown_parameter"
             )
-        if len(self._seen) >= UNKNOWN_MAX:
+        if len(self._seen) >= MAX_UNKNOWN:
             raise InvalidRequestError(
-                f"The request has more than {UNKNOWN_MAX} different fields that are unknown here: leave them out.",
+                f"The request has more than {MAX_UNKNOWN} different unknown fields; at most {MAX_UNKNOWN} are ignored. "
+                "Leave them out.",
                 code="unknown_parameter",
             )
         self._record(full)
 
     def header_value(self) -> str:
-        """The names in the order in which they were met, `a, b`: printable ASCII, other characters escaped; at most
-        NAMES_MAX of NAME_CHARACTERS_MAX characters each, then `+N` for N more. "" if there are none."""
-        shown = [_escaped(name)[:NAME_CHARACTERS_MAX] for name in self._names]
-        n_more = len(self._seen) - len(shown)
-        return ", ".join([*shown, f"+{n_more}"] if n_more else shown)
+        """Return the recorded paths in order, as `a, b`; "" if there are none. Characters other than printable ASCII
+        are escaped. At most MAX_NAMES paths of MAX_NAME_CHARACTERS characters each, then `+N` for N more."""
+        shown = [_escaped(name)[:MAX_NAME_CHARACTERS] for name in self._names]
+        num_more = len(self._seen) - len(shown)
+        return ", ".join([*shown, f"+{num_more}"] if num_more else shown)
 
     def _record(self, path: str) -> None:
         if self._is_new(path):
             self._seen.add(_kind_of(path))
-            if len(self._names) < NAMES_MAX:
+            if len(self._names) < MAX_NAMES:
                 self._names.append(path)
 
     def _is_new(self, path: str) -> bool:
@@ -110,8 +116,8 @@ class IgnoredFields:
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` looks like a misspelling of: at most two letters are wrong, missing, too many or two
-    neighbours swapped (one in a name of four letters or less), and at least one is right."""
+    """Return the known name that `name` looks like a misspelling of, or None. At most two letters are wrong, missing,
+    too many or swapped with a neighbour (one in a name of four letters or less), and at least one is right."""
     most = _MAX_EDITS if len(name) > _SHORT_NAME else 1
     most = min(most, len(name) - 1)
     near = [(edits, other) for other in known if (edits := _num_edits(name, other, most)) <= most]
@@ -119,7 +125,7 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
 
 
 def _num_edits(first: str, second: str, most: int) -> int:
-    """Edit distance with swaps of neighbours; `most + 1` if it is more than `most`."""
+    """Return the edit distance with swaps of neighbours, or `most + 1` if it is above `most`."""
     if abs(len(first) - len(second)) > most or len(set(first) ^ set(second)) > 2 * most:
         return most + 1
     before: list[int] = []
@@ -137,12 +143,12 @@ def _num_edits(first: str, second: str, most: int) -> int:
 
 
 def _kind_of(path: str) -> str:
-    """One for all items of a list, unless the path is that of an item."""
+    """Return the path without list indices, so that all items of a list count as one; an item's own path stays."""
     return path if path.endswith("]") else _INDEX.sub("[]", path)
 
 
 def _escaped(name: str) -> str:
-    """Without spaces and commas, which separate names."""
+    """Return the name in printable ASCII; spaces and commas separate names, so they are escaped too."""
     return "".join(
         character if character.isascii() and character.isprintable() and character not in " ,\\" else _escape(character)
         for character in name

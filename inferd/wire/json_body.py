@@ -1,4 +1,4 @@
-"""JSON bodies -> typed structs; whatever is wrong becomes an InvalidRequestError that names the field."""
+"""JSON bodies decoded to typed structs; every fault is an InvalidRequestError that names the field."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from inferd.errors import InvalidRequestError, RequestTooLargeError
 from inferd.wire.errors import missing, shorten
 from inferd.wire.ignored_fields import IgnoredFields, nearest_name
 
-COMMAS_MAX = 2**19
-"""Of a body. It bounds the values in it, each of which costs half a microsecond in which nothing else is done; a
-context's token ids and 8 MiB of prose have fewer."""
-KEYS_MAX = 2**17
-"""Of a body: names of fields. Objects cost more than arrays, 0.5 us a key in which nothing else is done; the largest
-conversation that is read has fewer."""
+MAX_COMMAS = 2**19
+"""Commas of a body bound its values, and decoding a value blocks the process for 0.5 us. The token ids of a context and
+8 MiB of prose have fewer."""
+MAX_KEYS = 2**17
+"""Keys of all objects of a body; decoding a key blocks the process for 0.5 us. The largest conversation that is read
+has fewer."""
 
 # A string, and whether a colon follows, so that it is a key. The quantifiers are possessive: no text is read twice.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"[ \t\r\n]*+(:?)|\\?\Z)', flags=re.DOTALL)
@@ -39,28 +39,33 @@ _TYPE_NAMES = {
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[_T], ignored: IgnoredFields | None = None) -> _T:
-    """`body` as the decoder's struct.
+    """Decode `body` to the decoder's struct.
 
     Args:
-        ignored: takes down the fields that no struct has, at every depth; None: they are refused.
+        ignored: record for unknown fields at every depth; None to refuse them.
 
     Raises:
-        InvalidRequestError: not JSON (by RFC 8259: UTF-8, no NaN, no lone surrogates), nested too deep, or not of
-            this type; `param` is the path of the field, such as `messages[0].content`.
-        RequestTooLargeError: it has more than COMMAS_MAX commas, or KEYS_MAX keys.
+        InvalidRequestError: the body is not JSON (by RFC 8259: UTF-8, no NaN, no lone surrogates), nested too deep, or
+            not of this type; `param` is the path of the field, such as `messages[0].content`.
+        RequestTooLargeError: the body has more than MAX_COMMAS commas or MAX_KEYS keys.
     """
     if not body:
         raise InvalidRequestError("The request body is empty: send a JSON object.", code="invalid_json")
-    n_commas = body.count(b",")
-    if n_commas > COMMAS_MAX:
-        raise RequestTooLargeError(f"The request's body has {n_commas} commas; at most {COMMAS_MAX} are read.")
+    num_commas = body.count(b",")
+    if num_commas > MAX_COMMAS:
+        raise RequestTooLargeError(
+            f"The request body has {num_commas} commas; at most {MAX_COMMAS} are allowed. Send a smaller request."
+        )
     if _has_too_many_keys(body):
-        raise RequestTooLargeError(f"The request's objects have more than {KEYS_MAX} keys together; no more are read.")
+        raise RequestTooLargeError(
+            f"The objects of the request body have more than {MAX_KEYS} keys together; at most {MAX_KEYS} are allowed. "
+            "Send a smaller request."
+        )
     try:
         try:
             return decoder.decode(body)
         except msgspec.ValidationError:
-            # Few requests are decoded again: OpenAI's own SDKs send no unknown fields.
+            # Decoding twice is rare: OpenAI's own SDKs send no unknown fields.
             known = None if ignored is None else _without_unknown(body, decoder.type, ignored)
             if known is None:
                 raise
@@ -74,18 +79,20 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[_T], ignored: IgnoredField
 
 
 def _has_too_many_keys(body: bytes) -> bool:
-    """Without decoding it. Most bodies have fewer colons, inside of strings or not, than they may have keys."""
-    if body.count(b":") <= KEYS_MAX:
+    """Count the keys without decoding. Most bodies have fewer than MAX_KEYS colons, inside of strings or not."""
+    if body.count(b":") <= MAX_KEYS:
         return False
     keys = (match for match in _STRING.finditer(body) if match[1])
-    return next(itertools.islice(keys, KEYS_MAX, None), None) is not None
+    return next(itertools.islice(keys, MAX_KEYS, None), None) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """Attributes:
-    struct: what its value is an object of, or a list of them; None: neither.
-    is_integer: an integer and no other number.
+    """Type of a struct's field.
+
+    Attributes:
+        struct: struct of the value or of its items; None if the value holds no struct.
+        is_integer: whether the value may be an integer and no other number.
     """
 
     struct: type[msgspec.Struct] | None
@@ -93,8 +100,8 @@ class _Field:
 
 
 def _without_unknown(body: bytes, kind: object, ignored: IgnoredFields) -> bytes | None:
-    """`body` without the fields that its structs do not have, and with whole numbers as integers where these are
-    wanted: many languages write 64.0. None if a number is out of all range."""
+    """Return `body` without unknown fields, and with whole numbers such as 64.0, which many languages write, as
+    integers where the struct wants an integer. None if a number is out of every range."""
     assert isinstance(kind, type), "a body is an object"
     assert issubclass(kind, msgspec.Struct), "a body is an object"
     try:
@@ -112,7 +119,7 @@ def _normalise(value: object, kind: type[msgspec.Struct], path: str, ignored: Ig
     elif isinstance(value, dict):
         known = _fields_of(kind)
         for name in [name for name in value if name not in known]:
-            if value.pop(name) is not None:  # null asks for nothing
+            if value.pop(name) is not None:  # a null field asks for nothing
                 ignored.add_unknown(path, name, known)
         for name, item in value.items():
             if (struct := known[name].struct) is not None:
@@ -123,7 +130,7 @@ def _normalise(value: object, kind: type[msgspec.Struct], path: str, ignored: Ig
 
 @cache
 def _fields_of(kind: type[msgspec.Struct]) -> Mapping[str, _Field]:
-    """By their names on the wire."""
+    """Return the fields of a struct by their names in JSON."""
     fields = {}
     for field in msgspec.structs.fields(kind):
         types = {field.type, *get_args(field.type)}
@@ -132,14 +139,14 @@ def _fields_of(kind: type[msgspec.Struct]) -> Mapping[str, _Field]:
 
 
 def _struct_in(hint: object) -> type[msgspec.Struct] | None:
-    """A type has one struct at most: msgspec could not tell two apart."""
+    """Return the struct in a type hint, or None. msgspec allows at most one."""
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return hint
     return next(filter(None, map(_struct_in, get_args(hint))), None)
 
 
 def convert(fields: object, type: type[_T]) -> _T:
-    """What came as text fields, of a form perhaps, as a struct. Raises InvalidRequestError, as `decode` does."""
+    """Convert text fields, such as those of a form, to a struct. Raises InvalidRequestError, as `decode` does."""
     try:
         return msgspec.convert(fields, type, strict=False)
     except msgspec.ValidationError as error:
@@ -147,7 +154,7 @@ def convert(fields: object, type: type[_T]) -> _T:
 
 
 def required(value: _T | None, path: str) -> _T:
-    """A field that the type allows to be missing, where it must not. Raises InvalidRequestError if it is."""
+    """Return the value of a field that is required here although its type is optional. Raises InvalidRequestError."""
     if value is None:
         raise missing(path)
     return value
@@ -177,7 +184,7 @@ def _join(path: str, name: str) -> str:
 
 
 def _in_words(what: str) -> str:
-    """msgspec's "Expected `float | null`, got `str`" -> "expected a number, got a string"."""
+    """Return msgspec's "Expected `float | null`, got `str`" as "expected a number, got a string"."""
 
     def named(match: re.Match[str]) -> str:
         kinds = [kind for kind in match[1].split(" | ") if kind != "null"] or ["null"]

@@ -1,4 +1,4 @@
-"""Arguments as Python writes them: `city="Paris", days=3`."""
+"""Call arguments in Python's notation: `city="Paris", days=3`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 
 
 def read_python(text: str) -> tuple[dict[str, object], int] | None:
-    """The keyword arguments up to the bracket that closes the call, and its place; None while it is not there.
-    What is no literal stays text; what has no name, and a text that is not Python, come as `input`."""
+    """Return the keyword arguments up to the bracket that closes the call, and the place of that bracket; None if
+    `text` has no such bracket. An argument that is no literal stays text; an argument without a name, and text that is
+    not Python, are the argument `input`."""
     position = _closing_bracket(text)
     if position is None:
         return None
@@ -23,7 +24,7 @@ def read_python(text: str) -> tuple[dict[str, object], int] | None:
 
 
 def _closing_bracket(text: str) -> int | None:
-    """The place of the bracket that closes the call: the first that is in no string and closes no other."""
+    """Return the place of the first closing bracket that is in no string and closes no other bracket, or None."""
     depth, quote, escaped = 0, "", False
     for position, character in enumerate(text):
         if quote:
@@ -42,7 +43,7 @@ def _closing_bracket(text: str) -> int | None:
 
 
 def read_python_literal(text: str) -> object:
-    """The value that a text writes as Python (`{'a': True}`); the text itself if it is none."""
+    """Return the value of a Python literal such as `{'a': True}`; the text itself if it is not one."""
     try:
         return _literal(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -50,7 +51,7 @@ def read_python_literal(text: str) -> object:
 
 
 def _literal(node: ast.expr) -> object:
-    """Only what JSON can hold; anything else as the text that it was."""
+    """Return the value of a node that JSON can hold; the source text of any other node."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool | None):
         return node.value
     if isinstance(node, ast.Name) and node.id in _CONSTANTS:

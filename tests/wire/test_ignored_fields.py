@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from inferd.errors import InvalidRequestError
 from inferd.wire.anthropic.requests import CountTokensRequest, MessagesRequest
-from inferd.wire.ignored_fields import FOREIGN_FIELDS, NAMES_MAX, UNKNOWN_MAX, IgnoredFields, nearest_name
+from inferd.wire.ignored_fields import FOREIGN_FIELDS, MAX_NAMES, MAX_UNKNOWN, IgnoredFields, nearest_name
 from inferd.wire.json_body import decode
 from inferd.wire.openai.chat_request import ChatRequest
 from inferd.wire.openai.embeddings import EmbeddingRequest
@@ -98,8 +98,8 @@ def test_header_is_printable_ascii_and_bounded():
     for number in range(30):
         ignored.add(f"f{number}")
     names = ignored.header_value().split(", ")
-    assert len(names) == NAMES_MAX + 1
-    assert names[-1] == f"+{36 - NAMES_MAX}"
+    assert len(names) == MAX_NAMES + 1
+    assert names[-1] == f"+{36 - MAX_NAMES}"
 
 
 @given(st.lists(st.text(max_size=80), max_size=40))
@@ -165,7 +165,7 @@ def test_field_of_another_well_known_api_is_no_typo(name):
 def test_too_many_unknown_fields_are_refused_in_little_time():
     value = {f"field_of_{number:06d}": 1 for number in range(100_000)}
     began_s = time.thread_time()
-    with pytest.raises(InvalidRequestError, match=f"more than {UNKNOWN_MAX} different fields"):
+    with pytest.raises(InvalidRequestError, match=f"more than {MAX_UNKNOWN} different unknown fields"):
         decoded(value, IgnoredFields())
     many_s = time.thread_time() - began_s
     began_s = time.thread_time()

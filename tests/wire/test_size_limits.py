@@ -55,9 +55,9 @@ CONVERSATIONS: list[tuple[Callable[[bytes], object], str, dict[str, Any], int]] 
 
 @pytest.mark.parametrize(("parse", "field", "fields", "n_parts"), CONVERSATIONS)
 def test_messages_their_parts_and_calls_count_together(monkeypatch, parse, field, fields, n_parts):
-    monkeypatch.setattr(messages_module, "PARTS_MAX", n_parts)
+    monkeypatch.setattr(messages_module, "MAX_PARTS", n_parts)
     parse(body(**fields))
-    monkeypatch.setattr(messages_module, "PARTS_MAX", n_parts - 1)
+    monkeypatch.setattr(messages_module, "MAX_PARTS", n_parts - 1)
     with pytest.raises(InvalidRequestError, match="too many parts") as caught:
         parse(body(**fields))
     assert caught.value.param == field
@@ -65,7 +65,7 @@ def test_messages_their_parts_and_calls_count_together(monkeypatch, parse, field
 
 def test_a_body_has_so_many_commas_and_no_more():
     decoder = msgspec.json.Decoder(list[int])
-    most = decoding.COMMAS_MAX
+    most = decoding.MAX_COMMAS
     assert len(decode(b"[" + b"1," * most + b"1]", decoder)) == most + 1
     with pytest.raises(RequestTooLargeError, match=f"has {most + 1} commas; at most {most}"):
         decode(b"[" + b"1," * (most + 1) + b"1]", decoder)
@@ -73,7 +73,7 @@ def test_a_body_has_so_many_commas_and_no_more():
 
 @pytest.mark.parametrize("parse", [parse_responses_request, parse_messages_request])
 def test_a_body_that_is_too_large_is_not_looked_at_again(monkeypatch, parse):
-    monkeypatch.setattr(decoding, "COMMAS_MAX", 3)
+    monkeypatch.setattr(decoding, "MAX_COMMAS", 3)
     with pytest.raises(RequestTooLargeError):
         parse(body(max_tokens=1, messages=[HI], input="a", tools=[{"type": "web_search"}]))
 
@@ -85,7 +85,7 @@ def objects(n_keys: int, space: str = "") -> bytes:
 @pytest.mark.parametrize("space", ["", " ", "\n\t "])
 def test_keys_of_a_body_are_so_many_and_no_more(space):
     decoder = msgspec.json.Decoder(dict[str, int])
-    most = decoding.KEYS_MAX
+    most = decoding.MAX_KEYS
     assert len(decode(objects(most, space), decoder)) == most
     with pytest.raises(RequestTooLargeError, match=f"more than {most} keys together"):
         decode(objects(most + 1, space), decoder)
@@ -107,14 +107,14 @@ PARSERS = [
 
 @pytest.mark.parametrize("parse", PARSERS)
 def test_keys_are_bounded_whatever_the_endpoint(monkeypatch, parse):
-    monkeypatch.setattr(decoding, "KEYS_MAX", 20)
+    monkeypatch.setattr(decoding, "MAX_KEYS", 20)
     with pytest.raises(RequestTooLargeError, match="keys"):
         parse(body(metadata={str(number): "x" for number in range(20)}))
 
 
 def test_keys_within_strings_are_none_and_those_after_escapes_count(monkeypatch):
     """A tool's result is often JSON in a string; and a key may end in a backslash."""
-    monkeypatch.setattr(decoding, "KEYS_MAX", 3)
+    monkeypatch.setattr(decoding, "MAX_KEYS", 3)
     decoder = msgspec.json.Decoder(dict[str, str])
     inner = json.dumps({str(number): ":" for number in range(9)})
     assert decode(json.dumps({"a": inner, 'b":': ":" * 9}).encode(), decoder)["a"] == inner
@@ -129,7 +129,7 @@ def test_keys_are_counted_in_time_that_is_linear(piece, end):
     """In strings that never end, too."""
 
     def seconds(n: int) -> float:
-        hostile = b'{"' + piece * (n // len(piece)) + b":" * (decoding.KEYS_MAX + 1) + end
+        hostile = b'{"' + piece * (n // len(piece)) + b":" * (decoding.MAX_KEYS + 1) + end
         began_s = time.thread_time()
         decoding._has_too_many_keys(hostile)
         return time.thread_time() - began_s

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from inferd.chat.dialects.call_parser import CallParser
 from inferd.chat.dialects.channels import ChannelParser
-from inferd.chat.dialects.scanning import find_first, n_held
+from inferd.chat.dialects.scanning import find_first, num_held
 from inferd.chat.dialects.spec import Dialect
 from inferd.wire.answer_deltas import AnswerDelta, ContentDelta, ReasoningDelta, merged
 
@@ -163,7 +163,7 @@ class RegionParser:
     def _take_certain(self, markers: tuple[str, ...], final: bool) -> str:
         """The buffer without what may be the beginning of a marker, and without the white space before that."""
         certain = len(self._buffer)
-        held = n_held(self._buffer, markers) if markers and (self._drops_markers or not final) else 0
+        held = num_held(self._buffer, markers) if markers and (self._drops_markers or not final) else 0
         if held or (markers and not final):
             certain = len(self._buffer[: certain - held].rstrip())
         text, self._buffer = self._buffer[:certain], "" if final else self._buffer[certain:]

@@ -19,7 +19,7 @@ from inferd.chat.dialects.lark import (
 from inferd.chat.dialects.spec import CallFormat
 from inferd.errors import InvalidRequestError
 
-_DEPTH_MAX = 16
+_MAX_DEPTH = 16
 
 
 class ArgumentsGrammar:
@@ -100,8 +100,8 @@ class GemmaGrammar:
         return f"{self._prefix}_any_value" if depth else f"{self._prefix}_any_object"
 
     def _exact_rule(self, schema: object, depth: int) -> str:
-        if depth > _DEPTH_MAX:
-            raise unsupported(f"a schema nested deeper than {_DEPTH_MAX}")
+        if depth > _MAX_DEPTH:
+            raise unsupported(f"a schema nested deeper than {_MAX_DEPTH}")
         schema = resolved(schema, self._root)
         branches = schema.get("anyOf", schema.get("oneOf"))
         if isinstance(branches, list):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from inferd.chat.dialects.scanning import JsonEnd, find_first, n_held
+from inferd.chat.dialects.scanning import JsonEnd, find_first, num_held
 from inferd.wire.answer_deltas import AnswerDelta, CallArguments, CallStart, ContentDelta, ReasoningDelta, merged
 
 _MESSAGE = "<|message|>"
@@ -88,7 +88,7 @@ class ChannelParser:
             self._buffer = self._buffer[start + (0 if marker == "<|start|>" else len(marker)) :]
             self._make = None
             return [make(text)]
-        held = n_held(self._buffer, _BODY_ENDS) if self._drops_markers or not final else 0
+        held = num_held(self._buffer, _BODY_ENDS) if self._drops_markers or not final else 0
         certain = len(self._buffer) - held
         text, self._buffer = self._buffer[:certain], "" if final else self._buffer[certain:]
         return [make(text)] if text else None

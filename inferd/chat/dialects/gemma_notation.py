@@ -4,7 +4,7 @@ between two quote tokens and have no escapes."""
 from __future__ import annotations
 
 _CONSTANTS = {"true": True, "false": False, "null": None, "None": None}
-_DEPTH_MAX = 64
+_MAX_DEPTH = 64
 
 
 class _UnfinishedError(Exception):
@@ -21,9 +21,9 @@ def read_gemma(text: str, quote: str) -> tuple[object, int] | None:
 
 def _value(text: str, start: int, quote: str, depth: int) -> tuple[object, int]:
     position = _skip(text, start)
-    if depth < _DEPTH_MAX and text[position] == "{":
+    if depth < _MAX_DEPTH and text[position] == "{":
         return _object(text, position + 1, quote, depth)
-    if depth < _DEPTH_MAX and text[position] == "[":
+    if depth < _MAX_DEPTH and text[position] == "[":
         return _array(text, position + 1, quote, depth)
     if text.startswith(quote, position):
         end = text.find(quote, position + len(quote))

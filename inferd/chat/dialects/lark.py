@@ -13,7 +13,7 @@ from inferd.errors import InvalidRequestError
 
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As Python writes JSON, and so do the templates that models were trained with."""
-_REFS_MAX = 16
+_MAX_REFS = 16
 
 
 def literal(text: str) -> str:
@@ -54,14 +54,14 @@ def json_schema(schema: Mapping[str, Any], root: Mapping[str, Any], *, strict: b
 
 def resolved(schema: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
     """The schema that a chain of `$ref`s leads to. True and what is no schema come as {}: anything."""
-    for _ in range(_REFS_MAX):
+    for _ in range(_MAX_REFS):
         if not isinstance(schema, Mapping):
             return {}
         reference = schema.get("$ref")
         if reference is None:
             return schema
         schema = _at(reference, root)
-    raise unsupported(f"a chain of more than {_REFS_MAX} $ref")
+    raise unsupported(f"a chain of more than {_MAX_REFS} $ref")
 
 
 def object_members(

@@ -10,7 +10,7 @@ from inferd.chat.dialects.scanning import Match, match_literal
 from inferd.chat.dialects.spec import CallFormat
 
 _NAME = re.compile(r"\s*([A-Za-z0-9_-]{1,128})")
-_ID_CHARACTERS_MAX = 128
+_MAX_ID_CHARACTERS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def _match_id(text: str, start: int, format: CallFormat, name: str) -> Opening |
     if format.id_pattern:
         found = re.compile(r"\s*" + format.id_pattern).match(text, start)
         if found is None:
-            return Match.PARTIAL if len(text) - start < _ID_CHARACTERS_MAX else Match.NO
+            return Match.PARTIAL if len(text) - start < _MAX_ID_CHARACTERS else Match.NO
         start = found.end()
     end = match_literal(text, start, format.arguments_begin)
     return Opening(format, name, end) if isinstance(end, int) else end

@@ -21,7 +21,7 @@ def find_first(text: str, markers: Sequence[str]) -> tuple[int, str] | None:
     return (min(found)[0], min(found)[2]) if found else None
 
 
-def n_held(text: str, markers: Sequence[str]) -> int:
+def num_held(text: str, markers: Sequence[str]) -> int:
     """Length of the longest end of `text` that may grow into a marker."""
     longest = max((len(marker) for marker in markers), default=0)
     for length in range(min(longest - 1, len(text)), 0, -1):

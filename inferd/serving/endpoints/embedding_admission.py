@@ -11,7 +11,7 @@ from inferd.serving.endpoints.text_admission import check_token_ids
 from inferd.tokenizer import Check
 from inferd.wire.errors import invalid
 from inferd.wire.openai.embeddings import EmbeddingInput, EmbeddingRequest
-from inferd.wire.openai.tokenize import TEXT_BYTES_MAX
+from inferd.wire.openai.tokenize import MAX_TEXT_BYTES
 
 CODE_COMPUTE = "max_compute_exceeded"
 
@@ -102,8 +102,8 @@ def _refuse_hopeless(text: str, param: str, replica: LocalReplica) -> None:
     any unknown word for one token, so that nothing follows from the length of a text there."""
     n_bytes = len(text.encode())
     if not replica.makes_text:
-        if n_bytes > TEXT_BYTES_MAX:
-            raise invalid(param, f"'{param}' has {n_bytes} bytes; at most {TEXT_BYTES_MAX} are taken.")
+        if n_bytes > MAX_TEXT_BYTES:
+            raise invalid(param, f"'{param}' has {n_bytes} bytes; at most {MAX_TEXT_BYTES} are taken.")
         return
     least_tokens = -(-n_bytes // replica.tokenizer.max_token_bytes)
     if least_tokens > replica.max_embedding_tokens:

@@ -1,4 +1,4 @@
-"""Anthropic's Messages API, as a translation: its requests become chat requests, answers' deltas its content blocks.
+"""Anthropic's Messages API, translated: requests become chat requests, deltas of an answer become content blocks.
 
 https://platform.claude.com/docs/en/api/messages
 """

@@ -1,4 +1,4 @@
-"""`messages` and `system`: content blocks -> messages of a chat."""
+"""`messages` and `system` of a Messages request, translated from content blocks to messages of a chat."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
-from inferd.wire.errors import invalid
+from inferd.wire.errors import invalid, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import required
 from inferd.wire.openai.messages import TEXT_ONLY, ContentPart, Message, check_num_parts, omitted
@@ -24,14 +23,14 @@ _ERROR_MARK = "Error: "
 
 
 class CacheControl(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A hint that is always taken: every prefix is cached here, for as long as there is room."""
+    """Caching hint; without effect, as every prefix is cached while there is room."""
 
     type: str = "ephemeral"
     ttl: str | None = None
 
 
 class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A content block of any type; a block of an answer can come back as it went out."""
+    """Content block of any type; blocks of an answer may be sent back unchanged."""
 
     type: str
     cache_control: CacheControl | None = None
@@ -45,7 +44,7 @@ class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: str | list[Block] | Block | None = None
     is_error: bool | None = None
 
-    # Of types that become a short text, or are left out.
+    # Fields of types that become a short text or are left out.
     citations: Any = None
     data: Any = None
     source: Any = None
@@ -59,14 +58,14 @@ class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Conversation:
-    """The chat's messages, as they are made.
+    """Builder of a chat's messages.
 
     Args:
-        ignored: takes down what has no effect.
+        ignored: record for fields without effect.
 
     Attributes:
-        messages: of the chat.
-        names: of each message and its parts, what the caller called it.
+        messages: messages of the chat.
+        names: paths of the messages and their parts -> the caller's paths.
     """
 
     def __init__(self, ignored: IgnoredFields) -> None:
@@ -79,14 +78,14 @@ class Conversation:
             self._add_text("system", system, "system")
 
     def add_turns(self, turns: Sequence[Turn]) -> None:
-        """Turns of one role in a row are one turn, as they are for Anthropic. Raises InvalidRequestError."""
+        """Add turns; turns of one role in a row become one message, as at Anthropic. Raises InvalidRequestError."""
         check_num_parts("messages", _all_parts(turns))
         if turns and turns[-1].role == "assistant":
             path = f"messages[{len(turns) - 1}]"
-            raise InvalidRequestError(
-                f"'{path}' is the assistant's: an answer cannot be begun for the model here; end with the user's.",
-                param=path,
-                code="unsupported_value",
+            raise unsupported_value(
+                path,
+                f"'{path}' is the last message and the assistant's: prefilled answers are not supported. "
+                "End with a user's message.",
             )
         for index, turn in enumerate(turns):
             path = f"messages[{index}]"
@@ -108,31 +107,31 @@ class Conversation:
 
     def _add_user(self, turn: Turn, path: str, *, follows: bool) -> None:
         if turn.content is None:
-            raise invalid(f"{path}.content", f"'{path}.content' is missing: send a text or an array of blocks.")
+            raise invalid(f"{path}.content", f"'{path}.content' is missing: send a string or an array of blocks.")
         blocks = [Block("text", text=turn.content)] if isinstance(turn.content, str) else turn.content
-        n_results = 0
+        num_results = 0
         for number, block in enumerate(blocks):
             if block.type != "tool_result":
                 break
             self._add_result(block, f"{path}.content[{number}]")
-            n_results += 1
-        rest = blocks[n_results:]
-        for number, block in enumerate(rest, n_results):
+            num_results += 1
+        rest = blocks[num_results:]
+        for number, block in enumerate(rest, num_results):
             if block.type == "tool_result":
                 place = f"{path}.content[{number}]"
-                raise invalid(place, f"'{place}' must come before the turn's text: results of tools come first.")
-        if not rest and n_results:
+                raise invalid(place, f"'{place}' must come before the text of the message: send tool results first.")
+        if not rest and num_results:
             return
         last = self.messages[-1] if self.messages else None
-        if follows and n_results == 0 and last is not None and last.role == "user":
+        if follows and num_results == 0 and last is not None and last.role == "user":
             if not isinstance(last.content, list):
                 last = self.messages[-1] = Message(role="user", content=[ContentPart("text", last.text())])
-            assert isinstance(last.content, list), "it was just made one"
-            last.content.extend(self._parts(rest, f"{path}.content"))  # in place: there may be 100,000 of them
+            assert isinstance(last.content, list), "a string was replaced by a list of parts"
+            last.content.extend(self._parts(rest, f"{path}.content"))  # in place: 100,000 turns may follow
         elif isinstance(turn.content, str):
             self._add_text("user", turn.content, path)
         else:
-            self._add_text("user", rest, path, first=n_results)
+            self._add_text("user", rest, path, first=num_results)
 
     def _add_result(self, block: Block, place: str) -> None:
         message = f"messages[{len(self.messages)}]"
@@ -170,7 +169,7 @@ class Conversation:
                 thoughts.append(block.thinking or "")
             elif block.type == "text":
                 words.append(_part(block, place))
-            else:  # a text in its place would be in the model's own words
+            else:  # left out without a text in its place, which the model would take for its own words
                 self._ignored.add(place, "is left out: it is neither text, thinking nor a call of the caller's tools")
                 continue
             self._note_foreign_fields(block, place)
@@ -184,7 +183,7 @@ class Conversation:
         )
 
     def _parts(self, blocks: Sequence[Block], path: str, *, first: int = 0) -> list[ContentPart]:
-        """Texts of the user's or the system's blocks; a block that is not text becomes one."""
+        """Return the texts of a user's or the system's blocks; a block that is not text becomes a short text."""
         parts = []
         for index, block in enumerate(blocks, first):
             place = f"{path}[{index}]"
@@ -196,7 +195,7 @@ class Conversation:
         return parts
 
     def _note_foreign_fields(self, block: Block, place: str) -> None:
-        """Fields that a block of its type does not have."""
+        """Record fields that a block of this type does not have."""
         for field in _FOREIGN[block.type]:
             if getattr(block, field) not in (None, []):
                 self._ignored.add(f"{place}.{field}")
@@ -217,14 +216,14 @@ def _all_parts(turns: Sequence[Turn]) -> Iterator[object]:
 
 
 def _part(block: Block, place: str) -> ContentPart:
-    """A text; of a block that cannot be read, one that says so."""
+    """Return the block's text, or a short text that says what was omitted."""
     if block.type == "text":
         return ContentPart("text", required(block.text, f"{place}.text"))
     return ContentPart("text", _text_within(block) or omitted(block.type))
 
 
 def _text_within(block: Block) -> str:
-    """The text of a document or search result that is text, the name of a tool that is referred to; else ""."""
+    """Return the text of a text document or search result, or the name of a referenced tool; else ""."""
     if block.type == "tool_reference":
         return f"[tool: {block.tool_name}]"
     if block.type == "search_result" and isinstance(block.content, list):

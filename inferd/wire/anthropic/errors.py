@@ -1,4 +1,4 @@
-"""Anthropic's error body. The status is decided in server/errors.py, as for everyone."""
+"""Anthropic's error body. server/errors.py decides the status, as for OpenAI's."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _TYPES = {
 
 
 def speaks_messages(path: str) -> bool:
-    """Whether who asks for this path expects Anthropic's shapes."""
+    """Return whether callers of this path expect Anthropic's shapes."""
     return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
 class MessagesErrorDetails(msgspec.Struct, frozen=True):
-    """`error_code` is one per cause, the `code` of OpenAI's body; `param` the field at fault."""
+    """`error_code` is the `code` of OpenAI's body, one per cause; `param` is the field at fault."""
 
     error_code: str | None
     param: str | None
@@ -37,14 +37,14 @@ class MessagesErrorDetail(msgspec.Struct, frozen=True):
 
 
 class MessagesError(msgspec.Struct, frozen=True, tag_field="type", tag="error"):
-    """Also the event that ends a stream which failed."""
+    """Error body, and the event that ends a failed stream."""
 
     error: MessagesErrorDetail
     request_id: str | None = None
 
 
 def error_type(status: int) -> str:
-    """Anthropic's `type` of an error with this HTTP status."""
+    """Return Anthropic's `type` of an error with this HTTP status."""
     return _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
 
 

@@ -1,6 +1,6 @@
-"""`POST /v1/messages` and `/v1/messages/count_tokens`: the body, and the chat request that it comes to.
+"""`POST /v1/messages` and `/v1/messages/count_tokens`: the body, and its translation to a chat request.
 
-As in a chat, each field is honoured, ignored with a word in the answer's headers, or refused by name.
+As in a chat, each field is honoured, ignored and named in a header of the answer, or refused by name.
 """
 
 from __future__ import annotations
@@ -9,19 +9,14 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
 from inferd.wire.anthropic.content import Block, CacheControl, Conversation, Turn
-from inferd.wire.anthropic.tools import (
-    AnthropicTool,
-    AnthropicToolChoice,
-    chat_tool_choice,
-    chat_tools,
-    tool_names,
-)
+from inferd.wire.anthropic.tools import AnthropicTool, AnthropicToolChoice, chat_tool_choice, tool_names
+from inferd.wire.errors import unsupported_field
 from inferd.wire.field_names import FieldNames
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
-from inferd.wire.openai.chat_request import ASKS_FOR_NOTHING, ChatRequest, check_chat_request
+from inferd.wire.openai.chat_request import ChatRequest, check_chat_request
+from inferd.wire.openai.request_fields import ASKS_FOR_NOTHING
 from inferd.wire.openai.response_format import JsonSchema, ResponseFormat
 
 UNSUPPORTED = ("inference_geo",)
@@ -42,7 +37,7 @@ class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Thinking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model is told how much to think, by its template; it is not cut off at `budget_tokens`."""
+    """Amount of reasoning that the chat template asks for. `budget_tokens` is no limit."""
 
     type: str
     budget_tokens: int | None = None
@@ -60,7 +55,7 @@ class OutputConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CountTokensRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What decides how many tokens a prompt has."""
+    """Body of `count_tokens`: the fields that decide how many tokens a prompt has."""
 
     model: str
     messages: list[Turn]
@@ -75,7 +70,7 @@ class CountTokensRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
 
 class MessagesRequest(CountTokensRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A body as it came."""
+    """Body of `POST /v1/messages` as it came."""
 
     max_tokens: int
     stream: bool | None = None
@@ -86,7 +81,7 @@ class MessagesRequest(CountTokensRequest, frozen=True, kw_only=True, forbid_unkn
     metadata: Metadata | None = None
     service_tier: str | None = None
 
-    # Known, so that it is refused: where an answer is computed is no hint.
+    # Known, so that it is refused: the place of computation is no hint.
     inference_geo: Any = None
 
 
@@ -95,18 +90,18 @@ _COUNT_DECODER = msgspec.json.Decoder(CountTokensRequest)
 
 
 def parse_messages_request(body: bytes, ignored: IgnoredFields | None = None) -> tuple[ChatRequest, FieldNames]:
-    """The chat request that asks for the same, and how to speak of that one's fields.
+    """Return the equivalent chat request, and the map from its fields to those of the body.
 
     Args:
-        ignored: takes down what has no effect.
+        ignored: record for fields without effect.
 
     Raises:
-        InvalidRequestError: with `param` naming the field of the body.
+        InvalidRequestError: `param` is the field of the body.
     """
     ignored = ignored or IgnoredFields()
     asked = _decoded(body, _MESSAGES_DECODER, ignored)
     user = None if asked.metadata is None else asked.metadata.user_id
-    # Anthropic's standard_only is our default; ours are taken too.
+    # Anthropic's standard_only is our default tier; our own names are taken too.
     tier = "default" if asked.service_tier == "standard_only" else asked.service_tier
     prompt, names = _translated(asked, ignored)
     chat = msgspec.structs.replace(
@@ -125,7 +120,7 @@ def parse_messages_request(body: bytes, ignored: IgnoredFields | None = None) ->
 
 
 def parse_count_tokens_request(body: bytes, ignored: IgnoredFields | None = None) -> tuple[ChatRequest, FieldNames]:
-    """A chat request with the prompt that is to be counted; else as `parse_messages_request`."""
+    """Return a chat request with the prompt to count, as `parse_messages_request` does."""
     ignored = ignored or IgnoredFields()
     chat, names = _translated(_decoded(body, _COUNT_DECODER, ignored), ignored)
     with names.restored():
@@ -136,16 +131,14 @@ def _decoded(body: bytes, decoder: msgspec.json.Decoder[_T], ignored: IgnoredFie
     asked = decode(body, decoder, ignored)
     for field in UNSUPPORTED:
         if getattr(asked, field, None) not in ASKS_FOR_NOTHING:
-            raise InvalidRequestError(
-                f"'{field}' is not supported; leave it out.", param=field, code="unsupported_parameter"
-            )
+            raise unsupported_field(field, f"'{field}' is not supported; leave it out.")
     if asked.speed not in (None, "standard"):
         ignored.add("speed", "must be standard")
     return asked
 
 
 def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[ChatRequest, FieldNames]:
-    """Without what only an answer needs; not checked yet."""
+    """Return the unchecked chat request without the fields that only an answer needs."""
     conversation = Conversation(ignored)
     conversation.add_system(asked.system or "")
     conversation.add_turns(asked.messages)
@@ -155,7 +148,7 @@ def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[Chat
     chat = ChatRequest(
         model=asked.model,
         messages=conversation.messages,
-        tools=chat_tools(asked.tools or ()) or None,
+        tools=[tool.chat_tool(f"tools[{index}]") for index, tool in enumerate(asked.tools or ())] or None,
         tool_choice=chat_tool_choice(choice, asked.tools or ()),
         parallel_tool_calls=False if is_single and asked.tools else None,
         reasoning_effort=effort,
@@ -166,7 +159,7 @@ def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[Chat
 
 
 def _effort(thinking: Thinking | None, config: OutputConfig | None, ignored: IgnoredFields) -> tuple[str | None, str]:
-    """How much to think, and the field that says so."""
+    """Return the reasoning effort, and the field that says so."""
     _check_thinking(thinking, ignored)
     asked = None if config is None else config.effort
     if thinking is not None and thinking.type == "disabled":
@@ -188,9 +181,9 @@ def _check_thinking(thinking: Thinking | None, ignored: IgnoredFields) -> None:
     if thinking.type not in _THINKING:
         ignored.add("thinking.type", "must be enabled, disabled or adaptive")
     if thinking.display not in (None, "summarized"):
-        ignored.add("thinking.display", "must be summarized: thinking is always shown, and whole")
+        ignored.add("thinking.display", "must be summarized: thinking is always shown in full")
     if thinking.budget_tokens is not None and thinking.type != "enabled":
-        ignored.add("thinking.budget_tokens", "goes with the type enabled")
+        ignored.add("thinking.budget_tokens", "is only used with the type enabled")
 
 
 def _response_format(asked: CountTokensRequest) -> ResponseFormat | None:

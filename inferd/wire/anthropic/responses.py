@@ -1,4 +1,4 @@
-"""A message and the events of a streamed one, as Anthropic shapes them."""
+"""Answers of the Messages API: the message, and the events of a streamed one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TextBlock(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
 
 
 class ThinkingBlock(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):
-    """Nothing is signed here, as nothing is hidden: a block that comes back is taken as it is."""
+    """Reasoning; shown in full, so it is unsigned and is taken back unchecked."""
 
     thinking: str
     signature: str = ""
@@ -36,8 +36,8 @@ class ThinkingTokens(msgspec.Struct, frozen=True):
 
 
 class MessageUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What was billed (BILLING R14). `input_tokens` are those that did not come from the cache: with
-    `cache_read_input_tokens` they are the whole prompt. Writing to the cache costs nothing."""
+    """Billed usage (BILLING R14). `input_tokens` are the prompt tokens that were not in the cache; with
+    `cache_read_input_tokens` they sum to the prompt. Writing to the cache is free."""
 
     input_tokens: int
     cache_creation_input_tokens: int = 0
@@ -80,7 +80,7 @@ class MessageStart(msgspec.Struct, frozen=True, tag_field="type", tag="message_s
 
 
 class Ping(msgspec.Struct, frozen=True, tag_field="type", tag="ping"):
-    """Says that the connection lives."""
+    """Keep-alive event."""
 
 
 class ContentBlockStart(msgspec.Struct, frozen=True, tag_field="type", tag="content_block_start"):
@@ -108,7 +108,7 @@ class MessageDeltaEvent(msgspec.Struct, frozen=True, tag_field="type", tag="mess
 
 
 class MessageStop(msgspec.Struct, frozen=True, tag_field="type", tag="message_stop"):
-    """The last event."""
+    """Last event of a stream."""
 
 
 MessageEvent = (
@@ -117,7 +117,7 @@ MessageEvent = (
 
 
 def message_usage(usage: UsageBody, service_tier: str) -> MessageUsage:
-    """`service_tier` is ours; the default one is Anthropic's `standard`."""
+    """Return the usage in Anthropic's shape; our tier `default` is Anthropic's `standard`."""
     cached = usage.prompt_tokens_details.cached_tokens
     details = usage.completion_tokens_details
     return MessageUsage(

@@ -1,4 +1,4 @@
-"""`tools` and `tool_choice` of a message, as those of a chat. Tools that Anthropic's servers run are left out."""
+"""`tools` and `tool_choice` of a Messages request, translated to those of a chat."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _CHOICES: dict[str, str] = {"auto": "auto", "any": "required", "none": "none"}
 
 
 class AnthropicTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tool of any type; one of the caller's own is a function. `eager_input_streaming` asks for what is always done:
-    input goes out as it comes."""
+    """Tool of any type. The caller's own tools are functions; tools that Anthropic's servers run are left out.
+    `eager_input_streaming` has no effect: input is always streamed as it is generated."""
 
     name: str | None = None
     input_schema: dict[str, Any] | None = None
@@ -27,6 +27,13 @@ class AnthropicTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache_control: CacheControl | None = None
     eager_input_streaming: bool | None = None
 
+    def chat_tool(self, path: str) -> chat.Tool:
+        """Return the tool of a chat at the same index. Raises InvalidRequestError."""
+        if self.type not in _OWN:
+            return chat.Tool(self.type or "")
+        name, schema = required(self.name, f"{path}.name"), required(self.input_schema, f"{path}.input_schema")
+        return chat.Tool(chat.FUNCTION, chat.Function(name, self.description, schema, self.strict))
+
 
 class AnthropicToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     type: Literal["auto", "any", "tool", "none"]
@@ -34,22 +41,10 @@ class AnthropicToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     disable_parallel_tool_use: bool | None = None
 
 
-def chat_tools(tools: Sequence[AnthropicTool]) -> list[chat.Tool]:
-    """One for each, so that the paths of the chat's tools are those of the caller's. Raises InvalidRequestError."""
-    return [_chat_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
-
-
-def _chat_tool(tool: AnthropicTool, path: str) -> chat.Tool:
-    if tool.type not in _OWN:
-        return chat.Tool(tool.type or "")
-    name, schema = required(tool.name, f"{path}.name"), required(tool.input_schema, f"{path}.input_schema")
-    return chat.Tool(chat.FUNCTION, chat.Function(name, tool.description, schema, tool.strict))
-
-
 def chat_tool_choice(
     choice: AnthropicToolChoice | None, tools: Sequence[AnthropicTool]
 ) -> str | chat.ToolChoice | None:
-    """Whether there is a tool of that name is checked with the chat request."""
+    """Return the choice of a chat; the check of the chat request finds unknown names."""
     if choice is None:
         return None
     if choice.type != "tool":
@@ -61,10 +56,10 @@ def chat_tool_choice(
     return chat.ToolChoice(chat.FUNCTION, function=chat.NamedFunction(name))
 
 
-def tool_names(n_tools: int) -> dict[str, str]:
-    """What the fields of the chat's tools are called here."""
+def tool_names(num_tools: int) -> dict[str, str]:
+    """Return the paths of the chat's tools -> the caller's paths."""
     names = {"tool_choice.function": "tool_choice", "parallel_tool_calls": "tool_choice.disable_parallel_tool_use"}
-    for index in range(n_tools):
+    for index in range(num_tools):
         names[f"tools[{index}].function"] = f"tools[{index}]"
         names[f"tools[{index}].function.parameters"] = f"tools[{index}].input_schema"
     return names

@@ -1,4 +1,4 @@
-"""One answer as a message: the events as they come, or the whole at the end."""
+"""Writer of one answer in the shape of the Messages API."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _TOOL_USE_PREFIX = "toolu_"
 
 
 class MessageWriter:
-    """begin, push ..., finish; or fail. Each gives events, which the caller of `whole` may drop.
+    """Writer of a message: begin, push ..., finish; or fail. Each method yields events; `whole` is their sum.
 
     Args:
         id: `msg_...`.
-        model: the deployment's name.
+        model: name of the deployment.
     """
 
     def __init__(self, *, id: str, model: str, service_tier: str) -> None:
@@ -55,13 +55,13 @@ class MessageWriter:
         self._pieces: list[str] = []
 
     def begin(self, prompt_tokens: int) -> Iterator[MessageEvent]:
-        """How much of the prompt came from the cache is known at the end, and said there."""
+        """Yield the first events. The number of cached tokens follows in `finish`: it is not known yet."""
         usage = MessageUsage(input_tokens=prompt_tokens, output_tokens=0)
         yield MessageStart(msgspec.structs.replace(self._message, usage=usage))
         yield Ping()
 
     def push(self, deltas: Iterable[AnswerDelta], logprobs: Sequence[TokenLogprob] = ()) -> Iterator[MessageEvent]:
-        assert not logprobs, "a message cannot ask for them"
+        assert not logprobs, "this API has no field that asks for logprobs"
         for delta in deltas:
             if isinstance(delta, ReasoningDelta):
                 yield from self._start(ThinkingBlock(""))
@@ -76,7 +76,7 @@ class MessageWriter:
                 yield self._grow(delta.text, InputJsonDelta(delta.text))
 
     def finish(self, end: AnswerEnd) -> Iterator[MessageEvent]:
-        """Return the last events, after the commit that bills the answer."""
+        """Yield the last events; called after the commit that bills the answer."""
         if self._open is None and not self._done:
             yield from self._start(TextBlock(""))
         yield from self._stop()
@@ -90,16 +90,16 @@ class MessageWriter:
         yield MessageStop()
 
     def fail(self, status: int, message: str) -> Iterator[MessagesError]:
-        """The engine failed in mid-stream; `status` is what it would have been before."""
+        """Yield the end of a stream that failed; `status` is the HTTP status that the error has before a stream."""
         yield MessagesError(MessagesErrorDetail(error_type(status), message))
 
     def whole(self) -> bytes:
-        """The finished message."""
+        """Return the finished message as JSON."""
         assert self._message.stop_reason is not None, "finish comes first"
         return msgspec.json.encode(self._message)
 
     def _start(self, block: TextBlock | ThinkingBlock | ToolUseBlock) -> Iterator[MessageEvent]:
-        """Goes on with the open block if it is of this kind; each call has a block of its own."""
+        """Open `block`, unless a block of its kind is open; each call has a block of its own."""
         if type(self._open) is type(block) and not isinstance(block, ToolUseBlock):
             return
         yield from self._stop()
@@ -125,7 +125,7 @@ class MessageWriter:
 
 
 def _input(arguments: str) -> dict[str, object]:
-    """Empty if the answer was cut off in the middle of it: half of it would look like all."""
+    """Return a call's input; {} if the answer was cut within it, as half of an input would look whole."""
     try:
         return msgspec.json.decode(arguments or "{}", type=dict[str, object])
     except msgspec.DecodeError:

@@ -1,1 +1,1 @@
-"""The wire: OpenAI's requests, responses and chat templates as typed, pure data. Knows no engine, ledger or socket."""
+"""OpenAI's API: requests as checked structs, responses and events as structs that are encoded to JSON."""

@@ -1,4 +1,4 @@
-"""`/v1/files` and `/v1/batches` on the wire: objects, the lines of input files, and those of output and error files."""
+"""`/v1/files` and `/v1/batches`: bodies, objects, and the lines of input, output and error files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import msgspec
 from inferd.wire.errors import invalid, shorten
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import convert, decode
+from inferd.wire.openai.request_fields import (
+    MAX_METADATA,
+    MAX_METADATA_KEY_CHARACTERS,
+    MAX_METADATA_VALUE_CHARACTERS,
+)
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 COMPLETION_WINDOW = "24h"
 PURPOSE = "batch"
-"""Of files that are uploaded."""
+"""The only purpose of uploaded files."""
 EXPIRES_AFTER_S = (3_600, 2_592_000)
-"""An hour to 30 days."""
-CUSTOM_ID_CHARACTERS_MAX = 512
-METADATA_MAX = 16
-METADATA_KEY_CHARACTERS_MAX = 64
-METADATA_VALUE_CHARACTERS_MAX = 512
+"""Least and most: an hour and 30 days."""
+MAX_CUSTOM_ID_CHARACTERS = 512
 
 
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
@@ -33,7 +35,7 @@ class UploadForm(
     forbid_unknown_fields=True,
     rename={"anchor": "expires_after[anchor]", "expires_after_s": "expires_after[seconds]"},
 ):
-    """The form of `POST /v1/files`. What `file` holds goes to the disk as it comes; here is its name."""
+    """Form of `POST /v1/files`. `file` is the file's name: its content is written to disk while it arrives."""
 
     file: Annotated[str, msgspec.Meta(extra_json_schema={"contentMediaType": "application/octet-stream"})]
     purpose: Annotated[str, msgspec.Meta(extra_json_schema={"enum": (PURPOSE,)})]
@@ -42,10 +44,10 @@ class UploadForm(
 
 
 def parse_upload_form(fields: Mapping[str, str], filename: str | None) -> UploadForm:
-    """Raises InvalidRequestError."""
+    """Return the checked form. Raises InvalidRequestError."""
     form = convert({**fields, **({} if filename is None else {"file": filename})}, UploadForm)
     if form.purpose != PURPOSE:
-        raise invalid("purpose", f"'purpose' must be '{PURPOSE}'.")
+        raise invalid("purpose", f"'purpose' must be '{PURPOSE}', got '{shorten(form.purpose)}'.")
     seconds = form.expires_after_s
     if form.anchor not in (None, "created_at") or (form.anchor is None) != (seconds is None):
         raise invalid("expires_after[anchor]", "'expires_after[anchor]' must be 'created_at', beside the seconds.")
@@ -57,11 +59,11 @@ def parse_upload_form(fields: Mapping[str, str], filename: str | None) -> Upload
 def _check_expiry(seconds: int, param: str) -> None:
     least, most = EXPIRES_AFTER_S
     if not least <= seconds <= most:
-        raise invalid(param, f"'{param}' must lie between {least} and {most}.")
+        raise invalid(param, f"'{param}' must lie between {least} and {most}, got {seconds}.")
 
 
 class FileObject(msgspec.Struct, frozen=True, kw_only=True):
-    """Times are Unix seconds."""
+    """A file; times are Unix seconds."""
 
     id: str
     object: Literal["file"] = "file"
@@ -80,7 +82,7 @@ class FileDeleted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LineError(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wrong with a line of an input file, counted from 1, or with all of it."""
+    """Fault of a line of an input file, counted from 1, or of the whole file."""
 
     code: str
     message: str
@@ -108,7 +110,7 @@ class ReasoningTokens(msgspec.Struct, frozen=True):
 
 
 class BatchUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What the answers of a batch that has ended came to together; `cost` is USD with 9 places."""
+    """Usage of all answers of an ended batch; `cost` is USD with 9 places."""
 
     input_tokens: int
     input_tokens_details: CachedTokens
@@ -119,7 +121,7 @@ class BatchUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
-    """Times are Unix seconds."""
+    """A batch; times are Unix seconds."""
 
     id: str
     object: Literal["batch"] = "batch"
@@ -145,7 +147,7 @@ class BatchObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileList(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of files; `after=last_id` leads to the next."""
+    """Page of files; `after=last_id` asks for the next."""
 
     object: Literal["list"] = "list"
     data: Sequence[FileObject]
@@ -155,7 +157,7 @@ class FileList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchList(msgspec.Struct, frozen=True, kw_only=True):
-    """Likewise, of batches."""
+    """Page of batches; `after=last_id` asks for the next."""
 
     object: Literal["list"] = "list"
     data: Sequence[BatchObject]
@@ -179,14 +181,14 @@ def _ends(items: Sequence[FileObject] | Sequence[BatchObject]) -> tuple[str, str
 
 
 class ExpiresAfter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long files are kept, from their creation on."""
+    """Lifetime of files, from their creation on."""
 
     anchor: Literal["created_at"]
     seconds: int
 
 
 class CreateBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of `POST /v1/batches`."""
+    """Body of `POST /v1/batches`."""
 
     input_file_id: str
     endpoint: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ENDPOINTS})]
@@ -203,29 +205,34 @@ _CREATE = msgspec.json.Decoder(CreateBatch)
 
 
 def parse_create_batch(body: bytes) -> CreateBatch:
-    """Raises InvalidRequestError."""
+    """Return the checked body. Raises InvalidRequestError."""
     wanted = decode(body, _CREATE)
     if wanted.endpoint not in ENDPOINTS:
-        raise invalid("endpoint", f"'endpoint' must be one of {', '.join(ENDPOINTS)}.")
+        raise invalid(
+            "endpoint", f"'endpoint' must be one of {', '.join(ENDPOINTS)}, got '{shorten(wanted.endpoint)}'."
+        )
     if wanted.completion_window != COMPLETION_WINDOW:
-        raise invalid("completion_window", f"'completion_window' must be '{COMPLETION_WINDOW}'.")
+        raise invalid(
+            "completion_window",
+            f"'completion_window' must be '{COMPLETION_WINDOW}', got '{shorten(wanted.completion_window)}'.",
+        )
     if wanted.output_expires_after is not None:
         _check_expiry(wanted.output_expires_after.seconds, "output_expires_after.seconds")
     metadata = wanted.metadata or {}
-    if len(metadata) > METADATA_MAX:
-        raise invalid("metadata", f"'metadata' may hold at most {METADATA_MAX} pairs, got {len(metadata)}.")
+    if len(metadata) > MAX_METADATA:
+        raise invalid("metadata", f"'metadata' may hold at most {MAX_METADATA} pairs, got {len(metadata)}.")
     for key, value in metadata.items():
-        if len(key) > METADATA_KEY_CHARACTERS_MAX or len(value) > METADATA_VALUE_CHARACTERS_MAX:
+        if len(key) > MAX_METADATA_KEY_CHARACTERS or len(value) > MAX_METADATA_VALUE_CHARACTERS:
             raise invalid(
                 "metadata",
-                f"A key of 'metadata' has at most {METADATA_KEY_CHARACTERS_MAX} characters, a value "
-                f"{METADATA_VALUE_CHARACTERS_MAX}.",
+                f"'metadata' holds a key of {len(key)} and a value of {len(value)} characters; a key may "
+                f"have at most {MAX_METADATA_KEY_CHARACTERS}, a value {MAX_METADATA_VALUE_CHARACTERS}.",
             )
     return wanted
 
 
 class InputLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A line of an input file. `body` is the JSON of the request."""
+    """Line of an input file; `body` is the JSON of the request."""
 
     custom_id: str
     method: str
@@ -242,10 +249,13 @@ _IDENTIFIED = msgspec.json.Decoder(_Identified)
 
 
 def parse_line(line: bytes, endpoint: str, ignored: IgnoredFields | None = None) -> InputLine:
-    """Raises InvalidRequestError; what the body asks for is another question."""
+    """Return the line, with its body unchecked. Raises InvalidRequestError."""
     parsed = decode(line, _LINE, ignored)
-    if not 0 < len(parsed.custom_id) <= CUSTOM_ID_CHARACTERS_MAX:
-        raise invalid("custom_id", f"'custom_id' must have 1 to {CUSTOM_ID_CHARACTERS_MAX} characters.")
+    if not 0 < len(parsed.custom_id) <= MAX_CUSTOM_ID_CHARACTERS:
+        raise invalid(
+            "custom_id",
+            f"'custom_id' must have 1 to {MAX_CUSTOM_ID_CHARACTERS} characters, got {len(parsed.custom_id)}.",
+        )
     if parsed.method != "POST":
         raise invalid("method", f"'method' must be POST, got '{shorten(parsed.method)}'.")
     if parsed.url != endpoint:
@@ -254,16 +264,16 @@ def parse_line(line: bytes, endpoint: str, ignored: IgnoredFields | None = None)
 
 
 def custom_id_of(line: bytes) -> str | None:
-    """The id of a line that may be wrong otherwise, as far as there is one."""
+    """Return the id of a line that may be faulty, cut to the allowed length; None if it has no id."""
     try:
         custom_id = _IDENTIFIED.decode(line).custom_id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return custom_id[:CUSTOM_ID_CHARACTERS_MAX]
+    return custom_id[:MAX_CUSTOM_ID_CHARACTERS]
 
 
 class LineResponse(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`inferd_ignored`: what the header of a live answer would have said; not there if that is nothing."""
+    """Response to a line; `inferd_ignored` is that header of a live answer, left out if it is empty."""
 
     status_code: int
     request_id: str
@@ -272,7 +282,7 @@ class LineResponse(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OutputLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of an output or error file: it has a response if it was sent on, else an error."""
+    """Line of an output or error file: it has a response if the request was started, else an error."""
 
     id: str
     custom_id: str | None
@@ -281,13 +291,13 @@ class OutputLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_line(line: OutputLine) -> bytes:
-    """With its line end."""
+    """Return the line as JSON, with its line end."""
     return msgspec.json.encode(line) + b"\n"
 
 
 def with_usage(body: msgspec.Raw, known: dict[str, Any]) -> tuple[msgspec.Raw, int]:
-    """An answer's body with the usage as the ledger has it, and the tokens of its reasoning: what the ledger does not
-    know stays. The rest of the body is not looked into."""
+    """Return an answer's body with the `known` fields of its usage, which are the ledger's, and its number of reasoning
+    tokens. Fields of the usage that the ledger does not have stay; the rest of the body is not decoded."""
     answer = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     usage: dict[str, Any] = {**msgspec.json.decode(answer["usage"]), **known}
     answer["usage"] = msgspec.Raw(msgspec.json.encode(usage))

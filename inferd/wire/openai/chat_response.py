@@ -1,8 +1,8 @@
-"""What the chat endpoint answers, as typed structs encoded to JSON bytes.
+"""Answers of `POST /v1/chat/completions`, as structs that are encoded to JSON.
 
-A streamed answer is: a chunk with the role, chunks with text, one with the finish reason, each of these for every
-choice, and, if the caller asked for it, one with `choices: []` and the usage. With usage asked for, the other chunks
-carry `usage: null`, as OpenAI's do.
+A stream has, for every choice, a chunk with the role, chunks with text and one with the finish reason; then, if the
+caller asked for it, one with `choices: []` and the usage. In that case the other chunks carry `usage: null`, as
+OpenAI's do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TextFinishReason = Literal["stop", "length"]
 FinishReason = Literal[TextFinishReason, "tool_calls"]
 
 STREAM_DONE = b"[DONE]"
-"""Data of the event that ends a stream."""
+"""Data of the last event of a stream."""
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
@@ -37,8 +37,8 @@ class CompletionTokensDetails(msgspec.Struct, frozen=True):
 
 
 class UsageBody(msgspec.Struct, frozen=True):
-    """What was billed (BILLING R14). `prompt_tokens` includes the cached ones; `cost` is USD with 9 places;
-    `compute_ms` is there where that is what costs."""
+    """Billed usage (BILLING R14). `prompt_tokens` includes cached ones; `cost` is USD with 9 places; `compute_ms` is
+    there if the deployment is billed by time."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -78,7 +78,7 @@ class ToolCallBody(msgspec.Struct, frozen=True):
 
 
 class AssistantMessage(msgspec.Struct, frozen=True):
-    """`content` is null beside calls without a word. What a model thought or called is only there if it did."""
+    """Message of an answer. `content` is null for calls without text; absent reasoning and calls are left out."""
 
     content: str | None
     role: Literal["assistant"] = "assistant"
@@ -112,7 +112,7 @@ class FunctionDelta(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The first of a call has its id, type and name, the others more of its arguments."""
+    """Part of a call: the first has its id, type and name, the others more of its arguments."""
 
     index: int
     id: str | None = None
@@ -147,14 +147,19 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ENCODER = msgspec.json.Encoder()
-_NO_CHOICES = b'"choices":[]'  # not to be found in a string, whose quotes are escaped
+_NO_CHOICES = b'"choices":[]'  # occurs in no string, whose quotes are escaped
 
 
 def usage_body(
     usage: Usage, cost_nanousd: int, *, by_time: bool = False, reasoning_tokens: int | None = None
 ) -> UsageBody:
-    """The usage as the ledger has it; `cost_nanousd` is 0 for a free deployment, `reasoning_tokens` None if the model
-    has no reasoning or it cannot be counted."""
+    """Return the usage as the ledger has it.
+
+    Args:
+        cost_nanousd: 0 for a free deployment.
+        by_time: whether the deployment is billed by time.
+        reasoning_tokens: None if the model has no reasoning or the number is not exact.
+    """
     return UsageBody(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
@@ -180,16 +185,16 @@ def _message_delta(delta: AnswerDelta) -> MessageDelta:
 
 
 class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """Encodes the answer to one request; what stays the same in all its parts is given once.
+    """Encoder of the answer to one request; its attributes are the fields that all parts share.
 
     Attributes:
         id: `chatcmpl-...`.
         created: Unix time in seconds.
-        model: the deployment's name.
+        model: name of the deployment.
         system_fingerprint: build, model and configuration.
-        service_tier: the one that is served and billed.
+        service_tier: the tier that is served and billed.
         include_usage: whether the caller asked for a usage chunk.
-        include_perf_metrics: whether the caller asked for metrics in the body; else they are not shown there.
+        include_perf_metrics: whether the caller asked for metrics in the body.
     """
 
     id: str
@@ -206,7 +211,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         usage: UsageBody,
         perf_metrics: dict[str, str] | None = None,
     ) -> bytes:
-        """The whole `chat.completion`; `choices` by index."""
+        """Return the whole `chat.completion`; `choices` are in the order of their index."""
         return _ENCODER.encode(
             ChatCompletion(
                 id=self.id,
@@ -221,7 +226,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         )
 
     def role_chunk(self, index: int = 0) -> bytes:
-        """The first chunk of a choice."""
+        """Return the first chunk of a choice."""
         return self._chunk([ChunkChoice(MessageDelta(role="assistant", content=""), index=index)])
 
     def delta_chunk(self, delta: AnswerDelta, logprobs: Sequence[TokenLogprob] = (), index: int = 0) -> bytes:
@@ -235,13 +240,13 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self._chunk([ChunkChoice(MessageDelta(), finish_reason, index)], perf_metrics=perf_metrics)
 
     def usage_chunk(self, usage: UsageBody) -> bytes:
-        """The last chunk before `[DONE]`; only for callers who asked for it."""
-        assert self.include_usage, "a usage chunk goes only to those who asked for it"
+        """Return the last chunk before `[DONE]`, for a caller that asked for it."""
+        assert self.include_usage, "the caller asked for a usage chunk"
         return self._chunk([], usage)
 
     @cached_property
     def _around_choice(self) -> tuple[bytes, bytes]:
-        """Of a chunk with one choice, and nothing else that changes."""
+        """JSON before and after the choice of a chunk; encoded once, as nothing else in a chunk of text changes."""
         before, after = self._chunk([]).split(_NO_CHOICES, maxsplit=1)
         return before + _NO_CHOICES[:-1], _NO_CHOICES[-1:] + after
 

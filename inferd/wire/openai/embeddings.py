@@ -5,36 +5,35 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from inferd.errors import InvalidRequestError
 from inferd.money import format_usd
 from inferd.price import ServiceTier
 from inferd.usage import Usage
 from inferd.wire.errors import invalid, shorten
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
+from inferd.wire.openai.request_fields import check_model, check_one_kind, check_tags, inputs_of
 
-INPUTS_MAX = 2048
-TAG_CHARACTERS_MAX = 512
+MAX_INPUTS = 2048
 
 EncodingFormat = Literal["float", "base64"]
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingInput:
-    """A text or token ids; `param`: where it stands in the request."""
+    """Text or token ids; `param` is the path of the input in the request."""
 
     content: str | tuple[int, ...]
     param: str
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A request as it came, once `parse_embedding_request` has checked it."""
+    """Request as it came; the properties are valid once `parse_embedding_request` has checked it."""
 
     model: str
     input: str | list[str | int | list[int]]
@@ -43,15 +42,8 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     user: str | None = None
 
     def inputs(self) -> list[EmbeddingInput]:
-        """At least one; each is answered by a vector of its own."""
-        if isinstance(self.input, str):
-            return [EmbeddingInput(self.input, "input")]
-        if isinstance(self.input[0], int):
-            return [EmbeddingInput(_token_ids(self.input), "input")]
-        return [
-            EmbeddingInput(_token_ids(item) if isinstance(item, list) else str(item), f"input[{index}]")
-            for index, item in enumerate(self.input)
-        ]
+        """Return the inputs, at least one; each has a vector of its own."""
+        return [EmbeddingInput(content, param) for content, param in inputs_of("input", self.input)]
 
     @property
     def n_choices(self) -> int:
@@ -59,13 +51,13 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     @property
     def tier(self) -> ServiceTier:
-        """This endpoint of OpenAI's has no others."""
+        """The default: OpenAI's endpoint has no other tiers."""
         return ServiceTier.DEFAULT
 
 
 class EmbeddingUsage(msgspec.Struct, frozen=True):
-    """What was billed: input, none of it cached. `cost` is USD with 9 places; `compute_ms` is there where that is what
-    costs."""
+    """Billed usage: prompt tokens, none of them cached. `cost` is USD with 9 places; `compute_ms` is there if the
+    deployment is billed by time."""
 
     prompt_tokens: int
     total_tokens: int
@@ -74,7 +66,7 @@ class EmbeddingUsage(msgspec.Struct, frozen=True):
 
 
 class Embedding(msgspec.Struct, frozen=True):
-    """`embedding` is a list of numbers, or base64 of little-endian 32-bit floats."""
+    """Vector of one input, as a list of numbers or as base64 of little-endian 32-bit floats."""
 
     index: int
     embedding: list[float] | str
@@ -92,17 +84,19 @@ _DECODER = msgspec.json.Decoder(EmbeddingRequest)
 
 
 def parse_embedding_request(body: bytes, ignored: IgnoredFields | None = None) -> EmbeddingRequest:
-    """Decoded and checked; `ignored` takes down what has no effect. Raises InvalidRequestError with `param` naming the
-    field; what depends on the model comes later."""
+    """Decode and check the body of an embeddings request.
+
+    Args:
+        ignored: record for fields without effect.
+
+    Raises:
+        InvalidRequestError: `param` is the field; checks that depend on the model come later.
+    """
     request = decode(body, _DECODER, ignored or IgnoredFields())
-    if not request.model:
-        raise invalid("model", "'model' is empty: name a model, see GET /v1/models.")
+    check_model(request.model)
     if request.dimensions is not None and request.dimensions < 1:
         raise invalid("dimensions", f"'dimensions' must be at least 1, got {shorten(str(request.dimensions))}.")
-    for field in ("model", "user"):
-        text = getattr(request, field) or ""
-        if len(text) > TAG_CHARACTERS_MAX or "\0" in text:
-            raise invalid(field, f"'{field}' may have at most {TAG_CHARACTERS_MAX} characters, and no NUL.")
+    check_tags(request, ("model", "user"))
     _check_input(request.input)
     return request
 
@@ -116,7 +110,7 @@ def encode_embeddings(
     *,
     by_time: bool,
 ) -> bytes:
-    """The answer; `vectors` has shape (inputs, n_embd). Takes milliseconds a megabyte."""
+    """Return the answer as JSON; `vectors` has shape (inputs, n_embd). Takes milliseconds a megabyte."""
     wanted = _truncated(vectors, request.dimensions)
     answer = EmbeddingList(
         data=[Embedding(index, vector) for index, vector in enumerate(_encoded(wanted, request.encoding_format))],
@@ -127,7 +121,7 @@ def encode_embeddings(
 
 
 def embedding_usage(usage: Usage, cost_nanousd: int, *, by_time: bool) -> EmbeddingUsage:
-    """The usage as the ledger has it."""
+    """Return the usage as the ledger has it."""
     return EmbeddingUsage(
         prompt_tokens=usage.prompt_tokens,
         total_tokens=usage.total_tokens,
@@ -137,7 +131,7 @@ def embedding_usage(usage: Usage, cost_nanousd: int, *, by_time: bool) -> Embedd
 
 
 def _truncated(vectors: npt.NDArray[np.float32], dimensions: int | None) -> npt.NDArray[np.float32]:
-    """The first numbers of each vector, which has length 1 again (as Matryoshka models are trained for)."""
+    """Return the first `dimensions` numbers of each vector, scaled to length 1 (as Matryoshka models are trained)."""
     if dimensions is None or dimensions == vectors.shape[1]:
         return vectors
     kept = vectors[:, :dimensions].astype(np.float64)
@@ -158,17 +152,11 @@ def _check_input(content: str | list[str | int | list[int]]) -> None:
         raise invalid("input", "'input' is empty: send text or token ids.")
     if isinstance(content, str):
         return
-    kinds = {type(item) for item in content}
-    if len(kinds) > 1:
-        raise invalid("input", "'input' mixes kinds: send strings, token ids, or lists of token ids.")
-    if kinds == {int}:
+    check_one_kind("input", content)
+    if isinstance(content[0], int):
         return
-    if len(content) > INPUTS_MAX:
-        raise invalid("input", f"'input' may hold at most {INPUTS_MAX} inputs, got {len(content)}.")
+    if len(content) > MAX_INPUTS:
+        raise invalid("input", f"'input' may hold at most {MAX_INPUTS} inputs, got {len(content)}.")
     for index, item in enumerate(content):
         if not item:
-            raise InvalidRequestError(f"'input[{index}]' is empty.", param=f"input[{index}]", code="invalid_value")
-
-
-def _token_ids(items: list[Any]) -> tuple[int, ...]:
-    return tuple(items)
+            raise invalid(f"input[{index}]", f"'input[{index}]' is empty: send text or token ids.")

@@ -10,7 +10,7 @@ import msgspec
 from inferd.logprobs import TokenAlternative, TokenLogprob
 
 LEAST_LOGPROB = -9999.0
-"""OpenAI's own figure for what is next to impossible; JSON has no minus infinity."""
+"""OpenAI's own figure for a token of probability 0; JSON has no minus infinity."""
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
@@ -20,7 +20,7 @@ class TopLogprob(msgspec.Struct, frozen=True):
 
 
 class ContentLogprob(msgspec.Struct, frozen=True):
-    """`bytes` are the token's own: those of a character that is cut in two are only whole together."""
+    """A sampled token; `bytes` are its own, which may be a part of a character."""
 
     token: str
     logprob: float
@@ -34,7 +34,7 @@ class ChoiceLogprobs(msgspec.Struct, frozen=True):
 
 
 def choice_logprobs(tokens: Sequence[TokenLogprob]) -> ChoiceLogprobs:
-    """Every sampled token but the end token; those that a stop string cut off are among them."""
+    """Return all sampled tokens but the end token, those cut off by a stop string included."""
     return ChoiceLogprobs([_content(token) for token in tokens])
 
 
@@ -57,12 +57,12 @@ def _finite(logprob: float) -> float:
 
 
 class TextLogprobs(msgspec.Struct, frozen=True):
-    """Four lists of one length: every sampled token but the end token, those that a stop string cut off included.
+    """Four lists by token: all sampled tokens but the end token, those cut off by a stop string included.
 
     Attributes:
-        tokens: `bytes:\\xe2\\x80` for one that is no whole text by itself.
-        top_logprobs: of each, the most probable ones, and the token itself if it is none of them.
-        text_offset: of each, where in the choice's text it begins, in characters.
+        tokens: texts; `bytes:\\xe2\\x80` for a token that is a part of a character.
+        top_logprobs: the most probable tokens, and the sampled one if it is not among them.
+        text_offset: the token's place in the text of the choice, in characters.
     """
 
     tokens: list[str]
@@ -72,14 +72,14 @@ class TextLogprobs(msgspec.Struct, frozen=True):
 
 
 class TextLogprobsWriter:
-    """Of one choice; knows how much of its text has come."""
+    """Writer of one choice's `logprobs`; counts the characters of its text."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._n_characters = 0
 
     def write(self, tokens: Sequence[TokenLogprob]) -> TextLogprobs:
-        """The next tokens of the choice."""
+        """Return the lists for the next tokens of the choice."""
         return TextLogprobs(
             tokens=[_shown_text(token.piece) for token in tokens],
             token_logprobs=[_finite(token.logprob) for token in tokens],
@@ -88,14 +88,14 @@ class TextLogprobsWriter:
         )
 
     def _offset(self, piece: bytes) -> int:
-        """A token that goes on with a character which another one began is where that character is."""
+        """Return the token's place; a token that continues a character has the place of that character."""
         offset = self._n_characters
         self._n_characters += len(self._decoder.decode(piece))
         return offset
 
 
 def _top_by_text(token: TokenLogprob) -> dict[str, float]:
-    """Several control tokens have no text: the most probable one of them stands for all."""
+    """Return logprobs by text. Control tokens all have the text "": the most probable one stands for all."""
     found: dict[str, float] = {}
     for best in token.top:
         found.setdefault(_shown_text(best.piece), _finite(best.logprob))

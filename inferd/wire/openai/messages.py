@@ -1,4 +1,4 @@
-"""The messages of a chat request: what callers may send."""
+"""Messages of a chat request: their structs and checks."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, Literal
 import msgspec
 
 from inferd.errors import InvalidRequestError
-from inferd.wire.errors import invalid, shorten, unsupported_field
+from inferd.wire.errors import invalid, missing, shorten, unsupported_field, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.tool_calls import ToolCall, read_arguments
 from inferd.wire.openai.tools import check_name
 
-PARTS_MAX = 16_384
-"""Of a conversation: messages, parts of their content and calls together. Each costs some ten microseconds."""
-CALL_ID_CHARACTERS_MAX = 128
+MAX_PARTS = 16_384
+"""Messages of a conversation, parts of their content and calls together. Each takes some ten microseconds."""
+MAX_CALL_ID_CHARACTERS = 128
 _ATTRIBUTION = "x-anthropic-billing-header:"
-"""Claude Code's first line of the system prompt. It changes with each session, so that no prefix would be shared."""
+"""Claude Code's first line of the system prompt. It differs in each session, so no prefix would be shared."""
 TEXT_ONLY = "is left out: this model reads text only"
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MEDIA = {
@@ -32,7 +32,7 @@ _MEDIA = {
 
 
 class ContentPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One part of a message's content. A part that is not text becomes a short text that says so."""
+    """Part of a message's content. A part that is not text becomes a short text that says so."""
 
     type: str = "text"
     text: str | None = None
@@ -51,8 +51,8 @@ class ContentPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One message. An answer of ours can be sent back as it is: the fields that it lacks come as null. A content that
-    is null is empty, in any role; only the assistant's and a tool's may be missing."""
+    """One message. The message of an answer may be sent back unchanged, with null in the fields that it lacks. Null
+    content is empty content, in any role; only the assistant's and a tool's content may be left out."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | msgspec.UnsetType | None = msgspec.UNSET
@@ -70,13 +70,13 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     thinking: Any = None
 
     def text(self) -> str:
-        """The content as one string; parts are joined by line breaks, as llama-server and vLLM do."""
+        """Return the content as one string; parts are joined by line breaks, as in llama-server and vLLM."""
         if isinstance(self.content, str):
             return self.content or self.refusal or ""
         return "\n".join(part.as_text() for part in self.content or ()) or self.refusal or ""
 
     def reasoning_text(self) -> str:
-        """The assistant's reasoning before its answer, "" if it is not told."""
+        """Return the assistant's reasoning before its answer, or ""."""
         if self.role != "assistant":
             return ""
         told = (self.reasoning_content, self.reasoning, self.thinking)
@@ -84,13 +84,13 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def omitted(kind: str) -> str:
-    """The text in place of a part of this type."""
+    """Return the text that replaces a part of this type."""
     return f"[{_MEDIA.get(kind, shorten(kind))} omitted: this model reads text only]"
 
 
 def without_attribution(messages: Sequence[Message]) -> Sequence[Message]:
-    """The messages as a model reads them: without a first line of the system prompt that is for accounting, and without
-    that message if it has no other."""
+    """Return the messages without a first line of the system prompt that is for the client's own accounting, and
+    without that message if it has no other line."""
     if not _has_attribution(messages):
         return messages
     rest = messages[0].text().partition("\n")[2].lstrip("\n")
@@ -103,41 +103,36 @@ def _has_attribution(messages: Sequence[Message]) -> bool:
 
 
 def check_messages(messages: Sequence[Message], ignored: IgnoredFields) -> None:
-    """Record what has no effect. Raises InvalidRequestError for what is well-formed but cannot be served."""
+    """Record fields without effect. Raises InvalidRequestError for messages that cannot be served."""
     check_num_parts(
         "messages", (part for message in messages for part in (message, message.content or None, message.tool_calls))
     )
     if not messages:
-        raise InvalidRequestError(
-            "'messages' is empty: send at least one message.", param="messages", code="invalid_value"
-        )
+        raise invalid("messages", "'messages' is empty: send at least one message.")
     if _has_attribution(messages):
-        ignored.add("messages[0].content", "begins with a line for accounting, which no model needs")
+        ignored.add("messages[0].content", "begins with a line for accounting, which is removed")
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]", ignored)
     _check_call_history(messages, ignored)
 
 
 def check_num_parts(field: str, contents: Iterable[object]) -> None:
-    """`contents`: of a conversation; lists among them count by their length, everything else not being text as one.
-    Raises InvalidRequestError if that is more than PARTS_MAX."""
-    n_parts = 0
+    """Raise InvalidRequestError if a conversation has more than MAX_PARTS parts. Of `contents`, a list counts by its
+    length, text and None as 0, anything else as 1."""
+    num_parts = 0
     for content in contents:
-        n_parts += len(content) if isinstance(content, list) else content is not None and not isinstance(content, str)
-        if n_parts > PARTS_MAX:
-            raise InvalidRequestError(
-                f"'{field}' has too many parts: at most {PARTS_MAX} messages, parts of their content and calls "
-                "together are read.",
-                param=field,
-                code="invalid_value",
+        num_parts += len(content) if isinstance(content, list) else content is not None and not isinstance(content, str)
+        if num_parts > MAX_PARTS:
+            raise invalid(
+                field,
+                f"'{field}' has too many parts: at most {MAX_PARTS} messages, parts of their content and calls "
+                "together are allowed. Send a shorter conversation.",
             )
 
 
 def _check_message(message: Message, path: str, ignored: IgnoredFields) -> None:
     if message.role == "function":
-        raise unsupported_field(
-            f"{path}.role", "Messages of role 'function' are not supported: use tools and role 'tool'."
-        )
+        raise unsupported_field(f"{path}.role", f"'{path}.role' must not be 'function': use tools and role 'tool'.")
     if message.function_call is not None:
         raise unsupported_field(f"{path}.function_call", f"'{path}.function_call' is not supported: use 'tool_calls'.")
     if message.content is msgspec.UNSET and message.role not in ("assistant", "tool"):
@@ -162,17 +157,12 @@ def _check_part(part: ContentPart, path: str, ignored: IgnoredFields) -> None:
     if not part.is_text:
         ignored.add(path, TEXT_ONLY)
     elif part.text is None and part.refusal is None:
-        raise InvalidRequestError(
-            f"The field '{path}.text' is missing.", param=f"{path}.text", code="missing_required_parameter"
-        )
+        raise missing(f"{path}.text")
 
 
 def _check_call_history(messages: Sequence[Message], ignored: IgnoredFields) -> None:
-    """Every call has one result, right after it, and every result a call. Record arguments that are no object.
-
-    Raises:
-        InvalidRequestError: that names the path of what is wrong.
-    """
+    """Raise InvalidRequestError unless every call has one result, right after it, and every result a call. Record
+    arguments that are not a JSON object."""
     open_ids: dict[str, str] = {}
     for index, message in enumerate(messages):
         path = f"messages[{index}]"
@@ -189,20 +179,21 @@ def _check_call_history(messages: Sequence[Message], ignored: IgnoredFields) -> 
         for number, call in enumerate(message.tool_calls):
             _check_call(call, f"{path}.tool_calls[{number}]", ignored)
             if call.id in open_ids:
-                raise invalid(f"{path}.tool_calls[{number}].id", f"Two calls have the id '{shorten(call.id)}'.")
+                raise invalid(
+                    f"{path}.tool_calls[{number}].id", f"Two calls have the id '{shorten(call.id)}': give each its own."
+                )
             open_ids[call.id] = f"{path}.tool_calls[{number}]"
     _check_answered(open_ids)
 
 
 def _check_call(call: ToolCall, path: str, ignored: IgnoredFields) -> None:
     if call.type not in (None, "function"):
-        raise InvalidRequestError(
-            f"'{path}' is of type '{shorten(call.type)}'; only calls of type 'function' are supported.",
-            param=f"{path}.type",
-            code="unsupported_value",
+        raise unsupported_value(
+            f"{path}.type",
+            f"'{path}.type' must be 'function', got '{shorten(call.type)}': no other calls are supported.",
         )
-    if not 0 < len(call.id) <= CALL_ID_CHARACTERS_MAX:
-        raise invalid(f"{path}.id", f"'{path}.id' must have 1 to {CALL_ID_CHARACTERS_MAX} characters.")
+    if not 0 < len(call.id) <= MAX_CALL_ID_CHARACTERS:
+        raise invalid(f"{path}.id", f"'{path}.id' must have 1 to {MAX_CALL_ID_CHARACTERS} characters.")
     check_name(call.function.name, f"{path}.function.name")
     if read_arguments(call.function.arguments) is None:
         ignored.add(f"{path}.function.arguments", "must be the text of a JSON object")
@@ -210,18 +201,14 @@ def _check_call(call: ToolCall, path: str, ignored: IgnoredFields) -> None:
 
 def _check_result(message: Message, path: str, open_ids: dict[str, str]) -> None:
     if message.tool_call_id is None:
-        raise InvalidRequestError(
-            f"The field '{path}.tool_call_id' is missing.",
-            param=f"{path}.tool_call_id",
-            code="missing_required_parameter",
-        )
+        raise missing(f"{path}.tool_call_id")
     if message.tool_calls:
         raise invalid(f"{path}.tool_calls", f"'{path}.tool_calls' belongs to messages of the role 'assistant'.")
     if open_ids.pop(message.tool_call_id, None) is None:
         raise invalid(
             f"{path}.tool_call_id",
-            f"'{path}' answers the tool call '{shorten(message.tool_call_id)}', but the assistant's message before it "
-            "has no such call, or it has been answered.",
+            f"'{path}' answers the tool call '{shorten(message.tool_call_id)}', which the assistant's message before "
+            "it does not have, or which was answered before.",
         )
 
 
@@ -229,5 +216,5 @@ def _check_answered(open_ids: dict[str, str]) -> None:
     for call_id, path in open_ids.items():
         raise invalid(
             path,
-            f"The tool call '{shorten(call_id)}' has no result: the results of all calls must come right after them.",
+            f"The tool call '{shorten(call_id)}' has no result: send the results of all calls right after them.",
         )

@@ -1,5 +1,5 @@
-"""What `GET /v1/models` answers: the fields of OpenAI and of Anthropic, so that the SDKs of both read it, and what a
-caller wants to know before it chooses."""
+"""Answer of `GET /v1/models`: the fields of OpenAI and of Anthropic, whose SDKs both read it, and our own fields for
+prices, tiers and retirement."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
     """One deployment.
 
     Attributes:
-        created, created_at: Unix time in seconds, for OpenAI; a moment by RFC 3339, for Anthropic.
+        created: Unix time in seconds, for OpenAI.
+        created_at: time by RFC 3339, for Anthropic.
         owned_by: the owner in `owner/name`.
         max_model_len: most tokens of prompt and completion together; vLLM's name, which tools look for.
-        default_max_tokens: the limit of a request that names none.
-        serverless: public, and billed by what is used.
-        free: it has no price.
-        lifecycle: `deprecated` from the moment on at which callers are told that it goes.
-        free_until, deprecated_at, retires_at: moments by RFC 3339, null if there is none.
-        service_tiers: those that it serves, and the multiple of the price in each.
-        max_compute_ms: the most that a request computes, where compute is what costs.
+        default_max_tokens: limit of a request without one.
+        serverless: whether it is public and billed by use.
+        free: whether it has no price.
+        lifecycle: `deprecated` once its retirement is announced.
+        free_until, deprecated_at, retires_at: times by RFC 3339, or null.
+        service_tiers: tiers that it serves -> multiple of the price.
+        max_compute_ms: most compute time of a request, for a deployment billed by time.
     """
 
     id: str
@@ -49,7 +50,7 @@ class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
-    """A page, as Anthropic has them; a whole list unless a page was asked for."""
+    """Page of deployments, as at Anthropic; the whole list unless the caller asked for a page."""
 
     object: Literal["list"] = "list"
     data: list[ModelObject]

@@ -1,4 +1,4 @@
-"""`response_format` and `grammar`: what the answer's text must look like, as a Constraint."""
+"""`response_format`, `grammar` and vLLM's guidance: the constraint of an answer's text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from inferd.constraint import Constraint, ConstraintKind
 from inferd.errors import InvalidRequestError
-from inferd.wire.errors import invalid, shorten
+from inferd.wire.errors import invalid, shorten, unsupported_field
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TYPES = ("text", "json_object", "json_schema", "regex")
@@ -18,7 +18,7 @@ _ANY_OBJECT = '{"type":"object"}'
 
 
 class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """OpenAI's `json_schema`. With `strict` each keyword is enforced or refused; without it, those that cannot be
+    """OpenAI's `json_schema`. With `strict`, each keyword is enforced or refused; without it, keywords that cannot be
     enforced are left out."""
 
     name: str
@@ -28,8 +28,8 @@ class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """OpenAI's, with two extras: `schema` beside the types `json_object` (Together, llama-cpp-python: that
-    schema, not strictly) and `regex` (Friendli: the expression as a string)."""
+    """OpenAI's response format, with two extras: `schema` of the type `json_object` is a schema that is not strict
+    (Together, llama-cpp-python), and of the type `regex` an expression as a string (Friendli)."""
 
     type: str
     json_schema: JsonSchema | None = None
@@ -37,7 +37,7 @@ class ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """vLLM's: one of these says what the text must match. `json` is a schema, or its text."""
+    """vLLM's constraints, of which one may be set. `json` is a schema or its text."""
 
     json: dict[str, Any] | str | None = None
     regex: str | None = None
@@ -48,7 +48,7 @@ class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 def guided_constraint(guidance: StructuredOutputs, prefix: str) -> Constraint | None:
-    """None: any text. It has been checked. `prefix`: of its fields' names, `guided_` or `structured_outputs.`."""
+    """Return the constraint of checked guidance, None for any text. `prefix`: `guided_` or `structured_outputs.`."""
     if guidance.regex is not None:
         return Constraint(ConstraintKind.REGEX, guidance.regex, f"{prefix}regex")
     if guidance.choice is not None:
@@ -61,12 +61,10 @@ def guided_constraint(guidance: StructuredOutputs, prefix: str) -> Constraint | 
 
 
 def check_guidance(guidance: StructuredOutputs, prefix: str, *, is_alone: bool) -> None:
-    """Raises InvalidRequestError for what makes no sense. `is_alone`: no other field constrains the text."""
+    """Raise InvalidRequestError for invalid guidance. `is_alone`: no other field constrains the text."""
     if guidance.structural_tag is not None:
         path = f"{prefix}structural_tag"
-        raise InvalidRequestError(
-            f"'{path}' is not supported; use 'grammar'.", param=path, code="unsupported_parameter"
-        )
+        raise unsupported_field(path, f"'{path}' is not supported; use 'grammar'.")
     schema = _guided_schema(guidance)
     given = [name for name in ("regex", "choice", "grammar") if getattr(guidance, name) is not None]
     given += ["json"] if schema else []
@@ -82,7 +80,7 @@ def check_guidance(guidance: StructuredOutputs, prefix: str, *, is_alone: bool) 
 
 
 def _guided_schema(guidance: StructuredOutputs) -> str:
-    """The schema's JSON text, "" if there is none."""
+    """Return the JSON text of the schema, or ""."""
     schema = guidance.json
     if schema is None:
         return _ANY_OBJECT if guidance.json_object else ""
@@ -90,7 +88,7 @@ def _guided_schema(guidance: StructuredOutputs) -> str:
 
 
 def _check_json(raw: msgspec.Raw, path: str) -> None:
-    """Raises InvalidRequestError: what was passed over when the body was decoded is no JSON after all."""
+    """Raise InvalidRequestError if `raw`, which decoding the body did not check, is not valid JSON."""
     try:
         msgspec.json.decode(_source(raw) or "null")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -98,7 +96,7 @@ def _check_json(raw: msgspec.Raw, path: str) -> None:
 
 
 def response_constraint(response_format: ResponseFormat | None, grammar: str | None) -> Constraint | None:
-    """None: any text. Both have been checked."""
+    """Return the constraint of checked fields, None for any text."""
     if grammar is not None:
         return Constraint(ConstraintKind.GRAMMAR, grammar, "grammar")
     if response_format is None or response_format.type == "text":
@@ -109,15 +107,14 @@ def response_constraint(response_format: ResponseFormat | None, grammar: str | N
     if response_format.type == "json_object":
         return Constraint(ConstraintKind.JSON_SCHEMA_LENIENT, schema or _ANY_OBJECT, "response_format.schema")
     named = response_format.json_schema
-    assert named is not None, "check_response_format saw it"
+    assert named is not None, "check_response_format comes first"
     source = _source(named.schema) or "{}"
     kind = ConstraintKind.JSON_SCHEMA if named.strict else ConstraintKind.JSON_SCHEMA_LENIENT
     return Constraint(kind, source, "response_format.json_schema.schema")
 
 
 def check_response_format(response_format: ResponseFormat | None, grammar: str | None) -> None:
-    """Raises InvalidRequestError for what is well-formed but makes no sense; whether a schema can be enforced only
-    the engine's compiler knows."""
+    """Raise InvalidRequestError for invalid fields. The engine's compiler later refuses schemas it cannot enforce."""
     if grammar is not None and not grammar.strip():
         raise invalid("grammar", "'grammar' is empty: send a Lark or GBNF grammar.")
     if response_format is None:
@@ -125,13 +122,14 @@ def check_response_format(response_format: ResponseFormat | None, grammar: str |
     kind = response_format.type
     if kind not in _TYPES:
         raise invalid(
-            "response_format.type", f"'{shorten(kind)}' is no response format; known are {', '.join(_TYPES)}."
+            "response_format.type", f"'response_format.type' must be one of {', '.join(_TYPES)}, got '{shorten(kind)}'."
         )
     if grammar is not None and kind != "text":
         raise invalid("grammar", "'grammar' and 'response_format' exclude each other: send one of them.")
     if (response_format.json_schema is not None) != (kind == "json_schema"):
         raise invalid(
-            "response_format.json_schema", "'json_schema' goes with the type 'json_schema', and only with it."
+            "response_format.json_schema",
+            "'response_format.json_schema' must be set for the type 'json_schema', and only for it.",
         )
     if response_format.json_schema is not None:
         _check_schema(response_format.json_schema)
@@ -157,10 +155,10 @@ def _check_extra(kind: str, extra: msgspec.Raw) -> None:
     if kind == "json_object" and schema[:1] not in ("", "{"):
         raise invalid(path, f"'{path}' must be an object: a JSON schema.")
     if kind not in ("regex", "json_object") and schema:
-        raise invalid(path, f"'{path}' goes with the types 'json_object' and 'regex' only.")
+        raise invalid(path, f"'{path}' is only used with the types 'json_object' and 'regex'; leave it out.")
 
 
 def _source(schema: msgspec.Raw) -> str:
-    """The schema's JSON text, "" if there is none or null."""
+    """Return the JSON text of the schema; "" if it is left out or null."""
     text = bytes(schema).decode()
     return "" if text == "null" else text

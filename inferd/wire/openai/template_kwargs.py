@@ -12,9 +12,9 @@ from inferd.errors import InvalidRequestError
 from inferd.wire.errors import shorten
 
 KWARGS_FIELD = "chat_template_kwargs"
-KWARGS_MAX = 32
-KWARGS_BYTES_MAX = 64 * 1024
-KWARGS_DEPTH_MAX = 16
+MAX_KWARGS = 32
+MAX_KWARGS_BYTES = 64 * 1024
+MAX_KWARGS_DEPTH = 16
 
 _OWN = frozenset(
     (
@@ -22,47 +22,47 @@ _OWN = frozenset(
         *("self", "loop", "caller", "varargs", "kwargs", *DEFAULT_NAMESPACE),
     )
 )
-"""What inferd and Jinja itself give to a template."""
+"""Variables that inferd and Jinja set themselves."""
 _OWN_PREFIX = "inferd_"
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORTS: tuple[str, ...] = get_args(ReasoningEffort)
 
 _SWITCHES = ("enable_thinking", "thinking")
-"""Variables that turn reasoning on and off: Qwen's and others', DeepSeek's and Granite's."""
+"""Variables that turn reasoning on and off: the first is Qwen's and others', the second DeepSeek's and Granite's."""
 _LEVELS = {"none": "low", "minimal": "low", "xhigh": "high", "max": "high"}
-"""gpt-oss and its likes know low, medium and high."""
+"""Templates with levels, such as that of gpt-oss, know low, medium and high."""
 
 
 def check_template_kwargs(kwargs: Mapping[str, Any] | None) -> None:
-    """Raises InvalidRequestError; what depends on the template comes later."""
+    """Raise InvalidRequestError for variables that no template may be given."""
     if not kwargs:
         return
-    if len(kwargs) > KWARGS_MAX:
-        raise _invalid(f"'{KWARGS_FIELD}' may hold at most {KWARGS_MAX} variables, got {len(kwargs)}.")
+    if len(kwargs) > MAX_KWARGS:
+        raise _invalid(f"'{KWARGS_FIELD}' may hold at most {MAX_KWARGS} variables, got {len(kwargs)}.")
     for name in kwargs:
         if name in _OWN or name.startswith(_OWN_PREFIX):
             raise _invalid(
-                f"'{KWARGS_FIELD}' must not hold '{shorten(name)}': that variable is set by the server.", name
+                f"'{KWARGS_FIELD}' must not hold '{shorten(name)}': the server sets that variable. Leave it out.", name
             )
     if _is_too_deep(kwargs):
-        raise _invalid(f"'{KWARGS_FIELD}' is nested deeper than {KWARGS_DEPTH_MAX} levels.")
-    n_bytes = len(msgspec.json.encode(kwargs))
-    if n_bytes > KWARGS_BYTES_MAX:
-        raise _invalid(f"'{KWARGS_FIELD}' has {n_bytes} bytes of JSON; at most {KWARGS_BYTES_MAX} are allowed.")
+        raise _invalid(f"'{KWARGS_FIELD}' is nested too deep; at most {MAX_KWARGS_DEPTH} levels are allowed.")
+    num_bytes = len(msgspec.json.encode(kwargs))
+    if num_bytes > MAX_KWARGS_BYTES:
+        raise _invalid(f"'{KWARGS_FIELD}' has {num_bytes} bytes of JSON; at most {MAX_KWARGS_BYTES} are allowed.")
 
 
 def template_variables(
     kwargs: Mapping[str, Any] | None, known: Set[str], set_already: Mapping[str, object]
 ) -> dict[str, object]:
-    """Variables for `ChatTemplate.render`, without those that the template does not read.
+    """Return the variables for `ChatTemplate.render` that the template reads.
 
     Args:
-        known: the variables that the template reads.
-        set_already: those that other fields of the request have set.
+        known: variables that the template reads.
+        set_already: variables that other fields of the request set.
 
     Raises:
-        InvalidRequestError: another field sets one of them, too.
+        InvalidRequestError: another field sets one of the variables, too.
     """
     for name in kwargs or ():
         if name in set_already:
@@ -73,16 +73,16 @@ def template_variables(
 
 
 def known_effort(name: str | None) -> ReasoningEffort | None:
-    """Return the effort of this name; None if there is no such one."""
+    """Return the effort of this name, or None."""
     return cast(ReasoningEffort, name) if name in EFFORTS else None
 
 
 def effort_variables(effort: ReasoningEffort | None, known: Set[str]) -> dict[str, object]:
-    """Variables for `ChatTemplate.render` that come nearest to the effort; {} if the caller left the choice to the
-    template, or the template cannot be told.
+    """Return the variables for `ChatTemplate.render` that come nearest to the effort; {} if the caller set no effort or
+    the template has no such variables.
 
     Args:
-        known: the variables that the template reads.
+        known: variables that the template reads.
     """
     if effort is None:
         return {}
@@ -100,18 +100,18 @@ def turns_reasoning_off(effort: ReasoningEffort | None, variables: Mapping[str, 
 
     Args:
         effort: `reasoning_effort` of the request.
-        variables: what the template is given, `chat_template_kwargs` included.
+        variables: variables of the template, `chat_template_kwargs` included.
     """
     switched_off = any(variables.get(name) is False for name in _SWITCHES)
     return effort == "none" or switched_off or variables.get("reasoning_effort") == "none"
 
 
 def is_effort_heard(effort: ReasoningEffort | None, known: Set[str], *, reasons: bool) -> bool:
-    """Whether the template does as the effort says. `none` is always right where answers hold no reasoning.
+    """Return whether the effort has an effect. `none` has it in every template whose answers hold no reasoning.
 
     Args:
-        known: the variables that the template reads.
-        reasons: answers of this template may hold reasoning.
+        known: variables that the template reads.
+        reasons: whether answers of this template may hold reasoning.
     """
     if effort == "none":
         return not reasons or any(name in known for name in _SWITCHES)
@@ -120,7 +120,7 @@ def is_effort_heard(effort: ReasoningEffort | None, known: Set[str], *, reasons:
 
 def _is_too_deep(kwargs: Mapping[str, Any]) -> bool:
     level: list[Any] = [kwargs]
-    for _ in range(KWARGS_DEPTH_MAX + 1):
+    for _ in range(MAX_KWARGS_DEPTH + 1):
         level = [
             item
             for value in level

@@ -7,28 +7,30 @@ from typing import Any, Literal
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
 from inferd.price import ServiceTier
 from inferd.sampling_params import SamplingParams
-from inferd.wire.errors import invalid, shorten, unsupported_value
+from inferd.wire.errors import invalid, shorten, unsupported_field, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
-from inferd.wire.openai.chat_request import (
-    ASKS_FOR_NOTHING,
-    N_MAX,
-    TOP_LOGPROBS_MAX,
-    StreamOptions,
-    check_limit,
-    check_stream_options,
-)
 from inferd.wire.openai.chat_response import TextFinishReason, UsageBody
 from inferd.wire.openai.logprobs import TextLogprobs
-from inferd.wire.openai.sampling_fields import SamplingFields, check_sampling
+from inferd.wire.openai.request_fields import (
+    ASKS_FOR_NOTHING,
+    CompletionFields,
+    check_limit,
+    check_model,
+    check_num_alternatives,
+    check_num_choices,
+    check_one_kind,
+    check_sampling,
+    check_stream_options,
+    check_tags,
+    inputs_of,
+)
 
-PROMPTS_MAX = 64
-CHOICES_MAX = 128
-"""Of all prompts together."""
-TAG_CHARACTERS_MAX = 512
+MAX_PROMPTS = 64
+MAX_CHOICES = 128
+"""Choices of all prompts together."""
 
 UNSUPPORTED = (
     "allowed_token_ids",
@@ -43,29 +45,18 @@ UNSUPPORTED = (
 _TAGS = ("model", "user", "prompt_cache_key", "prompt_cache_isolation_key", "cache_salt")
 
 
-class TextRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A text completion's request as it came, once `parse_text_request` has checked it."""
+class TextRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Text completion's request as it came; the properties are valid once `parse_text_request` has checked it."""
 
-    model: str
     prompt: str | list[str | int | list[int]]
-
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
     echo: bool | None = None
-    n: int | None = None
     logprobs: int | None = None
 
-    user: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_isolation_key: str | None = None
-    cache_salt: str | None = None
-
-    # Only the values that ask for nothing else than what is done anyway.
+    # Values that ask for anything but the default are refused.
     best_of: int | None = None
     suffix: str | None = None
 
-    # Known, so that they are refused and not ignored: the text would be another one than was asked for.
+    # Known, so that they are refused and not ignored: the caller would get another text than it asked for.
     allowed_token_ids: Any = None
     bad_words: Any = None
     guided_choice: Any = None
@@ -75,46 +66,22 @@ class TextRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     response_format: Any = None
     structured_outputs: Any = None
 
-    @property
-    def streamed(self) -> bool:
-        return bool(self.stream)
-
-    @property
-    def include_usage(self) -> bool:
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
-
-    @property
-    def n_choices(self) -> int:
-        """Of each prompt."""
-        return self.n or 1
-
-    @property
-    def isolation_key(self) -> str | None:
-        """Prefixes are shared only with requests that have the same one."""
-        return self.prompt_cache_isolation_key or self.cache_salt
-
     def sampling_params(self) -> SamplingParams:
-        """As the fields of sampling say; and whether their probabilities are wanted."""
+        """Return the sampling, with the number of alternatives to report for each token."""
         return replace(super().sampling_params(), top_logprobs=self.logprobs)
 
     def prompts(self) -> list[TextPrompt]:
-        """At least one; each is answered by choices of its own."""
-        if isinstance(self.prompt, str):
-            return [TextPrompt(self, self.prompt, "prompt")]
-        if isinstance(self.prompt[0], int):
-            return [TextPrompt(self, _token_ids(self.prompt), "prompt")]
-        return [
-            TextPrompt(self, _token_ids(item) if isinstance(item, list) else str(item), f"prompt[{index}]")
-            for index, item in enumerate(self.prompt)
-        ]
+        """Return the prompts, at least one; each has choices of its own."""
+        return [TextPrompt(self, content, param) for content, param in inputs_of("prompt", self.prompt)]
 
 
 @dataclass(frozen=True, slots=True)
 class TextPrompt:
-    """One prompt of a request: text in the model's own words, control tokens included, or token ids.
+    """One prompt of a request; a request of its own to the engine and the ledger.
 
     Attributes:
-        param: where it stands in the request.
+        content: text, in which control tokens are read as such, or token ids.
+        param: path of the prompt in the request.
     """
 
     request: TextRequest
@@ -123,18 +90,17 @@ class TextPrompt:
 
     @property
     def n_choices(self) -> int:
-        """Other prompts of the request are requests of their own to the engine and the ledger."""
         return self.request.n_choices
 
     @property
     def completion_limit(self) -> int | None:
-        """Most completion tokens that the caller asked for, or None if it named no limit."""
+        """Most completion tokens that the caller asked for; None for no limit."""
         limit = self.request.max_tokens
         return None if limit is None or limit < 0 else limit
 
     @property
     def tier(self) -> ServiceTier:
-        """OpenAI's legacy endpoint has no others."""
+        """The default: OpenAI's legacy endpoint has no other tiers."""
         return ServiceTier.DEFAULT
 
 
@@ -142,29 +108,35 @@ _DECODER = msgspec.json.Decoder(TextRequest)
 
 
 def parse_text_request(body: bytes, ignored: IgnoredFields | None = None) -> TextRequest:
-    """Decoded and checked; `ignored` takes down what has no effect. Raises InvalidRequestError with `param` naming the
-    field; what depends on the model comes later."""
+    """Decode and check the body of a text completion.
+
+    Args:
+        ignored: record for fields without effect.
+
+    Raises:
+        InvalidRequestError: `param` is the field; checks that depend on the model come later.
+    """
     ignored = ignored or IgnoredFields()
     request = decode(body, _DECODER, ignored)
     for field in UNSUPPORTED:
         if getattr(request, field) not in ASKS_FOR_NOTHING:
-            raise InvalidRequestError(
-                f"'{field}' is not supported for text completions; use chat completions, or leave it out.",
-                param=field,
-                code="unsupported_parameter",
+            raise unsupported_field(
+                field, f"'{field}' is not supported for text completions; use chat completions, or leave it out."
             )
-    if not request.model:
-        raise invalid("model", "'model' is empty: name a model, see GET /v1/models.")
-    check_stream_options(request.stream_options, ignored, streamed=request.streamed)
+    check_model(request.model)
+    check_stream_options(request, ignored)
     check_limit("max_tokens", request.max_tokens, ignored)
     _check_prompt(request.prompt)
     _check_choices(request)
-    _check_logprobs(request)
+    check_num_alternatives("logprobs", request.logprobs)
+    if request.logprobs is not None and request.echo:
+        raise unsupported_value(
+            "logprobs", "'logprobs' excludes 'echo': probabilities of a prompt are not known here. Send one of them."
+        )
     if request.suffix:
-        raise unsupported_value("suffix", "Text cannot be inserted before a 'suffix' here; leave it out.")
+        raise unsupported_value("suffix", "'suffix' is not supported: text cannot be inserted before it. Leave it out.")
     check_sampling(request)
-    for field in _TAGS:
-        _check_tag(field, getattr(request, field) or "")
+    check_tags(request, _TAGS)
     return request
 
 
@@ -173,49 +145,28 @@ def _check_prompt(prompt: str | list[str | int | list[int]]) -> None:
         raise invalid("prompt", "'prompt' is empty: send text or token ids.")
     if isinstance(prompt, str):
         return
-    kinds = {type(item) for item in prompt}
-    if len(kinds) > 1:
-        raise invalid("prompt", "'prompt' mixes kinds: send strings, token ids, or lists of token ids.")
-    if kinds != {int} and len(prompt) > PROMPTS_MAX:
-        raise invalid("prompt", f"'prompt' may hold at most {PROMPTS_MAX} prompts, got {len(prompt)}.")
+    check_one_kind("prompt", prompt)
+    if not isinstance(prompt[0], int) and len(prompt) > MAX_PROMPTS:
+        raise invalid("prompt", f"'prompt' may hold at most {MAX_PROMPTS} prompts, got {len(prompt)}.")
 
 
 def _check_choices(request: TextRequest) -> None:
-    """`best_of` answers of which the best `n` are shown: as many as are shown, or none."""
+    """Raise InvalidRequestError unless all answers that are computed are shown: `best_of` is `n` or left out."""
+    check_num_choices(request.n)
     n, best_of = request.n_choices, request.best_of
-    if request.n is not None and not 1 <= request.n <= N_MAX:
-        raise invalid("n", f"'n' must lie between 1 and {N_MAX}, got {shorten(str(request.n))}.")
     if best_of is not None and best_of < n:
         raise invalid("best_of", f"'best_of' must be at least 'n', {n}, got {shorten(str(best_of))}.")
     if best_of is not None and best_of > n:
-        raise unsupported_value("best_of", "Every answer that is computed is shown: 'best_of' must be 'n', or absent.")
-    n_all = n * len(request.prompts())
-    if n_all > CHOICES_MAX:
-        raise invalid("n", f"'n' for each prompt comes to {n_all} choices; at most {CHOICES_MAX} are made in one call.")
-
-
-def _check_logprobs(request: TextRequest) -> None:
-    if request.logprobs is None:
-        return
-    if not 0 <= request.logprobs <= TOP_LOGPROBS_MAX:
-        raise invalid(
-            "logprobs", f"'logprobs' must lie between 0 and {TOP_LOGPROBS_MAX}, got {shorten(str(request.logprobs))}."
+        raise unsupported_value(
+            "best_of", "'best_of' must be 'n', or left out: every answer that is computed is shown here."
         )
-    if request.echo:
-        raise unsupported_value("logprobs", "The probabilities of a prompt are not known here: 'logprobs' or 'echo'.")
-
-
-def _check_tag(field: str, text: str) -> None:
-    if len(text) > TAG_CHARACTERS_MAX or "\0" in text:
-        raise invalid(field, f"'{field}' may have at most {TAG_CHARACTERS_MAX} characters, and no NUL.")
-
-
-def _token_ids(items: list[Any]) -> tuple[int, ...]:
-    return tuple(items)
+    num_all = n * len(request.prompts())
+    if num_all > MAX_CHOICES:
+        raise invalid("n", f"'n' times the number of prompts may be at most {MAX_CHOICES}, got {num_all}.")
 
 
 class TextChoice(msgspec.Struct, frozen=True):
-    """`index` counts the choices of the first prompt, then those of the second, and so on."""
+    """A choice; `index` counts the choices of the first prompt, then those of the second, and so on."""
 
     text: str
     index: int
@@ -234,7 +185,7 @@ class TextCompletion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Encodes the answer to one request.
+    """Encoder of the answer to one request. Chunks of a stream have the shape of the whole, with a piece of the text.
 
     Attributes:
         id: `cmpl-...`.
@@ -255,8 +206,8 @@ class TextResponse(msgspec.Struct, frozen=True, kw_only=True):
         return self._encode([choice], None if self.include_usage else msgspec.UNSET)
 
     def usage_chunk(self, usage: UsageBody) -> bytes:
-        """The last one; only for callers who asked for it."""
-        assert self.include_usage, "a usage chunk goes only to those who asked for it"
+        """Return the last chunk, for a caller that asked for it."""
+        assert self.include_usage, "the caller asked for a usage chunk"
         return self._encode([], usage)
 
     def _encode(self, choices: list[TextChoice], usage: UsageBody | msgspec.UnsetType | None) -> bytes:

@@ -1,4 +1,4 @@
-"""`POST /tokenize` and `/detokenize`: vLLM's and llama-server's fields, and answers that clients of both read."""
+"""`POST /tokenize` and `/detokenize`, with the fields and answers of both vLLM and llama-server."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from inferd.wire.openai.messages import Message, check_messages
 from inferd.wire.openai.template_kwargs import check_template_kwargs
 from inferd.wire.openai.tools import Tool, check_tools
 
-TEXT_BYTES_MAX = 2**20
-"""A megabyte takes two seconds of a core at most."""
-TOKENS_MAX = 2**20
+MAX_TEXT_BYTES = 2**20
+"""Bytes of one text: a megabyte takes up to two seconds of a core."""
+MAX_TOKENS = 2**20
 
 _SOURCES = ("prompt", "content", "messages")
 _OF_MESSAGES = ("add_generation_prompt", "tools", "chat_template_kwargs", "chat_template", "continue_final_message")
 
 
 class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One of `prompt` (vLLM's, begins with BOS by default), `content` (llama-server's, does not), or `messages`: the
-    prompt that a chat completion would make of them."""
+    """Request with one of `prompt` (vLLM's; begins with BOS by default), `content` (llama-server's; without BOS by
+    default) and `messages` (the prompt that a chat completion would make of them)."""
 
     model: str
     prompt: str | None = None
@@ -44,7 +44,7 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     @property
     def chat(self) -> ChatRequest | None:
-        """The chat request whose prompt is asked for, if it is one of messages."""
+        """Chat request whose prompt is asked for; None without `messages`."""
         if self.messages is None:
             return None
         return ChatRequest(
@@ -61,7 +61,7 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     @property
     def text_field(self) -> str:
-        """The name of the field that the text came in."""
+        """Name of the field that holds the text."""
         return "content" if self.prompt is None else "prompt"
 
     @property
@@ -80,7 +80,7 @@ class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """`tokens` are ids, or objects `{id, piece}` for llama-server's `with_pieces`."""
+    """Answer of `/tokenize`; `tokens` are ids, or objects `{id, piece}` for llama-server's `with_pieces`."""
 
     tokens: list[Any]
     count: int
@@ -89,7 +89,7 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
-    """The same text by vLLM's and by llama-server's name."""
+    """Answer of `/detokenize`: the text under vLLM's and under llama-server's name."""
 
     prompt: str
     content: str
@@ -100,24 +100,35 @@ _DETOKENIZE_DECODER = msgspec.json.Decoder(DetokenizeRequest)
 
 
 def parse_tokenize_request(body: bytes, ignored: IgnoredFields | None = None) -> TokenizeRequest:
-    """Decoded and checked; `ignored` takes down what has no effect. Raises InvalidRequestError with `param` naming the
-    field."""
+    """Decode and check the body of `/tokenize`.
+
+    Args:
+        ignored: record for fields without effect.
+
+    Raises:
+        InvalidRequestError: `param` is the field.
+    """
     ignored = ignored or IgnoredFields()
     request = decode(body, _TOKENIZE_DECODER, ignored)
     given = [name for name in _SOURCES if getattr(request, name) is not None]
     if len(given) != 1:
-        raise invalid(given[1] if given else "prompt", f"Send exactly one of {', '.join(_SOURCES)}.")
+        raise invalid(
+            given[1] if given else "prompt",
+            f"The request has {len(given)} of the fields {', '.join(_SOURCES)}: send exactly one.",
+        )
     if request.add_special_tokens is not None and request.add_special not in (None, request.add_special_tokens):
-        raise invalid("add_special", "'add_special' and 'add_special_tokens' are the same, but differ: send one.")
+        raise invalid(
+            "add_special", "'add_special' and 'add_special_tokens' are the same field, but differ: send one of them."
+        )
     if request.messages is not None:
         _check_chat(request, request.messages, ignored)
         return request
     for field in _OF_MESSAGES:
         if getattr(request, field) is not None:
             ignored.add(field, "is only used with 'messages'")
-    n_bytes = len(request.text.encode())
-    if n_bytes > TEXT_BYTES_MAX:
-        raise invalid(given[0], f"'{given[0]}' has {n_bytes} bytes; at most {TEXT_BYTES_MAX} are tokenised at once.")
+    num_bytes = len(request.text.encode())
+    if num_bytes > MAX_TEXT_BYTES:
+        raise invalid(given[0], f"'{given[0]}' has {num_bytes} bytes; at most {MAX_TEXT_BYTES} are allowed.")
     return request
 
 
@@ -127,10 +138,11 @@ def _check_chat(request: TokenizeRequest, messages: list[Message], ignored: Igno
     check_template_kwargs(request.chat_template_kwargs)
     for field in ("add_special_tokens", "add_special", "parse_special"):
         if getattr(request, field) is not None:
-            ignored.add(field, "has no meaning for messages: the chat template says what is special")
+            ignored.add(field, "has no effect with messages: the chat template decides it")
     if request.add_generation_prompt is False:
         raise unsupported_value(
-            "add_generation_prompt", "Messages are always tokenised with the beginning of the answer."
+            "add_generation_prompt",
+            "'add_generation_prompt' must be true: messages are always tokenised with the beginning of the answer.",
         )
     for field in ("chat_template", "continue_final_message"):
         if getattr(request, field):
@@ -138,17 +150,17 @@ def _check_chat(request: TokenizeRequest, messages: list[Message], ignored: Igno
 
 
 def parse_detokenize_request(body: bytes, ignored: IgnoredFields | None = None) -> DetokenizeRequest:
-    """Decoded; whether the model has the tokens is checked later. Raises InvalidRequestError."""
+    """Decode the body of `/detokenize`; token ids are checked once the model is known. Raises InvalidRequestError."""
     request = decode(body, _DETOKENIZE_DECODER, ignored or IgnoredFields())
-    if len(request.tokens) > TOKENS_MAX:
-        raise invalid("tokens", f"'tokens' may hold at most {TOKENS_MAX}, got {len(request.tokens)}.")
+    if len(request.tokens) > MAX_TOKENS:
+        raise invalid("tokens", f"'tokens' may hold at most {MAX_TOKENS}, got {len(request.tokens)}.")
     return request
 
 
 def encode_tokens(
     request: TokenizeRequest, token_ids: Sequence[int], pieces: list[str] | None, max_context: int
 ) -> bytes:
-    """`pieces` if the request asks for them."""
+    """Return the answer of `/tokenize`; `pieces` are given if the request asks for them."""
     tokens: list[Any] = list(token_ids)
     if request.with_pieces and pieces is not None:
         tokens = [{"id": token_id, "piece": piece} for token_id, piece in zip(token_ids, pieces, strict=True)]

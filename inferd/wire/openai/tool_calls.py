@@ -13,23 +13,23 @@ from inferd.wire.python_notation import read_python_literal
 
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*"?|[{}\[\],]', re.DOTALL)
-"""Of JSON: a string, the last one perhaps without its end; a bracket; a comma."""
+"""Piece of JSON: a string, whose end may be missing; a bracket; a comma."""
 _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
-_DEPTH_MAX = 500
-"""Python's JSON reader and writer take less than a thousand levels, the frames of their callers included."""
-_PYTHON_CHARACTERS_MAX = 64 * 1024
-"""Python's own parser takes a thousand times the memory of its text."""
+_MAX_DEPTH = 500
+"""Python's JSON reader and writer fail at a thousand levels, the frames of their callers included."""
+_MAX_PYTHON_CHARACTERS = 64 * 1024
+"""Python's own parser needs a thousand times the memory of its text."""
 
 
 class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`arguments` is meant as the text of a JSON object, but models and limits cut it off or write it wrong."""
+    """Called function. `arguments` should be the text of a JSON object; models write it wrong, limits cut it off."""
 
     name: str
     arguments: str | dict[str, Any] | None = None
 
 
 class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One call of an assistant's message. An `index`, as streamed calls have one, says nothing here."""
+    """Call of an assistant's message. `index`, which streamed calls have, has no effect."""
 
     id: str
     function: CalledFunction
@@ -37,18 +37,18 @@ class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     index: int | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """As an object for a chat template: {} if the text is that of none."""
+        """Return the arguments as an object for a chat template; {} if they are not an object."""
         return read_arguments(self.function.arguments) or {}
 
 
 def read_arguments(text: str | dict[str, Any] | None) -> dict[str, Any] | None:
-    """The object that a call's arguments stand for: a text that was cut off ends where it was cut, the first of several
-    objects counts, Python's notation is read. None if there is no object in it."""
+    """Return the object that a call's arguments stand for, or None. Text that was cut off is closed where it ends, the
+    first of several objects counts, and Python's notation is read."""
     if text is None or isinstance(text, dict):
         return text or {}
     if not text.strip():
         return {}
-    if text.count("[") + text.count("{") > _DEPTH_MAX and _depth(text) > _DEPTH_MAX:
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _depth(text) > _MAX_DEPTH:
         return None
     for read in (json.loads, _first_object, _python, _closed):
         try:
@@ -68,7 +68,7 @@ def _first_object(text: str) -> object:
 
 
 def _depth(text: str) -> int:
-    """Most brackets that are open at once."""
+    """Return the largest number of brackets that are open at once."""
     depth = deepest = 0
     for piece in _PIECE.finditer(text):
         depth += (piece[0] in "{[") - (piece[0] in "}]")
@@ -77,10 +77,10 @@ def _depth(text: str) -> int:
 
 
 def _closed(text: str) -> object:
-    """The value as far as the text goes: what is open at its end is closed; a last member that makes no JSON is left
-    out. Raises ValueError if there is none."""
-    closing = ""  # the brackets that end what is open
-    last_member = 0, ""  # where it begins, and `closing` there
+    """Return the value of a text that was cut off: open strings and brackets are closed, and a last member that is no
+    JSON is left out. Raises ValueError if that makes no JSON."""
+    closing = ""  # the brackets that close the open ones
+    last_member = 0, ""  # its start, and `closing` there
     for piece in _PIECE.finditer(text):
         mark = piece[0]
         if mark in ("{", "["):
@@ -99,11 +99,11 @@ def _closed(text: str) -> object:
 
 
 def _python(text: str) -> object:
-    return read_python_literal(text) if len(text) <= _PYTHON_CHARACTERS_MAX else None
+    return read_python_literal(text) if len(text) <= _MAX_PYTHON_CHARACTERS else None
 
 
 def _without_lone_surrogates(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON's escapes can write half a character, which no tokenizer reads."""
+    """Replace lone surrogates, which JSON's escapes can write and no tokenizer reads."""
     text = json.dumps(value, ensure_ascii=False)
     whole: dict[str, Any] = json.loads(_LONE_SURROGATE.sub("\ufffd", text)) if _LONE_SURROGATE.search(text) else value
     return whole

@@ -1,4 +1,4 @@
-"""`tools` and `tool_choice` of a chat request: what callers may send, and which tools an answer may call."""
+"""`tools` and `tool_choice` of a chat request: their structs, checks, and the set of tools that an answer may call."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from typing import Any
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
-from inferd.wire.errors import invalid, missing, shorten
+from inferd.wire.errors import invalid, missing, shorten, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 
 FUNCTION = "function"
 ALLOWED = "allowed_tools"
 _WORDS = {"none": "none", "auto": "auto", "required": "required", "any": "required"}
-"""Choices that name no tool, `any` as Mistral and Anthropic call it; some clients send `{"type": "auto"}`."""
+"""Choices that name no tool. `any` is Mistral's and Anthropic's word; some clients send `{"type": "auto"}`."""
 LEFT_OUT = "is left out: only tools of type 'function' are supported"
-TOOLS_MAX = 128
+MAX_TOOLS = 128
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """OpenAI's own rule for a function's name."""
 
 
 class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`parameters` is a JSON schema of an object; without it the function has none. `strict`: each of its keywords is
-    enforced or refused."""
+    """Function that a model may call. `parameters` is a JSON schema of an object, without which the function has no
+    parameters. With `strict`, each keyword of it is enforced or refused."""
 
     name: str
     description: str | None = None
@@ -38,7 +37,7 @@ class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Only tools of type `function` can be called here; those of other types are left out."""
+    """Tool; only tools of type `function` can be called, others are left out."""
 
     type: str = FUNCTION
     function: Function | None = None
@@ -54,8 +53,10 @@ class AllowedTools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`{"type": "function", "function": {"name": ...}}` or `{"type": "allowed_tools", "allowed_tools": {...}}`. One of
-    another type chooses a tool that is left out."""
+    """`{"type": "function", "function": {"name": ...}}` or `{"type": "allowed_tools", "allowed_tools": {...}}`.
+
+    A choice of another type names a tool that is left out.
+    """
 
     type: str
     function: NamedFunction | None = None
@@ -64,12 +65,12 @@ class ToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class ToolSet:
-    """What an answer may call.
+    """Tools that an answer may call.
 
     Attributes:
-        functions: those that it may call; empty: none, and the model is told of none.
-        required: it must call at least one.
-        parallel: it may call several; a function that is called by name is called once.
+        functions: functions that the model is told of; empty if it may call none.
+        required: whether the answer must call at least one.
+        parallel: whether the answer may have several calls; a function that the caller chose by name is called once.
     """
 
     functions: tuple[Function, ...] = ()
@@ -78,11 +79,11 @@ class ToolSet:
 
     @property
     def schemas(self) -> dict[str, dict[str, Any]]:
-        """Each function's parameters."""
+        """Names of the functions -> schemas of their parameters."""
         return {function.name: function.schema for function in self.functions}
 
     def template_tools(self) -> list[dict[str, Any]]:
-        """The tools as chat templates read them."""
+        """Return the tools in the form that chat templates read."""
         return [
             {
                 "type": "function",
@@ -100,7 +101,7 @@ NO_TOOLS = ToolSet()
 
 
 def tool_set(tools: Sequence[Tool] | None, choice: str | ToolChoice | None, parallel: bool | None) -> ToolSet:
-    """The tools of a request that `check_tools` has passed."""
+    """Return the tools of a request that `check_tools` has passed."""
     functions = tuple(tool.function for tool in tools or () if tool.type == FUNCTION and tool.function is not None)
     word = _word(choice)
     if not functions or word == "none" or (isinstance(choice, ToolChoice) and _is_foreign(choice)):
@@ -118,7 +119,7 @@ def tool_set(tools: Sequence[Tool] | None, choice: str | ToolChoice | None, para
 def check_tools(
     tools: Sequence[Tool] | None, choice: str | ToolChoice | None, parallel: bool | None, ignored: IgnoredFields
 ) -> None:
-    """Record the tools that are left out. Raises InvalidRequestError that names the path of what is wrong."""
+    """Record the tools that are left out. Raises InvalidRequestError; `param` is the path of the fault."""
     functions = _checked_functions(tools or (), ignored)
     left_out = any(tool.type != FUNCTION for tool in tools or ())
     if parallel is not None and not tools:
@@ -139,7 +140,7 @@ def check_tools(
 
 
 def _word(choice: str | ToolChoice | None) -> str | None:
-    """The choice, if it names no tool. None for one that does, and for an unknown word."""
+    """Return the choice if it names no tool; None if it names one or is unknown."""
     return _WORDS.get(choice.type if isinstance(choice, ToolChoice) else choice or "auto")
 
 
@@ -148,9 +149,9 @@ def _is_foreign(choice: ToolChoice) -> bool:
 
 
 def _checked_functions(tools: Sequence[Tool], ignored: IgnoredFields) -> set[str]:
-    """The names of those that can be called."""
-    if len(tools) > TOOLS_MAX:
-        raise invalid("tools", f"'tools' may name at most {TOOLS_MAX} tools, got {len(tools)}.")
+    """Return the names of the functions."""
+    if len(tools) > MAX_TOOLS:
+        raise invalid("tools", f"'tools' may name at most {MAX_TOOLS} tools, got {len(tools)}.")
     seen: set[str] = set()
     for index, tool in enumerate(tools):
         path = f"tools[{index}]"
@@ -161,7 +162,9 @@ def _checked_functions(tools: Sequence[Tool], ignored: IgnoredFields) -> set[str
             raise missing(f"{path}.function")
         check_name(tool.function.name, f"{path}.function.name")
         if tool.function.name in seen:
-            raise invalid(f"{path}.function.name", f"There are two tools with the name '{tool.function.name}'.")
+            raise invalid(
+                f"{path}.function.name", f"Two tools have the name '{tool.function.name}': give each its own."
+            )
         seen.add(tool.function.name)
         if tool.function.schema.get("type", "object") != "object":
             param = f"{path}.function.parameters"
@@ -170,7 +173,7 @@ def _checked_functions(tools: Sequence[Tool], ignored: IgnoredFields) -> set[str
 
 
 def check_name(name: str, path: str) -> None:
-    """Raises InvalidRequestError unless it is a function's name."""
+    """Raise InvalidRequestError unless `name` is the name of a function by OpenAI's rule."""
     if not NAME.fullmatch(name):
         raise invalid(path, f"'{path}' must be 1 to 64 letters, digits, underscores and hyphens.")
 
@@ -184,7 +187,9 @@ def _check_choice(choice: ToolChoice, known: set[str], ignored: IgnoredFields) -
         if choice.allowed_tools is None:
             raise missing("tool_choice.allowed_tools")
         if choice.allowed_tools.mode not in ("auto", "required"):
-            raise invalid("tool_choice.allowed_tools.mode", "'tool_choice.allowed_tools.mode' is auto or required.")
+            raise invalid(
+                "tool_choice.allowed_tools.mode", "'tool_choice.allowed_tools.mode' must be auto or required."
+            )
         path = "tool_choice.allowed_tools.tools"
         names = set()
         for index, tool in enumerate(choice.allowed_tools.tools):
@@ -195,10 +200,8 @@ def _check_choice(choice: ToolChoice, known: set[str], ignored: IgnoredFields) -
         if not choice.allowed_tools.tools:
             raise invalid(path, f"'{path}' is empty: name at least one tool, or choose none.")
     else:
-        raise InvalidRequestError(
-            f"A tool choice of type '{shorten(choice.type)}' is not supported; use function or allowed_tools.",
-            param="tool_choice.type",
-            code="unsupported_value",
+        raise unsupported_value(
+            "tool_choice.type", f"'tool_choice.type' must be function or allowed_tools, got '{shorten(choice.type)}'."
         )
     for name in sorted(names - known):
         raise invalid(path, f"'{path}' names '{shorten(name)}', which is not among 'tools'.")
@@ -213,7 +216,7 @@ def _allowed_name(tool: dict[str, Any], path: str) -> str:
 
 
 def _chosen(choice: ToolChoice) -> tuple[set[str], bool]:
-    """The names that a choice allows, and whether one of them must be called."""
+    """Return the names that a choice allows, and whether one of them must be called."""
     if choice.function is not None:
         return {choice.function.name}, True
     assert choice.allowed_tools is not None, "check_tools comes first"

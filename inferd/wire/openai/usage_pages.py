@@ -1,4 +1,4 @@
-"""OpenAI's usage and costs pages: `GET /v1/organization/usage/completions` and `/v1/organization/costs`.
+"""Pages of `GET /v1/organization/usage/completions` and `/v1/organization/costs`.
 
 https://platform.openai.com/docs/api-reference/usage
 """
@@ -14,7 +14,7 @@ from inferd.money import format_usd
 
 
 class CompletionsResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of one group in one bucket. What it is not grouped by is null."""
+    """Tokens of one group in one bucket; dimensions that the page is not grouped by are null."""
 
     object: Literal["organization.usage.completions.result"] = "organization.usage.completions.result"
     input_tokens: int
@@ -32,7 +32,7 @@ class CompletionsResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Amount(msgspec.Struct, frozen=True):
-    """`value` is a JSON number with all nine decimals."""
+    """Amount of money; `value` is a JSON number with all nine decimals."""
 
     value: msgspec.Raw
     currency: Literal["usd"] = "usd"
@@ -52,7 +52,7 @@ Result = CompletionsResult | CostsResult
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):
-    """[start_time, end_time) in Unix seconds."""
+    """Interval [start_time, end_time) in Unix seconds."""
 
     object: Literal["bucket"] = "bucket"
     start_time: int

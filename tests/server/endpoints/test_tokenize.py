@@ -77,7 +77,7 @@ async def test_what_makes_no_sense_is_named(provider, monkeypatch):
     assert await refused(provider, "/detokenize", tokens=[-1]) == ("invalid_value", "tokens")
     assert await refused(provider, "/detokenize", tokens=["a"]) == ("invalid_type", "tokens[0]")
     assert await refused(provider, prompt="a", promt="b") == ("unknown_parameter", "promt")
-    monkeypatch.setattr(tokenize_module, "TEXT_BYTES_MAX", 3)
+    monkeypatch.setattr(tokenize_module, "MAX_TEXT_BYTES", 3)
     assert await refused(provider, prompt="éé") == ("invalid_value", "prompt")
 
 

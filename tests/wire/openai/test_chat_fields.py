@@ -19,8 +19,9 @@ from inferd.errors import InvalidRequestError
 from inferd.price import ServiceTier
 from inferd.serving.cache_hints import CacheHints
 from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.openai.chat_request import IGNORED, UNSUPPORTED, ChatRequest, StreamOptions, parse_chat_request
+from inferd.wire.openai.chat_request import IGNORED, UNSUPPORTED, ChatRequest, parse_chat_request
 from inferd.wire.openai.messages import ContentPart, Message
+from inferd.wire.openai.request_fields import StreamOptions
 from tests.test_docs import FIELDS
 
 HELLO = [{"role": "user", "content": "hello"}]

@@ -89,7 +89,7 @@ def test_with_usage_asked_for_every_chunk_has_the_field_and_only_the_last_has_it
 
 def test_without_usage_asked_for_no_chunk_has_the_field():
     assert b"usage" not in response().delta_chunk(ContentDelta("x"))
-    with pytest.raises(AssertionError, match="only to those who asked"):
+    with pytest.raises(AssertionError, match="the caller asked"):
         response().usage_chunk(usage_body(USAGE, 0))
 
 

@@ -87,8 +87,8 @@ def nested(levels: int) -> Any:
     [
         ({f"v{number}": 1 for number in range(33)}, "at most 32 variables"),
         ({"mood": "x" * 70_000}, "bytes of JSON"),
-        ({"mood": nested(17)}, "nested deeper than 16"),
-        ({"mood": nested(500)}, "nested deeper than 16"),
+        ({"mood": nested(17)}, "at most 16 levels"),
+        ({"mood": nested(500)}, "at most 16 levels"),
     ],
 )
 def test_their_size_is_bounded(kwargs, words):

@@ -1,1 +1,1 @@
-"""OpenAI's Responses API, as a translation: its requests become chat requests, answers' deltas its items and events."""
+"""OpenAI's Responses API, translated: requests become chat requests, deltas of an answer become items and events."""

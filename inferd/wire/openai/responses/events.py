@@ -1,4 +1,4 @@
-"""The events of a streamed response. `sequence_number` counts them from 0; indices are those of output and content."""
+"""Events of a streamed response. `sequence_number` counts them from 0; indices are those of output and content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inferd.wire.openai.responses.objects import OutputItem, OutputText, Reasoni
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Its tag is its `type`, and the name of the Server-Sent Event."""
+    """An event; its tag is its `type` and the name of the Server-Sent Event."""
 
     sequence_number: int
 

@@ -1,4 +1,4 @@
-"""`input` of a response: items of a conversation -> messages of a chat."""
+"""`input` of a Responses request, translated from items to messages of a chat."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
-from inferd.wire.errors import invalid
+from inferd.wire.errors import invalid, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import required
 from inferd.wire.openai.messages import TEXT_ONLY, ContentPart, Message, check_num_parts, omitted
@@ -26,7 +25,7 @@ _FIELDS = {
 
 
 class InputPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One part of a content. A part that is not text becomes a short text that says so."""
+    """Part of a content. A part that is not text becomes a short text that says so."""
 
     type: str = "input_text"
     text: str | None = None
@@ -43,8 +42,8 @@ class InputPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class InputItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An item of any type; an item of an output can come back as it went out. `id` and `status` say nothing here:
-    nothing is stored."""
+    """Item of any type; items of an output may be sent back unchanged. `id` and `status` have no effect: nothing is
+    stored."""
 
     type: str = "message"
     id: str | None = None
@@ -62,20 +61,20 @@ _FOREIGN = {kind: [name for name in InputItem.__struct_fields__ if name not in o
 
 
 class Conversation:
-    """Messages as they are made from items.
+    """Builder of a chat's messages.
 
     Args:
-        ignored: takes down what has no effect.
+        ignored: record for fields without effect.
 
     Attributes:
-        names: of each message and its parts, what the caller called it.
+        names: paths of the messages and their parts -> the caller's paths.
     """
 
     def __init__(self, ignored: IgnoredFields) -> None:
         self._ignored = ignored
         self.names: dict[str, str] = {}
         self._messages: list[Message] = []
-        # What the model said in a row is one message: its reasoning, its words, its calls.
+        # Items of the model in a row are one message: its reasoning, its text, its calls.
         self._reasoning: list[str] = []
         self._words: list[ContentPart] = []
         self._calls: list[ToolCall] = []
@@ -86,7 +85,7 @@ class Conversation:
         self._messages.append(Message(role=role, content=text))
 
     def add_items(self, items: Sequence[InputItem]) -> None:
-        """Raises InvalidRequestError for an item that cannot be served."""
+        """Add the messages of items. Raises InvalidRequestError for an item that cannot be served."""
         check_num_parts("input", (part for item in items for part in (item, item.content, item.output, item.summary)))
         for index, item in enumerate(items):
             self._add(item, f"input[{index}]")
@@ -101,7 +100,7 @@ class Conversation:
         if item.type == "reasoning":
             self._begin_turn(path, ends_at=bool(self._reasoning or self._words))
             texts = self._parts(item.content, f"{path}.content")
-            # Other servers' reasoning may come with a summary only.
+            # Reasoning of other servers may have a summary only.
             texts = texts or self._parts(item.summary, f"{path}.summary")
             self._reasoning += [part.text for part in texts if part.text]
         elif item.type == "function_call":
@@ -142,7 +141,8 @@ class Conversation:
         )
 
     def _begin_turn(self, path: str, *, ends_at: bool) -> None:
-        """Calls hold a turn together: nothing but their results may follow them."""
+        """Begin the model's turn; end the open one first if `ends_at`. Calls keep a turn open: only their results may
+        follow them."""
         if ends_at and not self._calls:
             self._end_turn()
         if not (self._reasoning or self._words or self._calls):
@@ -167,12 +167,10 @@ class Conversation:
         self.names |= {f"{message}.{field}": name for field, name in fields.items()}
 
     def _is_served(self, item: InputItem, path: str) -> bool:
-        """False for an item that is left out. Raises InvalidRequestError for a reference."""
+        """Return whether the item is read and not left out. Raises InvalidRequestError for a reference."""
         if item.type == "item_reference":
-            raise InvalidRequestError(
-                f"'{path}' refers to a stored item, and nothing is stored here: send the item itself.",
-                param=path,
-                code="unsupported_value",
+            raise unsupported_value(
+                path, f"'{path}' refers to a stored item, but nothing is stored here: send the item itself."
             )
         if item.type not in _FIELDS:
             self._ignored.add(path, f"is left out: only items of the types {', '.join(_FIELDS)} are read")

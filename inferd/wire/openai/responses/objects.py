@@ -1,4 +1,4 @@
-"""A response and its output items, as OpenAI shapes them."""
+"""Response object and its output items."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from inferd.wire.openai.chat_request import is_metadata
 from inferd.wire.openai.chat_response import UsageBody
 from inferd.wire.openai.logprobs import ContentLogprob
+from inferd.wire.openai.request_fields import is_metadata
 from inferd.wire.openai.responses.requests import ResponsesRequest, TextConfig, TextFormat
 from inferd.wire.openai.responses.tools import ResponseTool, ResponseToolChoice
 
@@ -34,7 +34,7 @@ class MessageItem(msgspec.Struct, frozen=True, tag_field="type", tag="message"):
 
 
 class ReasoningItem(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning"):
-    """What the model thought, whole; there is no summary."""
+    """Reasoning of the model, in full and without a summary."""
 
     id: str
     status: ItemStatus
@@ -43,7 +43,7 @@ class ReasoningItem(msgspec.Struct, frozen=True, tag_field="type", tag="reasonin
 
 
 class FunctionCallItem(msgspec.Struct, frozen=True, tag_field="type", tag="function_call"):
-    """`arguments` is the text of a JSON object; results go by `call_id`."""
+    """Call of a function; `arguments` is the text of a JSON object, and its result names `call_id`."""
 
     id: str
     status: ItemStatus
@@ -56,7 +56,7 @@ OutputItem = MessageItem | ReasoningItem | FunctionCallItem
 
 
 class InputTokensDetails(msgspec.Struct, frozen=True):
-    """Writing to the cache costs nothing."""
+    """Cached part of the input. Writing to the cache is free."""
 
     cached_tokens: int
     cache_write_tokens: int = 0
@@ -67,7 +67,7 @@ class OutputTokensDetails(msgspec.Struct, frozen=True):
 
 
 class ResponseUsage(msgspec.Struct, frozen=True):
-    """What was billed (BILLING R14), under this API's names."""
+    """Billed usage (BILLING R14), under this API's names."""
 
     input_tokens: int
     input_tokens_details: InputTokensDetails
@@ -93,7 +93,7 @@ class ShownReasoning(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for comes back beside the answer. Times are Unix seconds."""
+    """Answer, with the fields of its request. Times are Unix seconds."""
 
     id: str
     object: Literal["response"] = "response"
@@ -128,7 +128,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def response_usage(usage: UsageBody) -> ResponseUsage:
-    """`reasoning_tokens` is 0 for a model without reasoning."""
+    """Return the usage in this API's shape; `reasoning_tokens` is 0 for a model without reasoning."""
     details = usage.completion_tokens_details
     return ResponseUsage(
         input_tokens=usage.prompt_tokens,
@@ -142,7 +142,7 @@ def response_usage(usage: UsageBody) -> ResponseUsage:
 
 
 def response_begun(asked: ResponsesRequest, *, id: str, created_at: int, model: str, service_tier: str) -> Response:
-    """In progress, without output; `model` is the deployment's name."""
+    """Return a response in progress, without output; `model` is the name of the deployment."""
     shown: dict[str, Any] = {field: getattr(asked, field) for field in _AS_ASKED}
     return Response(
         id=id,

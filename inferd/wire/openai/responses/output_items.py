@@ -1,4 +1,4 @@
-"""The items of one response as they grow, and the events that say so."""
+"""Output items of one response while they grow, and their events."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from inferd.wire.openai.responses.objects import (
 
 
 class OutputItems:
-    """At most the last item is open. Iterate over what the methods return: that is what moves things on.
+    """Output items, of which only the last may be open. The methods are generators: they act when iterated.
 
     Args:
-        suffix: what makes this response's items unlike all others' in their ids.
-        numbers: of the events.
+        suffix: part of the items' ids that is unique to this response.
+        numbers: counter of the events.
     """
 
     def __init__(self, suffix: str, numbers: itertools.count[int]) -> None:
@@ -46,11 +46,11 @@ class OutputItems:
         self._open: OutputItem | None = None
         self._pieces: list[str] = []
         self._logprobs: list[ContentLogprob] = []
-        # Of tokens whose text is still held back: it may turn out to be a call.
+        # Logprobs of tokens whose text is held back because it may be the beginning of a call.
         self._logprobs_held: list[ContentLogprob] = []
 
     def hold(self, logprobs: Sequence[ContentLogprob]) -> None:
-        """They belong to the text that comes next."""
+        """Keep the logprobs of the next text."""
         self._logprobs_held += logprobs
 
     def take(self, delta: AnswerDelta) -> Iterator[ResponseEvent]:
@@ -68,7 +68,7 @@ class OutputItems:
             yield self._arguments_delta(delta.text)
 
     def close(self, status: ItemStatus) -> Iterator[ResponseEvent]:
-        """The open item is done."""
+        """Finish the open item."""
         item, text = self._open, "".join(self._pieces)
         if item is None:
             return
@@ -98,7 +98,7 @@ class OutputItems:
         self._open, self._pieces, self._logprobs = None, [], []
 
     def open_empty(self) -> Iterator[ResponseEvent]:
-        """A message without a word, where the answer has nothing at all."""
+        """Add an empty message if the answer has no item."""
         if self._open is None and not self.done:
             yield from self._text(MessageItem, "")
 
@@ -138,7 +138,7 @@ class OutputItems:
         )
 
     def _flush_logprobs(self) -> Iterator[ResponseEvent]:
-        """Those of the tokens that a message ends with and that brought no text."""
+        """Yield the logprobs of the last tokens of a message, which brought no text."""
         if self._logprobs_held:
             yield self._text_delta("")
 

@@ -1,7 +1,7 @@
-"""`POST /v1/responses`: the body, and the chat request that it comes to.
+"""`POST /v1/responses`: the body, and its translation to a chat request.
 
-Nothing is stored, and what refers to something stored is refused. As in a chat, each field is honoured, ignored with a
-word in the answer's headers, or refused by name.
+Nothing is stored, and fields that refer to stored objects are refused. As in a chat, each field is honoured, ignored
+and named in a header of the answer, or refused by name.
 """
 
 from __future__ import annotations
@@ -10,21 +10,15 @@ from typing import Any
 
 import msgspec
 
-from inferd.errors import InvalidRequestError
-from inferd.wire.errors import invalid
+from inferd.wire.errors import invalid, missing, shorten, unsupported_field, unsupported_value
 from inferd.wire.field_names import FieldNames
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
-from inferd.wire.openai.chat_request import ASKS_FOR_NOTHING, ChatRequest, StreamOptions, check_chat_request
+from inferd.wire.openai.chat_request import ChatRequest, check_chat_request
+from inferd.wire.openai.request_fields import ASKS_FOR_NOTHING, StreamOptions
 from inferd.wire.openai.response_format import JsonSchema, ResponseFormat
 from inferd.wire.openai.responses.input_items import Conversation, InputItem
-from inferd.wire.openai.responses.tools import (
-    ResponseTool,
-    ResponseToolChoice,
-    chat_tool_choice,
-    chat_tools,
-    tool_names,
-)
+from inferd.wire.openai.responses.tools import ResponseTool, ResponseToolChoice, tool_names
 
 UNSUPPORTED = ("conversation", "moderation", "previous_response_id", "prompt")
 _STATELESS = ("conversation", "previous_response_id")
@@ -49,7 +43,7 @@ class Reasoning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TextFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`text`, `json_object`, or `json_schema` with a name and a schema beside it."""
+    """Format `text`, `json_object`, or `json_schema` with a name and a schema."""
 
     type: str
     name: str | None = None
@@ -64,7 +58,7 @@ class TextConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
 
 class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A body as it came; `chat_request` checks it."""
+    """Body as it came."""
 
     model: str
     input: str | list[InputItem]
@@ -90,12 +84,12 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     metadata: Any = None
     service_tier: str | None = None
 
-    # Other values than the ones that ask for what is done anyway are ignored or refused.
+    # Values that ask for anything but the default are ignored or refused.
     background: bool | None = None
     store: bool | None = None
     truncation: str | None = None
 
-    # Known, so that they are refused and not ignored: the answer would be another one than was asked for.
+    # Known, so that they are refused and not ignored: the caller would get another answer than it asked for.
     conversation: Any = None
     moderation: Any = None
     previous_response_id: Any = None
@@ -108,13 +102,13 @@ _DECODER = msgspec.json.Decoder(ResponsesRequest)
 def parse_responses_request(
     body: bytes, ignored: IgnoredFields | None = None
 ) -> tuple[ResponsesRequest, ChatRequest, FieldNames]:
-    """The body, the chat request that asks for the same, and how to speak of that one's fields.
+    """Return the body, the equivalent chat request, and the map from its fields to those of the body.
 
     Args:
-        ignored: takes down what has no effect.
+        ignored: record for fields without effect.
 
     Raises:
-        InvalidRequestError: with `param` naming the field of the body.
+        InvalidRequestError: `param` is the field of the body.
     """
     ignored = ignored or IgnoredFields()
     asked = decode(body, _DECODER, ignored)
@@ -133,7 +127,7 @@ def parse_responses_request(
 
 
 def _chat_request(asked: ResponsesRequest, conversation: Conversation) -> ChatRequest:
-    choice = chat_tool_choice(asked.tool_choice)
+    choice = asked.tool_choice.chat_choice() if isinstance(asked.tool_choice, ResponseToolChoice) else asked.tool_choice
     shows_logprobs = _LOGPROBS in (asked.include or ())
     return ChatRequest(
         model=asked.model,
@@ -146,9 +140,9 @@ def _chat_request(asked: ResponsesRequest, conversation: Conversation) -> ChatRe
         logprobs=shows_logprobs,
         top_logprobs=asked.top_logprobs,
         response_format=None if asked.text is None else _response_format(asked.text.format),
-        tools=chat_tools(asked.tools or ()) or None,
+        tools=[tool.chat_tool(f"tools[{index}]") for index, tool in enumerate(asked.tools or ())] or None,
         tool_choice=choice,
-        parallel_tool_calls=asked.parallel_tool_calls if asked.tools else None,  # else it says nothing
+        parallel_tool_calls=asked.parallel_tool_calls if asked.tools else None,  # no effect without tools
         reasoning_effort=None if asked.reasoning is None else asked.reasoning.effort,
         user=asked.user,
         safety_identifier=asked.safety_identifier,
@@ -163,14 +157,15 @@ def _response_format(format: TextFormat | None) -> ResponseFormat | None:
         return None
     if format.type != "json_schema":
         if format.name or format.description or format.schema is not msgspec.UNSET or format.strict is not None:
-            raise invalid("text.format", "'text.format' has a name and a schema with the type 'json_schema' only.")
+            raise invalid("text.format", "'text.format' may have a name and a schema only with the type 'json_schema'.")
         if format.type not in ("text", "json_object"):
-            raise invalid("text.format.type", "'text.format.type' must be text, json_object or json_schema.")
+            raise invalid(
+                "text.format.type",
+                f"'text.format.type' must be text, json_object or json_schema, got '{shorten(format.type)}'.",
+            )
         return ResponseFormat(format.type)
     if format.schema is msgspec.UNSET:
-        raise InvalidRequestError(
-            "The field 'text.format.schema' is missing.", param="text.format.schema", code="missing_required_parameter"
-        )
+        raise missing("text.format.schema")
     schema = JsonSchema(format.name or "", format.description, format.schema, format.strict)
     return ResponseFormat("json_schema", schema)
 
@@ -179,15 +174,9 @@ def _check_unsupported(asked: ResponsesRequest, ignored: IgnoredFields) -> None:
     for field in UNSUPPORTED:
         if getattr(asked, field) not in ASKS_FOR_NOTHING:
             why = "nothing is stored here: send the whole conversation as 'input'" if field in _STATELESS else ""
-            raise InvalidRequestError(
-                f"'{field}' is not supported; {why or 'leave it out'}.", param=field, code="unsupported_parameter"
-            )
+            raise unsupported_field(field, f"'{field}' is not supported; {why or 'leave it out'}.")
     if asked.background:
-        raise InvalidRequestError(
-            "'background' must be false: nothing is stored here that could be asked for later.",
-            param="background",
-            code="unsupported_value",
-        )
+        raise unsupported_value("background", "'background' must be false: responses are not stored here.")
 
     def only(value: object, path: str, values: tuple[object, ...], why: str) -> None:
         if value is not None and value not in values:
@@ -200,7 +189,7 @@ def _check_unsupported(asked: ResponsesRequest, ignored: IgnoredFields) -> None:
     if asked.text is not None:
         only(asked.text.verbosity, "text.verbosity", ("medium",), "must be medium, or left out")
     if asked.reasoning is not None:
-        whole = "must be auto: reasoning comes whole"
+        whole = "must be auto: reasoning is shown in full"
         only(asked.reasoning.summary, "reasoning.summary", ("auto",), whole)
         only(asked.reasoning.generate_summary, "reasoning.generate_summary", ("auto",), whole)
         only(asked.reasoning.context, "reasoning.context", ("auto",), "must be auto")

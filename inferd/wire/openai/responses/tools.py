@@ -1,8 +1,7 @@
-"""`tools` and `tool_choice` of a response, which are flat where those of a chat are nested."""
+"""`tools` and `tool_choice` of a Responses request, which are flat where those of a chat are nested."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,13 +11,20 @@ from inferd.wire.openai import tools as chat
 
 
 class ResponseTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A tool of any type; a function can be called. Tools that OpenAI's servers run are left out."""
+    """Tool of any type. Functions can be called; tools that OpenAI's servers run are left out."""
 
     type: str
     name: str | None = None
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+
+    def chat_tool(self, path: str) -> chat.Tool:
+        """Return the tool of a chat at the same index. Raises InvalidRequestError."""
+        if self.type != chat.FUNCTION:
+            return chat.Tool(self.type)
+        name = required(self.name, f"{path}.name")
+        return chat.Tool(chat.FUNCTION, chat.Function(name, self.description, self.parameters, self.strict))
 
 
 class ResponseToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -29,38 +35,23 @@ class ResponseToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     mode: str | None = None
     tools: list[dict[str, Any]] | None = None
 
-
-def chat_tools(tools: Sequence[ResponseTool]) -> list[chat.Tool]:
-    """One for each, so that the paths of the chat's tools are those of the caller's. Raises InvalidRequestError."""
-    return [_chat_tool(tool, f"tools[{index}]") for index, tool in enumerate(tools)]
-
-
-def _chat_tool(tool: ResponseTool, path: str) -> chat.Tool:
-    if tool.type != chat.FUNCTION:
-        return chat.Tool(tool.type)
-    name = required(tool.name, f"{path}.name")
-    return chat.Tool(chat.FUNCTION, chat.Function(name, tool.description, tool.parameters, tool.strict))
-
-
-def chat_tool_choice(choice: str | ResponseToolChoice | None) -> str | chat.ToolChoice | None:
-    """Which names it may name is checked with the chat request."""
-    if choice is None or isinstance(choice, str):
-        return choice
-    if choice.type == "function":
-        return chat.ToolChoice("function", function=chat.NamedFunction(required(choice.name, "tool_choice.name")))
-    if choice.type == "allowed_tools":
+    def chat_choice(self) -> chat.ToolChoice:
+        """Return the choice of a chat; the check of the chat request finds unknown names."""
+        if self.type == chat.FUNCTION:
+            return chat.ToolChoice(chat.FUNCTION, function=chat.NamedFunction(required(self.name, "tool_choice.name")))
+        if self.type != chat.ALLOWED:
+            return chat.ToolChoice(self.type)
         allowed = [
             {"type": tool.get("type"), "function": {"name": tool.get("name")}}
-            for tool in required(choice.tools, "tool_choice.tools")
+            for tool in required(self.tools, "tool_choice.tools")
         ]
-        return chat.ToolChoice("allowed_tools", allowed_tools=chat.AllowedTools(choice.mode or "auto", allowed))
-    return chat.ToolChoice(choice.type)
+        return chat.ToolChoice(chat.ALLOWED, allowed_tools=chat.AllowedTools(self.mode or "auto", allowed))
 
 
-def tool_names(n_tools: int) -> dict[str, str]:
-    """What the fields of the chat's tools are called here."""
+def tool_names(num_tools: int) -> dict[str, str]:
+    """Return the paths of the chat's tools -> the caller's paths."""
     nested = {
         "tool_choice.function": "tool_choice",
         "tool_choice.allowed_tools": "tool_choice",
     }
-    return nested | {f"tools[{index}].function": f"tools[{index}]" for index in range(n_tools)}
+    return nested | {f"tools[{index}].function": f"tools[{index}]" for index in range(num_tools)}

@@ -1,4 +1,4 @@
-"""One answer as a response: the events as they come, or the whole at the end."""
+"""Writer of one answer in the shape of the Responses API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ID_PREFIX = "resp_"
 
 
 class ResponseWriter:
-    """begin, push ..., finish; or fail. Each gives events, which the caller of `whole` may drop."""
+    """Writer of a response: begin, push ..., finish; or fail. Each method yields events; `whole` is their sum."""
 
     def __init__(self, begun: Response) -> None:
         self._response = begun
@@ -34,18 +34,18 @@ class ResponseWriter:
         self._items = OutputItems(begun.id.removeprefix(ID_PREFIX), self._numbers)
 
     def begin(self, prompt_tokens: int) -> Iterator[ResponseEvent]:
-        """`prompt_tokens` is not shown before the end."""
+        """Yield the first events. `prompt_tokens` is shown at the end only."""
         yield ResponseCreated(sequence_number=next(self._numbers), response=self._response)
         yield ResponseInProgress(sequence_number=next(self._numbers), response=self._response)
 
     def push(self, deltas: Iterable[AnswerDelta], logprobs: Sequence[TokenLogprob] = ()) -> Iterator[ResponseEvent]:
-        """`logprobs`: of the tokens that brought these deltas, if any."""
+        """Yield the events of `deltas`; `logprobs` are those of the tokens that made them."""
         self._items.hold(choice_logprobs(logprobs).content)
         for delta in deltas:
             yield from self._items.take(delta)
 
     def finish(self, end: AnswerEnd) -> Iterator[ResponseEvent]:
-        """Return the last events, after the commit that bills the answer."""
+        """Yield the last events; called after the commit that bills the answer."""
         is_cut = end.reason == "length"
         yield from self._items.open_empty()
         yield from self._items.close("incomplete" if is_cut else "completed")
@@ -64,12 +64,12 @@ class ResponseWriter:
             yield ResponseCompleted(sequence_number=number, response=self._response)
 
     def fail(self, status: int, message: str) -> Iterator[ResponseEvent]:
-        """The engine failed in mid-stream; `status` is what it would have been before."""
+        """Yield the end of a stream that failed; this API shows no `status`."""
         error = ResponseError("server_error", message)
         failed = msgspec.structs.replace(self._response, status="failed", error=error, output=self._items.done)
         yield ResponseFailed(sequence_number=next(self._numbers), response=failed)
 
     def whole(self) -> bytes:
-        """The finished response."""
+        """Return the finished response as JSON."""
         assert self._response.status in ("completed", "incomplete"), "finish comes first"
         return msgspec.json.encode(self._response)

@@ -1,0 +1,234 @@
+"""Request fields that several endpoints share: the model, tags, inputs, sampling, streaming and limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from inferd.sampling_params import SEED_MODULUS, SamplingParams
+from inferd.wire.errors import invalid, shorten
+from inferd.wire.ignored_fields import IgnoredFields
+
+MAX_N = 16
+MAX_TOP_LOGPROBS = 20
+MAX_STOP = 16
+MAX_STOP_CHARACTERS = 1024
+MAX_LOGIT_BIAS = 1024
+MAX_TAG_CHARACTERS = 512
+MAX_METADATA = 16
+MAX_METADATA_KEY_CHARACTERS = 64
+MAX_METADATA_VALUE_CHARACTERS = 512
+
+ASKS_FOR_NOTHING: tuple[object, ...] = (None, False, [], {}, "")
+"""Values with which even an unsupported field is accepted."""
+
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
+_RANGES = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "typical_p": (0, 1),
+    "repeat_penalty": (0.01, 10),
+    "repetition_penalty": (0.01, 10),
+    "top_k": (-1, 2**31 - 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "seed": (-(2**63), 2**63 - 1),
+}
+_LEAST_TEMPERATURE = 1e-5  # below it, division overflows 32-bit floats before sampling differs from greedy
+_LEAST_TOP_P = 1e-6  # an empty nucleus still holds the best token
+
+
+class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Fields of chat and text completions as they came; the properties are valid once the fields were checked."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    stop: str | list[str] | None = None
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repeat_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+
+    user: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_isolation_key: str | None = None
+    cache_salt: str | None = None
+
+    @property
+    def streamed(self) -> bool:
+        return bool(self.stream)
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the stream ends in a usage chunk."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def n_choices(self) -> int:
+        """Choices of each prompt."""
+        return self.n or 1
+
+    @property
+    def isolation_key(self) -> str | None:
+        """Key of the requests that may share prefixes; None to share with all of the team's."""
+        return self.prompt_cache_isolation_key or self.cache_salt
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Stop strings without empty ones, which stop nothing."""
+        return tuple(filter(None, (self.stop,) if isinstance(self.stop, str) else self.stop or ()))
+
+    def sampling_params(self) -> SamplingParams:
+        """Return the sampling with OpenAI's defaults: temperature 1, top_p 1, no top-k, no min-p."""
+        temperature = 1.0 if self.temperature is None else self.temperature
+        repeat_penalty = self.repetition_penalty if self.repeat_penalty is None else self.repeat_penalty
+        return SamplingParams(
+            temperature=temperature if temperature >= _LEAST_TEMPERATURE else 0.0,
+            top_p=1.0 if self.top_p is None else max(self.top_p, _LEAST_TOP_P),
+            top_k=max(self.top_k or 0, 0),
+            min_p=self.min_p or 0.0,
+            seed=None if self.seed is None else self.seed % SEED_MODULUS,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=tuple((int(token_id), bias) for token_id, bias in (self.logit_bias or {}).items()),
+            stop=self.stop_strings,
+            typical_p=1.0 if self.typical_p is None else max(self.typical_p, _LEAST_TOP_P),
+            repeat_penalty=1.0 if repeat_penalty is None else repeat_penalty,
+        )
+
+    def check_vocabulary(self, n_vocab: int) -> None:
+        """Raise InvalidRequestError if `logit_bias` names a token that the model does not have."""
+        for token_id in self.logit_bias or ():
+            if int(token_id) >= n_vocab:
+                raise invalid(
+                    "logit_bias", f"'logit_bias' names token {token_id}; this model has tokens 0 to {n_vocab - 1}."
+                )
+
+
+def check_model(model: str) -> None:
+    """Raise InvalidRequestError if the model's name is empty."""
+    if not model:
+        raise invalid("model", "'model' is empty: name a model, see GET /v1/models.")
+
+
+def check_tags(request: msgspec.Struct, fields: Iterable[str]) -> None:
+    """Raise InvalidRequestError for a text that cannot be recorded: too long, or with NUL, at which SQLite's text
+    functions stop."""
+    for field in fields:
+        text = getattr(request, field) or ""
+        if len(text) > MAX_TAG_CHARACTERS:
+            raise invalid(field, f"'{field}' has {len(text)} characters; at most {MAX_TAG_CHARACTERS} are allowed.")
+        if "\0" in text:
+            raise invalid(field, f"'{field}' must not hold NUL characters.")
+
+
+def is_metadata(value: object) -> bool:
+    """Return whether `value` is null or OpenAI's `metadata`: at most 16 pairs of texts of bounded length."""
+    if value is None:
+        return True
+    return (
+        isinstance(value, dict)
+        and len(value) <= MAX_METADATA
+        and all(
+            isinstance(text, str)
+            and len(key) <= MAX_METADATA_KEY_CHARACTERS
+            and len(text) <= MAX_METADATA_VALUE_CHARACTERS
+            for key, text in value.items()
+        )
+    )
+
+
+def check_stream_options(request: CompletionFields, ignored: IgnoredFields) -> None:
+    """Record the stream options without effect."""
+    if request.stream_options is None:
+        return
+    if not request.streamed:
+        ignored.add("stream_options", "is only used when 'stream' is true")
+    if request.stream_options.include_obfuscation:
+        ignored.add("stream_options.include_obfuscation", "must be false: streams are not obfuscated")
+
+
+def check_limit(field: str, value: int | None, ignored: IgnoredFields) -> None:
+    """Record a negative limit, which means no limit in llama.cpp and Ollama. Raises InvalidRequestError for 0."""
+    if value == 0:
+        raise invalid(field, f"'{field}' must be at least 1, got 0.")
+    if value is not None and value < 0:
+        ignored.add(field, "must be at least 1")
+
+
+def check_num_choices(n: int | None) -> None:
+    """Raise InvalidRequestError unless `n` lies between 1 and MAX_N."""
+    if n is not None and not 1 <= n <= MAX_N:
+        raise invalid("n", f"'n' must lie between 1 and {MAX_N}, got {shorten(str(n))}.")
+
+
+def check_num_alternatives(field: str, value: int | None) -> None:
+    """Raise InvalidRequestError unless the number of alternatives a token lies between 0 and MAX_TOP_LOGPROBS."""
+    if value is not None and not 0 <= value <= MAX_TOP_LOGPROBS:
+        raise invalid(field, f"'{field}' must lie between 0 and {MAX_TOP_LOGPROBS}, got {shorten(str(value))}.")
+
+
+def check_sampling(request: CompletionFields) -> None:
+    """Raise InvalidRequestError for values out of range; `check_vocabulary` follows once the model is known."""
+    for field, (low, high) in _RANGES.items():
+        value = getattr(request, field)
+        if value is not None and not low <= value <= high:
+            raise invalid(field, f"'{field}' must lie between {low} and {high}, got {shorten(str(value))}.")
+    _check_stop(request)
+    _check_logit_bias(request)
+
+
+def _check_stop(request: CompletionFields) -> None:
+    if len(request.stop_strings) > MAX_STOP:
+        raise invalid("stop", f"'stop' may hold at most {MAX_STOP} strings, got {len(request.stop_strings)}.")
+    for index, text in enumerate([request.stop] if isinstance(request.stop, str) else request.stop or ()):
+        if len(text) > MAX_STOP_CHARACTERS:
+            path = "stop" if isinstance(request.stop, str) else f"stop[{index}]"
+            raise invalid(path, f"'{path}' has {len(text)} characters; at most {MAX_STOP_CHARACTERS} are allowed.")
+
+
+def _check_logit_bias(request: CompletionFields) -> None:
+    biases = request.logit_bias or {}
+    if len(biases) > MAX_LOGIT_BIAS:
+        raise invalid("logit_bias", f"'logit_bias' may name at most {MAX_LOGIT_BIAS} tokens, got {len(biases)}.")
+    for token_id, bias in biases.items():
+        if not _TOKEN_ID.fullmatch(token_id):
+            raise invalid("logit_bias", f"The keys of 'logit_bias' must be token ids, got '{shorten(token_id)}'.")
+        if not -100 <= bias <= 100:
+            raise invalid("logit_bias", f"'logit_bias' of token {token_id} must lie between -100 and 100, got {bias}.")
+
+
+def check_one_kind(field: str, value: list[str | int | list[int]]) -> None:
+    """Raise InvalidRequestError if a list of inputs mixes strings, token ids and lists of token ids."""
+    if len({type(item) for item in value}) > 1:
+        raise invalid(field, f"'{field}' mixes kinds: send strings, token ids, or lists of token ids.")
+
+
+def inputs_of(field: str, value: str | list[str | int | list[int]]) -> list[tuple[str | tuple[int, ...], str]]:
+    """Return the inputs, each a text or token ids, with their paths; `value` is not empty and of one kind."""
+    if isinstance(value, str):
+        return [(value, field)]
+    if isinstance(value[0], int):
+        return [(tuple(value), field)]  # type: ignore[arg-type]
+    return [
+        (tuple(item) if isinstance(item, list) else str(item), f"{field}[{index}]") for index, item in enumerate(value)
+    ]
