@@ -1,1 +1,1 @@
-"""Chat: from messages to a prompt, and from the model's text to an answer."""
+"""Chat with a model: messages to a prompt by its chat template, and its text to content, reasoning and tool calls."""

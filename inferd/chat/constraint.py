@@ -1,4 +1,4 @@
-"""What the text of an answer must match: tools, response format and reasoning in one grammar."""
+"""Constraint of an answer's text: tools, response format and reasoning in one grammar."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ def answer_constraint(
     reasoning: ReasoningState,
     detail: SchemaDetail = SchemaDetail.FULL,
 ) -> Constraint | None:
-    """None: any text. A response format is one of the content: reasoning before it stays free unless it is off, calls
-    in its place stay possible. A caller's own grammar is one of the whole text.
+    """Return the constraint of the whole text, or None for any text.
+
+    A response format constrains the content only: reasoning may come before it unless it is off, and calls may take its
+    place. A caller's own grammar constrains the whole text.
 
     Args:
-        detail: how much is enforced of schemas that are not strict.
+        detail: part of the schemas without `strict` that is enforced.
 
     Raises:
-        InvalidRequestError: a grammar beside tools or reasoning; a schema that is no JSON, of which no value has an
-            end, or that is strict and cannot be expressed in the model's notation of tool calls.
+        InvalidRequestError: a grammar is combined with tools or reasoning, or a schema is no JSON, has no finite value,
+            or is strict and cannot be expressed in the model's notation of tool calls.
     """
     own = request.constraint
     tools = request.tool_set
@@ -60,7 +62,7 @@ def answer_constraint(
 def _callable_tools(
     request: ChatRequest, detail: SchemaDetail
 ) -> tuple[list[CallableTool], tuple[SchemaFault, ...], tuple[tuple[str, str], ...]]:
-    """The tools that may be called; of the strict ones the faults and the (path, schema)."""
+    """Return the tools that may be called, and the faults and (path, schema) of the strict ones."""
     tools = request.tool_set
     places = {tool.function.name: index for index, tool in enumerate(request.tools or ()) if tool.function is not None}
     callables: list[CallableTool] = []
@@ -81,7 +83,7 @@ def _callable_tools(
 
 
 def _enforceable(own: Constraint, detail: SchemaDetail) -> Constraint:
-    """A caller's schema with its faults if it is strict, else without them."""
+    """Return a strict schema with its faults, any other schema without its unenforceable keywords."""
     if own.kind is ConstraintKind.JSON_SCHEMA:
         read = _read_source(own, SchemaDetail.FULL)
         if read.is_endless:
@@ -101,7 +103,7 @@ def _read_source(own: Constraint, detail: SchemaDetail) -> ReadSchema:
 
 def _endless(path: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"No value of the schema '{path}' has an end: each needs another one inside. Make a property optional, or "
+        f"The schema '{path}' has no finite value: each value needs another one inside. Make a property optional, or "
         "allow null or an empty array.",
         param=path,
         code="invalid_json_schema",
@@ -110,9 +112,9 @@ def _endless(path: str) -> InvalidRequestError:
 
 def _check_alone(own: Constraint, *, has_tools: bool, in_reasoning: bool) -> None:
     if has_tools:
-        why = "excludes 'tools'; leave one of them out, or set 'tool_choice' to none"
+        why = "excludes 'tools': leave one of them out, or set 'tool_choice' to none"
     elif in_reasoning:
-        why = "excludes reasoning, which this model's prompt opens; set 'reasoning_effort' to none, or leave it out"
+        why = "excludes reasoning, which this model's prompt opens: set 'reasoning_effort' to none, or leave it out"
     else:
         return
     raise InvalidRequestError(f"'{own.param}' {why}.", param=own.param, code="invalid_value")

@@ -1,4 +1,4 @@
-"""The messages of a request as a model's chat template wants them."""
+"""Messages of a request in the form that a model's chat template takes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from inferd.wire.openai.tools import ToolSet
 def conversation(
     messages: Sequence[Message], tools: ToolSet, dialect: Dialect, traits: TemplateTraits
 ) -> list[dict[str, Any]]:
-    """Dictionaries for `ChatTemplate.render`: role, content as a string, name where given; calls and results in the
-    template's own form, or as text if it has none. Adds a description of the tools where the template would not."""
+    """Return dictionaries for `ChatTemplate.render`: role, content as a string, name if given, calls and results in the
+    template's own form. For a template without tools, calls and results are text, and a description is added."""
     native = traits.writes_calls
     rendered = list(_native(messages, dialect, traits)) if native else _as_text(messages, dialect)
     if tools.functions and not traits.describes_tools:
@@ -28,11 +28,11 @@ def conversation(
 
 
 def _native(messages: Sequence[Message], dialect: Dialect, traits: TemplateTraits) -> Iterator[dict[str, Any]]:
-    """One call a message where the template takes no more, its result right behind it."""
+    """Yield the messages. If the template takes one call a message, each call is a message, followed by its result."""
     for index, message in enumerate(messages):
         calls = message.tool_calls or ()
         if message.role == "tool" and _is_split(messages, index, dialect):
-            continue  # it went out with its call
+            continue  # already yielded with its call
         if len(calls) < 2 or not dialect.one_call:
             yield _message(message, dialect, traits)
             continue
@@ -50,7 +50,7 @@ def _results(messages: Sequence[Message], index: int) -> Iterator[Message]:
 
 
 def _is_split(messages: Sequence[Message], index: int, dialect: Dialect) -> bool:
-    """Whether the tool message at `index` answers a message of several calls that goes out as several messages."""
+    """Return whether the tool message at `index` answers a message of several calls that becomes several messages."""
     caller = next(message for message in reversed(messages[:index]) if message.role != "tool")
     return dialect.one_call and len(caller.tool_calls or ()) > 1
 
@@ -65,7 +65,7 @@ def _message(
         rendered["tool_call_id"] = _call_id(message.tool_call_id, dialect)
     reasoning = message.reasoning_text()
     if reasoning and only_call in (None, 0):
-        # gpt-oss calls it thinking, and has no room for it beside the content of a call.
+        # gpt-oss's template calls it thinking, and takes it only if a message with calls has no content.
         if not dialect.channels:
             rendered["reasoning_content"] = reasoning
         elif not (message.tool_calls and rendered["content"]):
@@ -91,8 +91,8 @@ def _message(
 
 
 def _as_text(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, Any]]:
-    """Results of tools, and what the user says right after them, become one message: many templates want the roles to
-    alternate. What a caller sent as two messages of a user stays two."""
+    """Return the messages with calls and results as text. Results and the user's messages right after them become one
+    message, as many templates want the roles to alternate; other messages of a user in a row stay apart."""
     rendered: list[dict[str, Any]] = []
     for index, message in enumerate(messages):
         content = message.text()
@@ -116,7 +116,7 @@ def _as_text(messages: Sequence[Message], dialect: Dialect) -> list[dict[str, An
 
 
 def _with_instruction(messages: list[dict[str, Any]], text: str, traits: TemplateTraits) -> list[dict[str, Any]]:
-    """`text` at the end of the system message; in the first user's, if the template takes no system message."""
+    """Add `text` to the end of the system message, or to the first user's if the template takes no system message."""
     first = messages[0]
     if first["role"] in ("system", "developer"):
         return [first | {"content": f"{first['content']}\n\n{text}"}, *messages[1:]]
@@ -128,7 +128,7 @@ def _with_instruction(messages: list[dict[str, Any]], text: str, traits: Templat
 
 
 def _call_id(call_id: str, dialect: Dialect) -> str:
-    """The id, or a digest of it where a template takes only ids of one length; equal ones stay equal."""
+    """Return the id, or a digest of it if the template takes only ids of one length; equal ids stay equal."""
     length = dialect.call_id_length
     if length is None or (len(call_id) == length and call_id.isalnum()):
         return call_id
@@ -140,7 +140,7 @@ def _text(value: object) -> str:
 
 
 def _tool_description(tools: Sequence[dict[str, Any]], format: CallFormat, *, parallel: bool) -> str:
-    """What a system prompt says of tools; they are as templates get them."""
+    """Return the description of tools for a system prompt; `tools` are in the form that templates read."""
     lines = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
     example = _written_call("FUNCTION_NAME", '{"PARAMETER": VALUE}', format)
     several = "For several calls, write one after the other. " if parallel else "Make one call at most. "
@@ -154,7 +154,7 @@ def _tool_description(tools: Sequence[dict[str, Any]], format: CallFormat, *, pa
 
 
 def _written_call(name: str, arguments: str, format: CallFormat) -> str:
-    """A call as the format writes it, with arguments in JSON."""
+    """Return a call in a format with JSON arguments."""
     assert format.notation == "json", "calls are described in JSON"
     if format.name_end is None:
         body = f'{{"name": {json.dumps(name)}, "{format.arguments_key}": {arguments}}}'
@@ -164,5 +164,5 @@ def _written_call(name: str, arguments: str, format: CallFormat) -> str:
 
 
 def _written_result(content: str) -> str:
-    """A tool's result, as a user's message brings it."""
+    """Return a tool's result as text of a user's message."""
     return f"<tool_response>\n{content}\n</tool_response>"

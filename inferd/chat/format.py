@@ -1,4 +1,4 @@
-"""One model's way to talk: its chat template, what that makes of tools, and the dialect that its answers come in."""
+"""Chat format of one model: its chat template, the traits of that template, and the dialect of its answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from inferd.wire.openai.template_kwargs import (
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """A rendered request."""
+    """Rendered request."""
 
     segments: Sequence[Segment]
     reasoning: ReasoningState
@@ -42,10 +42,10 @@ class ChatPrompt:
 
 
 class ChatFormat:
-    """Made once a model; every method may be called from any thread."""
+    """Chat format of one model. Every method may be called from any thread."""
 
     def __init__(self, template: ChatTemplate) -> None:
-        """Raises ConfigError: the template writes nothing that a user says, or works without end."""
+        """Probe the template. Raises ConfigError: it does not write a user's message, or works without end."""
         self._template = template
         family = detect_dialect(template.source)
         self._traits = probe_template(template, family)
@@ -53,16 +53,16 @@ class ChatFormat:
 
     @property
     def reasons(self) -> bool:
-        """Whether answers may hold reasoning that can be told apart."""
+        """Whether answers may hold reasoning that the parser separates from content."""
         return self.dialect.channels or self.dialect.reasoning is not None
 
     def notation(self, control_texts: Iterable[str]) -> list[str]:
-        """Those control tokens that calls and reasoning are written with: they must be part of an answer's text."""
+        """Return the control tokens of calls and reasoning, which must be part of an answer's text."""
         markers = list(self.dialect.markers())
         return [text for text in control_texts if any(text in marker for marker in markers)]
 
     def prompt(self, request: ChatRequest) -> ChatPrompt:
-        """Raises InvalidRequestError: the template refuses the messages."""
+        """Return the rendered prompt. Raises InvalidRequestError: the template refuses the messages."""
         tools, known = request.tool_set, self._template.variables
         variables = effort_variables(request.effort, known)
         variables |= template_variables(request.chat_template_kwargs, known, variables)
@@ -79,7 +79,7 @@ class ChatFormat:
         return ChatPrompt(segments, self._reasoning_state(segments, is_off=is_off))
 
     def unheard(self, request: ChatRequest) -> list[str]:
-        """Paths of the request's fields that the template cannot be told."""
+        """Return the paths of the request's fields that have no effect with this template."""
         known = self._template.variables
         is_heard = is_effort_heard(request.effort, known, reasons=self.reasons)
         unread = [f"{KWARGS_FIELD}.{name}" for name in request.chat_template_kwargs or () if name not in known]
@@ -88,17 +88,17 @@ class ChatFormat:
     def constraint(
         self, request: ChatRequest, reasoning: ReasoningState, detail: SchemaDetail = SchemaDetail.FULL
     ) -> Constraint | None:
-        """What the answer must match; see answer_constraint."""
+        """Return the constraint of the answer, as `answer_constraint` does."""
         return answer_constraint(request, self.dialect, reasoning, detail)
 
     def reader(self, request: ChatRequest, *, in_reasoning: bool) -> AnswerReader:
-        """For one answer to `request`."""
+        """Return a reader of one answer to `request`."""
         tools = request.tool_set
         parser = answer_parser(self.dialect, tools.schemas, in_reasoning=in_reasoning)
         return AnswerReader(parser, counts_reasoning=self.reasons and not request.stop_strings)
 
     def _reasoning_state(self, segments: Sequence[Segment], *, is_off: bool) -> ReasoningState:
-        """Read it off the prompt's last words; `is_off` counts where they do not open the reasoning."""
+        """Return the state of reasoning after the prompt; `is_off` counts unless the prompt opens it."""
         tags = self.dialect.reasoning
         if tags is not None and segments and segments[-1].special:
             words = segments[-1].text.rstrip()

@@ -72,7 +72,9 @@ class Sentinels:
         sentinels = tuple(islice(free, 2))
         if len(sentinels) < 2:
             raise InvalidRequestError(
-                "The messages use every private-use character of Unicode.", param="messages", code="invalid_value"
+                "The messages use every private-use character of Unicode: leave two of them out.",
+                param="messages",
+                code="invalid_value",
             )
         self._open, self._close = sentinels
 

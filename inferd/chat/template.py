@@ -24,38 +24,26 @@ from inferd.chat.sandbox.string_costs import check_width
 from inferd.errors import ConfigError, InvalidRequestError
 from inferd.tokenizer import Segment, Tokenizer
 
-_WORDS = frozenset(
-    (
-        *("role", "content", "name", "type", "function", "description", "parameters", "arguments", "id"),
-        *(
-            "tool_calls",
-            "tool_call_id",
-            "reasoning_content",
-            "thinking",
-            "properties",
-            "required",
-            "items",
-            "enum",
-            "const",
-        ),
-        *("default", "format", "anyOf", "oneOf", "allOf", "additionalProperties", "nullable", "title", "$ref"),
-        *("$defs", "minimum", "maximum", "object", "array", "string", "number", "integer", "boolean"),
-        "null",
-    )
-)
+_API_WORDS = {"role", "content", "name", "type", "function", "description", "parameters", "arguments", "id"}
+_API_WORDS |= {"tool_calls", "tool_call_id", "reasoning_content", "thinking"}
+_SCHEMA_WORDS = {"properties", "required", "items", "enum", "const", "default", "format", "nullable", "title"}
+_SCHEMA_WORDS |= {"anyOf", "oneOf", "allOf", "additionalProperties", "$ref", "$defs", "minimum", "maximum"}
+_SCHEMA_WORDS |= {"object", "array", "string", "number", "integer", "boolean", "null"}
+_WORDS = frozenset(_API_WORDS | _SCHEMA_WORDS)
 _MAX_REASON_CHARACTERS = 1_000
-"""Of what a template says against the messages."""
+"""Characters of a template's own error message that are repeated."""
 _MAX_STRFTIME_CHARACTERS = 1_000
 
 
 class ChatTemplate:
-    """A compiled template. Every method may be called from any thread.
+    """Compiled template. Every method may be called from any thread.
 
     Attributes:
-        name: what errors call it.
-        source: its text.
-        gives_parts: it gets contents as lists of text parts; set at the start, if it writes no strings.
-        variables: the names that it reads and does not set itself.
+        name: name in error messages.
+        source: Jinja text.
+        gives_parts: whether contents are given as lists of text parts, for a template that writes no strings; set when
+            the template is probed.
+        variables: names that the template reads and does not set itself.
     """
 
     def __init__(
@@ -66,12 +54,12 @@ class ChatTemplate:
         name: str = "chat template",
         clock: Callable[[], datetime] = datetime.now,
     ) -> None:
-        """Compiles the template once.
+        """Compile the template.
 
         Args:
             source: Jinja text, None or "" if the model has none.
-            tokenizer: gives `bos_token`, `eos_token` and the texts of the control tokens.
-            name: what to call it in errors, such as its file.
+            tokenizer: source of `bos_token`, `eos_token` and the texts of the control tokens.
+            name: name in error messages, such as the template's file.
             clock: local time for `strftime_now`.
 
         Raises:
@@ -87,7 +75,7 @@ class ChatTemplate:
             self.variables = frozenset(meta.find_undeclared_variables(self._environment.parse(source)))
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"{name}: line {error.lineno}: {error.message}") from error
-        except Exception as error:  # Jinja's compiler and Python's own say so in many ways
+        except Exception as error:  # Jinja's and Python's compilers raise many kinds of errors
             raise ConfigError(
                 f"{name}: the template cannot be compiled ({_reason(error)}); name another as chat_template"
             ) from error
@@ -103,12 +91,12 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Mapping[str, object]], add_generation_prompt: bool = True, **variables: object
     ) -> list[Segment]:
-        """The prompt for `messages`, as segments whose texts joined are the rendered prompt.
+        """Return the prompt for `messages`, as segments whose joined texts are the rendered prompt.
 
         Args:
             messages: dictionaries with `role` (one of the API's own words, already checked) and `content`.
             add_generation_prompt: whether to end with the opening of the assistant's turn.
-            variables: more variables for the template. Strings in them are user text, as those in the messages are.
+            variables: more variables for the template. Their strings are user text, as those of the messages are.
 
         Raises:
             InvalidRequestError: the template refuses the messages or fails on them.
@@ -122,7 +110,7 @@ class ChatTemplate:
             rendered = self._template.render(
                 names | {"messages": marked, "add_generation_prompt": add_generation_prompt}
             )
-        except Exception as error:  # a template may raise anything, also for want of memory or stack
+        except Exception as error:  # a template may raise any error, also for lack of memory or stack
             raise InvalidRequestError(
                 f"The model's chat template does not accept these messages: {sentinels.strip(_reason(error))}",
                 param="messages",
@@ -142,7 +130,7 @@ class ChatTemplate:
         return Sentinels(self._control_texts, used)
 
     def _marked(self, message: Mapping[str, object], mark: Callable[[str], str]) -> dict[str, object]:
-        """Field names and the role are words of the API; templates compare them, so they stay as they are."""
+        """Return the message with its literal spans marked. Field names and the role stay: templates compare them."""
         role = message["role"]
         if role == "developer" and not self._knows_developer:
             role = "system"
@@ -153,8 +141,8 @@ class ChatTemplate:
 
 
 def _sparing_words(mark: Callable[[str], str]) -> Callable[[str], str]:
-    """`mark`, but for the words of the API and of JSON schemas. Templates look members up by them and compare them, and
-    some are part of a control token's text, such as "function" in `<start_function_call>`; none is one."""
+    """Return `mark` with an exception for words of the API and of JSON schemas. Templates look members up by them and
+    compare them. Some are part of a control token ("function" in `<start_function_call>`); none is a whole one."""
     return lambda text: text if text in _WORDS else mark(text)
 
 
@@ -167,7 +155,7 @@ def _environment(clock: Callable[[], datetime]) -> BoundedEnvironment:
 
 
 class _GenerationBlock(Extension):
-    """`{% generation %}` marks an assistant's text for training; here only what is inside counts."""
+    """`{% generation %}`, which marks an assistant's text for training and has no effect here."""
 
     tags = {"generation"}  # noqa: RUF012  (Jinja reads it from the class)
 
@@ -183,16 +171,15 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Unlike Jinja's own filter this escapes no HTML, as models are trained on plain JSON."""
+    """Return plain JSON, as models are trained on it; Jinja's own filter escapes HTML."""
     budget = running_budget()
     size = budget.measure(value)
     margin = check_width(indent) + (len(indent) if isinstance(indent, str) else 0)
     between = budget.weigh(separators) if separators is not None else 4
     budget.allow((12 if ensure_ascii else 6) * size.characters + size.items * (8 + between + size.depth * margin))
-    text: str = budget.made(
+    return budget.made(
         json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     )
-    return text
 
 
 def _strftime(moment: datetime, format: str) -> str:
@@ -206,5 +193,5 @@ def _raise_exception(message: object) -> NoReturn:
 
 
 def _reason(error: Exception) -> str:
-    """In words; some of Python's own errors have none."""
+    """Return the message of an error, or its type if it has none."""
     return str(error)[:_MAX_REASON_CHARACTERS] or type(error).__name__

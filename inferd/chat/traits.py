@@ -1,4 +1,4 @@
-"""Shapes that a chat template takes, and its output for them, found out by rendering small conversations with it."""
+"""Traits of a chat template, found by rendering small conversations with it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ _RESULT: dict[str, object] = {
     "name": _NAME,
 }
 _ANSWERS = ("", " ", "OK.")
-"""That say as little as a template allows."""
+"""The shortest answers; some templates refuse the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateTraits:
-    """Attributes:
-    describes_tools: it tells the model which tools there are.
-    writes_calls: it writes tool calls so that the dialect's parser reads them back.
-    arguments_as_text: it wants a call's arguments as JSON text, not as an object.
-    null_content: it writes calls only of a message whose content is null.
-    takes_system: it takes a system message.
-    wants_list: it fails where `tools` is null and not an empty list.
-    turns: which turns it takes.
+    """What a template takes and writes.
+
+    Attributes:
+        describes_tools: it describes the tools to the model.
+        writes_calls: it writes tool calls that the dialect's parser reads back.
+        arguments_as_text: it takes a call's arguments as JSON text, not as an object.
+        null_content: it writes the calls of a message only if the content is null.
+        takes_system: it takes a system message.
+        wants_list: it fails if `tools` is null and not an empty list.
+        turns: conversations that it takes.
     """
 
     describes_tools: bool = False
@@ -53,8 +55,13 @@ class TemplateTraits:
 
 
 def probe_template(template: ChatTemplate, dialect: Dialect) -> TemplateTraits:
-    """Renders some thirty conversations of a few words; takes milliseconds. Makes the template get its contents as
-    parts, if it writes no others. Raises ConfigError if it does not write what a user says, or works without end."""
+    """Return the traits of a template, by rendering some thirty conversations of a few words; takes milliseconds.
+
+    Sets `template.gives_parts` if the template writes contents only as parts.
+
+    Raises:
+        ConfigError: the template does not write a user's message, or works without end.
+    """
     wants_list = _rendered(template, [_USER]) is None and _rendered(template, [_USER], tools=[]) is not None
     variables: dict[str, object] = {"tools": []} if wants_list else {}
     turns = _probe_turns(template, variables)
@@ -96,7 +103,7 @@ def _turn(role: str, number: int) -> dict[str, object]:
 
 
 def _probe_turns(template: ChatTemplate, variables: Mapping[str, object]) -> TurnRules:
-    """Raises ConfigError if the template writes nothing that a user says."""
+    """Return the rules of the template. Raises ConfigError if it does not write a user's message."""
     user, second = _turn("user", 1), _turn("user", 2)
     answer, other = _turn("assistant", 1), _turn("assistant", 2)
 
@@ -136,19 +143,19 @@ def _probe_turns(template: ChatTemplate, variables: Mapping[str, object]) -> Tur
 
 
 def _takes(template: ChatTemplate, messages: Sequence[Mapping[str, object]], **variables: object) -> bool:
-    """Whether it writes the contents of all messages."""
+    """Return whether the template writes the contents of all messages."""
     text = _rendered(template, messages, add_generation_prompt=True, **variables)
     return text is not None and all(str(message["content"] or "") in text.casefold() for message in messages)
 
 
 def _refusal(template: ChatTemplate, user: Mapping[str, object], variables: Mapping[str, object]) -> str:
-    advice = "name a Jinja file that does as chat_template in models.toml"
+    advice = "name another Jinja file as chat_template in models.toml"
     template.gives_parts = False
     try:
         template.render([user], True, **variables)
     except InvalidRequestError as error:
-        return f"{template.name}: it takes no message of a user: {error.__cause__ or error}; {advice}"
-    return f"{template.name}: it does not write what a user says into the prompt; {advice}"
+        return f"{template.name}: the template refuses a user's message ({error.__cause__ or error}); {advice}"
+    return f"{template.name}: the template does not write a user's message into the prompt; {advice}"
 
 
 def _call(*, as_text: bool, null_content: bool) -> dict[str, object]:
@@ -158,7 +165,7 @@ def _call(*, as_text: bool, null_content: bool) -> dict[str, object]:
 
 
 def _reads_back(template: ChatTemplate, dialect: Dialect, prompt: str, call: dict[str, object]) -> bool:
-    """Whether the dialect's parser reads the call that the template writes, and it writes the call's result, too."""
+    """Return whether the template writes the call so that the dialect's parser reads it, and the call's result."""
     text = _rendered(template, [_USER, call], tools=[_TOOL])
     if text is None or not _takes(template, [_USER, call, _RESULT], tools=[_TOOL]):
         return False
@@ -167,8 +174,8 @@ def _reads_back(template: ChatTemplate, dialect: Dialect, prompt: str, call: dic
 
 
 def answer_text(conversation: str, prompt: str, dialect: Dialect) -> str:
-    """What an assistant would have written of a rendered conversation: the part beyond the prompt. A prompt may end
-    in words that a conversation does not repeat (`<think>`); the answer then begins at its first marker."""
+    """Return the assistant's part of a rendered conversation: the text after the prompt. If the prompt ends in text
+    that the conversation does not repeat (`<think>`), the answer begins at its first marker."""
     length = next(
         (place for place, pair in enumerate(zip(conversation, prompt, strict=False)) if pair[0] != pair[1]),
         min(len(conversation), len(prompt)),

@@ -1,4 +1,4 @@
-"""The turns of a conversation, arranged as a strict chat template takes them."""
+"""Rules of strict chat templates for the turns of a conversation, and the arrangement of messages by them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ SYSTEM_ROLES = ("system", "developer")
 
 @dataclass(frozen=True, slots=True)
 class TurnRules:
-    """Which conversations a template takes as they are, every message written.
+    """Conversations that a template takes unchanged, with every message written.
 
     Attributes:
-        system: the role that it takes for a system message at the front; None: no such message.
-        developer: the same, for the role `developer`.
-        many_systems: several of them at the front.
-        late_system: one anywhere else.
-        system_without_question: one at the front of a conversation whose last message is not the user's.
-        many_users: two messages of the user in a row.
-        many_assistants: two of the assistant.
-        assistant_first: an assistant's message before the first of the user.
-        no_user: no message of the user at all.
-        answer_after_result: the assistant's message that has to stand between a tool's result and what the user says
-            next; None: none has to.
-        text_with_calls: one of the assistant that has both.
-        needs_system: only conversations that begin with a system message.
+        system: role of a system message at the front; None if the template takes none.
+        developer: role of a developer message at the front; None if the template takes none.
+        many_systems: several system messages at the front are taken.
+        late_system: a system message at any other place is taken.
+        system_without_question: a system message is taken if the last message is not the user's.
+        many_users: two messages of the user in a row are taken.
+        many_assistants: two messages of the assistant in a row are taken.
+        assistant_first: a message of the assistant before the first of the user is taken.
+        no_user: a conversation without a message of the user is taken.
+        answer_after_result: content of the assistant's message that must stand between a tool's result and the user's
+            next message; None if the template needs none.
+        text_with_calls: a message of the assistant with both text and calls is taken.
+        needs_system: only conversations that begin with a system message are taken.
     """
 
     system: str | None = "system"
@@ -44,10 +44,10 @@ class TurnRules:
 
 
 def arranged(messages: Sequence[dict[str, Any]], rules: TurnRules) -> list[dict[str, Any]]:
-    """The messages, changed where the template does not take them, and only there. No text of them is lost.
+    """Return the messages, changed only where the template does not take them. No text is lost.
 
-    A system message that the template does not take where it stands becomes part of the user's message behind it, else
-    of the one before it, else a message of the user.
+    A system message at a place that the template does not take becomes part of the user's message after it, else of the
+    user's message before it, else a message of the user.
     """
     num_leading = next((i for i, message in enumerate(messages) if not _is_system(message)), len(messages))
     leading, turns = list(messages[:num_leading]), list(messages[num_leading:])
@@ -92,7 +92,7 @@ def _without_system(turns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _add_user(turns: list[dict[str, Any]], texts: Sequence[dict[str, Any]]) -> None:
-    """Puts texts at the end of the last message, if it is the user's, else into a new one."""
+    """Append texts to the last message if it is the user's, else add a message of the user."""
     if turns and turns[-1]["role"] == "user":
         turns[-1] = _joined([turns[-1], *texts])
     else:
@@ -100,7 +100,7 @@ def _add_user(turns: list[dict[str, Any]], texts: Sequence[dict[str, Any]]) -> N
 
 
 def _merged(turns: Iterable[dict[str, Any]], rules: TurnRules) -> Iterator[dict[str, Any]]:
-    """Messages in a row of one role as one message, for the roles whose messages have to alternate."""
+    """Join messages of one role in a row, for the roles that must alternate."""
     roles = {role for role, many in (("user", rules.many_users), ("assistant", rules.many_assistants)) if not many}
     row: list[dict[str, Any]] = []
     for turn in turns:
@@ -122,7 +122,7 @@ def _lacks_user(turns: Sequence[dict[str, Any]], rules: TurnRules) -> bool:
 
 
 def _answered(turns: Iterable[dict[str, Any]], answer: str) -> Iterator[dict[str, Any]]:
-    """With an answer between a tool's result and what the user says next."""
+    """Yield the turns with an answer between a tool's result and the user's next message."""
     previous = None
     for turn in turns:
         if turn["role"] == "user" and previous == "tool":
@@ -138,7 +138,7 @@ def _named(message: dict[str, Any], rules: TurnRules) -> dict[str, Any]:
 
 
 def _joined(messages: Sequence[dict[str, Any]], *, role: str | None = None) -> dict[str, Any]:
-    """One message of several; of a row of the assistant's, only the last can have calls."""
+    """Return one message of several; of the assistant's in a row, only the last can have calls."""
     first, last = messages[0], messages[-1]
     if len(messages) == 1:
         return first if role is None else first | {"role": role}

@@ -21,15 +21,13 @@ _SHORT_NAME = 4
 """Names of up to 4 letters may have one wrong letter only: two would make another word (`date` and `name`)."""
 
 FOREIGN_FIELDS = frozenset(
-    (
-        # OpenAI's and Anthropic's, of one endpoint or object sent to another
-        *("code", "context", "date", "details", "exclude", "file_ids", "files", "filter", "mode", "operation"),
-        *("outputs", "seed", "speed", "store", "title", "top_k", "voice"),
-        # OpenRouter's
-        *("models", "route", "top_a"),
-        # vLLM's, SGLang's, TGI's, llama.cpp's, KoboldCpp's, text-generation-webui's
-        *("max_p", "min_a", "min_k", "min_tokens", "rid", "top_h", "top_n", "typ_p", "typical"),
-    )
+    # OpenAI's and Anthropic's, of other endpoints or objects
+    {"code", "context", "date", "details", "exclude", "file_ids", "files", "filter", "mode", "operation"}
+    | {"outputs", "seed", "speed", "store", "title", "top_k", "voice"}
+    # OpenRouter's
+    | {"models", "route", "top_a"}
+    # vLLM's, SGLang's, TGI's, llama.cpp's, KoboldCpp's, text-generation-webui's
+    | {"max_p", "min_a", "min_k", "min_tokens", "rid", "top_h", "top_n", "typ_p", "typical"}
 )
 """Fields of well-known APIs that look like misspelt fields of ours."""
 

@@ -243,10 +243,10 @@ def test_what_coding_agents_send_is_taken(name):
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("{{ raise_exception('never') }}", "it takes no message of a user: never"),
-        ("{% for m in messages %}{{ m.content.append(1) }}{% endfor %}", "it takes no message of a user: "),
-        ("  \n ", "it does not write what a user says"),
-        ("{% for m in messages %}<{{ m.role }}>{% endfor %}", "it does not write what a user says"),
+        ("{{ raise_exception('never') }}", "refuses a user's message (never)"),
+        ("{% for m in messages %}{{ m.content.append(1) }}{% endfor %}", "refuses a user's message ("),
+        ("  \n ", "does not write a user's message"),
+        ("{% for m in messages %}<{{ m.role }}>{% endfor %}", "does not write a user's message"),
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "it works without end"),
         ("{{ messages[0].content }}{% if tools %}{{ 'a'.center(99999999) }}{% endif %}", "on a conversation of a few"),
     ],

@@ -1,4 +1,4 @@
-"""How families of models write reasoning and tool calls: a table of specifications, one streaming parser, grammars.
+"""Dialects of reasoning and tool calls, one a family of models: specifications as data, one streaming parser, grammars.
 
-A dialect is found by the text of the model's own chat template, never by the model's name.
+The text of the model's own chat template decides the dialect, never the model's name.
 """

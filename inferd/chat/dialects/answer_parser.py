@@ -1,4 +1,4 @@
-"""A model's text as reasoning, content and tool calls, while it comes."""
+"""Streaming parser of a model's text: reasoning, content and tool calls."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from inferd.wire.answer_deltas import AnswerDelta, ContentDelta, ReasoningDelta,
 
 
 class AnswerParser(Protocol):
-    """Whatever the pieces are that text comes in, the deltas joined are the same. Of what has come only that is held
-    back which may be the beginning of a marker, or white space that a marker would swallow.
+    """Parser of one answer. The joined deltas do not depend on how the text is cut into pieces. Only text that may be
+    the beginning of a marker, and white space before it, is held back.
 
     Attributes:
-        in_reasoning: what comes next is reasoning, as far as is known.
+        in_reasoning: whether the next text is reasoning, as far as is known.
         num_calls: tool calls begun.
     """
 
@@ -29,17 +29,19 @@ class AnswerParser(Protocol):
     def push(self, text: str) -> list[AnswerDelta]: ...
 
     def finish(self, *, was_cut: bool = False) -> list[AnswerDelta]:
-        """Return the rest at the end of the text. `was_cut`: the answer was cut off there, so that the beginning of a
-        marker is no text for a reader."""
+        """Return the rest at the end of the text. `was_cut`: the answer was cut off there, so the beginning of a marker
+        is dropped."""
         ...
 
 
 def answer_parser(
     dialect: Dialect, tools: Mapping[str, Mapping[str, Any]], *, in_reasoning: bool = False
 ) -> AnswerParser:
-    """Args:
-    tools: names and parameters' schemas of those that may be called; {}: nothing is read as a call.
-    in_reasoning: the prompt has opened the reasoning.
+    """Return a parser of one answer.
+
+    Args:
+        tools: names of the tools that may be called -> schemas of their parameters; {} to read nothing as a call.
+        in_reasoning: whether the prompt has opened the reasoning.
     """
     if dialect.channels:
         return ChannelParser(tools)
@@ -47,15 +49,15 @@ def answer_parser(
 
 
 class RegionParser:
-    """Text in regions: reasoning, content, calls. Implements AnswerParser."""
+    """Parser of text in regions: reasoning, content, calls. Implements AnswerParser."""
 
     def __init__(self, dialect: Dialect, tools: Mapping[str, Mapping[str, Any]], *, in_reasoning: bool) -> None:
         self.num_calls = 0
         self._dialect = dialect
         self._tools = tools
         self._buffer = ""
-        self._is_fresh = True  # neither content nor a call so far: reasoning may begin, or a bare call
-        self._trims = in_reasoning  # white space that follows reasoning or calls is not content
+        self._is_fresh = True  # no content and no call so far: reasoning or a bare call may begin
+        self._trims = in_reasoning  # white space after reasoning or calls is not content
         self._space_before_calls = ""
         self._num_calls_before = 0
         self._calls: CallParser | None = None
@@ -83,7 +85,7 @@ class RegionParser:
         return merged(deltas)
 
     def _read_reasoning(self, final: bool) -> list[AnswerDelta] | None:
-        """Deltas, or None if more text is needed, as do its siblings."""
+        """Return deltas, or None if more text is needed; the other `_read` methods do the same."""
         assert self._dialect.reasoning is not None, "the template has reasoning tags"
         end = self._dialect.reasoning.end
         if self._trims:
@@ -118,7 +120,7 @@ class RegionParser:
         self._buffer = self._buffer[start:]
         if marker in triggers:
             return self._content(before.rstrip()) + self._begin_calls(before[len(before.rstrip()) :])
-        if before.strip():  # reasoning comes first or not at all
+        if before.strip():  # reasoning comes first or never
             return self._content(before)
         self._buffer = self._buffer[len(marker) :]
         self._read, self._trims = self._read_reasoning, True
@@ -161,7 +163,7 @@ class RegionParser:
         return [ContentDelta(text)]
 
     def _take_certain(self, markers: tuple[str, ...], final: bool) -> str:
-        """The buffer without what may be the beginning of a marker, and without the white space before that."""
+        """Take the buffer without a possible beginning of a marker and the white space before it."""
         certain = len(self._buffer)
         held = num_held(self._buffer, markers) if markers and (self._drops_markers or not final) else 0
         if held or (markers and not final):

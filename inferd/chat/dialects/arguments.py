@@ -1,4 +1,4 @@
-"""A call's arguments, from the notation that a family writes them in to the JSON text that callers get."""
+"""Readers of a call's arguments: from a family's notation to the JSON text that callers get."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from inferd.wire.python_notation import read_python, read_python_literal
 
 
 class ArgumentsReader(Protocol):
-    """Attributes:
-    is_complete: all of the arguments have been read.
+    """Reader of one call's arguments.
+
+    Attributes:
+        is_complete: whether all arguments were read.
     """
 
     is_complete: bool
 
     def read(self, text: str, *, final: bool) -> tuple[str, int]:
-        """JSON text that is certain now, and how many characters of `text` it took. What was not taken comes again,
-        with more behind it; `final`: nothing more comes."""
+        """Return JSON text that is certain, and the number of characters of `text` it took. The caller passes the rest
+        again, with more text; `final`: no more text follows."""
         ...
 
 
 def arguments_reader(format: CallFormat, schema: Mapping[str, Any]) -> ArgumentsReader:
-    """Args:
-    schema: the tool's `parameters`, {} if it is unknown; it says which values are strings.
+    """Return a reader of the format's notation. `schema`: the tool's `parameters`, which say which values are strings;
+    {} if the tool is unknown.
     """
     if format.notation == "tagged":
         assert format.parameters is not None, "tagged arguments have tags"
@@ -38,7 +40,7 @@ def arguments_reader(format: CallFormat, schema: Mapping[str, Any]) -> Arguments
 
 
 class JsonArguments:
-    """Passes the text of a JSON object through."""
+    """Reader that passes the text of a JSON object through."""
 
     def __init__(self) -> None:
         self.is_complete = False
@@ -60,7 +62,7 @@ class JsonArguments:
 
 
 class TaggedArguments:
-    """`<parameter=KEY>VALUE</parameter>` and its likes: one member of the object after the other."""
+    """Reader of `<parameter=KEY>VALUE</parameter>` and similar tags, one member of the object after the other."""
 
     def __init__(self, tags: ParameterTags, end: str, schema: Mapping[str, Any]) -> None:
         self.is_complete = False
@@ -84,13 +86,13 @@ class TaggedArguments:
             if Match.PARTIAL in (begin, end) and not isinstance(end, int) and not final:
                 break
             if Match.PARTIAL in (begin, end) and not isinstance(end, int):
-                position = len(text)  # the beginning of a tag that was cut off
+                position = len(text)  # a tag that was cut off
             out += "}" if self._count else "{}"
             self.is_complete = True
         return out, position
 
     def _member(self, text: str, start: int) -> tuple[str, int] | None:
-        """The member whose key begins at `start`, as JSON, and its end; None if it is not whole yet."""
+        """Return the member whose key begins at `start`, as JSON, and its end; None if it is not whole yet."""
         key_end = text.find(self._tags.key_end[0], start)
         while key_end >= 0:
             value_start = match_literal(text, key_end, self._tags.key_end)
@@ -111,7 +113,7 @@ class TaggedArguments:
         return f"{lead}{_dumps(key)}: {_dumps(self._value(key, value))}", value_end + len(self._tags.end)
 
     def _value(self, key: str, text: str) -> object:
-        """Strings come bare, all else as JSON or, from some models, as Python."""
+        """Return the value of a member: strings are bare, other values JSON or, from some models, Python."""
         schema = self._properties.get(key) if isinstance(self._properties, Mapping) else None
         kinds = _kinds(schema)
         if kinds == {"string"}:
@@ -126,7 +128,7 @@ class TaggedArguments:
 
 
 class WholeArguments:
-    """Notations that are translated when they are complete."""
+    """Reader of notations that are translated once they are complete."""
 
     def __init__(self, format: CallFormat) -> None:
         self.is_complete = False
@@ -142,7 +144,7 @@ class WholeArguments:
 
 
 def _kinds(schema: object) -> set[str]:
-    """The JSON types that a schema allows, as far as it says so at its top."""
+    """Return the JSON types that a schema names at its top; an empty set if it names none."""
     if not isinstance(schema, Mapping):
         return set()
     named = schema.get("type")

@@ -1,4 +1,4 @@
-"""A call's arguments as Lark, for each notation: as JSON llguidance knows them; the others are spelt out here."""
+"""Lark expressions for a call's arguments in each notation; JSON is llguidance's own."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ _MAX_DEPTH = 16
 
 
 class ArgumentsGrammar:
-    """Args:
-    prefix: what the names of new rules begin with.
-    strict: see CallableTool.
+    """Builder of the expression for one tool's arguments.
+
+    Args:
+        prefix: beginning of the names of new rules.
+        strict: see CallableTool.
     """
 
     def __init__(self, rules: LarkRules, format: CallFormat, prefix: str, *, strict: bool) -> None:
@@ -35,7 +37,7 @@ class ArgumentsGrammar:
         self._strict = strict
 
     def rule(self, schema: Mapping[str, Any]) -> str:
-        """An expression for the arguments of a tool. Raises InvalidRequestError: the notation cannot express them."""
+        """Return the expression. Raises InvalidRequestError: the notation cannot express the schema."""
         if self._format.notation == "gemma":
             grammar = GemmaGrammar(self._rules, self._prefix, self._format.quote, schema, strict=self._strict)
             return grammar.rule(schema)
@@ -56,7 +58,7 @@ class ArgumentsGrammar:
         assert tags is not None, "tagged arguments have tags"
         if not _can_be_written(name):
             raise InvalidRequestError(
-                f"A parameter named {json.dumps(name)} cannot be written in this model's tool calls.",
+                f"A parameter named {json.dumps(name)} cannot be written in this model's tool calls: rename it.",
                 param="tools",
                 code="invalid_json_schema",
             )
@@ -67,7 +69,7 @@ class ArgumentsGrammar:
         return self._rules.add(rule, f"{begin} {value} {literal(tags.gap)}".rstrip())
 
     def _value(self, schema: Mapping[str, Any], root: Mapping[str, Any], rule: str, end: str) -> str:
-        """A value and what ends it. Strings are written bare, all else as JSON."""
+        """Return an expression for a value and its end tag. Strings are bare, other values JSON."""
         pattern = string_pattern(schema)
         if pattern is None:
             return f"{json_schema(schema, root, strict=self._strict)} {literal(end)}"
@@ -78,7 +80,7 @@ class ArgumentsGrammar:
 
 
 class GemmaGrammar:
-    """Of one tool's parameters; `root` is their schema."""
+    """Builder for Gemma's notation: `{city:<|"|>Paris<|"|>,days:3}`. `root` is the schema of the tool's parameters."""
 
     def __init__(self, rules: LarkRules, prefix: str, quote: str, root: Mapping[str, Any], *, strict: bool) -> None:
         self._rules = rules
@@ -89,8 +91,8 @@ class GemmaGrammar:
         self._count = 0
 
     def rule(self, schema: object, depth: int = 0) -> str:
-        """An expression for the values of a schema. Without `strict`, any value is one of a schema that cannot be
-        expressed; for the arguments themselves, any object."""
+        """Return an expression for the values of a schema. Without `strict`, a schema that cannot be expressed allows
+        any value; for the arguments themselves, any object."""
         try:
             return self._exact_rule(schema, depth)
         except InvalidRequestError:
@@ -131,7 +133,7 @@ class GemmaGrammar:
 
     def _string(self, schema: Mapping[str, Any]) -> str:
         pattern = string_pattern(schema)
-        assert isinstance(pattern, str), "its type is string, and it has no list of values"
+        assert isinstance(pattern, str), "the type is string, and lists of values are handled before"
         text = self._new("text").upper()
         self._rules.add(text, rf"{pattern} & ~/(.|\n)*{regex_of(self._quote)}(.|\n)*/")
         value = self._rules.add(self._new("string"), f"{text} {literal(self._quote)}", lazy=True)
@@ -149,14 +151,14 @@ class GemmaGrammar:
         return f'"[" ({items}){"" if least else "?"} "]"'
 
     def _object(self, members: Sequence[tuple[str, object, bool]], depth: int) -> str:
-        """Members in their order, a comma between those that are there."""
+        """Return an expression for members in their order, with commas between the present ones."""
         name = self._new("object")
         rules = []
         for number, (key, schema, _) in enumerate(members):
             if not key or any(character in key for character in ':,{}[]<>"\n '):
                 raise unsupported(f"a property named {key!r}")
             rules.append(self._rules.add(f"{name}_m{number}", f"{literal(key + ':')} {self.rule(schema, depth + 1)}"))
-        first, rest = "", ""  # what may follow before, and after, the first member that is there
+        first, rest = "", ""  # the tail before, and after, the first present member
         for (_, _, is_required), member in reversed(list(zip(members, rules, strict=True))):
             followed = f"{member} {rest}".strip()
             if is_required:
@@ -181,5 +183,5 @@ class GemmaGrammar:
 
 
 def _can_be_written(name: str) -> bool:
-    """Whether a parameter's name can stand in a tag."""
+    """Return whether a parameter's name can stand in a tag."""
     return bool(name) and name == name.strip() and not any(character in name for character in "<>\"'\n")

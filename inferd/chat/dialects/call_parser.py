@@ -1,4 +1,4 @@
-"""Reads the calls of one section of an answer, from its trigger on."""
+"""Parser of the calls in one section of an answer, from its trigger on."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ _HEAD = re.compile(
     r'\{\s*(?:"(?:type|id)"\s*:\s*"[^"\\]*"\s*,\s*)*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,'
     r'\s*"(?:arguments|parameters)"\s*:\s*(?=\{)'
 )
-"""A call's object up to its arguments, in the order in which models write it. Any other waits for its end."""
+"""Call object up to its arguments, in the usual order. A call in another order is read at its end."""
 _NAME = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _MEMBER = re.compile(r'"(?:type|id)"\s*:\s*"[^"\\]*"\s*,\s*')
 _KEYS = ("name", "type", "id")
 _PARTIAL_MEMBER = re.compile(r'(?:"(?P<key>\w*)(?:"\s*(?P<rest>:\s*(?:"(?P<value>[^"\\]*)"?\s*)?)?)?)?')
-"""A member at the end of the text, as far as it has come."""
+"""Beginning of a member at the end of the text."""
 
 
 class CallParser:
-    """Takes text from its trigger on. It consumes nothing before it is sure that there is a call: what turns out to be
-    none is the answer's own text.
+    """Parser of text from a trigger on. It takes nothing before it is sure of a call: other text is the answer's own.
 
     Attributes:
-        is_over: the calls have ended; what is left in the text is the answer's.
-        was_cut: the text ended within a call or its markup, all of which was taken.
-        num_calls: calls begun so far, of the whole answer.
+        is_over: whether the calls have ended; the rest of the text is the answer's.
+        was_cut: whether the text ended within a call or its markup, all of which was taken.
+        num_calls: calls begun in the whole answer.
     """
 
     def __init__(self, dialect: Dialect, tools: Mapping[str, Mapping[str, Any]], *, num_calls: int) -> None:
-        """`tools`: the parameters' schema of each."""
+        """`tools`: names -> schemas of the parameters. `num_calls`: calls begun before this section."""
         self.is_over = False
         self.was_cut = False
         self.num_calls = num_calls
@@ -49,7 +48,7 @@ class CallParser:
         self._in_section = False
 
     def parse(self, text: str, *, final: bool) -> tuple[list[AnswerDelta], int]:
-        """The deltas that are certain, and how many characters they took."""
+        """Return the deltas that are certain, and the number of characters they took."""
         deltas: list[AnswerDelta] = []
         position = 0
         while not self.is_over:
@@ -60,7 +59,7 @@ class CallParser:
         return deltas, position
 
     def _step(self, text: str, final: bool, deltas: list[AnswerDelta]) -> int | None:
-        """How much was taken; None if more text is needed."""
+        """Return the number of characters taken; None if more text is needed."""
         if self._arguments is not None:
             return self._read_arguments(text, final, deltas)
         if self._object_rest is not None:
@@ -121,7 +120,7 @@ class CallParser:
         return opening.end + length
 
     def _is_call(self, name: str, opening: Opening) -> bool:
-        """An object with no marker before it is a call only if it names a tool."""
+        """Return whether an object is a call: one without a marker before it must name a tool."""
         return bool(name) and (self._is_marked(opening) or name in self._tools)
 
     @staticmethod
@@ -129,8 +128,8 @@ class CallParser:
         return bool(opening.format.begin or opening.format.section_begin)
 
     def _may_be_call(self, text: str) -> bool:
-        """Whether an object with no marker before it may still turn out to be a call. An answer in JSON is not held
-        back for longer than that."""
+        """Return whether an object without a marker before it may still be a call; else it is content at once, so that
+        answers in JSON are not held back."""
         name = _NAME.match(text)
         if name is not None:
             return json.loads(name[1], strict=False) in self._tools
@@ -138,8 +137,8 @@ class CallParser:
         return any(inner.startswith(key) or key.startswith(inner) for key in (f'"{key}"' for key in _KEYS))
 
     def _may_end_as_call(self, text: str) -> bool:
-        """Whether an object with no marker before it, cut off in the middle, was to be a call. An answer in JSON may
-        begin likewise, and is none."""
+        """Return whether an object without a marker before it, cut off in the middle, is the beginning of a call and
+        not an answer in JSON."""
         inner = text[1:].lstrip()
         while (member := _MEMBER.match(inner)) is not None:
             inner = inner[member.end() :]
@@ -156,7 +155,7 @@ class CallParser:
         return any(known.startswith(value) for known in wanted)
 
     def _cut_off(self, text: str) -> int:
-        """The answer was cut within markup, which is no text for a reader."""
+        """Take all of an answer that was cut within markup: markup is not content."""
         self.is_over = self.was_cut = True
         return len(text)
 
@@ -186,7 +185,7 @@ class CallParser:
             return self._cut_off(text) if final else None
         self._at_end, self._in_section = False, True
         if not format.section_begin and not format.separator.strip():
-            self.is_over = True  # the next call has a trigger of its own
+            self.is_over = True  # the next call has its own trigger
         return end if isinstance(end, int) else 0
 
     def _match_section_end(self, text: str) -> int | Match:
@@ -196,7 +195,7 @@ class CallParser:
 
 
 def _whole_call(text: str) -> tuple[str, str] | None:
-    """Name and arguments of a complete object, whatever the order of its members; None if it is no call."""
+    """Return name and arguments of a complete object with its members in any order; None if it is no call."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Answers in OpenAI's harmony format, as gpt-oss writes them: messages, each on a channel.
+"""Parser of answers in OpenAI's harmony format, which gpt-oss writes: messages, each on a channel.
 
     <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...
     <|start|>assistant<|channel|>commentary to=functions.NAME <|constrain|>json<|message|>{...}<|call|>
@@ -24,8 +24,8 @@ _HEADER_BEGINNINGS = ("<|start|>assistant to=", "<|start|>assistant<|", "assista
 
 
 class ChannelParser:
-    """Implements AnswerParser (answer_parser.py). Analysis is reasoning; what is said to a tool is a call; all else is
-    content."""
+    """Parser of messages on channels; implements AnswerParser (answer_parser.py). Messages on the channel `analysis`
+    are reasoning, messages to a tool are calls, and all others are content."""
 
     def __init__(self, tools: Mapping[str, Mapping[str, Any]]) -> None:
         self.num_calls = 0
@@ -58,8 +58,8 @@ class ChannelParser:
         end = self._buffer.find(_MESSAGE)
         if end < 0:
             if self._may_be_header():
-                return None  # at the end of the text: a header with nothing behind it
-            self._make = ContentDelta  # a model that does not keep to its format
+                return None  # at the end of the text, a header without a message is dropped
+            self._make = ContentDelta  # the model does not follow its format
             return []
         header, self._buffer = self._buffer[:end], self._buffer[end + len(_MESSAGE) :]
         channel, recipient = _CHANNEL.search(header), _RECIPIENT.search(header)
@@ -94,7 +94,7 @@ class ChannelParser:
         return [make(text)] if text else None
 
     def _read_arguments(self, make: Callable[[str], AnswerDelta], arguments: JsonEnd) -> list[AnswerDelta] | None:
-        """A marker within a string of the object is text. What does not begin as an object ends at a marker."""
+        """Read arguments. Markers inside strings of an object are text; arguments that are no object end at one."""
         if not self._buffer.strip():
             return None
         if not self._has_begun and not self._buffer.lstrip().startswith("{"):

@@ -1,7 +1,7 @@
-"""The families, and which of them a chat template belongs to.
+"""Families of models, and the detection of a chat template's family.
 
-Formats are read off the templates that the models' makers publish (llama.cpp has a collection of them in
-models/templates); the signs tell them apart, the most special first.
+The formats are those of the templates that the models' makers publish (llama.cpp collects them in models/templates).
+The first family whose signs are all in a template is its family, so special ones come first.
 """
 
 from __future__ import annotations
@@ -202,8 +202,8 @@ FAMILIES = (
 )
 
 GENERIC = Dialect("generic", triggers=("<tool_call>",), formats=(_HERMES,), is_native=False)
-"""For a template without tools, or with a notation of its own: inferd describes the tools in the system prompt and
-asks for calls as Hermes writes them, which most models have seen."""
+"""For a template without tools or with an unknown notation: inferd describes the tools in the system prompt and asks
+for calls in the notation of Hermes, which most models have seen."""
 
 _REASONING = (
     (("<|channel>thought", "<channel|>"), ReasoningTags("<|channel>thought\n", "<channel|>")),
@@ -214,12 +214,12 @@ _REASONING = (
 
 
 def detect_dialect(template: str) -> Dialect:
-    """The family that a template's own text shows; GENERIC if none."""
+    """Return the family of a template with its reasoning tags; GENERIC if none is detected."""
     family = next((family for family in FAMILIES if all(sign in template for sign in family.signs)), GENERIC)
     return with_reasoning(family, template)
 
 
 def with_reasoning(family: Dialect, template: str) -> Dialect:
-    """`family` with the reasoning tags that the template's own text shows."""
+    """Return `family` with the reasoning tags of the template."""
     tags = next((tags for signs, tags in _REASONING if all(sign in template for sign in signs)), None)
     return family if family.channels else replace(family, reasoning=tags)

@@ -1,4 +1,4 @@
-"""Arguments as Gemma writes them: `{city:<|"|>Paris<|"|>,days:3,tags:[<|"|>a<|"|>]}`. Keys are bare, strings stand
+"""Call arguments in Gemma's notation: `{city:<|"|>Paris<|"|>,days:3,tags:[<|"|>a<|"|>]}`. Keys are bare; strings stand
 between two quote tokens and have no escapes."""
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ _MAX_DEPTH = 64
 
 
 class _UnfinishedError(Exception):
-    """The text ends before the value does."""
+    """The text ends before the value."""
 
 
 def read_gemma(text: str, quote: str) -> tuple[object, int] | None:
-    """The object at the beginning of `text` and its length; None while it is not complete."""
+    """Return the object at the beginning of `text` and its length; None if it is not complete."""
     try:
         return _value(text, 0, quote, 0)
     except _UnfinishedError:
@@ -58,7 +58,7 @@ def _array(text: str, start: int, quote: str, depth: int) -> tuple[object, int]:
 
 
 def _bare(text: str, start: int) -> tuple[object, int]:
-    """A number or a word; a word that is no constant is text."""
+    """Read a number or a word; a word that is no constant is text."""
     end = start
     while end < len(text) and text[end] not in ",}]":
         end += 1
@@ -82,7 +82,7 @@ def _skip_comma(text: str, start: int) -> int:
 
 
 def _skip(text: str, position: int) -> int:
-    """The next character that is not white space."""
+    """Return the place of the next character that is not white space."""
     while position < len(text) and text[position].isspace():
         position += 1
     if position == len(text):

@@ -1,7 +1,7 @@
-"""A grammar for the answers of a dialect, in llguidance's Lark: calls that are certain to be read and to fit their
-schemas, reasoning and plain text left free.
+"""Grammar for the answers of a dialect, in llguidance's Lark: calls can be parsed and fit their schemas; reasoning and
+plain text are free.
 
-Text before a marker is a lazy lexeme that ends with the marker; so whoever writes the marker has to go on with a call.
+Text before a marker is a lazy lexeme that ends with the marker, so a call must follow every marker.
 https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 """
 
@@ -19,8 +19,8 @@ from inferd.chat.dialects.spec import CallFormat, Dialect, ReasoningState
 
 @dataclass(frozen=True, slots=True)
 class CallableTool:
-    """`strict`: each keyword of the schema is enforced or the request refused; else those that cannot be are left
-    out."""
+    """Tool that an answer may call. With `strict`, each keyword of the schema is enforced or the request is refused;
+    without it, keywords that cannot be enforced are left out."""
 
     name: str
     schema: dict[str, Any]
@@ -36,16 +36,16 @@ def answer_grammar(
     parallel: bool = True,
     content: str | None = None,
 ) -> str:
-    """Lark for whole answers.
+    """Return a Lark grammar for whole answers.
 
     Args:
         reasoning: whether the answer may begin with reasoning.
-        required: the answer is a call, with no text before it but reasoning.
-        parallel: several calls are allowed; a dialect of one call a message allows one.
-        content: Lark expression for an answer without calls; None: any text.
+        required: whether the answer must be a call, with only reasoning before it.
+        parallel: whether several calls are allowed; a dialect with one call a message allows one.
+        content: Lark expression for an answer without calls; None for any text.
 
     Raises:
-        UnsupportedSchemaError: a schema that the dialect's notation of arguments cannot express.
+        InvalidRequestError: the dialect's notation of arguments cannot express a schema.
     """
     rules = LarkRules()
     rules.add("TEXT", r"/(.|\n)*/")
@@ -58,7 +58,7 @@ def answer_grammar(
 
 
 class _RegionGrammar:
-    """Reasoning between tags, then text and calls."""
+    """Grammar of reasoning between tags, then text and calls."""
 
     def __init__(self, rules: LarkRules, dialect: Dialect, tools: Sequence[CallableTool]) -> None:
         self._rules = rules
@@ -85,7 +85,7 @@ class _RegionGrammar:
         return f"({literal(reasoning.begin.rstrip())} thought {gap})? ({body})"
 
     def _answer_text(self) -> str:
-        """Any text that does not begin what is read as something else."""
+        """Return an expression for text that the parser reads as content."""
         text = "TEXT"
         if self._dialect.reasoning is not None:
             text += rf" & ~/\s*{regex_of(self._dialect.reasoning.begin.rstrip())}(.|\n)*/"
@@ -94,7 +94,7 @@ class _RegionGrammar:
         return text
 
     def _free(self, *, parallel: bool, content: str | None) -> str:
-        """Text and calls as the model likes; or calls or an answer of the given form."""
+        """Return an expression for text and calls in any order; with `content`, for calls or content of that form."""
         if content is not None:
             return f"({self._calls(self._dialect.formats[0], parallel=parallel)}) | {content}"
         heads = []
@@ -108,7 +108,7 @@ class _RegionGrammar:
         return f"{calls}* ANSWER" if parallel else f"{calls} | ANSWER"
 
     def _format_of(self, trigger: str) -> CallFormat:
-        """The first format that begins with the trigger; it has to be one that grammars know."""
+        """Return the first format that begins with the trigger and has a grammar."""
         return next(
             format
             for format in self._dialect.formats
@@ -116,16 +116,16 @@ class _RegionGrammar:
         )
 
     def _calls(self, format: CallFormat, *, parallel: bool, after: str = "") -> str:
-        """A section of one or more calls; `after`: what of its beginning has been written."""
+        """Return an expression for a section of calls; `after`: the part of its beginning that was written."""
         opening = (format.section_begin + format.begin).removeprefix(after)
         call = self._call(format)
         more = f"({literal(format.separator + format.begin)} {call})*" if parallel else ""
         if after and not format.section_begin and not format.separator.strip():
-            more = ""  # the next one has a marker of its own, after any text
+            more = ""  # the next call has its own marker, after any text
         return " ".join(filter(None, [literal(opening), call, more, literal(format.section_end)]))
 
     def _call(self, format: CallFormat) -> str:
-        """The rule for a call of any tool, from behind the format's beginning."""
+        """Return the rule for a call of any tool, from after the beginning of the format."""
         key = f"call_{self._dialect.formats.index(format)}"
         if not self._rules.has(key):
             bodies = [self._body(format, tool, f"{key}_{number}") for number, tool in enumerate(self._tools)]
@@ -144,7 +144,7 @@ class _RegionGrammar:
 
 
 class _ChannelGrammar:
-    """Messages on channels, as gpt-oss writes them."""
+    """Grammar of messages on channels, which gpt-oss writes."""
 
     def __init__(self, rules: LarkRules, dialect: Dialect, tools: Sequence[CallableTool]) -> None:
         self._rules = rules
@@ -167,7 +167,7 @@ class _ChannelGrammar:
         return f"{before} ({call} | {final})" if self._tools else f"{before} {final}"
 
     def _call(self, tool: CallableTool, number: int) -> str:
-        """Models write the recipient behind the channel, their template in front of it."""
+        """Return an expression for a call. Models write the recipient after the channel, their template before it."""
         arguments = ArgumentsGrammar(self._rules, CallFormat(), f"call_{number}", strict=tool.strict).rule(tool.schema)
         written = f"<|channel|>commentary to=functions.{tool.name} <|constrain|>json<|message|>"
         rendered = f" to=functions.{tool.name}<|channel|>commentary json<|message|>"

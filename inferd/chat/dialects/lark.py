@@ -12,22 +12,22 @@ from typing import Any
 from inferd.errors import InvalidRequestError
 
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""As Python writes JSON, and so do the templates that models were trained with."""
+"""Python's style of JSON, which the templates of the models' training write."""
 _MAX_REFS = 16
 
 
 def literal(text: str) -> str:
-    """An expression that matches just this text; "" matches nothing and says nothing."""
+    """Return an expression that matches exactly this text; "" for no text."""
     return json.dumps(text, ensure_ascii=False) if text else ""
 
 
 def regex_of(text: str) -> str:
-    """A regular expression that matches just this text, to stand between slashes."""
+    """Return a regular expression, for use between slashes, that matches exactly this text."""
     return "".join(character if character.isalnum() else f"\\x{{{ord(character):x}}}" for character in text)
 
 
 class LarkRules:
-    """Every rule is named once."""
+    """Rules of one grammar; each name is used once."""
 
     def __init__(self) -> None:
         self._rules: dict[str, str] = {}
@@ -36,7 +36,7 @@ class LarkRules:
         return name in self._rules
 
     def add(self, name: str, body: str, *, lazy: bool = False) -> str:
-        """`lazy`: one lexeme that ends at its first match. Returns the name without its attributes."""
+        """Add a rule and return its name. `lazy`: the rule is one lexeme that ends at its first match."""
         assert name not in self._rules, f"two rules are named {name}"
         self._rules[name] = f"{name}{'[lazy]' if lazy else ''}: {body}"
         return name
@@ -46,14 +46,14 @@ class LarkRules:
 
 
 def json_schema(schema: Mapping[str, Any], root: Mapping[str, Any], *, strict: bool) -> str:
-    """An expression for the JSON values of a schema within `root`, whose definitions it may refer to."""
+    """Return an expression for the JSON values of a schema, which may refer to definitions of `root`."""
     definitions = {word: root[word] for word in ("$defs", "definitions") if word in root}
     guidance = _JSON_STYLE | {"lenient": not strict}
     return f"%json {json.dumps(dict(schema) | definitions | {'x-guidance': guidance}, ensure_ascii=False)}"
 
 
 def resolved(schema: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema that a chain of `$ref`s leads to. True and what is no schema come as {}: anything."""
+    """Return the schema at the end of a chain of `$ref`s; {}, which allows any value, for true and for no schema."""
     for _ in range(_MAX_REFS):
         if not isinstance(schema, Mapping):
             return {}
@@ -67,8 +67,8 @@ def resolved(schema: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
 def object_members(
     schema: Mapping[str, Any], root: Mapping[str, Any], *, strict: bool
 ) -> Iterator[tuple[str, object, bool]]:
-    """(name, schema, whether it is required) of an object's properties. Raises InvalidRequestError for objects that
-    more than their properties describe; unless `strict`, the rest is left out."""
+    """Yield (name, schema, whether it is required) of an object's properties. Other keywords for objects are left out,
+    or with `strict` raise InvalidRequestError."""
     schema = resolved(schema, root)
     for word in ("anyOf", "oneOf", "allOf", "not", "if", "patternProperties", "dependentRequired", "minProperties"):
         if word in schema and strict:
@@ -86,9 +86,9 @@ def object_members(
 
 
 def string_pattern(schema: Mapping[str, Any]) -> list[str] | str | None:
-    """What bare text a value may be: the list of its values, or a Lark expression; None if it is not a string.
+    """Return the bare texts of a value, as a list or as a Lark expression; None if the value is not a string.
 
-    A value of any type is text where a string is among the types: only text is certain to be read back as itself.
+    A value without a type is text: only text is certain to be read back unchanged.
     """
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if isinstance(values, list):
@@ -107,7 +107,7 @@ def string_pattern(schema: Mapping[str, Any]) -> list[str] | str | None:
 
 
 def _search(pattern: str) -> str:
-    """JSON schema's patterns match anywhere; a grammar's match the whole."""
+    """Return a pattern for the whole text: patterns of JSON schemas match anywhere in it."""
     begin = "" if pattern.startswith("^") else r"(.|\n)*"
     end = "" if pattern.endswith("$") and not pattern.endswith("\\$") else r"(.|\n)*"
     inner = pattern.removeprefix("^")

@@ -1,4 +1,4 @@
-"""Whether a call begins at a place of a text, in one of a family's formats."""
+"""Beginning of a call at a place of a text, in one of a family's formats."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ _MAX_ID_CHARACTERS = 128
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Attributes:
-    name: None where it is a member of the JSON object that follows.
-    end: where arguments or object begin.
+    """Beginning of a call.
+
+    Attributes:
+        name: name of the tool; None if it is a member of the JSON object that follows.
+        end: place where the arguments or the object begin.
     """
 
     format: CallFormat
@@ -26,10 +28,10 @@ class Opening:
 
 
 def match_opening(text: str, formats: Sequence[CallFormat], *, in_section: bool) -> Opening | Match:
-    """The first format that fits the beginning of `text`. PARTIAL if none does yet, but one still could.
+    """Return the opening in the first format that fits the beginning of `text`; PARTIAL if more text decides.
 
     Args:
-        in_section: a call went before, so the section is open already.
+        in_section: whether a call came before, so that the section is open.
     """
     outcomes = [_match(text, format, in_section=in_section) for format in formats]
     for outcome in outcomes:
@@ -46,7 +48,7 @@ def _match(text: str, format: CallFormat, *, in_section: bool) -> Opening | Matc
             return position
         if position is Match.PARTIAL and not text.strip():
             return position
-        position = 0  # a separator may be missing
+        position = 0  # the separator may be missing
     position = match_literal(text, position, format.begin)
     if not isinstance(position, int):
         return position
@@ -63,7 +65,7 @@ def _match_object(text: str, start: int, format: CallFormat) -> Opening | Match:
 
 
 def _match_name(text: str, start: int, format: CallFormat) -> Opening | Match:
-    assert format.name_end is not None, "the name stands by itself"
+    assert format.name_end is not None, "the format has a name outside of the object"
     name = _NAME.match(text, start)
     if name is None:
         return Match.NO if text[start:].strip() else Match.PARTIAL

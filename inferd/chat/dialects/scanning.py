@@ -9,20 +9,20 @@ from functools import cache
 
 
 class Match(Enum):
-    """The outcomes of a comparison that are not a place in the text."""
+    """Outcome of a comparison without an end in the text."""
 
     NO = "no"
     PARTIAL = "partial"  # more text decides
 
 
 def find_first(text: str, markers: Sequence[str]) -> tuple[int, str] | None:
-    """The earliest marker in `text`, of those at one place the longest, as (start, marker)."""
+    """Return (start, marker) of the earliest marker in `text`, the longest of several at one place, or None."""
     found = [(start, -len(marker), marker) for marker in markers if (start := text.find(marker)) >= 0]
     return (min(found)[0], min(found)[2]) if found else None
 
 
 def num_held(text: str, markers: Sequence[str]) -> int:
-    """Length of the longest end of `text` that may grow into a marker."""
+    """Return the length of the longest end of `text` that may become a marker."""
     longest = max((len(marker) for marker in markers), default=0)
     for length in range(min(longest - 1, len(text)), 0, -1):
         end = text[-length:]
@@ -32,7 +32,7 @@ def num_held(text: str, markers: Sequence[str]) -> int:
 
 
 def match_literal(text: str, start: int, literal: str) -> int | Match:
-    """The end of `literal` in `text` from `start` on, white space left out of account on both sides."""
+    """Return the end of `literal`, which begins at `start` in `text`; white space in both is ignored."""
     position = start
     for character in _visible(literal):
         while position < len(text) and text[position].isspace():
@@ -51,18 +51,18 @@ def _visible(literal: str) -> str:
 
 
 class JsonEnd:
-    """Counts brackets outside of strings. It does not judge the JSON in between: that is the constraint's work, or the
-    reader's."""
+    """Finder of the end of a JSON object or array: counts brackets outside of strings, and does not validate the
+    JSON."""
 
     def __init__(self, depth: int = 0) -> None:
-        """`depth`: how many brackets are open already."""
+        """`depth`: number of brackets that are open already."""
         self._depth = depth
         self._in_string = False
         self._escaped = False
         self.is_complete = False
 
     def feed(self, text: str) -> int:
-        """How many characters of `text` belong to the value; sets `is_complete` at its last one."""
+        """Return the number of characters of `text` that belong to the value; sets `is_complete` at its end."""
         assert not self.is_complete, "nothing follows a complete value"
         for position, character in enumerate(text):
             if self._in_string:

@@ -1,11 +1,11 @@
-"""What tells one family's tool calls and reasoning from another's, as plain data.
+"""Specification of a family's tool calls and reasoning, as plain data.
 
 A call is written as
 
     [section_begin] begin NAME name_end [id] arguments_begin ARGUMENTS end [separator begin ...] [section_end]
 
-or, where the name is a member of the same JSON object, `begin {"name": NAME, "arguments": {...}} end`. The parser reads
-by this data, and the grammar of a constrained answer is built from it.
+or, if the name is a member of the same JSON object, `begin {"name": NAME, "arguments": {...}} end`. The parser and the
+grammar of a constrained answer both use this data.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from enum import Enum
 from typing import Literal
 
 Notation = Literal["json", "tagged", "gemma", "python"]
-"""How arguments are written: a JSON object; `<parameter=KEY>VALUE</parameter>`; Gemma's `{key:<|"|>text<|"|>,n:1}`;
+"""Notation of arguments: a JSON object; `<parameter=KEY>VALUE</parameter>`; Gemma's `{key:<|"|>text<|"|>,n:1}`;
 Python's `key="text", n=1`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterTags:
-    """One argument of the `tagged` notation: `begin KEY key_end VALUE end`. `padding` is written around a value, `gap`
-    behind each argument; of what a model writes, one line break on each side is not part of the value."""
+    """Tags of one argument in the `tagged` notation: `begin KEY key_end VALUE end`. `padding` is written around a
+    value, `gap` after each argument. In a model's text, one line break on each side is not part of the value."""
 
     begin: str
     key_end: str
@@ -34,14 +34,14 @@ class ParameterTags:
 
 @dataclass(frozen=True, slots=True)
 class CallFormat:
-    """One way of writing a call; see the module. White space in markers is free when read, exact when constrained.
+    """Format of a call; see the module. White space in markers is ignored by the parser and exact in the grammar.
 
     Attributes:
-        name_end: None: name and arguments are members of one JSON object. "": the arguments begin by themselves.
-        arguments_key: the member of that object.
-        id_pattern: a regular expression for an id between name and arguments; "": there is none.
-        parameters: of the `tagged` notation.
-        quote: of strings in Gemma's notation.
+        name_end: text after the name; None if name and arguments are members of one JSON object.
+        arguments_key: key of the arguments in that object.
+        id_pattern: regular expression for an id between name and arguments; "" if there is no id.
+        parameters: tags of the `tagged` notation.
+        quote: quote of strings in Gemma's notation.
     """
 
     begin: str = ""
@@ -58,7 +58,7 @@ class CallFormat:
     section_end: str = ""
 
     def markers(self) -> Iterator[str]:
-        """Every text of the format that a model may write as control tokens."""
+        """Yield the texts of the format that a model may write as control tokens."""
         yield from (self.section_begin, self.begin, self.name_end or "", self.arguments_begin, self.quote)
         yield from (self.end, self.separator, self.section_end)
         if self.parameters is not None:
@@ -67,7 +67,7 @@ class CallFormat:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningTags:
-    """What stands around reasoning. Templates may open it in the prompt already."""
+    """Tags around reasoning. A template may write the first one in the prompt."""
 
     begin: str
     end: str
@@ -77,24 +77,24 @@ class ReasoningState(Enum):
     """Whether an answer may begin with reasoning."""
 
     FREE = "free"  # the model decides
-    OPEN = "open"  # the prompt has opened the reasoning, so the answer begins inside it
-    OFF = "off"  # the prompt has closed an empty one, or the caller turned it off: the answer has none
+    OPEN = "open"  # the prompt opens the reasoning, and the answer begins inside it
+    OFF = "off"  # the prompt has an empty reasoning, or the caller turned it off: the answer has none
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One family.
+    """Dialect of one family.
 
     Attributes:
-        signs: texts that a template of the family has, all of them.
-        triggers: texts from which on an answer is read as calls.
-        formats: ways of writing a call; all are read, the first is what a constrained answer uses.
-        is_bare: an answer that begins with the JSON object of a known tool is a call, with no marker.
-        is_native: the template describes tools and writes calls itself; else inferd does (conversation.py).
-        one_call: templates of the family write at most one call a message.
-        call_id_length: length of the only ids (letters and digits) that its templates take; None: any.
-        channels: answers are messages on channels, as gpt-oss writes them (channels.py); formats are not used.
-        reasoning: None if the template knows none.
+        signs: texts that are all in a template of the family.
+        triggers: texts that begin calls in an answer.
+        formats: formats of a call; the parser reads all, the grammar writes the first.
+        is_bare: whether an answer that begins with the JSON object of a known tool is a call, without a marker.
+        is_native: whether the template describes tools and writes calls; else inferd does (conversation.py).
+        one_call: whether templates of the family write at most one call a message.
+        call_id_length: length of the ids (letters and digits) that its templates take; None for any id.
+        channels: whether answers are messages on channels (channels.py); formats are not used then.
+        reasoning: tags of the reasoning; None if the template has none.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Dialect:
     reasoning: ReasoningTags | None = None
 
     def markers(self) -> Iterator[str]:
-        """Every text that is part of the notation, so that a control token of it has to be seen."""
+        """Yield the texts of the dialect, whose control tokens must be part of an answer's text."""
         yield from self.triggers
         for format in self.formats:
             yield from format.markers()

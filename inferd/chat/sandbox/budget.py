@@ -1,4 +1,4 @@
-"""Budget of one rendering of a chat template: steps, processor time, bytes of the values that it makes."""
+"""Budget of one rendering of a chat template: steps, processor time and bytes."""
 
 from __future__ import annotations
 
@@ -7,45 +7,47 @@ import threading
 import time
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import jinja2
 from jinja2.utils import Namespace
 
 MAX_STEPS = 100_000_000
-"""Nodes of the template that are visited, items that a filter goes through, 64 characters that an operation reads. A
-conversation of 16,384 messages takes the largest known template 30 million."""
+"""A step is a visited node of the template, an item that a filter passes, or 64 characters that an operation reads. The
+largest known template takes 30 million steps for a conversation of 16,384 messages."""
 MAX_CPU_S = 5.0
-"""Of the rendering thread."""
+"""Processor time of the rendering thread."""
 MAX_BYTES = 256 * 2**20
-"""Of all strings and lists that a rendering makes, whether it keeps them or not: 32 copies of the largest body."""
+"""Bytes of all strings and lists that a rendering makes, kept or not: 32 copies of the largest body."""
 MAX_ITEMS = 8_000_000
-"""Of one value, all levels together."""
+"""Items of one value, all levels together."""
 MAX_DEPTH = 200
-"""Levels of one value: far fewer than comparing or hashing it in C would survive."""
+"""Levels of one value; comparing or hashing a value in C overflows the stack far above."""
 MAX_INT_BITS = 256
 
-_LOOK_EVERY = 50_000
-"""Steps between two looks at the clock: a few milliseconds."""
+_STEPS_PER_CLOCK_CHECK = 50_000
+"""A few milliseconds."""
 _BYTES_PER_CHARACTER = 4
-"""At most, in memory; an estimate before a string is made assumes them."""
-_REPR_GROWTH = 10
-"""Characters that repr() writes for one, at most (`\\U0010ffff`)."""
+"""Upper bound for a string in memory, assumed before the string is made."""
+_MAX_REPR_GROWTH = 10
+"""Characters that repr() writes for one (`\\U0010ffff`)."""
 _STEP_CHARACTERS = 64
 _ITEM_BYTES = 8
 _CHARACTER_BYTES = 80
-"""Of a string of one character."""
+"""Memory of a string of one character."""
 _OBJECT_CHARACTERS = 80
-"""Of a number, or of an object that is written by its name."""
+"""Characters of a number, or of an object that is written by its name."""
+_thread = threading.local()
+_T = TypeVar("_T")
 _SCALARS = frozenset({bool, int, float, type(None)})
 
 
 class BudgetError(jinja2.TemplateError):
-    """A template goes beyond the budget of its rendering."""
+    """A rendering is beyond its budget."""
 
 
 class Size(NamedTuple):
-    """Of a value: the characters of its strings, the items of its collections, how deep they are nested."""
+    """Size of a value: characters of its strings, items of its collections, levels of nesting."""
 
     characters: int
     items: int
@@ -53,14 +55,14 @@ class Size(NamedTuple):
 
 
 class Budget:
-    """The budget of one rendering, or of compiling one template. It is the thread's own while it is entered."""
+    """Budget of one rendering, or of compiling one template; the running budget of its thread while it is entered."""
 
     def __init__(self, *, call_steps: int = 1) -> None:
-        """`call_steps`: what a call of a macro costs, which runs a part of the template that is not known."""
+        """`call_steps`: steps of a macro's call, whose length is unknown and bounded by the template's."""
         self.call_steps = call_steps
         self._steps_left = MAX_STEPS
         self._bytes_left = MAX_BYTES
-        self._next_look = MAX_STEPS
+        self._next_clock_check = MAX_STEPS
         self._deadline_s = 0.0
         self._outer: Budget | None = None
 
@@ -76,22 +78,22 @@ class Budget:
         _thread.budget = self._outer
 
     def spend(self, steps: int) -> None:
-        """Counts steps. Raises BudgetError."""
+        """Count steps. Raises BudgetError."""
         self._steps_left -= steps
-        if self._steps_left <= self._next_look:
+        if self._steps_left <= self._next_clock_check:
             if self._steps_left < 0 or time.thread_time() > self._deadline_s:
                 raise BudgetError("it works without end")
-            self._next_look = self._steps_left - _LOOK_EVERY
+            self._next_clock_check = self._steps_left - _STEPS_PER_CLOCK_CHECK
 
     def allow(self, num_characters: int) -> None:
-        """Raises BudgetError if a string of so many characters would go beyond what is left; counts the steps of making
-        it and no bytes."""
+        """Count the steps of making a string of `num_characters`, and raise BudgetError if its bytes exceed the rest of
+        the budget. The bytes themselves are counted by `made`."""
         self.spend(1 + num_characters // _STEP_CHARACTERS)
         if num_characters * _BYTES_PER_CHARACTER > self._bytes_left:
             raise BudgetError("it makes text or lists without end")
 
-    def made(self, value: Any) -> Any:  # noqa: ANN401 - any value
-        """`value`, its own bytes counted if it is a string or a collection. Raises BudgetError."""
+    def made(self, value: _T) -> _T:
+        """Return `value` after counting its own bytes if it is a string or a collection. Raises BudgetError."""
         if isinstance(value, str | list | tuple | dict):
             self.take(sys.getsizeof(value))
         elif isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
@@ -99,13 +101,13 @@ class Budget:
         return value
 
     def take(self, num_bytes: int) -> None:
-        """Counts bytes. Raises BudgetError."""
+        """Count bytes. Raises BudgetError."""
         self._bytes_left -= num_bytes
         if self._bytes_left < 0:
             raise BudgetError("it makes text or lists without end")
 
     def count(self, items: Iterable[Any], steps: int = 1) -> Iterator[Any]:
-        """The items; each costs `steps`, and the bytes that it takes in a list."""
+        """Yield the items; each counts `steps` and its bytes in a list. Raises BudgetError."""
         num_bytes = _CHARACTER_BYTES if isinstance(items, str) else _ITEM_BYTES
         for item in items:
             self.spend(steps)
@@ -113,13 +115,13 @@ class Budget:
             yield item
 
     def listed(self, value: Any) -> None:  # noqa: ANN401 - any value
-        """Counts a copy of a collection as a list. Raises BudgetError."""
+        """Count a copy of a collection as a list. Raises BudgetError."""
         if hasattr(value, "__len__"):
             self.spend(1 + len(value))
             self.take(len(value) * (_CHARACTER_BYTES if isinstance(value, str) else _ITEM_BYTES))
 
     def weigh(self, value: Any) -> int:  # noqa: ANN401 - any value
-        """Count all that a value holds, as `measure`, and return about the characters that it is written with."""
+        """Count a value as `measure` does, and return about the number of its characters. Raises BudgetError."""
         if isinstance(value, str):
             self.spend(1 + len(value) // _STEP_CHARACTERS)
             return len(value)
@@ -127,10 +129,10 @@ class Budget:
         return size.characters + 4 * size.items
 
     def measure(self, value: Any) -> Size:  # noqa: ANN401 - any value
-        """Count all that a value holds, as often as it holds it.
+        """Count the contents of a value, each as often as it occurs. Raises BudgetError.
 
-        A list that holds another one twice, and that in turn, is small in memory and endless when it is written,
-        compared or hashed. Raises BudgetError.
+        A list that holds another list twice, and so on, is small in memory and endless when it is written, compared or
+        hashed.
         """
         num_items = num_characters = depth = 0
         level = [value]
@@ -155,16 +157,16 @@ class Budget:
         return Size(num_characters, num_items, depth)
 
     def written(self, value: Any) -> str:  # noqa: ANN401 - any value
-        """`str(value)`, counted. Raises BudgetError."""
+        """Return `str(value)`, counted before it is made. Raises BudgetError."""
         if not isinstance(value, str):
-            self.allow(_REPR_GROWTH * self.weigh(value))
+            self.allow(_MAX_REPR_GROWTH * self.weigh(value))
             value = str(value)
             self.take(sys.getsizeof(value))
-        text: str = value
-        return text
+        assert isinstance(value, str), "str() made it"
+        return value
 
     def joined(self, pieces: Iterable[str]) -> str:
-        """The pieces as one string, counted before it is made. Raises BudgetError."""
+        """Return the pieces as one string, counted before it is made. Raises BudgetError."""
         pieces = pieces if isinstance(pieces, list) else list(pieces)
         self.allow(sum(map(len, pieces)))
         text = "".join(pieces)
@@ -173,13 +175,13 @@ class Budget:
 
 
 def running_budget() -> Budget:
-    """That of the rendering in this thread."""
+    """Return the budget of the rendering in this thread."""
     budget: Budget = _thread.budget
     return budget
 
 
 def _held(item: object) -> list[Any] | range | tuple[Any, ...] | None:
-    """Items of a collection; None for anything else."""
+    """Return the items of a collection; None for any other value."""
     if type(item) in _SCALARS:
         return None
     if isinstance(item, list | tuple | range):
@@ -189,8 +191,5 @@ def _held(item: object) -> list[Any] | range | tuple[Any, ...] | None:
     if isinstance(item, KeysView | ValuesView | ItemsView):
         return list(item)
     if isinstance(item, Namespace):
-        return list(item._Namespace__attrs.values())  # what its repr() writes
+        return list(item._Namespace__attrs.values())  # its repr() writes them
     return None
-
-
-_thread = threading.local()

@@ -1,70 +1,38 @@
-"""Jinja whose work is bounded: a template may come with a model from anywhere, and one that loops or doubles a list
-would take a thread or all memory, request after request.
+"""Jinja environment whose work is bounded: a template may come with a model from anywhere, and one that loops or
+doubles a list would take a thread or all memory, request after request.
 
-Everything that a template can do goes through a place here that counts it (see budget.py): loops, calls,
-filters, tests, comparisons, operators, slices and the joining of text. Filters, functions and methods are those that
-are known here; any other is refused.
+Loops, calls, filters, tests, comparisons, operators, slices and the joining of text are all counted in the running
+budget (budget.py). A template may use only the filters, functions and methods that are listed here and in filters.py.
 """
 
 from __future__ import annotations
 
-import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jinja2
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
-from jinja2.filters import make_attrgetter
 from jinja2.runtime import BlockReference, Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Cycler, Joiner, Namespace, _PassArg, pass_environment
+from jinja2.utils import Cycler, Joiner, Namespace
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
 from inferd.chat.sandbox.budget import Budget, BudgetError, running_budget
-from inferd.chat.sandbox.string_costs import (
-    METHODS,
-    allow_method,
-    check_width,
-    format_size,
-    percent_size,
-    replaced_size,
-)
+from inferd.chat.sandbox.filters import bounded_filters, bounded_tests
+from inferd.chat.sandbox.string_costs import METHODS, allow_method, format_size, percent_size
 
 MAX_SOURCE_CHARACTERS = 2**20
-"""Of a template; the longest known ones have 30,000."""
+"""Characters of a template; the longest known one has 30,000."""
 MAX_NODES = 20_000
-"""Of a template, of which the known ones have 4,000: compiling more takes minutes."""
-MAX_DIGITS = 300
-"""That `round` rounds to."""
+"""Nodes of a template; known ones have up to 4,000. Compiling more takes minutes."""
 
 _OWN_PREFIX = "inferd_"
-_NODE_CHARACTERS = 16
-"""Of a template's source."""
+_CHARACTERS_PER_NODE = 16
 _NAMESPACE_BYTES = 512
 _INT_BYTES = 32
-_LIST_BYTES = 64
-_GROWTH = 10
-"""Characters that repr() or HTML write for one, at most."""
-_CHEAP_FILTERS = frozenset({"attr", "count", "d", "default", "first", "last", "length"})
-_LAZY_FILTERS = frozenset({"map", "reject", "rejectattr", "select", "selectattr"})
-_LISTING_FILTERS = frozenset({"items", "list", "reverse"})
-_SORTING_FILTERS = frozenset({"batch", "dictsort", "groupby", "max", "min", "slice", "sort", "unique"})
-"""Those that go through a collection more than once, or copy it with more than its items."""
-_TEXT_FILTERS = frozenset(
-    {
-        *("abs", "capitalize", "center", "e", "escape", "float", "forceescape", "format", "indent", "int", "lower"),
-        *("round", "safe", "string", "title", "trim", "truncate", "upper", "wordcount"),
-    }
-)
-_DEEP_TESTS = frozenset(
-    {
-        *("!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le", "lessthan"),
-        *("divisibleby", "lower", "lt", "ne", "upper"),
-    }
-)
 _METHODS = {
     dict: frozenset({"copy", "get", "items", "keys", "values"}),
     list: frozenset({"copy", "count", "index"}),
@@ -72,24 +40,22 @@ _METHODS = {
     LoopContext: frozenset({"changed", "cycle"}),
     Cycler: frozenset({"next", "reset"}),
 }
-"""Those that a template may call, beside the methods of strings."""
+"""Methods that a template may call, beside those of strings."""
 _CLASSES = frozenset({Cycler, Joiner, Namespace, dict})
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """A sandbox in which all work is counted in the thread's running Budget.
+    """Sandbox in which all work is counted in the thread's running Budget.
 
-    What is put in `globals` is allowed to be called, and bounds itself."""
+    Functions in `globals` may be called, and bound themselves.
+    """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - Jinja's own
         super().__init__(finalize=_finalized, **options)
         del self.globals["lipsum"]
-        known = _CHEAP_FILTERS | _LAZY_FILTERS | _LISTING_FILTERS | _SORTING_FILTERS | _TEXT_FILTERS
-        self.filters = {name: _bounded_filter(name, self.filters[name]) for name in known}
-        self.filters |= {"join": _join, "replace": _replace, "sum": _sum}
-        self.filters |= {
+        self.filters = bounded_filters(self.filters) | {
             "inferd_loop": lambda items, steps: running_budget().count(items, steps),
             "inferd_concat": lambda values: running_budget().joined([running_budget().written(v) for v in values]),
             "inferd_made": lambda value: running_budget().made(value),
@@ -97,11 +63,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             "inferd_searched": _searched,
             "inferd_slice": lambda value, start, stop, step: running_budget().made(value[start:stop:step]),
         }
-        self.tests |= {name: _bounded_test(self.tests[name]) for name in _DEEP_TESTS}
+        self.tests |= bounded_tests(self.tests)
 
     @staticmethod
     def concat(pieces: Any) -> str:  # noqa: ANN401 - Jinja's own
-        """Output of macros and blocks, as one string."""
+        """Return the output of a macro or block as one string."""
         return running_budget().joined(pieces)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -135,8 +101,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         def bounded(*args: Any, **kwargs: Any) -> str:  # noqa: ANN401 - any value
             budget = running_budget()
             budget.allow(format_size(budget, text, (*args, *kwargs.values())))
-            result: str = budget.made(formatted(*args, **kwargs))
-            return result
+            return budget.made(formatted(*args, **kwargs))
 
         return bounded
 
@@ -177,18 +142,18 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 
 class BoundedTemplate:
-    """A compiled template whose renderings have a budget each. Any thread may use it."""
+    """Compiled template; each rendering has its own budget. Any thread may use it."""
 
     def __init__(self, environment: BoundedEnvironment, source: str) -> None:
-        """Raises jinja2.TemplateSyntaxError, BudgetError, or what Python's own compiler does."""
+        """Compile `source`. Raises jinja2.TemplateSyntaxError, BudgetError, and the errors of Python's own compiler."""
         if len(source) > MAX_SOURCE_CHARACTERS:
-            raise BudgetError(f"it has {len(source)} characters; at most {MAX_SOURCE_CHARACTERS} are read")
-        self._call_steps = 1 + len(source) // _NODE_CHARACTERS
-        with Budget():  # constants are computed now
+            raise BudgetError(f"it has {len(source)} characters; at most {MAX_SOURCE_CHARACTERS} are allowed")
+        self._call_steps = 1 + len(source) // _CHARACTERS_PER_NODE
+        with Budget():  # Jinja computes constants while it compiles
             self._template = environment.from_string(source)
 
     def render(self, variables: dict[str, Any]) -> str:
-        """Raises what the template does; BudgetError where it goes beyond its budget."""
+        """Return the rendered text. Raises BudgetError, and the errors that the template raises."""
         pieces = []
         with Budget(call_steps=self._call_steps) as budget:
             for piece in self._template.generate(variables):
@@ -198,7 +163,7 @@ class BoundedTemplate:
 
 
 class _Counting(NodeTransformer):
-    """Puts filters around everything that Jinja compiles to plain Python."""
+    """Puts counting filters around the nodes that Jinja compiles to plain Python."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - Jinja's
         self.generic_visit(node)
@@ -217,7 +182,7 @@ class _Counting(NodeTransformer):
         if len(node.ops) == 1 and any(isinstance(side, nodes.Const) for side in sides):
             if is_search and not isinstance(node.ops[0].expr, nodes.Const | nodes.List | nodes.Tuple):
                 node.ops[0].expr = _filtered(node.ops[0].expr, "inferd_searched")
-            return node  # comparing with a constant takes as long as the constant is
+            return node  # the time of comparing with a constant is bounded by its length
         node.expr = _weighed_node(node.expr)
         for operand in node.ops:
             operand.expr = _weighed_node(operand.expr)
@@ -261,7 +226,7 @@ def _weighed(value: Any) -> Any:  # noqa: ANN401 - any value
 
 
 def _searched(value: Any) -> Any:  # noqa: ANN401 - any value
-    """A collection or string in which a constant is looked for; that takes as long as it is, save in a dictionary."""
+    """Return `value` after counting a search for a constant in it: linear in its length, except in a dictionary."""
     if isinstance(value, list | tuple):
         running_budget().spend(1 + len(value))
     elif not isinstance(value, dict):
@@ -269,96 +234,10 @@ def _searched(value: Any) -> Any:  # noqa: ANN401 - any value
     return value
 
 
-@pass_environment
-def _join(environment: BoundedEnvironment, value: Any, d: Any = "", attribute: Any = None) -> str:  # noqa: ANN401
-    budget = running_budget()
-    items = budget.count(value)
-    if attribute is not None:
-        items = map(make_attrgetter(environment, attribute), items)
-    texts, between = [budget.written(item) for item in items], budget.written(d)
-    budget.allow(sum(map(len, texts)) + len(between) * len(texts))
-    joined: str = budget.made(between.join(texts))
-    return joined
-
-
-def _replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:  # noqa: ANN401 - any value
-    budget = running_budget()
-    text, old, new = budget.written(value), budget.written(old), budget.written(new)
-    budget.allow(len(text))
-    budget.allow(replaced_size(text, old, new))
-    replaced: str = budget.made(text.replace(old, new, -1 if count is None else count))
-    return replaced
-
-
-@pass_environment
-def _sum(environment: BoundedEnvironment, value: Any, attribute: Any = None, start: Any = 0) -> Any:  # noqa: ANN401
-    """Of numbers: adding lists up takes time by the square."""
-    budget = running_budget()
-    items = budget.count(value)
-    if attribute is not None:
-        items = map(make_attrgetter(environment, attribute), items)
-    for item in items:
-        if not isinstance(item, int | float) or not isinstance(start, int | float):
-            raise BudgetError("'sum' adds numbers only")
-        start = budget.made(start + item)
-    return start
-
-
-def _bounded_test(test: Any) -> Callable[..., Any]:  # noqa: ANN401 - Jinja's own
-    @functools.wraps(test)
-    def bounded(*values: Any) -> Any:  # noqa: ANN401 - any value
-        for value in values:
-            running_budget().weigh(value)
-        return test(*values)
-
-    return bounded
-
-
-def _bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    num_passed = 0 if _PassArg.from_obj(function) is None else 1  # a context comes first
-
-    @functools.wraps(function)
-    def bounded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - any value
-        budget = running_budget()
-        budget.spend(1 + len(args))
-        subject, *options = args[num_passed:]
-        if name in _LAZY_FILTERS:
-            args = (*args[:num_passed], budget.count(subject), *options)
-        elif name in _LISTING_FILTERS:
-            budget.listed(subject)
-        elif name not in _CHEAP_FILTERS:
-            _allow_filter(budget, name, subject, [*options, *kwargs.values()])
-        result = function(*args, **kwargs)
-        return budget.count(result) if isinstance(result, Iterator) else budget.made(result)
-
-    return bounded
-
-
-def _allow_filter(budget: Budget, name: str, subject: Any, options: list[Any]) -> None:  # noqa: ANN401 - any value
-    """Counts what a filter is going to do. Raises BudgetError."""
-    weights = [budget.weigh(value) for value in (subject, *options)]
-    widths = [check_width(value) for value in options if name != "format"]
-    if name == "round" and any(isinstance(value, int) and abs(value) > MAX_DIGITS for value in options):
-        raise BudgetError(f"'round' takes at most {MAX_DIGITS} digits")
-    if name in _SORTING_FILTERS:
-        budget.listed(subject)
-        budget.spend(weights[0])
-        budget.allow(weights[0])
-        budget.take(weights[0] + _LIST_BYTES * sum(widths))
-        return
-    size = weights[0] * (1 if isinstance(subject, str) and name not in ("e", "escape", "forceescape") else _GROWTH)
-    if name == "format":
-        size = percent_size(budget, budget.written(subject), options)
-    elif name == "indent":
-        text = budget.written(subject)
-        size = weights[0] + (1 + len(text.splitlines())) * (4 + sum(widths) + sum(weights[1:]))
-    budget.allow(size + sum(widths))
-
-
 def _allowed_method(
     budget: Budget, method: types.BuiltinMethodType | types.MethodType, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, ...]:
-    """The arguments of a method's call, counted. Raises BudgetError, SecurityError."""
+    """Return the arguments of a method call after counting its work. Raises BudgetError, SecurityError."""
     owner, name = method.__self__, method.__name__
     if isinstance(owner, str) and name in METHODS:
         if name == "join" and args:

@@ -1,4 +1,4 @@
-"""How long the strings get that templates make by methods and formats, told before they are made."""
+"""Sizes of strings that a template makes by methods and formats, computed before the strings are made."""
 
 from __future__ import annotations
 
@@ -12,31 +12,28 @@ from markupsafe import Markup
 from inferd.chat.sandbox.budget import Budget, BudgetError
 
 MAX_WIDTH = 10_000
-"""Of a field in a format, and whatever else pads."""
+"""Width of a field in a format, and of any other padding."""
 MAX_FORMAT_CHARACTERS = 10_000
-"""Of a format."""
 
 _REPR_GROWTH = 10
 _ESCAPE_GROWTH = 6
 _PIECE_BYTES = 64
-"""Of a short string and its place in a list."""
+"""Memory of a short string and its place in a list."""
 _LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _PERCENT = re.compile(r"%(?:\([^()%]*\))?[-#0 +]*(\*|\d*)(?:\.(\*|\d*))?[hlL]?(.?)", re.DOTALL)
 _LINEAR = frozenset(
-    {
-        *("capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii", "isdecimal"),
-        *("isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace", "istitle", "isupper", "lower"),
-        *("lstrip", "partition", "removeprefix", "removesuffix", "rfind", "rindex", "rpartition", "rstrip"),
-        *("startswith", "strip", "swapcase", "title", "upper"),
-    }
+    {"isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable"}
+    | {"isspace", "istitle", "isupper", "count", "find", "index", "rfind", "rindex", "startswith", "endswith"}
+    | {"capitalize", "casefold", "lower", "swapcase", "title", "upper", "lstrip", "rstrip", "strip"}
+    | {"partition", "rpartition", "removeprefix", "removesuffix"}
 )
 _PADDING = frozenset({"center", "ljust", "rjust", "zfill"})
 METHODS = _LINEAR | _PADDING | {"expandtabs", "join", "replace", "split", "rsplit", "splitlines"}
-"""Those of strings that a template may call, beside `format` and `format_map`."""
+"""Methods of strings that a template may call, beside `format` and `format_map`."""
 
 
 def allow_method(budget: Budget, text: str, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-    """Counts a call of `text.name(*args)`; the items of `join` are a list. Raises BudgetError."""
+    """Count a call of `text.name(*args)`; the items of `join` must be a list. Raises BudgetError."""
     weights = [budget.weigh(value) for value in (*args, *kwargs.values())]
     budget.allow(len(text))
     if name in _LINEAR:
@@ -56,19 +53,19 @@ def allow_method(budget: Budget, text: str, name: str, args: Sequence[Any], kwar
 
 
 def check_width(value: object) -> int:
-    """A padding's width. Raises BudgetError."""
+    """Return the width of a padding, 0 if `value` is not a width. Raises BudgetError."""
     if isinstance(value, int) and value > MAX_WIDTH:
         raise BudgetError(f"it pads a text to more than {MAX_WIDTH} characters")
     return max(value, 0) if isinstance(value, int) else 0
 
 
 def replaced_size(text: str, old: str, new: str) -> int:
-    """Characters of `text.replace(old, new)` at most."""
+    """Return an upper bound for the characters of `text.replace(old, new)`."""
     return len(text) + text.count(old) * len(new)
 
 
 def percent_size(budget: Budget, text: str, values: Any) -> int:  # noqa: ANN401 - any value
-    """Characters of `text % values` at most. Raises BudgetError."""
+    """Return an upper bound for the characters of `text % values`. Raises BudgetError."""
     _check_format(text)
     size, num_fields = len(text), 0
     weight, grows = budget.weigh(values), not _are_strings(values)
@@ -82,7 +79,7 @@ def percent_size(budget: Budget, text: str, values: Any) -> int:  # noqa: ANN401
 
 
 def format_size(budget: Budget, text: str, values: Sequence[Any]) -> int:
-    """Characters of `text.format(*values)` at most. Raises BudgetError."""
+    """Return an upper bound for the characters of `text.format(*values)`. Raises BudgetError."""
     _check_format(text)
     size, num_fields = len(text), 0
     weight, grows = budget.weigh(list(values)), not _are_strings(values) or isinstance(text, Markup)

@@ -1,6 +1,6 @@
-"""Whether values of a JSON schema can have an end: `{"$ref": "#"}` of a required member asks for ever deeper ones.
+"""Endless JSON schemas: with `{"$ref": "#"}` in a required member, every value needs another one inside.
 
-Schemas are as reader.py leaves them: each `$ref` is `#/$defs/NAME`.
+The schemas come from reader.py: each `$ref` is `#/$defs/NAME`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _MAX_PASSES = 64
-"""Definitions that are known to end only after so many passes over all of them count as endless."""
+"""Passes over all definitions; a definition that needs more to be known as ending counts as endless."""
 _BRANCHES = ("anyOf", "oneOf", "allOf")
 
 Node = dict[str, Any] | bool
 
 
 def ending_definitions(definitions: Mapping[str, Node]) -> frozenset[str]:
-    """The references to those definitions of which some value has an end."""
+    """Return the references to the definitions that have a finite value."""
     ending: set[str] = set()
     for _ in range(_MAX_PASSES):
         found = {
@@ -31,7 +31,7 @@ def ending_definitions(definitions: Mapping[str, Node]) -> frozenset[str]:
 
 
 def ends(node: Node, ending: frozenset[str] | set[str]) -> bool:
-    """Whether some value of the schema has an end, as far as those of `ending` are known to have."""
+    """Return whether the schema has a finite value, given the references in `ending`."""
     if isinstance(node, bool):
         return node
     if "$ref" in node and node["$ref"] not in ending:
@@ -52,21 +52,21 @@ def ends(node: Node, ending: frozenset[str] | set[str]) -> bool:
 
 
 def _endless_members(node: Mapping[str, Any], ending: frozenset[str] | set[str]) -> set[str]:
-    """Names of the required members of which no value has an end."""
+    """Return the names of the required members without a finite value."""
     properties = node.get("properties", {})
     others = node.get("additionalProperties", True) if "patternProperties" not in node else True
     return {name for name in node.get("required", ()) if not ends(properties.get(name, others), ending)}
 
 
 def _has_endless_items(node: Mapping[str, Any], ending: frozenset[str] | set[str]) -> bool:
-    """Whether an array needs items of which no value has an end."""
+    """Return whether an array needs items without a finite value."""
     least, first = node.get("minItems", 0), node.get("prefixItems", [])
     needed = [*first[:least], *([node.get("items", True)] if least > len(first) else [])]
     return not all(ends(item, ending) for item in needed)
 
 
 def drop_endless(node: Node, ending: frozenset[str]) -> None:
-    """Leave out what asks for values without an end, here and below."""
+    """Delete the parts of the schema that have no finite value, at all levels."""
     if isinstance(node, bool):
         return
     if "$ref" in node and node["$ref"] not in ending:
@@ -86,7 +86,7 @@ def drop_endless(node: Node, ending: frozenset[str]) -> None:
 
 
 def _below(node: Mapping[str, Any]) -> Iterator[Node]:
-    """The schemas that a schema consists of."""
+    """Yield the schemas inside a schema."""
     for word in ("properties", "patternProperties"):
         yield from node.get(word, {}).values()
     for word in (*_BRANCHES, "prefixItems"):

@@ -1,4 +1,4 @@
-"""Which regular expressions of a JSON schema's `pattern` llguidance can enforce, found out without compiling them."""
+"""Check of a JSON schema's `pattern`: whether llguidance can enforce it, without compiling it."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _MISPLACED = "has ^ or $ in the midst of a text, which cannot be enforced"
 
 @dataclass(slots=True)
 class _Group:
-    """Where the reading of one group, or of the whole expression, has got to.
+    """State of reading one group, or the whole expression.
 
     Attributes:
-        begins_at_start: nothing that takes up text stands before the group.
-        at_start: nothing that takes up text stands before this place.
-        at_end: a `$` stands before this place, so that nothing more may be taken up.
-        ends_at_end: one of its alternatives ends in `$`.
-        has_anchor: a `^` or `$` is somewhere in it.
+        begins_at_start: nothing that matches text stands before the group.
+        at_start: nothing that matches text stands before this place.
+        at_end: a `$` stands before this place, so nothing after it may match text.
+        ends_at_end: one of the alternatives ends in `$`.
+        has_anchor: the group holds a `^` or `$`.
     """
 
     begins_at_start: bool
@@ -54,10 +54,10 @@ class _Group:
 
 
 def pattern_fault(pattern: str) -> str | None:
-    """Return why a `pattern` cannot be enforced, as what stands behind its name in a sentence; None if it can be.
+    """Return why a `pattern` cannot be enforced, as the rest of a sentence that begins with its name, or None.
 
-    Conservative: it reads a subset of Rust's dialect that means the same in JSON schema's. How large an automaton an
-    expression makes only the compiler knows.
+    Accepts the subset of Rust's dialect that means the same in JSON schema's. The size of the automaton is not checked:
+    only the compiler knows it.
     """
     reader = _PatternReader()
     place = 0
@@ -74,7 +74,7 @@ def pattern_fault(pattern: str) -> str | None:
 
 
 class _PatternReader:
-    """Reads an expression token by token."""
+    """Reader of an expression, token by token."""
 
     def __init__(self) -> None:
         self._groups = [_Group(begins_at_start=True, at_start=True)]
@@ -83,11 +83,11 @@ class _PatternReader:
 
     @property
     def is_open(self) -> bool:
-        """Whether a group has no end yet."""
+        """Whether a group is not closed yet."""
         return len(self._groups) > 1
 
     def read(self, token: re.Match[str]) -> str | None:
-        """Take the next token. Returns what is wrong with it."""
+        """Read the next token; return its fault, or None."""
         group = self._groups[-1]
         match token.lastgroup if token["name"] is None else "open":
             case "open":
@@ -147,5 +147,5 @@ class _PatternReader:
 
 
 def _named(pattern: str) -> str | None:
-    """The reason in the words of what is known to be unenforceable."""
+    """Return the fault of a known unenforceable construct in the pattern, or None."""
     return next((why for sign, why in _UNENFORCEABLE if sign.search(pattern)), None)

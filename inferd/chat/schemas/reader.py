@@ -1,7 +1,7 @@
-"""JSON schemas of callers, made enforceable: what cannot be enforced is left out, keyword by keyword, and named.
+"""Reduction of a caller's JSON schema to its enforceable keywords, with a fault for each keyword that is left out.
 
-A schema without `strict` is enforced as far as that goes. One with `strict` is handed on as it came; what is found here
-says in the caller's words why it is refused.
+A schema without `strict` is enforced in its reduced form. A schema with `strict` is passed on unchanged, and the faults
+say by the caller's own paths why it is refused.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MAX_DEPTH = 64
 MAX_DEFINITIONS = 512
 MAX_FAULTS = 16
 MAX_NODES = 20_000
-"""Schemas within one schema."""
+"""Schemas inside one schema."""
 _LARGEST_COUNT = 2**31 - 1
 _LARGEST_BOUND = 1e18
 _SMALLEST_BOUND = 1e-70
-"""llguidance spells bounds out as a regular expression, which gets too long or overflows beyond these."""
+"""llguidance writes bounds as a regular expression, which is too long or overflows beyond these."""
 _LARGEST_MULTIPLE = 10**7
 _SMALLEST_MULTIPLE = 1e-9
 _MULTIPLE_DIGITS = 3
@@ -36,11 +36,9 @@ _FORMATS = frozenset(
 )
 _PERCENT = re.compile("(?:%[0-9A-Fa-f]{2})+")
 _UNENFORCED = frozenset(
-    (
-        *("not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems", "propertyNames"),
-        *("dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems"),
-        "$dynamicRef",
-    )
+    {"not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems", "propertyNames"}
+    | {"dependentRequired", "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems"}
+    | {"$dynamicRef"}
 )
 _SHAPE = frozenset(("type", "properties", "required", "items", "prefixItems", "enum", "const", "$ref"))
 _PAIRS = (("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"))
@@ -48,19 +46,21 @@ _LOWER, _UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"
 
 
 class SchemaDetail(IntEnum):
-    """How much of a schema without `strict` is enforced; what is refused in full is tried again with less."""
+    """Part of a schema without `strict` that is enforced; the compiler retries with less if it refuses a schema."""
 
-    ANY = 0  # its outermost type
+    ANY = 0  # the outermost type
     SHAPE = 1  # types, properties, items and constants
-    FULL = 2  # all that can be
+    FULL = 2  # all enforceable keywords
 
 
 @dataclass(frozen=True, slots=True)
 class ReadSchema:
-    """Attributes:
-    schema: what can be enforced. Each `$ref` leads to an entry of `$defs` at its top.
-    faults: the first of what was left out.
-    is_endless: no value of the schema, as its caller wrote it, has an end.
+    """Result of reading a schema.
+
+    Attributes:
+        schema: the enforceable part. Each `$ref` leads to an entry of `$defs` at the top.
+        faults: the first MAX_FAULTS keywords that were left out.
+        is_endless: whether the caller's schema has no finite value.
     """
 
     schema: dict[str, Any]
@@ -69,20 +69,21 @@ class ReadSchema:
 
 
 def read_schema(schema: object, path: str, detail: SchemaDetail = SchemaDetail.FULL) -> ReadSchema:
-    """Return the part of a schema that can be enforced.
+    """Return the enforceable part of a schema.
 
     Args:
-        path: of the schema in the request, such as `tools[0].function.parameters`.
+        path: path of the schema in the request, such as `tools[0].function.parameters`.
+        detail: part of the schema to enforce.
     """
     return _SchemaReader(schema, path, detail).read()
 
 
 class _LeftOutError(Exception):
-    """A keyword that is left out, for the reason that the message says."""
+    """A keyword must be left out; the message says why."""
 
 
 class _SchemaReader:
-    """Of one schema. `definitions` are the places that a `$ref` leads to, by their JSON pointers."""
+    """Reader of one schema. Each place that a `$ref` leads to becomes a definition, named by its JSON pointer."""
 
     def __init__(self, root: object, path: str, detail: SchemaDetail) -> None:
         self._root = root
@@ -95,7 +96,7 @@ class _SchemaReader:
         self._waiting: list[tuple[str, object, str]] = []
 
     def read(self) -> ReadSchema:
-        """Read the schema and every place that it refers to."""
+        """Return the reduced schema, with a definition for every place that it refers to."""
         root = self._node(self._root, self._path, 0)
         root = root if isinstance(root, dict) else ({} if root else {"allOf": [False]})
         definitions: dict[str, Node] = {}
@@ -118,9 +119,9 @@ class _SchemaReader:
             return {}
         self._num_nodes += 1
         if depth > MAX_DEPTH or self._num_nodes > MAX_NODES:
-            self._leave_out(path, f"is nested deeper than {MAX_DEPTH} schemas, or one of more than {MAX_NODES}")
+            self._leave_out(path, f"is nested deeper than {MAX_DEPTH} schemas, or is one of more than {MAX_NODES}")
             return {}
-        if isinstance(schema.get("items"), list):  # tuples, as drafts before 2020-12 write them
+        if isinstance(schema.get("items"), list):  # a tuple, as drafts before 2020-12 write it
             schema = schema | {"prefixItems": schema["items"], "items": schema.get("additionalItems", True)}
         read: dict[str, Any] = {}
         for word, value in schema.items():
@@ -142,7 +143,7 @@ class _SchemaReader:
         if len(self._faults) < MAX_FAULTS:
             self._faults.append(SchemaFault(path, why))
 
-    # Rules: each returns a keyword's value as it can be enforced, or raises _LeftOutError.
+    # Rules: each returns the enforceable value of a keyword, or raises _LeftOutError.
 
     def _type(self, value: object, path: str, depth: int) -> object:
         names = value if isinstance(value, list) else [value]
@@ -231,7 +232,7 @@ class _SchemaReader:
         return {name: self._node(each, f"{path}.{name}", depth) for name, each in value.items() if not faults[name]}
 
     def _reference(self, value: object, path: str, depth: int) -> object:
-        """The place where a chain of references ends becomes a definition."""
+        """Return the name of a definition for the place where the chain of references ends."""
         pointer, place = self._end(value)
         if pointer not in self._names:
             if len(self._names) >= MAX_DEFINITIONS:
@@ -241,8 +242,8 @@ class _SchemaReader:
         return f"#/$defs/{self._names[pointer]}"
 
     def _end(self, value: object) -> tuple[str, object]:
-        """Return where a chain of references ends, as a pointer and what is there. Each reference is followed once,
-        however many chains pass it: a caller's 128 KiB hold thousands of both."""
+        """Return the pointer and the value of the place where a chain of references ends. Each reference is followed
+        once, however many chains pass it: 128 KiB hold thousands of references and chains."""
         place: object = {"$ref": value}
         passed: dict[str, None] = {}
         end: tuple[str, object] | _LeftOutError | None = None
@@ -287,7 +288,7 @@ class _SchemaReader:
         return place
 
     def _reconcile(self, read: dict[str, Any], path: str) -> None:
-        """Leave out keywords that exclude each other, so that no value at all would be left."""
+        """Leave out keywords that exclude each other: together they would allow no value at all."""
         for least, most in _PAIRS:
             if read.get(least, 0) > read.get(most, math.inf):
                 self._leave_out(f"{path}.{least}", f"must be at most '{most}'")
@@ -315,36 +316,24 @@ class _SchemaReader:
 _Rule = Callable[[_SchemaReader, object, str, int], object]
 _RULES: dict[str, _Rule] = {
     "$ref": _SchemaReader._reference,
-    "additionalProperties": _SchemaReader._schema,
-    "allOf": _SchemaReader._schemas,
-    "anyOf": _SchemaReader._schemas,
     "const": _SchemaReader._const,
     "enum": _SchemaReader._enum,
-    "exclusiveMaximum": _SchemaReader._bound,
-    "exclusiveMinimum": _SchemaReader._bound,
     "format": _SchemaReader._format,
-    "items": _SchemaReader._schema,
-    "maxItems": _SchemaReader._count,
-    "maxLength": _SchemaReader._count,
-    "maxProperties": _SchemaReader._count,
-    "maximum": _SchemaReader._bound,
-    "minItems": _SchemaReader._count,
-    "minLength": _SchemaReader._count,
-    "minProperties": _SchemaReader._count,
-    "minimum": _SchemaReader._bound,
     "multipleOf": _SchemaReader._multiple,
-    "oneOf": _SchemaReader._schemas,
     "pattern": _SchemaReader._pattern,
     "patternProperties": _SchemaReader._patterns,
-    "prefixItems": _SchemaReader._schemas,
     "properties": _SchemaReader._properties,
     "required": _SchemaReader._required,
     "type": _SchemaReader._type,
+    **dict.fromkeys(("additionalProperties", "items"), _SchemaReader._schema),
+    **dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), _SchemaReader._schemas),
+    **dict.fromkeys((*_LOWER, *_UPPER), _SchemaReader._bound),
+    **dict.fromkeys((word for pair in _PAIRS for word in pair), _SchemaReader._count),
 }
 
 
 def _is_of(value: object, kinds: list[str]) -> bool:
-    """Whether a JSON value is of one of the types."""
+    """Return whether a JSON value has one of the types."""
     if isinstance(value, bool):
         return "boolean" in kinds
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
@@ -354,7 +343,7 @@ def _is_of(value: object, kinds: list[str]) -> bool:
 
 
 def _bounds_exclude(read: Mapping[str, Any]) -> bool:
-    """Whether no number lies between the bounds."""
+    """Return whether the bounds leave no number."""
     lower = max(read.get(word, -math.inf) for word in _LOWER)
     upper = min(read.get(word, math.inf) for word in _UPPER)
     if math.inf in (-lower, upper):

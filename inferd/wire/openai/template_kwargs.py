@@ -17,10 +17,8 @@ MAX_KWARGS_BYTES = 64 * 1024
 MAX_KWARGS_DEPTH = 16
 
 _OWN = frozenset(
-    (
-        *("messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "raise_exception", "strftime_now"),
-        *("self", "loop", "caller", "varargs", "kwargs", *DEFAULT_NAMESPACE),
-    )
+    {"messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "raise_exception", "strftime_now"}
+    | {"self", "loop", "caller", "varargs", "kwargs", *DEFAULT_NAMESPACE}
 )
 """Variables that inferd and Jinja set themselves."""
 _OWN_PREFIX = "inferd_"
