@@ -1,4 +1,4 @@
-"""What a completion's text must look like, as plain data: the wire writes it, the engine enforces it."""
+"""Constraint of a completion's text, as plain data: the wire makes it, the engine enforces it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 JSON_WHITE_SPACE = r" |\n{1,2}[ \t]{0,20}"
-"""White space between JSON's tokens, bounded as in llama.cpp's own grammars: a small model would never end it."""
+"""White space between JSON's tokens, bounded as in llama.cpp's own grammars: small models repeat it without end."""
 
 
 class ConstraintKind(StrEnum):
-    """The language that a constraint's source is written in."""
+    """Language of a constraint's source."""
 
-    JSON_SCHEMA = (
-        "json_schema"  # a JSON document; draft 2020-12 as llguidance reads it, each keyword enforced or refused
-    )
-    JSON_SCHEMA_LENIENT = "json_schema_lenient"  # the same, but keywords that cannot be enforced are left out
+    JSON_SCHEMA = "json_schema"  # draft 2020-12 as llguidance reads it, each keyword enforced or refused
+    JSON_SCHEMA_LENIENT = "json_schema_lenient"  # the same, with keywords that cannot be enforced left out
     REGEX = "regex"  # Rust's dialect, matching the whole text
     LARK = "lark"  # llguidance's dialect, https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
     GRAMMAR = "grammar"  # Lark as above, or llama.cpp's GBNF
@@ -26,8 +24,8 @@ class SchemaFault:
     """A keyword of a caller's schema that cannot be enforced.
 
     Attributes:
-        path: of the keyword in the request, such as `response_format.json_schema.schema.properties.t.pattern`.
-        why: what stands behind the path in a sentence.
+        path: path of the keyword in the request, such as `response_format.json_schema.schema.properties.t.pattern`.
+        why: rest of a sentence that begins with the path.
     """
 
     path: str
@@ -36,14 +34,14 @@ class SchemaFault:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """The whole text must match `source`; generation ends when nothing more can follow.
+    """Constraint of the whole text; generation ends when no more text can follow.
 
     Control tokens other than end tokens are only possible where a Lark grammar names them, as `<[ID]>`.
 
     Attributes:
-        param: the request field that it comes from, named when it is refused.
-        faults: of the strict schemas in it. The first is named instead if it is refused.
-        schemas: (path in the request, JSON text) of the strict schemas that a LARK source was made of.
+        param: field of the request that a refusal names.
+        faults: faults of the strict schemas; a refusal names the first instead of `param`.
+        schemas: (path in the request, JSON text) of the strict schemas in a LARK source.
     """
 
     kind: ConstraintKind

@@ -1,12 +1,12 @@
 """Every error that inferd raises on purpose.
 
-    InferdError                    something a person can mend; str(error) says what and how
+    InferdError                    a fault that a person can correct; str(error) says what and how
     ├── ConfigError                models.toml, an option or the data folder is wrong (exit status 2)
-    ├── OperationError             an operator's command cannot be done (exit status 1)
+    ├── OperationError             an operator's command cannot be carried out (exit status 1)
     │   ├── NotFoundError          no such team, project, user, key, grant
-    │   ├── ConflictError          it exists already
+    │   ├── ConflictError          the object exists already
     │   │   └── IdempotencyConflictError   an idempotency key was used with another body
-    │   └── InvalidValueError      an amount, name or date that makes no sense
+    │   └── InvalidValueError      an amount, name or date is invalid
     ├── RequestError               a caller's request is refused; `code` is OpenAI's, one per cause
     │   ├── InvalidRequestError            400, `param` names the field
     │   │   ├── ContextLengthError         400 context_length_exceeded
@@ -17,14 +17,14 @@
     │   ├── InsufficientCreditError        402
     │   ├── PermissionDeniedError          403
     │   ├── ModelNotFoundError             404
-    │   ├── ClientGoneError                499, of a client that has hung up
+    │   ├── ClientGoneError                499, the client has closed the connection
     │   ├── RateLimitError                 429, `retry_after_s`
     │   │   └── TooManyFailuresError       429 too_many_wrong_keys
     │   └── OverloadedError                503, `retry_after_s`
     ├── LedgerDamagedError         the ledger's file is broken (exit status 1, 500)
     └── GenerationError            the engine failed under an accepted request (500); never billed
 
-A programmer's fault is an `assert`, not one of these. `server/errors.py` is the one place that maps them to HTTP.
+A programmer's fault is an `assert`, not an error of this tree. `server/errors.py` alone maps the tree to HTTP.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import ClassVar, Literal
 
 
 class InferdError(Exception):
-    """Base of all; the message is written for the person who can mend it."""
+    """Base of the tree; the message is written for the person that can correct the fault."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -43,11 +43,11 @@ class InferdError(Exception):
 
 
 class ConfigError(InferdError):
-    """Configuration that cannot be used. Message form: `FILE: [table] key: what is wrong`."""
+    """Configuration is invalid. Message form: `FILE: [table] key: what is wrong`."""
 
 
 class OperationError(InferdError):
-    """An operator's command that cannot be carried out; nothing was changed."""
+    """An operator's command cannot be carried out; nothing was changed."""
 
 
 class NotFoundError(OperationError):
@@ -55,24 +55,24 @@ class NotFoundError(OperationError):
 
 
 class ConflictError(OperationError):
-    """The thing exists already."""
+    """The object exists already."""
 
 
 class IdempotencyConflictError(ConflictError):
-    """An idempotency key came back with another body."""
+    """An idempotency key was used with another body."""
 
 
 class InvalidValueError(OperationError):
-    """An amount, a name or a date that cannot be accepted."""
+    """An amount, a name or a date is invalid."""
 
 
 class RequestError(InferdError):
-    """A caller's request that is refused. Nothing is billed.
+    """A caller's request is refused, unbilled.
 
     Attributes:
         code: OpenAI's error code, one per cause.
         param: the request field at fault, or None.
-        retry_after_s: seconds after which the same request can succeed, or None if it never will by waiting.
+        retry_after_s: seconds after which the same request can succeed; None if waiting does not help.
     """
 
     default_code: ClassVar[str | None] = None
@@ -97,25 +97,25 @@ class ContextLengthError(InvalidRequestError):
 
 
 class RequestTooLargeError(InvalidRequestError):
-    """The body has more bytes than this server reads."""
+    """The body is larger than this server reads."""
 
     default_code = "request_too_large"
 
 
 class RequestTimeoutError(InvalidRequestError):
-    """The client was too slow in sending its request."""
+    """The client sent its request too slowly."""
 
     default_code = "request_timeout"
 
 
 class MisdirectedRequestError(InvalidRequestError):
-    """The Host header names a machine that this one is not."""
+    """The Host header names another machine."""
 
     default_code = "unknown_host"
 
 
 class AuthenticationError(RequestError):
-    """No key, a malformed one, or one that is unknown, revoked or expired."""
+    """The key is missing, malformed, unknown, revoked or expired."""
 
     default_code = "invalid_api_key"
 
@@ -124,8 +124,8 @@ class InsufficientCreditError(RequestError):
     """Credit or a cap cannot cover the request's worst case.
 
     Attributes:
-        held_nanousd: where open holds alone are the cause: how much of them must come back first, by scope, such as
-            `team:acme` or `key:ID`.
+        held_nanousd: if open holds alone are the cause, the amount of them that must be released first, by scope, such
+            as `team:acme` or `key:ID`.
     """
 
     default_code = "credit_balance_exhausted"
@@ -133,12 +133,12 @@ class InsufficientCreditError(RequestError):
 
     @property
     def is_for_good(self) -> bool:
-        """Whether waiting for open holds does not help: there is too little credit, or a cap is used up."""
+        """Whether waiting for open holds does not help: credit is too low, or a cap is used up."""
         return self.retry_after_s is None
 
 
 class PermissionDeniedError(RequestError):
-    """The key is good, but not for this."""
+    """The key is valid, but does not permit this."""
 
     default_code = "permission_denied"
 
@@ -150,16 +150,16 @@ class ModelNotFoundError(RequestError):
 
 
 class ClientGoneError(RequestError):
-    """The client hung up, or its batch was stopped, before the request was admitted."""
+    """The client closed the connection, or its batch was stopped, before the request was admitted."""
 
     default_code = "client_gone"
 
 
 class RateLimitError(RequestError):
-    """The caller goes too fast.
+    """The caller has reached a rate limit.
 
     Attributes:
-        limits: what there was too much of, OpenAI's `type` of the error.
+        limits: the limited quantity, which is OpenAI's `type` of the error.
     """
 
     default_code = "rate_limit_exceeded"
@@ -178,20 +178,20 @@ class RateLimitError(RequestError):
 
 
 class TooManyFailuresError(RateLimitError):
-    """The caller's address came too often with a missing or wrong key."""
+    """The caller's address has sent too many missing or wrong keys."""
 
     default_code = "too_many_wrong_keys"
 
 
 class OverloadedError(RequestError):
-    """The server is full, starting or stopping; the caller did nothing wrong."""
+    """The server is full, starting or stopping."""
 
     default_code = "server_overloaded"
 
 
 class LedgerDamagedError(InferdError):
-    """SQLite cannot make sense of the ledger's file; only a backup helps."""
+    """SQLite cannot read the ledger's file; restore a backup."""
 
 
 class GenerationError(InferdError):
-    """The engine failed while it worked on an accepted request; the hold is voided."""
+    """The engine failed during an accepted request; the hold is voided."""

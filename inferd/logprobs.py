@@ -1,4 +1,4 @@
-"""Probabilities of sampled tokens, as plain data: the engine measures them, the wire shows them."""
+"""Log probabilities of sampled tokens, as plain data: the engine computes them, the wire shows them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TokenAlternative:
-    """A token that could have come here. `piece`: its bytes, b"" for control tokens."""
+    """Candidate at the place of a sampled token. `piece`: its bytes, b"" for control tokens."""
 
     piece: bytes
     logprob: float
@@ -15,11 +15,11 @@ class TokenAlternative:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One sampled token. Natural logarithms of the softmax of the model's own logits, before any bias, penalty,
-    temperature or grammar.
+    """Sampled token. Log probabilities are natural logarithms of the softmax of the model's own logits, before any
+    bias, penalty, temperature or grammar.
 
     Attributes:
-        top: the most probable ones, the best first.
+        top: the most probable tokens, in descending order.
     """
 
     piece: bytes

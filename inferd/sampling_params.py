@@ -1,30 +1,30 @@
-"""How tokens are drawn: checked numbers, shared by the wire and the engine."""
+"""Sampling parameters: checked numbers, shared by the wire and the engine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 SEED_MODULUS = 2**32 - 1
-"""Seeds are less than it: 2**32 - 1 itself is LLAMA_DEFAULT_SEED, llama.cpp's "choose one at random"."""
+"""Seeds are below it: 2**32 - 1 is LLAMA_DEFAULT_SEED, with which llama.cpp chooses a random seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """One request's sampling. Ranges are checked where a person's request is read (wire/openai/chat_request.py);
-    here they are preconditions, because llama.cpp aborts the process on some of them.
+    """Sampling of one request. Callers' values are checked in wire/openai/request_fields.py; here the ranges are
+    preconditions, because llama.cpp aborts the process on some values.
 
     Attributes:
         temperature: 0 is greedy; else logits are divided by it.
         top_p: nucleus mass in (0, 1]; 1 keeps everything.
-        top_k: number of candidates kept; 0 keeps everything (OpenAI has no top-k, so none is imposed).
+        top_k: number of candidates kept; 0 keeps everything, as at OpenAI, which has no top-k.
         min_p: least probability relative to the best candidate, in [0, 1]; 0 is off.
         typical_p: locally typical mass in (0, 1]; 1 keeps everything.
         repeat_penalty: above 0; logits of generated tokens are divided by it (multiplied where negative); 1 is off.
         seed: 32-bit seed, or None for a fresh random one.
         frequency_penalty, presence_penalty: in [-2, 2], over generated tokens only.
         logit_bias: (token id, bias) pairs, added to the raw logits.
-        stop: strings that end the text; the match itself is not part of it.
-        top_logprobs: how many alternatives are reported beside each token's own probability; None: nothing is.
+        stop: strings that end the text and are not part of it.
+        top_logprobs: number of alternatives reported beside each token's own probability; None to report neither.
     """
 
     temperature: float = 1.0
@@ -53,9 +53,9 @@ class SamplingParams:
 
     @property
     def penalizes(self) -> bool:
-        """Whether tokens that were generated count against their repetition."""
+        """Whether repetition of generated tokens is penalized."""
         return bool(self.frequency_penalty or self.presence_penalty) or self.repeat_penalty != 1.0
 
     def for_choice(self, index: int) -> SamplingParams:
-        """For one of several answers to a request: they differ, and all by the seed that was given, if one was."""
+        """Return the parameters of one of several answers, whose seeds differ and depend on the given one, if any."""
         return self if self.seed is None else replace(self, seed=(self.seed + index) % SEED_MODULUS)

@@ -1,4 +1,4 @@
-"""What a request used: the numbers that the response shows and the ledger bills (BILLING R14)."""
+"""Usage of a request: the numbers that the response shows and the ledger bills (BILLING R14)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ _NS_PER_MS = 1_000_000
 
 
 def rounded_ms(ns: int) -> int:
-    """Half-up; of a request's compute time, once (BILLING R14)."""
+    """Return a request's compute time in milliseconds, rounded half up; called once a request (BILLING R14)."""
     return (ns + _NS_PER_MS // 2) // _NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token and compute counts of one request; immutable, so that response and ledger cannot drift apart.
+    """Token and compute counts of one request; immutable, so that response and ledger agree.
 
     Attributes:
         prompt_tokens: all prompt tokens, cached ones included.
-        cached_tokens: those of the prompt that came from the prefix cache; never more than `prompt_tokens`.
-        completion_tokens: every sampled token, the end token included.
+        cached_tokens: prompt tokens that came from the prefix cache; at most `prompt_tokens`.
+        completion_tokens: all sampled tokens, the end token included.
         compute_ms: this request's share of the device's step time.
     """
 
