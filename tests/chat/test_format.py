@@ -47,14 +47,14 @@ def prompt(name: str, *messages: dict, **fields: object) -> str:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_every_model_is_told_of_the_tools_unless_none_may_be_called(name):
+def test_prompt_describes_the_tools_unless_none_may_be_called(name):
     told = prompt(name, tools=[TOOL])
     assert told.count("Adds two integers.") in (1, 2), "Functionary's says it twice"
     assert "Adds two integers." not in prompt(name, tools=[TOOL], tool_choice="none")
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_every_model_sees_calls_and_results_of_the_history_in_order(name):
+def test_prompt_holds_calls_and_results_of_the_history_in_order(name):
     text = prompt(name, *HISTORY, tools=[TOOL])
     places = [text.index(part) for part in ("one and one", "result two", "result four")]
     assert places == sorted(places)
@@ -63,20 +63,20 @@ def test_every_model_sees_calls_and_results_of_the_history_in_order(name):
 
 
 @pytest.mark.parametrize("name", ["google-gemma-2-2b-it", "microsoft-Phi-3.5-mini-instruct"])
-def test_a_template_without_tools_gets_calls_and_results_as_text(name):
+def test_template_without_tools_takes_calls_and_results_as_text(name):
     text = prompt(name, *HISTORY, {"role": "user", "content": "And?"}, tools=[TOOL])
     assert '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 1}}\n</tool_call>' in text
     assert "<tool_response>\nresult four\n</tool_response>\nAnd?" in text
 
 
 @pytest.mark.parametrize("name", ["meta-llama-Llama-3.1-8B-Instruct", "openai-gpt-oss-120b"])
-def test_parallel_calls_become_several_messages_where_a_template_takes_one_call(name):
+def test_parallel_calls_are_several_messages_if_the_template_takes_one_call(name):
     text = prompt(name, *HISTORY, tools=[TOOL])
     first, second = text.index('"a": 1'), text.index('"a": 2')
     assert first < text.index("result two") < second < text.index("result four")
 
 
-def test_ids_that_a_template_does_not_take_are_replaced_by_a_digest():
+def test_call_id_that_the_template_refuses_is_replaced_by_a_digest():
     text = prompt("mistralai-Mistral-Nemo-Instruct-2407", *HISTORY, tools=[TOOL])
     assert "call_abc1" not in text
     (first,) = {part[:9] for part in text.split('"call_id": "')[1:2]}
@@ -102,14 +102,14 @@ def test_reasoning_of_the_history_reaches_the_template():
         ("microsoft-Phi-3.5-mini-instruct", "none", "<|assistant|>\n", ReasoningState.OFF),
     ],
 )
-def test_the_effort_is_what_the_template_makes_of_it(name, effort, ending, state):
+def test_effort_sets_the_variables_of_the_template(name, effort, ending, state):
     made = format_of(name).prompt(request(reasoning_effort=effort))
     assert "".join(segment.text for segment in made.segments).endswith(ending)
     assert made.reasoning is state
 
 
 @pytest.mark.parametrize("name", ["Qwen-Qwen3-0.6B", "deepseek-ai-DeepSeek-V3.1", "GLM-4.6"])
-def test_a_switch_of_the_template_turns_reasoning_off(name):
+def test_effort_none_turns_reasoning_off_by_the_templates_switch(name):
     template = format_of(name)
     switch = next(word for word in ("enable_thinking", "thinking") if word in template_of(name).variables)
     made = template.prompt(request(chat_template_kwargs={switch: False}))
@@ -117,7 +117,7 @@ def test_a_switch_of_the_template_turns_reasoning_off(name):
 
 
 @pytest.mark.parametrize(("effort", "said"), [("minimal", "low"), ("medium", "medium"), ("xhigh", "high")])
-def test_the_effort_of_gpt_oss_is_in_its_prompt(effort, said):
+def test_effort_is_in_the_prompt_of_gpt_oss(effort, said):
     assert f"Reasoning: {said}" in prompt("openai-gpt-oss-120b", reasoning_effort=effort)
 
 
@@ -125,7 +125,7 @@ def test_the_effort_of_gpt_oss_is_in_its_prompt(effort, said):
     ("name", "effort"),
     [("microsoft-Phi-3.5-mini-instruct", "low"), ("openai-gpt-oss-120b", "none"), ("MiniMax-M2", "none")],
 )
-def test_effort_that_a_template_cannot_be_told_has_no_effect_and_is_named(name, effort):
+def test_effort_without_variables_in_the_template_is_ignored_and_named(name, effort):
     assert format_of(name).unheard(request(reasoning_effort=effort)) == ["reasoning_effort"]
     nearest = "low" if name == "openai-gpt-oss-120b" else None
     assert prompt(name, reasoning_effort=effort) == prompt(name, reasoning_effort=nearest)
@@ -139,18 +139,18 @@ def test_effort_that_a_template_cannot_be_told_has_no_effect_and_is_named(name, 
         ("microsoft-Phi-3.5-mini-instruct", None),
     ],
 )
-def test_effort_that_a_template_follows_is_not_named(name, effort):
+def test_effort_with_variables_in_the_template_is_not_named(name, effort):
     assert format_of(name).unheard(request(reasoning_effort=effort)) == []
 
 
-def test_only_the_control_tokens_of_the_notation_are_shown():
+def test_notation_holds_only_control_tokens_of_the_dialect():
     controls = ("<|channel|>", "<|message|>", "<|im_start|>", "[TOOL_CALLS]", "[INST]", "<unk>")
     assert format_of("openai-gpt-oss-120b").notation(controls) == ["<|channel|>", "<|message|>"]
     assert format_of("mistralai-Mistral-Nemo-Instruct-2407").notation(controls) == ["[TOOL_CALLS]"]
     assert format_of("Qwen-Qwen2.5-7B-Instruct").notation(controls) == []
 
 
-def test_an_answer_is_read_into_a_message():
+def test_reader_makes_deltas_and_a_message_of_an_answer():
     asked = request(tools=[TOOL])
     reader = format_of("Qwen-Qwen3-0.6B").reader(asked, in_reasoning=False)
     text = '<think>\nHm.\n</think>\n\n<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
@@ -166,7 +166,7 @@ def test_an_answer_is_read_into_a_message():
     assert starts[0].id.startswith("call_")
 
 
-def test_reasoning_tokens_are_not_told_where_text_is_held_back_for_stop_strings():
+def test_reasoning_tokens_are_unknown_with_stop_strings_or_without_reasoning():
     reader = format_of("Qwen-Qwen3-0.6B").reader(request(stop=["x"]), in_reasoning=False)
     assert reader.reasoning_tokens is None
     assert format_of("Qwen-Qwen2.5-7B-Instruct").reader(request(), in_reasoning=False).reasoning_tokens is None

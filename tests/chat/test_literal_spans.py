@@ -37,16 +37,16 @@ def pieces(text: str, control: tuple[str, ...] = CONTROL) -> list[str]:
         ("x <s> <", ["<s>", "<"]),
     ],
 )
-def test_the_dangerous_pieces_of_a_string(text, found):
+def test_literal_spans_of_a_string_are_found(text, found):
     assert pieces(text) == found
 
 
-def test_the_longest_of_two_texts_wins():
+def test_longest_of_two_control_texts_is_marked():
     assert pieces("x aba y", ("ab", "aba")) == ["aba"]
     assert pieces("x abab y", ("ab", "aba")) == ["aba"]
 
 
-def test_a_vocabulary_without_control_tokens_has_no_spans():
+def test_vocabulary_without_control_tokens_has_no_literal_spans():
     assert pieces("<s>", ()) == []
     assert pieces("<s>", ("",)) == []
 
@@ -70,14 +70,14 @@ def test_thousands_of_control_texts_are_searched_in_long_hostile_text():
     assert len(control.literal_spans("<unused" * 20_000 + "<unused5999>")) == 1
 
 
-def test_marks_are_read_back_as_one_plain_segment():
+def test_marked_span_becomes_one_plain_segment():
     sentinels = Sentinels(ControlTexts(CONTROL), set())
     rendered = "<s>" + sentinels.mark("a <s> b") + "</s>"
     assert sentinels.segments(rendered) == [Segment("<s>a ", True), Segment("<s>", False), Segment(" b</s>", True)]
     assert sentinels.strip(rendered) == "<s>a <s> b</s>"
 
 
-def test_a_long_run_of_control_texts_is_marked_and_read_back():
+def test_long_run_of_control_texts_becomes_one_plain_segment():
     sentinels = Sentinels(ControlTexts(CONTROL), set())
     text = "<s>" * 50_000
     assert sentinels.segments(sentinels.mark(text)) == [Segment(text, False)]
@@ -96,7 +96,7 @@ def test_no_slice_of_a_marked_text_leaves_a_control_text_unmarked():
                 assert all(known not in segment.text for segment in segments if segment.special for known in CONTROL)
 
 
-def test_a_cut_mark_is_refused():
+def test_cut_sentinel_is_refused():
     sentinels = Sentinels(ControlTexts(CONTROL), set())
     marked = sentinels.mark("<s>")
     for part in (marked[1:], marked[:-1], marked[::-1]):
@@ -104,7 +104,7 @@ def test_a_cut_mark_is_refused():
             sentinels.segments(part)
 
 
-def test_special_segments_stay_apart_when_what_was_between_them_is_gone():
+def test_special_segments_stay_apart_if_the_span_between_them_was_removed():
     sentinels = Sentinels(ControlTexts(CONTROL), set())
     rendered = sentinels.mark("x <|im_<s>start|> y")
     for character in "<s>":
@@ -112,13 +112,13 @@ def test_special_segments_stay_apart_when_what_was_between_them_is_gone():
     assert [segment.text for segment in sentinels.segments(rendered)] == ["x <|im_", "start|> y"]
 
 
-def test_other_sentinels_are_chosen_when_the_input_holds_the_usual_ones():
+def test_sentinels_differ_from_every_character_of_the_input():
     first = Sentinels(ControlTexts(CONTROL), set()).mark("a <s> b")
     used = set(first)
     second = Sentinels(ControlTexts(CONTROL), used).mark("a <s> b")
     assert not (set(second) - set("a <s> b")) & used
 
 
-def test_strings_are_changed_at_any_depth():
+def test_mapped_strings_changes_strings_at_any_depth():
     value = {"a": ["b", ("c", 1, None, True)], "d": {"e": "f"}}
     assert mapped_strings(value, str.upper) == {"A": ["B", ["C", 1, None, True]], "D": {"E": "F"}}

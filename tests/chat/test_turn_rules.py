@@ -139,7 +139,7 @@ def asked(messages: list[dict[str, Any]], **fields: object) -> ChatRequest:
 
 
 @pytest.mark.parametrize("name", [*TINY, *REAL])
-def test_a_template_gets_every_conversation_with_every_text_once(name):
+def test_every_template_writes_every_text_of_a_conversation_once(name):
     chat_format = format_of(name)
     for shape in SHAPES:
         messages = shaped(shape)
@@ -153,7 +153,7 @@ def test_a_template_gets_every_conversation_with_every_text_once(name):
 
 
 @pytest.mark.parametrize("name", [*TINY, *REAL])
-def test_a_conversation_that_the_template_takes_is_not_changed(name):
+def test_conversation_that_the_template_takes_is_unchanged(name):
     chat_format = format_of(name)
     for shape in ("s u", "u", "u a u", "s u a u"):
         messages = [m for m in shaped(shape) if m["role"] != "system" or chat_format._traits.takes_system]
@@ -195,7 +195,7 @@ ALTERNATE = TurnRules(many_systems=False, late_system=False, many_users=False, m
         ("u", TurnRules(needs_system=True), ["system ", "user 0"]),
     ],
 )
-def test_messages_are_arranged_as_the_rules_say(shape, rules, expected):
+def test_messages_are_arranged_by_the_rules(shape, rules, expected):
     def texts(content: str | None) -> str:
         return "+".join(part.removeprefix("text").removesuffix(".") for part in (content or "").split("\n\n"))
 
@@ -204,7 +204,7 @@ def test_messages_are_arranged_as_the_rules_say(shape, rules, expected):
     assert [m["tool_calls"] for m in arrangement if "tool_calls" in m] == [[CALL]] * shape.count("c")
 
 
-def test_reasoning_and_names_are_kept_when_messages_are_joined():
+def test_joined_messages_keep_reasoning_and_names():
     thinking = [{"role": "assistant", "content": text, "reasoning_content": f"because {text}"} for text in "ab"]
     named = [{"role": "user", "content": text, "name": "Ann"} for text in "ab"]
     assert arranged([*named, *thinking], ALTERNATE) == [
@@ -214,7 +214,7 @@ def test_reasoning_and_names_are_kept_when_messages_are_joined():
 
 
 @pytest.mark.parametrize("name", [*TINY, "google-gemma-2-2b-it", "mistralai-Mistral-Nemo-Instruct-2407"])
-def test_what_coding_agents_send_is_taken(name):
+def test_conversations_of_coding_agents_are_rendered(name):
     """Codex: instructions, a developer's and two messages of the user; Claude Code: system texts in between."""
     chat_format = format_of(name)
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "one."}]}
@@ -251,7 +251,7 @@ def test_what_coding_agents_send_is_taken(name):
         ("{{ messages[0].content }}{% if tools %}{{ 'a'.center(99999999) }}{% endif %}", "on a conversation of a few"),
     ],
 )
-def test_a_template_that_no_conversation_passes_is_a_config_error(source, words, monkeypatch):
+def test_template_that_refuses_every_conversation_is_a_config_error(source, words, monkeypatch):
     monkeypatch.setattr("inferd.chat.sandbox.budget.MAX_BYTES", 2**40)
     monkeypatch.setattr("inferd.chat.sandbox.budget.MAX_STEPS", 100_000)
     with pytest.raises(ConfigError, match=r"^t\.jinja: ") as caught:

@@ -141,7 +141,7 @@ async def served(provider):
 
 
 @pytest.mark.parametrize("path", ABSURD)
-async def test_absurd_fields_are_a_short_4xx(served, path):
+async def test_hostile_body_is_answered_with_a_short_4xx(served, path):
     for fields in ABSURD[path]:
         response = await served.client.post(path, json=USUAL[path] | fields)
         told = (repr(fields)[:80], response.text[:300])

@@ -75,7 +75,7 @@ def roomy(monkeypatch):
     monkeypatch.setattr(providers, "MAX_CONTEXT", 4096)
 
 
-async def test_a_schema_without_strict_is_taken_in_every_place(tmp_path, monkeypatch, roomy):
+async def test_schema_without_strict_is_accepted_in_every_field(tmp_path, monkeypatch, roomy):
     async with running_provider(tmp_path, monkeypatch) as provider:
         for name, member in MEMBERS.items():
             for place, (path, body) in requests_with(member).items():
@@ -83,7 +83,7 @@ async def test_a_schema_without_strict_is_taken_in_every_place(tmp_path, monkeyp
                 assert response.status_code == 200, (name, place, response.text)
 
 
-async def test_what_can_be_enforced_holds_beside_what_cannot(tmp_path, monkeypatch, roomy):
+async def test_enforceable_keywords_hold_beside_unenforceable_ones(tmp_path, monkeypatch, roomy):
     member = {"type": "integer", "minimum": 3, "maximum": 5, "not": {"const": 4}}
     async with running_provider(tmp_path, monkeypatch) as provider:
         (path, body) = requests_with(member)["required"]
@@ -103,7 +103,7 @@ async def test_what_can_be_enforced_holds_beside_what_cannot(tmp_path, monkeypat
         ("messages tool", "tools[0].input_schema.properties.t.pattern"),
     ],
 )
-async def test_a_strict_schema_is_refused_by_the_path_of_its_fault(tmp_path, monkeypatch, roomy, place, param):
+async def test_strict_schema_is_refused_by_the_path_of_its_fault(tmp_path, monkeypatch, roomy, place, param):
     async with running_provider(tmp_path, monkeypatch) as provider:
         path, body = requests_with(LOOKAHEAD, strict=True)[place]
         response = await provider.client.post(path, json=body)
@@ -114,7 +114,7 @@ async def test_a_strict_schema_is_refused_by_the_path_of_its_fault(tmp_path, mon
     assert f"'{param}' has a look-around" in error["message"]
 
 
-async def test_a_strict_schema_that_only_the_compiler_refuses_is_named(tmp_path, monkeypatch, roomy):
+async def test_strict_schema_that_only_the_compiler_refuses_is_named(tmp_path, monkeypatch, roomy):
     async with running_provider(tmp_path, monkeypatch) as provider:
         path, body = requests_with(MEMBERS["an unsatisfiable enum"], strict=True)["required"]
         body["tools"].insert(0, {"type": "function", "function": {"name": "a", "parameters": object_with({})}})
@@ -128,7 +128,7 @@ async def test_a_strict_schema_that_only_the_compiler_refuses_is_named(tmp_path,
 @pytest.mark.parametrize(
     "member", [ENDLESS, {"type": "array", "minItems": 1, "items": ENDLESS}, {"allOf": [ENDLESS]}], ids=str
 )
-async def test_a_schema_that_never_ends_is_a_400_where_it_would_be_enforced(tmp_path, monkeypatch, roomy, member):
+async def test_endless_schema_is_a_400_if_it_would_be_enforced(tmp_path, monkeypatch, roomy, member):
     strict = requests_with(member, strict=True)
     lenient = requests_with(member)
     async with running_provider(tmp_path, monkeypatch) as provider:

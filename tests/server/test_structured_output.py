@@ -20,7 +20,7 @@ def format_of(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
-async def test_a_schema_is_kept_streamed_and_not(provider):
+async def test_answer_fits_its_schema_streamed_and_whole(provider):
     body = (await provider.chat(response_format=format_of(SCHEMA), max_tokens=60)).json()
     assert json.loads(body["choices"][0]["message"]["content"])["a"] in ("x", "y")
     assert body["choices"][0]["finish_reason"] == "stop"
@@ -31,7 +31,7 @@ async def test_a_schema_is_kept_streamed_and_not(provider):
     assert body["usage"]["completion_tokens"] == len(text), "forced tokens are billed as others are"
 
 
-async def test_what_cannot_be_enforced_is_a_400_that_says_why_before_anything_is_held(provider):
+async def test_unenforceable_constraint_is_a_400_before_a_hold(provider):
     response = await provider.chat(response_format=format_of({"type": "array", "uniqueItems": True}))
     assert response.status_code == 400
     error = response.json()["error"]
@@ -43,12 +43,12 @@ async def test_what_cannot_be_enforced_is_a_400_that_says_why_before_anything_is
     assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_grammar")
 
 
-async def test_a_grammar_is_kept(provider):
+async def test_answer_matches_its_grammar(provider):
     body = (await provider.chat(grammar='root ::= "yes" | "no"')).json()
     assert body["choices"][0]["message"]["content"] in ("yes", "no")
 
 
-async def test_text_that_the_limit_cuts_inside_a_character_ends_before_it_in_every_api(provider):
+async def test_text_cut_inside_a_character_ends_before_it_in_every_api(provider):
     schema = {"const": "é😀"}
     chat = {"response_format": format_of(schema), "max_tokens": 6, "logprobs": True}
     body = (await provider.chat(**chat)).json()

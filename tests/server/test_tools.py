@@ -45,7 +45,7 @@ async def chunks_of(provider: Any, **fields: Any) -> list[dict[str, Any]]:
     return [json.loads(event) for event in events]
 
 
-async def test_a_call_in_a_whole_answer(tmp_path, monkeypatch, roomy):
+async def test_whole_answer_holds_the_call(tmp_path, monkeypatch, roomy):
     async with running_provider(tmp_path, monkeypatch, make_runner=saying(f"Well.\n{CALL}")) as provider:
         body = (await provider.chat(tools=TOOLS, max_tokens=200)).json()
     ChatCompletion.model_validate(body, strict=True)
@@ -55,7 +55,7 @@ async def test_a_call_in_a_whole_answer(tmp_path, monkeypatch, roomy):
     assert (call["type"], call["function"]) == ("function", {"name": "add", "arguments": '{"a": 7, "sign": "+"}'})
 
 
-async def test_a_streamed_call_has_its_name_first_and_its_arguments_in_pieces(tmp_path, monkeypatch, roomy):
+async def test_streamed_call_has_its_name_first_and_its_arguments_in_pieces(tmp_path, monkeypatch, roomy):
     async with running_provider(tmp_path, monkeypatch, make_runner=saying(CALL)) as provider:
         chunks = await chunks_of(provider, tools=TOOLS, max_tokens=200)
     for chunk in chunks:
@@ -76,7 +76,7 @@ async def test_a_streamed_call_has_its_name_first_and_its_arguments_in_pieces(tm
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "add"}}])
-async def test_a_model_that_would_say_anything_else_makes_the_call(tmp_path, monkeypatch, roomy, choice):
+async def test_required_call_is_made_against_the_models_choice(tmp_path, monkeypatch, roomy, choice):
     async with running_provider(tmp_path, monkeypatch, make_runner=saying("I'd rather not. " * 20)) as provider:
         body = (await provider.chat(tools=TOOLS, tool_choice=choice, max_tokens=300)).json()
     (answer,) = body["choices"]
@@ -85,7 +85,7 @@ async def test_a_model_that_would_say_anything_else_makes_the_call(tmp_path, mon
     assert answer["message"]["content"] is None
 
 
-async def test_what_begins_as_a_call_goes_on_as_one(tmp_path, monkeypatch, roomy):
+async def test_begun_call_is_completed(tmp_path, monkeypatch, roomy):
     text = '<tool_call>\n{"name": "subtract", "arguments": {"a": "seven"}}'
     async with running_provider(tmp_path, monkeypatch, make_runner=saying(text)) as provider:
         body = (await provider.chat(tools=TOOLS, max_tokens=300)).json()
@@ -94,7 +94,7 @@ async def test_what_begins_as_a_call_goes_on_as_one(tmp_path, monkeypatch, roomy
     jsonschema.validate(json.loads(call["function"]["arguments"]), SCHEMA)
 
 
-async def test_without_tools_a_call_is_text(tmp_path, monkeypatch, roomy):
+async def test_call_without_tools_is_text(tmp_path, monkeypatch, roomy):
     async with running_provider(tmp_path, monkeypatch, make_runner=saying(CALL)) as provider:
         plain = (await provider.chat(max_tokens=200)).json()
         none = (await provider.chat(tools=TOOLS, tool_choice="none", max_tokens=200)).json()
@@ -105,7 +105,7 @@ async def test_without_tools_a_call_is_text(tmp_path, monkeypatch, roomy):
         assert "completion_tokens_details" not in body["usage"]
 
 
-async def test_reasoning_is_apart_and_counted(tmp_path, monkeypatch, roomy):
+async def test_reasoning_is_separated_and_counted(tmp_path, monkeypatch, roomy):
     monkeypatch.setattr(providers, "FakeModel", functools.partial(FakeModel, THINKING))
     async with running_provider(tmp_path, monkeypatch, make_runner=saying(THOUGHT)) as provider:
         body = (await provider.chat(max_tokens=200)).json()
@@ -120,7 +120,7 @@ async def test_reasoning_is_apart_and_counted(tmp_path, monkeypatch, roomy):
     assert "".join(delta.get("content", "") for delta in deltas) == "Yes."
 
 
-async def test_a_response_format_leaves_the_reasoning_free(tmp_path, monkeypatch, roomy):
+async def test_response_format_leaves_the_reasoning_free(tmp_path, monkeypatch, roomy):
     monkeypatch.setattr(providers, "FakeModel", functools.partial(FakeModel, THINKING))
     schema = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": SCHEMA}}
     async with running_provider(tmp_path, monkeypatch, make_runner=saying(THOUGHT)) as provider:
@@ -139,7 +139,7 @@ async def test_a_response_format_leaves_the_reasoning_free(tmp_path, monkeypatch
         ("/v1/messages", {"thinking": {"type": "disabled"}, "tool_choice": {"type": "any"}}),
     ],
 )
-async def test_reasoning_that_is_off_is_off_in_the_grammar_of_every_api(tmp_path, monkeypatch, roomy, path, fields):
+async def test_reasoning_turned_off_is_excluded_by_the_grammar_in_every_api(tmp_path, monkeypatch, roomy, path, fields):
     monkeypatch.setattr(providers, "FakeModel", functools.partial(FakeModel, SWITCHED))
     async with running_provider(tmp_path, monkeypatch, make_runner=saying(THOUGHT)) as provider:
         message = {"role": "user", "content": "hi"}
@@ -168,7 +168,7 @@ async def test_reasoning_that_is_off_is_off_in_the_grammar_of_every_api(tmp_path
         ),
     ],
 )
-async def test_what_cannot_be_done_is_refused_by_name(tmp_path, monkeypatch, roomy, fields, param, code):
+async def test_unsupported_tools_are_refused_by_name(tmp_path, monkeypatch, roomy, fields, param, code):
     async with running_provider(tmp_path, monkeypatch) as provider:
         response = await provider.chat(**fields)
     error = response.json()["error"]

@@ -20,11 +20,11 @@ NAMES = FieldNames({"messages": "input", "messages[1]": "input[0]", "stop": "sto
         ("model", "model"),
     ],
 )
-def test_the_longest_known_beginning_of_a_path_counts(param, name):
+def test_longest_known_beginning_of_a_path_counts(param, name):
     assert NAMES.of(param) == name
 
 
-def test_an_error_names_the_callers_fields_in_its_words_and_stays_of_its_kind():
+def test_error_names_the_callers_fields_in_its_words_and_stays_of_its_kind():
     with pytest.raises(ContextLengthError) as raised, NAMES.restored():
         raise ContextLengthError("'stop[0]' isn't 'messages[1].content'.", param="stop[0]")
     assert raised.value.message == "'stop_sequences[0]' isn't 'input[0].content'."

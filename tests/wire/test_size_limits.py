@@ -54,7 +54,7 @@ CONVERSATIONS: list[tuple[Callable[[bytes], object], str, dict[str, Any], int]] 
 
 
 @pytest.mark.parametrize(("parse", "field", "fields", "n_parts"), CONVERSATIONS)
-def test_messages_their_parts_and_calls_count_together(monkeypatch, parse, field, fields, n_parts):
+def test_parts_of_a_conversation_are_bounded_together(monkeypatch, parse, field, fields, n_parts):
     monkeypatch.setattr(messages_module, "MAX_PARTS", n_parts)
     parse(body(**fields))
     monkeypatch.setattr(messages_module, "MAX_PARTS", n_parts - 1)
@@ -63,7 +63,7 @@ def test_messages_their_parts_and_calls_count_together(monkeypatch, parse, field
     assert caught.value.param == field
 
 
-def test_a_body_has_so_many_commas_and_no_more():
+def test_commas_of_a_body_are_bounded():
     decoder = msgspec.json.Decoder(list[int])
     most = decoding.MAX_COMMAS
     assert len(decode(b"[" + b"1," * most + b"1]", decoder)) == most + 1
@@ -72,7 +72,7 @@ def test_a_body_has_so_many_commas_and_no_more():
 
 
 @pytest.mark.parametrize("parse", [parse_responses_request, parse_messages_request])
-def test_a_body_that_is_too_large_is_not_looked_at_again(monkeypatch, parse):
+def test_body_beyond_the_bound_is_not_decoded(monkeypatch, parse):
     monkeypatch.setattr(decoding, "MAX_COMMAS", 3)
     with pytest.raises(RequestTooLargeError):
         parse(body(max_tokens=1, messages=[HI], input="a", tools=[{"type": "web_search"}]))
@@ -83,7 +83,7 @@ def objects(n_keys: int, space: str = "") -> bytes:
 
 
 @pytest.mark.parametrize("space", ["", " ", "\n\t "])
-def test_keys_of_a_body_are_so_many_and_no_more(space):
+def test_keys_of_a_body_are_bounded(space):
     decoder = msgspec.json.Decoder(dict[str, int])
     most = decoding.MAX_KEYS
     assert len(decode(objects(most, space), decoder)) == most
@@ -106,13 +106,13 @@ PARSERS = [
 
 
 @pytest.mark.parametrize("parse", PARSERS)
-def test_keys_are_bounded_whatever_the_endpoint(monkeypatch, parse):
+def test_keys_are_bounded_at_every_endpoint(monkeypatch, parse):
     monkeypatch.setattr(decoding, "MAX_KEYS", 20)
     with pytest.raises(RequestTooLargeError, match="keys"):
         parse(body(metadata={str(number): "x" for number in range(20)}))
 
 
-def test_keys_within_strings_are_none_and_those_after_escapes_count(monkeypatch):
+def test_colons_in_strings_are_no_keys(monkeypatch):
     """A tool's result is often JSON in a string; and a key may end in a backslash."""
     monkeypatch.setattr(decoding, "MAX_KEYS", 3)
     decoder = msgspec.json.Decoder(dict[str, str])
@@ -125,7 +125,7 @@ def test_keys_within_strings_are_none_and_those_after_escapes_count(monkeypatch)
 
 @pytest.mark.parametrize("piece", [b'\\"', b'"', b"\\", b'":', b'"\\":', b'": '])
 @pytest.mark.parametrize("end", [b"", b"\\", b'"'])
-def test_keys_are_counted_in_time_that_is_linear(piece, end):
+def test_counting_keys_takes_linear_time(piece, end):
     """In strings that never end, too."""
 
     def seconds(n: int) -> float:
@@ -138,7 +138,7 @@ def test_keys_are_counted_in_time_that_is_linear(piece, end):
     assert min(seconds(2**20) for _ in range(3)) <= 4 * once + 0.005
 
 
-def test_turns_of_the_user_in_a_row_are_one_however_they_are_written():
+def test_user_turns_in_a_row_are_one_message_in_linear_time():
     turns = [HI, TWO, {"role": "user", "content": "c"}, TWO]
     chat, _ = parse_messages_request(body(max_tokens=1, messages=turns))
     (message,) = chat.messages

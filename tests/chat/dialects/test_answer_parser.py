@@ -104,7 +104,7 @@ def parsed(dialect, text, *, tools=TOOLS, in_reasoning=False):
         ("deepseek-v3.1", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>{}", "", [("add", "{}")]),
     ],
 )
-def test_calls_as_models_write_them(family, text, content, calls):
+def test_calls_in_the_notations_of_models_are_read(family, text, content, calls):
     answer = parsed(FAMILY[family], text)
     if calls is None:
         calls = [("say", '{"text": "a) b", "more": {"x": [1, null]}}')]
@@ -123,12 +123,12 @@ def test_calls_as_models_write_them(family, text, content, calls):
         ("</thin", True, "</thin", ""),
     ],
 )
-def test_reasoning_is_kept_apart(text, opened, reasoning, content):
+def test_reasoning_is_separated_from_content(text, opened, reasoning, content):
     answer = parsed(THINKING, text, in_reasoning=opened)
     assert (answer["reasoning"], answer["content"]) == (reasoning, content)
 
 
-def test_reasoning_then_content_then_calls():
+def test_reasoning_content_and_calls_in_one_answer_are_separated():
     text = '<think>\nHm.\n</think>\n\nOne.\n<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
     assert parsed(THINKING, text) == {"content": "One.", "reasoning": "Hm.", "calls": [("add", '{"a": 1}')]}
 
@@ -167,12 +167,12 @@ def test_reasoning_then_content_then_calls():
         ("No channel at all.", TOOLS, {"content": "No channel at all.", "reasoning": "", "calls": []}),
     ],
 )
-def test_channels(text, tools, answer):
+def test_messages_on_channels_are_read(text, tools, answer):
     assert parsed(FAMILY["gpt-oss"], text, tools=tools) == answer
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILY if name != "gpt-oss"])
-def test_without_tools_nothing_is_a_call(name):
+def test_call_without_tools_is_content(name):
     text = (
         'Say <tool_call>{"name": "add", "arguments": {}}</tool_call> [TOOL_CALLS]add[ARGS]{} <|python_tag|>add.call() '
     )
@@ -180,7 +180,7 @@ def test_without_tools_nothing_is_a_call(name):
 
 
 @given(text=st.text(alphabet="ab {}<>[]|/\n\"':=tool_call", max_size=60), name=st.sampled_from(sorted(FAMILY)))
-def test_any_text_is_read_the_same_in_pieces_of_every_size(text, name):
+def test_deltas_of_any_text_do_not_depend_on_the_size_of_pieces(text, name):
     dialect = FAMILY[name] if FAMILY[name].channels else replace(FAMILY[name], reasoning=ReasoningTags("<t>", "</t>"))
     parsed(dialect, text)
 
@@ -192,7 +192,7 @@ def test_any_text_is_read_the_same_in_pieces_of_every_size(text, name):
     ),
     name=st.sampled_from(sorted(FAMILY)),
 )
-def test_markers_in_any_order_are_read_the_same_in_pieces_of_every_size(parts, name):
+def test_deltas_of_markers_in_any_order_do_not_depend_on_the_size_of_pieces(parts, name):
     dialect = FAMILY[name] if FAMILY[name].channels else replace(FAMILY[name], reasoning=ReasoningTags("<t>", "</t>"))
     parsed(dialect, "".join(parts))
 
@@ -208,7 +208,7 @@ def test_only_a_possible_marker_is_held_back():
     assert (parser.finish(), parser.num_calls) == ([], 1)
 
 
-def test_an_answer_in_json_that_is_no_call_is_not_held_back():
+def test_answer_in_json_that_is_no_call_is_not_held_back():
     parser = answer_parser(FAMILY["llama-3"], TOOLS)
     assert parser.push('{"') == []
     assert parser.push('city": "Paris"') == [ContentDelta('{"city": "Paris"')]
@@ -217,7 +217,7 @@ def test_an_answer_in_json_that_is_no_call_is_not_held_back():
     assert parser.push('a", "born"') == [ContentDelta('{"name": "ada", "born"')]
 
 
-def test_it_says_whether_the_model_is_still_reasoning():
+def test_in_reasoning_follows_the_text():
     parser = answer_parser(THINKING, {}, in_reasoning=True)
     assert parser.push("Hm.") == [ReasoningDelta("Hm.")]
     assert parser.in_reasoning
@@ -225,7 +225,7 @@ def test_it_says_whether_the_model_is_still_reasoning():
     assert not parser.in_reasoning
 
 
-def test_arguments_are_passed_on_as_they_come():
+def test_arguments_are_streamed_while_they_arrive():
     arguments = json.dumps({"text": "x" * 50})
     parser = answer_parser(FAMILY["hermes"], TOOLS)
     deltas = [
@@ -255,7 +255,7 @@ WRITTEN_CALLS = [
 
 @pytest.mark.parametrize(("family", "text"), WRITTEN_CALLS)
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_markup_of_a_cut_call_is_no_content(family, text, size):
+def test_markup_of_a_cut_call_is_dropped(family, text, size):
     for end in range(len(text) + 1):
         parser = answer_parser(FAMILY[family], TOOLS)
         pieces = [text[start : min(start + size, end)] for start in range(0, end, size)]
@@ -274,11 +274,11 @@ def test_markup_of_a_cut_call_is_no_content(family, text, size):
         ("llama-3", '{"id": "7", "city": "Par', '{"id": "7", "city": "Par'),
     ],
 )
-def test_cut_content_stays_but_for_the_beginning_of_a_marker(family, text, content):
+def test_cut_content_loses_only_the_beginning_of_a_marker(family, text, content):
     parser = answer_parser(FAMILY[family], TOOLS)
     assert answer([*parser.push(text), *parser.finish(was_cut=True)])["content"] == content
 
 
-def test_cut_end_of_reasoning_is_no_reasoning():
+def test_cut_end_tag_of_reasoning_is_dropped():
     parser = answer_parser(THINKING, TOOLS, in_reasoning=True)
     assert answer([*parser.push("Why?</thi"), *parser.finish(was_cut=True)])["reasoning"] == "Why?"

@@ -105,14 +105,14 @@ def with_values(answer: dict) -> dict:
     return answer | {"calls": [(name, json.loads(text)) for name, text in answer["calls"]]}
 
 
-def test_every_template_has_a_line_here_and_every_family_a_template():
+def test_corpus_has_a_template_for_every_family():
     listed = {template.name for template in TEMPLATE_LIST} | set(GENERIC)
     assert listed == {path.stem for path in TEMPLATES.glob("*.jinja")}
     assert {template.family for template in TEMPLATE_LIST} | NO_TEMPLATE_KNOWN == {family.name for family in FAMILIES}
 
 
 @pytest.mark.parametrize("template", TEMPLATE_LIST, ids=lambda template: template.name)
-def test_the_family_shows_in_the_template(template):
+def test_family_is_detected_from_the_template(template):
     dialect = detect_dialect(template_of(template.name).source)
     traits = probe_template(template_of(template.name), dialect)
     assert (dialect.name, traits.writes_calls, traits.describes_tools) == (template.family, True, template.describes)
@@ -120,7 +120,7 @@ def test_the_family_shows_in_the_template(template):
 
 
 @pytest.mark.parametrize("name", GENERIC)
-def test_a_template_without_tools_gets_the_generic_dialect(name):
+def test_template_without_tools_has_the_generic_dialect(name):
     dialect = detect_dialect(template_of(name).source)
     traits = probe_template(template_of(name), dialect)
     assert (dialect.name, traits.writes_calls, traits.describes_tools) == ("generic", False, False)
@@ -135,7 +135,7 @@ def test_a_template_without_tools_gets_the_generic_dialect(name):
         for n_calls in ((1, 2) if template.parallel else (1,))
     ],
 )
-def test_what_a_template_renders_is_read_back(template, n_calls):
+def test_parser_reads_the_calls_that_the_template_renders(template, n_calls):
     content = "Let me look." if template.content else ""
     reasoning = "They ask for\n\nthe weather." if template.reasoning else ""
     text = written(template, message(n_calls, content=content, reasoning=reasoning))

@@ -107,7 +107,7 @@ def as_constrained(text: str) -> str:
 
 @pytest.mark.parametrize("template", TEMPLATE_LIST, ids=lambda template: template.name)
 @pytest.mark.parametrize("required", [False, True])
-def test_what_a_template_renders_its_grammar_accepts(template, required):
+def test_grammar_accepts_the_calls_that_the_template_renders(template, required):
     dialect = detect_dialect(template_of(template.name).source)
     reasoning = "They ask." if template.reasoning else ""
     text = as_constrained(written(template, message(1, reasoning=reasoning)).strip())
@@ -118,7 +118,7 @@ def test_what_a_template_renders_its_grammar_accepts(template, required):
 
 
 @pytest.mark.parametrize("name", sorted(FAMILY))
-def test_a_required_call_is_read_back_and_fits_its_schema(name):
+def test_required_call_is_parsed_and_fits_its_schema(name):
     rng = random.Random(name)
     grammar = answer_grammar(FAMILY[name], MANY_TOOLS, required=True, parallel=False)
     schemas = {tool.name: tool.schema for tool in MANY_TOOLS}
@@ -145,7 +145,7 @@ def test_a_required_call_is_read_back_and_fits_its_schema(name):
         ("gemma-4", '<|tool_call>call:f{a:[<|"|>x<|"|>,{k:1}],b:[null,true],e:5}<tool_call|>', ""),
     ],
 )
-def test_a_schema_without_strict_loses_what_a_notation_cannot_express(name, call, cut):
+def test_schema_without_strict_loses_keywords_that_the_notation_cannot_express(name, call, cut):
     schema = {
         "type": "object",
         "properties": {"a": {}, "b": {"type": "array"}, "c < d": {"enum": [{"x": 1}]}, "e": {"type": "integer"}},
@@ -162,7 +162,7 @@ def test_a_schema_without_strict_loses_what_a_notation_cannot_express(name, call
 
 
 @pytest.mark.parametrize("name", sorted(set(FAMILY) - {"gpt-oss"}))
-def test_text_is_free_until_the_marker_and_constrained_after_it(name):
+def test_text_is_free_before_a_marker_and_constrained_after_it(name):
     dialect = FAMILY[name]
     grammar = answer_grammar(dialect, [TOOL])
     assert accepts(grammar, "I'd say <tool> {1} [TOOL] is fine.\n")
@@ -171,7 +171,7 @@ def test_text_is_free_until_the_marker_and_constrained_after_it(name):
 
 
 @pytest.mark.parametrize("name", ["hermes", "mistral-named", "deepseek-v3.1", "kimi", "glm", "minimax"])
-def test_parallel_calls_only_where_they_are_allowed(name):
+def test_parallel_calls_are_accepted_only_if_allowed(name):
     tool = CallableTool("f", {"type": "object", "properties": {}, "additionalProperties": False}, strict=False)
     one = generated(answer_grammar(FAMILY[name], [tool], required=True, parallel=False), random.Random(1))
     format = FAMILY[name].formats[0]
@@ -183,7 +183,7 @@ def test_parallel_calls_only_where_they_are_allowed(name):
         assert not accepts(answer_grammar(FAMILY[name], [tool], required=required, parallel=False), two)
 
 
-def test_reasoning_comes_before_a_required_call_and_holds_any_text():
+def test_reasoning_before_a_required_call_holds_any_text():
     dialect = detect_dialect(template_of("Qwen-Qwen3-0.6B").source)
     call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "x"}}\n</tool_call>'
     required = answer_grammar(dialect, [TOOL], required=True)
@@ -211,7 +211,7 @@ def test_reasoning_that_is_off_cannot_begin_an_answer(name, required, content):
     assert accepted_part(grammars[1], opening) != opening
 
 
-def test_a_response_format_applies_to_what_follows_the_reasoning():
+def test_response_format_applies_after_the_reasoning():
     dialect = detect_dialect(template_of("Qwen-Qwen3-0.6B").source)
     content = '%json {"type": "integer"}'
     for grammar in (answer_grammar(dialect, [], content=content), answer_grammar(dialect, [TOOL], content=content)):
@@ -221,7 +221,7 @@ def test_a_response_format_applies_to_what_follows_the_reasoning():
         assert not accepts(grammar, "twelve")
 
 
-def test_channels():
+def test_grammar_of_channels_accepts_calls_and_content():
     grammar = answer_grammar(FAMILY["gpt-oss"], [TOOL])
     thought = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
     call = '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "x"}'
@@ -243,7 +243,7 @@ def test_channels():
     ],
 )
 @pytest.mark.parametrize("name", ["qwen-coder", "gemma-4"])
-def test_what_a_notation_cannot_express_is_refused(name, schema):
+def test_strict_schema_that_a_notation_cannot_express_is_refused(name, schema):
     with pytest.raises(InvalidRequestError) as caught:
         answer_grammar(FAMILY[name], [CallableTool("f", schema, strict=True)])
     assert (caught.value.param, caught.value.code) == ("tools", "invalid_json_schema")

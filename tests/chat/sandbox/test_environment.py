@@ -161,7 +161,7 @@ def small_budget(monkeypatch):
 
 
 @pytest.mark.parametrize("source", [*LOOPS.values(), *TEXTS.values()], ids=[*LOOPS, *TEXTS])
-def test_a_template_without_end_is_refused_within_its_budget(source, small_budget):
+def test_endless_template_is_refused_within_its_budget(source, small_budget):
     template = ChatTemplate(source, ByteTokenizer())
     tracemalloc.start()
     try:
@@ -194,17 +194,17 @@ assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 4 * MAX_BYTES
 
 
 @pytest.mark.slow
-def test_templates_without_end_end_with_the_budget_as_shipped():
+def test_endless_templates_end_within_the_default_budget():
     subprocess.run([sys.executable, "-c", _AS_SHIPPED], check=True, cwd=Path(__file__).parents[2])
 
 
-def test_a_rendering_that_takes_too_long_is_refused_by_its_threads_time(monkeypatch):
+def test_slow_rendering_is_refused_by_its_threads_processor_time(monkeypatch):
     monkeypatch.setattr(render_budget, "MAX_CPU_S", 0.05)
     with pytest.raises(InvalidRequestError, match="it works without end"):
         ChatTemplate(_MANY + _MANY + "{% endfor %}{% endfor %}", ByteTokenizer()).render([])
 
 
-def test_the_reason_of_a_template_is_cut():
+def test_long_message_of_raise_exception_is_cut():
     with pytest.raises(InvalidRequestError) as caught:
         ChatTemplate("{{ raise_exception('a' * 99999) }}", ByteTokenizer()).render([])
     assert len(caught.value.message) < 2_000
@@ -213,7 +213,7 @@ def test_the_reason_of_a_template_is_cut():
 @pytest.mark.parametrize(
     "error", [MemoryError(), AssertionError("x"), RecursionError("x"), RuntimeError("x"), UnicodeError("x")]
 )
-def test_whatever_a_template_raises_is_an_error_of_the_request(error):
+def test_any_exception_of_a_template_is_an_invalid_request_error(error):
     def clock():
         raise error
 
@@ -222,7 +222,7 @@ def test_whatever_a_template_raises_is_an_error_of_the_request(error):
 
 
 @pytest.mark.parametrize("source", ["{% include 'x' %}", "{% extends 'x' %}", "{% import 'x' as y %}"])
-def test_a_template_reads_no_other(source):
+def test_template_cannot_include_another(source):
     with pytest.raises(InvalidRequestError, match="no loader"):
         ChatTemplate(source, ByteTokenizer()).render([])
 
@@ -243,7 +243,7 @@ def test_a_template_reads_no_other(source):
         ("{{ 'a' | wordwrap(1, wrapstring='a' * 999) }}", "line 1: No filter named 'wordwrap'"),
     ],
 )
-def test_a_template_that_cannot_be_compiled_is_a_config_error(source, words):
+def test_template_that_does_not_compile_is_a_config_error(source, words):
     with pytest.raises(ConfigError, match=r"^t\.jinja: ") as caught:
         ChatTemplate(source, ByteTokenizer(), name="t.jinja")
     assert words in str(caught.value)
@@ -308,13 +308,13 @@ _TABLE = "[{'a': 2, 'b': 'y'}, {'a': 1, 'b': 'x'}]"
         ),
     ],
 )
-def test_what_templates_do_is_as_jinja_has_it(source, text):
+def test_bounded_rendering_equals_jinjas(source, text):
     assert jinja2.Environment().from_string(source).render() == text
     assert BoundedTemplate(BoundedEnvironment(), source).render({}) == text
 
 
 @pytest.mark.parametrize("name", ["Qwen-Qwen3-0.6B", "openai-gpt-oss-120b", "meta-llama-Llama-3.1-8B-Instruct"])
-def test_the_largest_conversations_are_within_the_budget(name):
+def test_largest_conversations_render_within_the_budget(name):
     messages = [{"role": role, "content": "é" * 60} for _ in range(1_500) for role in ("user", "assistant")]
     template_of(name).render(messages)
     template_of(name).render([{"role": "user", "content": "é" * 4_000_000}])

@@ -93,7 +93,7 @@ LEFT_OUT: dict[str, tuple[object, object, str]] = {
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
-def test_a_keyword_that_cannot_be_enforced_is_left_out_and_named(name: str) -> None:
+def test_unenforceable_keyword_is_left_out_and_named(name: str) -> None:
     member, left, word = LEFT_OUT[name]
     read = read_schema(object_with(member), PATH)
     assert read.schema == object_with(left)
@@ -116,7 +116,7 @@ KEPT: list[object] = [
 
 
 @pytest.mark.parametrize("member", KEPT, ids=str)
-def test_what_can_be_enforced_is_kept_without_annotations(member: dict[str, Any]) -> None:
+def test_enforceable_keywords_are_kept_without_annotations(member: dict[str, Any]) -> None:
     noted = member | {"title": "T", "description": 5, "default": {}, "examples": None, "x-order": 1}
     read = read_schema(object_with(noted), PATH)
     kept = {word: value for word, value in member.items() if word != "uniqueItems"}
@@ -125,7 +125,7 @@ def test_what_can_be_enforced_is_kept_without_annotations(member: dict[str, Any]
     assert fault_of(read.schema) == ""
 
 
-def test_references_of_every_place_become_definitions() -> None:
+def test_references_to_any_place_become_definitions() -> None:
     schema = object_with(
         {"$ref": "#/components/schemas/X"},
         components={"schemas": {"X": {"$ref": "#/x%2Dmore/0"}}},
@@ -136,7 +136,7 @@ def test_references_of_every_place_become_definitions() -> None:
     assert fault_of(read.schema) == ""
 
 
-def test_a_fault_in_a_definition_is_named_where_its_caller_wrote_it() -> None:
+def test_fault_in_a_definition_has_the_callers_path() -> None:
     schema = object_with({"$ref": "#/$defs/x"}, **{"$defs": {"x": {"type": "string", "pattern": "("}}})
     assert read_schema(schema, PATH).faults[0].path == f"{PATH}.$defs.x.pattern"
 
@@ -161,7 +161,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_a_schema_without_a_finite_value_is_endless_and_what_asks_for_it_left_out(name: str) -> None:
+def test_schema_without_a_finite_value_is_endless_and_reduced(name: str) -> None:
     read = read_schema(ENDLESS[name], PATH)
     assert read.is_endless
     assert fault_of(read.schema) == ""
@@ -178,7 +178,7 @@ def test_a_schema_without_a_finite_value_is_endless_and_what_asks_for_it_left_ou
     ],
     ids=str,
 )
-def test_a_recursive_schema_that_can_end_is_kept(member: dict[str, Any]) -> None:
+def test_recursive_schema_with_a_finite_value_is_kept(member: dict[str, Any]) -> None:
     read = read_schema(object_with(member), PATH)
     assert not read.is_endless
     assert json.dumps(read.schema["properties"]["t"]) == json.dumps(member).replace('"#"', '"#/$defs/d0"')
@@ -194,7 +194,7 @@ def test_less_detail_keeps_the_shape_and_then_the_type() -> None:
 
 
 @pytest.mark.parametrize("schema", [True, {}, [], "a", None, 5], ids=str)
-def test_anything_is_read(schema: object) -> None:
+def test_any_json_is_read_as_a_schema(schema: object) -> None:
     assert read_schema(schema, PATH).schema == {}
 
 

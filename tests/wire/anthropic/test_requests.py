@@ -22,7 +22,7 @@ def chat(**fields: Any) -> ChatRequest:
     return parse_messages_request(json.dumps(body).encode())[0]
 
 
-def test_every_field_goes_where_it_belongs():
+def test_every_field_is_translated():
     asked = chat(
         system="Be brief.",
         stream=True,
@@ -94,7 +94,7 @@ def test_blocks_become_messages():
 
 
 @pytest.mark.parametrize("field", UNSUPPORTED)
-def test_what_is_not_served_is_refused_by_name(field):
+def test_unsupported_value_is_refused_by_name(field):
     with pytest.raises(InvalidRequestError) as raised:
         chat(**{field: "y"})
     assert (raised.value.param, raised.value.code) == (field, "unsupported_parameter")
@@ -114,11 +114,11 @@ def test_what_is_not_served_is_refused_by_name(field):
         ({"thinking": {"type": "sometimes"}}, None),
     ],
 )
-def test_thinking_is_an_effort(fields, effort):
+def test_thinking_sets_the_effort(fields, effort):
     assert chat(**fields).effort == effort
 
 
-def test_counting_takes_what_makes_the_prompt_and_ignores_the_rest():
+def test_count_tokens_reads_prompt_fields_and_ignores_the_rest():
     body = {"model": "o/d", "messages": HI, "system": "Be brief."}
     counted, _ = parse_count_tokens_request(json.dumps(body).encode())
     assert counted.messages == chat(system="Be brief.").messages
@@ -160,7 +160,7 @@ FORCED = {"type": "tool", "name": "web_search"}
         ({"system": "x-anthropic-billing-header: cc_version=1;\nBe brief."}, "system"),
     ],
 )
-def test_what_only_advises_is_ignored_and_named(fields, ignored):
+def test_advisory_field_is_ignored_and_named(fields, ignored):
     assert ignored_of(**fields) == ignored
 
 
@@ -178,7 +178,7 @@ def test_what_only_advises_is_ignored_and_named(fields, ignored):
     ],
 )
 @pytest.mark.parametrize("place", ["user", "tool_result"])
-def test_block_that_is_not_text_becomes_one(block, text, place):
+def test_block_that_is_not_text_becomes_text(block, text, place):
     turns = [{"role": "user", "content": [block]}]
     path = "messages[0].content[0]"
     if place == "tool_result":

@@ -41,7 +41,7 @@ def written(pieces: list[str], end: AnswerEnd) -> tuple[list[Any], dict[str, Any
 
 
 @given(text=st.sampled_from(ANSWERS), places=st.lists(st.integers(0, 120)))
-def test_a_message_does_not_depend_on_the_pieces_and_its_events_add_up_to_it(text, places):
+def test_message_does_not_depend_on_the_pieces_and_equals_its_events(text, places):
     cuts = sorted({0, len(text), *(place for place in places if place < len(text))})
     pieces = [text[start:end] for start, end in itertools.pairwise(cuts)]
     end = AnswerEnd("stop", USAGE, 18)
@@ -58,7 +58,7 @@ def test_a_message_does_not_depend_on_the_pieces_and_its_events_add_up_to_it(tex
             assert json.loads(told) == block["input"]
 
 
-def test_stop_reasons():
+def test_stop_reason_follows_the_end_of_the_answer():
     def reason(end: AnswerEnd) -> tuple[str, str | None]:
         whole = written(["x"], end)[1]
         return whole["stop_reason"], whole["stop_sequence"]
@@ -69,7 +69,7 @@ def test_stop_reasons():
     assert reason(AnswerEnd("length", USAGE, 18)) == ("max_tokens", None)
 
 
-def test_the_parts_of_the_prompt_sum_to_what_is_billed():
+def test_usage_splits_the_prompt_into_cached_and_other_tokens():
     usage = written(["x"], AnswerEnd("stop", USAGE, 18))[1]["usage"]
     assert (usage["input_tokens"], usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"]) == (6, 4, 0)
     assert (usage["output_tokens"], usage["cost"], usage["service_tier"]) == (3, "0.000001500", "standard")

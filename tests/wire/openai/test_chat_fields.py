@@ -1,4 +1,7 @@
-"""Every field that the types of OpenAI's SDK know, those of messages included: honoured, ignored, or refused."""
+"""Every field that the types of OpenAI's SDK know, those of messages included: honoured, ignored, or refused.
+
+requirements/dev.txt pins the version of the SDK.
+"""
 
 from __future__ import annotations
 
@@ -109,13 +112,13 @@ ONE_VALUE = {
 SDK_UNSUPPORTED = set(UNSUPPORTED) & set(SDK_FIELDS)
 
 
-def test_every_field_is_in_exactly_one_of_the_tables():
+def test_every_field_of_the_sdk_is_in_exactly_one_table():
     tables = [*EFFECTS, *RECORDS, *ONE_VALUE, *IGNORED, *SDK_UNSUPPORTED]
     assert sorted(tables) == SDK_FIELDS
 
 
 @pytest.mark.parametrize("field", SDK_FIELDS)
-def test_every_field_is_documented_as_what_it_is(field):
+def test_documentation_of_every_field_agrees_with_its_table(field):
     told = FIELDS[0].rows()[field]
     assert told.startswith("refused") == (field in UNSUPPORTED)
     assert told.startswith("ignored") == (field in IGNORED)
@@ -124,14 +127,14 @@ def test_every_field_is_documented_as_what_it_is(field):
 
 
 @pytest.mark.parametrize("field", EFFECTS)
-def test_an_honoured_field_changes_what_is_done(field):
+def test_honoured_field_changes_the_request(field):
     fields, effect, wanted = EFFECTS[field]
     assert effect(parse(**fields)) == wanted
     others = {key: value for key, value in fields.items() if key != field and key != "stream_options"}
     assert effect(parse(**others)) != wanted, "it does not come from this field"
 
 
-def test_a_tag_that_is_no_short_text_is_refused():
+def test_tag_that_is_no_short_text_is_refused():
     for value in RECORDS["safety_identifier"]:
         assert refusal(safety_identifier=value).param == "safety_identifier"
 
@@ -142,7 +145,7 @@ def test_metadata_of_another_shape_is_ignored():
 
 
 @pytest.mark.parametrize("field", ONE_VALUE)
-def test_another_value_of_a_field_with_one_value_is_ignored(field):
+def test_field_with_one_value_ignores_other_values(field):
     accepted, others = ONE_VALUE[field]
     assert ignored_of(**{field: accepted}) == ""
     for value in others:
@@ -151,21 +154,21 @@ def test_another_value_of_a_field_with_one_value_is_ignored(field):
 
 @pytest.mark.parametrize("field", IGNORED)
 @pytest.mark.parametrize("value", ["low", {"type": "content", "content": "x"}, {}, 0, ["text"]])
-def test_a_field_that_only_advises_is_ignored_whatever_its_value(field, value):
+def test_advisory_field_is_ignored_with_any_value(field, value):
     assert ignored_of(**{field: value}) == field
 
 
-def test_every_key_of_the_stream_options_is_known():
+def test_stream_options_have_every_key_of_the_sdk():
     assert set(ChatCompletionStreamOptionsParam.__annotations__) == set(StreamOptions.__struct_fields__)
 
 
 @pytest.mark.parametrize("params", typing.get_args(ChatCompletionMessageParam))
-def test_every_key_of_every_message_is_known(params):
+def test_messages_have_every_key_of_the_sdk(params):
     assert set(params.__annotations__) <= set(Message.__struct_fields__)
 
 
 @pytest.mark.parametrize("params", typing.get_args(ChatCompletionContentPartParam))
-def test_every_key_of_every_content_part_is_known(params):
+def test_content_parts_have_every_key_of_the_sdk(params):
     assert set(params.__annotations__) <= set(ContentPart.__struct_fields__)
 
 
@@ -186,7 +189,7 @@ PARTS: list[dict[str, Any]] = [
 ]
 
 
-def test_the_parts_are_all_that_the_sdk_knows_but_text():
+def test_tested_parts_cover_every_type_of_the_sdk():
     kinds = set()
     for params in typing.get_args(ChatCompletionContentPartParam):
         kinds |= set(typing.get_args(typing.get_type_hints(params)["type"]))
@@ -196,7 +199,7 @@ def test_the_parts_are_all_that_the_sdk_knows_but_text():
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part["type"])
-def test_a_part_that_is_not_text_becomes_a_text_that_says_so_in_every_role(role, part):
+def test_part_that_is_not_text_becomes_text_in_every_role(role, part):
     messages = conversation(role, [{"type": "text", "text": "look"}, part])
     kind = part["type"].removesuffix("_url").removeprefix("input_")
     assert parse(messages=messages).messages[-1].text() == f"look\n[{kind} omitted: this model reads text only]"
@@ -204,7 +207,7 @@ def test_a_part_that_is_not_text_becomes_a_text_that_says_so_in_every_role(role,
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_text_parts_and_an_empty_array_are_taken_in_every_role(role):
+def test_text_parts_and_empty_arrays_are_read_in_every_role(role):
     parts = [{"type": "text", "text": text} for text in ("a", "", "b")]
     assert parse(messages=conversation(role, parts)).messages[-1].text() == "a\n\nb"
     assert parse(messages=conversation(role, [])).messages[-1].text() == ""
@@ -228,27 +231,31 @@ def test_text_parts_and_an_empty_array_are_taken_in_every_role(role):
         ({"seed": 1.5}, "seed"),
     ],
 )
-def test_a_value_beyond_the_edge_is_refused_by_name(fields, param):
+def test_value_beyond_its_range_is_refused_by_name(fields, param):
     assert refusal(**fields).param == param
 
 
+NUMBERS = tuple(str(number) for number in range(16))
+
+
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "parsed", "wanted"),
     [
-        {"stop": [str(number) for number in range(16)]},
-        {"stop": []},
-        {"stop": ["x"], "tools": [TOOL]},
-        {"logit_bias": {}},
-        {"logit_bias": {"0": -100, "1": 100}},
-        {"seed": -(2**63)},
-        {"seed": 2**63 - 1},
-        {"n": 1},
-        {"n": 16},
-        {"max_completion_tokens": 1},
-        {"max_tokens": 10**9},
-        {"metadata": {f"k{number}": "v" * 512 for number in range(16)}},
-        {"metadata": {}},
+        ({"stop": NUMBERS}, lambda r: r.sampling_params().stop, NUMBERS),
+        ({"stop": []}, lambda r: r.sampling_params().stop, ()),
+        ({"stop": ["x"], "tools": [TOOL]}, lambda r: r.sampling_params().stop, ("x",)),
+        ({"logit_bias": {}}, lambda r: r.sampling_params().logit_bias, ()),
+        ({"logit_bias": {"0": -100, "1": 100}}, lambda r: r.sampling_params().logit_bias, ((0, -100.0), (1, 100.0))),
+        ({"seed": -(2**63)}, lambda r: r.sampling_params().seed, -(2**63) % (2**32 - 1)),
+        ({"seed": 2**63 - 1}, lambda r: r.sampling_params().seed, (2**63 - 1) % (2**32 - 1)),
+        ({"n": 1}, lambda r: r.n_choices, 1),
+        ({"n": 16}, lambda r: r.n_choices, 16),
+        ({"max_completion_tokens": 1}, lambda r: r.completion_limit, 1),
+        ({"max_tokens": 10**9}, lambda r: r.completion_limit, 10**9),
+        ({"metadata": dict.fromkeys(NUMBERS, "v" * 512)}, lambda r: r.metadata, dict.fromkeys(NUMBERS, "v" * 512)),
+        ({"metadata": {}}, lambda r: r.metadata, {}),
     ],
 )
-def test_a_value_at_the_edge_is_taken(fields):
-    parse(**fields).sampling_params()
+def test_value_at_the_edge_of_its_range_is_kept(fields, parsed, wanted):
+    assert parsed(parse(**fields)) == wanted
+    assert ignored_of(**fields) == ""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from inferd.errors import InvalidRequestError
+from inferd.price import ServiceTier
 from inferd.sampling_params import SamplingParams
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.chat_request import UNSUPPORTED, ChatRequest, parse_chat_request
@@ -36,14 +37,14 @@ def refusal(**fields: object) -> InvalidRequestError:
     return caught.value
 
 
-def test_a_plain_request_gets_openais_defaults():
+def test_plain_request_has_openais_defaults():
     request = parse()
     assert request.sampling_params() == SamplingParams(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
     assert (request.streamed, request.include_usage, request.completion_limit) == (False, False, None)
     assert [{"role": message.role, "content": message.text()} for message in request.messages] == HELLO
 
 
-def test_every_sampling_field_arrives():
+def test_every_sampling_field_is_in_the_sampling_params():
     request = parse(
         temperature=0.5,
         top_p=0.9,
@@ -68,19 +69,19 @@ def test_every_sampling_field_arrives():
     )
 
 
-def test_a_null_is_the_same_as_leaving_the_field_out():
+def test_null_field_equals_a_field_left_out():
     optional = {field: None for field in ChatRequest.__struct_fields__ if field not in ("model", "messages")}
     assert parse(**optional) == parse()
 
 
-def test_every_field_of_the_sdk_is_known():
+def test_request_has_every_field_of_the_sdk():
     documented = set(CompletionCreateParamsBase.__annotations__)
     assert documented <= set(ChatRequest.__struct_fields__)
 
 
 @pytest.mark.parametrize("field", UNSUPPORTED)
 @pytest.mark.parametrize("value", [1, "some", [1], {"deep": [1]}])
-def test_a_field_that_would_change_the_answer_is_refused_by_name(field, value):
+def test_unsupported_field_is_refused_by_name(field, value):
     error = refusal(**{field: value})
     assert (error.param, error.code) == (field, "unsupported_parameter")
     assert f"'{field}' is not supported;" in error.message
@@ -88,7 +89,7 @@ def test_a_field_that_would_change_the_answer_is_refused_by_name(field, value):
 
 @pytest.mark.parametrize("field", UNSUPPORTED)
 @pytest.mark.parametrize("value", [False, [], {}, "", None])
-def test_an_unsupported_field_that_asks_for_nothing_is_taken(field, value):
+def test_unsupported_field_that_asks_for_nothing_is_accepted(field, value):
     assert ignored_of(**{field: value}) == ""
 
 
@@ -102,29 +103,36 @@ def test_an_unsupported_field_that_asks_for_nothing_is_taken(field, value):
         ({"service_tier": "scale"}, "service_tier"),
     ],
 )
-def test_a_value_that_is_not_built_is_refused_by_name(fields, param):
+def test_unsupported_value_is_refused_by_name(fields, param):
     assert refusal(**fields).param == param
 
 
-def test_the_values_that_ask_for_nothing_more_are_accepted():
-    parse(
-        n=1,
-        logprobs=False,
-        store=False,
-        modalities=["text"],
-        response_format={"type": "text"},
-        service_tier="auto",
-        user="u",
-        safety_identifier="s",
-        prompt_cache_key="k",
-        metadata={"a": "b"},
-        stream=True,
-        stream_options={"include_usage": False, "include_obfuscation": False},
-    )
-    parse(service_tier="default", stream_options=None)
+def test_values_that_ask_for_the_default_are_kept():
+    fields: dict[str, object] = {
+        "n": 1,
+        "logprobs": False,
+        "store": False,
+        "modalities": ["text"],
+        "response_format": {"type": "text"},
+        "service_tier": "auto",
+        "user": "u",
+        "safety_identifier": "s",
+        "prompt_cache_key": "k",
+        "metadata": {"a": "b"},
+        "stream": True,
+        "stream_options": {"include_usage": False, "include_obfuscation": False},
+    }
+    assert ignored_of(**fields) == ""
+    asked = parse(**fields)
+    assert (asked.n_choices, asked.tier, asked.streamed, asked.include_usage) == (1, ServiceTier.DEFAULT, True, False)
+    assert (asked.user, asked.safety_identifier, asked.prompt_cache_key) == ("u", "s", "k")
+    assert asked.metadata == {"a": "b"}
+    assert asked.constraint is None
+    assert asked.sampling_params() == parse().sampling_params()
+    assert parse(service_tier="default", stream_options=None) == parse(service_tier="default")
 
 
-def test_a_misspelt_field_is_refused_with_the_known_one():
+def test_misspelt_field_is_refused_with_the_known_one():
     error = refusal(temprature=1)
     assert (error.param, error.code) == ("temprature", "unknown_parameter")
     assert error.message == "Unknown field 'temprature'. Did you mean 'temperature'?"
@@ -132,7 +140,7 @@ def test_a_misspelt_field_is_refused_with_the_known_one():
     assert refusal(stream=True, stream_options={"include_usge": True}).param == "stream_options.include_usge"
 
 
-def test_a_hostile_field_name_is_repeated_short_and_on_one_line():
+def test_hostile_field_name_is_repeated_short_and_on_one_line():
     with pytest.raises(InvalidRequestError) as caught:
         parse_chat_request(body(**{"x\n" * 5000: 1}), IgnoredFields(strict=True))
     error = caught.value
@@ -169,13 +177,13 @@ def test_a_hostile_field_name_is_repeated_short_and_on_one_line():
         ({"logit_bias": [5]}, "logit_bias", "expected an object, got an array"),
     ],
 )
-def test_a_wrong_type_names_the_path_in_words(fields, param, words):
+def test_wrong_type_names_the_path_in_words(fields, param, words):
     error = refusal(**fields)
     assert error.param == param
     assert words in error.message
 
 
-def test_a_missing_field_is_named():
+def test_missing_field_is_named():
     with pytest.raises(InvalidRequestError) as caught:
         parse_chat_request(b'{"model": "m"}')
     assert caught.value.param == "messages"
@@ -215,13 +223,13 @@ def test_a_missing_field_is_named():
         ({"prompt_cache_key": "x" * 513}, "prompt_cache_key"),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_name(fields, param):
+def test_value_out_of_range_is_refused_by_name(fields, param):
     error = refusal(**fields)
     assert error.param == param
     assert len(error.message) < 300
 
 
-def test_the_limits_may_be_given_under_either_name_or_both_if_equal():
+def test_limit_is_read_under_either_name_or_both_if_equal():
     assert parse(max_tokens=5).completion_limit == 5
     assert parse(max_completion_tokens=6).completion_limit == 6
     assert parse(max_tokens=7, max_completion_tokens=7).completion_limit == 7
@@ -237,7 +245,7 @@ def test_stop_may_be_one_string_or_an_empty_array():
     assert parse(stop=[]).sampling_params().stop == ()
 
 
-def test_the_edges_of_sampling_are_made_safe_for_the_engine():
+def test_sampling_at_the_edges_is_clamped_for_the_engine():
     assert parse(temperature=0).sampling_params().temperature == 0.0
     assert parse(temperature=1e-300).sampling_params().temperature == 0.0
     assert 0.0 < parse(top_p=0).sampling_params().top_p < 0.001
@@ -281,21 +289,21 @@ def test_logit_bias_is_checked_against_the_vocabulary():
         b'{"model": "m", "functions": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )
-def test_what_is_not_json_is_refused_without_harm(raw):
+def test_body_that_is_not_json_is_refused(raw):
     with pytest.raises(InvalidRequestError, match=r"not valid JSON|nested too deep|is empty") as caught:
         parse_chat_request(raw)
     assert caught.value.param is None
 
 
 @pytest.mark.parametrize("raw", [b"[]", b"3", b"null", b'"x"'])
-def test_what_is_not_an_object_is_refused(raw):
+def test_body_that_is_not_an_object_is_refused(raw):
     with pytest.raises(InvalidRequestError, match="The request body is wrong: expected an object"):
         parse_chat_request(raw)
 
 
 @pytest.mark.parametrize("number", [b"1e400", b"1" + b"0" * 6000, b"-1" + b"0" * 400 + b".5"])
 @pytest.mark.parametrize("field", [b"temperature", b"seed", b"max_tokens", b"tools"])
-def test_a_number_out_of_all_range_is_refused_or_clamped_later(field, number):
+def test_number_out_of_all_range_is_refused_or_clamped_later(field, number):
     raw = b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "' + field + b'": ' + number + b"}"
     with pytest.raises(InvalidRequestError) as caught:
         parse_chat_request(raw)

@@ -29,7 +29,7 @@ def response(include_usage: bool = False, model: str = "o/d") -> ChatResponse:
     return ChatResponse(id="chatcmpl-1", created=17, model=model, system_fingerprint="fp", include_usage=include_usage)
 
 
-def test_a_whole_completion_is_what_openai_sends():
+def test_whole_completion_has_openais_shape():
     encoded = response().completion([Choice(AssistantMessage("hi"), "stop")], usage_body(USAGE, 1_500))
     assert json.loads(encoded) == {
         "id": "chatcmpl-1",
@@ -51,7 +51,7 @@ def test_a_whole_completion_is_what_openai_sends():
     ChatCompletion.model_validate(json.loads(encoded), strict=True)
 
 
-def test_a_stream_begins_with_the_role_and_ends_with_the_reason():
+def test_stream_begins_with_the_role_and_ends_with_the_reason():
     stream = response()
     first, text, last = (
         json.loads(chunk)
@@ -78,7 +78,7 @@ def test_a_stream_begins_with_the_role_and_ends_with_the_reason():
         ChatCompletionChunk.model_validate(chunk, strict=True)
 
 
-def test_with_usage_asked_for_every_chunk_has_the_field_and_only_the_last_has_it_filled():
+def test_usage_is_null_in_every_chunk_but_the_last_if_asked_for():
     stream = response(include_usage=True)
     chunks = [stream.role_chunk(), stream.delta_chunk(ContentDelta("x")), stream.finish_chunk("stop")]
     assert all(json.loads(chunk)["usage"] is None for chunk in chunks)
@@ -87,17 +87,17 @@ def test_with_usage_asked_for_every_chunk_has_the_field_and_only_the_last_has_it
     ChatCompletionChunk.model_validate(last, strict=True)
 
 
-def test_without_usage_asked_for_no_chunk_has_the_field():
+def test_usage_is_in_no_chunk_if_not_asked_for():
     assert b"usage" not in response().delta_chunk(ContentDelta("x"))
     with pytest.raises(AssertionError, match="the caller asked"):
         response().usage_chunk(usage_body(USAGE, 0))
 
 
-def test_a_chunk_is_one_line_so_that_it_fits_an_event():
+def test_chunk_is_one_line():
     assert b"\n" not in response().delta_chunk(ContentDelta("a\r\nb"))
 
 
-def test_no_name_is_taken_for_the_place_of_the_choices():
+def test_model_name_like_the_choices_does_not_break_chunks():
     name = 'o/"choices":[]'
     stream = response(model=name)
     chunk = json.loads(stream.delta_chunk(ContentDelta(name)))
@@ -105,7 +105,7 @@ def test_no_name_is_taken_for_the_place_of_the_choices():
     assert chunk | {"choices": []} == json.loads(stream._chunk([]))
 
 
-def test_an_error_always_has_its_four_fields():
+def test_error_body_always_has_four_fields():
     assert json.loads(encode_error("no", "invalid_request_error")) == {
         "error": {"message": "no", "type": "invalid_request_error", "param": None, "code": None}
     }

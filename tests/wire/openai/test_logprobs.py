@@ -12,7 +12,7 @@ def token(piece: bytes, *top: tuple[bytes, float], logprob: float = -1.0) -> Tok
     return TokenLogprob(piece, logprob, tuple(TokenAlternative(*each) for each in top))
 
 
-def test_offsets_count_characters_and_go_on_from_chunk_to_chunk():
+def test_text_offset_counts_characters_across_chunks():
     writer = TextLogprobsWriter()
     first = writer.write([token("hé".encode()), token(b"\xe2\x82"), token(b"\xac!")])
     assert first.text_offset == [0, 2, 2]
@@ -20,7 +20,7 @@ def test_offsets_count_characters_and_go_on_from_chunk_to_chunk():
     assert writer.write([token(b"x"), token(b"y")]).text_offset == [4, 5]
 
 
-def test_the_token_itself_is_among_its_alternatives_once_and_the_best_come_first():
+def test_top_logprobs_hold_the_sampled_token_once():
     found = TextLogprobsWriter().write(
         [
             token(b"c", (b"a", -0.1), (b"b", -0.2), logprob=-3.0),

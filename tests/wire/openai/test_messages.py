@@ -57,7 +57,7 @@ def test_part_of_any_type_becomes_text(part, text):
         ({"role": "assistant", "content": None, "function_call": {}}, "messages[0].function_call"),
     ],
 )
-def test_what_a_message_cannot_hold_here_is_refused_by_name(message, param):
+def test_unsupported_message_is_refused_by_name(message, param):
     error = refusal(message)
     assert (error.param, error.code) == (param, "unsupported_parameter")
 
@@ -78,7 +78,7 @@ def test_what_a_message_cannot_hold_here_is_refused_by_name(message, param):
         ({"content": "x", "id": "m1", "cache_control": {}}, "messages[1].id, messages[1].cache_control"),
     ],
 )
-def test_history_of_other_servers_and_sdk_helpers_is_taken(fields, ignored):
+def test_history_of_other_servers_and_sdk_helpers_is_accepted(fields, ignored):
     user = {"role": "user", "content": "a"}
     record = IgnoredFields()
     body = {"model": "o/d", "messages": [user, {"role": "assistant", **fields}, user]}
@@ -88,7 +88,7 @@ def test_history_of_other_servers_and_sdk_helpers_is_taken(fields, ignored):
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
-def test_reasoning_by_any_name_is_the_assistants(field):
+def test_reasoning_under_any_name_is_read(field):
     assert parse({"role": "assistant", "content": "x", field: "because"}).messages[0].reasoning_text() == "because"
     assert parse({"role": "user", "content": "x", field: "because"}).messages[0].reasoning_text() == ""
 
@@ -105,12 +105,12 @@ def test_refusal_without_content_is_the_text():
         ("Be x-anthropic-billing-header: brief.", ["Be x-anthropic-billing-header: brief.", "hi"]),
     ],
 )
-def test_accounting_line_before_the_system_prompt_is_dropped(system, left):
+def test_accounting_line_of_the_system_prompt_is_dropped(system, left):
     request = parse({"role": "system", "content": system}, {"role": "user", "content": "hi"})
     assert [message.text() for message in without_attribution(request.messages)] == left
 
 
-def test_an_answer_can_be_sent_back_as_the_sdk_dumps_it():
+def test_message_dumped_by_the_sdk_is_taken_back():
     answer = {"role": "assistant", "content": "hi", "refusal": None, "annotations": None, "audio": None}
     answer |= {"function_call": None, "tool_calls": None}
     assert parse(answer).messages[0].text() == "hi"

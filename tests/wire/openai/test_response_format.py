@@ -21,13 +21,13 @@ def schema_format(**fields: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}, **fields}}
 
 
-def test_text_and_nothing_constrain_nothing() -> None:
+def test_type_text_and_no_format_have_no_constraint() -> None:
     assert parse().constraint is None
     assert parse(response_format=None).constraint is None
     assert parse(response_format={"type": "text"}).constraint is None
 
 
-def test_each_format_becomes_a_constraint_that_names_its_field() -> None:
+def test_format_becomes_a_constraint_that_names_its_field() -> None:
     schema = "response_format.json_schema.schema"
     assert parse(response_format=schema_format(strict=True)).constraint == Constraint(
         ConstraintKind.JSON_SCHEMA, '{"type": "object"}', schema
@@ -70,7 +70,7 @@ def test_each_format_becomes_a_constraint_that_names_its_field() -> None:
         ({"grammar": 'start: "a"', "response_format": {"type": "json_object"}}, "grammar"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+def test_invalid_format_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse(**fields)
     assert caught.value.param == param

@@ -37,14 +37,14 @@ def refusal(kwargs: Any, **fields: object) -> InvalidRequestError:
     return caught.value
 
 
-def test_variables_arrive_in_the_template():
+def test_variables_are_set_in_the_template():
     text = "".join(each for each, _ in segments({"mood": "glad", "facts": [{"a": 1}], "enable_thinking": True}))
     assert text.endswith('[glad][{"a": 1}]hi')
     assert segments({}) == segments(None)
 
 
 @pytest.mark.parametrize("kwargs", [{"mood": "<|end|>"}, {"facts": ["<|end|>"]}, {"facts": {"<|end|>": 1}}])
-def test_a_text_in_them_never_becomes_a_control_token(kwargs):
+def test_control_token_in_a_variable_stays_text(kwargs):
     rendered = segments({"enable_thinking": True, **kwargs})
     assert any("<|end|>" in text and not special for text, special in rendered)
     assert not any("<|end|>" in text and special for text, special in rendered)
@@ -57,19 +57,19 @@ def test_a_text_in_them_never_becomes_a_control_token(kwargs):
         *("range", "namespace", "dict", "self", "loop", "inferd_budget"),
     ],
 )
-def test_what_the_server_sets_itself_is_refused_by_name(name):
+def test_variable_of_the_server_is_refused_by_name(name):
     error = refusal({name: "x"})
     assert error.param == f"chat_template_kwargs.{name}"
     assert f"'{name}'" in error.message
 
 
-def test_variable_that_the_template_does_not_read_has_no_effect_and_is_named():
+def test_variable_that_the_template_does_not_read_is_ignored_and_named():
     asked = request({"enable_thinkin": True, "mood": "glad"})
     assert chat_format().unheard(asked) == ["chat_template_kwargs.enable_thinkin"]
     assert segments({"enable_thinkin": True, "mood": "glad"}) == segments({"mood": "glad"})
 
 
-def test_what_reasoning_effort_sets_too_is_refused():
+def test_variable_that_reasoning_effort_sets_is_refused():
     error = refusal({"enable_thinking": True}, reasoning_effort="high")
     assert error.param == "chat_template_kwargs.enable_thinking"
     assert "'reasoning_effort'" in error.message
@@ -91,22 +91,24 @@ def nested(levels: int) -> Any:
         ({"mood": nested(500)}, "at most 16 levels"),
     ],
 )
-def test_their_size_is_bounded(kwargs, words):
+def test_oversized_variables_are_refused(kwargs, words):
     error = refusal(kwargs)
-    assert (error.param, words in error.message) == ("chat_template_kwargs", True)
+    assert error.param == "chat_template_kwargs"
+    assert words in error.message
 
 
-def test_a_nesting_within_the_bound_is_rendered():
-    assert segments({"facts": nested(15), "enable_thinking": True})
+def test_variable_nested_to_the_bound_is_rendered():
+    rendered = segments({"facts": nested(15), "enable_thinking": True})
+    assert "".join(text for text, _ in rendered) == f'{ByteTokenizer.bos_text}{"[" * 15}"x"{"]" * 15}hi'
 
 
 @pytest.mark.parametrize("kwargs", [[], "x", 1, [["mood", "x"]]])
-def test_anything_but_an_object_is_refused(kwargs):
+def test_variables_that_are_no_object_are_refused(kwargs):
     with pytest.raises(InvalidRequestError, match="chat_template_kwargs"):
         request(kwargs)
 
 
-def test_qwen3_does_not_think_when_told_so():
+def test_enable_thinking_false_closes_the_reasoning_of_qwen3():
     told = ChatFormat(template_of("Qwen-Qwen3-0.6B"))
     plain, silent = (
         "".join(segment.text for segment in told.prompt(request(kwargs)).segments)

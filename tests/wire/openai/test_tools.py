@@ -60,7 +60,7 @@ def allowed(mode: str, *names: str, left_out: tuple[dict, ...] = ()) -> dict:
         (allowed("required", "say", "add"), ["add", "say"], True),
     ],
 )
-def test_the_choice_says_what_may_and_what_must_be_called(choice, names, required):
+def test_tool_choice_decides_the_allowed_and_required_functions(choice, names, required):
     tools = parse(tools=TOOLS, tool_choice=choice).tool_set
     assert ([function.name for function in tools.functions], tools.required) == (names, required)
 
@@ -69,11 +69,11 @@ def test_the_choice_says_what_may_and_what_must_be_called(choice, names, require
     ("choice", "parallel", "expected"),
     [("auto", None, True), ("required", True, True), ("auto", False, False), (named("add"), None, False)],
 )
-def test_a_named_function_is_called_once_others_in_parallel_unless_forbidden(choice, parallel, expected):
+def test_named_function_is_called_once_and_others_in_parallel(choice, parallel, expected):
     assert parse(tools=TOOLS, tool_choice=choice, parallel_tool_calls=parallel).tool_set.parallel is expected
 
 
-def test_templates_get_every_tool_whole():
+def test_template_tools_hold_every_field():
     (first, second) = parse(tools=[TOOLS[0], named("bare")]).tool_set.template_tools()
     assert first == {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": PARAMETERS}}
     assert second["function"] == {"name": "bare", "description": "", "parameters": {"type": "object", "properties": {}}}
@@ -102,7 +102,7 @@ def test_templates_get_every_tool_whole():
         ({"functions": [{"name": "add"}], "function_call": "auto"}, "function_call"),
     ],
 )
-def test_what_cannot_be_is_refused_by_its_path(fields, param):
+def test_invalid_tool_or_choice_is_refused_by_its_path(fields, param):
     assert refused(**fields) == param
 
 
@@ -137,7 +137,7 @@ def result(call_id: str | None = "c1", **more: object) -> dict:
         ([{"role": "function", "name": "f", "content": "x"}], "messages[1].role"),
     ],
 )
-def test_a_malformed_history_is_refused_by_its_path(messages, param):
+def test_malformed_call_history_is_refused_by_its_path(messages, param):
     assert refused(messages=[USER, *messages]) == param
 
 
@@ -161,7 +161,7 @@ def test_a_malformed_history_is_refused_by_its_path(messages, param):
         ({"reasoning_effort": ""}, ""),
     ],
 )
-def test_tools_that_cannot_be_had_are_left_out_and_named(fields, ignored):
+def test_tools_of_other_types_are_left_out_and_named(fields, ignored):
     record = IgnoredFields()
     request = parse_chat_request(json.dumps({"model": "m", "messages": [USER]} | fields).encode(), record)
     assert record.header_value() == ignored
@@ -213,7 +213,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("arguments", ARGUMENTS)
-def test_arguments_that_a_server_handed_out_are_taken_back(arguments):
+def test_arguments_of_a_servers_answer_are_read(arguments):
     record = IgnoredFields(strict=True)
     body = {"model": "m", "messages": [USER, calling(call(arguments=arguments)), result(content=None)]}
     request = parse_chat_request(json.dumps(body).encode(), record)
@@ -221,7 +221,7 @@ def test_arguments_that_a_server_handed_out_are_taken_back(arguments):
 
 
 @pytest.mark.parametrize("arguments", ["null", "[]", "[1]", "3", "x", "NaN", "[" * 100_000, '{"a":' * 100_000])
-def test_arguments_without_an_object_are_none_and_named(arguments):
+def test_arguments_without_an_object_are_empty_and_named(arguments):
     record = IgnoredFields()
     body = {"model": "m", "messages": [USER, calling(call(arguments=arguments)), result(content=[])]}
     request = parse_chat_request(json.dumps(body).encode(), record)
@@ -240,7 +240,7 @@ def test_every_beginning_of_arguments_is_read(value):
         assert isinstance(read_arguments(text[:end]), dict)
 
 
-def test_a_history_of_calls_is_taken_as_it_came_out():
+def test_call_history_of_an_answer_is_taken_back():
     request = parse(
         messages=[
             USER,

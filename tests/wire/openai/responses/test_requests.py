@@ -24,7 +24,7 @@ def same_chat(**fields: Any) -> ChatRequest:
 SCHEMA = {"type": "object", "properties": {}}
 
 
-def test_every_field_goes_where_it_belongs():
+def test_every_field_is_translated():
     asked = chat(
         input="Why?",
         instructions="Be brief.",
@@ -72,7 +72,7 @@ def test_every_field_goes_where_it_belongs():
     assert asked == expected
 
 
-def test_what_the_assistant_said_in_a_row_is_one_turn():
+def test_assistant_items_in_a_row_are_one_message():
     items = [
         {"role": "user", "content": "7?"},
         {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
@@ -93,14 +93,14 @@ def test_what_the_assistant_said_in_a_row_is_one_turn():
 
 
 @pytest.mark.parametrize("field", UNSUPPORTED)
-def test_what_is_not_served_is_refused_by_name(field):
+def test_unsupported_value_is_refused_by_name(field):
     with pytest.raises(InvalidRequestError) as raised:
         chat(input="x", **{field: "y"})
     assert (raised.value.param, raised.value.code) == (field, "unsupported_parameter")
     assert field in ResponsesRequest.__struct_fields__
 
 
-def test_without_tools_the_choice_of_none_says_nothing():
+def test_tool_choice_none_without_tools_has_no_effect():
     assert not chat(input="x", tool_choice="auto", parallel_tool_calls=True, tools=[]).tool_set.functions
     with pytest.raises(InvalidRequestError, match="tools"):
         chat(input="x", tool_choice="required")
@@ -141,7 +141,7 @@ SEARCH = {"type": "web_search"}
         ),
     ],
 )
-def test_what_only_advises_is_ignored_and_named(fields, ignored):
+def test_advisory_field_is_ignored_and_named(fields, ignored):
     assert ignored_of(**fields) == ignored
 
 

@@ -44,7 +44,7 @@ def written(pieces: list[str], reason: str = "stop") -> tuple[list[Event], dict[
 
 
 @given(text=st.sampled_from(ANSWERS), places=st.lists(st.integers(0, 120)))
-def test_a_response_does_not_depend_on_the_pieces_and_its_events_add_up_to_it(text, places):
+def test_response_does_not_depend_on_the_pieces_and_equals_its_events(text, places):
     cuts = sorted({0, len(text), *(place for place in places if place < len(text))})
     pieces = [text[start:end] for start, end in itertools.pairwise(cuts)]
     events, whole = written(pieces)
@@ -62,14 +62,14 @@ def _grows(event: Event) -> bool:
     return isinstance(event, OutputTextDelta | ReasoningTextDelta) or hasattr(event, "delta")
 
 
-def test_a_cut_answer_is_incomplete_in_its_last_item_and_as_a_whole():
+def test_cut_answer_is_incomplete_with_its_last_item():
     _, whole = written(["<think>Hm.</think>", "Wel"], reason="length")
     assert [item["status"] for item in whole["output"]] == ["completed", "incomplete"]
     assert (whole["status"], whole["completed_at"]) == ("incomplete", None)
     assert whole["incomplete_details"] == {"reason": "max_output_tokens"}
 
 
-def test_usage_has_other_names_and_the_same_numbers():
+def test_usage_has_the_same_numbers_under_other_names():
     _, whole = written(["x"])
     assert whole["usage"] == {
         "input_tokens": 10,
