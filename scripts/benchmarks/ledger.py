@@ -27,7 +27,7 @@ import uvloop
 
 from inferd.attribution import Attribution
 from inferd.instants import wall_clock_ms
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.requests.epochs import begin_epoch
 from inferd.ledger.requests.holds import OpenHold, SettleHold
 from inferd.ledger.storage.data_dir import DataLock

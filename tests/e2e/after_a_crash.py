@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.reports.export import export_lines
 from inferd.ledger.storage.store import Store
 from tests.e2e.load import Seen

@@ -11,7 +11,7 @@ import msgspec
 
 from inferd.attribution import Attribution
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.requests.epochs import begin
 from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
 from inferd.ledger.storage.schema import migrate

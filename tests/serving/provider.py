@@ -28,7 +28,7 @@ from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.model_core import ModelCore
 from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.identity.authenticator import Authenticator
 from inferd.ledger.requests.epochs import begin_epoch
 from inferd.ledger.storage.client import LedgerClient

@@ -107,7 +107,7 @@ def audit(json: Json = False, data_dir: DataDir = None) -> None:
     $ inferd audit
     ```
     """
-    from inferd.ledger.audit.audit import audit as audit_ledger
+    from inferd.ledger.audit.run import audit as audit_ledger
 
     store = open_store(data_dir)
     with store.reading_long() as conn:

@@ -1,4 +1,4 @@
-"""The audit's checks of money that goes back or is owed: refunds, withdrawals, voids, payments, statements, tiers."""
+"""Audit of money that is returned or owed: refunds, withdrawals, voids, payments, statements, earned tiers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 
-from inferd.ledger.audit.finding import Finding
+from inferd.ledger.audit import Finding
 from inferd.ledger.credit.accounts import PAYMENTS, REFUNDS, funding_account, receivable_account
 from inferd.ledger.terms.catalog import catalog_in_force
 from inferd.ledger.terms.periods import periods_of
@@ -16,7 +16,7 @@ Entries = list[tuple[str, int]]
 
 
 def wrong_refunds(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """A refund gives to accounts what their request's settlement took from them, and no more; it names its request."""
+    """Yield refunds that exceed their request's settlement, or differ from their request or transaction."""
     rows = conn.execute(
         "SELECT refunds.txn, refunds.request_id, refunds.amount_nanousd, refunds.admitted_at_ms, transactions.kind, "
         "transactions.request_id, transactions.period, usage.request_id IS NULL OR (usage.team = refunds.team "
@@ -44,7 +44,7 @@ def wrong_refunds(conn: sqlite3.Connection) -> Iterator[Finding]:
     for (txn,) in conn.execute(
         "SELECT txn FROM transactions WHERE kind = 'refund' AND txn NOT IN (SELECT txn FROM refunds)"
     ):
-        yield Finding("transactions", str(txn), "it refunds, but no row of refunds says what")
+        yield Finding("transactions", str(txn), "it is a refund without a row of refunds")
 
 
 def _too_much(conn: sqlite3.Connection, returned: Counter[tuple[str, str]]) -> Iterator[Finding]:
@@ -59,11 +59,11 @@ def _too_much(conn: sqlite3.Connection, returned: Counter[tuple[str, str]]) -> I
         if not 0 < part <= drawn[request_id, account]:
             txn = conn.execute("SELECT max(txn) FROM refunds WHERE request_id = ?", (request_id,)).fetchone()[0]
             taken = drawn[request_id, account]
-            yield Finding("refunds", str(txn), f"{account} got {part} back of {taken} that {request_id} took")
+            yield Finding("refunds", str(txn), f"{account} got back {part} of the {taken} that {request_id} took")
 
 
 def wrong_takings(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Withdrawals take from paid grants, voids from voided ones; both give to where the grants came from."""
+    """Yield withdrawals not from paid grants, voids not from voided ones, and those that credit another account."""
     rows = conn.execute("SELECT txn, kind FROM transactions WHERE kind IN ('withdrawal', 'void')").fetchall()
     kinds = {
         f"team:{team}:credit:{grant_id}": (kind, bool(voided))
@@ -83,13 +83,11 @@ def wrong_takings(conn: sqlite3.Connection) -> Iterator[Finding]:
                 expected[funding_account(kind)] -= part
         given = {account: part for account, part in entries if not account.startswith("team:")}
         if not allowed or given != dict(expected):
-            yield Finding(
-                "transactions", str(txn), f"this {what} takes from grants that it may not, or gives elsewhere"
-            )
+            yield Finding("transactions", str(txn), f"this {what} debits grants that it may not, or credits elsewhere")
 
 
 def wrong_statements(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """What is charged, refunded and paid is what the receivable's entries of the month say."""
+    """Yield statements that are not the sums of the receivable's entries of their month."""
     folded: dict[tuple[str, str], Counter[str]] = {}
     rows = conn.execute(
         "SELECT txn, kind, period, account, amount_nanousd FROM transactions JOIN entries USING (txn) "
@@ -99,7 +97,7 @@ def wrong_statements(conn: sqlite3.Connection) -> Iterator[Finding]:
         column = {"settlement": "charged", "refund": "refunded", "payment": "paid"}.get(kind)
         amount = -amount if kind == "settlement" else amount
         if column is None or period is None or amount <= 0:
-            yield Finding("transactions", str(txn), "it changes what a team owes, but belongs to no statement")
+            yield Finding("transactions", str(txn), "it changes a receivable, but belongs to no statement")
             continue
         folded.setdefault((account.split(":")[1], period), Counter())[column] += amount
     stored = {
@@ -120,7 +118,7 @@ def wrong_statements(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def wrong_charges(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """A settlement on the receivable belongs to the month in which its request was admitted."""
+    """Yield settlements on the receivable that belong to another month than their request."""
     rows = conn.execute(
         "SELECT transactions.txn, team, admitted_at_ms, period FROM transactions JOIN usage ON usage.txn = "
         "transactions.txn WHERE kind = 'settlement'"
@@ -132,7 +130,7 @@ def wrong_charges(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def wrong_payments(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """A payment goes to one receivable; one in its own month made a raise of as much."""
+    """Yield payments not to one receivable, or in their own month without a raise of the same amount."""
     rows = conn.execute(
         "SELECT transactions.txn, period, transactions.at_ms, adjustment_id, cap_adjustments.team, "
         "cap_adjustments.amount_nanousd FROM transactions LEFT JOIN cap_adjustments USING (txn) WHERE kind = 'payment'"
@@ -151,7 +149,7 @@ def wrong_payments(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def wrong_tiers(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """No team's earned tier is below what it has paid for."""
+    """Yield teams whose earned tier is below the one they have paid for."""
     catalog = catalog_in_force(conn)
     for (team,) in conn.execute("SELECT team FROM teams").fetchall():
         row = read_billing(conn, team)

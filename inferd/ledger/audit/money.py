@@ -1,4 +1,4 @@
-"""The audit's checks of double entry: entries against transactions, balances and grants."""
+"""Audit of money: entries against transactions, balances, grants and counters."""
 
 from __future__ import annotations
 
@@ -6,25 +6,56 @@ import sqlite3
 from collections.abc import Iterator
 from typing import get_args
 
-from inferd.ledger.audit.finding import Finding
+from inferd.ledger.audit import Finding
 from inferd.ledger.credit.accounts import TransactionKind, credit_account, funding_account
+from inferd.subjects import KEY_SUBJECT_SQL, PROJECT_SUBJECT_SQL, TEAM_SUBJECT_SQL, USER_SUBJECT_SQL
+
+_COUNTERS = f"""
+    WITH moments AS (
+        SELECT team, project, user, key_id, admitted_at_ms / 1000 AS at_s, cost_nanousd AS posted
+            FROM usage WHERE input_picousd IS NOT NULL
+        UNION ALL
+        SELECT team, project, user, key_id, day_start_ms / 1000, cost_nanousd FROM usage_daily
+        UNION ALL
+        SELECT team, project, user, key_id, admitted_at_ms / 1000, -amount_nanousd FROM refunds
+    ), months AS (
+        SELECT team, project, user, key_id, strftime('%Y-%m', at_s, 'unixepoch') AS month, sum(posted) AS posted
+        FROM moments GROUP BY 1, 2, 3, 4, 5
+    ), folded (team, scope, period, posted) AS (
+        SELECT team, {TEAM_SUBJECT_SQL}, month, sum(posted) FROM months GROUP BY 1, 2, 3
+        UNION ALL
+        SELECT team, {TEAM_SUBJECT_SQL}, substr(month, 1, 4), sum(posted) FROM months GROUP BY 1, 2, 3
+        UNION ALL
+        SELECT team, {TEAM_SUBJECT_SQL}, 'lifetime', sum(posted) FROM months GROUP BY 1
+        UNION ALL
+        SELECT team, {PROJECT_SUBJECT_SQL}, month, sum(posted) FROM months GROUP BY 1, 2, 3
+        UNION ALL
+        SELECT team, {KEY_SUBJECT_SQL}, month, sum(posted) FROM months GROUP BY 1, 2, 3
+        UNION ALL
+        SELECT team, {USER_SUBJECT_SQL}, month, sum(posted) FROM months
+            WHERE user IS NOT NULL GROUP BY 1, 2, 3
+    )
+    SELECT scope, period, coalesce(posted_nanousd, 0), coalesce(posted, 0)
+    FROM (SELECT team, scope, period FROM folded UNION SELECT team, scope, period FROM counters)
+        LEFT JOIN folded USING (team, scope, period) LEFT JOIN counters USING (team, scope, period)
+"""
 
 
 def unbalanced_transactions(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Every transaction is of a known kind, and its entries add up to zero."""
+    """Yield transactions of an unknown kind, and those whose entries do not add up to zero."""
     rows = conn.execute(
         "SELECT txn, kind, count(line), coalesce(sum(amount_nanousd), 0) "
         "FROM transactions LEFT JOIN entries USING (txn) GROUP BY txn"
     )
     for txn, kind, lines, total in rows:
         if kind not in get_args(TransactionKind):
-            yield Finding("transactions", str(txn), f"there is no kind {kind!r}")
+            yield Finding("transactions", str(txn), f"its kind {kind!r} is unknown")
         if lines < 2 or total != 0:
             yield Finding("transactions", str(txn), f"its {lines} entries add up to {total}, not to zero")
 
 
 def loose_entries(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Every entry belongs to a transaction, and to an account that there is."""
+    """Yield entries without a transaction or an account."""
     rows = conn.execute(
         "SELECT txn, line, account FROM entries WHERE txn NOT IN (SELECT txn FROM transactions) "
         "OR account NOT IN (SELECT account FROM balances)"
@@ -34,7 +65,7 @@ def loose_entries(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def wrong_balances(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Every stored balance is the sum of its account's entries."""
+    """Yield stored balances that are not the sum of their account's entries."""
     rows = conn.execute(
         "SELECT accounts.account, balance_nanousd, coalesce(sum(amount_nanousd), 0) AS folded "
         "FROM accounts LEFT JOIN entries USING (account) GROUP BY accounts.account HAVING balance_nanousd <> folded"
@@ -44,7 +75,7 @@ def wrong_balances(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def wrong_grants(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Every grant came from its funding account, and what is left of it is what its entries say."""
+    """Yield grants that did not come from their funding account, or whose rest is not the sum of their entries."""
     rows = conn.execute(
         "SELECT grant_id, team, kind, amount_nanousd, remaining_nanousd, used_up, txn FROM grants"
     ).fetchall()
@@ -55,10 +86,10 @@ def wrong_grants(conn: sqlite3.Connection) -> Iterator[Finding]:
         known.add(account)
         if folded.get(account, 0) != remaining:
             yield Finding(
-                "grants", str(grant_id), f"{remaining} remain, but its entries add up to {folded.get(account, 0)}"
+                "grants", str(grant_id), f"{remaining} remains, but its entries add up to {folded.get(account, 0)}"
             )
         if used_up != (1 if remaining == 0 else None):
-            yield Finding("grants", str(grant_id), f"{remaining} remain, but used_up is {used_up}")
+            yield Finding("grants", str(grant_id), f"{remaining} remains, but used_up is {used_up}")
         entries = conn.execute("SELECT account, amount_nanousd FROM entries WHERE txn = ?", (txn,)).fetchall()
         if sorted(entries) != sorted([(account, amount), (funding_account(kind), -amount)]):
             yield Finding("grants", str(grant_id), f"transaction {txn} does not grant {amount} to it from {kind} funds")
@@ -68,11 +99,11 @@ def wrong_grants(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def overdrawn_teams(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """What a team's open holds keep is covered by its grants.
+    """Yield teams whose open holds exceed their grants.
 
-    Credit that covers a hold covers all that are open when it is admitted, and nothing but a later one, admitted
-    postpaid, takes credit away from under it: not only while that one is open, for its settlement draws credit first.
-    (A hold of nothing says nothing. Rows come in the order of their rowids.)
+    Credit that covers a hold covers all holds that are open when it is admitted. Only a later hold, admitted postpaid,
+    can take that credit away, also after it was settled, because its settlement debits credit first. Holds of amount
+    zero prove nothing. Rowids are in the order of admission.
     """
     rows = conn.execute(
         "WITH holding AS (SELECT team, sum(amount_nanousd) AS held, "
@@ -84,4 +115,11 @@ def overdrawn_teams(conn: sqlite3.Connection) -> Iterator[Finding]:
         "WHERE later.rowid > funded.covered AND later.team = funded.team AND later.postpaid = 1)"
     )
     for team, held, credit in rows:
-        yield Finding("teams", team, f"its holds keep {held}, but its grants have only {credit}")
+        yield Finding("teams", team, f"its open holds are {held}, but its grants have only {credit}")
+
+
+def wrong_counters(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Yield counters that are not the cost of the requests of their period, less refunds."""
+    for scope, period, posted, folded in conn.execute(_COUNTERS):
+        if posted != folded:
+            yield Finding("counters", f"{scope}/{period}", f"posted is {posted}, but its requests cost {folded} in all")

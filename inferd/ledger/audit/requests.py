@@ -1,11 +1,11 @@
-"""The audit's checks of requests: holds against usage rows, usage rows against prices and settlements."""
+"""Audit of requests: holds against usage rows, usage rows against prices and settlements, rollups against both."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
 
-from inferd.ledger.audit.finding import Finding
+from inferd.ledger.audit import Finding
 from inferd.ledger.credit.accounts import receivable_account, revenue_account
 from inferd.ledger.requests.price_columns import PRICE_COLUMNS, possible_price
 from inferd.ledger.requests.pricing import cost_nanousd, hold_nanousd
@@ -18,7 +18,7 @@ _SAME = (
 
 
 def wrong_holds(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """A hold keeps its request's worst case; a resolved one has its usage row, an open one belongs to this epoch."""
+    """Yield holds that are not their request's worst case, lack their usage row, or belong to a dead epoch."""
     rows = conn.execute(
         f"SELECT request_id, state, resolved_at_ms IS NULL, amount_nanousd, {', '.join(PRICE_COLUMNS)}, "
         "prompt_tokens, max_completion_tokens, max_compute_ms, epoch, (SELECT max(epoch) FROM epochs), "
@@ -27,11 +27,13 @@ def wrong_holds(conn: sqlite3.Connection) -> Iterator[Finding]:
     for request_id, state, is_open, amount, *price_columns, prompt, completion, compute_ms, epoch, newest, used in rows:
         price = possible_price(price_columns)
         if price is None or min(prompt, completion) < 0 or price.is_by_time != (compute_ms is not None):
-            yield Finding("holds", request_id, "its price or its counts cannot be")
+            yield Finding("holds", request_id, "its price or its counts are impossible")
         elif amount != (worst := hold_nanousd(price, prompt, completion, compute_ms or 0)):
             yield Finding("holds", request_id, f"it holds {amount}, but its worst case costs {worst}")
         if state not in ("held", "settled", "voided") or is_open != (state == "held"):
-            yield Finding("holds", request_id, f"it is {state}, {'without' if is_open else 'with'} a moment of its end")
+            yield Finding(
+                "holds", request_id, f"it is {state}, {'without' if is_open else 'with'} an instant of its end"
+            )
         if used != (state != "held"):
             yield Finding("holds", request_id, f"it is {state}, {'with' if used else 'without'} a usage row")
         if state == "held" and epoch != newest:
@@ -39,7 +41,7 @@ def wrong_holds(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Counts are possible, the cost is the price of the usage, and a priced row is what its hold was opened for."""
+    """Yield usage rows with impossible counts, a cost that is not the price of the usage, or another hold's columns."""
     same = " AND ".join(f"usage.{column} IS holds.{column}" for column in _SAME)
     rows = conn.execute(
         f"SELECT request_id, {', '.join(f'usage.{column}' for column in PRICE_COLUMNS)}, "
@@ -62,7 +64,7 @@ def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
         problems = []
         price = possible_price(price_columns)
         if not 0 <= cached <= prompt or completion < 0 or compute_ms < 0:
-            problems.append("its counts cannot be")
+            problems.append("its counts are impossible")
         elif price is not None and state is not None:
             exact = cost_nanousd(price, Usage(prompt, cached, completion, compute_ms))
             if cost != min(exact, held):
@@ -80,7 +82,7 @@ def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def wrong_states(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """A settled hold's request did not fail, a voided one's cost nothing; both ended when the usage row says."""
+    """Yield settled holds of failed requests, voided holds with a cost, and holds that ended at another instant."""
     rows = conn.execute(
         "SELECT request_id, state, status, cost_nanousd FROM holds JOIN usage USING (request_id) "
         "WHERE (state = 'settled' AND status = 'failed') "
@@ -94,7 +96,7 @@ def wrong_states(conn: sqlite3.Connection) -> Iterator[Finding]:
 
 
 def wrong_settlements(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Every cost was settled once: from grants and the receivable of its team, into the revenue of its deployment."""
+    """Yield costs not settled once, from the team's grants and receivable into the deployment's revenue."""
     rolled_up = conn.execute("SELECT EXISTS (SELECT 1 FROM rollups)").fetchone()[0]
     rows = conn.execute(
         "SELECT transactions.txn, transactions.request_id, usage.request_id, team, deployment, cost_nanousd "
@@ -102,7 +104,7 @@ def wrong_settlements(conn: sqlite3.Connection) -> Iterator[Finding]:
     )
     for txn, request_id, usage_request_id, team, deployment, cost in rows:
         if usage_request_id is None and rolled_up:
-            continue  # audit_rollups compares the sums
+            continue  # `wrong_daily_costs` compares the sums
         if request_id != usage_request_id:
             yield Finding("transactions", str(txn), f"it settles {request_id}, but {usage_request_id} refers to it")
             continue
@@ -121,3 +123,41 @@ def wrong_settlements(conn: sqlite3.Connection) -> Iterator[Finding]:
     )
     for request_id, txn in missing:
         yield Finding("usage", request_id, f"its settlement, transaction {txn}, does not exist")
+
+
+def wrong_rollups(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Yield rollups with another number of requests than their daily rows, or with later days."""
+    rows = conn.execute(
+        "SELECT rollups.rollup, rollups.requests, coalesce(sum(usage_daily.requests), 0), until_ms, max(day_start_ms) "
+        "FROM rollups LEFT JOIN usage_daily USING (rollup) GROUP BY rollups.rollup"
+    )
+    for rollup, requests, folded, until_ms, newest_ms in rows:
+        if requests != folded:
+            yield Finding("rollups", str(rollup), f"it has {requests} requests, but its daily rows have {folded}")
+        if newest_ms is not None and newest_ms >= until_ms:
+            yield Finding("rollups", str(rollup), "it has days after its end")
+
+
+def wrong_daily_costs(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Yield deployments whose settlements without usage rows differ from the cost of their daily rows."""
+    rows = conn.execute(
+        """
+        WITH settled AS (
+            SELECT substr(account, 9) AS deployment, sum(amount_nanousd) AS cost
+            FROM transactions JOIN entries USING (txn)
+            WHERE kind = 'settlement' AND account LIKE 'revenue:%'
+                AND request_id NOT IN (SELECT request_id FROM usage)
+            GROUP BY account
+        ), daily AS (SELECT deployment, sum(cost_nanousd) AS cost FROM usage_daily GROUP BY deployment)
+        SELECT deployment, coalesce(settled.cost, 0), coalesce(daily.cost, 0)
+        FROM (SELECT deployment FROM settled UNION SELECT deployment FROM daily)
+            LEFT JOIN settled USING (deployment) LEFT JOIN daily USING (deployment)
+        """
+    )
+    if not conn.execute("SELECT EXISTS (SELECT 1 FROM rollups)").fetchone()[0]:
+        return  # each settlement has its usage row, which `wrong_settlements` checks
+    for deployment, settled, daily in rows:
+        if settled != daily:
+            yield Finding(
+                "usage_daily", deployment, f"its daily rows cost {daily}, but the settlements behind them {settled}"
+            )

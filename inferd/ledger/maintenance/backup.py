@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inferd.errors import OperationError
-from inferd.ledger.audit.audit import AuditReport, audit
+from inferd.ledger.audit.run import AuditReport, audit
 from inferd.ledger.storage.copies import copy, open_file, temporary_file
 
 

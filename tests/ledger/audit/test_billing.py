@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.storage.rows import FORMATS, checksum
-from tests.ledger.audit.test_audit import tamper
+from tests.ledger.audit.test_run import tamper
 from tests.ledger.books import memory_books
 from tests.ledger.every_record import move_everything
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.batches.records import BatchTotals, FileRecord
 from inferd.ledger.storage.rows import FORMATS, checksum
-from tests.ledger.audit.test_audit import tamper
+from tests.ledger.audit.test_run import tamper
 from tests.ledger.books import memory_books
 
 

@@ -10,13 +10,13 @@ from contextlib import closing
 import pytest
 
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.maintenance.retention import DAY_MS, RollUpUsage
 from inferd.ledger.storage.rows import FORMATS
 from inferd.ledger.storage.schema import migrate
 from inferd.price import Price
 from inferd.usage import Usage
-from tests.ledger.audit.test_audit import tamper
+from tests.ledger.audit.test_run import tamper
 from tests.ledger.books import NANO_A_TOKEN, memory_books
 from tests.ledger.every_record import move_everything
 

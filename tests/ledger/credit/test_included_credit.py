@@ -9,7 +9,7 @@ import pytest
 from inferd.errors import InsufficientCreditError
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.ledger.terms.expiry_clock import PauseClock
 from inferd.plans import SHIPPED

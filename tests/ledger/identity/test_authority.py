@@ -6,7 +6,7 @@ import pytest
 
 from inferd.errors import InsufficientCreditError, InvalidValueError, NotFoundError, PermissionDeniedError
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.identity.authority import authority_of
 from inferd.ledger.identity.keys import authenticate
 from inferd.ledger.identity.suspensions import is_suspended
@@ -14,7 +14,7 @@ from inferd.ledger.storage.paging import Page
 from inferd.ledger.storage.rows import checksum
 from inferd.ledger.terms.budgets import budgets_of
 from inferd.subjects import key_subject
-from tests.ledger.audit.test_audit import tamper
+from tests.ledger.audit.test_run import tamper
 from tests.ledger.terms.test_caps import DEAR
 
 OPERATOR = {"actor": "cli:test", "now_ms": 7}

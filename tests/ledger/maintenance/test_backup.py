@@ -9,7 +9,7 @@ import pytest
 
 from inferd.errors import OperationError
 from inferd.ledger.maintenance.backup import back_up
-from tests.ledger.audit.test_audit import tamper
+from tests.ledger.audit.test_run import tamper
 
 
 def rows(path):

@@ -9,7 +9,7 @@ import pytest
 
 from inferd.errors import ConfigError, OperationError
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.maintenance.backup import back_up
 from inferd.ledger.maintenance.restore import prepared_restore
 from inferd.ledger.storage.data_dir import DataLock

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from inferd.attribution import Attribution
 from inferd.errors import IdempotencyConflictError, NotFoundError
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.identity import teams
 from inferd.ledger.identity.teams import Project, User
 from inferd.ledger.maintenance.retention import DAY_MS, RollUpUsage, cutoff_ms
@@ -22,7 +22,7 @@ from inferd.ledger.requests.usage import RecordFree
 from inferd.price import Price
 from inferd.usage import Usage
 from tests.e2e.refold import Export
-from tests.ledger.audit.test_audit import tamper
+from tests.ledger.audit.test_run import tamper
 from tests.ledger.books import NOW_MS, memory_books
 from tests.ledger.every_record import move_everything
 

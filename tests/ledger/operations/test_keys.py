@@ -9,7 +9,7 @@ import pytest
 
 from inferd.errors import AuthenticationError, InvalidValueError, NotFoundError, PermissionDeniedError
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.identity.keys import authenticate
 from inferd.ledger.operations import read_log
 from inferd.ledger.storage.schema import SCHEMA_VERSION

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.requests.epochs import begin_epoch
 
 

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from inferd.errors import InsufficientCreditError
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.requests.holds import HoldResolvedError
 from inferd.ledger.storage.writer import LedgerWriter
 

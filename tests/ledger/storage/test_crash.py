@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.reports.export import export_lines
 from inferd.ledger.requests.epochs import begin_epoch
 from inferd.ledger.storage.data_dir import DataLock

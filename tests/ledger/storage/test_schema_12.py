@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.storage.rows import checksum
 from inferd.ledger.storage.schema import migrate
 from tests.ledger.storage.test_migrations import FIXTURES, contents

@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from inferd.errors import InsufficientCreditError, OverloadedError
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.requests.holds import HoldResolvedError
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter

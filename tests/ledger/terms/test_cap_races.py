@@ -10,7 +10,7 @@ import pytest
 
 from inferd.errors import InsufficientCreditError
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.plans import SHIPPED
 from inferd.price import PPM, Price

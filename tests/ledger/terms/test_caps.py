@@ -10,7 +10,7 @@ from inferd.attribution import Attribution
 from inferd.errors import InsufficientCreditError, InvalidValueError, NotFoundError
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.terms.caps import caps_of, team_caps
 from inferd.ledger.terms.terms import terms_of
 from inferd.money import NANOUSD_PER_USD, parse_usd

@@ -1,11 +1,12 @@
-"""The audit's check of numbered rows: 1, 2, 3, ... up to the newest that was ever written."""
+"""Audit of missing rows: numbered rows, and stored answers of idempotency keys (BILLING R22)."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
 
-from inferd.ledger.audit.finding import Finding
+from inferd.ledger.audit import Finding
+from inferd.ledger.audit.audit_log import log_rows
 
 _NUMBERS = {
     "log": "seq",
@@ -15,10 +16,20 @@ _NUMBERS = {
     "rollups": "rollup",
     "epochs": "epoch",
 }
+"""Table -> column of its numbers 1, 2, 3, ..."""
+_VERBS = {
+    "credits.grant": "grant",
+    "credits.refund": "refund",
+    "credits.withdraw": "withdraw",
+    "credits.void": "void",
+    "statements.pay": "pay",
+    "budgets.raise": "raise",
+}
+"""Action in the audit log -> verb of the stored answer."""
 
 
 def missing_rows(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """No number is missing, the newest neither: `sequences` says how far each table has come."""
+    """Yield gaps in the numbers of each numbered table, up to the newest number in `sequences`."""
     newest = dict(conn.execute("SELECT numbered, newest FROM sequences").fetchall())
     for table, column in _NUMBERS.items():
         expected = 1
@@ -37,3 +48,14 @@ def missing_rows(conn: sqlite3.Connection) -> Iterator[Finding]:
 def _missing(table: str, first: int, last: int) -> Finding:
     others = "" if first == last else f", and all others up to {last}"
     return Finding(table, str(first), f"it is missing{others}")
+
+
+def lost_answers(conn: sqlite3.Connection) -> Iterator[Finding]:
+    """Yield idempotency keys of the audit log without a stored answer: the same call would move money again."""
+    stored = set(conn.execute("SELECT team, verb, key FROM idempotency").fetchall())
+    for row in log_rows(conn, *_VERBS):
+        verb, key = _VERBS[row.action], row.details.get("idempotency_key")
+        if key is not None and (row.team, verb, key) not in stored:
+            yield Finding(
+                "idempotency", f"{row.team}/{verb}/{key}", "it is missing: the audit log says that it was used"
+            )

@@ -1,11 +1,11 @@
-"""The audit finds every cell that was changed behind the ledger's back, and names its table and row."""
+"""Audit: every cell that was changed past the ledger's rules is found, and its table and row are named."""
 
 from __future__ import annotations
 
 import pytest
 
 from inferd.ledger import operations
-from inferd.ledger.audit.audit import audit
+from inferd.ledger.audit.run import audit
 from inferd.ledger.storage.rows import FORMATS, checksum
 from inferd.price import Price
 from inferd.usage import Usage
@@ -77,6 +77,11 @@ def tamper(books, sql):
         books.conn.execute(trigger)
 
 
+def found(ledger):
+    """(table, row) of each finding."""
+    return {(finding.table, finding.row) for finding in audit(ledger.conn).findings}
+
+
 def other_value(books, table, column, where):
     kind = books.one(f"SELECT type FROM pragma_table_info('{table}') WHERE name = '{column}'")
     if kind == "INTEGER":
@@ -85,7 +90,7 @@ def other_value(books, table, column, where):
 
 
 @pytest.mark.parametrize(("table", "where", "row", "column"), MONEY_AND_TOKENS)
-def test_one_changed_cell_is_named(ledger, table, where, row, column):
+def test_changed_cell_is_named(ledger, table, where, row, column):
     tamper(ledger, f"UPDATE {table} SET {column} = {other_value(ledger, table, column, where)} WHERE {where}")
     report = audit(ledger.conn)
     assert not report.clean
@@ -104,7 +109,7 @@ REFOLDED = [
 
 
 @pytest.mark.parametrize(("table", "where", "row", "column"), REFOLDED)
-def test_a_changed_cell_with_a_forged_checksum_is_found_by_refolding(ledger, table, where, row, column):
+def test_changed_cell_with_a_forged_checksum_is_found_by_refolding(ledger, table, where, row, column):
     tamper(ledger, f"UPDATE {table} SET {column} = {other_value(ledger, table, column, where)} WHERE {where}")
     fixed = ", ".join(FORMATS[table].covered)
     moved = where.replace("txn = 3", "txn IN (3, 4)") if column == "txn" else where
@@ -127,19 +132,19 @@ def test_a_changed_cell_with_a_forged_checksum_is_found_by_refolding(ledger, tab
         ("DELETE FROM counters WHERE period = '2026'", "counters", "team:acme/2026"),
     ],
 )
-def test_one_missing_row_is_named(ledger, sql, table, row):
+def test_missing_row_is_named(ledger, sql, table, row):
     tamper(ledger, sql)
     assert (table, row) in {(finding.table, finding.row) for finding in audit(ledger.conn).findings}
 
 
-def test_a_hold_that_no_credit_covers_is_found(ledger):
+def test_hold_that_no_credit_covers_is_found(ledger):
     """R4"""
     tamper(ledger, "UPDATE grants SET remaining_nanousd = 0 WHERE grant_id = 2")
     tamper(ledger, "UPDATE grants SET remaining_nanousd = 0 WHERE grant_id = 1")
     assert ("teams", "acme") in {(finding.table, finding.row) for finding in audit(ledger.conn).findings}
 
 
-def test_a_request_that_owes_may_draw_the_credit_that_covered_another(books):
+def test_postpaid_settlement_may_debit_credit_that_covered_another_hold(books):
     """R6"""
     operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
     books.grant(10)
@@ -150,7 +155,7 @@ def test_a_request_that_owes_may_draw_the_credit_that_covered_another(books):
     assert books.credit().owed_nanousd == 6
 
 
-def test_a_request_that_owes_excuses_no_hold_that_was_covered_after_it(ledger):
+def test_uncovered_hold_after_a_postpaid_one_is_found(ledger):
     """R4, R6"""
     operations.set_team(ledger.conn, "acme", overage="postpaid", actor="test", now_ms=ledger.now_ms)
     ledger.hold(30_000)
@@ -171,40 +176,40 @@ def forge(ledger, table, change, where):
     tamper(ledger, f"UPDATE {table} SET checksum = '{checksum(table, values)}' WHERE {where}")
 
 
-def test_a_transaction_that_does_not_add_up_is_found_whatever_the_balances_say(ledger):
+def test_unbalanced_transaction_is_found_though_balances_agree(ledger):
     forge(ledger, "entries", "amount_nanousd = amount_nanousd + 1", "txn = 3 AND line = 2")
     tamper(ledger, "UPDATE accounts SET balance_nanousd = balance_nanousd + 1 WHERE account = 'revenue:local/tiny'")
     problems = {finding.problem for finding in audit(ledger.conn).findings if finding.table == "transactions"}
     assert "its 2 entries add up to 1, not to zero" in problems
 
 
-def test_revenue_of_another_deployment_is_found_whatever_the_balances_say(ledger):
+def test_revenue_of_another_deployment_is_found_though_balances_agree(ledger):
     forge(ledger, "entries", "account = 'revenue:local/other'", "txn = 3 AND line = 2")
     tamper(ledger, "UPDATE accounts SET account = 'revenue:local/other' WHERE account = 'revenue:local/tiny'")
     (finding,) = audit(ledger.conn).findings
     assert (finding.table, finding.row) == ("transactions", "3")
 
 
-def test_a_hold_of_a_dead_epoch_is_found(ledger):
+def test_hold_of_a_dead_epoch_is_found(ledger):
     """R20"""
     ledger.conn.execute("INSERT INTO epochs VALUES (2, 1, 1)")
     (finding,) = audit(ledger.conn).findings
     assert str(finding) == "holds req-open: it is held by epoch 1, which is over"
 
 
-def test_a_missing_trigger_is_found(ledger):
+def test_missing_trigger_is_found(ledger):
     ledger.conn.execute("DROP TRIGGER entries_no_update")
     (finding,) = audit(ledger.conn).findings
     assert str(finding) == "sqlite_master entries_no_update: this trigger is missing"
 
 
-def test_a_column_more_or_a_table_more_is_found(ledger):
+def test_additional_column_or_table_is_found(ledger):
     ledger.conn.execute("ALTER TABLE teams ADD COLUMN secret TEXT")
     ledger.conn.execute("CREATE TABLE shadow (a INTEGER) STRICT")
     assert {finding.row for finding in audit(ledger.conn).findings} == {"teams", "shadow"}
 
 
-def test_a_damaged_file_is_a_finding(store):
+def test_damaged_file_is_a_finding(store):
     with store.path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * 4096)
@@ -214,7 +219,7 @@ def test_a_damaged_file_is_a_finding(store):
     assert {finding.table for finding in report.findings} >= {"(file)"}
 
 
-def test_an_audit_says_what_it_has_read(ledger):
+def test_report_counts_the_rows_of_each_table(ledger):
     report = audit(ledger.conn)
     assert report.clean
     assert (report.rows["usage"], report.rows["holds"], report.rows["entries"]) == (2, 3, 6)
