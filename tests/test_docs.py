@@ -24,6 +24,16 @@ from inferd.wire.openai.text_completions import TextRequest
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs" / "api.md").read_text()
 MODELS_TOML = (ROOT / "docs" / "models-toml.md").read_text()
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("examples/*.md"),
+        *ROOT.glob("scripts/*.md"),
+    )
+)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
@@ -96,11 +106,19 @@ def test_every_error_code_of_the_tree_is_documented():
     assert not [code for code in codes if f"`{code}`" not in API]
 
 
-@pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
-def test_links_between_the_docs_lead_somewhere(name):
+@pytest.mark.parametrize("name", PAGES)
+def test_link_of_a_page_leads_to_a_file_and_a_heading(name):
     page = ROOT / name
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-        assert (page.parent / target).exists(), f"{name} links to {target}, which does not exist"
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text()):
+        path = page.parent / target if target else page
+        assert path.exists(), f"{name} links to {target}, which does not exist"
+        assert not anchor or anchor in anchors(path), f"{name} links to {target}#{anchor}, which is no heading there"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("script", ["serve", "test", "check", "install"])
@@ -110,8 +128,31 @@ def test_every_script_that_the_readme_names_can_be_run(script):
     assert path.stat().st_mode & 0o111, f"{path} has no run bit"
 
 
-def test_the_architecture_is_short_and_names_files_that_there_are():
-    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
-    assert len(page.splitlines()) <= 200
-    named = set(re.findall(r"`([a-z_/]+\.py)`", page))
-    assert {name for name in named if not any((root / name).exists() for root in (ROOT, ROOT / "inferd"))} == set()
+@pytest.mark.parametrize("name", PAGES)
+def test_source_file_that_a_page_names_exists(name):
+    named = set(
+        re.findall(r"`([a-z_]+(?:/[a-z_0-9]+)*\.py|(?:inferd|tests|scripts)/[\w/.]*)`", (ROOT / name).read_text())
+    )
+    assert {path for path in named if not any((root / path).exists() for root in (ROOT, ROOT / "inferd"))} == set()
+
+
+def test_architecture_has_at_most_120_lines():
+    assert len((ROOT / "docs" / "ARCHITECTURE.md").read_text().splitlines()) <= 120
+
+
+def test_decisions_are_numbered_without_gaps():
+    assert [path.name[:4] for path in DECISIONS] == [f"{number:03}-" for number in range(1, len(DECISIONS) + 1)]
+
+
+@pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.stem)
+def test_decision_has_its_number_its_sections_and_half_a_page(path):
+    text = path.read_text()
+    assert text.startswith(f"# {path.name[:3]} "), "its title begins with its number"
+    assert re.findall(r"^## (.*)", text, re.MULTILINE) == ["Context", "Decision", "Consequence", "Figures"]
+    assert all(len(section.strip()) > 0 for section in re.split(r"^## \w+$", text, flags=re.MULTILINE))
+    assert len(text.splitlines()) <= 50
+
+
+def test_index_of_decisions_names_each_once_with_its_title():
+    told = re.findall(r"^- \[(.*)\]\((.*)\)$", (ROOT / "docs" / "decisions" / "README.md").read_text(), re.MULTILINE)
+    assert told == [(path.read_text().partition("\n")[0].removeprefix("# "), path.name) for path in DECISIONS]
