@@ -1,1 +1,1 @@
-"""Maintenance of the file: backup, restore, retention, doctor."""
+"""Maintenance of the ledger's file: backup, restore, retention, doctor."""

@@ -1,1 +1,1 @@
-"""The SQLite file: schema, connections, group commit and its write-ahead log."""
+"""The ledger's SQLite file: data folder, schema, connections, group commit and write-ahead log."""

@@ -1,4 +1,4 @@
-"""A part of a list: the admin API gives long ones in pages, the command line whole."""
+"""Pages of a list: the admin API shows long lists in pages, the command line whole."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """At most `limit` rows, beginning after the one that `after` names (a name, an id or a number); None: the first.
+    """At most `limit` rows that follow the row named `after`.
 
-    `limit` -1, as SQLite has it: all of them.
+    Attributes:
+        after: name, id or number of a row; None: from the first row.
+        limit: -1: all rows, as in SQLite.
     """
 
     after: str | int | None = None
