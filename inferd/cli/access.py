@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
-import pwd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inferd.config.models_file import data_dir
 from inferd.errors import OperationError
+from inferd.server.transport.local_socket import ANSWER_TIMEOUT_S, actor_of, ask_server
 
 if TYPE_CHECKING:
     from inferd.ledger.storage.store import Store
@@ -38,7 +39,27 @@ def open_store(option: Path | None, *, creates: bool = False) -> Store:
 
 def actor() -> str:
     """Return the actor for the audit log: `cli:alice`, or `cli:1000` if the user of the process has no name."""
+    return actor_of(os.getuid())
+
+
+def ask_running_server(option: Path | None, method: str, path: str) -> int | None:
+    """Send a request to the server that runs on the data folder, and return the status of its answer.
+
+    None if no server can be reached: the command then works on the ledger alone.
+
+    Raises:
+        OperationError: the server refused, or did not answer in time.
+    """
+    folder = data_dir(option)
     try:
-        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
-    except KeyError:
-        return f"cli:{os.getuid()}"
+        answer = ask_server(folder, method, path)
+    except TimeoutError as error:
+        raise OperationError(
+            f"the server on {folder} did not answer within {ANSWER_TIMEOUT_S:.0f} s; if that stays so, restart it"
+        ) from error
+    if answer is None:
+        return None
+    status, body = answer
+    if 400 <= status < 500:
+        raise OperationError(json.loads(body)["error"]["message"])
+    return status

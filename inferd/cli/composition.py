@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from inferd.server.app import build_app
 from inferd.server.errors import encoded_error
 from inferd.server.services import Services
 from inferd.server.transport.http_server import HttpServer, bind, tls_context
+from inferd.server.transport.local_socket import local_listener
 from inferd.serving.batches.batch_context import BatchContext
 from inferd.serving.batches.batches import Batches
 from inferd.serving.completions import Completions
@@ -61,6 +63,20 @@ _ACTOR = "cli:serve"
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Listening sockets of a server.
+
+    Attributes:
+        host: `--host` as given, a name that clients may use.
+        local: UNIX socket for commands on this machine; None if it could not be bound.
+    """
+
+    host: str
+    tcp: socket.socket
+    local: socket.socket | None
+
+
 def run(config: Config, folder: Path, host: str, port: int) -> None:
     """Serves until a signal ends it. Raises ConfigError if it cannot start."""
     # While an engine's thread waits for the interpreter after a step, nobody computes.
@@ -69,14 +85,14 @@ def run(config: Config, folder: Path, host: str, port: int) -> None:
     lock = DataLock(folder)
     lock.acquire()
     try:
-        # First of all: a start that fails leaves no epoch, and no key that nobody was shown.
-        with closing(bind(host, port)) as listener:
-            _run(config, folder, lock, host, listener)
+        # Before anything is written: a start that cannot listen leaves no epoch, and no key that was never shown.
+        with closing(bind(host, port)) as tcp, local_listener(folder) as local:
+            _run(config, folder, lock, Listeners(host, tcp, local))
     finally:
         lock.release()
 
 
-def _run(config: Config, folder: Path, lock: DataLock, host: str, listener: socket.socket) -> None:
+def _run(config: Config, folder: Path, lock: DataLock, listeners: Listeners) -> None:
     console = Console(highlight=False)
     store = Store(folder, lock)
     epoch = begin_epoch(store, wall_clock_ms())
@@ -84,8 +100,8 @@ def _run(config: Config, folder: Path, lock: DataLock, host: str, listener: sock
         operations.apply_plans(conn, config.catalog, actor=_ACTOR, now_ms=wall_clock_ms())
     write_deployments(folder, config.deployments)
     new_key = _ensure_default_key(store, folder)
-    warn_of_plain_http(console, listener, config.server)
-    uvloop.run(_serve(config, store, epoch, listener, host, console, new_key))
+    warn_of_plain_http(console, listeners.tcp, config.server)
+    uvloop.run(_serve(config, store, epoch, listeners, console, new_key))
 
 
 def _ensure_default_key(store: Store, folder: Path) -> str | None:
@@ -104,7 +120,7 @@ def _ensure_default_key(store: Store, folder: Path) -> str | None:
 
 
 async def _serve(
-    config: Config, store: Store, epoch: int, listener: socket.socket, host: str, console: Console, new_key: str | None
+    config: Config, store: Store, epoch: int, listeners: Listeners, console: Console, new_key: str | None
 ) -> None:
     tls = tls_context(config.server.tls_certificate, config.server.tls_key) if config.server.tls_certificate else None
     writer = LedgerWriter(store)
@@ -130,7 +146,7 @@ async def _serve(
                 for deployment in router.deployments()
                 if deployment.replica.failure is None
             }
-            print_banner(console, listener, store.data_dir, offered, new_key, scheme)
+            print_banner(console, listeners.tcp, store.data_dir, offered, new_key, scheme)
 
     writer.start()
     keeping_up = asyncio.create_task(maintenance.run(), name="maintenance of the ledger")
@@ -147,7 +163,7 @@ async def _serve(
             batching = asyncio.create_task(batches.run(), name="batches")
             services = Services(router, completions, authenticator, ledger, ticket_issuer, files, batches)
             server = HttpServer(
-                build_app(services, config.server, host),
+                build_app(services, config.server, listeners.host),
                 _drain(completions, batches, console),
                 completions.cut_off,
                 tls,
@@ -157,7 +173,7 @@ async def _serve(
             warming = asyncio.create_task(_warm_up(router, server, console))
             warming.add_done_callback(lambda task: server.stop() if task.exception() else ready(server))
             with server.handle_signals():
-                await server.run_on(listener)
+                await server.run_on(listeners.tcp, listeners.local)
                 await _until_loaded(warming, server)
                 await asyncio.gather(batches.stop(), batching)
                 await completions.tokenizers.close()  # its threads read vocabularies

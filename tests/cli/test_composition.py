@@ -8,7 +8,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from io import StringIO
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,6 +23,7 @@ from inferd.config.server import ServerConfig
 from inferd.errors import ConfigError
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.server.transport.http_server import bind
+from inferd.server.transport.local_socket import ask_server, socket_path
 
 
 def test_a_start_that_cannot_listen_makes_no_team_and_no_key(tmp_path):
@@ -36,24 +38,48 @@ def test_a_start_that_cannot_listen_makes_no_team_and_no_key(tmp_path):
     again.release()
 
 
-def test_a_second_serve_is_refused_though_the_lock_file_was_deleted(tmp_path):
-    """R20: it begins no epoch, which would void the holds of the first."""
-    (tmp_path / "models.toml").write_text("")
-    folder = tmp_path / "data"
-    main = "import sys; from inferd.cli.main import main; sys.exit(main())"
-    options = ["serve", "--config", str(tmp_path / "models.toml"), "--data-dir", str(folder), "--port", "0"]
-    command = [sys.executable, "-c", main, *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+@contextmanager
+def served(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """`inferd serve` without models on a data folder, once it is ready."""
+    (folder.parent / "models.toml").write_text("")
+    with subprocess.Popen(serve_command(folder), stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert any("API key" in line for line in first.stdout)
-            (folder / "server.lock").unlink()
-            second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert any("API key" in line for line in process.stdout)
+            yield process
         finally:
-            first.terminate()
+            process.terminate()
+
+
+def serve_command(folder: Path) -> list[str]:
+    main = "import sys; from inferd.cli.main import main; sys.exit(main())"
+    options = ["serve", "--config", str(folder.parent / "models.toml"), "--data-dir", str(folder), "--port", "0"]
+    return [sys.executable, "-c", main, *options]
+
+
+def test_second_serve_on_a_data_folder_is_refused_though_the_lock_file_was_deleted(tmp_path):
+    """R20: it begins no epoch, which would void the holds of the first, and does not take the first one's socket."""
+    folder = tmp_path / "data"
+    with served(folder):
+        (folder / "server.lock").unlink()
+        second = subprocess.run(serve_command(folder), capture_output=True, text=True, timeout=60, check=False)
+        assert ask_server(folder, "GET", "/health") == (200, b'{"status":"ok"}')
     assert second.returncode == 2
     assert "already serves from this data folder" in second.stderr
     with closing(sqlite3.connect(folder / "ledger.db")) as conn:
         assert conn.execute("SELECT count(*) FROM epochs").fetchone() == (1,)
+
+
+def test_socket_of_a_killed_server_is_replaced_at_the_next_start_and_removed_at_its_end(tmp_path):
+    folder = tmp_path / "data"
+    with served(folder) as process:
+        assert socket_path(folder).stat().st_mode & 0o777 == 0o600
+        process.kill()
+        process.wait()
+    assert socket_path(folder).is_socket()
+    assert ask_server(folder, "GET", "/health") is None
+    with served(folder):
+        assert ask_server(folder, "GET", "/health") == (200, b'{"status":"ok"}')
+    assert not socket_path(folder).exists()
 
 
 def said(host: str, config: ServerConfig) -> str:

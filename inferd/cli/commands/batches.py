@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from inferd.cli.access import actor, open_store
+from inferd.cli.access import actor, ask_running_server, open_store
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, moment_text, print_fields, print_json, print_table, say, say_next
 from inferd.instants import wall_clock_ms
@@ -109,8 +110,8 @@ def show(
 def cancel(batch: BatchId, json: Json = False, data_dir: DataDir = None) -> None:
     """Cancel a batch.
 
-    Lines that were answered are delivered and billed; the other lines are dropped. A running server cancels the batch
-    within seconds, else the next start does.
+    Lines that were answered are delivered and billed; the other lines are dropped. A running server stops the batch at
+    once; otherwise the next start does.
 
     ```console
     $ inferd batches cancel batch_1f0c
@@ -118,8 +119,11 @@ def cancel(batch: BatchId, json: Json = False, data_dir: DataDir = None) -> None
     """
     from inferd.ledger import operations
 
-    with open_store(data_dir).immediate() as conn:
-        cancelled = operations.cancel_batch(conn, batch, actor=actor(), now_ms=wall_clock_ms())
+    store = open_store(data_dir)
+    if ask_running_server(data_dir, "POST", f"/admin/batches/{quote(batch, safe='')}/cancel") is None:
+        with store.immediate() as conn:
+            operations.cancel_batch(conn, batch, actor=actor(), now_ms=wall_clock_ms())
+    cancelled = _find(data_dir, batch)
     if json:
         print_json(batch_json(cancelled))
         return

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inferd.cli.access import actor, open_store
+from inferd.cli.access import actor, ask_running_server, open_store
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say_next
 from inferd.errors import OperationError
 from inferd.instants import wall_clock_ms
+
+if TYPE_CHECKING:
+    from inferd.ledger.maintenance.doctor import Check
 
 
 def doctor(
@@ -43,6 +48,7 @@ def doctor(
             health.accept_clock(conn, actor=actor(), now_ms=wall_clock_ms())
     with store.reading() as conn:
         checks = health.checks(conn, store, wall_clock_ms(), needs_server=server)
+    checks = [_with_answer(check, data_dir) if check.name == "server" else check for check in checks]
     well = all(check.well for check in checks)
     if json:
         print_json({"well": well, "checks": [check.to_json() for check in checks]})
@@ -57,3 +63,14 @@ def doctor(
     if not json and any(check.name == "clock" and not check.well for check in checks):
         say_next("Once the clock is right", command_line(data_dir, "doctor", "--accept-clock"))
     raise OperationError("; ".join(check.said for check in checks if not check.well))
+
+
+def _with_answer(check: Check, data_dir: Path | None) -> Check:
+    """Return the check of the server, completed by whether a server that runs answers."""
+    try:
+        status = ask_running_server(data_dir, "GET", "/health")
+    except OperationError as error:
+        return replace(check, well=False, said=error.message)
+    if status is None:
+        return check
+    return replace(check, said=f"{check.said}, and {'is ready' if status == 200 else 'is loading models or stopping'}")

@@ -18,12 +18,16 @@ from inferd.money import parse_usd
 from inferd.server.auth import authenticate_request, require_scope
 from inferd.server.services import services_of
 from inferd.server.transport.body import read_body
+from inferd.server.transport.local_socket import OPERATOR
 from inferd.wire.json_body import decode
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 IDEMPOTENCY_HEADER = "idempotency-key"
+
+_LOCAL_OPERATOR = Caller(team="", project="", user=None, key_id="", plan="", scopes=("admin",))
+"""Caller on the UNIX socket, which has no key and no team."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +108,13 @@ def team_call(request: Request) -> AdminCall:
 
 def _call(request: Request) -> AdminCall:
     services = services_of(request)
-    caller = authenticate_request(request, services.authenticator)
+    operator: str | None = request.scope["state"].get(OPERATOR)
+    caller = authenticate_request(request, services.authenticator) if operator is None else _LOCAL_OPERATOR
     return AdminCall(
         request=request,
         caller=caller,
         team=request.path_params.get("team", ""),
-        actor=f"key:{caller.key_id}",
+        actor=operator or f"key:{caller.key_id}",
         now_ms=wall_clock_ms(),
         ledger=services.ledger,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from inferd.ledger import operations
-from inferd.server.admin import alerts, budgets, credits, keys, log, members, plans, teams
+from inferd.server.admin import alerts, batches, budgets, credits, keys, log, members, plans, teams
 
 _TEAM = "/admin/teams/{team}"
 _PROJECT = f"{_TEAM}/projects/{{project}}"
@@ -50,5 +50,6 @@ ADMIN_ROUTES = (
     Route(f"{_TEAM}/statements/{{period}}", credits.show_statement, methods=["GET"]),
     Route(f"{_TEAM}/statements/{{period}}/payments", credits.pay, methods=["POST"]),
     Route(f"{_TEAM}/alerts", alerts.list_alerts, methods=["GET"]),
+    Route("/admin/batches/{batch_id}/cancel", batches.cancel_batch, methods=["POST"]),
     Route("/admin/log", log.show_log, methods=["GET"]),
 )

@@ -11,6 +11,7 @@ from inferd.server.errors import error_response
 from inferd.server.middleware.client_address import client_address
 from inferd.server.middleware.host_check import HostCheck
 from inferd.server.middleware.regions import Regions
+from inferd.server.transport.local_socket import OPERATOR
 
 HEALTH_PATH = "/health"
 """Supervisors ask by any name, and learn nothing that a connection does not tell."""
@@ -39,7 +40,7 @@ class Gate:
         address = client_address(scope, self._trusted_proxies)
         scope.setdefault("state", {})["client_address"] = address
         try:
-            if scope["path"] != HEALTH_PATH:
+            if scope["path"] != HEALTH_PATH and OPERATOR not in scope["state"]:
                 self._hosts.check(Headers(scope=scope))
                 self._regions.check(address)
         except RequestError as error:

@@ -15,6 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from inferd.server.transport.connections import Connections
+from inferd.server.transport.local_socket import OPERATOR, peer_actor
 from inferd.serving.request_id import new_request_id
 from inferd.wire.errors import encode_error
 
@@ -266,6 +267,25 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._watch_reader(left_bytes)
+
+
+class LocalProtocol(GuardedProtocol):
+    """Connection on the server's UNIX socket: marks its requests with the operator at its other end.
+
+    The mark is set here alone. A TCP connection is a GuardedProtocol, so no header or path of a caller can set it.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app = _from_operator(self.app, peer_actor(transport.get_extra_info("socket")))
+
+
+def _from_operator(app: ASGIApp, actor: str) -> ASGIApp:
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"][OPERATOR] = actor
+        await app(scope, receive, send)
+
+    return run
 
 
 def _ended_by_closing(app: ASGIApp) -> ASGIApp:

@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from inferd.errors import ConfigError, OverloadedError
 from inferd.server.errors import error_response
 from inferd.server.transport.connections import MAX_CONNECTIONS, Connections
-from inferd.server.transport.http_protocol import HttpConfig
+from inferd.server.transport.http_protocol import HttpConfig, LocalProtocol
 from inferd.serving.completions import RETRY_AFTER_S
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(config)
         self._drain = drain
         self._cut = cut
+        self._local: socket.socket | None = None
         self._draining: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -78,9 +80,23 @@ class HttpServer(uvicorn.Server):
         """Whether it was told to stop, from the start of the drain on."""
         return self._draining is not None
 
-    async def run_on(self, listener: socket.socket) -> None:
-        """Serves until it is told to stop."""
+    async def run_on(self, listener: socket.socket, local: socket.socket | None = None) -> None:
+        """Serve until told to stop.
+
+        Args:
+            local: listening UNIX socket, see `local_socket`; its requests are the operator's.
+        """
+        self._local = local
         await self.serve(sockets=[listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on the UNIX socket too, in plain HTTP, with connections that count among all others."""
+        await super().startup(sockets)
+        if self._local is None:
+            return
+        protocol = partial(LocalProtocol, self.config, self.server_state, self.lifespan.state)
+        loop = asyncio.get_running_loop()
+        self.servers.append(await loop.create_unix_server(protocol, sock=self._local))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from inferd.cli import access
 from inferd.cli.commands import batches
 from inferd.ledger import operations
 from inferd.ledger.batches import progress as batch_progress
@@ -48,6 +49,23 @@ def test_a_cancelled_batch_is_being_cancelled_until_a_server_ends_it(inferd, bat
     done = inferd("batches", "cancel", "batch_none")
     assert done.status == 1
     assert "there is no batch" in done.err
+
+
+@pytest.mark.parametrize(("answer", "status"), [((200, b"{}"), "validating"), (None, "cancelling")])
+def test_cancel_asks_a_running_server_and_else_changes_the_ledger(inferd, batch, monkeypatch, answer, status):
+    asked = []
+    monkeypatch.setattr(access, "ask_server", lambda *words: asked.append(words) or answer)
+    assert inferd("batches", "cancel", batch.batch_id, "--json").json["status"] == status
+    ((_, method, path),) = asked
+    assert (method, path) == ("POST", f"/admin/batches/{batch.batch_id}/cancel")
+
+
+def test_cancel_that_a_running_server_refuses_shows_its_message(inferd, batch, monkeypatch):
+    body = b'{"error": {"message": "too late"}}'
+    monkeypatch.setattr(access, "ask_server", lambda *_: (409, body))
+    refused = inferd("batches", "cancel", batch.batch_id)
+    assert refused.status == 1
+    assert refused.err == "inferd: too late\n"
 
 
 def test_one_that_has_ended_is_shown_at_once_and_not_cancelled(inferd, batch, data_dir):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
 from inferd.ledger.storage import data_dir
 from inferd.ledger.storage.store import Store
 from inferd.ledger.terms.expiry_clock import ObserveClock, PauseClock
+from inferd.server.transport import local_socket
+from inferd.server.transport.local_socket import local_listener
 
 
 def test_a_doctor_says_that_all_is_well(inferd, serving):
@@ -17,6 +20,33 @@ def test_a_doctor_says_that_all_is_well(inferd, serving):
     said = {check["name"]: check["said"] for check in report["checks"]}
     assert said["server"] == f"process {os.getpid()} serves from this data folder"
     assert inferd("doctor").status == 0
+
+
+def answer_once(listener, status):
+    """Answer one request on the server's socket, as a server would."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(f"HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n".encode())
+
+
+@pytest.mark.parametrize(("status", "said"), [(200, "and is ready"), (503, "and is loading models or stopping")])
+def test_doctor_asks_a_running_server_whether_it_is_ready(inferd, serving, data_dir, status, said):
+    with local_listener(data_dir) as listener:
+        listener.setblocking(True)
+        server = threading.Thread(target=answer_once, args=(listener, status))
+        server.start()
+        report = inferd("doctor", "--json").json
+        server.join()
+    assert report["checks"][0]["said"] == f"process {os.getpid()} serves from this data folder, {said}"
+
+
+def test_doctor_reports_a_server_that_does_not_answer(inferd, serving, data_dir, monkeypatch):
+    monkeypatch.setattr(local_socket, "ANSWER_TIMEOUT_S", 0.05)
+    with local_listener(data_dir):
+        found = inferd("doctor")
+    assert found.status == 1
+    assert f"the server on {data_dir} did not answer within" in found.err
 
 
 @pytest.mark.usefixtures("new_ledger")
