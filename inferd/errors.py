@@ -133,7 +133,7 @@ class InsufficientCreditError(RequestError):
 
     @property
     def is_for_good(self) -> bool:
-        """Whether waiting for open holds does not help: credit is too low, or a cap is used up."""
+        """True if waiting for open holds does not help: credit is too low, or a cap is used up."""
         return self.retry_after_s is None
 
 

@@ -53,7 +53,7 @@ class SamplingParams:
 
     @property
     def penalizes(self) -> bool:
-        """Whether repetition of generated tokens is penalized."""
+        """True if repetition of generated tokens is penalized."""
         return bool(self.frequency_penalty or self.presence_penalty) or self.repeat_penalty != 1.0
 
     def for_choice(self, index: int) -> SamplingParams:

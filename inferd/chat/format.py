@@ -37,7 +37,7 @@ class ChatPrompt:
 
     @property
     def in_reasoning(self) -> bool:
-        """Whether the prompt ends in the opening of the model's reasoning."""
+        """True if the prompt ends in the opening of the model's reasoning."""
         return self.reasoning is ReasoningState.OPEN
 
 
@@ -53,7 +53,7 @@ class ChatFormat:
 
     @property
     def reasons(self) -> bool:
-        """Whether answers may hold reasoning that the parser separates from content."""
+        """True if answers may hold reasoning that the parser separates from content."""
         return self.dialect.channels or self.dialect.reasoning is not None
 
     def notation(self, control_texts: Iterable[str]) -> list[str]:

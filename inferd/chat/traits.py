@@ -33,7 +33,7 @@ _ANSWERS = ("", " ", "OK.")
 
 @dataclass(frozen=True, slots=True)
 class TemplateTraits:
-    """What a template takes and writes.
+    """Traits of one template.
 
     Attributes:
         describes_tools: it describes the tools to the model.

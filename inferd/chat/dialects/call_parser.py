@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from inferd.chat.dialects.arguments import ArgumentsReader, JsonArguments, arguments_reader
-from inferd.chat.dialects.opening import Opening, match_opening
 from inferd.chat.dialects.scanning import JsonEnd, Match, match_literal
-from inferd.chat.dialects.spec import Dialect
+from inferd.chat.dialects.spec import CallFormat, Dialect
 from inferd.wire.answer_deltas import AnswerDelta, CallArguments, CallStart
 
+_TOOL_NAME = re.compile(r"\s*([A-Za-z0-9_-]{1,128})")
+_MAX_ID_CHARACTERS = 128
 _HEAD = re.compile(
     r'\{\s*(?:"(?:type|id)"\s*:\s*"[^"\\]*"\s*,\s*)*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,'
     r'\s*"(?:arguments|parameters)"\s*:\s*(?=\{)'
@@ -23,6 +25,20 @@ _MEMBER = re.compile(r'"(?:type|id)"\s*:\s*"[^"\\]*"\s*,\s*')
 _KEYS = ("name", "type", "id")
 _PARTIAL_MEMBER = re.compile(r'(?:"(?P<key>\w*)(?:"\s*(?P<rest>:\s*(?:"(?P<value>[^"\\]*)"?\s*)?)?)?)?')
 """Beginning of a member at the end of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """Beginning of a call.
+
+    Attributes:
+        name: name of the tool; None if it is a member of the JSON object that follows.
+        end: place where the arguments or the object begin.
+    """
+
+    format: CallFormat
+    name: str | None
+    end: int
 
 
 class CallParser:
@@ -41,7 +57,7 @@ class CallParser:
         self.num_calls = num_calls
         self._dialect = dialect
         self._tools = tools
-        self._opening: Opening | None = None
+        self._opening: _Opening | None = None
         self._arguments: ArgumentsReader | None = None
         self._object_rest: JsonEnd | None = None
         self._at_end = False
@@ -73,12 +89,12 @@ class CallParser:
         return self._read_opening(text, final, deltas)
 
     def _read_opening(self, text: str, final: bool, deltas: list[AnswerDelta]) -> int | None:
-        opening = match_opening(text, self._dialect.formats, in_section=self._in_section)
+        opening = _match_opening(text, self._dialect.formats, in_section=self._in_section)
         section_end = self._match_section_end(text)
         if isinstance(section_end, int):
             self.is_over = True
             return section_end
-        if not isinstance(opening, Opening):
+        if not isinstance(opening, _Opening):
             if Match.PARTIAL in (opening, section_end):
                 return self._cut_off(text) if final else None
             self.is_over = True
@@ -90,7 +106,7 @@ class CallParser:
         self._arguments = arguments_reader(opening.format, self._tools.get(opening.name, {}))
         return opening.end
 
-    def _read_object(self, text: str, opening: Opening, final: bool, deltas: list[AnswerDelta]) -> int | None:
+    def _read_object(self, text: str, opening: _Opening, final: bool, deltas: list[AnswerDelta]) -> int | None:
         head = _HEAD.match(text, opening.end)
         if head is not None:
             name = json.loads(head[1], strict=False)
@@ -119,12 +135,12 @@ class CallParser:
         self._at_end = True
         return opening.end + length
 
-    def _is_call(self, name: str, opening: Opening) -> bool:
+    def _is_call(self, name: str, opening: _Opening) -> bool:
         """Return whether an object is a call: one without a marker before it must name a tool."""
         return bool(name) and (self._is_marked(opening) or name in self._tools)
 
     @staticmethod
-    def _is_marked(opening: Opening) -> bool:
+    def _is_marked(opening: _Opening) -> bool:
         return bool(opening.format.begin or opening.format.section_begin)
 
     def _may_be_call(self, text: str) -> bool:
@@ -207,3 +223,61 @@ def _whole_call(text: str) -> tuple[str, str] | None:
     if isinstance(arguments, str):  # some models write the object as a string
         return name, arguments or "{}"
     return name, json.dumps({} if arguments is None else arguments, ensure_ascii=False)
+
+
+def _match_opening(text: str, formats: Sequence[CallFormat], *, in_section: bool) -> _Opening | Match:
+    """Return the opening in the first format that fits the beginning of `text`; PARTIAL if more text decides.
+
+    Args:
+        in_section: whether a call came before, so that the section is open.
+    """
+    outcomes = [_match_format(text, format, in_section=in_section) for format in formats]
+    for outcome in outcomes:
+        if outcome is not Match.NO:
+            return outcome
+    return Match.NO
+
+
+def _match_format(text: str, format: CallFormat, *, in_section: bool) -> _Opening | Match:
+    lead = format.separator if in_section else format.section_begin
+    position = match_literal(text, 0, lead)
+    if not isinstance(position, int):
+        if not in_section:
+            return position
+        if position is Match.PARTIAL and not text.strip():
+            return position
+        position = 0  # the separator may be missing
+    position = match_literal(text, position, format.begin)
+    if not isinstance(position, int):
+        return position
+    if format.name_end is None:
+        return _match_object(text, position, format)
+    return _match_name(text, position, format)
+
+
+def _match_object(text: str, start: int, format: CallFormat) -> _Opening | Match:
+    rest = text[start:].lstrip()
+    if not rest:
+        return Match.PARTIAL
+    return _Opening(format, None, len(text) - len(rest)) if rest[0] == "{" else Match.NO
+
+
+def _match_name(text: str, start: int, format: CallFormat) -> _Opening | Match:
+    assert format.name_end is not None, "the format has a name outside of the object"
+    name = _TOOL_NAME.match(text, start)
+    if name is None:
+        return Match.NO if text[start:].strip() else Match.PARTIAL
+    if name.end() == len(text):
+        return Match.PARTIAL
+    end = match_literal(text, name.end(), format.name_end)
+    return _match_id(text, end, format, name[1]) if isinstance(end, int) else end
+
+
+def _match_id(text: str, start: int, format: CallFormat, name: str) -> _Opening | Match:
+    if format.id_pattern:
+        found = re.compile(r"\s*" + format.id_pattern).match(text, start)
+        if found is None:
+            return Match.PARTIAL if len(text) - start < _MAX_ID_CHARACTERS else Match.NO
+        start = found.end()
+    end = match_literal(text, start, format.arguments_begin)
+    return _Opening(format, name, end) if isinstance(end, int) else end

@@ -74,7 +74,7 @@ class ReasoningTags:
 
 
 class ReasoningState(Enum):
-    """Whether an answer may begin with reasoning."""
+    """State of reasoning at the beginning of an answer."""
 
     FREE = "free"  # the model decides
     OPEN = "open"  # the prompt opens the reasoning, and the answer begins inside it

@@ -83,7 +83,7 @@ class _PatternReader:
 
     @property
     def is_open(self) -> bool:
-        """Whether a group is not closed yet."""
+        """True if a group is not closed yet."""
         return len(self._groups) > 1
 
     def read(self, token: re.Match[str]) -> str | None:

@@ -5,16 +5,17 @@ As in a chat, each field is honoured, ignored and named in a header of the answe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from inferd.wire.anthropic.content import Block, CacheControl, Conversation, Turn
-from inferd.wire.anthropic.tools import AnthropicTool, AnthropicToolChoice, chat_tool_choice, tool_names
 from inferd.wire.errors import unsupported_field
 from inferd.wire.field_names import FieldNames
 from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.json_body import decode
+from inferd.wire.json_body import decode, required
+from inferd.wire.openai import tools as chat_tools
 from inferd.wire.openai.chat_request import ChatRequest, check_chat_request
 from inferd.wire.openai.request_fields import ASKS_FOR_NOTHING
 from inferd.wire.openai.response_format import JsonSchema, ResponseFormat
@@ -29,6 +30,8 @@ _NAMES = {
     "response_format": "output_config.format",
     "response_format.json_schema": "output_config.format",
 }
+_OWN_TOOLS = (None, "custom")
+_TOOL_CHOICES: dict[str, str] = {"auto": "auto", "any": "required", "none": "none"}
 _T = TypeVar("_T", bound="CountTokensRequest")
 
 
@@ -52,6 +55,32 @@ class OutputFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class OutputConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     effort: str | None = None
     format: OutputFormat | None = None
+
+
+class AnthropicTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Tool of any type. The caller's own tools are functions; tools that Anthropic's servers run are left out.
+    `eager_input_streaming` has no effect: input is always streamed as it is generated."""
+
+    name: str | None = None
+    input_schema: dict[str, Any] | None = None
+    type: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+    cache_control: CacheControl | None = None
+    eager_input_streaming: bool | None = None
+
+    def chat_tool(self, path: str) -> chat_tools.Tool:
+        """Return the tool of a chat at the same index. Raises InvalidRequestError."""
+        if self.type not in _OWN_TOOLS:
+            return chat_tools.Tool(self.type or "")
+        name, schema = required(self.name, f"{path}.name"), required(self.input_schema, f"{path}.input_schema")
+        return chat_tools.Tool(chat_tools.FUNCTION, chat_tools.Function(name, self.description, schema, self.strict))
+
+
+class AnthropicToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
 
 
 class CountTokensRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -149,13 +178,37 @@ def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[Chat
         model=asked.model,
         messages=conversation.messages,
         tools=[tool.chat_tool(f"tools[{index}]") for index, tool in enumerate(asked.tools or ())] or None,
-        tool_choice=chat_tool_choice(choice, asked.tools or ()),
+        tool_choice=_chat_tool_choice(choice, asked.tools or ()),
         parallel_tool_calls=False if is_single and asked.tools else None,
         reasoning_effort=effort,
         response_format=_response_format(asked),
     )
-    names = _NAMES | {"reasoning_effort": effort_field} | tool_names(len(asked.tools or ())) | conversation.names
+    names = _NAMES | {"reasoning_effort": effort_field} | _tool_names(len(asked.tools or ())) | conversation.names
     return chat, FieldNames(names)
+
+
+def _chat_tool_choice(
+    choice: AnthropicToolChoice | None, tools: Sequence[AnthropicTool]
+) -> str | chat_tools.ToolChoice | None:
+    """Return the choice of a chat; the check of the chat request finds unknown names."""
+    if choice is None:
+        return None
+    if choice.type != "tool":
+        return _TOOL_CHOICES[choice.type]
+    name = required(choice.name, "tool_choice.name")
+    left_out = next((tool for tool in tools if tool.name == name and tool.type not in _OWN_TOOLS), None)
+    if left_out is not None:
+        return chat_tools.ToolChoice(left_out.type or "")
+    return chat_tools.ToolChoice(chat_tools.FUNCTION, function=chat_tools.NamedFunction(name))
+
+
+def _tool_names(num_tools: int) -> dict[str, str]:
+    """Return the paths of the chat's tools -> the caller's paths."""
+    names = {"tool_choice.function": "tool_choice", "parallel_tool_calls": "tool_choice.disable_parallel_tool_use"}
+    for index in range(num_tools):
+        names[f"tools[{index}].function"] = f"tools[{index}]"
+        names[f"tools[{index}].function.parameters"] = f"tools[{index}].input_schema"
+    return names
 
 
 def _effort(thinking: Thinking | None, config: OutputConfig | None, ignored: IgnoredFields) -> tuple[str | None, str]:

@@ -117,8 +117,8 @@ def check_messages(messages: Sequence[Message], ignored: IgnoredFields) -> None:
 
 
 def check_num_parts(field: str, contents: Iterable[object]) -> None:
-    """Raise InvalidRequestError if a conversation has more than MAX_PARTS parts. Of `contents`, a list counts by its
-    length, text and None as 0, anything else as 1."""
+    """Raise InvalidRequestError if a conversation has more than MAX_PARTS parts. A list in `contents` counts by its
+    length, text and None count as 0, anything else as 1."""
     num_parts = 0
     for content in contents:
         num_parts += len(content) if isinstance(content, list) else content is not None and not isinstance(content, str)

@@ -79,7 +79,7 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     @property
     def include_usage(self) -> bool:
-        """Whether the stream ends in a usage chunk."""
+        """True if the stream ends in a usage chunk."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     @property
