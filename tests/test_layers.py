@@ -58,6 +58,24 @@ OWNERS = {
     "sqlite_utils": ("inferd.ledger",),
 }
 
+# Sub-packages in the order in which they are built on each other: none imports one of a later row.
+ROWS = {
+    "inferd.engine": (("kv", "grammar", "embeddings"), ("llama",)),
+    "inferd.ledger": (
+        ("storage",),
+        ("identity", "terms"),
+        ("alerts",),
+        ("credit",),
+        ("requests", "batches"),
+        ("operations",),
+        ("reports",),
+        ("audit",),
+        ("maintenance",),
+    ),
+    "inferd.serving": (("endpoints",), ("batches",)),
+    "inferd.server": (("transport",), ("middleware",), ("endpoints",), ("admin",)),
+}
+
 # What a part must not know of, its own modules and outside ones.
 STRANGERS = {
     "inferd.engine": ("inferd.money", "inferd.price", "json", "msgspec", "http", "httpx"),
@@ -125,6 +143,12 @@ def layer(module: str) -> str:
     return parts[1] if len(parts) > 1 else "__init__"
 
 
+def row_of(module: str, package: str, rows: tuple[tuple[str, ...], ...]) -> int | None:
+    """Return the row of `rows` that names the sub-package of `package` in which `module` lies."""
+    found = (index for index, row in enumerate(rows) if any(within(module, f"{package}.{name}") for name in row))
+    return next(found, None)
+
+
 def import_fault(importer: str, imported: str) -> str | None:
     """The rule that `importer` breaks by importing `imported`, or None."""
     if imported == "?":
@@ -132,6 +156,10 @@ def import_fault(importer: str, imported: str) -> str | None:
     for outside, owners in OWNERS.items():
         if within(imported, outside) and not any(within(importer, owner) for owner in owners):
             return f"only {' and '.join(owners)} may import {outside}"
+    for package, rows in ROWS.items():
+        own_row, other_row = row_of(importer, package, rows), row_of(imported, package, rows)
+        if own_row is not None and other_row is not None and other_row > own_row:
+            return f"{package} builds {imported.split('.')[2]} on {importer.split('.')[2]}, not the other way"
     for part, strangers in STRANGERS.items():
         for stranger in strangers:
             if within(importer, part) and within(imported, stranger):
@@ -147,7 +175,7 @@ def import_fault(importer: str, imported: str) -> str | None:
         return None
     if RANKS[own] == RANKS[other] and RANKS[own] in SHARED_RANKS:
         return None
-    return f"{own} (rank {RANKS[own]}) may import only lower ranks, and {other} has rank {RANKS[other]}"
+    return f"{own} (L{RANKS[own]}) may import only lower layers, and {other} is L{RANKS[other]}"
 
 
 def rank_fault(path: Path) -> str | None:
@@ -194,29 +222,29 @@ def test_every_import_of_inferd_keeps_to_the_layers() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "rule"),
     [
-        ("inferd/errors.py", "from inferd.config.models_file import Config", "config has rank 1"),
-        ("inferd/config/models_file.py", "import inferd.engine.core", "engine has rank 2"),
-        ("inferd/ledger/requests/holds.py", "from inferd.engine.core import EngineCore", "engine has rank 2"),
-        ("inferd/ledger/requests/holds.py", "from inferd import engine", "engine has rank 2"),
-        ("inferd/ledger/requests/holds.py", "from ...engine import core", "engine has rank 2"),
-        ("inferd/ledger/__init__.py", "from ..engine import core", "engine has rank 2"),
-        ("inferd/engine/core.py", "def f():\n    from inferd.server import app", "server has rank 5"),
+        ("inferd/errors.py", "from inferd.config.models_file import Config", "config is L1"),
+        ("inferd/config/models_file.py", "import inferd.engine.core", "engine is L2"),
+        ("inferd/ledger/requests/holds.py", "from inferd.engine.core import EngineCore", "engine is L2"),
+        ("inferd/ledger/requests/holds.py", "from inferd import engine", "engine is L2"),
+        ("inferd/ledger/requests/holds.py", "from ...engine import core", "engine is L2"),
+        ("inferd/ledger/__init__.py", "from ..engine import core", "engine is L2"),
+        ("inferd/engine/core.py", "def f():\n    from inferd.server import app", "server is L5"),
         (
             "inferd/engine/core.py",
             "if TYPE_CHECKING:\n    from inferd.serving.endpoints.admission import A",
-            "serving has rank 4",
+            "serving is L4",
         ),
         (
             "inferd/wire/openai/chat_request.py",
             "import importlib\nimportlib.import_module('inferd.cli')",
-            "cli has rank 6",
+            "cli is L6",
         ),
         (
             "inferd/wire/openai/chat_request.py",
             "from importlib import import_module\nimport_module(name)",
             "at run time",
         ),
-        ("inferd/server/app.py", "from inferd.cli.main import main", "cli has rank 6"),
+        ("inferd/server/app.py", "from inferd.cli.main import main", "cli is L6"),
         ("inferd/engine/core.py", "import llama_cpp.llama_cpp as lib", "only inferd.engine.llama may import llama_cpp"),
         ("inferd/engine/core.py", "import ctypes", "only inferd.engine.llama may import ctypes"),
         ("inferd/serving/completions.py", "from starlette.requests import Request", "only inferd.server"),
@@ -246,9 +274,11 @@ def test_every_import_of_inferd_keeps_to_the_layers() -> None:
             "import inferd.wire.anthropic.requests",
             "must not know of inferd.wire.anthropic",
         ),
-        ("inferd/wire/anthropic/requests.py", "import inferd.engine.core", "engine has rank 2"),
-        ("inferd/wire/openai/chat_request.py", "import inferd.chat.format", "chat has rank 2"),
+        ("inferd/wire/anthropic/requests.py", "import inferd.engine.core", "engine is L2"),
+        ("inferd/wire/openai/chat_request.py", "import inferd.chat.format", "chat is L2"),
         ("inferd/helpers.py", "", "`helpers` has no rank"),
+        ("inferd/ledger/storage/store.py", "from inferd.ledger.requests import holds", "builds requests on storage"),
+        ("inferd/engine/kv/cache.py", "from inferd.engine.llama.model import Model", "builds llama on kv"),
     ],
 )
 def test_a_broken_rule_is_found_and_named(path: str, source: str, rule: str) -> None:
@@ -291,5 +321,5 @@ def test_a_fault_names_file_line_import_and_rule() -> None:
     )
     assert found == (
         "inferd/ledger/requests/holds.py:3: import of inferd.engine.core.EngineCore: "
-        "ledger (rank 2) may import only lower ranks, and engine has rank 2"
+        "ledger (rank 2) may import only lower layers, and engine has rank 2"
     )
