@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Imports go to a lower rank, or stay within the own package. The files of rank 0 and 1 are one layer each.
-RANKS = {
+# Imports go to a lower layer, or stay within the own package.
+LAYERS = {
     "__init__": 0,
     "attribution": 0,
     "errors": 0,
@@ -37,8 +37,8 @@ RANKS = {
     "cli": 6,
     "__main__": 6,
 }
-# The files of rank 0 are one layer.
-SHARED_RANKS = {0}
+# The modules of L0 are one layer.
+SHARED_LAYERS = {0}
 # Chat renders and answers requests in the structs of the wire formats; not the other way.
 TRANSLATIONS = {("chat", "wire")}
 
@@ -167,23 +167,23 @@ def import_fault(importer: str, imported: str) -> str | None:
     if not within(imported, "inferd"):
         return None
     own, other = layer(importer), layer(imported)
-    if other not in RANKS and imported.count(".") == 1:
+    if other not in LAYERS and imported.count(".") == 1:
         other = "__init__"  # `from inferd import __version__`: a name, not a module
-    if other not in RANKS or own not in RANKS:
-        return None  # said once, by rank_fault
-    if own == other or (own, other) in TRANSLATIONS or RANKS[other] < RANKS[own]:
+    if other not in LAYERS or own not in LAYERS:
+        return None  # said once, by layer_fault
+    if own == other or (own, other) in TRANSLATIONS or LAYERS[other] < LAYERS[own]:
         return None
-    if RANKS[own] == RANKS[other] and RANKS[own] in SHARED_RANKS:
+    if LAYERS[own] == LAYERS[other] and LAYERS[own] in SHARED_LAYERS:
         return None
-    return f"{own} (L{RANKS[own]}) may import only lower layers, and {other} is L{RANKS[other]}"
+    return f"{own} (L{LAYERS[own]}) may import only lower layers, and {other} is L{LAYERS[other]}"
 
 
-def rank_fault(path: Path) -> str | None:
-    """What is wrong if the part of inferd that the file belongs to has no rank."""
+def layer_fault(path: Path) -> str | None:
+    """What is wrong if the part of inferd that the file belongs to has no layer."""
     part = path.parts[1].removesuffix(".py")
-    if part in RANKS:
+    if part in LAYERS:
         return None
-    return f"{path}: `{part}` has no rank: give it one in RANKS of tests/test_layers.py and in docs/ARCHITECTURE.md"
+    return f"{path}: `{part}` has no layer: give it one in LAYERS of tests/test_layers.py and in docs/ARCHITECTURE.md"
 
 
 def environment_faults(module: str, tree: ast.Module) -> Iterator[tuple[int, str, str]]:
@@ -208,8 +208,8 @@ def faults(path: Path, source: str) -> list[str]:
         rule = import_fault(module, imported)
         if rule:
             found.append(f"{path}:{line}: import of {imported}: {rule}")
-    no_rank = rank_fault(path)
-    return [*found, no_rank] if no_rank else found
+    no_layer = layer_fault(path)
+    return [*found, no_layer] if no_layer else found
 
 
 def test_every_import_of_inferd_keeps_to_the_layers() -> None:
@@ -268,7 +268,7 @@ def test_every_import_of_inferd_keeps_to_the_layers() -> None:
             "only inferd.config reads the environment",
         ),
         ("inferd/engine/llama/library.py", "import os\nos.environ['HOME'] = 'x'", "only inferd.config"),
-        ("inferd/webhooks/post.py", "", "`webhooks` has no rank"),
+        ("inferd/webhooks/post.py", "", "`webhooks` has no layer"),
         (
             "inferd/wire/openai/chat_request.py",
             "import inferd.wire.anthropic.requests",
@@ -276,7 +276,7 @@ def test_every_import_of_inferd_keeps_to_the_layers() -> None:
         ),
         ("inferd/wire/anthropic/requests.py", "import inferd.engine.core", "engine is L2"),
         ("inferd/wire/openai/chat_request.py", "import inferd.chat.format", "chat is L2"),
-        ("inferd/helpers.py", "", "`helpers` has no rank"),
+        ("inferd/helpers.py", "", "`helpers` has no layer"),
         ("inferd/ledger/storage/store.py", "from inferd.ledger.requests import holds", "builds requests on storage"),
         ("inferd/engine/kv/cache.py", "from inferd.engine.llama.model import Model", "builds llama on kv"),
     ],
@@ -321,5 +321,5 @@ def test_a_fault_names_file_line_import_and_rule() -> None:
     )
     assert found == (
         "inferd/ledger/requests/holds.py:3: import of inferd.engine.core.EngineCore: "
-        "ledger (rank 2) may import only lower layers, and engine has rank 2"
+        "ledger (L2) may import only lower layers, and engine is L2"
     )
