@@ -31,7 +31,7 @@ from inferd.errors import InferdError, OverloadedError
 from inferd.instants import steady_clock_ms, wall_clock_ms
 from inferd.ledger import operations
 from inferd.ledger.identity.authenticator import Authenticator
-from inferd.ledger.requests.epochs import begin_epoch
+from inferd.ledger.requests.settlement import begin_epoch
 from inferd.ledger.storage.client import LedgerClient
 from inferd.ledger.storage.data_dir import DataLock, write_deployments
 from inferd.ledger.storage.store import Store

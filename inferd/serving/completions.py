@@ -16,7 +16,8 @@ from inferd.engine.grammar.constraint import CompiledConstraint
 from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, TrafficClass
 from inferd.errors import GenerationError, InferdError, InsufficientCreditError, OverloadedError
 from inferd.ledger.identity.keys import Caller
-from inferd.ledger.requests.holds import AlertRefusal, OpenHold, SettleHold, VoidHold
+from inferd.ledger.requests.holds import AlertRefusal, OpenHold
+from inferd.ledger.requests.settlement import SettleHold, VoidHold
 from inferd.ledger.requests.usage import RecordFree
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.limits.ticket import Ticket, unlimited_ticket

@@ -28,8 +28,8 @@ import uvloop
 from inferd.attribution import Attribution
 from inferd.instants import wall_clock_ms
 from inferd.ledger.audit.run import audit
-from inferd.ledger.requests.epochs import begin_epoch
-from inferd.ledger.requests.holds import OpenHold, SettleHold
+from inferd.ledger.requests.holds import OpenHold
+from inferd.ledger.requests.settlement import SettleHold, begin_epoch
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter

@@ -15,8 +15,8 @@ from typer.main import get_command
 from inferd.attribution import Attribution
 from inferd.cli.main import main
 from inferd.instants import parse_instant_ms
-from inferd.ledger.requests.epochs import begin_epoch
-from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
+from inferd.ledger.requests.holds import OpenHold
+from inferd.ledger.requests.settlement import SettleHold, VoidHold, begin_epoch
 from inferd.ledger.requests.usage import RecordFree
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store

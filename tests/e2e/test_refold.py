@@ -14,8 +14,8 @@ from inferd.attribution import Attribution
 from inferd.ledger import operations
 from inferd.ledger.maintenance.retention import RollUpUsage
 from inferd.ledger.reports.export import export_lines
-from inferd.ledger.requests.epochs import begin_epoch
-from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
+from inferd.ledger.requests.holds import OpenHold
+from inferd.ledger.requests.settlement import SettleHold, VoidHold, begin_epoch
 from inferd.ledger.requests.usage import RecordFree
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store

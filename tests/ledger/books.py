@@ -12,8 +12,8 @@ import msgspec
 from inferd.attribution import Attribution
 from inferd.ledger import operations
 from inferd.ledger.audit.run import audit
-from inferd.ledger.requests.epochs import begin
-from inferd.ledger.requests.holds import OpenHold, SettleHold, VoidHold
+from inferd.ledger.requests.holds import OpenHold
+from inferd.ledger.requests.settlement import SettleHold, VoidHold, next_epoch
 from inferd.ledger.storage.schema import migrate
 from inferd.ledger.terms.catalog import catalog_in_force
 from inferd.plans import AlertPolicy
@@ -35,7 +35,7 @@ class Books:
     def __init__(self, conn: sqlite3.Connection) -> None:
         self.conn = conn
         self.ids = itertools.count()
-        self.epoch = begin(conn, 1, NOW_MS)
+        self.epoch = next_epoch(conn, 1, NOW_MS)
         operations.create_team(conn, "acme", "academic", actor="test", now_ms=NOW_MS)
         self.key = operations.create_key(conn, "acme", actor="test", now_ms=NOW_MS)
 
@@ -90,6 +90,11 @@ class Books:
         """The only column of the only row."""
         ((value,),) = self.conn.execute(sql, parameters).fetchall()
         return value
+
+    def usage_row(self, request_id: str) -> dict[str, Any]:
+        cursor = self.conn.execute("SELECT * FROM usage WHERE request_id = ?", (request_id,))
+        (row,) = cursor.fetchall()
+        return dict(zip((column[0] for column in cursor.description), row, strict=True))
 
     def alert(self, *policy: Any) -> None:
         """From now on by this AlertPolicy."""

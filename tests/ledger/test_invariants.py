@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from inferd.errors import InsufficientCreditError
 from inferd.ledger.credit.grants import ExpireGrants
 from inferd.ledger.reports.usage import usage_report
-from inferd.ledger.requests.epochs import begin
+from inferd.ledger.requests.settlement import next_epoch
 from inferd.money import parse_usd
 from tests.ledger.books import memory_books
 from tests.ledger.credit_model import Model, ModelGrant
@@ -126,7 +126,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        self.books.epoch = begin(self.books.conn, 1, self.books.now_ms)
+        self.books.epoch = next_epoch(self.books.conn, 1, self.books.now_ms)
         if self.model.holds:
             self.model.sweep(self.books.now_ms)
             self.model.holds.clear()

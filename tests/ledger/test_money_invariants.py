@@ -22,7 +22,7 @@ from inferd.errors import InsufficientCreditError, OperationError
 from inferd.ledger import operations
 from inferd.ledger.credit.grants import ExpireGrants
 from inferd.ledger.reports.usage import usage_report
-from inferd.ledger.requests.epochs import begin
+from inferd.ledger.requests.settlement import next_epoch
 from inferd.money import parse_usd
 from inferd.price import PPM, Price
 from inferd.usage import Usage
@@ -321,7 +321,7 @@ class Money(RuleBasedStateMachine):
     @precondition(lambda self: any(not request.over for request in self.requests))
     @rule()
     def crash(self) -> None:
-        self.books.epoch = begin(self.books.conn, 1, self.books.now_ms)
+        self.books.epoch = next_epoch(self.books.conn, 1, self.books.now_ms)
         for request in self.requests:
             request.over = True
 

@@ -10,7 +10,7 @@ import pytest
 
 from inferd import errors
 from inferd.engine import backlog as backlog_module
-from inferd.ledger.requests.epochs import begin_epoch
+from inferd.ledger.requests.settlement import begin_epoch
 from inferd.server.errors import status_of
 from tests.server.asgi_call import AsgiCall
 from tests.serving.provider import FREE, MAX_CONTEXT, chat_body, cost_of, prompt_of, running_provider

@@ -30,7 +30,7 @@ from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
 from inferd.ledger.audit.run import audit
 from inferd.ledger.identity.authenticator import Authenticator
-from inferd.ledger.requests.epochs import begin_epoch
+from inferd.ledger.requests.settlement import begin_epoch
 from inferd.ledger.storage.client import LedgerClient
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store

@@ -18,7 +18,7 @@ from inferd.errors import (
     InvalidRequestError,
     OverloadedError,
 )
-from inferd.ledger.requests.epochs import begin_epoch
+from inferd.ledger.requests.settlement import begin_epoch
 from inferd.serving.completion import Completion, Finished
 from tests.fakes import FakeRunner
 from tests.serving.provider import (

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from inferd.ledger.audit import Finding
 from inferd.ledger.credit.accounts import receivable_account, revenue_account
-from inferd.ledger.requests.price_columns import PRICE_COLUMNS, possible_price
-from inferd.ledger.requests.pricing import cost_nanousd, hold_nanousd
+from inferd.ledger.requests.pricing import PRICE_COLUMNS, cost_nanousd, hold_nanousd, possible_price
 from inferd.usage import Usage
 
 _SAME = (

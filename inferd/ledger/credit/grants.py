@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from inferd.ledger.alerts.alerts import alert_low_balance
-from inferd.ledger.credit.accounts import BY_RULE, EXPIRED, credit_account, funding_account, post, receivable_account
+from inferd.ledger.credit.accounts import BY_RULE, EXPIRED, credit_account, funding_account, post
 from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms import counters
 from inferd.ledger.terms.expiry_clock import expiry_ms
@@ -41,7 +41,7 @@ class OpenGrant(msgspec.Struct, frozen=True):
         return self.expires_at_ms is not None and self.expires_at_ms <= now_ms
 
     @property
-    def draw_order(self) -> tuple[int, float, bool, int]:
+    def debit_order(self) -> tuple[int, float, bool, int]:
         """Priority, then earliest expiry, then promotional before paid, then oldest."""
         expires_at_ms = math.inf if self.expires_at_ms is None else self.expires_at_ms
         return self.priority, expires_at_ms, self.kind == "paid", self.grant_id
@@ -50,10 +50,10 @@ class OpenGrant(msgspec.Struct, frozen=True):
 Parts = list[tuple[OpenGrant, int]]
 
 
-def draw_parts(grants: Sequence[OpenGrant], cost_nanousd: int) -> tuple[Parts, int]:
+def debit_parts(grants: Sequence[OpenGrant], cost_nanousd: int) -> tuple[Parts, int]:
     """Which grants pay a cost, and how much of it each; and what no grant covers, which is owed."""
     parts: Parts = []
-    for grant in sorted(grants, key=lambda grant: grant.draw_order):
+    for grant in sorted(grants, key=lambda grant: grant.debit_order):
         if cost_nanousd == 0:
             break
         part = min(cost_nanousd, grant.remaining_nanousd)
@@ -72,7 +72,7 @@ def expired_parts(grants: Sequence[OpenGrant], held_nanousd: int, now_ms: int) -
     unheld_nanousd = max(0, sum(grant.remaining_nanousd for grant in grants) - held_nanousd)
     expired = [
         (grant.expires_at_ms, grant)
-        for grant in sorted(grants, key=lambda grant: grant.draw_order, reverse=True)
+        for grant in sorted(grants, key=lambda grant: grant.debit_order, reverse=True)
         if grant.expires_at_ms is not None and grant.expires_at_ms <= now_ms
     ]
     parts: Parts = []
@@ -115,53 +115,6 @@ def expired_between(conn: sqlite3.Connection, after_ms: int, until_ms: int) -> b
     return found is not None
 
 
-class Drawing(msgspec.Struct, frozen=True):
-    """What paid a cost.
-
-    Attributes:
-        txn: the settlement.
-        grants: the open ones afterwards.
-        owed_nanousd: what no grant covered.
-    """
-
-    txn: int
-    grants: Sequence[OpenGrant]
-    owed_nanousd: int
-
-
-def draw(
-    conn: sqlite3.Connection,
-    team: str,
-    grants: Sequence[OpenGrant],
-    cost_nanousd: int,
-    *,
-    to: str,
-    request_id: str,
-    period: str,
-    actor: str,
-    at_ms: int,
-) -> Drawing:
-    """Settle a cost above zero into the account `to`: from the team's open grants, the rest from its receivable.
-
-    Args:
-        period: the month of the statement that gets the rest.
-    """
-    parts, owed_nanousd = draw_parts(grants, cost_nanousd)
-    postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
-    if owed_nanousd:
-        postings.append((receivable_account(team), -owed_nanousd))
-    txn = post(
-        conn,
-        "settlement",
-        [*postings, (to, cost_nanousd)],
-        actor=actor,
-        at_ms=at_ms,
-        request_id=request_id,
-        period=period if owed_nanousd else None,
-    )
-    return Drawing(txn, lower(conn, grants, parts), owed_nanousd)
-
-
 def expire(conn: sqlite3.Connection, team: str, grants: Sequence[OpenGrant], now_ms: int) -> Sequence[OpenGrant]:
     """Write down what has expired of the team's open grants, and whether the balance is low by it; returns them as they
     are then."""
@@ -177,7 +130,7 @@ def expire(conn: sqlite3.Connection, team: str, grants: Sequence[OpenGrant], now
     if postings:
         total_nanousd = -sum(part for _, part in postings)
         post(conn, "expiry", [*postings, (EXPIRED, total_nanousd)], actor=BY_RULE, at_ms=now_ms)
-    left = lower(conn, grants, parts)
+    left = debit(conn, grants, parts)
     if postings:
         left_nanousd = sum(grant.remaining_nanousd for grant in left)
         alert_low_balance(conn, team, left_nanousd, terms_of(conn, team, now_ms).alerts, now_ms=now_ms)
@@ -191,7 +144,7 @@ def _post_void(conn: sqlite3.Connection, team: str, grant: OpenGrant, part_nanou
     post(conn, "void", postings, actor=actor, at_ms=now_ms, reason=reason)
 
 
-def lower(conn: sqlite3.Connection, grants: Sequence[OpenGrant], parts: Parts) -> list[OpenGrant]:
+def debit(conn: sqlite3.Connection, grants: Sequence[OpenGrant], parts: Parts) -> list[OpenGrant]:
     """Take the parts from what is left of their grants; returns those that are still open."""
     conn.executemany(
         "UPDATE grants SET remaining_nanousd = remaining_nanousd - ? WHERE grant_id = ?",

@@ -20,7 +20,7 @@ from inferd.ledger.credit.accounts import (
     post,
     receivable_account,
 )
-from inferd.ledger.credit.grants import OpenGrant, available_nanousd, expire, lower, open_grants
+from inferd.ledger.credit.grants import OpenGrant, available_nanousd, debit, expire, open_grants
 from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms import counters
 from inferd.ledger.terms.expiry_clock import expiry_ms
@@ -206,7 +206,7 @@ def withdraw_paid(
     grants = expire(conn, team, grants, now_ms)
     parts: list[tuple[OpenGrant, int]] = []
     left_nanousd = amount_nanousd
-    for grant in sorted(paid, key=lambda grant: grant.draw_order, reverse=True):
+    for grant in sorted(paid, key=lambda grant: grant.debit_order, reverse=True):
         part = min(left_nanousd, grant.remaining_nanousd)
         left_nanousd -= part
         if part > 0:
@@ -214,7 +214,7 @@ def withdraw_paid(
     postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
     postings.append((funding_account("paid"), amount_nanousd))
     txn = post(conn, "withdrawal", postings, actor=actor, at_ms=now_ms, reason=reason)
-    lower(conn, grants, parts)
+    debit(conn, grants, parts)
     return txn
 
 

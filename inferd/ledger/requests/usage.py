@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from inferd.attribution import Attribution
-from inferd.ledger.requests.price_columns import values_of
+from inferd.ledger.requests.pricing import values_of
 from inferd.ledger.storage.rows import insert_covered
 from inferd.price import Price
 from inferd.usage import Usage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inferd.errors import InsufficientCreditError
-from inferd.ledger.credit.grants import ExpireGrants, OpenGrant, draw_parts, expired_parts
+from inferd.ledger.credit.grants import ExpireGrants, OpenGrant, debit_parts, expired_parts
 
 HOUR_MS = 3_600_000
 
@@ -23,9 +23,9 @@ def test_grants_are_drawn_by_priority_then_expiry_then_kind_then_age():
         OpenGrant(1, "promotional", 90, 1, 500),
     ]
     for grants in (in_order, in_order[::-1]):
-        assert [grant for grant, _ in draw_parts(grants, len(in_order))[0]] == in_order
-    assert draw_parts(in_order[::-1], 2) == ([(in_order[0], 1), (in_order[1], 1)], 0)
-    assert draw_parts(in_order[:1], 3) == ([(in_order[0], 1)], 2)
+        assert [grant for grant, _ in debit_parts(grants, len(in_order))[0]] == in_order
+    assert debit_parts(in_order[::-1], 2) == ([(in_order[0], 1), (in_order[1], 1)], 0)
+    assert debit_parts(in_order[:1], 3) == ([(in_order[0], 1)], 2)
 
 
 def test_a_cost_is_split_over_grants_in_whole_nano_dollars(books):

@@ -11,7 +11,7 @@ import pytest
 
 from inferd.errors import InsufficientCreditError
 from inferd.ledger.audit.run import audit
-from inferd.ledger.requests.holds import HoldResolvedError
+from inferd.ledger.requests.settlement import HoldResolvedError
 from inferd.ledger.storage.writer import LedgerWriter
 
 GRANTS = """

@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 from inferd.attribution import Attribution
 from inferd.ledger import operations
 from inferd.ledger.credit.grants import ExpireGrants
-from inferd.ledger.requests.epochs import begin_epoch
-from inferd.ledger.requests.holds import OpenHold, SettleHold
+from inferd.ledger.requests.holds import OpenHold
+from inferd.ledger.requests.settlement import SettleHold, begin_epoch
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter

@@ -14,7 +14,7 @@ import pytest
 from inferd.ledger import operations
 from inferd.ledger.audit.run import audit
 from inferd.ledger.reports.export import export_lines
-from inferd.ledger.requests.epochs import begin_epoch
+from inferd.ledger.requests.settlement import begin_epoch
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from tests.e2e.refold import Export

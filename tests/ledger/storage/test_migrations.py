@@ -12,7 +12,7 @@ from inferd.errors import ConfigError, OperationError
 from inferd.ledger import operations
 from inferd.ledger.audit.run import audit
 from inferd.ledger.maintenance.restore import prepared_restore
-from inferd.ledger.requests.epochs import begin_epoch
+from inferd.ledger.requests.settlement import begin_epoch
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.schema import (
     MIGRATIONS,

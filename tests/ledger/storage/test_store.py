@@ -14,7 +14,7 @@ import pytest
 
 from inferd.errors import ConfigError, LedgerDamagedError, OperationError
 from inferd.ledger import operations
-from inferd.ledger.requests.epochs import begin_epoch
+from inferd.ledger.requests.settlement import begin_epoch
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.schema import SCHEMA_VERSION, schema_version
 from inferd.ledger.storage.store import Store
@@ -98,7 +98,7 @@ def test_the_lock_of_a_killed_server_is_free(tmp_path):
 SERVE_A_LEDGER = (
     "import sys, pathlib; from inferd.ledger.storage.data_dir import DataLock; "
     "from inferd.ledger.storage.store import Store; "
-    "from inferd.ledger.requests.epochs import begin_epoch; "
+    "from inferd.ledger.requests.settlement import begin_epoch; "
     "folder = pathlib.Path(sys.argv[1]); lock = DataLock(folder); lock.acquire(); begin_epoch(Store(folder, lock), 1); "
     "print('serves', flush=True); sys.stdin.read()"
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inferd.ledger.credit.grants import ExpireGrants
-from inferd.ledger.requests.epochs import begin
+from inferd.ledger.requests.settlement import next_epoch
 from inferd.ledger.terms.expiry_clock import (
     BACKWARDS_TOLERANCE_MS,
     ObserveClock,
@@ -59,7 +59,7 @@ def test_a_clock_that_went_back_pauses_expiry_until_it_is_accepted(expiring):
 
 def test_a_clock_that_went_back_while_no_server_ran_is_noticed_by_the_next(expiring):
     """R20"""
-    begin(expiring.conn, 1, NOW_MS - HOUR_MS)
+    next_epoch(expiring.conn, 1, NOW_MS - HOUR_MS)
     assert "the clock went back" in clock_state(expiring.conn).paused_because
 
 

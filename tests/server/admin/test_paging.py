@@ -7,7 +7,8 @@ import pytest
 from inferd.attribution import Attribution
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
-from inferd.ledger.requests.holds import OpenHold, SettleHold
+from inferd.ledger.requests.holds import OpenHold
+from inferd.ledger.requests.settlement import SettleHold
 from inferd.price import Price
 from inferd.usage import Usage
 from tests.server.admin.calls import change
