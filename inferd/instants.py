@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from inferd.errors import InvalidValueError
 
 FIRST_YEAR = 1970
+DAY_MS = 86_400_000
 # On Linux this clock counts the time that the machine sleeps, so closing a laptop's lid is no leap.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 

@@ -68,7 +68,6 @@ def grant(
     """
     from inferd.ledger import operations
     from inferd.ledger.credit.balance import caps_below_balance
-    from inferd.ledger.reports.records import grant_record
 
     moment_ms = wall_clock_ms()
     granted_nanousd = amount_nanousd(usd)
@@ -88,7 +87,7 @@ def grant(
         credit = operations.show_credit(conn, team, now_ms=moment_ms)
         warnings = caps_below_balance(conn, team, moment_ms)
     if json:
-        print_json(grant_record(made) | {"warnings": warnings})
+        print_json(made.to_json() | {"warnings": warnings})
         return
     amount = f"{display_usd(made.amount_nanousd)} of {made.kind} credit"
     if made.created_at_ms < moment_ms:
@@ -167,7 +166,7 @@ def list_(
     with open_store(data_dir).reading() as conn:
         grants = operations.list_grants(conn, team, now_ms=wall_clock_ms())
     if json:
-        print_json([grant.to_json() for grant in grants])
+        print_json([grant.state_json() for grant in grants])
         return
     print_table(
         ("Grant", "Kind", "Priority", "Amount", "Left", "Expires", "State", "Note"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from inferd.instants import format_instant
+from inferd.instants import DAY_MS, format_instant
 from inferd.ledger.alerts.alerts import Alert, all_alerts
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.storage.store import Store
@@ -23,7 +23,7 @@ _LONGEST_DELAY_MS = 6 * 3_600_000
 # 5 s, 15 s, 45 s, ... 3 h, then 6 h three times: 22.5 hours from the first attempt to the last.
 MAX_ATTEMPTS = 12
 # A webhook that is new is not told what is older than this.
-_NEWS_MS = 86_400_000
+_NEWS_MS = DAY_MS
 
 
 @dataclass(frozen=True, slots=True)

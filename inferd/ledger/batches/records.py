@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inferd.errors import NotFoundError
+from inferd.instants import DAY_MS
 from inferd.ledger.storage.rows import insert
 from inferd.usage import Usage
 
 Purpose = Literal["batch", "batch_output"]
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
-KEPT_MS = 30 * 86_400_000
+KEPT_MS = 30 * DAY_MS
 """How long a file is kept: after its upload, and after the end of a batch that read or made it."""
 ACTIVE: tuple[Status, ...] = ("validating", "in_progress", "finalizing", "cancelling")
 

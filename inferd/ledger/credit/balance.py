@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from inferd.ledger.credit import included_credit
 from inferd.ledger.credit.accounts import balance_nanousd, receivable_account
 from inferd.ledger.credit.grants import available_nanousd, open_grants
+from inferd.ledger.credit.included_credit import due_grant
 from inferd.ledger.terms import counters
 from inferd.ledger.terms.caps import Cap, team_caps
 from inferd.ledger.terms.expiry_clock import expiry_ms
@@ -85,8 +85,9 @@ def credit_of(conn: sqlite3.Connection, team: str, now_ms: int) -> Credit:
     held_nanousd = counters.held_nanousd(conn, team)
     at_ms, terms = expiry_ms(conn, now_ms), terms_of(conn, team, now_ms)
     grants = [*open_grants(conn, team)]
-    if included_credit.is_due(conn, team, terms.plan, at_ms):
-        grants.append(included_credit.due(terms.plan, at_ms))
+    due = due_grant(conn, team, terms.plan, at_ms, now_ms)
+    if due is not None:
+        grants.append(due)
     cap = min(team_caps(conn, team, terms, now_ms), key=lambda each: each.left_nanousd)
     unheld_nanousd = available_nanousd(grants, held_nanousd, at_ms)
     unspent_nanousd = sum(grant.remaining_nanousd for grant in grants)

@@ -20,7 +20,7 @@ from inferd.ledger.credit.accounts import (
     post,
     receivable_account,
 )
-from inferd.ledger.credit.grants import OpenGrant, available_nanousd, debit, expire, open_grants
+from inferd.ledger.credit.grants import Grant, available_nanousd, debit, expire, find_grant, open_grants
 from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms import counters
 from inferd.ledger.terms.expiry_clock import expiry_ms
@@ -188,7 +188,7 @@ def withdraw_paid(
     Raises:
         InvalidValueError: the team has not so much.
     """
-    grants: Sequence[OpenGrant] = open_grants(conn, team)
+    grants: Sequence[Grant] = open_grants(conn, team)
     at_ms = expiry_ms(conn, now_ms)
     paid = [grant for grant in grants if grant.kind == "paid" and not grant.expired(at_ms)]
     unspent_nanousd = sum(grant.remaining_nanousd for grant in paid)
@@ -204,7 +204,7 @@ def withdraw_paid(
             f"{display_usd(most_nanousd)}, not {display_usd(amount_nanousd)}"
         )
     grants = expire(conn, team, grants, now_ms)
-    parts: list[tuple[OpenGrant, int]] = []
+    parts: list[tuple[Grant, int]] = []
     left_nanousd = amount_nanousd
     for grant in sorted(paid, key=lambda grant: grant.debit_order, reverse=True):
         part = min(left_nanousd, grant.remaining_nanousd)
@@ -228,13 +228,10 @@ def void_grant(conn: sqlite3.Connection, grant_id: int, *, reason: str, actor: s
         NotFoundError: there is no such grant.
         InvalidValueError: it was voided before.
     """
-    row = conn.execute("SELECT team, remaining_nanousd FROM grants WHERE grant_id = ?", (grant_id,)).fetchone()
-    if row is None:
-        raise NotFoundError(f"there is no grant {grant_id}; `inferd credits show TEAM` lists a team's")
-    if conn.execute("SELECT 1 FROM voids WHERE grant_id = ?", (grant_id,)).fetchone() is not None:
+    grant = find_grant(conn, grant_id)
+    if grant.state == "voided":
         raise InvalidValueError(f"grant {grant_id} was voided already")
-    team, before_nanousd = row
+    team = grant.team
     insert(conn, "voids", {"grant_id": grant_id, "reason": reason, "actor": actor, "at_ms": now_ms})
     expire(conn, team, open_grants(conn, team), now_ms)
-    (left_nanousd,) = conn.execute("SELECT remaining_nanousd FROM grants WHERE grant_id = ?", (grant_id,)).fetchone()
-    return team, before_nanousd - left_nanousd
+    return team, grant.remaining_nanousd - find_grant(conn, grant_id).remaining_nanousd

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from inferd.config.ledger import RETENTION_DAYS_MIN
+from inferd.instants import DAY_MS
 from inferd.ledger.storage.rows import insert_all_covered, insert_covered
 
-DAY_MS = 86_400_000
 _MAX_ROWS = 2_000
 
 _GROUPS = ("team", "project", "user", "key_id", "deployment", "service_tier", "status")

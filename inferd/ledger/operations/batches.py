@@ -9,12 +9,13 @@ import secrets
 import sqlite3
 
 from inferd.errors import ConflictError, InvalidValueError
+from inferd.instants import DAY_MS
 from inferd.ledger.batches import records
 from inferd.ledger.batches.records import KEPT_MS, BatchRecord, FileRecord
 from inferd.ledger.identity import teams
 from inferd.ledger.operations.audit_log import logged
 
-WINDOW_MS = 86_400_000
+WINDOW_MS = DAY_MS
 """From a batch's creation to its expiry."""
 MAX_TEAM_BYTES = 10 * 2**30
 """Of all files of a team together."""

@@ -6,7 +6,9 @@ import sqlite3
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from inferd.errors import InvalidValueError, NotFoundError
+import msgspec
+
+from inferd.errors import InvalidValueError
 from inferd.instants import format_instant
 from inferd.ledger.credit import refunds
 from inferd.ledger.credit.accounts import (
@@ -21,8 +23,8 @@ from inferd.ledger.credit.grants import (
     Grant,
     GrantKind,
     add_grant,
-    expired_parts,
-    open_grants,
+    find_grant,
+    grants_of,
 )
 from inferd.ledger.credit.refunds import Refund
 from inferd.ledger.identity import teams
@@ -33,7 +35,6 @@ from inferd.ledger.identity.names import (
 from inferd.ledger.operations.audit_log import logged
 from inferd.ledger.operations.idempotency import once
 from inferd.ledger.storage.paging import WHOLE, Page
-from inferd.ledger.terms import counters
 from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.terms import raise_earned_tier
 from inferd.money import NANOUSD_PER_USD, display_usd, format_usd
@@ -73,39 +74,6 @@ class Void:
         return {"grant_id": self.grant_id, "team": self.team, "voided_usd": format_usd(self.amount_nanousd)}
 
 
-@dataclass(frozen=True, slots=True)
-class GrantState:
-    """A grant as it is now.
-
-    Attributes:
-        remaining_nanousd: what is left; of an expired one, what still covers holds.
-        state: `open`, `spent`, `expired` or `voided`.
-    """
-
-    grant_id: int
-    team: str
-    kind: str
-    priority: int
-    amount_nanousd: int
-    remaining_nanousd: int
-    expires_at_ms: int | None
-    note: str | None
-    state: str
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "grant_id": self.grant_id,
-            "team": self.team,
-            "kind": self.kind,
-            "priority": self.priority,
-            "amount_usd": format_usd(self.amount_nanousd),
-            "remaining_usd": format_usd(self.remaining_nanousd),
-            "expires_at": None if self.expires_at_ms is None else format_instant(self.expires_at_ms),
-            "note": self.note,
-            "state": self.state,
-        }
-
-
 @logged("credits.grant", found=("grant_id",))
 def grant_credit(
     conn: sqlite3.Connection,
@@ -123,7 +91,7 @@ def grant_credit(
     """Give credit to a team. Repeated under the same idempotency key: the first grant again, and no second one (R22).
 
     Args:
-        priority: 0 to 100; the smaller is drawn first.
+        priority: 0 to 100; the smaller is debited first.
         expires_at_ms: the first moment at which it is expired.
     """
     teams.find_team(conn, team)
@@ -138,19 +106,10 @@ def grant_credit(
         _check_future(expires_at_ms, now_ms)
         if amount_nanousd - balance_nanousd(conn, funding_account(kind)) > _MAX_FUNDING_NANOUSD:
             raise InvalidValueError(f"all {kind} grants together cannot exceed {display_usd(_MAX_FUNDING_NANOUSD)}")
-        grant = add_grant(
-            conn,
-            team,
-            amount_nanousd,
-            kind,
-            priority=priority,
-            expires_at_ms=expires_at_ms,
-            note=note,
-            actor=actor,
-            now_ms=now_ms,
-        )
+        grant = add_grant(conn, Grant(team, kind, amount_nanousd, now_ms, actor, priority, expires_at_ms, note))
         raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
-        return asdict(grant)
+        made = msgspec.structs.asdict(grant)
+        return {name: value for name, value in made.items() if name not in ("origin", "remaining_nanousd", "state")}
 
     body = {
         "amount_nanousd": amount_nanousd,
@@ -159,7 +118,8 @@ def grant_credit(
         "expires_at_ms": expires_at_ms,
         "note": note,
     }
-    return Grant(**once(conn, team, "grant", idempotency_key, body, perform, now_ms=now_ms))
+    made = once(conn, team, "grant", idempotency_key, body, perform, now_ms=now_ms)
+    return find_grant(conn, made["grant_id"])
 
 
 def show_credit(conn: sqlite3.Connection, team: str, *, now_ms: int) -> Credit:
@@ -168,27 +128,10 @@ def show_credit(conn: sqlite3.Connection, team: str, *, now_ms: int) -> Credit:
     return credit_of(conn, team, now_ms)
 
 
-def list_grants(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_ms: int) -> list[GrantState]:
-    """All grants of a team, oldest first; what has expired is not shown as left, written down or not (R8)."""
+def list_grants(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_ms: int) -> list[Grant]:
+    """All grants of a team as they are now, oldest first."""
     teams.find_team(conn, team)
-    at_ms = expiry_ms(conn, now_ms)
-    gone = {
-        grant.grant_id: part
-        for grant, part in expired_parts(open_grants(conn, team), counters.held_nanousd(conn, team), at_ms)
-    }
-    rows = conn.execute(
-        "SELECT grants.grant_id, team, kind, priority, amount_nanousd, remaining_nanousd, expires_at_ms, note, "
-        "voids.grant_id IS NOT NULL FROM grants LEFT JOIN voids USING (grant_id) WHERE team = ? "
-        "AND grants.grant_id > coalesce(?, 0) ORDER BY grants.grant_id LIMIT ?",
-        (team, page.after, page.limit),
-    ).fetchall()
-    states = []
-    for grant_id, _, kind, priority, amount, remaining, expires_at_ms, note, voided in rows:
-        left = remaining - gone.get(grant_id, 0)
-        expired = expires_at_ms is not None and expires_at_ms <= at_ms
-        state = "voided" if voided else "expired" if expired else "open" if left else "spent"
-        states.append(GrantState(grant_id, team, kind, priority, amount, left, expires_at_ms, note, state))
-    return states
+    return grants_of(conn, team, expiry_ms(conn, now_ms), page)
 
 
 @logged("credits.refund", found=("txn",))
@@ -250,16 +193,14 @@ def void_grant(
 ) -> Void:
     """End a grant: what is left of it, and what refunds would give back to it, is gone (R19)."""
     _check_reason(reason, idempotency_key)
-    row = conn.execute("SELECT team FROM grants WHERE grant_id = ?", (grant_id,)).fetchone()
-    if row is None:
-        raise NotFoundError(f"there is no grant {grant_id}; `inferd credits list TEAM` shows a team's")
+    grant = find_grant(conn, grant_id)
 
     def perform() -> dict[str, object]:
         team, amount_nanousd = refunds.void_grant(conn, grant_id, reason=reason, actor=actor, now_ms=now_ms)
         return asdict(Void(grant_id, team, amount_nanousd))
 
     body = {"grant_id": grant_id, "reason": reason}
-    return Void(**once(conn, row[0], "void", idempotency_key, body, perform, now_ms=now_ms))
+    return Void(**once(conn, grant.team, "void", idempotency_key, body, perform, now_ms=now_ms))
 
 
 def _check_reason(reason: str, idempotency_key: str | None) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from inferd.errors import InvalidValueError
 from inferd.instants import format_instant
 from inferd.ledger.credit.balance import Credit, credit_of
-from inferd.ledger.credit.grants import add_grant
+from inferd.ledger.credit.grants import Grant, add_grant
 from inferd.ledger.identity import keys, teams
 from inferd.ledger.identity.authority import authority_of
 from inferd.ledger.identity.delegation import beyond_limits
@@ -112,16 +112,16 @@ def _create_team(conn: sqlite3.Connection, team: Team, signup_nanousd: int) -> T
     teams.add_team(conn, team)
     teams.add_project(conn, Project(team.team, DEFAULT_PROJECT, team.created_at_ms, team.created_by))
     if signup_nanousd:
-        add_grant(
-            conn,
+        grant = Grant(
             team.team,
-            signup_nanousd,
             "promotional",
-            actor=team.created_by,
-            now_ms=team.created_at_ms,
+            signup_nanousd,
+            team.created_at_ms,
+            team.created_by,
             note="sign-up credit",
             origin=f"signup:{team.plan}",
         )
+        add_grant(conn, grant)
     return team
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Set
 from typing import TYPE_CHECKING, Any
 
 from inferd.instants import format_instant
-from inferd.ledger.credit.grants import Grant
 from inferd.ledger.identity.keys import Key
 from inferd.ledger.identity.teams import Project, Team, User
 from inferd.ledger.terms.budgets import Budget
@@ -105,20 +104,6 @@ def key_record(key: Key, moment_ms: int) -> dict[str, Any]:
         "created_by": key.created_by,
         "revoked_at": None if key.revoked_at_ms is None else format_instant(key.revoked_at_ms),
         "revoked_by": key.revoked_by,
-    }
-
-
-def grant_record(grant: Grant) -> dict[str, Any]:
-    return {
-        "grant_id": grant.grant_id,
-        "team": grant.team,
-        "kind": grant.kind,
-        "amount_usd": format_usd(grant.amount_nanousd),
-        "priority": grant.priority,
-        "expires_at": None if grant.expires_at_ms is None else format_instant(grant.expires_at_ms),
-        "note": grant.note,
-        "created_at": format_instant(grant.created_at_ms),
-        "created_by": grant.created_by,
     }
 
 

@@ -9,7 +9,8 @@ import msgspec
 
 from inferd.attribution import Attribution
 from inferd.ledger.alerts.alerts import alert_exhausted, alert_no_credit
-from inferd.ledger.credit import grants, included_credit
+from inferd.ledger.credit import grants
+from inferd.ledger.credit.included_credit import due_grant
 from inferd.ledger.requests.pricing import hold_nanousd, values_of
 from inferd.ledger.requests.refusal import Funds, WorstCase, refusal
 from inferd.ledger.storage.rows import insert_covered
@@ -73,8 +74,8 @@ class OpenHold(msgspec.Struct, frozen=True):
         can_expire = grants.can_expire(open_grants)
         if terms.plan.included_nanousd or can_expire:
             at_ms = expiry_ms(conn, at_ms)
-        is_due = included_credit.is_due(conn, team, terms.plan, at_ms)
-        with_due = [*open_grants, included_credit.due(terms.plan, at_ms)] if is_due else open_grants
+        due = due_grant(conn, team, terms.plan, at_ms, self.admitted_at_ms)
+        with_due = open_grants if due is None else [*open_grants, due]
         held_nanousd = standing.counts[team_subject(team), LIFETIME].held_nanousd
         balance_nanousd = grants.available_nanousd(with_due, 0, at_ms)
         funds = Funds(
@@ -86,8 +87,8 @@ class OpenHold(msgspec.Struct, frozen=True):
         )
         if amount_nanousd > funds.left_nanousd:
             raise refusal(funds, self._worst_case(amount_nanousd), self.contact)
-        if is_due:
-            included_credit.give(conn, team, terms.plan, at_ms, self.admitted_at_ms)
+        if due is not None:
+            grants.add_grant(conn, due)
         elif can_expire:
             grants.expire(conn, team, open_grants, self.admitted_at_ms)
         self._insert(conn, amount_nanousd, postpaid=amount_nanousd > funds.available_nanousd)
@@ -142,8 +143,9 @@ class AlertRefusal(msgspec.Struct, frozen=True):
         team, now_ms = self.hold.attribution.team, self.hold.admitted_at_ms
         at_ms = expiry_ms(conn, now_ms)
         found = [*grants.expire(conn, team, grants.open_grants(conn, team), now_ms)]
-        if included_credit.is_due(conn, team, terms.plan, at_ms):
-            found.append(included_credit.due(terms.plan, at_ms))
+        due = due_grant(conn, team, terms.plan, at_ms, now_ms)
+        if due is not None:
+            found.append(due)
         left_nanousd = grants.available_nanousd(found, 0, at_ms)
         if self.hold.amount_nanousd > left_nanousd:
             alert_no_credit(conn, team, left_nanousd, terms.alerts, now_ms=now_ms)

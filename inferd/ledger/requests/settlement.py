@@ -18,7 +18,7 @@ from inferd.attribution import Attribution
 from inferd.ledger.alerts.alerts import alert_low_balance, alert_spending
 from inferd.ledger.credit import grants, statements
 from inferd.ledger.credit.accounts import BY_RULE, credit_account, post, receivable_account, revenue_account
-from inferd.ledger.credit.grants import OpenGrant
+from inferd.ledger.credit.grants import Grant
 from inferd.ledger.requests.pricing import cost_nanousd, price_of
 from inferd.ledger.requests.usage import UsageRow
 from inferd.ledger.storage.store import Store
@@ -107,8 +107,8 @@ class SettleHold(msgspec.Struct, frozen=True):
         return held.amount_nanousd
 
     def _charge(
-        self, conn: sqlite3.Connection, held: _OpenHold, open_grants: Sequence[OpenGrant], cost: int
-    ) -> tuple[int, Sequence[OpenGrant]]:
+        self, conn: sqlite3.Connection, held: _OpenHold, open_grants: Sequence[Grant], cost: int
+    ) -> tuple[int, Sequence[Grant]]:
         """Take a cost above zero from the open grants, and the rest from the receivable.
 
         Returns:

@@ -6,25 +6,24 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from inferd.errors import InvalidValueError
-from inferd.instants import FIRST_YEAR
+from inferd.instants import DAY_MS, FIRST_YEAR
 
 LIFETIME = "lifetime"
 # In the order of `periods_of`.
 _KINDS = ("month", "year", "lifetime")
-_DAY_MS = 86_400_000
 # The last one whose end can be told: 9999 is the last year of a datetime.
 _LAST_YEAR = 9998
 
 
 def periods_of(at_ms: int) -> tuple[str, str, str]:
     """The month, the year and the lifetime that a moment counts in: `("2026-11", "2026", "lifetime")`."""
-    return _periods_of_day(at_ms // _DAY_MS)
+    return _periods_of_day(at_ms // DAY_MS)
 
 
 @lru_cache(maxsize=64)
 def _periods_of_day(day: int) -> tuple[str, str, str]:
     """`day`: whole days since 1970. Asked for several times a request, and nearly always for today."""
-    moment = datetime.fromtimestamp(day * _DAY_MS // 1000, UTC)
+    moment = datetime.fromtimestamp(day * DAY_MS // 1000, UTC)
     return f"{moment.year:04d}-{moment.month:02d}", f"{moment.year:04d}", LIFETIME
 
 

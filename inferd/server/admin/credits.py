@@ -12,7 +12,6 @@ from inferd.errors import InvalidRequestError, InvalidValueError, NotFoundError
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
 from inferd.ledger.credit.balance import caps_below_balance
-from inferd.ledger.reports.records import grant_record
 from inferd.ledger.storage.client import Connection
 from inferd.ledger.terms.periods import parse_month
 from inferd.server.admin.call import AdminCall, amount_nanousd, answer, operator_call, team_call
@@ -70,7 +69,7 @@ async def show_credit(request: Request) -> Response:
 async def list_grants(request: Request) -> Response:
     call, paging = team_call(request), Paging.of(request, numbered=True)
     found = await call.read(lambda conn: operations.list_grants(conn, call.team, paging.page, now_ms=call.now_ms))
-    return paging.answer("grants", found, lambda grant: grant.grant_id, lambda grant: grant.to_json())
+    return paging.answer("grants", found, lambda grant: grant.grant_id, lambda grant: grant.state_json())
 
 
 async def grant(request: Request) -> Response:
@@ -92,7 +91,7 @@ async def grant(request: Request) -> Response:
             actor=call.actor,
             now_ms=call.now_ms,
         )
-        return grant_record(made) | {"warnings": caps_below_balance(conn, call.team, call.now_ms)}
+        return made.to_json() | {"warnings": caps_below_balance(conn, call.team, call.now_ms)}
 
     return answer(await call.change(change))
 

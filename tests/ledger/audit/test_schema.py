@@ -9,9 +9,10 @@ from contextlib import closing
 
 import pytest
 
+from inferd.instants import DAY_MS
 from inferd.ledger import operations
 from inferd.ledger.audit.run import audit
-from inferd.ledger.maintenance.retention import DAY_MS, RollUpUsage
+from inferd.ledger.maintenance.retention import RollUpUsage
 from inferd.ledger.storage.rows import FORMATS
 from inferd.ledger.storage.schema import migrate
 from inferd.price import Price

@@ -5,22 +5,26 @@ from __future__ import annotations
 import pytest
 
 from inferd.errors import InsufficientCreditError
-from inferd.ledger.credit.grants import ExpireGrants, OpenGrant, debit_parts, expired_parts
+from inferd.ledger.credit.grants import ExpireGrants, Grant, debit_parts, expired_parts
 
 HOUR_MS = 3_600_000
 
 
-def test_grants_are_drawn_by_priority_then_expiry_then_kind_then_age():
+def grant_of(grant_id, kind, priority, remaining, expires_at_ms):
+    return Grant("acme", kind, 100, 1, "test", priority, expires_at_ms, None, None, grant_id, remaining)
+
+
+def test_grants_are_debited_by_priority_then_expiry_then_kind_then_age():
     """R8"""
     in_order = [
-        OpenGrant(9, "paid", 10, 1, None),
-        OpenGrant(8, "paid", 50, 1, 1_000),
-        OpenGrant(7, "promotional", 50, 1, 2_000),
-        OpenGrant(6, "paid", 50, 1, 2_000),
-        OpenGrant(5, "promotional", 50, 1, None),
-        OpenGrant(3, "paid", 50, 1, None),
-        OpenGrant(4, "paid", 50, 1, None),
-        OpenGrant(1, "promotional", 90, 1, 500),
+        grant_of(9, "paid", 10, 1, None),
+        grant_of(8, "paid", 50, 1, 1_000),
+        grant_of(7, "promotional", 50, 1, 2_000),
+        grant_of(6, "paid", 50, 1, 2_000),
+        grant_of(5, "promotional", 50, 1, None),
+        grant_of(3, "paid", 50, 1, None),
+        grant_of(4, "paid", 50, 1, None),
+        grant_of(1, "promotional", 90, 1, 500),
     ]
     for grants in (in_order, in_order[::-1]):
         assert [grant for grant, _ in debit_parts(grants, len(in_order))[0]] == in_order
@@ -138,8 +142,8 @@ def test_a_grant_has_the_priority_in_the_middle_unless_it_is_told_another(books)
 
 
 def test_nothing_expires_of_a_postpaid_team_whose_holds_are_more_than_its_credit():
-    grant = OpenGrant(1, "paid", 50, 10, expires_at_ms=5)
-    assert not grant.voided
+    grant = grant_of(1, "paid", 50, 10, expires_at_ms=5)
+    assert grant.state == "open"
     assert expired_parts([grant], held_nanousd=20, now_ms=5) == []
     assert expired_parts([grant], held_nanousd=10, now_ms=5) == []
     assert expired_parts([grant], held_nanousd=9, now_ms=5) == [(grant, 1)]

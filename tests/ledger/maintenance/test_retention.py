@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from inferd.attribution import Attribution
 from inferd.errors import IdempotencyConflictError, NotFoundError
+from inferd.instants import DAY_MS
 from inferd.ledger import operations
 from inferd.ledger.audit.run import audit
 from inferd.ledger.identity import teams
 from inferd.ledger.identity.teams import Project, User
-from inferd.ledger.maintenance.retention import DAY_MS, RollUpUsage, cutoff_ms
+from inferd.ledger.maintenance.retention import RollUpUsage, cutoff_ms
 from inferd.ledger.reports.export import export_lines
 from inferd.ledger.reports.usage import GROUPS, usage_report
 from inferd.ledger.requests.usage import RecordFree
