@@ -255,8 +255,8 @@ def _print_limits(limits: Limits) -> None:
                 cap.period,
                 display_usd(cap.limit_nanousd),
                 display_usd(cap.raised_nanousd) if cap.raised_nanousd else None,
-                display_usd(cap.count.posted_nanousd),
-                display_usd(cap.count.held_nanousd) if cap.count.held_nanousd else None,
+                display_usd(cap.spend.posted_nanousd),
+                display_usd(cap.spend.held_nanousd) if cap.spend.held_nanousd else None,
                 display_usd(cap.left_nanousd),
                 "never" if cap.resets_at_ms is None else display_instant(cap.resets_at_ms)[:10],
             )

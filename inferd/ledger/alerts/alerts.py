@@ -64,7 +64,7 @@ def alert_spending(
     """Write down which thresholds of these caps are reached and were not before. Called after every change of what was
     posted, and of a budget."""
     for cap in caps:
-        posted_nanousd, limit_nanousd = cap.count.posted_nanousd, cap.limit_nanousd
+        posted_nanousd, limit_nanousd = cap.spend.posted_nanousd, cap.limit_nanousd
         for percent in policy.thresholds_percent:
             if posted_nanousd > 0 and posted_nanousd * 100 >= percent * limit_nanousd:
                 _add(
@@ -84,7 +84,7 @@ def alert_exhausted(conn: sqlite3.Connection, team: str, caps: Sequence[Cap], ne
                 conn,
                 Alert(
                     *(0, "threshold", team, cap.scope, cap.source, cap.period, 100),
-                    *(cap.limit_nanousd, cap.count.posted_nanousd, now_ms),
+                    *(cap.limit_nanousd, cap.spend.posted_nanousd, now_ms),
                 ),
             )
 

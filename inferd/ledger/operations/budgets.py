@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import asdict
 
 from inferd.errors import InvalidValueError, NotFoundError
 from inferd.instants import format_instant
@@ -16,7 +17,7 @@ from inferd.ledger.operations.audit_log import logged
 from inferd.ledger.operations.idempotency import once
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms import budgets
-from inferd.ledger.terms.budgets import Budget, Raise
+from inferd.ledger.terms.budgets import Budget, CapAdjustment
 from inferd.ledger.terms.caps import caps_of_scopes
 from inferd.ledger.terms.terms import (
     terms_of,
@@ -121,7 +122,7 @@ def raise_caps(
     idempotency_key: str | None = None,
     actor: str,
     now_ms: int,
-) -> Raise:
+) -> CapAdjustment:
     """Lift every cap of a team (plan, tier, its own budgets) by an amount, for requests admitted in a span of time."""
     teams.find_team(conn, team)
     check_text("reason", reason)
@@ -136,20 +137,17 @@ def raise_caps(
             raise InvalidValueError(
                 f"the raise would end at {format_instant(until_ms)}, before it begins at {format_instant(begin_ms)}"
             )
-        if amount_nanousd + sum(each.amount_nanousd for each in budgets.raises_of(conn, team, now_ms)) > (
+        if amount_nanousd + sum(each.amount_nanousd for each in budgets.adjustments_of(conn, team, now_ms)) > (
             _MAX_RAISES_NANOUSD
         ):
             raise InvalidValueError(
                 f"all raises of a team that are not over cannot exceed {display_usd(_MAX_RAISES_NANOUSD)} together"
             )
-        made = budgets.add_raise(
-            conn, team, amount_nanousd, from_ms=begin_ms, until_ms=until_ms, reason=reason, actor=actor, now_ms=now_ms
-        )
-        return {name: getattr(made, name) for name in Raise.__slots__}
+        adjustment = CapAdjustment(0, team, begin_ms, until_ms, amount_nanousd, reason, actor, now_ms)
+        return asdict(budgets.add_adjustment(conn, adjustment))
 
     body = {"amount_nanousd": amount_nanousd, "from_ms": from_ms, "until_ms": until_ms, "reason": reason}
-    answer = once(conn, team, "raise", idempotency_key, body, perform, now_ms=now_ms)
-    return Raise(**answer)
+    return CapAdjustment(**once(conn, team, "raise", idempotency_key, body, perform, now_ms=now_ms))
 
 
 def _scope(conn: sqlite3.Connection, team: str, project: str | None, user: str | None, key_id: str | None) -> str:

@@ -15,7 +15,7 @@ from inferd.ledger.identity.names import check_text
 from inferd.ledger.operations.audit_log import logged
 from inferd.ledger.operations.idempotency import once
 from inferd.ledger.storage.paging import WHOLE, Page
-from inferd.ledger.terms.budgets import add_raise
+from inferd.ledger.terms.budgets import CapAdjustment, add_adjustment
 from inferd.ledger.terms.periods import period_bounds_ms, period_label, periods_of
 from inferd.ledger.terms.terms import raise_earned_tier, terms_of
 from inferd.money import display_usd, format_usd
@@ -95,17 +95,8 @@ def _raise_for(
     plan = terms_of(conn, team, now_ms).plan
     until_ms = period_bounds_ms(period_label(plan.cap_period, now_ms))[1]
     assert until_ms is not None, "a plan's cap is for a month or a year"
-    add_raise(
-        conn,
-        team,
-        amount_nanousd,
-        from_ms=period_bounds_ms(period)[0],
-        until_ms=until_ms,
-        reason=f"statement {period} paid early",
-        actor=actor,
-        now_ms=now_ms,
-        txn=txn,
-    )
+    from_ms, reason = period_bounds_ms(period)[0], f"statement {period} paid early"
+    add_adjustment(conn, CapAdjustment(0, team, from_ms, until_ms, amount_nanousd, reason, actor, now_ms, txn))
 
 
 def list_statements(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Statement]:

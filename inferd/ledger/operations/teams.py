@@ -26,7 +26,7 @@ from inferd.ledger.operations.audit_log import logged, record
 from inferd.ledger.operations.keys import create_key
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms import budgets
-from inferd.ledger.terms.budgets import Raise
+from inferd.ledger.terms.budgets import CapAdjustment
 from inferd.ledger.terms.caps import Cap, caps_of_scopes
 from inferd.ledger.terms.catalog import find_plan
 from inferd.ledger.terms.concurrency import ConcurrencyLimit, concurrency_of
@@ -75,7 +75,7 @@ class Limits:
     team: str
     terms: Terms
     caps: tuple[Cap, ...]
-    raises: tuple[Raise, ...]
+    raises: tuple[CapAdjustment, ...]
     rates: TeamLimits
     concurrency: tuple[ConcurrencyLimit, ...]
 
@@ -151,7 +151,7 @@ def show_limits(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_
         team=team,
         terms=terms,
         caps=tuple(caps_of_scopes(conn, team, terms, list(scopes), now_ms)),
-        raises=tuple(budgets.raises_of(conn, team, now_ms)),
+        raises=tuple(budgets.adjustments_of(conn, team, now_ms)),
         rates=team_limits(conn, team, now_ms),
         concurrency=tuple(concurrency_of(conn, team)),
     )

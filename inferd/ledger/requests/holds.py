@@ -17,7 +17,7 @@ from inferd.ledger.storage.rows import insert_covered
 from inferd.ledger.terms.caps import caps_of
 from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.periods import LIFETIME
-from inferd.ledger.terms.team_snapshot import standing_of
+from inferd.ledger.terms.team_snapshot import snapshot_of
 from inferd.ledger.terms.terms import Terms
 from inferd.price import Price
 from inferd.subjects import team_subject
@@ -67,8 +67,8 @@ class OpenHold(msgspec.Struct, frozen=True):
 
     def apply(self, conn: sqlite3.Connection) -> Hold:
         amount_nanousd, team = self.amount_nanousd, self.attribution.team
-        standing = standing_of(conn, team, self.admitted_at_ms)
-        terms = standing.terms
+        snapshot = snapshot_of(conn, team, self.admitted_at_ms)
+        terms = snapshot.terms
         open_grants = grants.open_grants(conn, team)
         at_ms = self.admitted_at_ms
         can_expire = grants.can_expire(open_grants)
@@ -76,12 +76,12 @@ class OpenHold(msgspec.Struct, frozen=True):
             at_ms = expiry_ms(conn, at_ms)
         due = due_grant(conn, team, terms.plan, at_ms, self.admitted_at_ms)
         with_due = open_grants if due is None else [*open_grants, due]
-        held_nanousd = standing.counts[team_subject(team), LIFETIME].held_nanousd
+        held_nanousd = snapshot.spend[team_subject(team), LIFETIME].held_nanousd
         balance_nanousd = grants.available_nanousd(with_due, 0, at_ms)
         funds = Funds(
             team=team,
             terms=terms,
-            caps=caps_of(conn, terms, self.attribution, self.admitted_at_ms, standing.counts),
+            caps=caps_of(conn, terms, self.attribution, self.admitted_at_ms, snapshot.spend),
             available_nanousd=max(0, balance_nanousd - held_nanousd),
             balance_nanousd=balance_nanousd,
         )
@@ -132,11 +132,11 @@ class AlertRefusal(msgspec.Struct, frozen=True):
 
     def apply(self, conn: sqlite3.Connection) -> None:
         hold, team = self.hold, self.hold.attribution.team
-        standing = standing_of(conn, team, hold.admitted_at_ms)
-        caps = caps_of(conn, standing.terms, hold.attribution, hold.admitted_at_ms, standing.counts)
+        snapshot = snapshot_of(conn, team, hold.admitted_at_ms)
+        caps = caps_of(conn, snapshot.terms, hold.attribution, hold.admitted_at_ms, snapshot.spend)
         alert_exhausted(conn, team, caps, hold.amount_nanousd, hold.admitted_at_ms)
-        if not standing.terms.postpaid:
-            self._alert_no_credit(conn, standing.terms)
+        if not snapshot.terms.postpaid:
+            self._alert_no_credit(conn, snapshot.terms)
 
     def _alert_no_credit(self, conn: sqlite3.Connection, terms: Terms) -> None:
         """Alert if the credit, with the plan's included credit and without the open holds, is too little."""

@@ -26,7 +26,7 @@ from inferd.ledger.terms import counters
 from inferd.ledger.terms.caps import caps_of
 from inferd.ledger.terms.expiry_clock import ObserveClock
 from inferd.ledger.terms.periods import periods_of
-from inferd.ledger.terms.team_snapshot import standing_of
+from inferd.ledger.terms.team_snapshot import snapshot_of
 from inferd.price import Price
 from inferd.usage import Usage
 
@@ -136,9 +136,9 @@ class SettleHold(msgspec.Struct, frozen=True):
 
     def _alert(self, conn: sqlite3.Connection, held: _OpenHold, left_nanousd: int) -> None:
         team = held.attribution.team
-        standing = standing_of(conn, team, held.admitted_at_ms)
-        caps = caps_of(conn, standing.terms, held.attribution, held.admitted_at_ms, standing.counts)
-        alerts = standing.terms.alerts
+        snapshot = snapshot_of(conn, team, held.admitted_at_ms)
+        caps = caps_of(conn, snapshot.terms, held.attribution, held.admitted_at_ms, snapshot.spend)
+        alerts = snapshot.terms.alerts
         alert_spending(conn, team, caps, alerts, now_ms=self.finished_at_ms)
         alert_low_balance(conn, team, left_nanousd, alerts, now_ms=self.finished_at_ms)
 

@@ -1,13 +1,13 @@
-"""Budgets of a team, project, key or user, and raises of a team's caps (BILLING R7): what caps.py reads.
+"""Budgets of teams, projects, keys and users, and adjustments of a team's caps (BILLING R7).
 
-A scope has at most one budget a period and authority: the operator's, and beside it a stricter one that the team sets
-for itself.
+A scope has at most one budget for each period and authority: the operator's, and a stricter one that the team sets for
+itself.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from inferd.instants import format_instant
@@ -20,7 +20,7 @@ from inferd.plans import PeriodKind
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a scope spends at most in each month or year, or in all."""
+    """The most that a scope may spend in each month or year, or in all."""
 
     scope: str
     period: PeriodKind
@@ -48,11 +48,12 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Raise:
-    """A cap adjustment: it lifts every cap of the team by so much from `from_ms` until `until_ms`.
+class CapAdjustment:
+    """An amount that lifts every cap of a team from `from_ms` until `until_ms`.
 
     Attributes:
-        txn: the payment that made it, or None.
+        adjustment_id: 0 for an adjustment that has no row yet.
+        txn: the payment of a statement that made it, or None.
     """
 
     adjustment_id: int
@@ -63,7 +64,7 @@ class Raise:
     reason: str
     actor: str
     at_ms: int
-    txn: int | None
+    txn: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -82,7 +83,7 @@ _COLUMNS = "scope, period, authority, team, amount_nanousd, set_at_ms, set_by"
 
 
 def budgets_of(conn: sqlite3.Connection, team: str | None, page: Page = WHOLE) -> list[Budget]:
-    """All budgets of a team and of what belongs to it; None: of all teams.
+    """Return all budgets of a team and of its projects, users and keys; None: of all teams.
 
     Args:
         page: after a budget's `name`.
@@ -98,7 +99,7 @@ def budgets_of(conn: sqlite3.Connection, team: str | None, page: Page = WHOLE) -
 
 
 def find_budget(conn: sqlite3.Connection, scope: str, period: str, authority: Authority) -> Budget | None:
-    """The budget of a scope and period by an authority; None if there is none."""
+    """Return the budget of a scope and period by an authority; None if there is none."""
     row = conn.execute(
         f"SELECT {_COLUMNS} FROM budgets WHERE scope = ? AND period = ? AND authority = ?", (scope, period, authority)
     ).fetchone()
@@ -108,16 +109,7 @@ def find_budget(conn: sqlite3.Connection, scope: str, period: str, authority: Au
 def put_budget(conn: sqlite3.Connection, budget: Budget) -> None:
     """Set a budget, in place of the one of the same scope, period and authority."""
     drop_budget(conn, budget)
-    values = {
-        "scope": budget.scope,
-        "period": budget.period,
-        "authority": budget.authority,
-        "team": budget.team,
-        "amount_nanousd": budget.amount_nanousd,
-        "set_at_ms": budget.set_at_ms,
-        "set_by": budget.set_by,
-    }
-    insert(conn, "budgets", values)
+    insert(conn, "budgets", asdict(budget))
 
 
 def drop_budget(conn: sqlite3.Connection, budget: Budget) -> None:
@@ -128,41 +120,19 @@ def drop_budget(conn: sqlite3.Connection, budget: Budget) -> None:
     )
 
 
-def raises_of(conn: sqlite3.Connection, team: str, at_ms: int) -> list[Raise]:
-    """Those that are in force at `at_ms` or come later."""
+def adjustments_of(conn: sqlite3.Connection, team: str, at_ms: int) -> list[CapAdjustment]:
+    """Return the adjustments of a team's caps that are in force at `at_ms` or later."""
     rows = conn.execute(
         "SELECT adjustment_id, team, from_ms, until_ms, amount_nanousd, reason, actor, at_ms, txn "
         "FROM cap_adjustments WHERE team = ? AND until_ms > ? ORDER BY adjustment_id",
         (team, at_ms),
     )
-    return [Raise(*row) for row in rows]
+    return [CapAdjustment(*row) for row in rows]
 
 
-def add_raise(
-    conn: sqlite3.Connection,
-    team: str,
-    amount_nanousd: int,
-    *,
-    from_ms: int,
-    until_ms: int,
-    reason: str,
-    actor: str,
-    now_ms: int,
-    txn: int | None = None,
-) -> Raise:
-    """Lift the team's caps; never changed or deleted."""
+def add_adjustment(conn: sqlite3.Connection, adjustment: CapAdjustment) -> CapAdjustment:
+    """Insert an adjustment, which is never changed or deleted, and return it with its number."""
     number: int = conn.execute("SELECT coalesce(max(adjustment_id), 0) + 1 FROM cap_adjustments").fetchone()[0]
-    made = Raise(number, team, from_ms, until_ms, amount_nanousd, reason, actor, now_ms, txn)
-    values = {
-        "adjustment_id": number,
-        "team": team,
-        "from_ms": from_ms,
-        "until_ms": until_ms,
-        "amount_nanousd": amount_nanousd,
-        "reason": reason,
-        "actor": actor,
-        "at_ms": now_ms,
-        "txn": txn,
-    }
-    insert(conn, "cap_adjustments", values)
-    return made
+    adjustment = replace(adjustment, adjustment_id=number)
+    insert(conn, "cap_adjustments", asdict(adjustment))
+    return adjustment

@@ -1,7 +1,7 @@
-"""Caps (BILLING R7): every limit of spending that a request must keep, each in its own period; all must pass.
+"""Caps (BILLING R7): the limits of spending that bound a request, each in its own period.
 
-Of the team: its plan's cap, its tier's monthly limit and its own budgets, each lifted by the raises in force. Of
-project, key and user: their budgets. A cap bounds posted + held.
+The team has its plan's cap, its tier's monthly limit and its own budgets, each lifted by the adjustments in force;
+project, key and user have their budgets. A cap bounds posted + held, and a hold must fit in every cap.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from inferd.attribution import Attribution
 from inferd.instants import format_instant
-from inferd.ledger.terms.counters import Cell, Count, count
+from inferd.ledger.terms.counters import CounterKey, Spend, spend_of
 from inferd.ledger.terms.periods import LIFETIME, period_bounds_ms, period_label
 from inferd.ledger.terms.terms import Terms
 from inferd.money import display_usd, format_usd
@@ -28,11 +28,10 @@ class Cap(msgspec.Struct, frozen=True):
     """One limit, and how much of it is used.
 
     Attributes:
-        scope: as in counters, such as `team:acme`.
-        source: where it comes from: `budget` is the operator's, `team_budget` the team's own; `source_name` names it
-            for people.
+        scope: the subject that it bounds, such as `team:acme`.
+        source: `budget` is the operator's, `team_budget` the team's own; `source_name` is for people.
         period: `2026-11`, `2026` or `lifetime`.
-        base_nanousd: before raises, which only caps of the team have.
+        base_nanousd: the limit before adjustments, which only caps of the team have.
     """
 
     scope: str
@@ -41,7 +40,7 @@ class Cap(msgspec.Struct, frozen=True):
     period: str
     base_nanousd: int
     raised_nanousd: int
-    count: Count
+    spend: Spend
 
     @property
     def limit_nanousd(self) -> int:
@@ -49,13 +48,13 @@ class Cap(msgspec.Struct, frozen=True):
 
     @property
     def left_nanousd(self) -> int:
-        """What a new hold can take."""
-        return max(0, self.limit_nanousd - self.count.posted_nanousd - self.count.held_nanousd)
+        """The largest hold that fits."""
+        return max(0, self.limit_nanousd - self.spend.posted_nanousd - self.spend.held_nanousd)
 
     @property
     def left_without_holds_nanousd(self) -> int:
-        """What is left once every open hold has come to nothing."""
-        return max(0, self.limit_nanousd - self.count.posted_nanousd)
+        """The rest of the limit if every open hold were voided."""
+        return max(0, self.limit_nanousd - self.spend.posted_nanousd)
 
     @property
     def kind(self) -> str:
@@ -84,7 +83,7 @@ class Cap(msgspec.Struct, frozen=True):
         when = "in all" if self.period == LIFETIME else f"in {self.period}"
         return (
             f"{kind} '{name}' may spend {display_usd(self.limit_nanousd)} {when} ({self.source_name}), of which "
-            f"{display_usd(self.count.posted_nanousd)} is spent and {display_usd(self.count.held_nanousd)} held by "
+            f"{display_usd(self.spend.posted_nanousd)} is spent and {display_usd(self.spend.held_nanousd)} held by "
             f"requests under way"
         )
 
@@ -97,15 +96,15 @@ class Cap(msgspec.Struct, frozen=True):
             "limit_usd": format_usd(self.limit_nanousd),
             "base_usd": format_usd(self.base_nanousd),
             "raised_usd": format_usd(self.raised_nanousd),
-            "posted_usd": format_usd(self.count.posted_nanousd),
-            "held_usd": format_usd(self.count.held_nanousd),
+            "posted_usd": format_usd(self.spend.posted_nanousd),
+            "held_usd": format_usd(self.spend.held_nanousd),
             "left_usd": format_usd(self.left_nanousd),
             "resets_at": None if self.resets_at_ms is None else format_instant(self.resets_at_ms),
         }
 
 
 def team_caps(conn: sqlite3.Connection, team: str, terms: Terms, at_ms: int) -> list[Cap]:
-    """The caps of a team, in the periods of `at_ms`."""
+    """Return the caps of a team, in the periods of `at_ms`."""
     return caps_of_scopes(conn, team, terms, [team_subject(team)], at_ms)
 
 
@@ -114,14 +113,14 @@ def caps_of(
     terms: Terms,
     attribution: Attribution,
     at_ms: int,
-    known: Mapping[Cell, Count] | None = None,
+    known: Mapping[CounterKey, Spend] | None = None,
 ) -> list[Cap]:
-    """Every cap that a request of `attribution`, admitted at `at_ms`, must keep; those of the team first.
+    """Return every cap that bounds a request of `attribution`, admitted at `at_ms`; the team's first.
 
     Args:
-        known: counters that the caller has just read.
+        known: the spend that the caller has just read.
     """
-    # Only budgets ask which scopes there are beside the team.
+    # Without budgets, only the team has caps.
     scopes = attribution.subjects if terms.has_budgets else ()
     return caps_of_scopes(conn, attribution.team, terms, scopes, at_ms, known)
 
@@ -132,24 +131,24 @@ def caps_of_scopes(
     terms: Terms,
     scopes: Sequence[str],
     at_ms: int,
-    known: Mapping[Cell, Count] | None = None,
+    known: Mapping[CounterKey, Spend] | None = None,
 ) -> list[Cap]:
-    """Those of the team, and the budgets of `scopes`, in the periods of `at_ms`."""
-    counts = dict(known or {})
+    """Return the caps of the team and the budgets of `scopes`, in the periods of `at_ms`."""
+    spend = dict(known or {})
     caps = []
     for scope, source, name, kind, base_nanousd in _limits(conn, team, terms, scopes):
-        cell = (scope, period_label(kind, at_ms))
-        if cell not in counts:
-            counts[cell] = count(conn, team, *cell)
+        key = (scope, period_label(kind, at_ms))
+        if key not in spend:
+            spend[key] = spend_of(conn, team, *key)
         raised = terms.raised_nanousd if scope.startswith("team:") else 0
-        caps.append(Cap(scope, source, name, cell[1], base_nanousd, raised, counts[cell]))
+        caps.append(Cap(scope, source, name, key[1], base_nanousd, raised, spend[key]))
     return caps
 
 
 def _limits(
     conn: sqlite3.Connection, team: str, terms: Terms, scopes: Sequence[str]
 ) -> Iterator[tuple[str, CapSource, str, str, int]]:
-    """(scope, source, its name, month|year|lifetime, nano-USD)."""
+    """Yield (scope, source, its name, month|year|lifetime, nano-USD) of each cap."""
     plan, scope = terms.plan, team_subject(team)
     yield scope, "plan", f"plan {plan.name}", plan.cap_period, plan.cap_nanousd
     tier_nanousd = terms.tier_limits.monthly_nanousd

@@ -1,8 +1,9 @@
-"""The terms on which a team buys: plan, tier, what happens at zero, raises of its caps (BILLING R1, R2, R6, R7)."""
+"""Terms of a team: plan, tier, overage at zero credit and adjustments of its caps (BILLING R1, R2, R6, R7)."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -15,14 +16,13 @@ from inferd.plans import AlertPolicy, Overage, Plan, Tier
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """A team's terms at one moment. Teams of one plan mostly have the same.
+    """A team's terms at one moment. Most teams of a plan have equal terms.
 
     Attributes:
-        overage: what happens at zero, as it is in effect; `overage_source` says why.
-        tier: the tier in effect; `tier_source` says why, `tier_limits` what it allows.
-        raised_nanousd: what the raises in force at that moment add to each cap of the team.
-        has_budgets: whether the team, or a project, user or key of it, has any.
-        alerts: when somebody is told of its spending.
+        tier: the tier in effect; `tier_source` says why, `tier_limits` has its limits.
+        overage: the rule at zero credit in effect; `overage_source` says why.
+        raised_nanousd: added to each cap of the team by the adjustments in force at that moment.
+        has_budgets: whether the team, or a project, user or key of it, has a budget.
     """
 
     plan: Plan
@@ -44,11 +44,11 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class BillingRow:
-    """Stored facts of a team.
+    """A team's row of the table `billing`.
 
     Attributes:
-        overage: what the operator set; None: nothing, so its plan's holds.
-        team_overage: what the team chose for itself; None: nothing.
+        overage: set by the operator; None: the plan's applies.
+        team_overage: chosen by the team for itself; None: no choice.
     """
 
     overage: Overage | None = None
@@ -57,49 +57,61 @@ class BillingRow:
     team_overage: Overage | None = None
 
 
-TERMS_VERSION = "(SELECT version FROM terms)"
-"""SQL of a number that changes whenever the terms of any team do, and is never the same for others (schema 12: each
-table that _TERMS reads has triggers for it)."""
+class TermsCache:
+    """Terms by the version of the table `terms` and team; a full cache drops the entries that were added first.
 
-_TERMS = (
-    "SELECT plan, tier_override, tier_override_until_ms, overage, team_overage, coalesce(payment_method, 0), "
-    f"coalesce(earned_tier, 0), {IN_FORCE}, "
-    "(SELECT sum(iif(until_ms > ?1 AND from_ms <= ?1, amount_nanousd, 0)) FROM cap_adjustments "
-    "WHERE cap_adjustments.team = teams.team), "
-    "EXISTS (SELECT 1 FROM budgets WHERE budgets.team = teams.team) "
-    "FROM teams LEFT JOIN billing USING (team) WHERE teams.team = ?2"
-)
-_TEAMS_REMEMBERED = 16_384
+    The version changes with the terms of any team, and no other terms ever get the same one (schema.sql), so an entry
+    cannot be out of date. With it a team's snapshot takes 5 us instead of 9 (in-memory SQLite).
+    """
+
+    def __init__(self, max_entries: int) -> None:
+        self._max_entries = max_entries
+        self._terms: OrderedDict[tuple[int, str], Terms] = OrderedDict()
+
+    def get(self, version: int, team: str) -> Terms | None:
+        return self._terms.get((version, team))
+
+    def put(self, version: int, team: str, terms: Terms) -> None:
+        self._terms[version, team] = terms
+        if len(self._terms) > self._max_entries:
+            self._terms.popitem(last=False)
+
+
+_cache = TermsCache(max_entries=16_384)
+
+# `_terms` reads the columns by their names. ?1: the moment in ms, ?2: the team.
+_TERMS_SQL = f"""\
+SELECT plan, tier_override, tier_override_until_ms, overage, team_overage, coalesce(payment_method, 0),
+    coalesce(earned_tier, 0), {IN_FORCE} AS catalog,
+    (SELECT sum(iif(until_ms > ?1 AND from_ms <= ?1, amount_nanousd, 0)) FROM cap_adjustments
+        WHERE cap_adjustments.team = teams.team) AS raised_nanousd,
+    EXISTS (SELECT 1 FROM budgets WHERE budgets.team = teams.team) AS has_budgets
+FROM teams LEFT JOIN billing USING (team) WHERE teams.team = ?2
+"""
 
 
 def terms_of(conn: sqlite3.Connection, team: str, at_ms: int, *, version: int | None = None) -> Terms:
-    """The terms of an existing team.
+    """Return the terms of an existing team.
 
     Args:
-        version: TERMS_VERSION as it was read in this transaction. Terms that do not depend on the moment are read once
-            a version.
+        version: of the table `terms`, read in this transaction; terms that do not depend on the moment are cached by
+            it. None: read them.
     """
-    remembered = [] if version is None else _place(version, team)
-    if remembered:
-        return remembered[0]
-    row = conn.execute(_TERMS, (at_ms, team)).fetchone()
+    cached = None if version is None else _cache.get(version, team)
+    if cached is not None:
+        return cached
+    row = conn.execute(_TERMS_SQL, (at_ms, team)).fetchone()
     _, _, override_until_ms, *_, raised_nanousd, _ = row
     terms = _terms(row, None if override_until_ms is None else at_ms)
-    if override_until_ms is None and raised_nanousd is None:
-        remembered.append(terms)
+    if version is not None and override_until_ms is None and raised_nanousd is None:
+        _cache.put(version, team, terms)
     return terms
-
-
-@lru_cache(maxsize=_TEAMS_REMEMBERED)
-def _place(version: int, team: str) -> list[Terms]:
-    """Where the terms that `version` stands for are kept, once they were read."""
-    return []
 
 
 @lru_cache(maxsize=4096)
 def _terms(row: tuple[Any, ...], at_ms: int | None) -> Terms:
-    """What a row of _TERMS says; `at_ms` matters only to an override that ends. There are few different rows, however
-    many teams there are. The row is the cache's key, so this cannot be out of date."""
+    """Return the terms in a row of _TERMS_SQL; `at_ms` is needed only for an override that ends. Cached by the row,
+    which few teams have to themselves."""
     plan_name, override, until_ms, set_overage, team_overage, payment_method, earned, *others = row
     catalog_text, raised_nanousd, has_budgets = others
     catalog = catalog_of(catalog_text)
@@ -122,15 +134,15 @@ def _terms(row: tuple[Any, ...], at_ms: int | None) -> Terms:
 
 
 def may_choose_postpaid(plan: Plan, set_overage: Overage | None) -> bool:
-    """Whether a team may choose pay-as-you-go for itself: unless the operator set something else, or the plan says that
-    the team contacts the operator."""
+    """Return whether a team may choose pay-as-you-go: not if the operator set another overage, nor on a plan whose
+    teams contact the operator."""
     return set_overage == "postpaid" or (set_overage is None and plan.overage != "contact")
 
 
 def _overage(
     plan: Plan, set_overage: Overage | None, team_overage: Overage | None, tier: int, payment_method: bool
 ) -> tuple[Overage, str]:
-    """The rule at zero credit, and its origin. A team's choice makes the operator's `set_overage` only stricter."""
+    """Return the rule at zero credit and its source. A team's choice can only be stricter than `set_overage`."""
     wanted, source = (plan.overage, f"plan {plan.name}") if set_overage is None else (set_overage, BY_OPERATOR)
     if team_overage is not None and (team_overage != "postpaid" or may_choose_postpaid(plan, set_overage)):
         wanted, source = team_overage, "chosen by the team"
@@ -149,7 +161,7 @@ def read_billing(conn: sqlite3.Connection, team: str) -> BillingRow:
 
 
 def write_billing(conn: sqlite3.Connection, team: str, row: BillingRow, *, actor: str, now_ms: int) -> None:
-    """Replace what is stored, if it changes."""
+    """Replace the team's row, if it changes."""
     if row == read_billing(conn, team):
         return
     conn.execute("DELETE FROM billing WHERE team = ?", (team,))
@@ -166,7 +178,7 @@ def write_billing(conn: sqlite3.Connection, team: str, row: BillingRow, *, actor
 
 
 def qualifying_nanousd(conn: sqlite3.Connection, team: str) -> int:
-    """Paid grants and paid statements, less what was taken back of paid grants (R2)."""
+    """Return the sum of paid grants and paid statements, less withdrawals and voids of paid grants (R2)."""
     granted: int = conn.execute(
         "SELECT coalesce(sum(amount_nanousd), 0) FROM grants WHERE team = ? AND kind = 'paid'", (team,)
     ).fetchone()[0]
@@ -183,7 +195,7 @@ def qualifying_nanousd(conn: sqlite3.Connection, team: str) -> int:
 
 
 def raise_earned_tier(conn: sqlite3.Connection, team: str, *, actor: str, now_ms: int) -> None:
-    """Money has come in, or a payment method: the earned tier rises if it is enough; it never falls by itself."""
+    """Raise the earned tier if the team's money, or its payment method, is enough. It never falls by itself."""
     row = read_billing(conn, team)
     tier = catalog_in_force(conn).earned_tier(qualifying_nanousd(conn, team), payment_method=row.payment_method)
     if tier > row.earned_tier:

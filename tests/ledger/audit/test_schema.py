@@ -132,13 +132,13 @@ def test_a_deleted_row_is_found(ledger, table):
 def test_a_row_made_by_hand_is_found_though_its_checksum_fits(ledger, table):
     from inferd.ledger.alerts.alerts import Alert
     from inferd.ledger.storage.rows import insert
-    from inferd.ledger.terms.budgets import Budget, add_raise, put_budget
+    from inferd.ledger.terms.budgets import Budget, CapAdjustment, add_adjustment, put_budget
 
     now_ms = ledger.now_ms
     if table == "budgets":
         put_budget(ledger.conn, Budget("team:acme", "year", "operator", "acme", 10**12, now_ms, "test"))
     elif table == "cap_adjustments":
-        add_raise(ledger.conn, "acme", 5, from_ms=1, until_ms=2, reason="mine", actor="test", now_ms=now_ms)
+        add_adjustment(ledger.conn, CapAdjustment(0, "acme", 1, 2, 5, "mine", "test", now_ms))
     else:
         alert = Alert(99, "threshold", "acme", "team:acme", "plan", "2025-01", 50, 10, 9, now_ms)
         insert(ledger.conn, "alerts", {name: getattr(alert, name) for name in Alert.__slots__})

@@ -7,25 +7,25 @@ import pytest
 
 from inferd.ledger.requests.pricing import hold_nanousd
 from inferd.ledger.terms.caps import Cap
-from inferd.ledger.terms.counters import Count
+from inferd.ledger.terms.counters import Spend
 from inferd.price import Price
 
-CAP = Cap("team:acme", "plan", "plan pro", "2026-11", 100, 7, Count(60, 30))
+CAP = Cap("team:acme", "plan", "plan pro", "2026-11", 100, 7, Spend(60, 30))
 
 
 @pytest.mark.parametrize(
-    ("count", "left", "left_without_holds"),
+    ("spend", "left", "left_without_holds"),
     [
-        (Count(60, 30), 17, 47),
-        (Count(60, 47), 0, 47),
-        (Count(60, 48), 0, 47),
-        (Count(107, 0), 0, 0),
-        (Count(200, 9), 0, 0),
+        (Spend(60, 30), 17, 47),
+        (Spend(60, 47), 0, 47),
+        (Spend(60, 48), 0, 47),
+        (Spend(107, 0), 0, 0),
+        (Spend(200, 9), 0, 0),
     ],
 )
-def test_what_is_left_is_never_less_than_nothing(count, left, left_without_holds):
+def test_what_is_left_is_never_less_than_nothing(spend, left, left_without_holds):
     """R7: a budget can be set below what was spent."""
-    cap = msgspec.structs.replace(CAP, count=count)
+    cap = msgspec.structs.replace(CAP, spend=spend)
     assert (cap.limit_nanousd, cap.left_nanousd, cap.left_without_holds_nanousd) == (107, left, left_without_holds)
 
 

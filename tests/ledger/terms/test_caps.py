@@ -387,4 +387,4 @@ def test_a_settled_request_counts_what_it_cost_however_it_was_paid(rich):
     """R7: gross, from gifts too."""
     rich.settle(rich.hold(10, 10, user="ada", price=replace(rich.price, cached_input_picousd=0)), 10, 5)
     caps = team_caps(rich.conn, "acme", terms_of(rich.conn, "acme", rich.now_ms), rich.now_ms)
-    assert {cap.count.posted_nanousd for cap in caps} == {15}
+    assert {cap.spend.posted_nanousd for cap in caps} == {15}

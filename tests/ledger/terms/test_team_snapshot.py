@@ -10,7 +10,7 @@ import pytest
 
 from inferd.ledger import operations
 from inferd.ledger.terms.catalog import catalog_in_force
-from inferd.ledger.terms.team_snapshot import standing_of
+from inferd.ledger.terms.team_snapshot import snapshot_of
 from inferd.ledger.terms.terms import terms_of
 from inferd.plans import AlertPolicy
 from tests.ledger.books import memory_books
@@ -35,7 +35,7 @@ def terms(books, at_ms=None):
     """As a request sees them; they are those that stand in the file."""
     at_ms = books.now_ms if at_ms is None else at_ms
     with transaction(books):
-        found = standing_of(books.conn, "acme", at_ms).terms
+        found = snapshot_of(books.conn, "acme", at_ms).terms
     assert found == terms_of(books.conn, "acme", at_ms)
     return found
 
@@ -45,7 +45,7 @@ def reads_terms(books):
     statements = []
     books.conn.set_trace_callback(statements.append)
     with transaction(books):
-        standing_of(books.conn, "acme", books.now_ms)
+        snapshot_of(books.conn, "acme", books.now_ms)
     books.conn.set_trace_callback(None)
     return any("FROM teams" in sql for sql in statements)
 
@@ -109,7 +109,7 @@ def test_a_change_that_is_undone_leaves_nothing_behind(books):
     for tier in (2, 3):
         with transaction(books):
             set_team(tier=tier)(books)
-            assert standing_of(books.conn, "acme", books.now_ms).terms.tier == tier
+            assert snapshot_of(books.conn, "acme", books.now_ms).terms.tier == tier
         assert terms(books) == before
 
 

@@ -176,7 +176,7 @@ def test_what_was_spent_before_a_change_of_plan_counts_against_the_new_cap_at_on
     books.settle(books.hold(90, 0, price=DEAR), usage=Usage(90, 0, 0, 1))
     operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
     (year, tier) = operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps
-    assert (year.period, year.count.posted_nanousd, tier.period) == ("2026", parse_usd("90"), "2026-11")
+    assert (year.period, year.spend.posted_nanousd, tier.period) == ("2026", parse_usd("90"), "2026-11")
     operations.set_team(books.conn, "acme", plan="academic", **who(books))
     books.grant(parse_usd("500"))
     with pytest.raises(InsufficientCreditError, match=r"may spend \$100.00 in 2026-11 \(plan academic\)") as no:
