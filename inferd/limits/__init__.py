@@ -1,2 +1,1 @@
-"""How fast a team may go (BILLING R10, R11, R15): windows, adaptive rates, concurrency. Pure, with
-clocks passed in; in memory."""
+"""Rate limits (BILLING R10, R11, R15): windows, adaptive rates and concurrency, in memory, with clocks passed in."""

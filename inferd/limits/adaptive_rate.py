@@ -1,19 +1,18 @@
-"""A limit a minute that grows with sustained use and shrinks when idle; the formula is in docs/rate-limits.md."""
+"""Adaptive limits of a minute: they grow with sustained use and shrink when idle (the formula: docs/rate-limits.md)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inferd.limits.sliding_window import WINDOW_MS
-
+WINDOW_MS = 60_000
 NEAR = 0.5
-"""Use of at least this share of the limit makes it grow."""
+"""Use of at least this share of a limit makes it grow."""
 IDLE = 0.25
-"""Use of less than this share lets it shrink."""
+"""Use of less than this share of a limit makes it shrink."""
 GROWTH_MS = 15 * 60_000
-"""How long it takes to double."""
+"""The time in which a limit doubles."""
 DECAY_MS = 60 * 60_000
-"""How long it takes to halve."""
+"""The time in which a limit halves."""
 REFUSED_HALF_LIFE_MS = 60_000
 ROOM_HALF_LIFE_MS = 60_000
 _STEP_MS = 1_000
@@ -23,10 +22,10 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Between what a limit adapts, an amount a minute; equal ones make it a fixed limit.
+    """The least and the most that an adaptive limit can be, in amounts a minute; equal ones make it a fixed limit.
 
     Attributes:
-        sheds: whether it shrinks with the server's load too, down to the floor.
+        sheds: whether it shrinks with the server's load, too, down to the floor.
     """
 
     floor: int
@@ -38,8 +37,8 @@ class Bounds:
 
 
 class ServerRoom:
-    """How much of the server is free, 1 idle to 0 full: its load, smoothed with a half-life of a minute, so that no
-    limit that goes by it falls faster than that."""
+    """The free share of the server, 1 idle to 0 full: its load, smoothed with a half-life of a minute, so that no limit
+    falls faster than that."""
 
     __slots__ = ("_at_ms", "_room")
 
@@ -48,7 +47,7 @@ class ServerRoom:
         self._at_ms = now_ms
 
     def follow(self, load: float, now_ms: int) -> float:
-        """The room, now that the load is this (0 to 1)."""
+        """Return the room, given the load of this moment (0 to 1)."""
         dt_ms = now_ms - self._at_ms
         if dt_ms > 0:
             aim = 1.0 - load
@@ -58,12 +57,12 @@ class ServerRoom:
 
 
 class AdaptiveRate:
-    """Begins at the floor. While at least half of it is used in a minute, it doubles in 15 minutes, up to the ceiling;
-    while less than a quarter is used, it halves in an hour, down to the floor. It does not grow while about as much
-    is refused as is allowed: whoever only hammers earns nothing by it.
+    """A limit that begins at the floor. While at least half of it is used in a minute, it doubles in 15 minutes, up to
+    the ceiling; while less than a quarter is used, it halves in an hour, down to the floor. It does not grow while the
+    refused amount is about as large as the allowed one, so that retrying without a pause earns nothing.
 
     Attributes:
-        used: what the last minute holds; to be set whenever something is taken or given back.
+        used: the sum of the last minute; to be set whenever an amount is taken or given back.
     """
 
     __slots__ = ("_at_ms", "_level", "_refused", "_refused_at_ms", "used")
@@ -80,10 +79,10 @@ class AdaptiveRate:
         self._refused_at_ms = now_ms
 
     def advance(self, bounds: Bounds, used: int, now_ms: int) -> None:
-        """Let it follow what happened since the last call. The bounds hold at once, whatever they were.
+        """Adapt the limit to the time since the last call. New bounds apply at once.
 
         Args:
-            used: what the last minute holds now.
+            used: the sum of the last minute.
         """
         dt_ms = now_ms - self._at_ms
         if dt_ms >= _STEP_MS:
@@ -97,13 +96,13 @@ class AdaptiveRate:
             self._level = float(bounds.ceiling)
 
     def limit(self, bounds: Bounds, room: float) -> int:
-        """The limit of this minute, as of the last `advance`."""
+        """Return the limit of this minute, as of the last `advance`."""
         if not bounds.sheds:
             return int(self._level + _EPSILON)
         return int(bounds.floor + (self._level - bounds.floor) * room + _EPSILON)
 
     def least_after(self, delay_ms: int, bounds: Bounds, room: float) -> int:
-        """The least that the limit can be after a delay, whatever happens: it decays, the server fills."""
+        """Return the least that the limit can be after a delay, with full decay and a filling server."""
         level = max(self._level * 2.0 ** (-delay_ms / DECAY_MS), bounds.floor)
         if bounds.sheds:
             room = room * 2.0 ** (-delay_ms / ROOM_HALF_LIFE_MS)
@@ -112,11 +111,11 @@ class AdaptiveRate:
 
     @property
     def level(self) -> float:
-        """What was earned, before the server's load."""
+        """The adapted limit, before the server's load."""
         return self._level
 
     def _follow(self, dt_ms: int, now_ms: int) -> None:
-        # What was taken last counts for the minute that it stays in the window; after that nothing was used.
+        # The last amount counts for the minute that it stays in the window; after that nothing was used.
         busy_ms, idle_ms = min(dt_ms, WINDOW_MS), max(0, dt_ms - WINDOW_MS)
         if self.used < IDLE * self._level:
             idle_ms += busy_ms

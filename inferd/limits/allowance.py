@@ -1,4 +1,4 @@
-"""What a caller may take: the numbers of its tier as bounds of rates, and its shares of concurrency."""
+"""Allowance of a caller: the numbers of its tier as bounds of rates, and its shares of concurrency."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from inferd.limits.adaptive_rate import Bounds
-from inferd.limits.concurrency import Share
 from inferd.plans import Tier
 from inferd.subjects import project_subject, user_subject
+
+Share = tuple[str, int | None]
+"""A subject, such as `project:acme/inference`, and the most requests of it under way; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class TeamRates:
-    """Bounds a minute; None: no limit. `tokens`: total prompt, uncached prompt, generated, per model; None: none."""
+    """Bounds of a team's rates a minute; None: no limit. `tokens`: total prompt, uncached prompt, generated, each per
+    model."""
 
     requests: Bounds | None
     free_requests: Bounds | None
@@ -22,7 +25,8 @@ class TeamRates:
 
 @lru_cache(maxsize=64)
 def rates_of(tier: Tier) -> TeamRates:
-    """The rates of a tier (BILLING R11, R15). RPM that has a least value adapts, and shrinks with the server's load."""
+    """Return the rates of a tier (BILLING R11, R15). RPM with a least value adapts, and shrinks with
+    the server's load."""
     ceiling = tier.token_rate_ceiling
     tokens = None
     if ceiling is not None:
@@ -41,10 +45,10 @@ def _rpm(most: int | None, least: int | None) -> Bounds | None:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """One caller at one moment.
+    """The limits of one caller at one moment.
 
     Attributes:
-        project_concurrency, user_concurrency: requests under way at once; None: no limit.
+        project_concurrency, user_concurrency: the most requests under way; None: no limit.
         max_output_tokens: the most completion tokens of a request (BILLING R18); None: no limit.
     """
 

@@ -1,4 +1,4 @@
-"""A table that makes its entries when they are asked for, and drops them once they are idle."""
+"""Table that makes entries on demand and drops idle ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Idles(Protocol):
-    """An entry."""
+    """Entry of an IdleTable."""
 
     def is_idle(self, now_ms: int) -> bool:
-        """Whether a new one would be the same."""
+        """Return whether a new entry would be the same."""
         ...
 
 
@@ -20,8 +20,8 @@ V = TypeVar("V", bound=Idles)
 
 
 class IdleTable(Generic[K, V]):
-    """Each call looks at one other entry, and drops it if it is idle: no sweep, and no more entries than were used
-    lately. Whoever keeps an entry across calls must see to it that it is not idle meanwhile."""
+    """Table of entries that are made on demand. Each call looks at one other entry and drops it if it is idle, so there
+    is no sweep, and memory has only the entries of late. An entry that a caller keeps must not be idle meanwhile."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[K, V] = OrderedDict()
@@ -30,7 +30,7 @@ class IdleTable(Generic[K, V]):
         return len(self._entries)
 
     def get(self, key: K, make: Callable[[], V], now_ms: int) -> V:
-        """The entry of this key, made if there is none."""
+        """Return the entry of a key, made if there is none."""
         self._look_at_next(now_ms)
         entry = self._entries.get(key)
         if entry is None:
@@ -38,10 +38,6 @@ class IdleTable(Generic[K, V]):
             self._look_at_next(now_ms)
             entry = self._entries[key] = make()
         return entry
-
-    def find(self, key: K) -> V | None:
-        """The entry of this key, if there is one."""
-        return self._entries.get(key)
 
     def _look_at_next(self, now_ms: int) -> None:
         entries = self._entries

@@ -1,32 +1,81 @@
-"""All limits of a server: windows by team and model, concurrency by project and user. In memory, bounded, one owner."""
+"""The limits of a server, in memory: rate windows by team and model, requests under way by project and user."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from inferd.limits.adaptive_rate import Bounds, ServerRoom
-from inferd.limits.allowance import TeamRates
-from inferd.limits.concurrency import Concurrency
+from inferd.limits.allowance import Share, TeamRates
 from inferd.limits.idle_table import IdleTable
 from inferd.limits.rate_window import RateWindow
-from inferd.limits.running_mean import RunningMean
 from inferd.limits.token_rates import Bounds3, TokenRates, amounts_of
 from inferd.usage import Usage
 
-CHANGES_A_MINUTE = 60
-"""That a team's keys with the scope `manage` make together."""
-_CHANGES = Bounds(CHANGES_A_MINUTE, CHANGES_A_MINUTE)
-ModelOfTeam = tuple[str, str]
-"""A team, and a model id."""
+MAX_CHANGES_A_MINUTE = 60
+"""Changes of a team by all of its keys with the scope `manage`."""
+_CHANGES = Bounds(MAX_CHANGES_A_MINUTE, MAX_CHANGES_A_MINUTE)
+_MEAN_MEMORY = 100
+
+
+class Concurrency:
+    """Requests under way by subject (BILLING R10); a subject without requests takes no memory."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def count(self, subject: str) -> int:
+        return self._counts.get(subject, 0)
+
+    def enter(self, shares: Sequence[Share]) -> int | None:
+        """Count one request of every subject. If one is full, count none and return the index of the first full one."""
+        counts = self._counts
+        for index, (subject, limit) in enumerate(shares):
+            if limit is not None and counts.get(subject, 0) >= limit:
+                return index
+        for subject, _ in shares:
+            counts[subject] = counts.get(subject, 0) + 1
+        return None
+
+    def leave(self, shares: Sequence[Share]) -> None:
+        """Count the end of one request of these subjects."""
+        for subject, _ in shares:
+            count = self._counts[subject] - 1
+            if count:
+                self._counts[subject] = count
+            else:
+                del self._counts[subject]
+
+
+class RunningMean:
+    """A mean of all values at first, and of recent ones later: a new value counts for at least a hundredth."""
+
+    __slots__ = ("_count", "_mean")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = 0.0
+
+    def add(self, value: float, times: int = 1) -> None:
+        """Add one value, or the mean of `times` values."""
+        self._count = min(self._count + times, max(_MEAN_MEMORY, times))
+        self._mean += (value - self._mean) * times / self._count
+
+    @property
+    def mean(self) -> float | None:
+        """None before the first value."""
+        return self._mean if self._count else None
 
 
 class RateLimits:
-    """What tickets take from. Belongs to the event loop; nothing here waits, so nothing can come in between.
+    """All windows and counts that tickets take from. Belongs to the event loop; no method waits, so each is atomic.
 
     Args:
         clock_ms: monotonic.
-        load: how full the server is, 0 to 1.
+        load: of the server, 0 idle to 1 full.
     """
 
     def __init__(self, clock_ms: Callable[[], int], load: Callable[[], float] = lambda: 0.0) -> None:
@@ -35,14 +84,13 @@ class RateLimits:
         self._room = ServerRoom(clock_ms())
         self._requests: IdleTable[str, RateWindow] = IdleTable()
         self._free_requests: IdleTable[str, RateWindow] = IdleTable()
-        self._tokens: IdleTable[ModelOfTeam, TokenRates] = IdleTable()
+        self._tokens: IdleTable[tuple[str, str], TokenRates] = IdleTable()
         self._changes: IdleTable[str, RateWindow] = IdleTable()
         self._completion_tokens: dict[str, RunningMean] = {}
         self.concurrency = Concurrency()
 
-    @property
-    def num_windows(self) -> int:
-        """Entries in memory."""
+    def __len__(self) -> int:
+        """Return the number of windows in memory."""
         return len(self._requests) + len(self._free_requests) + len(self._tokens) + len(self._changes)
 
     def now_ms(self) -> int:
@@ -52,18 +100,18 @@ class RateLimits:
         return self._room.follow(self._load(), now_ms)
 
     def requests(self, team: str, bounds: Bounds, now_ms: int) -> RateWindow:
-        """Of all requests of a team."""
+        """Return the window of all requests of a team."""
         return self._requests.get(team, partial(RateWindow, bounds, now_ms), now_ms)
 
     def free_requests(self, team: str, bounds: Bounds, now_ms: int) -> RateWindow:
-        """Of those to free deployments."""
+        """Return the window of a team's requests to free deployments."""
         return self._free_requests.get(team, partial(RateWindow, bounds, now_ms), now_ms)
 
     def tokens(self, team: str, model: str, bounds: Bounds3, now_ms: int) -> TokenRates:
         return self._tokens.get((team, model), partial(TokenRates, bounds, now_ms), now_ms)
 
     def take_change(self, team: str) -> int:
-        """Count a change that a team makes of itself; or how many ms until it may make one, and nothing is counted."""
+        """Count a change that a team makes of itself and return 0; or count nothing and return the ms to wait."""
         now_ms = self._clock_ms()
         window = self._changes.get(team, partial(RateWindow, _CHANGES, now_ms), now_ms)
         wait_ms = window.wait_ms(1, _CHANGES, 1.0, now_ms)
@@ -82,7 +130,7 @@ class RateLimits:
         is_free: bool,
         ago_ms: int,
     ) -> None:
-        """Count what some requests came to in an earlier life of the server; in the order of time."""
+        """Count requests from before the server's start; calls are in the order of time."""
         at_ms = self._clock_ms() - ago_ms
         if rates.requests is not None:
             self.requests(team, rates.requests, at_ms).replay(num_requests, at_ms)
@@ -94,5 +142,5 @@ class RateLimits:
             self.completion_tokens(model).add(usage.completion_tokens / num_requests, num_requests)
 
     def completion_tokens(self, model: str) -> RunningMean:
-        """How long completions of a deployment are."""
+        """Return the mean length of a deployment's completions."""
         return self._completion_tokens.setdefault(model, RunningMean())

@@ -1,12 +1,100 @@
-"""A sliding minute under an adaptive limit: one of a team's rates."""
+"""A sliding minute under an adaptive limit (BILLING R11): one of a team's rates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inferd.limits.adaptive_rate import AdaptiveRate, Bounds
-from inferd.limits.sliding_window import WINDOW_MS, SlidingWindow, Slot, fits
+from inferd.limits.adaptive_rate import WINDOW_MS, AdaptiveRate, Bounds
+
+_SLOT_MS = 1_000
+
+
+class Slot:
+    """The amounts that were taken within one second."""
+
+    __slots__ = ("amount", "last_ms", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.amount = 0
+        self.last_ms = 0
+
+
+class SlidingWindow:
+    """The amounts of the last 60 s, in at most 61 slots.
+
+    A slot leaves as a whole, a minute after the last amount in it: so no 60 s ever hold more than was checked for, and
+    the moment at which room comes back is known in advance. Moments come from one clock that never goes back.
+
+    Attributes:
+        total: the sum after the last call; each method first drops the slots that are over.
+    """
+
+    __slots__ = ("_slots", "total")
+
+    def __init__(self) -> None:
+        # A list: a deque has the memory of 64 slots from the start, and most windows have one or two.
+        self._slots: list[Slot] = []
+        self.total = 0
+
+    def used(self, now_ms: int) -> int:
+        """Return the sum of the last minute."""
+        slots = self._slots
+        while slots and slots[0].last_ms + WINDOW_MS <= now_ms:
+            self.total -= slots.pop(0).amount
+        return self.total
+
+    def add(self, amount: int, now_ms: int) -> Slot:
+        """Take an amount, whether there is room or not, and return its slot."""
+        self.used(now_ms)
+        number = now_ms // _SLOT_MS
+        slots = self._slots
+        if slots and slots[-1].number == number:
+            slot = slots[-1]
+        else:
+            slot = Slot(number)
+            slots.append(slot)
+        slot.amount += amount
+        slot.last_ms = now_ms
+        self.total += amount
+        return slot
+
+    def give_back(self, slot: Slot, amount: int, now_ms: int) -> None:
+        """Undo a part of the amount in a slot, unless the slot is over."""
+        self.used(now_ms)
+        if slot.last_ms + WINDOW_MS > now_ms:
+            assert amount <= slot.amount, "no more is given back than was taken"
+            slot.amount -= amount
+            self.total -= amount
+
+    def wait_ms(self, amount: int, now_ms: int, limit_after: Callable[[int], int]) -> int:
+        """Return how long until `amount` fits, if no other amount is taken; 0: it fits now.
+
+        Args:
+            limit_after: from a delay in ms to the least that the limit can be then.
+        """
+        used = self.used(now_ms)
+        wait_ms = 0
+        for slot in self._slots:
+            if fits(used, amount, limit_after(wait_ms)):
+                return wait_ms
+            used -= slot.amount
+            wait_ms = slot.last_ms + WINDOW_MS - now_ms
+        return wait_ms
+
+    def empty_after_ms(self, now_ms: int) -> int:
+        """Return how long until the window is empty, if nothing is added."""
+        self.used(now_ms)
+        for slot in reversed(self._slots):
+            if slot.amount:
+                return slot.last_ms + WINDOW_MS - now_ms
+        return 0
+
+
+def fits(used: int, amount: int, limit: int) -> bool:
+    """Return whether an amount may be taken. One that is larger than the whole window passes alone (BILLING R15)."""
+    return used + amount <= limit or used == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +103,8 @@ class RateStatus:
 
     Attributes:
         limit: the most in a minute.
-        used: what the last minute holds; more than the limit after a limit fell, or an estimate was too low.
-        reset_ms: how long until nothing of that counts any more.
+        used: the sum of the last minute; more than the limit after a limit fell, or an estimate was too low.
+        reset_ms: how long until the window is empty.
     """
 
     limit: int
@@ -29,7 +117,7 @@ class RateStatus:
 
 
 class RateWindow:
-    """Takes amounts as long as there is room; says when there will be."""
+    """A sliding window under an adaptive rate: takes amounts while there is room, and says when there will be."""
 
     __slots__ = ("_bounds", "_rate", "_window")
 
@@ -39,12 +127,12 @@ class RateWindow:
         self._bounds = bounds
 
     def wait_ms(self, amount: int, bounds: Bounds, room: float, now_ms: int) -> int:
-        """0 if `amount` may be taken now; else how long until it may, if nobody else takes any, and the refusal is
-        noted.
+        """Return 0 if `amount` may be taken now; else note the refusal and return how long until it may, if no other
+        amount is taken.
 
         Args:
-            bounds: those of the team now; they may have changed.
-            room: how much of the server is free, see `ServerRoom`.
+            bounds: of the team now; they may have changed.
+            room: the free share of the server, see `ServerRoom`.
         """
         rate = self._rate
         self._bounds = bounds
@@ -53,8 +141,8 @@ class RateWindow:
         if fits(used, amount, rate.limit(bounds, room)):
             return 0
         rate.note_refused(amount, now_ms)
-        # Whoever is told a whole number of seconds comes up to a second later. A limit that no load makes fall loses
-        # 1 % in the longest wait, so one value serves all; then several windows can be waited for together.
+        # Retry-After is in whole seconds, so the next try comes up to a second later. A limit that does not fall with
+        # load loses 1 % in the longest wait: one value serves all waits, and several windows can be waited for at once.
         longest = 0 if bounds.sheds else WINDOW_MS
         return self._window.wait_ms(
             amount, now_ms, lambda delay_ms: rate.least_after(max(delay_ms, longest) + 1_000, bounds, room)
@@ -72,7 +160,7 @@ class RateWindow:
         self._rate.used = self._window.total
 
     def correct(self, taken: Sequence[tuple[Slot, int]], actual: int, now_ms: int) -> None:
-        """Put the real amount in the place of what was taken in parts; the last parts are given back first."""
+        """Replace the amounts of `taken` by the actual one; the last parts are given back first."""
         excess = sum(amount for _, amount in taken) - actual
         if excess < 0:
             self.add(-excess, now_ms)
@@ -90,12 +178,12 @@ class RateWindow:
         )
 
     def replay(self, amount: int, now_ms: int) -> None:
-        """Take what was taken in an earlier life of the server; in the order of time."""
+        """Take an amount from before the server's start; calls are in the order of time."""
         self._rate.advance(self._bounds, self._window.used(now_ms), now_ms)
         self.add(amount, now_ms)
 
     def is_idle(self, now_ms: int) -> bool:
-        """Whether a new one would be the same."""
+        """Return whether a new window would be the same."""
         if self._window.used(now_ms):
             return False
         self._rate.advance(self._bounds, 0, now_ms)

@@ -7,8 +7,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from inferd.limits.adaptive_rate import Bounds
-from inferd.limits.rate_window import RateStatus, RateWindow
-from inferd.limits.sliding_window import Slot
+from inferd.limits.rate_window import RateStatus, RateWindow, Slot
 from inferd.usage import Usage
 
 Bounds3 = tuple[Bounds, Bounds, Bounds]
@@ -16,7 +15,7 @@ Amounts = tuple[int, int, int]
 
 
 class TokenKind(IntEnum):
-    """Its place in amounts, bounds and windows."""
+    """Kind of token rate; the value is its index in amounts, bounds and windows."""
 
     PROMPT = 0
     UNCACHED_PROMPT = 1
@@ -24,12 +23,12 @@ class TokenKind(IntEnum):
 
 
 def amounts_of(usage: Usage) -> Amounts:
-    """What a request came to. Cached tokens count in the first only."""
+    """Return the amounts of a request. Cached tokens count in the first only."""
     return usage.prompt_tokens, usage.prompt_tokens - usage.cached_tokens, usage.completion_tokens
 
 
 class Reservation(NamedTuple):
-    """The parts that a running request has taken of each window, the oldest first."""
+    """The amounts that a running request has taken from each window, the oldest first."""
 
     prompt: list[tuple[Slot, int]]
     uncached_prompt: list[tuple[Slot, int]]
@@ -38,7 +37,7 @@ class Reservation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The rate that a request must wait for longest."""
+    """The rate with the longest wait of a request."""
 
     kind: TokenKind
     wait_ms: int
@@ -54,7 +53,7 @@ class TokenRates:
         self._num_open = 0
 
     def wait(self, amounts: Amounts, bounds: Bounds3, now_ms: int) -> Wait | None:
-        """None if the amounts may be taken now."""
+        """Return the longest wait; None if the amounts may be taken now."""
         longest: Wait | None = None
         for kind, window in enumerate(self._windows):
             wait_ms = window.wait_ms(amounts[kind], bounds[kind], 1.0, now_ms)
@@ -63,23 +62,23 @@ class TokenRates:
         return longest
 
     def reserve(self, amounts: Amounts, now_ms: int) -> Reservation:
-        """Take them, whether there is room or not; `reconcile` must follow."""
+        """Take the amounts, whether there is room or not; `reconcile` must follow."""
         self._num_open += 1
         parts = zip(self._windows, amounts, strict=True)
         return Reservation(*([(window.add(amount, now_ms), amount)] for window, amount in parts))
 
     def extend(self, reservation: Reservation, num_generated: int, now_ms: int) -> None:
-        """Take more generated tokens, whether there is room or not: until they have left the window, it is in debt."""
+        """Take more generated tokens, whether there is room or not; a full window admits nothing until they leave."""
         reservation.generated.append((self._windows[TokenKind.GENERATED].add(num_generated, now_ms), num_generated))
 
     def reconcile(self, reservation: Reservation, actual: Amounts, now_ms: int) -> None:
-        """Put the real counts in the place of what was reserved; all 0 gives everything back. Once."""
+        """Replace the reservation by the real counts; all 0 gives everything back. Call once."""
         self._num_open -= 1
         for window, taken, used in zip(self._windows, reservation, actual, strict=True):
             window.correct(taken, used, now_ms)
 
     def replay(self, amounts: Amounts, now_ms: int) -> None:
-        """Take what was taken in an earlier life of the server; in the order of time."""
+        """Take amounts from before the server's start; calls are in the order of time."""
         for window, amount in zip(self._windows, amounts, strict=True):
             window.replay(amount, now_ms)
 
@@ -88,7 +87,7 @@ class TokenRates:
         return first, second, third
 
     def is_idle(self, now_ms: int) -> bool:
-        """Whether a new one would be the same; never while a request under way is still to be reconciled."""
+        """Return whether a new one would be the same: not while a reservation is open."""
         first, second, third = self._windows
         is_idle = not self._num_open and first.is_idle(now_ms)
         return is_idle and second.is_idle(now_ms) and third.is_idle(now_ms)

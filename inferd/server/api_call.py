@@ -16,7 +16,7 @@ from inferd.deployments.deployment import Deployment
 from inferd.errors import ClientGoneError
 from inferd.instants import wall_clock_ms
 from inferd.ledger.identity.keys import Caller
-from inferd.limits.ticket import Ticket
+from inferd.limits.ticket import RateLimitTicket
 from inferd.server.auth import authenticate_request, require_model, require_scope
 from inferd.server.disconnect import on_disconnect
 from inferd.server.header_values import header_tag
@@ -71,7 +71,7 @@ class ApiCall:
 
     request: Request
     caller: Caller
-    ticket: Ticket
+    ticket: RateLimitTicket
     body: bytes
     received_ns: int
     ignored: IgnoredFields
@@ -142,7 +142,7 @@ async def api_call(request: Request) -> AsyncIterator[ApiCall]:
 
 
 @contextmanager
-def rate_limited(request: Request) -> Iterator[tuple[Caller, Ticket]]:
+def rate_limited(request: Request) -> Iterator[tuple[Caller, RateLimitTicket]]:
     """Who asks, by right, in the team's minute; before the body is read, so that whoever goes too fast costs little."""
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from starlette.requests import Request
 
 from inferd.limits.rate_window import RateStatus
-from inferd.limits.ticket import Ticket
+from inferd.limits.ticket import RateLimitTicket
 from inferd.wire.anthropic.errors import speaks_messages
 
 _PER_SECOND = (
@@ -20,13 +20,13 @@ _PER_SECOND = (
 )
 
 
-def remember_ticket(request: Request, ticket: Ticket) -> None:
+def remember_ticket(request: Request, ticket: RateLimitTicket) -> None:
     """From now on every answer to this request, a refusal too, says what its limits are."""
     request.state.ticket = ticket
 
 
 @contextmanager
-def given_back_if_refused(ticket: Ticket) -> Iterator[None]:
+def given_back_if_refused(ticket: RateLimitTicket) -> Iterator[None]:
     """Until the request's own task has the ticket."""
     try:
         yield
@@ -40,7 +40,7 @@ def limit_headers(request: Request) -> dict[str, str]:
 
     Tokens are the three rates in tokens a second, and, in OpenAI's headers, the one of them that is nearest its limit.
     """
-    ticket: Ticket | None = getattr(request.state, "ticket", None)
+    ticket: RateLimitTicket | None = getattr(request.state, "ticket", None)
     if ticket is None:
         return {}
     if speaks_messages(request.url.path):
@@ -56,7 +56,7 @@ def limit_headers(request: Request) -> dict[str, str]:
     return headers
 
 
-def _anthropic_headers(ticket: Ticket, now: datetime) -> dict[str, str]:
+def _anthropic_headers(ticket: RateLimitTicket, now: datetime) -> dict[str, str]:
     """A limit is reset at a moment, by RFC 3339. https://platform.claude.com/docs/en/api/rate-limits"""
     named = {"requests": ticket.request_status()}
     tokens = ticket.token_status()

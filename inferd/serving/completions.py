@@ -20,7 +20,7 @@ from inferd.ledger.requests.holds import AlertRefusal, OpenHold
 from inferd.ledger.requests.settlement import SettleHold, VoidHold
 from inferd.ledger.requests.usage import RecordFree
 from inferd.ledger.storage.writer import LedgerWriter
-from inferd.limits.ticket import Ticket, unlimited_ticket
+from inferd.limits.ticket import RateLimitTicket, unlimited_ticket
 from inferd.money import display_usd
 from inferd.price import Price, ServiceTier
 from inferd.serving.cache_hints import NO_HINTS, CacheHints
@@ -64,7 +64,7 @@ class _Job:
     tier: ServiceTier
     price: Price | None
     admitted_at_ms: int
-    ticket: Ticket
+    ticket: RateLimitTicket
     group: RequestGroup
     persist: Persist | None
 
@@ -119,7 +119,7 @@ class Completions:
         deployment: Deployment,
         request: ChatRequest | TextPrompt | EmbeddingRequest,
         cache: CacheHints = NO_HINTS,
-        ticket: Ticket | None = None,
+        ticket: RateLimitTicket | None = None,
         group: RequestGroup | None = None,
         *,
         tier: ServiceTier | None = None,

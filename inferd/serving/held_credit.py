@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from inferd.deployments.local_replica import LocalReplica
 from inferd.ledger.requests.holds import OpenHold
-from inferd.limits.ticket import BLOCK_TOKENS, Ticket
+from inferd.limits.ticket import BLOCK_TOKENS, RateLimitTicket
 
 MIN_RETRY_AFTER_S = 1.0
 MAX_RETRY_AFTER_S = 60.0
@@ -22,7 +22,7 @@ class RunningRequest:
     """
 
     def __init__(
-        self, ticket: Ticket, replica: LocalReplica, prompt_tokens: int, max_tokens: int, n_choices: int
+        self, ticket: RateLimitTicket, replica: LocalReplica, prompt_tokens: int, max_tokens: int, n_choices: int
     ) -> None:
         self._ticket = ticket
         self._replica = replica

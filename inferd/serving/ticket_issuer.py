@@ -11,8 +11,7 @@ from inferd.ledger.storage.client import Connection
 from inferd.ledger.terms.limits import team_limits
 from inferd.limits.allowance import Allowance, TeamRates, rates_of
 from inferd.limits.rate_limits import RateLimits
-from inferd.limits.refusals import change_refusal
-from inferd.limits.ticket import Ticket, unlimited_ticket
+from inferd.limits.ticket import RateLimitTicket, change_refusal, unlimited_ticket
 
 
 class TicketIssuer:
@@ -31,7 +30,7 @@ class TicketIssuer:
         self._clock_ms = clock_ms
         self._contact = contact
 
-    def issue(self, caller: Caller) -> Ticket:
+    def issue(self, caller: Caller) -> RateLimitTicket:
         """Nothing is taken yet. A change of plan, tier or concurrency works on the next request."""
         terms = self._authenticator.limits(caller, self._clock_ms())
         allowance = Allowance(
@@ -43,7 +42,7 @@ class TicketIssuer:
             user_concurrency=terms.user_concurrency,
             max_output_tokens=terms.tier.max_output_tokens,
         )
-        return Ticket(self._limits, allowance, self._contact)
+        return RateLimitTicket(self._limits, allowance, self._contact)
 
     def take_change(self, team: str) -> None:
         """Count a change that a team makes of itself. Raises RateLimitError."""
@@ -51,7 +50,7 @@ class TicketIssuer:
         if wait_ms:
             raise change_refusal(team, wait_ms, self._contact)
 
-    def issue_for_batch(self, caller: Caller) -> Ticket:
+    def issue_for_batch(self, caller: Caller) -> RateLimitTicket:
         """Of a line of a batch: neither rates nor concurrency count it (BILLING R10, R15)."""
         return unlimited_ticket(self._authenticator.limits(caller, self._clock_ms()).tier.max_output_tokens)
 

@@ -65,7 +65,7 @@ def checks(n_teams: int, n_requests: int) -> None:
         gc.collect()
         held = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
-        print(f"{n_teams} teams with one request each: {held / 2**20:.1f} MiB, {limits.num_windows} windows")
+        print(f"{n_teams} teams with one request each: {held / 2**20:.1f} MiB, {len(limits)} windows")
         with_ledger, in_memory, refused = [], [], []
         for index in range(n_requests):
             caller = callers[index % n_teams]
@@ -95,7 +95,7 @@ def checks(n_teams: int, n_requests: int) -> None:
         for _ in range(2 * n_teams):
             clock.now_ms += 10_000
             _request(ticket_issuer, callers[0])
-        print(f"after all but one were idle: {limits.num_windows} windows")
+        print(f"after all but one were idle: {len(limits)} windows")
         authenticator.close()
         lock.release()
 

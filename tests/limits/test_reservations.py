@@ -6,7 +6,7 @@ import pytest
 
 from inferd.errors import OverloadedError, RateLimitError
 from inferd.limits.allowance import Allowance, rates_of
-from inferd.limits.ticket import Ticket
+from inferd.limits.ticket import RateLimitTicket
 from inferd.plans import SHIPPED_TIERS
 from inferd.usage import Usage
 from tests.limits.test_ticket import MODEL, Server
@@ -54,7 +54,7 @@ def test_two_requests_of_32000_tokens_at_once_pass_in_every_tier(server):
     for tier in SHIPPED_TIERS:
         allowed = Allowance(f"team-{tier.number}", "inference", None, rates_of(tier), None, None)
         for _ in range(2):
-            ticket = Ticket(server.limits, allowed)
+            ticket = RateLimitTicket(server.limits, allowed)
             ticket.take_request()
             ticket.enter(MODEL, is_free=False)
             ticket.reserve(23_000, 32_000)

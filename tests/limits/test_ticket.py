@@ -17,7 +17,7 @@ from inferd.errors import (
 from inferd.limits.adaptive_rate import Bounds
 from inferd.limits.allowance import Allowance, TeamRates, rates_of
 from inferd.limits.rate_limits import RateLimits
-from inferd.limits.ticket import Ticket
+from inferd.limits.ticket import RateLimitTicket
 from inferd.plans import SHIPPED_TIERS
 from inferd.usage import Usage
 from tests.limits.clock import MsClock
@@ -47,7 +47,7 @@ class Server:
         self.limits = RateLimits(self.clock, lambda: self.load)
 
     def ticket(self, **options):
-        return Ticket(self.limits, allowance(**options), "ops@example.com")
+        return RateLimitTicket(self.limits, allowance(**options), "ops@example.com")
 
     def admitted(self, *, is_free=False, prompt=10, max_tokens=10, **options):
         """Through all the steps. Undone as serving does it if one refuses."""
@@ -245,11 +245,12 @@ def test_the_tighter_window_is_shown(server):
 
 def test_without_limits_nothing_is_kept(server):
     """R1: tier 5 ships unlimited."""
-    ticket = Ticket(server.limits, Allowance("acme", "inference", None, rates_of(SHIPPED_TIERS[5]), None, None))
+    unlimited = Allowance("acme", "inference", None, rates_of(SHIPPED_TIERS[5]), None, None)
+    ticket = RateLimitTicket(server.limits, unlimited)
     ticket.take_request()
     ticket.enter(MODEL, is_free=True)
     ticket.reserve(10**9, 10**9)
-    assert server.limits.num_windows == 0
+    assert len(server.limits) == 0
     assert (ticket.request_status(), ticket.token_status()) == (None, None)
 
 
@@ -268,13 +269,13 @@ def test_tier_0_shrinks_with_the_servers_load(server):
     allowed = Allowance("acme", "inference", None, rates, None, None)
 
     def at_once():
-        return sum(_passes(Ticket(server.limits, allowed)) for _ in range(240))
+        return sum(_passes(RateLimitTicket(server.limits, allowed)) for _ in range(240))
 
     assert at_once() == 10
     server.clock.advance_s(120)
     for per_minute in (8, 16, 32, 50):  # a caller that keeps within its limit, and makes use of it
         for _ in range(20 * per_minute):
-            assert _passes(Ticket(server.limits, allowed))
+            assert _passes(RateLimitTicket(server.limits, allowed))
             server.clock.advance_s(60 / per_minute)
     server.clock.advance_s(60)
     assert at_once() in (58, 59, 60)
@@ -298,11 +299,11 @@ def test_memory_is_bounded_and_idle_windows_go(server):
         ticket = server.admitted(team=f"team-{number}")
         ticket.settle(Usage(10, 0, 5))
         server.clock.advance_s(0.1)
-    assert server.limits.num_windows < 2 * 800
+    assert len(server.limits) < 2 * 800
     server.clock.advance_s(3600)
     for _ in range(2_000):
         server.admitted(rpm=10**6, tokens=(10**9,) * 3).settle(Usage())
-    assert server.limits.num_windows <= 2
+    assert len(server.limits) <= 2
     assert len(server.limits.concurrency) == 0
 
 

@@ -12,7 +12,7 @@ from inferd.attribution import Attribution
 from inferd.engine.cost_model import Speed
 from inferd.errors import InsufficientCreditError
 from inferd.ledger.requests.holds import OpenHold
-from inferd.limits.ticket import Ticket, unlimited_ticket
+from inferd.limits.ticket import RateLimitTicket, unlimited_ticket
 from inferd.price import Price
 from inferd.serving.held_credit import HeldCredit, RunningRequest
 from tests.serving.provider import cost_of, prompt_of, running_provider
@@ -27,7 +27,7 @@ def replica(*, num_live: int = 1, n_parallel: int = 4) -> Any:
     return SimpleNamespace(speed=speed, num_live=num_live, n_parallel=n_parallel)
 
 
-def ticket_of(max_tokens: int, *, n_choices: int = 1, num_generated: int = 0) -> Ticket:
+def ticket_of(max_tokens: int, *, n_choices: int = 1, num_generated: int = 0) -> RateLimitTicket:
     ticket = unlimited_ticket()
     ticket.reserve(1000, max_tokens, n_choices=n_choices)
     if num_generated:

@@ -47,5 +47,5 @@ async def test_what_is_older_than_an_hour_is_not_read(provider):
     limits = RateLimits(lambda: provider.steady_ms)
     with provider.store.reading() as conn:
         seed(limits, conn, now_ms=wall_clock_ms() + 3_700_000)
-    assert limits.num_windows == 0
+    assert len(limits) == 0
     assert limits.completion_tokens(PRICED).mean is None

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from inferd.ledger import operations
-from inferd.limits.rate_limits import CHANGES_A_MINUTE
+from inferd.limits.rate_limits import MAX_CHANGES_A_MINUTE
 from inferd.plans import SHIPPED
 from inferd.server.admin.routes import ADMIN_ROUTES
 from inferd.server.app import ROUTES
@@ -302,7 +302,7 @@ async def test_changes_of_a_team_s_managers_are_bounded_by_the_minute(provider, 
     """R21: of all its keys together; a report is no change, and the operator is not bound."""
     other = Admin(provider, provider.new_key("acme", scopes=("inference", "manage")))
     provider.steady_ms += 500
-    for number in range(CHANGES_A_MINUTE):
+    for number in range(MAX_CHANGES_A_MINUTE):
         by = (manager, other)[number % 2]
         await by.do("POST", "teams/acme/users", {"user": f"u{number}"})
     for by in (manager, other):

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.limits.sliding_window import WINDOW_MS, SlidingWindow, fits
+from inferd.limits.rate_window import WINDOW_MS, SlidingWindow, fits
 
 
 def constant(limit):
