@@ -2,16 +2,16 @@
 
 The accounts, all in nano-USD; a positive entry puts money into its account:
 
-    funding:paid, funding:promotional    where credit comes from; minus what was granted of that kind and not taken back
-    team:TEAM:credit:GRANT               what is left of one grant
-    team:TEAM:receivable                 minus what the team owes
-    revenue:MODEL                        what requests to one deployment have cost
-    refunds                              minus what of that went back
-    payments                             minus what was paid on statements
-    expired                              what grants held when they expired
+    funding:paid, funding:promotional    the source of credit: minus the grants of that kind that were not taken back
+    team:TEAM:credit:GRANT               the rest of one grant
+    team:TEAM:receivable                 minus the team's debt
+    revenue:MODEL                        the cost of all requests to one deployment
+    refunds                              minus the refunds of requests
+    payments                             minus the payments of statements
+    expired                              the rest of grants when they expired
 
-What an account's entries add up to is kept beside them, and the audit compares: of a grant as
-`grants.remaining_nanousd`, of all others as `accounts.balance_nanousd`. The view `balances` has both.
+The sum of an account's entries is stored, too, and the audit compares: for a grant in `grants.remaining_nanousd`, for
+all other accounts in `accounts.balance_nanousd`. The view `balances` has both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from inferd.money import display_usd
 EXPIRED = "expired"
 REFUNDS = "refunds"
 PAYMENTS = "payments"
-# The actor of what happens by rule, not by somebody's command.
+# The actor of a change by a rule, not by a command.
 BY_RULE = "inferd"
 
 TransactionKind = Literal["grant", "settlement", "expiry", "refund", "withdrawal", "void", "payment"]
@@ -54,14 +54,15 @@ def _is_credit(account: str) -> bool:
 
 
 def balance_nanousd(conn: sqlite3.Connection, account: str) -> int:
-    """The stored balance; 0 for an account without entries. Not of a grant's account."""
-    assert not _is_credit(account), "what is left of a grant stands with the grant"
+    """Return the stored balance, 0 for an account without entries; not for a grant's account."""
+    assert not _is_credit(account), "the rest of a grant is in the table grants"
     row = conn.execute("SELECT balance_nanousd FROM accounts WHERE account = ?", (account,)).fetchone()
     return 0 if row is None else int(row[0])
 
 
 def check_amount(what: str, amount_nanousd: int, most_nanousd: int | None = None, *, may_be_zero: bool = False) -> None:
-    """Raises InvalidValueError unless the amount of a `what` (grant, refund, ...) is positive and at most that."""
+    """Raises InvalidValueError unless the amount of a `what` (grant, refund, ...) is positive and at most
+    `most_nanousd`."""
     if amount_nanousd < 0 or (amount_nanousd == 0 and not may_be_zero):
         raise InvalidValueError(f"the amount of a {what} must be more than $0.00, not {display_usd(amount_nanousd)}")
     if most_nanousd is not None and amount_nanousd > most_nanousd:
@@ -80,7 +81,7 @@ def post(
     request_id: str | None = None,
     period: str | None = None,
 ) -> int:
-    """Write one transaction and move the stored balances; those of grants are moved by the caller.
+    """Insert one transaction and update the stored balances; the caller updates those of grants.
 
     Args:
         postings: (account, nano-USD), no zeros, one a account, adding up to zero.

@@ -1,4 +1,4 @@
-"""What a team has, holds and owes."""
+"""Credit of a team: balance, holds and debt."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Credit:
     """A team's credit at one moment.
 
     Attributes:
-        balance_nanousd: unspent credit, with what the plan includes and is due, without what has expired, but with the
-            expired part that still covers holds.
-        available_nanousd: what a new request can take: of the credit what open holds do not keep (a postpaid team may
-            go on without credit), and no more than every cap of the team leaves.
-        held_nanousd: what open holds keep.
-        owed_nanousd: what the team owes beside that; below zero if more came back than it owed.
-        overage: what happens at zero.
-        unheld_nanousd: what open holds do not keep of the credit, and no more than every cap of the team leaves.
-        cap: the team's cap that leaves the least.
+        balance_nanousd: unspent credit, with the included credit that is due; without expired credit, but with the
+            part of it that still covers holds.
+        available_nanousd: the largest hold of a new request: `unheld_nanousd`, or for a postpaid team the rest of its
+            tightest cap.
+        held_nanousd: the sum of the open holds.
+        owed_nanousd: the team's debt; below zero if refunds exceed it.
+        overage: the rule at zero credit.
+        unheld_nanousd: the credit without the open holds, at most the rest of every cap of the team.
+        cap: the team's tightest cap.
     """
 
     team: str
@@ -42,13 +42,13 @@ class Credit:
 
     @property
     def postpaid_bound(self) -> str | None:
-        """`$6,000.00 a month (plan pro)`: what a postpaid team spends at most, however paid; None of other teams."""
+        """`$6,000.00 a month (plan pro)`: the most that a postpaid team can spend; None for other teams."""
         if self.overage != "postpaid":
             return None
         return f"{display_usd(self.cap.limit_nanousd)} {self.cap.span} ({self.cap.source_name})"
 
     def describe(self) -> str:
-        """`$5.00 of credit`, in words that claim no credit of a team which only may owe."""
+        """Return `$5.00 of credit`; for a postpaid team also the most that it may owe."""
         credit = f"{display_usd(self.balance_nanousd)} of credit" if self.balance_nanousd else "no credit"
         if self.postpaid_bound is None:
             return credit
@@ -57,7 +57,7 @@ class Credit:
         return f"{credit}; postpaid: it may owe up to {self.postpaid_bound}"
 
     def to_json(self) -> dict[str, str]:
-        """The fields of `inferd credits show --json`; amounts are decimal strings."""
+        """Return the fields of `inferd credits show --json`; amounts are decimal strings."""
         return {
             "team": self.team,
             "balance_usd": format_usd(self.balance_nanousd),
@@ -69,7 +69,7 @@ class Credit:
 
 
 def caps_below_balance(conn: sqlite3.Connection, team: str, now_ms: int) -> list[str]:
-    """Which caps of a team keep it from spending the credit that it has, in words for whoever gave it (BILLING R1)."""
+    """Return a sentence for each cap that keeps a team from spending all of its credit (BILLING R1)."""
     balance_nanousd = credit_of(conn, team, now_ms).balance_nanousd
     return [
         f"{cap.source_name} lets the team spend only {display_usd(cap.left_without_holds_nanousd)} more "
@@ -81,7 +81,7 @@ def caps_below_balance(conn: sqlite3.Connection, team: str, now_ms: int) -> list
 
 
 def credit_of(conn: sqlite3.Connection, team: str, now_ms: int) -> Credit:
-    """The credit of an existing team; reads only, and counts nothing that has expired by `now_ms`."""
+    """Return the credit of an existing team, without credit that has expired by `now_ms`. Reads only."""
     held_nanousd = counters.held_nanousd(conn, team)
     at_ms, terms = expiry_ms(conn, now_ms), terms_of(conn, team, now_ms)
     grants = [*open_grants(conn, team)]

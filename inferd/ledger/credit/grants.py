@@ -103,10 +103,10 @@ _SELECT = (
 Parts = list[tuple[Grant, int]]
 
 
-def debit_parts(grants: Sequence[Grant], cost_nanousd: int) -> tuple[Parts, int]:
+def debit_parts(grants: Sequence[Grant], cost_nanousd: int, *, last_first: bool = False) -> tuple[Parts, int]:
     """Return the nano-USD that each grant pays of a cost, and the rest that no grant covers, which is owed."""
     parts: Parts = []
-    for grant in sorted(grants, key=lambda grant: grant.debit_order):
+    for grant in sorted(grants, key=lambda grant: grant.debit_order, reverse=last_first):
         if cost_nanousd == 0:
             break
         part = min(cost_nanousd, grant.remaining_nanousd)

@@ -1,4 +1,4 @@
-"""Money that goes back (BILLING R19): a request's to whom it was drawn from, unspent credit to where it came from."""
+"""Refunds of requests to the grants and debt that paid them; withdrawals and voids of unspent credit (BILLING R19)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from inferd.ledger.credit.accounts import (
     post,
     receivable_account,
 )
-from inferd.ledger.credit.grants import Grant, available_nanousd, debit, expire, find_grant, open_grants
+from inferd.ledger.credit.grants import Grant, available_nanousd, debit, debit_parts, expire, find_grant, open_grants
 from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms import counters
 from inferd.ledger.terms.expiry_clock import expiry_ms
@@ -30,10 +30,10 @@ from inferd.money import display_usd, format_usd
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """A request's money that went back.
+    """A refund of a request.
 
     Attributes:
-        left_nanousd: what the request still costs.
+        left_nanousd: the cost of the request after it.
     """
 
     txn: int
@@ -53,7 +53,7 @@ class Refund:
 
 
 def team_of(conn: sqlite3.Connection, request_id: str) -> str:
-    """The team of a request that has ended or was refunded before. Raises NotFoundError, see `refund_request`."""
+    """Return the team of a request that has ended. Raises NotFoundError, see `refund_request`."""
     row = conn.execute(
         "SELECT team FROM usage WHERE request_id = ?1 UNION ALL SELECT team FROM refunds WHERE request_id = ?1",
         (request_id,),
@@ -65,7 +65,7 @@ def team_of(conn: sqlite3.Connection, request_id: str) -> str:
 
 
 def _why_no_refund(conn: sqlite3.Connection, request_id: str) -> str:
-    """A request without a usage row: entries stay when detail is rolled up."""
+    """Return the message for a request without a usage row. Entries stay when detail is rolled up."""
     settled = conn.execute(
         "SELECT 1 FROM transactions WHERE kind = 'settlement' AND request_id = ?", (request_id,)
     ).fetchone()
@@ -80,12 +80,12 @@ def _why_no_refund(conn: sqlite3.Connection, request_id: str) -> str:
 def refund_request(
     conn: sqlite3.Connection, request_id: str, amount_nanousd: int | None, *, reason: str, actor: str, now_ms: int
 ) -> Refund:
-    """Give a request's cost, or `amount_nanousd` of it, back to the grants and the receivable that paid it: the last
-    drawn first. What goes to a grant that has expired or was voided leaves again at once.
+    """Give a request's cost, or `amount_nanousd` of it, back to the grants and the receivable that paid it, the last
+    debited first. The part of an expired or voided grant leaves it again at once.
 
     Raises:
         NotFoundError: there is no such request, or its detail has been rolled up.
-        InvalidValueError: it is more than is left of its cost.
+        InvalidValueError: the amount is more than the rest of its cost.
     """
     row = conn.execute(
         "SELECT cost_nanousd, txn, admitted_at_ms, team, project, user, key_id, deployment, service_tier "
@@ -136,7 +136,7 @@ def refund_request(
 
 
 def refunded_nanousd(conn: sqlite3.Connection, request_id: str) -> int:
-    """What of a request's cost went back so far."""
+    """Return the sum of a request's refunds."""
     total: int = conn.execute(
         "SELECT coalesce(sum(amount_nanousd), 0) FROM refunds WHERE request_id = ?", (request_id,)
     ).fetchone()[0]
@@ -144,8 +144,8 @@ def refunded_nanousd(conn: sqlite3.Connection, request_id: str) -> int:
 
 
 def _parts(conn: sqlite3.Connection, request_id: str, settlement: int, amount_nanousd: int) -> list[tuple[str, int]]:
-    """(account, nano-USD) of a refund, from the accounts that the settlement drew, the last one first."""
-    drawn = conn.execute(
+    """Return (account, nano-USD) of a refund, from the accounts that the settlement debited, the last one first."""
+    debited = conn.execute(
         "SELECT account, -amount_nanousd FROM entries WHERE txn = ? AND amount_nanousd < 0 ORDER BY line DESC",
         (settlement,),
     ).fetchall()
@@ -157,12 +157,12 @@ def _parts(conn: sqlite3.Connection, request_id: str, settlement: int, amount_na
         ).fetchall()
     )
     parts = []
-    for account, drawn_nanousd in drawn:
-        part = min(amount_nanousd, drawn_nanousd - returned.get(account, 0))
+    for account, debited_nanousd in debited:
+        part = min(amount_nanousd, debited_nanousd - returned.get(account, 0))
         amount_nanousd -= part
         if part > 0:
             parts.append((account, part))
-    assert amount_nanousd == 0, "what is left of a cost is what its accounts did not get back"
+    assert amount_nanousd == 0, "the rest of a cost is in the accounts that paid it"
     return parts
 
 
@@ -180,13 +180,14 @@ def _give_back(conn: sqlite3.Connection, team: str, month: str, parts: Sequence[
 def withdraw_paid(
     conn: sqlite3.Connection, team: str, amount_nanousd: int, *, reason: str, actor: str, now_ms: int
 ) -> int:
-    """Take unspent paid credit back from a team, what would be drawn last first; never what holds need.
+    """Take unspent paid credit back from a team, the grant that would be debited last first; never credit that open
+    holds need.
 
     Returns:
         The transaction's number.
 
     Raises:
-        InvalidValueError: the team has not so much.
+        InvalidValueError: the amount is more than the team's unspent paid credit.
     """
     grants: Sequence[Grant] = open_grants(conn, team)
     at_ms = expiry_ms(conn, now_ms)
@@ -204,13 +205,7 @@ def withdraw_paid(
             f"{display_usd(most_nanousd)}, not {display_usd(amount_nanousd)}"
         )
     grants = expire(conn, team, grants, now_ms)
-    parts: list[tuple[Grant, int]] = []
-    left_nanousd = amount_nanousd
-    for grant in sorted(paid, key=lambda grant: grant.debit_order, reverse=True):
-        part = min(left_nanousd, grant.remaining_nanousd)
-        left_nanousd -= part
-        if part > 0:
-            parts.append((grant, part))
+    parts, _ = debit_parts(paid, amount_nanousd, last_first=True)
     postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
     postings.append((funding_account("paid"), amount_nanousd))
     txn = post(conn, "withdrawal", postings, actor=actor, at_ms=now_ms, reason=reason)
@@ -219,7 +214,7 @@ def withdraw_paid(
 
 
 def void_grant(conn: sqlite3.Connection, grant_id: int, *, reason: str, actor: str, now_ms: int) -> tuple[str, int]:
-    """End a grant: what is left of it goes back at once, what open holds need of it when they end without it.
+    """End a grant. Its rest goes back to its funding account at once; the part that open holds need, when they end.
 
     Returns:
         The team, and the nano-USD that went back now.

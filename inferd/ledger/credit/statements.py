@@ -1,7 +1,7 @@
-"""Statements (BILLING R6): what a postpaid team owes for each UTC month of admission.
+"""Statements (BILLING R6): the debt of a postpaid team for each UTC month of admission.
 
-`charged` is what settlements took from the receivable, `refunded` what refunds gave back to it, `paid` what was paid.
-The dues of all statements of a team add up to what it owes.
+`charged` is the part of settlements that no grant covered, `refunded` the part of refunds that reduced the debt, `paid`
+the payments. The dues of all statements of a team add up to its debt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Statement:
     """One month of a team.
 
     Attributes:
-        due_nanousd: what is still to be paid; below zero when it was refunded after it was paid.
+        due_nanousd: the unpaid rest; below zero if a refund came after the payment.
     """
 
     team: str
@@ -36,7 +36,7 @@ class Statement:
         return self.charged_nanousd - self.refunded_nanousd - self.paid_nanousd
 
     def state(self, now_ms: int) -> str:
-        """`open` while its month lasts, then `due` or `paid`."""
+        """Return `open` while the month lasts, then `due` or `paid`."""
         end_ms = period_bounds_ms(self.period)[1]
         if end_ms is not None and now_ms < end_ms:
             return "open"
@@ -56,7 +56,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class StatementLine:
-    """One deployment's part of a month: all requests, however they were paid."""
+    """One deployment's part of a month: all requests, paid by credit or by statement."""
 
     deployment: str
     requests: int
@@ -86,7 +86,7 @@ class StatementLine:
 def change(
     conn: sqlite3.Connection, team: str, period: str, *, charged: int = 0, refunded: int = 0, paid: int = 0
 ) -> None:
-    """Add to a statement (nano-USD), beside the entries that do the same to the receivable."""
+    """Add nano-USD to a statement; the caller posts the same amounts to the receivable."""
     conn.execute(
         "INSERT OR IGNORE INTO statements (team, period, charged_nanousd, refunded_nanousd, paid_nanousd) "
         "VALUES (?, ?, 0, 0, 0)",
@@ -100,7 +100,7 @@ def change(
 
 
 def find_statement(conn: sqlite3.Connection, team: str, period: str) -> Statement:
-    """The statement of a month; all zero if nothing was charged."""
+    """Return the statement of a month; all zero if nothing was charged."""
     row = conn.execute(
         "SELECT charged_nanousd, refunded_nanousd, paid_nanousd FROM statements WHERE team = ? AND period = ?",
         (team, period),
@@ -109,10 +109,10 @@ def find_statement(conn: sqlite3.Connection, team: str, period: str) -> Statemen
 
 
 def all_statements(conn: sqlite3.Connection, team: str | None = None, page: Page = WHOLE) -> list[Statement]:
-    """Of one team or of all, by team and month. A month has one as soon as something was charged.
+    """Return the statements of one team or of all, by team and month; a month without charges has none.
 
     Args:
-        page: after a month, so it is a page of one team.
+        page: after a month, of one team.
     """
     rows = conn.execute(
         "SELECT team, period, charged_nanousd, refunded_nanousd, paid_nanousd FROM statements "
@@ -123,7 +123,7 @@ def all_statements(conn: sqlite3.Connection, team: str | None = None, page: Page
 
 
 def statement_lines(conn: sqlite3.Connection, team: str, period: str) -> list[StatementLine]:
-    """What a team used in a month, by deployment."""
+    """Return a team's usage of a month, by deployment."""
     span = period_bounds_ms(period)
     rows = Database(conn, execute_plugins=False).query(
         "SELECT deployment, sum(requests) AS requests, sum(prompt_tokens) AS prompt_tokens, "

@@ -12,8 +12,7 @@ from inferd.ledger.identity.names import (
 from inferd.ledger.identity.teams import Project, User
 from inferd.ledger.operations.audit_log import logged
 from inferd.ledger.storage.paging import WHOLE, Page
-from inferd.ledger.terms.concurrency import ConcurrencyLimit, drop_concurrency, put_concurrency
-from inferd.ledger.terms.limits import TeamLimits, team_limits
+from inferd.ledger.terms.limits import ConcurrencyLimit, TeamLimits, drop_concurrency, put_concurrency, team_limits
 from inferd.subjects import project_subject, user_subject
 
 _MAX_CONCURRENCY = 1_000_000

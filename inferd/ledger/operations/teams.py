@@ -29,8 +29,7 @@ from inferd.ledger.terms import budgets
 from inferd.ledger.terms.budgets import CapAdjustment
 from inferd.ledger.terms.caps import Cap, caps_of_scopes
 from inferd.ledger.terms.catalog import find_plan
-from inferd.ledger.terms.concurrency import ConcurrencyLimit, concurrency_of
-from inferd.ledger.terms.limits import TeamLimits, team_limits
+from inferd.ledger.terms.limits import ConcurrencyLimit, TeamLimits, concurrency_of, team_limits
 from inferd.ledger.terms.terms import (
     Terms,
     may_choose_postpaid,

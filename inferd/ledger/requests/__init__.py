@@ -1,1 +1,1 @@
-"""Requests: holds, their prices and the usage rows that settle them."""
+"""Requests: holds, their settlement, prices and usage rows."""

@@ -1,4 +1,4 @@
-"""Why a hold is refused (BILLING R4, R6, R7): one code a cause, what is available, and what would fit."""
+"""Refusals of holds (BILLING R4, R6, R7): one code for each cause, with the available credit and a limit that fits."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from inferd.money import display_usd
 from inferd.price import Price
 from inferd.subjects import team_subject
 
-# When all is enough but held by requests under way: until the engines say when these should end.
+# For credit that is held by requests under way. The server replaces it by the engines' estimate of when these end.
 _IN_FLIGHT_RETRY_AFTER_S = 1.0
 _OPERATOR = "the operator of this server"
 
 
 class Funds(msgspec.Struct, frozen=True):
-    """What a new hold can be taken from.
+    """The credit and the caps that a new hold must fit in.
 
     Attributes:
-        caps: all that the request must keep.
-        available_nanousd: unexpired credit less what open holds keep.
+        caps: all that bound the request.
+        available_nanousd: unexpired credit without the open holds.
         balance_nanousd: unexpired credit.
     """
 
@@ -43,8 +43,11 @@ class Funds(msgspec.Struct, frozen=True):
 
 
 class WorstCase(msgspec.Struct, frozen=True):
-    """What a request asks for, all its choices together, and what that can cost at most. `max_compute_ms`: of a price
-    by time."""
+    """The most that a request can use, all its choices together, and its cost.
+
+    Attributes:
+        max_compute_ms: for a price by time.
+    """
 
     amount_nanousd: int
     price: Price
@@ -61,7 +64,7 @@ class WorstCase(msgspec.Struct, frozen=True):
         return f"{most} ({tokens}{f' in {self.n_choices} choices' if self.n_choices > 1 else ''})"
 
     def remedy(self, left_nanousd: int) -> str:
-        """What would fit into that much."""
+        """Return the advice for a request that may cost at most `left_nanousd`."""
         if self.price.is_by_time:
             return "this model is billed by time, so a smaller max_tokens does not help"
         fits = (largest_max_tokens(self.price, self.prompt_tokens, left_nanousd) or 0) // self.n_choices
@@ -71,7 +74,7 @@ class WorstCase(msgspec.Struct, frozen=True):
 
 
 def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> InsufficientCreditError:
-    """The error of a hold that `funds` do not cover. What waiting cannot mend is told before what it can."""
+    """Return the error of a hold that `funds` do not cover. Permanent causes take precedence over temporary ones."""
     amount_nanousd = worst_case.amount_nanousd
     cost = f"{worst_case.describe()}, but"
     remedy = worst_case.remedy(funds.left_nanousd)
@@ -83,7 +86,7 @@ def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> Insuffi
         if amount_nanousd > cap.left_without_holds_nanousd:
             resets_at_ms = cap.resets_at_ms
             reset = "never resets" if resets_at_ms is None else f"resets at {format_instant(resets_at_ms)}"
-            ask = _who_raises(cap, funds.team, contact)
+            ask = _raise_advice(cap, funds.team, contact)
             return InsufficientCreditError(
                 f"{cost} {cap.describe()}; {remedy}. This limit {reset}. {ask}", code=cap.code
             )
@@ -102,7 +105,7 @@ def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> Insuffi
 
 
 def _held_nanousd(funds: Funds, amount_nanousd: int) -> dict[str, int]:
-    """By scope, how much of its open holds must come back before the amount is covered."""
+    """Return, by scope, the nano-USD of open holds that must be freed before the amount is covered."""
     held_nanousd: dict[str, int] = {}
     if not funds.terms.postpaid and amount_nanousd > funds.available_nanousd:
         held_nanousd[team_subject(funds.team)] = amount_nanousd - funds.available_nanousd
@@ -113,7 +116,7 @@ def _held_nanousd(funds: Funds, amount_nanousd: int) -> dict[str, int]:
     return held_nanousd
 
 
-def _who_raises(cap: Cap, team: str, contact: str | None) -> str:
+def _raise_advice(cap: Cap, team: str, contact: str | None) -> str:
     if cap.source == "team_budget":
         return f"Team '{team}' set this budget itself; a key of it with the scope `manage` can change it."
     return f"To raise it, ask {contact or _OPERATOR}."

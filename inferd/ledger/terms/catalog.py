@@ -1,8 +1,7 @@
-"""The plans, tiers and alert policy that are in force: those that a server read from its models.toml last.
+"""Catalog: the plans, tiers and alert policy in force, which a server read last from its models.toml.
 
-They are kept in the ledger, so that the command line, in whatever folder and with whatever models.toml it runs, goes by
-the same numbers as the server beside it. Each change is a new row of `catalogs`; before the first one, what is shipped
-is in force.
+The ledger has them, so that the command line uses the same numbers as the server, in any folder and with any
+models.toml. Each change is a new row of `catalogs`; before the first one, the shipped catalog is in force.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from inferd.ledger.storage.rows import insert
 from inferd.plans import SHIPPED, Catalog, Plan
 
 IN_FORCE = "(SELECT catalog FROM catalogs ORDER BY seq DESC LIMIT 1)"
-"""SQL of the text of the catalog in force, for queries that need it beside others; NULL: what is shipped."""
+"""SQL of the text of the catalog in force, for queries that need it beside other columns; NULL: the shipped one."""
 
 
 @lru_cache(maxsize=8)
 def catalog_of(text: str | None) -> Catalog:
-    """The catalog that a row's text stands for. The text is the cache's key, so this cannot be out of date."""
+    """Return the catalog of a row's text; None: the shipped one. Cached by the text, so it cannot be out of date."""
     return SHIPPED if text is None else msgspec.json.decode(text, type=Catalog)
 
 
@@ -35,17 +34,17 @@ def find_plan(conn: sqlite3.Connection, name: str) -> Plan:
     plans = catalog_in_force(conn).plans
     if name not in plans:
         raise InvalidValueError(
-            f"there is no plan {name!r}; choose one of {', '.join(plans)}. Those of a changed models.toml are in force "
+            f"there is no plan {name!r}; choose one of {', '.join(plans)}. Plans of a changed models.toml are in force "
             "once `inferd plans apply` or `inferd serve` has read it"
         )
     return plans[name]
 
 
 def put_catalog(conn: sqlite3.Connection, catalog: Catalog, *, actor: str, now_ms: int) -> bool:
-    """Put plans and tiers in force; False if they are already.
+    """Put plans and tiers in force; return False if they are already.
 
     Raises:
-        ConfigError: a team is on a plan that they lack.
+        ConfigError: a team is on a plan that the catalog lacks.
     """
     if catalog == catalog_in_force(conn):
         return False

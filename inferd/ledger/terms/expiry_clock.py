@@ -1,8 +1,8 @@
-"""The clock that expiry goes by (BILLING R20): never backwards, and not at all while the wall clock is doubted.
+"""Clock of expiry (BILLING R20): never goes back, and stops while the wall clock is doubtful.
 
-`clock.seen_ms` is the latest moment that a server believed. Expiry happens at max(now, seen); while the clock is paused
-(`paused_because`), at seen. Only what is written down here is paused: durations come from monotonic clocks, and a
-request still counts in the period that the wall clock names.
+`clock.seen_ms` is the latest moment that a server believed. The clock of expiry is max(now, seen); while it is paused
+(`paused_because`), it is seen. A pause affects expiry alone: durations come from monotonic clocks, and a request counts
+in the period of the wall clock.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import ClassVar
 
 from inferd.instants import format_instant
 
-# A correction by NTP is no clock that goes back.
+# A correction by NTP does not pause expiry.
 BACKWARDS_TOLERANCE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class ClockState:
-    """What the ledger believes of the time.
+    """State of the clock of expiry.
 
     Attributes:
         seen_ms: the latest moment that a server believed; 0 before the first one.
-        paused_because: why expiry stands still at `seen_ms`, or None if it does not.
+        paused_because: the reason for a pause at `seen_ms`; None: not paused.
     """
 
     seen_ms: int
@@ -35,14 +35,14 @@ def clock_state(conn: sqlite3.Connection) -> ClockState:
 
 
 def expiry_ms(conn: sqlite3.Connection, now_ms: int) -> int:
-    """The moment by which credit counts as expired, when the wall clock says `now_ms`."""
+    """Return the moment of the clock of expiry, given the wall clock's."""
     seen_ms, paused_because = conn.execute("SELECT seen_ms, paused_because FROM clock").fetchone()
     return int(seen_ms if paused_because is not None or seen_ms > now_ms else now_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class ObserveClock:
-    """A server believes that it is `now_ms`; a clock that went back since the last such moment pauses expiry."""
+    """Advance the clock to `now_ms`, or pause it if the wall clock went back."""
 
     durable: ClassVar[bool] = True
     now_ms: int
@@ -62,7 +62,7 @@ class ObserveClock:
 
 @dataclass(frozen=True, slots=True)
 class PauseClock:
-    """Expiry stands still until `inferd doctor --accept-clock`; the first reason is kept."""
+    """Pause expiry until `inferd doctor --accept-clock`; the first reason is kept."""
 
     durable: ClassVar[bool] = True
     because: str
@@ -73,6 +73,6 @@ class PauseClock:
 
 
 def accept_clock(conn: sqlite3.Connection, now_ms: int) -> ClockState:
-    """The operator says that `now_ms` is right: expiry goes on from there."""
+    """Resume expiry from `now_ms`, which the operator confirmed."""
     conn.execute("UPDATE clock SET seen_ms = ?, paused_because = NULL", (now_ms,))
     return clock_state(conn)

@@ -1,13 +1,14 @@
-"""How fast a team may go, and why (BILLING R1, R10, R11, R15, R18): its plan, its tier, and each number of them."""
+"""Limits of a team other than money, each with its source (BILLING R1, R10, R11, R15, R18)."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from inferd.instants import format_instant
+from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms.catalog import IN_FORCE, catalog_of
 from inferd.plans import Plan, Tier
 from inferd.subjects import project_subject, user_subject
@@ -17,14 +18,14 @@ BY_OPERATOR = "set by the operator"
 
 @dataclass(frozen=True, slots=True)
 class TierChoice:
-    """What is stored of a team's tier. `override_until_ms`: the first moment at which the override holds no more."""
+    """The stored facts about a team's tier. `override_until_ms`: the first moment without the override."""
 
     override: int | None
     override_until_ms: int | None
     earned: int
 
     def in_effect(self, plan: Plan, at_ms: int) -> tuple[int, str]:
-        """The tier, and why: `override ?? max(earned, plan.tier_floor)` (R1)."""
+        """Return the tier and its source: `override ?? max(earned, plan.tier_floor)` (R1)."""
         if self.override is not None:
             if self.override_until_ms is None:
                 return self.override, BY_OPERATOR
@@ -37,7 +38,7 @@ class TierChoice:
 
 @dataclass(frozen=True, slots=True)
 class LimitRow:
-    """One number for people. `value` None: no limit; `least`: what an adaptive one may shrink to."""
+    """One number for people. `value` None: no limit; `least`: the floor of an adaptive limit."""
 
     name: str
     value: int | None
@@ -50,12 +51,12 @@ class LimitRow:
 
 @dataclass(frozen=True, slots=True)
 class TeamLimits:
-    """The limits of a team other than money, at one moment; None means no limit.
+    """The limits of a team other than money, at one moment; None: no limit.
 
     Attributes:
-        tier: the one in effect; `tier_source` says why.
-        project_concurrency: requests under way at once in the project that was asked about, else in each project;
-            `project_source` says whose number it is. So for users.
+        tier: the tier in effect; `tier_source` says why.
+        project_concurrency, user_concurrency: the most requests under way of the project and user that were asked for,
+            else of each; `project_source` and `user_source` say where the number comes from.
     """
 
     team: str
@@ -68,7 +69,7 @@ class TeamLimits:
     user_source: str
 
     def rows(self) -> Iterator[LimitRow]:
-        """Every number and where it comes from."""
+        """Yield every number and its source."""
         tier, source = self.tier, f"tier {self.tier.number}"
         yield LimitRow("requests a minute", tier.rpm, source, tier.rpm_min)
         yield LimitRow("requests a minute to free models", tier.free_rpm, source, tier.free_rpm_min)
@@ -92,8 +93,8 @@ class TeamLimits:
 def team_limits(
     conn: sqlite3.Connection, team: str, at_ms: int, *, project: str | None = None, user: str | None = None
 ) -> TeamLimits:
-    """The limits of an existing team, and of one project and user of it: one point query of some 10 us, so that it can
-    be asked for each request and is never out of date."""
+    """Return the limits of an existing team and of one project and user of it. One point query of about 10 us, so each
+    request reads them and they are never out of date."""
     plan_name, override, until_ms, earned, catalog_text, project_limit, user_limit = conn.execute(
         f"SELECT plan, tier_override, tier_override_until_ms, coalesce(earned_tier, 0), {IN_FORCE}, "
         "(SELECT max_requests FROM concurrency WHERE scope = ?2), "
@@ -119,3 +120,42 @@ def team_limits(
         user_concurrency=plan.user_concurrency if user_limit is None else user_limit,
         user_source=of_plan if user_limit is None else BY_OPERATOR,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyLimit:
+    """The most requests under way of a project or user, set by the operator in place of the plan's number (R10)."""
+
+    scope: str
+    team: str
+    max_requests: int
+    set_at_ms: int
+    set_by: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "scope": self.scope,
+            "team": self.team,
+            "max_requests": self.max_requests,
+            "set_at": format_instant(self.set_at_ms),
+            "set_by": self.set_by,
+        }
+
+
+def concurrency_of(conn: sqlite3.Connection, team: str) -> list[ConcurrencyLimit]:
+    """Return the limits of a team's projects and users, by scope."""
+    rows = conn.execute(
+        "SELECT scope, team, max_requests, set_at_ms, set_by FROM concurrency WHERE team = ? ORDER BY scope", (team,)
+    )
+    return [ConcurrencyLimit(*row) for row in rows]
+
+
+def put_concurrency(conn: sqlite3.Connection, limit: ConcurrencyLimit) -> None:
+    """Set a limit, in place of an earlier one."""
+    drop_concurrency(conn, limit.scope)
+    insert(conn, "concurrency", asdict(limit))
+
+
+def drop_concurrency(conn: sqlite3.Connection, scope: str) -> None:
+    """End the limit of a scope: the plan's number applies again."""
+    conn.execute("DELETE FROM concurrency WHERE scope = ?", (scope,))
