@@ -45,7 +45,7 @@ class ChatFormat:
     """Chat format of one model. Every method may be called from any thread."""
 
     def __init__(self, template: ChatTemplate) -> None:
-        """Probe the template. Raises ConfigError: it does not write a user's message, or works without end."""
+        """Probe the template. Raises ConfigError: it does not write a user's message, or exceeds its budget."""
         self._template = template
         family = detect_dialect(template.source)
         self._traits = probe_template(template, family)

@@ -60,7 +60,7 @@ def probe_template(template: ChatTemplate, dialect: Dialect) -> TemplateTraits:
     Sets `template.gives_parts` if the template writes contents only as parts.
 
     Raises:
-        ConfigError: the template does not write a user's message, or works without end.
+        ConfigError: the template does not write a user's message, or exceeds its budget.
     """
     wants_list = _rendered(template, [_USER]) is None and _rendered(template, [_USER], tools=[]) is not None
     variables: dict[str, object] = {"tools": []} if wants_list else {}

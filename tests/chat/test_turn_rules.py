@@ -247,7 +247,7 @@ def test_conversations_of_coding_agents_are_rendered(name):
         ("{% for m in messages %}{{ m.content.append(1) }}{% endfor %}", "refuses a user's message ("),
         ("  \n ", "does not write a user's message"),
         ("{% for m in messages %}<{{ m.role }}>{% endfor %}", "does not write a user's message"),
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "it works without end"),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "takes too many steps"),
         ("{{ messages[0].content }}{% if tools %}{{ 'a'.center(99999999) }}{% endif %}", "on a conversation of a few"),
     ],
 )

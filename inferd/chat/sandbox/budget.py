@@ -82,7 +82,7 @@ class Budget:
         self._steps_left -= steps
         if self._steps_left <= self._next_clock_check:
             if self._steps_left < 0 or time.thread_time() > self._deadline_s:
-                raise BudgetError("it works without end")
+                raise BudgetError("the template takes too many steps or too long")
             self._next_clock_check = self._steps_left - _STEPS_PER_CLOCK_CHECK
 
     def allow(self, num_characters: int) -> None:
@@ -90,21 +90,21 @@ class Budget:
         the budget. The bytes themselves are counted by `made`."""
         self.spend(1 + num_characters // _STEP_CHARACTERS)
         if num_characters * _BYTES_PER_CHARACTER > self._bytes_left:
-            raise BudgetError("it makes text or lists without end")
+            raise BudgetError("the template makes too much text or too many lists")
 
     def made(self, value: _T) -> _T:
         """Return `value` after counting its own bytes if it is a string or a collection. Raises BudgetError."""
         if isinstance(value, str | list | tuple | dict):
             self.take(sys.getsizeof(value))
         elif isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
-            raise BudgetError("it makes a number without end")
+            raise BudgetError(f"the template makes a number of more than {MAX_INT_BITS} bits")
         return value
 
     def take(self, num_bytes: int) -> None:
         """Count bytes. Raises BudgetError."""
         self._bytes_left -= num_bytes
         if self._bytes_left < 0:
-            raise BudgetError("it makes text or lists without end")
+            raise BudgetError("the template makes too much text or too many lists")
 
     def count(self, items: Iterable[Any], steps: int = 1) -> Iterator[Any]:
         """Yield the items; each counts `steps` and its bytes in a list. Raises BudgetError."""
@@ -150,7 +150,7 @@ class Budget:
                 num_items += len(held)
                 self.spend(1 + len(held))
                 if num_items > MAX_ITEMS or depth > MAX_DEPTH:
-                    raise BudgetError("it makes text or lists without end")
+                    raise BudgetError("the template makes too much text or too many lists")
                 below += held
             level = below
         self.spend(1 + num_characters // _STEP_CHARACTERS)

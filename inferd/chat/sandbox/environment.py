@@ -73,7 +73,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         if sum(1 for _ in tree.find_all(nodes.Node)) > MAX_NODES:
-            raise BudgetError(f"it has more than {MAX_NODES} nodes")
+            raise BudgetError(f"the template has more than {MAX_NODES} nodes")
         for used in tree.find_all(nodes.Name):
             if used.name.startswith(_OWN_PREFIX):
                 self._fail(f"names must not begin with '{_OWN_PREFIX}'", used.lineno)
@@ -147,7 +147,7 @@ class BoundedTemplate:
     def __init__(self, environment: BoundedEnvironment, source: str) -> None:
         """Compile `source`. Raises jinja2.TemplateSyntaxError, BudgetError, and the errors of Python's own compiler."""
         if len(source) > MAX_SOURCE_CHARACTERS:
-            raise BudgetError(f"it has {len(source)} characters; at most {MAX_SOURCE_CHARACTERS} are allowed")
+            raise BudgetError(f"the template has {len(source)} characters; at most {MAX_SOURCE_CHARACTERS} are allowed")
         self._call_steps = 1 + len(source) // _CHARACTERS_PER_NODE
         with Budget():  # Jinja computes constants while it compiles
             self._template = environment.from_string(source)

@@ -55,7 +55,7 @@ def allow_method(budget: Budget, text: str, name: str, args: Sequence[Any], kwar
 def check_width(value: object) -> int:
     """Return the width of a padding, 0 if `value` is not a width. Raises BudgetError."""
     if isinstance(value, int) and value > MAX_WIDTH:
-        raise BudgetError(f"it pads a text to more than {MAX_WIDTH} characters")
+        raise BudgetError(f"the template pads a text to more than {MAX_WIDTH} characters")
     return max(value, 0) if isinstance(value, int) else 0
 
 
@@ -71,7 +71,7 @@ def percent_size(budget: Budget, text: str, values: Any) -> int:  # noqa: ANN401
     weight, grows = budget.weigh(values), not _are_strings(values)
     for width, precision, kind in _PERCENT.findall(text):
         if "*" in (width, precision):
-            raise BudgetError("it makes a format whose widths are not in it")
+            raise BudgetError("the template makes a format whose widths are not numbers in it")
         size += check_width(int(width or 0)) + check_width(int(precision or 0))
         num_fields += 1
         grows = grows or kind in ("r", "a")
@@ -87,7 +87,7 @@ def format_size(budget: Budget, text: str, values: Sequence[Any]) -> int:
         if field is None:
             continue
         if "{" in (spec or ""):
-            raise BudgetError("it makes a format whose widths are not in it")
+            raise BudgetError("the template makes a format whose widths are not numbers in it")
         size += sum(check_width(int(number)) for number in re.findall(r"\d+", spec or ""))
         num_fields += 1
         grows = grows or bool(conversion)
@@ -96,7 +96,7 @@ def format_size(budget: Budget, text: str, values: Sequence[Any]) -> int:
 
 def _check_format(text: str) -> None:
     if len(text) > MAX_FORMAT_CHARACTERS:
-        raise BudgetError(f"it makes a format of more than {MAX_FORMAT_CHARACTERS} characters")
+        raise BudgetError(f"the template makes a format of more than {MAX_FORMAT_CHARACTERS} characters")
 
 
 def _are_strings(values: object) -> bool:

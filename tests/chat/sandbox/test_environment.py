@@ -200,7 +200,7 @@ def test_endless_templates_end_within_the_default_budget():
 
 def test_slow_rendering_is_refused_by_its_threads_processor_time(monkeypatch):
     monkeypatch.setattr(render_budget, "MAX_CPU_S", 0.05)
-    with pytest.raises(InvalidRequestError, match="it works without end"):
+    with pytest.raises(InvalidRequestError, match="takes too many steps"):
         ChatTemplate(_MANY + _MANY + "{% endfor %}{% endfor %}", ByteTokenizer()).render([])
 
 
@@ -236,7 +236,7 @@ def test_template_cannot_include_another(source):
         ("{% if a %}" * 500 + "{% endif %}" * 500, "cannot be compiled"),
         ("{% for a in b %}" * 30 + "{% endfor %}" * 30, "cannot be compiled"),
         ("a" * (2**20 + 1), "at most 1048576 are allowed"),
-        ("{{a}}" * 25_000, "it has more than 20000 nodes"),
+        ("{{a}}" * 25_000, "has more than 20000 nodes"),
         ("a\n{% set inferd_budget = none %}", "line 2: names must not begin with 'inferd_'"),
         ("{% macro f(inferd_x) %}{% endmacro %}", "line 1: names must not begin with 'inferd_'"),
         ("{{ [1] | inferd_loop(0) }}", "line 1: No filter named 'inferd_loop'"),
