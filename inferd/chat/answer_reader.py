@@ -13,9 +13,11 @@ class AnswerReader:
     """Reader of one choice: push each piece of text, then finish. `message` is the sum of the deltas."""
 
     def __init__(self, parser: AnswerParser, *, counts_reasoning: bool) -> None:
-        """Args:
-        counts_reasoning: each piece comes with the tokens that made it, and no piece was held back before; only then
-            is the number of reasoning tokens exact.
+        """Read with `parser`.
+
+        Args:
+            counts_reasoning: whether each piece comes with the tokens that made it, and no piece was held back before;
+                only then is the number of reasoning tokens exact.
         """
         self._parser = parser
         self._counts_reasoning = counts_reasoning

@@ -67,7 +67,7 @@ def _replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:  
 
 @pass_environment
 def _sum(environment: SandboxedEnvironment, value: Any, attribute: Any = None, start: Any = 0) -> Any:  # noqa: ANN401
-    """Return the sum of numbers; the time of adding lists up is quadratic."""
+    """Return the sum of numbers, and of nothing else: adding lists takes quadratic time."""
     budget = running_budget()
     items = budget.count(value)
     if attribute is not None:
