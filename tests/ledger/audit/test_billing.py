@@ -1,4 +1,4 @@
-"""The audit names each changed cell of refunds, statements, budgets, raises, voids and terms."""
+"""Audit of refunds, statements, budgets, raises, voids and terms: each changed cell is named."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def first(books, table):
 
 
 @pytest.mark.parametrize(("table", "column", "value"), CELLS)
-def test_one_changed_cell_is_named(ledger, table, column, value):
+def test_changed_cell_is_named(ledger, table, column, value):
     where, row = first(ledger, table)
     changed = "changed" if table == "budgets" and column == "scope" else None
     tamper(ledger, f"UPDATE {table} SET {column} = {value} WHERE {where}")
@@ -69,7 +69,7 @@ def test_one_changed_cell_is_named(ledger, table, column, value):
 
 
 @pytest.mark.parametrize(("table", "column"), REFOLDED)
-def test_a_forged_checksum_does_not_hide_a_changed_cell(ledger, table, column):
+def test_changed_cell_with_a_forged_checksum_is_found(ledger, table, column):
     where, _ = first(ledger, table)
     value = "'2026-10'" if column == "period" else f"{column} - 5000000000" if column.endswith("_ms") else None
     value = value or (f"{column} - 1" if column.endswith("nanousd") else "'changed'")
@@ -91,6 +91,6 @@ def test_a_forged_checksum_does_not_hide_a_changed_cell(ledger, table, column):
         ("DELETE FROM cap_adjustments WHERE txn IS NOT NULL", "transactions"),
     ],
 )
-def test_a_missing_row_is_found(ledger, sql, table):
+def test_missing_row_is_found(ledger, sql, table):
     tamper(ledger, sql)
     assert table in {finding.table for finding in audit(ledger.conn).findings}

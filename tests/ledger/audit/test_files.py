@@ -1,4 +1,4 @@
-"""A file or batch that was moved, renamed, brought back or left out is found by the audit (BILLING R23)."""
+"""Audit of files and batches: one that was moved, renamed, restored or removed is found (BILLING R23)."""
 
 from __future__ import annotations
 
@@ -131,13 +131,13 @@ def test_changed_cell_with_a_forged_checksum_is_found(ledger, table, where, chan
         (f"UPDATE batches SET completed_at_ms = NULL WHERE {BATCH}", "batches"),
     ],
 )
-def test_change_of_a_state_that_nothing_explains_is_found(ledger, sql, table):
+def test_unexplained_state_is_found(ledger, sql, table):
     """R23"""
     tamper(ledger, sql)
     assert table in found(ledger)
 
 
-def test_outputs_that_were_swapped_are_found(ledger):
+def test_swapped_outputs_are_found(ledger):
     """R23"""
     for number, other in ((1, 2), (2, 1)):
         tamper(ledger, f"UPDATE batches SET output_file_id = 'file-out-{other}' WHERE metadata LIKE '%{number}%'")

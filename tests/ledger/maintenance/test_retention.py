@@ -1,4 +1,4 @@
-"""Usage rows may become daily rows: every sum stays under every grouping, every entry stays, and the books balance."""
+"""Retention: every sum stays under every grouping, every entry stays, and the ledger balances."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def reports(books):
     days=st.integers(0, 4),
     max_rows=st.integers(1, 5),
 )
-def test_a_roll_up_changes_no_sum(moments, days, max_rows):
+def test_roll_up_changes_no_sum(moments, days, max_rows):
     books = populated(moments)
     before, entries = reports(books), books.conn.execute("SELECT * FROM entries").fetchall()
     counters = books.conn.execute("SELECT * FROM counters").fetchall()
@@ -106,7 +106,7 @@ def rolled():
     books.conn.close()
 
 
-def test_open_holds_and_younger_rows_stay(rolled):
+def test_roll_up_leaves_open_holds_and_later_rows(rolled):
     assert rolled.one("SELECT count(*) FROM holds") == 2
     assert rolled.one("SELECT count(*) FROM usage") == 1
     request_id = rolled.one("SELECT request_id FROM holds WHERE state = 'held'")
@@ -116,7 +116,7 @@ def test_open_holds_and_younger_rows_stay(rolled):
     rolled.assert_clean()
 
 
-def test_what_was_not_rolled_up_cannot_be_deleted(rolled):
+def test_usage_that_was_not_rolled_up_cannot_be_deleted(rolled):
     for table in ("usage", "holds", "usage_daily", "rollups"):
         with pytest.raises(sqlite3.IntegrityError, match="never deleted"):
             rolled.conn.execute(f"DELETE FROM {table}")
@@ -126,19 +126,19 @@ SUMS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "comp
 
 
 @pytest.mark.parametrize("column", [*SUMS, "day_start_ms", "team", "deployment", "service_tier", "project", "status"])
-def test_one_changed_cell_of_a_daily_row_is_named(rolled, column):
+def test_changed_cell_of_a_daily_row_is_named(rolled, column):
     value = f"{column} + 86400000" if column in (*SUMS, "day_start_ms") else "'cancelled'"
     tamper(rolled, f"UPDATE usage_daily SET {column} = {value} WHERE rollup = 1 AND line = 1")
     assert ("usage_daily", "1/1") in {(finding.table, finding.row) for finding in audit(rolled.conn).findings}
 
 
-def test_a_missing_daily_row_is_found_by_the_settlements_that_stay(rolled):
+def test_missing_daily_row_is_found_by_its_settlements(rolled):
     line = rolled.one("SELECT line FROM usage_daily WHERE cost_nanousd > 0")
     tamper(rolled, f"DELETE FROM usage_daily WHERE line = {line}")
     assert {finding.table for finding in audit(rolled.conn).findings} >= {"rollups", "usage_daily", "counters"}
 
 
-def test_the_cutoff_is_a_midnight_and_keeps_the_refund_window():
+def test_cutoff_is_a_midnight_and_keeps_the_refund_window():
     assert cutoff_ms(60, NOW_MS) == MIDNIGHT_MS - 60 * DAY_MS
     with pytest.raises(AssertionError, match="refund"):
         cutoff_ms(59, NOW_MS)
@@ -156,14 +156,14 @@ def test_refunds_statements_and_postpaid_requests_outlive_their_usage_rows(books
         operations.refund_request(books.conn, ids["request"], 1, reason="late", actor="test", now_ms=NOW_MS)
 
 
-def test_a_request_that_was_rolled_up_is_too_old_for_a_refund_and_the_error_says_so(rolled):
+def test_refund_of_a_rolled_up_request_is_refused(rolled):
     settled = rolled.one("SELECT request_id FROM transactions WHERE kind = 'settlement' ORDER BY txn LIMIT 1")
     for request_id, problem in ((settled, "rolled up into daily rows .* `inferd credits grant`"), ("none", "no ended")):
         with pytest.raises(NotFoundError, match=problem):
             operations.refund_request(rolled.conn, request_id, 1, reason="late", actor="test", now_ms=NOW_MS)
 
 
-def test_a_refund_that_is_repeated_after_its_request_was_rolled_up_has_its_first_answer(books):
+def test_repeated_refund_after_a_roll_up_has_its_first_answer(books):
     """R22: answers are kept for ever."""
     books.grant(100)
     request = books.hold(10)

@@ -34,7 +34,7 @@ def create(conn):
     return operations.create_team(conn, "acme", actor="test", now_ms=1)
 
 
-async def test_a_change_is_seen_by_the_next_read(client):
+async def test_change_is_seen_by_the_next_read(client):
     assert (await client.change(create)).team == "acme"
     assert [team.team for team in await client.read(operations.list_teams)] == ["acme"]
 
@@ -51,7 +51,7 @@ async def test_change_that_raises_changes_nothing(client):
         await client.read(lambda conn: operations.show_team(conn, "nobody", now_ms=1))
 
 
-async def test_reads_cannot_write(client):
+async def test_read_that_writes_is_refused(client):
     with pytest.raises(Exception, match="readonly"):
         await client.read(create)
 

@@ -1,4 +1,4 @@
-"""`kill -9` at any moment: what was answered is in the books, what was not settled is not billed, no hold is left."""
+"""`kill -9` at any moment: every answered command is in the ledger, no unsettled request is billed, no hold is left."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def assert_books_survive(data_dir: Path, output: str) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_kill_at_a_commit_loses_nothing_and_bills_nothing_unsettled(tmp_path, kind, moment):
+def test_kill_at_a_commit_loses_no_answer_and_bills_nothing_unsettled(tmp_path, kind, moment):
     """R16, R20"""
     with start(tmp_path / "data", kind, moment, "5") as child:
         output = child.stdout.read()
@@ -91,7 +91,7 @@ def test_a_kill_at_a_commit_loses_nothing_and_bills_nothing_unsettled(tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100))
-def test_a_kill_at_a_random_moment_loses_nothing(tmp_path, seed):
+def test_kill_at_a_random_moment_loses_no_answer(tmp_path, seed):
     """R16, R20"""
     chance = random.Random(seed)
     fail_point = (chance.choice(KINDS), chance.choice(["before", "after"]), str(chance.randint(1, 60)))

@@ -1,4 +1,4 @@
-"""A disk that fills up refuses new work while what is under way can still be written down; then nothing is lost."""
+"""A disk that fills up refuses new work while running requests can still be settled; then nothing is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def writer(store):
     writer.stop()
 
 
-def test_a_disk_that_is_nearly_full_takes_no_new_work_and_settles_the_old(served, writer, monkeypatch, caplog):
+def test_disk_nearly_full_refuses_holds_and_commits_settlements(served, writer, monkeypatch, caplog):
     served.grant(100)
     request_id = served.hold(5)
     monkeypatch.setattr(data_dir, "free_bytes", lambda folder: data_dir.RESERVE_BYTES - 1)
@@ -41,7 +41,7 @@ def test_a_disk_that_is_nearly_full_takes_no_new_work_and_settles_the_old(served
     assert writer.submit(served.open_hold(1)).result(10)
 
 
-def test_a_settlement_that_finds_the_disk_full_keeps_its_hold_and_is_tried_again(served, writer, store):
+def test_settlement_on_a_full_disk_keeps_its_hold_and_is_retried(served, writer, store):
     """The file is not allowed to grow, as on a full disk; once it is, the settlement commits."""
     served.grant(10**6)
     request_id = served.hold(5)
@@ -61,7 +61,7 @@ def test_a_settlement_that_finds_the_disk_full_keeps_its_hold_and_is_tried_again
     served.assert_clean()
 
 
-def test_a_change_by_an_admin_is_refused_at_once_on_a_full_disk(served, writer, store):
+def test_admin_change_on_a_full_disk_is_refused_at_once(served, writer, store):
     served.grant(100)
     writer.submit(served.open_hold(1)).result(10)  # the writer has begun
     writer._conn.execute(f"PRAGMA max_page_count = {served.one('PRAGMA page_count')}")
@@ -82,6 +82,6 @@ def test_a_change_by_an_admin_is_refused_at_once_on_a_full_disk(served, writer, 
     served.assert_clean()
 
 
-def test_what_is_free_is_read_from_the_disk(tmp_path):
+def test_free_bytes_are_those_of_the_disk(tmp_path):
     assert 0 < data_dir.free_bytes(tmp_path) < 2**63
     assert data_dir.is_nearly_full(tmp_path) == (data_dir.free_bytes(tmp_path) < data_dir.RESERVE_BYTES)

@@ -1,4 +1,4 @@
-"""What a request asks of the ledger is looked up by index, however long the books are."""
+"""The statements of a request use indexes, whatever the size of the ledger."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def statements_of_a_request(books):
     return [sql for sql in dict.fromkeys(found) if sql.startswith(QUERIES)]
 
 
-def test_a_request_scans_no_table(books):
+def test_statements_of_a_request_scan_no_table(books):
     """R7: however many requests, teams and alerts there were before."""
     statements = statements_of_a_request(books)
     assert len(statements) > 40

@@ -1,4 +1,4 @@
-"""Checksums are what the documentation says, so that others can compute them."""
+"""Checksums follow their documentation, so that others can compute them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VALUES = st.none() | st.integers(-(2**63), 2**63 - 1) | st.text()
 
 
 @given(st.lists(VALUES, max_size=4))
-def test_a_checksum_is_the_sha256_of_compact_json(values):
+def test_checksum_is_the_sha256_of_compact_json(values):
     text = json.dumps(["entries", *values], separators=(",", ":"), ensure_ascii=False)
     try:
         data = text.encode()
@@ -29,7 +29,7 @@ def test_every_column_of_a_checksummed_table_is_fixed_or_mutable(books):
         assert columns == {*row_format.covered, *row_format.mutable, "checksum"}
 
 
-def test_a_column_that_came_later_leaves_the_checksums_of_older_rows_as_they_are():
+def test_added_column_leaves_checksums_of_older_rows():
     older = [1, "grant", None, "x", None, 5]
     assert checksum("transactions", [*older, None]) == checksum("transactions", older)
     assert checksum("transactions", [*older, "2026-11"]) != checksum("transactions", older)

@@ -104,7 +104,7 @@ def test_objects_differ_by_words_not_by_layout(full, table):
     full.conn.execute("RELEASE before")
 
 
-def test_every_column_of_the_schema_is_in_the_file_once(full):
+def test_new_file_stores_the_text_of_the_schema(full):
     """schema.sql is what a new file has, comments and all."""
     (stored,) = full.conn.execute("SELECT sql FROM sqlite_master WHERE name = 'holds'").fetchone()
     assert stored in SCHEMA_SQL

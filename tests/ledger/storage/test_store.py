@@ -1,4 +1,4 @@
-"""Opening the file: private, one server a folder, the right schema, errors that say what to do."""
+"""Store: private files, one server per folder, the current schema, errors that say what to do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def mode(path):
     return path.stat().st_mode & 0o777
 
 
-def test_the_folder_and_its_files_are_private(tmp_path):
+def test_data_folder_and_its_files_are_private(tmp_path):
     """R20"""
     store = Store(tmp_path / "a" / "data")
     with store.immediate() as conn:
@@ -41,7 +41,7 @@ def test_the_folder_and_its_files_are_private(tmp_path):
     assert mode(store.data_dir) == 0o700
 
 
-def test_an_empty_folder_is_closed_to_others_and_a_used_one_left_alone(tmp_path):
+def test_empty_folder_becomes_private_and_a_used_one_keeps_its_mode(tmp_path):
     for name in ("empty", "used"):
         (tmp_path / name).mkdir(mode=0o755)
     (tmp_path / "used" / "letter.txt").write_text("mine")
@@ -51,19 +51,19 @@ def test_an_empty_folder_is_closed_to_others_and_a_used_one_left_alone(tmp_path)
     assert mode(tmp_path / "used" / "ledger.db") == 0o600
 
 
-def test_a_folder_that_cannot_be_one_is_a_config_error(tmp_path):
+def test_data_folder_that_is_a_file_is_a_config_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be used as the data folder"):
         Store(tmp_path / "file")
 
 
-def test_a_file_that_is_no_ledger_is_a_config_error(tmp_path):
+def test_file_that_is_no_ledger_is_a_config_error(tmp_path):
     (tmp_path / "ledger.db").write_text("I am a letter, not a database. " * 50)
     with pytest.raises(ConfigError, match=r"ledger\.db: cannot be used as a ledger"):
         Store(tmp_path)
 
 
-def test_a_newer_schema_is_refused(tmp_path):
+def test_newer_schema_is_refused(tmp_path):
     """R20"""
     store = Store(tmp_path)
     with closing(store.connect_writer()) as conn:
@@ -72,7 +72,7 @@ def test_a_newer_schema_is_refused(tmp_path):
         Store(tmp_path)
 
 
-def test_a_second_server_is_refused_by_folder_and_pid(tmp_path, lock):
+def test_second_server_is_refused_with_folder_and_pid(tmp_path, lock):
     """R20"""
     with pytest.raises(ConfigError) as refusal:
         DataLock(tmp_path / "data").acquire()
@@ -83,7 +83,7 @@ def test_a_second_server_is_refused_by_folder_and_pid(tmp_path, lock):
         pass
 
 
-def test_the_lock_of_a_killed_server_is_free(tmp_path):
+def test_lock_of_a_killed_server_is_free(tmp_path):
     """R20"""
     command = [sys.executable, "-c", SERVE, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
@@ -174,7 +174,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_second_server_has_no_way_round_the_lock(served_folder, way):
+def test_second_server_cannot_bypass_the_lock(served_folder, way):
     """R20"""
     if way in (link_database, hard_link_database) and not hasattr(fcntl, "F_OFD_SETLK"):
         pytest.skip("this system has no locks that belong to a descriptor")
@@ -190,14 +190,14 @@ def test_a_second_server_has_no_way_round_the_lock(served_folder, way):
             subprocess.run(["umount", str(found)], check=True)
 
 
-def test_a_second_server_serves_from_a_copy(served_folder):
+def test_second_server_serves_from_a_copy(served_folder):
     """R20"""
     copied = shutil.copytree(served_folder, served_folder.with_name("copy"))
     with DataLock(copied) as lock:
         assert begin_epoch(Store(copied, lock), 2) == 2
 
 
-def test_an_epoch_begins_only_on_the_database_that_is_locked(tmp_path, lock):
+def test_epoch_on_a_replaced_database_is_refused(tmp_path, lock):
     """R20"""
     store = Store(tmp_path / "data", lock)
     shutil.copy(store.path, tmp_path / "copy.db")
@@ -206,12 +206,12 @@ def test_an_epoch_begins_only_on_the_database_that_is_locked(tmp_path, lock):
         begin_epoch(store, 1)
 
 
-def test_the_command_line_works_beside_a_server(tmp_path, store):
+def test_command_line_opens_the_store_beside_a_server(tmp_path, store):
     """R20"""
     subprocess.run([sys.executable, "-c", OPEN, str(store.data_dir)], check=True, timeout=30)
 
 
-def test_the_first_command_lines_together_make_one_schema(tmp_path):
+def test_concurrent_first_opens_create_one_schema(tmp_path):
     """R20: under the lock."""
     command = [sys.executable, "-c", OPEN, str(tmp_path)]
     started = [subprocess.Popen(command) for _ in range(3)]
@@ -228,18 +228,18 @@ def test_older_schema_in_use_by_a_server_is_refused(tmp_path, store):
         Store(store.data_dir, busy_timeout_s=0.05)
 
 
-def test_an_epoch_needs_the_lock(tmp_path):
+def test_epoch_without_the_lock_is_an_assertion_error(tmp_path):
     """R20"""
     with pytest.raises(AssertionError, match="lock"):
         begin_epoch(Store(tmp_path), 1)
 
 
-def test_a_reader_cannot_write(store):
+def test_reading_connection_cannot_write(store):
     with store.reading() as conn, pytest.raises(sqlite3.OperationalError):
         conn.execute("DELETE FROM counters")
 
 
-def test_a_transaction_that_raises_changes_nothing(store):
+def test_immediate_transaction_that_raises_changes_nothing(store):
     def create_and_fail():
         with store.immediate() as conn:
             operations.create_team(conn, "acme", actor="test", now_ms=1)
@@ -261,7 +261,7 @@ def test_write_lock_held_by_another_is_an_operation_error(tmp_path, lock):
         pass
 
 
-def test_writers_of_two_threads_wait_for_each_other(store):
+def test_immediate_transactions_of_threads_wait_for_each_other(store):
     def make(name):
         with store.immediate() as conn:
             operations.create_team(conn, name, actor="test", now_ms=1)

@@ -1,4 +1,4 @@
-"""What was settled is on the disk before anybody is answered: syncs are counted below SQLite, by a preload shim."""
+"""A settlement is on disk before it is answered: a preload shim counts syncs below SQLite."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def syncs(tmp_path_factory):
     return json.loads(done.stdout)
 
 
-def test_each_settlement_is_synced_before_it_is_answered(syncs):
+def test_settlement_is_synced_before_it_is_answered(syncs):
     """R16"""
     assert syncs["settlements"] == TIMES
     assert syncs["voids"] == 2
 
 
-def test_each_commit_of_the_command_line_is_synced(syncs):
+def test_commit_of_the_command_line_is_synced(syncs):
     """Each grant here is a transaction or more of its own, in autocommit mode."""
     assert syncs["grants"] >= TIMES
 
 
-def test_settlements_that_wait_together_share_a_sync(syncs):
+def test_queued_settlements_share_a_sync(syncs):
     assert syncs["a group of settlements"] in {1, 2}, "the hold may have had a group of its own"
 
 
-def test_holds_alone_wait_for_no_disk(syncs):
+def test_holds_without_settlements_are_not_synced(syncs):
     assert syncs["holds"] == 0

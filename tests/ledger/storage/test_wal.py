@@ -140,11 +140,11 @@ def test_connections_never_checkpoint_by_themselves(store):
         ((4, 0, 0), False),
     ],
 )
-def test_reset_bug_is_known_by_version(version, has_it):
+def test_reset_bug_depends_on_the_sqlite_version(version, has_it):
     assert has_reset_bug(version) is has_it
 
 
-def test_large_ledger_is_read_long_from_a_copy_that_is_gone_afterwards(tmp_path, lock, served):
+def test_long_read_of_a_large_ledger_uses_a_temporary_copy(tmp_path, lock, served):
     store = Store(tmp_path / "data", lock, copied_from_bytes=0)
     served.grant(7)
     before = sorted(store.data_dir.iterdir())

@@ -1,4 +1,4 @@
-"""Group commit: one commit for all that waits, each command on its own, and nobody left waiting."""
+"""LedgerWriter: one commit for all queued commands, each fails alone, and every waiter gets an outcome."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def behind_the_gate(writer, books):
     return first
 
 
-def test_all_that_waits_is_committed_together(served, writer):
+def test_queued_commands_are_committed_together(served, writer):
     served.grant(100)
     behind_the_gate(writer, served)
     futures = [writer.submit(served.open_hold(1)) for _ in range(20)]
@@ -72,7 +72,7 @@ def test_all_that_waits_is_committed_together(served, writer):
     assert writer.commits == [(1, "NORMAL"), (20, "NORMAL")]
 
 
-def test_a_group_with_a_settlement_is_synced_and_one_of_holds_alone_is_not(served, writer):
+def test_group_with_a_settlement_is_synced_and_one_of_holds_is_not(served, writer):
     served.grant(100)
     request_id = served.hold(5)
     writer.gate.set()
@@ -83,7 +83,7 @@ def test_a_group_with_a_settlement_is_synced_and_one_of_holds_alone_is_not(serve
     assert [synchronous for _, synchronous in writer.commits] == ["NORMAL", "FULL", "NORMAL", "FULL"]
 
 
-def test_nothing_is_answered_before_its_commit(served, writer):
+def test_command_is_answered_after_its_commit(served, writer):
     served.grant(100)
     future = behind_the_gate(writer, served)
     assert not future.done()
@@ -91,7 +91,7 @@ def test_nothing_is_answered_before_its_commit(served, writer):
     assert future.result(10)
 
 
-def test_a_refused_command_does_not_hurt_its_neighbours(served, writer, caplog):
+def test_failed_commands_leave_the_rest_of_their_group(served, writer, caplog):
     served.grant(10)
     behind_the_gate(writer, served)
     futures = [
@@ -114,7 +114,7 @@ def test_a_refused_command_does_not_hurt_its_neighbours(served, writer, caplog):
     writer.submit(served.open_hold(1)).result(10)
 
 
-def test_one_wake_up_for_a_group_and_loop(served, writer):
+def test_group_wakes_each_loop_once(served, writer):
     served.grant(100)
 
     async def twenty():
@@ -133,7 +133,7 @@ def test_one_wake_up_for_a_group_and_loop(served, writer):
     assert asyncio.run(twenty()) == (20, 1)
 
 
-def test_each_waiting_loop_is_woken(served, writer):
+def test_group_wakes_every_waiting_loop(served, writer):
     served.grant(100)
     behind_the_gate(writer, served)
     amounts = []
@@ -150,7 +150,7 @@ def test_each_waiting_loop_is_woken(served, writer):
     assert amounts == [2, 2, 2]
 
 
-def test_cancelling_the_caller_does_not_lose_the_command(served, writer):
+def test_cancelled_caller_does_not_cancel_its_command(served, writer):
     served.grant(100)
     request_id = served.hold(5)
 
@@ -170,7 +170,7 @@ def test_cancelling_the_caller_does_not_lose_the_command(served, writer):
     assert served.credit().held_nanousd == 1 + 7 + 1
 
 
-def test_a_submitted_command_cannot_be_cancelled(served, writer):
+def test_submitted_command_cannot_be_cancelled(served, writer):
     served.grant(100)
     behind_the_gate(writer, served)
     future = writer.submit(served.open_hold(1))
@@ -179,7 +179,7 @@ def test_a_submitted_command_cannot_be_cancelled(served, writer):
     assert future.result(10)
 
 
-def test_the_loop_of_a_caller_may_be_gone(served, writer):
+def test_command_of_a_closed_loop_is_carried_out(served, writer):
     served.grant(100)
 
     async def leave():
@@ -193,7 +193,7 @@ def test_the_loop_of_a_caller_may_be_gone(served, writer):
     assert served.credit().held_nanousd == 1 + 3 + 1
 
 
-def test_a_full_queue_refuses_what_is_new_and_takes_what_must_be_recorded(store, served):
+def test_full_queue_refuses_holds_and_takes_settlements(store, served):
     served.grant(100)
     request_id = served.hold(5)
     writer = GatedWriter(store, max_queued=2)
@@ -212,7 +212,7 @@ def test_a_full_queue_refuses_what_is_new_and_takes_what_must_be_recorded(store,
     assert settling.result(0).cost_nanousd == 5
 
 
-def test_stopping_carries_out_what_is_queued_and_refuses_the_rest(store, served):
+def test_stop_carries_out_queued_commands_and_refuses_later_ones(store, served):
     served.grant(100)
     writer = GatedWriter(store)
     writer.start()
@@ -227,7 +227,7 @@ def test_stopping_carries_out_what_is_queued_and_refuses_the_rest(store, served)
         writer.submit(served.open_hold(1))
 
 
-def test_a_locked_file_refuses_new_work_and_keeps_settlements_until_it_is_free(tmp_path, lock, served, caplog):
+def test_locked_file_refuses_holds_and_retries_settlements(tmp_path, lock, served, caplog):
     """Never SQLITE_BUSY to a client, and no lost spend."""
     served.grant(100)
     request_id = served.hold(5)
@@ -259,7 +259,7 @@ class FullOnce(LedgerWriter):
         super()._commit(group)
 
 
-def test_a_commit_that_fails_undoes_its_group_and_is_tried_again(store, served, caplog):
+def test_failed_commit_undoes_its_group_and_is_retried(store, served, caplog):
     served.grant(100)
     request_id = served.hold(5)
     writer = FullOnce(store)
@@ -272,7 +272,7 @@ def test_a_commit_that_fails_undoes_its_group_and_is_tried_again(store, served, 
     assert audit(served.conn).clean
 
 
-def test_a_broken_file_leaves_nobody_waiting(store, served, caplog):
+def test_broken_file_refuses_settlements(store, served, caplog):
     class Broken(LedgerWriter):
         def _commit(self, group):
             raise sqlite3.DatabaseError("database disk image is malformed")
@@ -286,7 +286,7 @@ def test_a_broken_file_leaves_nobody_waiting(store, served, caplog):
     writer.stop()
 
 
-def test_a_refusal_that_changed_nothing_does_not_undo_the_group(served, writer, monkeypatch):
+def test_refusal_without_a_change_does_not_replay_the_group(served, writer, monkeypatch):
     """Savepoints only where a command failed half-way: what was applied before is not applied again."""
     applied = []
     apply = type(served.open_hold(1)).apply
@@ -303,7 +303,7 @@ def test_a_refusal_that_changed_nothing_does_not_undo_the_group(served, writer, 
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_writer_that_ends_by_a_fault_of_its_own_leaves_nobody_waiting(store, served, monkeypatch):
+def test_crashed_writer_thread_refuses_all_pending_commands(store, served, monkeypatch):
     """The group in its hands, what is queued behind it, and who comes afterwards."""
 
     def gone(folder):

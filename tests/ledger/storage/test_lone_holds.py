@@ -1,4 +1,4 @@
-"""A hold that comes alone is applied on its caller's thread, and never waits there for anything."""
+"""A lone hold is applied on its caller's event loop, and never blocks it."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def run(writer, *commands, together=False):
         return [command.threads for command in watched]
 
 
-def test_a_lone_hold_is_applied_where_it_is_asked_for_and_its_settlement_is_not(served, writer):
+def test_lone_hold_is_applied_on_the_loop_and_its_settlement_by_the_thread(served, writer):
     hold = served.open_hold(5)
     assert run(writer, hold, served.settlement(hold.request_id, 5)) == [[HERE], [WRITER]]
     assert served.credit().balance_nanousd == 995
 
 
-def test_of_holds_in_one_turn_of_the_loop_all_but_one_are_the_writers(served, writer):
+def test_second_hold_in_one_turn_of_the_loop_is_applied_by_the_thread(served, writer):
     assert run(writer, *(served.open_hold(5) for _ in range(4)), together=True) == [[HERE], *[[WRITER]] * 3]
     # Their group was of three: whoever comes next may not be alone either.
     hold = served.open_hold(5)
@@ -80,20 +80,20 @@ def test_of_holds_in_one_turn_of_the_loop_all_but_one_are_the_writers(served, wr
     assert served.credit().held_nanousd == 30
 
 
-def test_a_hold_that_is_refused_here_is_refused_as_ever(served, writer):
+def test_lone_hold_without_credit_is_refused(served, writer):
     with pytest.raises(InsufficientCreditError):
         run(writer, served.open_hold(2_000))
     assert served.one("SELECT count(*) FROM holds") == 0
 
 
-def test_a_command_that_fails_half_way_here_leaves_nothing_behind(served, writer, caplog):
+def test_lone_command_that_fails_after_a_change_is_undone(served, writer, caplog):
     with pytest.raises(KeyError):
         asyncio.run(writer.execute(BrokenHere()))
     assert served.one("SELECT count(*) FROM counters") == 0
     assert run(writer, served.open_hold(5)) == [[HERE]]
 
 
-def test_the_loop_goes_on_while_another_process_has_the_ledger_locked(store, served, writer):
+def test_lone_hold_on_a_locked_ledger_does_not_block_the_loop(store, served, writer):
     command = Watched(served.open_hold(5))
 
     async def ask(other):
@@ -114,7 +114,7 @@ def test_the_loop_goes_on_while_another_process_has_the_ledger_locked(store, ser
     assert command.threads == [WRITER]
 
 
-def test_a_commit_that_fails_here_is_the_writers_to_try(store, served):
+def test_lone_hold_whose_commit_fails_is_retried_by_the_thread(store, served):
     served.grant(1_000)
     writer = FullOnce(store)
     writer.start()
@@ -123,7 +123,7 @@ def test_a_commit_that_fails_here_is_the_writers_to_try(store, served):
     assert served.credit().held_nanousd == 5
 
 
-def test_no_lone_hold_copies_the_log_into_the_file(served, writer):
+def test_lone_hold_never_checkpoints(served, writer):
     """The writer does so between two commands, and until it has, a lone hold is its own to do."""
     found = []
     writer._conn.set_trace_callback(

@@ -1,5 +1,4 @@
-"""Each cell of money, tokens, prices and shares that the schema has, and will have, is one that the audit names when it
-was changed; and so is each row that only ever was added."""
+"""Every cell of money, tokens, prices and shares of the schema, and every append-only row, is covered by the audit."""
 
 from __future__ import annotations
 
@@ -99,14 +98,14 @@ def _found(books):
     return {(finding.table, finding.row) for finding in audit(books.conn).findings}
 
 
-def test_the_walk_sees_the_schema():
+def test_columns_of_the_schema_are_covered():
     assert {table for table, _ in COLUMNS} >= {"entries", "accounts", "grants", "holds", "usage", "counters", "alerts"}
     assert {table for table, _ in COLUMNS} >= {"budgets", "cap_adjustments", "refunds", "statements", "usage_daily"}
     assert len(COLUMNS) >= 40
 
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
-def test_a_changed_cell_is_named_in_every_row(ledger, table, column):
+def test_changed_cell_is_named_in_every_row(ledger, table, column):
     rows = _rows(ledger, table)
     assert rows, f"the ledger of this test has no row of {table}"
     for where, _ in rows:
@@ -115,7 +114,7 @@ def test_a_changed_cell_is_named_in_every_row(ledger, table, column):
 
 
 @pytest.mark.parametrize("table", KEPT)
-def test_a_deleted_row_is_found(ledger, table):
+def test_deleted_row_is_found(ledger, table):
     rows = _rows(ledger, table)
     if table == "holds":
         # An open one has moved nothing yet, and nothing misses it.
@@ -129,7 +128,7 @@ def test_a_deleted_row_is_found(ledger, table):
 
 
 @pytest.mark.parametrize("table", ["budgets", "cap_adjustments", "alerts"])
-def test_a_row_made_by_hand_is_found_though_its_checksum_fits(ledger, table):
+def test_row_with_a_fitting_checksum_but_without_a_cause_is_found(ledger, table):
     from inferd.ledger.alerts.alerts import Alert
     from inferd.ledger.storage.rows import insert
     from inferd.ledger.terms.budgets import Budget, CapAdjustment, add_adjustment, put_budget
@@ -147,6 +146,6 @@ def test_a_row_made_by_hand_is_found_though_its_checksum_fits(ledger, table):
 
 
 @pytest.mark.parametrize("change", ["UPDATE budgets SET amount_nanousd = 1", "DELETE FROM budgets"])
-def test_a_budget_is_what_the_log_says_it_is(ledger, change):
+def test_budget_that_differs_from_the_audit_log_is_found(ledger, change):
     tamper(ledger, change)
     assert "budgets" in {table for table, _ in _found(ledger)}
