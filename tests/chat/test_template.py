@@ -24,7 +24,7 @@ CONTROL = ("<|im_start|>", "<|im_end|>", "<s>", "</s>", "</think>")
 
 
 class CharacterTokenizer:
-    """One token a character, and one for each control text in special segments: enough to see what is formed."""
+    """Tokenizer with one token a character, and one for each control text in special segments."""
 
     bos_text = "<s>"
     eos_text = "</s>"
@@ -252,7 +252,7 @@ def test_template_that_does_not_compile_is_a_config_error_with_the_line(source):
 
 
 def test_words_of_the_api_are_whole_words():
-    """A tuple without its comma is the letters of its word: `n`, `u`, `l` from users would not be fenced."""
+    """A tuple without its comma is the letters of its word: `n`, `u`, `l` from users would not be marked."""
     from inferd.chat import template as chat_template
 
     assert "null" in chat_template._WORDS

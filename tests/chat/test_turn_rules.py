@@ -1,4 +1,4 @@
-"""Conversations as strict chat templates take them."""
+"""Conversations arranged for strict chat templates."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ SHAPES = [
     "s d u u",
     "s u a s",
 ]
-"""Of the roles system, developer, user, assistant, tool; c is a call."""
+"""Conversations, by the first letters of the roles system, developer, user, assistant and tool; c is a call."""
 
 
 def shaped(shape: str) -> list[dict[str, Any]]:
@@ -215,7 +215,7 @@ def test_joined_messages_keep_reasoning_and_names():
 
 @pytest.mark.parametrize("name", [*TINY, "google-gemma-2-2b-it", "mistralai-Mistral-Nemo-Instruct-2407"])
 def test_conversations_of_coding_agents_are_rendered(name):
-    """Codex: instructions, a developer's and two messages of the user; Claude Code: system texts in between."""
+    """Codex sends instructions, a developer's message and two of the user; Claude Code sends later system texts."""
     chat_format = format_of(name)
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "one."}]}
     items = [item | {"role": "developer"}, item, item]

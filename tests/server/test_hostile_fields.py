@@ -1,5 +1,5 @@
-"""Absurd sizes and depths in the fields of every API but the chat's own, over a real socket: each is a clear 4xx, at
-once, and the server is unharmed. The chat's, and what is wrong whatever the fields are: test_hostile_input.py."""
+"""Hostile sizes and depths in the fields of every API but the chat's, over a real socket: each is a clear 4xx at once,
+and the server is unharmed. Fields of the chat, and bodies that are wrong in any API: test_hostile_input.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FUNCTION = {"type": "function", "name": "f"}
 
 
 def deep(depth: int, kind: str = "properties") -> Any:
-    """A schema so many levels deep; below what json.dumps can write."""
+    """Return a schema with a given number of levels, fewer than json.dumps can write."""
     value: dict[str, Any] = {"type": "string"}
     for _ in range(depth):
         value = {"type": "object", "properties": {"a": value}} if kind == "properties" else {"anyOf": [value]}
@@ -28,7 +28,7 @@ def deep(depth: int, kind: str = "properties") -> Any:
 
 
 def nested(depth: int) -> str:
-    """JSON text that is as deep, of arrays."""
+    """Return JSON text of arrays with a given number of levels."""
     return "[" * depth + "]" * depth
 
 

@@ -32,7 +32,7 @@ def object_with(member: dict[str, Any]) -> dict[str, Any]:
 
 
 def requests_with(member: dict[str, Any], *, strict: bool | None = None) -> dict[str, tuple[str, dict[str, Any]]]:
-    """(path, body) of a request for each place that takes a schema."""
+    """Return (path, body) of a request for each field that takes a schema."""
     schema = object_with(member)
     function = {"name": "b", "parameters": schema} | ({} if strict is None else {"strict": strict})
     named = {"name": "x", "schema": schema} | ({} if strict is None else {"strict": strict})

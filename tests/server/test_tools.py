@@ -30,7 +30,7 @@ SWITCHED = TEMPLATE + "{% if enable_thinking is defined and not enable_thinking 
 
 @pytest.fixture
 def roomy(monkeypatch):
-    """A token is a byte here, and tools are described in hundreds of them."""
+    """One token is a byte here, and the description of tools has hundreds of bytes."""
     monkeypatch.setattr(providers, "MAX_CONTEXT", 4096)
 
 

@@ -1,4 +1,4 @@
-"""Which fields of a request are ignored, how the answer names them, and which of them look misspelt."""
+"""Ignored fields of a request, their names in the answer, and misspelt fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a body may hold, whatever API it speaks: to the limit it is taken, beyond it refused by name."""
+"""Size limits of a body in every API: accepted up to the limit, refused by name beyond it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_colons_in_strings_are_no_keys(monkeypatch):
 @pytest.mark.parametrize("piece", [b'\\"', b'"', b"\\", b'":', b'"\\":', b'": '])
 @pytest.mark.parametrize("end", [b"", b"\\", b'"'])
 def test_counting_keys_takes_linear_time(piece, end):
-    """In strings that never end, too."""
+    """The time is linear in unterminated strings, too."""
 
     def seconds(n: int) -> float:
         hostile = b'{"' + piece * (n // len(piece)) + b":" * (decoding.MAX_KEYS + 1) + end

@@ -1,4 +1,4 @@
-"""The chat templates of real models (templates/ORIGIN.md), and what their models would write."""
+"""Chat templates of real models (templates/ORIGIN.md), and the texts that their models would write."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ENDS = (
 
 
 class NoTokenizer:
-    """A vocabulary without control tokens: these tests are about text."""
+    """Vocabulary without control tokens: these tests are about text."""
 
     bos_text = "<s>"
     eos_text = "</s>"
@@ -59,18 +59,18 @@ def rendered(name: str, messages: Sequence[dict[str, Any]], **variables: Any) ->
 
 
 def until_its_end(text: str) -> str:
-    """`text` up to the first end token."""
+    """Return `text` up to the first end token."""
     return text[: min((place for end in ENDS if (place := text.find(end)) >= 0), default=len(text))]
 
 
 def read(parser: AnswerParser, text: str, size: int) -> dict[str, Any]:
-    """The answer of a text that comes in pieces of `size` characters."""
+    """Return the answer of a text that arrives in pieces of `size` characters."""
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     return answer([delta for piece in pieces for delta in parser.push(piece)] + parser.finish())
 
 
 def answer(deltas: Iterable[AnswerDelta]) -> dict[str, Any]:
-    """Deltas put together as a client does."""
+    """Join deltas as a client does."""
     content = reasoning = ""
     calls: list[list[str]] = []
     for delta in deltas:

@@ -1,4 +1,4 @@
-"""Texts as models write them, in pieces of every size."""
+"""Texts in the notations of models, in pieces of every size."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TOOLS = {
 
 
 def parsed(dialect, text, *, tools=TOOLS, in_reasoning=False):
-    """The answer, after making sure that pieces of every size give the same."""
+    """Return the answer, which must be the same for pieces of every size."""
     answers = [
         read(answer_parser(dialect, tools, in_reasoning=in_reasoning), text, size) for size in range(1, len(text) + 2)
     ]

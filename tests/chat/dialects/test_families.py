@@ -1,4 +1,4 @@
-"""Every family of templates: what a template makes of an assistant's message is read back as that message."""
+"""Families of templates: the parser reads a rendered message of the assistant back as that message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.chat.dialects.corpus import TEMPLATES, read, rendered, template_of, u
 
 @dataclass(frozen=True)
 class Template:
-    """What a template is, and what it writes of a message with tool calls."""
+    """Expected family of a template, and the message that it renders."""
 
     name: str
     family: str
@@ -85,7 +85,7 @@ def message(n_calls: int, *, content: str = "", reasoning: str = "", as_text: bo
 
 
 def written(template: Template, assistant: dict) -> str:
-    """What the model would have written for the template to render it so."""
+    """Return the text with which a model would have written the rendered message."""
     dialect = detect_dialect(template_of(template.name).source)
     variables = {"tools": TOOLS, "enable_thinking": template.reasoning}
     prompt = rendered(template.name, [USER], **variables)

@@ -1,4 +1,4 @@
-"""Grammars: what a template renders they accept, what they lead to is read back and fits the schema."""
+"""Grammars: they accept the calls that templates render, and calls made by them are parsed and fit their schemas."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def accepted_part(grammar: str, text: str) -> str:
 
 
 def generated(grammar: str, rng: random.Random, begin: str = "", most: int = 2000) -> str:
-    """A text that a model without any sense would write: any allowed byte, printable ones first."""
+    """Return the text of a model that samples any allowed byte, printable ones first."""
     made = matcher(grammar)
     out = bytearray(begin.encode())
     assert made.try_consume_tokens(list(out)) == len(out)

@@ -1,4 +1,4 @@
-"""Templates that would take a thread or all memory."""
+"""Templates that would occupy a thread or all memory."""
 
 from __future__ import annotations
 

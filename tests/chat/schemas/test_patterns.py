@@ -1,4 +1,4 @@
-"""Patterns of schemas: what is taken compiles; what is known to be unenforceable is named."""
+"""Patterns of schemas: an accepted pattern compiles, and an unenforceable one has a fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schemas that other people's tools bring: what cannot be enforced is left out and named, the rest compiles."""
+"""Schemas of other people's tools: unenforceable keywords are left out and named, and the rest compiles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATH = "tools[0].function.parameters"
 
 
 def fault_of(schema: dict[str, Any], *, lenient: bool = True) -> str:
-    """llguidance's reason against a schema, or "" """
+    """Return llguidance's reason against a schema, or ""."""
     return first_fault(
         TOKENIZER, LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"lenient": lenient})
     )

@@ -1,4 +1,4 @@
-"""The chat request that a message's body comes to."""
+"""Translation of a Messages body to a chat request."""
 
 from __future__ import annotations
 

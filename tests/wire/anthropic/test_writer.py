@@ -1,4 +1,4 @@
-"""Whatever the pieces are that an answer comes in: the events add up to the message, and the message is the same."""
+"""Messages and their events do not depend on the pieces of an answer, and the events add up to the message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ USAGE = usage_body(Usage(prompt_tokens=10, cached_tokens=4, completion_tokens=3)
 
 
 def written(pieces: list[str], end: AnswerEnd) -> tuple[list[Any], dict[str, Any]]:
-    """Events, and the whole message with the random ids of calls taken out."""
+    """Return the events, and the whole message without the random ids of calls."""
     parser = answer_parser(with_reasoning(GENERIC, "<think></think>"), {"add": {"type": "object"}})
     reader = AnswerReader(parser, counts_reasoning=True)
     writer = MessageWriter(id="msg_1", model="o/d", service_tier="default")

@@ -173,7 +173,7 @@ def test_content_parts_have_every_key_of_the_sdk(params):
 
 
 def conversation(role: str, content: object) -> list[dict[str, Any]]:
-    """One in which a message of that role may stand; it is the last."""
+    """Return a conversation that ends with a message of that role."""
     message: dict[str, Any] = {"role": role, "content": content}
     if role != "tool":
         return [message]

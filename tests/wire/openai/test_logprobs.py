@@ -1,4 +1,4 @@
-"""The four lists of the legacy `logprobs`."""
+"""Lists of the legacy `logprobs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chat request that a response's body comes to."""
+"""Translation of a Responses body to a chat request."""
 
 from __future__ import annotations
 

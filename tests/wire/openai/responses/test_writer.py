@@ -1,4 +1,4 @@
-"""Whatever the pieces are that an answer comes in: the events add up to the response, and the response is the same."""
+"""Responses and their events do not depend on the pieces of an answer, and the events add up to the response."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ USAGE = usage_body(Usage(prompt_tokens=10, cached_tokens=4, completion_tokens=3)
 
 
 def written(pieces: list[str], reason: str = "stop") -> tuple[list[Event], dict[str, Any]]:
-    """Events, and the whole response with the random ids of calls taken out."""
+    """Return the events, and the whole response without the random ids of calls."""
     parser = answer_parser(with_reasoning(GENERIC, "<think></think>"), {"add": {"type": "object"}})
     reader = AnswerReader(parser, counts_reasoning=True)
     asked = ResponsesRequest(model="o/d", input="x")
