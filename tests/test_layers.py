@@ -215,7 +215,7 @@ def test_every_import_of_inferd_keeps_to_the_layers() -> None:
         ("inferd/engine/core.py", "def f():\n    from inferd.server import app", "server is L5"),
         (
             "inferd/engine/core.py",
-            "if TYPE_CHECKING:\n    from inferd.serving.endpoints.admission import A",
+            "if TYPE_CHECKING:\n    from inferd.serving.endpoints.prompt import A",
             "serving is L4",
         ),
         (
@@ -287,7 +287,7 @@ def test_a_broken_rule_is_found_and_named(path: str, source: str, rule: str) -> 
         ("inferd/engine/core.py", "from .llama.model import Model\nfrom inferd.errors import GenerationError"),
         (
             "inferd/server/app.py",
-            "from inferd.serving.endpoints.admission import admit\nfrom starlette.routing import Route",
+            "from inferd.serving.endpoints.prompt import admit\nfrom starlette.routing import Route",
         ),
         ("inferd/cli/serve.py", "import uvicorn\nimport typer\nfrom inferd.server.app import App"),
         ("inferd/wire/openai/chat_request.py", "import msgspec"),

@@ -47,6 +47,7 @@ from inferd.serving.batches.batch_context import BatchContext
 from inferd.serving.batches.batches import Batches
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
+from inferd.serving.holds import Holds
 from inferd.serving.maintenance import Maintenance, WatchedClock
 from inferd.serving.ticket_issuer import TicketIssuer, seed
 
@@ -136,7 +137,7 @@ async def _serve(
     limits = RateLimits(steady_clock_ms, lambda: router.load)
     with store.reading() as conn:
         seed(limits, conn, now_ms=clock())
-    completions = Completions(writer, epoch=epoch, clock_ms=clock, contact=config.ledger.contact)
+    completions = Completions(Holds(writer, epoch=epoch, clock_ms=clock, contact=config.ledger.contact))
 
     def ready(server: HttpServer) -> None:
         if not server.is_stopping:

@@ -71,6 +71,10 @@ class RateLimitTicket:
         """The most completion tokens of a request in the caller's tier; None: no limit."""
         return self._allowance.max_output_tokens
 
+    def another(self) -> RateLimitTicket:
+        """Return a ticket of the same caller, for a further request of its call."""
+        return RateLimitTicket(self._limits, self._allowance, self._contact)
+
     def take_request(self) -> None:
         """Raises RateLimitError."""
         bounds = self._allowance.rates.requests

@@ -12,30 +12,31 @@ from inferd.config.server import ServerConfig
 from inferd.errors import InferdError
 from inferd.server.admin.routes import ADMIN_ROUTES
 from inferd.server.endpoints.batches import cancel_batch, create_batch, get_batch, list_batches
-from inferd.server.endpoints.chat import chat_completions
-from inferd.server.endpoints.embeddings import embeddings
 from inferd.server.endpoints.files import create_file, delete_file, get_content, get_file, list_files
+from inferd.server.endpoints.generation import generation_route
 from inferd.server.endpoints.health import health
 from inferd.server.endpoints.key import get_key
-from inferd.server.endpoints.messages import count_tokens, messages
 from inferd.server.endpoints.models import get_model, list_models
 from inferd.server.endpoints.organization import costs, usage_completions
-from inferd.server.endpoints.responses import responses
-from inferd.server.endpoints.text_completions import text_completions
-from inferd.server.endpoints.tokenize import detokenize, tokenize
+from inferd.server.endpoints.tokenize import count_tokens, detokenize, tokenize
 from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
 from inferd.server.middleware.gate import Gate
 from inferd.server.middleware.response_headers import ResponseHeaders
 from inferd.server.openapi import encoded_document, openapi
 from inferd.server.services import Services
+from inferd.serving.endpoints.chat import ChatCompletions
+from inferd.serving.endpoints.embeddings import Embeddings
+from inferd.serving.endpoints.messages import Messages
+from inferd.serving.endpoints.responses import Responses
+from inferd.serving.endpoints.text_completions import TextCompletions
 
 ROUTES = (
-    Route("/v1/chat/completions", chat_completions, methods=["POST"]),
-    Route("/v1/responses", responses, methods=["POST"]),
-    Route("/v1/messages", messages, methods=["POST"]),
+    generation_route(ChatCompletions),
+    generation_route(Responses),
+    generation_route(Messages),
     Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
-    Route("/v1/completions", text_completions, methods=["POST"]),
-    Route("/v1/embeddings", embeddings, methods=["POST"]),
+    generation_route(TextCompletions),
+    generation_route(Embeddings),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
     Route("/v1/files", create_file, methods=["POST"]),

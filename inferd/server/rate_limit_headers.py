@@ -1,16 +1,13 @@
-"""What an answer says of its caller's limits (docs/rate-limits.md), in the headers of Fireworks and of OpenAI, and on
-Anthropic's paths in its own."""
+"""Headers of rate limits (docs/rate-limits.md): Fireworks' and OpenAI's, and on Anthropic's paths its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from starlette.requests import Request
 
 from inferd.limits.rate_window import RateStatus
-from inferd.limits.ticket import RateLimitTicket
 from inferd.wire.anthropic.errors import speaks_messages
 
 _PER_SECOND = (
@@ -20,46 +17,44 @@ _PER_SECOND = (
 )
 
 
-def remember_ticket(request: Request, ticket: RateLimitTicket) -> None:
-    """From now on every answer to this request, a refusal too, says what its limits are."""
-    request.state.ticket = ticket
+class LimitStatus(Protocol):
+    """How far a caller has used its limits, as a ticket has it."""
+
+    def request_status(self) -> RateStatus | None: ...
+
+    def token_status(self) -> tuple[RateStatus, RateStatus, RateStatus] | None: ...
 
 
-@contextmanager
-def given_back_if_refused(ticket: RateLimitTicket) -> Iterator[None]:
-    """Until the request's own task has the ticket."""
-    try:
-        yield
-    except BaseException as error:
-        ticket.refuse(error)
-        raise
+def remember_limits(request: Request, limits: LimitStatus) -> None:
+    """Have every answer to this request, a refusal too, show its limits from now on."""
+    request.state.limits = limits
 
 
 def limit_headers(request: Request) -> dict[str, str]:
-    """Those of the limits that the request has met so far; a limit that does not exist has none.
+    """Return headers of the limits that the request has met so far; a limit that does not exist has none.
 
     Tokens are the three rates in tokens a second, and, in OpenAI's headers, the one of them that is nearest its limit.
     """
-    ticket: RateLimitTicket | None = getattr(request.state, "ticket", None)
-    if ticket is None:
+    limits: LimitStatus | None = getattr(request.state, "limits", None)
+    if limits is None:
         return {}
     if speaks_messages(request.url.path):
-        return _anthropic_headers(ticket, datetime.now(UTC))
+        return _anthropic_headers(limits, datetime.now(UTC))
     headers: dict[str, str] = {}
-    requests = ticket.request_status()
+    requests = limits.request_status()
     if requests is not None:
         headers |= _openai_headers("requests", requests)
-    tokens = ticket.token_status()
+    tokens = limits.token_status()
     if tokens is not None:
         headers |= {name: str(status.limit // 60) for name, status in zip(_PER_SECOND, tokens, strict=True)}
         headers |= _openai_headers("tokens", min(tokens, key=lambda status: status.remaining / status.limit))
     return headers
 
 
-def _anthropic_headers(ticket: RateLimitTicket, now: datetime) -> dict[str, str]:
-    """A limit is reset at a moment, by RFC 3339. https://platform.claude.com/docs/en/api/rate-limits"""
-    named = {"requests": ticket.request_status()}
-    tokens = ticket.token_status()
+def _anthropic_headers(limits: LimitStatus, now: datetime) -> dict[str, str]:
+    """A limit is reset at a moment, in RFC 3339. https://platform.claude.com/docs/en/api/rate-limits"""
+    named = {"requests": limits.request_status()}
+    tokens = limits.token_status()
     if tokens is not None:
         named["input-tokens"], _, named["output-tokens"] = tokens
         named["tokens"] = min(tokens, key=lambda status: status.remaining / status.limit)
@@ -82,7 +77,7 @@ def _openai_headers(what: str, status: RateStatus) -> dict[str, str]:
 
 
 def duration(ms: int) -> str:
-    """As Go and OpenAI write it: `12ms`, `1s`, `59.5s`, `1m0s`."""
+    """Return a duration as Go and OpenAI write it: `12ms`, `1s`, `59.5s`, `1m0s`."""
     if 0 < ms < 1_000:
         return f"{ms}ms"
     minutes, rest_ms = divmod(ms, 60_000)

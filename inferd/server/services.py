@@ -1,4 +1,4 @@
-"""What the handlers work with; one per running server, handed to them by the app."""
+"""Parts of a running server that handlers work with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from inferd.serving.ticket_issuer import TicketIssuer
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """One server's working parts; all belong to the event loop."""
+    """Parts of one server. All belong to the event loop."""
 
     router: Router
     completions: Completions
@@ -31,6 +31,7 @@ class Services:
 
 
 def services_of(request: Request) -> Services:
+    """Return the services that the app was built with."""
     services = request.app.state.services
     assert isinstance(services, Services), "the app was built with its services"
     return services

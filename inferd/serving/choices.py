@@ -1,4 +1,4 @@
-"""The choices of one request: `n` sequences in the engine that continue one prompt.
+"""Choices of one request: `n` sequences in the engine that continue one prompt.
 
 The engine computes the prompt for the first of them; the others wait until it is there and copy it, as requests with a
 common prefix always do. To the ledger and to the limits they are one request.
@@ -9,88 +9,68 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-
-import numpy as np
-import numpy.typing as npt
 
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.engine import OutputStream
 from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, RequestOutput
-from inferd.serving.completion import Completion, TextDelta, whole_reason
+from inferd.serving.completion import Completion, Finished, TextDelta
 from inferd.usage import Usage, rounded_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How all choices ended, in their order.
+class Choices:
+    """Sequences of one request. Submit, then wait for the end, or withdraw; once each. Belongs to the event loop.
 
-    Attributes:
-        usage: of the request, see `summed`.
-        error: what happened to the first that failed, or that its constraint ended, for the operator.
-        first_token_ns: when the first token of any came, on `time.monotonic_ns`; None if none did.
-        stop_string: the one that ended the first choice, if one did.
-        embeddings: of a request for them that has not failed, see RequestOutput.
+    Args:
+        completion: gets the text, and says when the text is of no use any more.
+        number: position of the request in its call.
+        count: gets the numbers of sampled tokens.
     """
 
-    finish_reasons: tuple[FinishReason, ...]
-    usage: Usage
-    error: str | None
-    first_token_ns: int | None
-    stop_string: str | None = None
-    embeddings: npt.NDArray[np.float32] | None = None
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        """Of the request."""
-        return whole_reason(self.finish_reasons)
-
-
-class Choices:
-    """Belongs to the event loop. Submit, then wait for the end, or withdraw; once each."""
-
-    def __init__(self, replica: LocalReplica, completion: Completion, count: Callable[[int], None]) -> None:
-        """`completion` gets the text, and says when the text is of no use any more; `count` gets the numbers of sampled
-        tokens."""
+    def __init__(
+        self, replica: LocalReplica, completion: Completion, number: int, count: Callable[[int], None]
+    ) -> None:
         self._replica = replica
         self._completion = completion
+        self._number = number
         self._count = count
         self._streams: list[OutputStream] = []
         self._first_token_ns: int | None = None
 
-    def submit(self, request: AddRequest | EmbedRequest, n: int) -> None:
-        """Hands `n` copies to the engine. Raises OverloadedError; some of them may run then: withdraw."""
-        for each in [request] if isinstance(request, EmbedRequest) else copies(request, n):
-            self._streams.append(self._replica.submit(each))
+    def submit(self, requests: Sequence[AddRequest | EmbedRequest]) -> None:
+        """Hand one request a choice to the engine. Raises OverloadedError; some of them may run then: withdraw."""
+        for request in requests:
+            self._streams.append(self._replica.submit(request))
 
     async def withdraw(self) -> None:
-        """Ends those that were handed over; what they have computed is nobody's."""
+        """End the sequences that were handed over, whose computed tokens are not billed."""
         self._abort()
         await self._read_all()
 
-    async def end(self) -> Ending:
-        """Passes text on until every choice has ended. One that fails ends the others."""
+    async def end(self) -> Finished:
+        """Pass text on until every choice has ended; a choice that fails ends the others."""
         aborter = asyncio.create_task(self._abort_when_cancelled())
         try:
             outputs = await self._read_all()
         finally:
             aborter.cancel()
         usages = [output.usage for output in outputs if output.usage is not None]
-        return Ending(
+        return Finished(
             finish_reasons=tuple(output.finish_reason for output in outputs if output.finish_reason is not None),
-            usage=summed(usages, sum(output.compute_ns for output in outputs)),
+            usage=summed_usage(usages, sum(output.compute_ns for output in outputs)),
             error=next((output.error for output in outputs if output.error is not None), None),
             first_token_ns=self._first_token_ns,
             stop_string=outputs[0].stop_string,
             embeddings=outputs[0].embeddings,
+            number=self._number,
         )
 
     async def _read_all(self) -> list[RequestOutput]:
-        return await asyncio.gather(*(self._read(index, stream) for index, stream in enumerate(self._streams)))
+        first = self._number * len(self._streams)
+        return await asyncio.gather(*(self._read(index, stream) for index, stream in enumerate(self._streams, first)))
 
     async def _read(self, index: int, stream: OutputStream) -> RequestOutput:
-        """The terminal output of one choice."""
+        """Return the terminal output of one choice."""
         last = await stream.forward(partial(self._take, index))
         if last.finish_reason is FinishReason.ERROR:
             self._abort()
@@ -113,20 +93,12 @@ class Choices:
         self._abort()
 
 
-def copies(request: AddRequest, n: int) -> list[AddRequest]:
-    """`n` requests that differ in their ids, and in their seeds if one was given. A constraint is compiled once."""
-    if n == 1:
-        return [request]
-    return [
-        replace(request, request_id=f"{request.request_id}.{index}", params=request.params.for_choice(index))
-        for index in range(n)
-    ]
+def summed_usage(usages: Sequence[Usage], compute_ns: int) -> Usage:
+    """Return what a request of these choices is billed for (BILLING R4): its prompt once, and all generated tokens.
 
-
-def summed(usages: Sequence[Usage], compute_ns: int) -> Usage:
-    """What a request is billed for (BILLING R4): its prompt once, cached as far as the first choice found it so, and
-    everything that was generated. The first that got furthest into the prompt counts, for all may have been cancelled
-    in the midst of it. The time of all choices is rounded once (BILLING R14)."""
+    Of the prompt, the choice that got furthest counts, and among equals the first: all may have been cancelled before
+    the prompt was computed. The time of all choices is rounded once (BILLING R14).
+    """
     furthest = max(usages, key=lambda usage: usage.prompt_tokens)
     return Usage(
         prompt_tokens=furthest.prompt_tokens,

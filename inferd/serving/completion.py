@@ -1,104 +1,148 @@
-"""One request from admission to the commit that settles it. Owned by a task of its own, not by the response: a client
-that hangs up ends the generation, but never the bookkeeping."""
+"""Reader's end of a call: its admission, its text as it comes, and the end of each of its requests."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from inferd.engine.messages import FinishReason
-from inferd.errors import InferdError
+from inferd.errors import ClientGoneError, InferdError
 from inferd.logprobs import TokenLogprob
 from inferd.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More text of one choice, which may be empty, the probabilities of its tokens if the request asked for them, and
-    how many tokens were sampled for it."""
+    """More text of one choice.
+
+    Attributes:
+        text: may be empty.
+        logprobs: of the tokens sampled for it, if the request asked for them.
+        num_tokens: tokens sampled for it.
+        index: of the choice, counted over all requests of the call.
+    """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
-    n_tokens: int = 0
+    num_tokens: int = 0
     index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The end: settled and committed before anyone sees it.
+    """End of one request. A reader gets it after the commit that settles the request.
 
     Attributes:
-        finish_reasons: of each choice; if one is CANCELLED, the request was.
-        by_time: it costs its compute time.
-        first_token_ns: when the first token came from the engine, None if none did; on `time.monotonic_ns`.
-        ended_ns: when it was settled.
-        stop_string: the one that ended it, if one did.
-        embeddings: of a request for them that was not cancelled: shape (inputs, n_embd).
+        finish_reasons: of its choices, in their order; if one is CANCELLED, the request was.
+        usage: what is billed, see `summed_usage`.
+        error: why the first choice failed, or its constraint ended it, for the operator.
+        first_token_ns: when the engine returned the first token, on `time.monotonic_ns`; None if it returned none.
+        stop_string: the one that ended the first choice, or None.
+        embeddings: of an embedding request that was computed: shape (inputs, n_embd).
+        number: position of the request in its call.
+        cost_nanousd: 0 until it is settled.
+        by_time: priced by compute time.
+        ended_ns: when it was settled, on `time.monotonic_ns`.
     """
 
     finish_reasons: tuple[FinishReason, ...]
     usage: Usage
-    cost_nanousd: int
-    by_time: bool
-    first_token_ns: int | None
-    ended_ns: int
+    error: str | None = None
+    first_token_ns: int | None = None
     stop_string: str | None = None
     embeddings: npt.NDArray[np.float32] | None = None
+    number: int = 0
+    cost_nanousd: int = 0
+    by_time: bool = False
+    ended_ns: int = 0
 
     @property
     def finish_reason(self) -> FinishReason:
-        """Of the request."""
-        return whole_reason(self.finish_reasons)
-
-
-def whole_reason(reasons: Sequence[FinishReason]) -> FinishReason:
-    """Of a request with these choices: ERROR if one failed (that ended the others), CANCELLED if one was cut off by the
-    caller, CONSTRAINT if one was by its grammar, LENGTH if one was by its limit."""
-    for reason in (FinishReason.ERROR, FinishReason.CANCELLED, FinishReason.CONSTRAINT, FinishReason.LENGTH):
-        if reason in reasons:
-            return reason
-    return FinishReason.STOP
+        """Of the request: ERROR if a choice failed, which ended the others; else CANCELLED if the caller cut one off,
+        CONSTRAINT if a grammar ended one, LENGTH if a limit did."""
+        for reason in (FinishReason.ERROR, FinishReason.CANCELLED, FinishReason.CONSTRAINT, FinishReason.LENGTH):
+            if reason in self.finish_reasons:
+                return reason
+        return FinishReason.STOP
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What is known once a request was accepted. `in_reasoning`: its prompt ends in the opening of the reasoning."""
+    """Facts about an accepted request.
 
-    clamped_max_tokens: int | None
+    Attributes:
+        prompt_tokens: of its prompt.
+        clamped_max_tokens: its completion limit, if that is less than the caller asked for (BILLING R18); else None.
+        in_reasoning: its prompt ends in the opening of the model's reasoning.
+    """
+
+    prompt_tokens: int
+    clamped_max_tokens: int | None = None
     in_reasoning: bool = False
-    prompt_tokens: int = 0
+
+
+class AnswerWriter(Protocol):
+    """Writer of the answer to one call: `begin`, `push` each delta, `finish` each request; then `body`, or `fail`.
+
+    All but `body` return encoded events, and none if the answer is not streamed.
+    """
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """Performance metrics of the finished answer, by name; {} where the API has none."""
+        ...
+
+    def begin(self) -> Iterable[bytes]: ...
+
+    def push(self, delta: TextDelta) -> Iterable[bytes]: ...
+
+    def finish(self, finished: Finished) -> Iterable[bytes]: ...
+
+    def fail(self, error: InferdError, status: int, body: bytes) -> Iterable[bytes]:
+        """Return what tells the reader of a stream that `error` ended it, which without a stream would have been
+        answered with `status` and `body`."""
+        ...
+
+    async def body(self) -> bytes:
+        """Return the whole answer as JSON, once all requests have finished."""
+        ...
 
 
 class Completion:
-    """The reader's end of a request: wait for `admitted`, then read `events`. The service holds the other end.
+    """Answer to one call as it comes: wait for `admitted`, then read `written`. A RequestContext holds the other end.
 
     Attributes:
-        cancelled: set once its text is of no use any more; the service then ends it in the engine.
-        cut_by: the reason, if the server and not the client ended it; it is not billed then.
+        cancelled: set once the text is of no use any more, which ends the requests in the engine.
+        cut_by: why the server ended the call, which is not billed then; None if it did not.
     """
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, num_requests: int = 1) -> None:
         self.request_id = request_id
         self.cancelled = asyncio.Event()
         self.cut_by: InferdError | None = None
+        self._num_requests = num_requests
         self._is_settled = False
+        self._admissions: list[Admission] = []
         self._admission: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
         self._events: deque[TextDelta | Finished | InferdError] = deque()
         self._came: asyncio.Future[None] | None = None
 
     async def admitted(self) -> Admission:
-        """Waits until the request is held and handed to the engine. Raises what refused it."""
+        """Wait until the engine has taken all requests; return the sum of their prompts and the least of their limits.
+        Raises what refused the call."""
         return await asyncio.shield(self._admission)
 
     async def events(self) -> AsyncIterator[TextDelta | Finished]:
-        """Text, then one Finished. Raises GenerationError in its place if the engine failed, or what the server cut it
-        off by."""
-        while True:
+        """Yield text, and one Finished a request. Raises GenerationError in its place if the engine failed, or the
+        error that the server cut the call off by."""
+        num_live = self._num_requests
+        while num_live:
             while not self._events:
                 self._came = asyncio.get_running_loop().create_future()
                 await self._came
@@ -106,45 +150,61 @@ class Completion:
             if isinstance(event, InferdError):
                 raise event
             yield event
-            if isinstance(event, Finished):
-                return
+            num_live -= isinstance(event, Finished)
+
+    async def written(self, writer: AnswerWriter) -> AsyncGenerator[bytes, None]:
+        """Yield the events that `writer` makes of the answer. Finish reasons come after the commit that bills them.
+        Raises as `events`, and ClientGoneError if the call was cancelled."""
+        for data in writer.begin():
+            yield data
+        async for event in self.events():
+            if isinstance(event, TextDelta):
+                written = writer.push(event)
+            elif event.finish_reason is FinishReason.CANCELLED:
+                raise ClientGoneError("The client closed the connection.")
+            else:
+                written = writer.finish(event)
+            for data in written:
+                yield data
 
     def take_deltas(self) -> list[TextDelta]:
-        """All that has come and was not read, without waiting: for whoever keeps an answer before it is billed."""
+        """Return all text that came and was not read, without waiting, before the end is there."""
         taken: list[TextDelta] = []
         while self._events:
             event = self._events.popleft()
-            assert isinstance(event, TextDelta), "an answer is kept before its end is seen"
+            assert isinstance(event, TextDelta), "an answer is persisted before its end is put"
             taken.append(event)
         return taken
 
     def cancel(self) -> None:
-        """The client has gone. What was computed is billed (BILLING R16); harmless once it has ended."""
+        """End the call because its client has gone. What was computed is billed (BILLING R16)."""
         self.cancelled.set()
 
-    # Below: the service's end.
-
-    def admit(self, admission: Admission) -> None:
-        if not self._admission.done():  # else it was cut off meanwhile
-            self._admission.set_result(admission)
-
-    def refuse(self, error: BaseException) -> None:
-        """Ends a request that was not admitted; the reader may have gone."""
-        if not self._admission.done():
-            self._admission.set_exception(error)
-            self._admission.exception()  # marks it as seen: a client that hung up does not come back for it
-
     def cut(self, error: InferdError) -> None:
-        """End it for the server's sake, unbilled (BILLING R16). Its reader sees the error at once, however long the
-        engine takes. Does nothing to a request whose client has gone, or that is being settled."""
+        """End the call for the server's sake, unbilled (BILLING R16). Its reader gets the error at once, however long
+        the engine takes. Does nothing to a call whose client has gone, or that is being settled."""
         if not self.cancelled.is_set() and not self._is_settled:
             self.cut_by = error
             self.refuse(error)
             self.put(error)
             self.cancelled.set()
 
+    # Below: the other end.
+
+    def admit(self, admission: Admission) -> None:
+        """Accept one request; the reader hears of it once all are accepted."""
+        self._admissions.append(admission)
+        if len(self._admissions) == self._num_requests and not self._admission.done():  # done: it was cut off
+            self._admission.set_result(_summed(self._admissions))
+
+    def refuse(self, error: BaseException) -> None:
+        """End a call that was not admitted; the reader may have gone."""
+        if not self._admission.done():
+            self._admission.set_exception(error)
+            self._admission.exception()  # marks it as retrieved: the reader may never ask
+
     def begin_settlement(self) -> bool:
-        """Let nothing cut it off from now on. False: it was cut off before, and is to be voided."""
+        """Let nothing cut the call off from now on. Return False if it was cut off before, and is to be voided."""
         self._is_settled = True
         return self.cut_by is None
 
@@ -152,3 +212,12 @@ class Completion:
         self._events.append(event)
         if self._came is not None and not self._came.done():
             self._came.set_result(None)
+
+
+def _summed(admissions: Sequence[Admission]) -> Admission:
+    limits = [admission.clamped_max_tokens for admission in admissions]
+    return Admission(
+        prompt_tokens=sum(admission.prompt_tokens for admission in admissions),
+        clamped_max_tokens=min((limit for limit in limits if limit is not None), default=None),
+        in_reasoning=any(admission.in_reasoning for admission in admissions),
+    )

@@ -1,4 +1,4 @@
-"""What files hold, on disk beside the ledger: `DATA/files`, a folder and files for nobody but their owner."""
+"""Contents of files, on disk beside the ledger: `DATA/files`, readable by their owner only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "files"
 MAX_UPLOADS = 4
-"""Of a team, at once."""
+"""Uploads of a team at once."""
 _PARTIAL = ".partial"
 _RETRY_AFTER_S = 5.0
 _DISK_RETRY_AFTER_S = 60.0
@@ -26,11 +26,11 @@ _DISK_RETRY_AFTER_S = 60.0
 
 @dataclass(slots=True, eq=False)
 class Upload:
-    """Room that a file under way has been promised.
+    """Disk space that is reserved for a file under way.
 
     Attributes:
-        num_bytes: as many as it may come to.
-        num_written: of those, on the disk already.
+        num_bytes: most bytes that it may have.
+        num_written: bytes of it that are on the disk.
     """
 
     num_bytes: int
@@ -42,7 +42,8 @@ class Upload:
 
 
 class FileStore:
-    """Names are ids that the ledger made, never a caller's text. Uploads belong to the event loop.
+    """Folder of files. Their names are ids that the ledger made, never a caller's text. Uploads belong to the event
+    loop.
 
     Args:
         data_dir: the folder of the ledger.
@@ -56,12 +57,12 @@ class FileStore:
 
     @contextmanager
     def upload(self, team: str, num_bytes: int) -> Iterator[Upload]:
-        """Promise room for a file of at most `num_bytes` from its first byte on, so that files under way together
+        """Reserve space for a file of at most `num_bytes` before its first byte, so that all files under way together
         cannot fill the ledger's disk.
 
         Raises:
             RateLimitError: the team has MAX_UPLOADS under way.
-            OverloadedError: the disk has no room for it beside what was promised to others.
+            OverloadedError: the disk has no room for it beside the space reserved for others.
         """
         if len(self._uploads.get(team, ())) >= MAX_UPLOADS:
             raise RateLimitError(
@@ -87,18 +88,18 @@ class FileStore:
                 del self._uploads[team]
 
     def promised_bytes(self, team: str) -> int:
-        """Of a team's files under way, whole."""
+        """Return the bytes reserved for a team's files under way."""
         return sum(upload.num_bytes for upload in self._uploads.get(team, ()))
 
     def path(self, name: str) -> Path:
         return self.folder / name
 
     def begin(self, name: str) -> BinaryIO:
-        """A new file that is not there under its name before `finish`."""
+        """Open a new file, which has its name only after `finish`."""
         return os.fdopen(self._open(name + _PARTIAL, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), "wb")
 
     def finish(self, name: str, file: BinaryIO) -> int:
-        """Sync it and give it its name; returns its size in bytes. Raises OSError; then it was given up."""
+        """Sync a file and give it its name; return its size in bytes. Raises OSError, and has given it up then."""
         try:
             file.flush()
             os.fsync(file.fileno())
@@ -112,26 +113,26 @@ class FileStore:
         return num_bytes
 
     def give_up(self, name: str, file: BinaryIO) -> None:
-        """Instead of `finish`."""
-        with suppress(OSError):  # it would write what it could not write
+        """Delete a file that was begun, instead of `finish`."""
+        with suppress(OSError):  # closing it writes its buffer
             file.close()
         self.path(name + _PARTIAL).unlink(missing_ok=True)
 
     def open_growing(self, name: str) -> int:
-        """A descriptor of a file that is there under its name from the start, and keeps what it has."""
+        """Return a descriptor of a file that has its name from the start, and keeps its content."""
         descriptor = self._open(name, os.O_CREAT | os.O_RDWR)
         self._sync_folder()
         return descriptor
 
     def remove(self, name: str) -> None:
-        """One that is not there is gone already."""
+        """Delete a file, if it is there."""
         self.path(name).unlink(missing_ok=True)
 
     def sweep(self, kept: Set[str]) -> None:
-        """Remove what a crash left behind: all but files of these names. Nothing is being written meanwhile."""
+        """Delete files that a crash left behind: all but those of these names. Nothing is being written meanwhile."""
         for path in self.folder.iterdir():
             if path.name not in kept:
-                logger.info("removing %s, which nobody knows", path.name)
+                logger.info("removing %s, which the ledger does not know", path.name)
                 path.unlink(missing_ok=True)
 
     def _open(self, name: str, flags: int) -> int:

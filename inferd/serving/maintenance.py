@@ -1,5 +1,4 @@
-"""What the ledger needs while a server runs, beside its requests: the clock watched, credit expired, usage rolled up,
-alerts logged and delivered."""
+"""Periodic work on the ledger while a server runs: watch the clock, expire credit, roll up usage, deliver alerts."""
 
 from __future__ import annotations
 
@@ -35,16 +34,16 @@ CLOCK_S = 60.0
 SWEEP_S = 3600.0
 EXPIRY_S = 1.0
 ALERTS_S = 1.0
-# How far a wall clock may run ahead of the monotonic one within a process before it is doubted (BILLING R20).
 MAX_LEAP_MS = 24 * 3_600_000
+"""How far the wall clock may run ahead of the monotonic one in a process before it is doubted (BILLING R20)."""
 
 
 class WatchedClock:
-    """A wall clock that notices a leap ahead at the first reading after it.
+    """Wall clock that reports a leap ahead at the first reading after it.
 
     Args:
-        on_leap: called once with what happened, before the reading is returned, so that whatever uses the reading comes
-            after what `on_leap` does. `accept` arms it again.
+        on_leap: called once with a description, before the reading is returned, so that every use of the reading comes
+            after the effects of `on_leap`. `accept` arms it again.
     """
 
     def __init__(
@@ -61,12 +60,12 @@ class WatchedClock:
         self.accept()
 
     def accept(self) -> None:
-        """The wall clock is right as it is now."""
+        """Trust the wall clock as it is now."""
         self.doubted = False
         self._offset_ms = self._wall_ms() - self._steady_ms()
 
     def __call__(self) -> int:
-        """Milliseconds since 1970."""
+        """Return milliseconds since 1970."""
         now_ms = self._wall_ms()
         ahead_ms = now_ms - self._steady_ms() - self._offset_ms
         if ahead_ms > MAX_LEAP_MS and not self.doubted:
@@ -81,6 +80,7 @@ class Maintenance:
     Args:
         clock: the one that the server's requests are dated by.
         retention_days: after how many days usage is rolled up; None: never.
+        clock_s: seconds between two looks at the clock.
     """
 
     def __init__(
@@ -91,32 +91,34 @@ class Maintenance:
         *,
         retention_days: int | None,
         alerts: AlertsConfig,
+        clock_s: float = CLOCK_S,
     ) -> None:
         self._store = store
         self._writer = writer
         self._clock = clock
         self._retention_days = retention_days
+        self._clock_s = clock_s
         self._urls = alerts.webhooks
         self._sender = WebhookSender(alerts.webhook_secret, allow_private=alerts.allow_private_addresses)
-        # The newest alert that was logged, and the newest that has its rows of deliveries.
+        # Newest alert that was logged, and newest alert that has its rows of deliveries.
         self._logged_id: int | None = None
         self._planned_id = -1
         self._expired_ms = 0
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Work until cancelled."""
         with closing(Outbox(self._store)) as outbox, closing(self._store.connect()) as conn:
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_every(CLOCK_S, self.watch_clock))
+                    group.create_task(_every(self._clock_s, self.watch_clock))
                     group.create_task(_every(SWEEP_S, self.sweep))
                     group.create_task(_every(EXPIRY_S, lambda: self.expire(conn)))
-                    group.create_task(_every(ALERTS_S, lambda: self.tell(outbox)))
+                    group.create_task(_every(ALERTS_S, lambda: self.deliver_alerts(outbox)))
             finally:
                 await self._sender.close()
 
     async def watch_clock(self) -> None:
-        """Let the ledger see the time; a doubt that the operator has resolved ends here too."""
+        """Record the time in the ledger. Trust the clock again once the operator has accepted it."""
         state = await self._writer.execute(ObserveClock(self._clock()))
         if state.paused_because is not None:
             logger.warning(
@@ -126,7 +128,7 @@ class Maintenance:
             self._clock.accept()
 
     async def expire(self, conn: Connection) -> None:
-        """Expire credit of all teams, if a grant's moment has come since the last look."""
+        """Expire credit of all teams, if a grant has expired since the last call."""
         now_ms = self._clock()
         if expired_between(conn, self._expired_ms, now_ms):
             await self._writer.execute(ExpireGrants(now_ms))
@@ -140,11 +142,11 @@ class Maintenance:
             return
         before_ms = cutoff_ms(self._retention_days, now_ms)
         while await self._writer.execute(RollUpUsage(before_ms, now_ms)):
-            # The commands of requests come first.
+            # Leave the writer to the commands of requests.
             await asyncio.sleep(0.05)
 
-    async def tell(self, outbox: Outbox) -> None:
-        """Log alerts that are new, deliver those that are due."""
+    async def deliver_alerts(self, outbox: Outbox) -> None:
+        """Log new alerts, and deliver those that are due."""
         newest_id = outbox.newest_id()
         for alert in outbox.alerts_after(newest_id if self._logged_id is None else self._logged_id):
             logger.warning("alert: %s", alert_text(alert))
@@ -168,12 +170,12 @@ class Maintenance:
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do it at once and then again and again. A failure is logged and does not end it."""
+    """Do `work` now and then periodically. A failure is logged and does not end it."""
     while True:
         try:
             await work()
-        except InferdError as exc:
-            logger.warning("maintenance of the ledger: %s", exc)
-        except Exception:  # a fault in the maintenance must not end the server that it is kept for
+        except InferdError as error:
+            logger.warning("maintenance of the ledger: %s", error)
+        except Exception:  # a fault here must not end the server
             logger.exception("maintenance of the ledger failed")
         await asyncio.sleep(seconds)

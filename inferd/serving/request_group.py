@@ -1,4 +1,4 @@
-"""Requests that start together or not at all, and fail together: the prompts of one call."""
+"""Barriers of the requests of one call, which start together or not at all, and are billed together or not at all."""
 
 from __future__ import annotations
 
@@ -9,65 +9,69 @@ from inferd.serving.completion import Completion
 
 
 class RequestGroup:
-    """Each of `n_members` reports that it is held, then that the engine has taken it, or why it was refused; then that
-    it has ended. Nobody is handed to the engine before all are held, nobody goes on before all were taken, and nobody
-    is billed before all have ended: a call that is refused half-way, or fails, costs nothing. Belongs to the event
-    loop."""
+    """Requests of one call. Belongs to the event loop.
 
-    def __init__(self, n_members: int = 1) -> None:
-        self._held = _Gate(n_members)
-        self._taken = _Gate(n_members)
-        self._ended = _Gate(n_members)
-        self._n_members = n_members
-        self._at_end: list[Completion] = []
+    No request goes to the engine before all have their holds, none goes on before the engine has taken all, and none
+    is billed before all have ended: a call that is refused or fails half-way costs nothing.
+    """
+
+    def __init__(self, completion: Completion, num_requests: int = 1) -> None:
+        self._completion = completion
+        self._held = _Barrier(num_requests)
+        self._started = _Barrier(num_requests)
+        self._ended = _Barrier(num_requests)
+        self._num_running = num_requests
 
     @property
     def refusal(self) -> asyncio.Future[None]:
-        """While one is prepared: fails with what refused another."""
+        """Fails with the error that refused another request, while this one is prepared."""
         return self._held.decided
 
     async def held(self) -> None:
-        """Waits for the others. Raises what refused one of them."""
+        """Wait until all requests have their holds. Raises the error that refused one of them."""
         await self._held.passed()
 
-    async def taken(self) -> None:
-        """Likewise."""
-        await self._taken.passed()
+    async def started(self) -> None:
+        """Wait until the engine has taken all requests. Raises the error that refused one of them."""
+        await self._started.passed()
 
-    def refused(self, error: BaseException) -> None:
-        """The others are refused too, wherever they wait."""
+    def refuse(self, error: BaseException) -> None:
+        """Refuse the other requests too, wherever they wait."""
         self._held.close(error)
-        self._taken.close(error)
+        self._started.close(error)
 
-    async def ended(self, completion: Completion, *, failed: bool) -> bool:
-        """For one that was taken: waits until all have ended, or one failed. Whether none did; then nothing cuts any of
-        them off any more, or some of a call would be billed and others void."""
-        self._at_end.append(completion)
-        if not failed and len(self._at_end) == self._n_members:
-            failed = not all([each.begin_settlement() for each in self._at_end])
+    async def ended(self, *, failed: bool) -> bool:
+        """Report the end of a request that had started; wait until all have ended or one has failed.
+
+        Return whether all are to be billed. Then nothing cuts the call off any more: some of its requests would be
+        billed and others void.
+        """
+        self._num_running -= 1
+        if not failed and not self._num_running:
+            failed = not self._completion.begin_settlement()
         if failed:
-            self._ended.close(GenerationError("One of them failed."))
+            self._ended.close(GenerationError("A request of the call failed."))
         try:
             await self._ended.passed()
         except GenerationError:
-            return False
-        return True
+            failed = True
+        return self._completion.begin_settlement() and not failed
 
 
-class _Gate:
-    """Opens when all have come to it; closed before, it stays so."""
+class _Barrier:
+    """Opens once all members have come to it; closed before that, it stays closed."""
 
-    def __init__(self, n_members: int) -> None:
-        self._n_missing = n_members
+    def __init__(self, num_members: int) -> None:
+        self._num_missing = num_members
         self.decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def passed(self) -> None:
-        self._n_missing -= 1
-        if self._n_missing == 0 and not self.decided.done():
+        self._num_missing -= 1
+        if self._num_missing == 0 and not self.decided.done():
             self.decided.set_result(None)
         await asyncio.shield(self.decided)
 
     def close(self, error: BaseException) -> None:
         if not self.decided.done():
             self.decided.set_exception(error)
-            self.decided.exception()  # marks it as seen: there may be no waiter
+            self.decided.exception()  # marks it as retrieved: there may be no waiter

@@ -1,4 +1,4 @@
-"""Where each request gets its ticket: the limits of its team as the ledger has them now, over the windows in memory."""
+"""Issues the rate-limit tickets of requests: the limits of the ledger over the windows in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TicketIssuer:
 
     Args:
         clock_ms: wall clock, for limits that end at a date.
-        contact: whom to ask for more.
+        contact: address for callers who need more.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class TicketIssuer:
         self._contact = contact
 
     def issue(self, caller: Caller) -> RateLimitTicket:
-        """Nothing is taken yet. A change of plan, tier or concurrency works on the next request."""
+        """Return a ticket that has taken nothing yet. A change of plan, tier or concurrency affects the next one."""
         terms = self._authenticator.limits(caller, self._clock_ms())
         allowance = Allowance(
             team=caller.team,
@@ -45,22 +45,23 @@ class TicketIssuer:
         return RateLimitTicket(self._limits, allowance, self._contact)
 
     def take_change(self, team: str) -> None:
-        """Count a change that a team makes of itself. Raises RateLimitError."""
+        """Count a change that a team makes to itself. Raises RateLimitError."""
         wait_ms = self._limits.take_change(team)
         if wait_ms:
             raise change_refusal(team, wait_ms, self._contact)
 
     def issue_for_batch(self, caller: Caller) -> RateLimitTicket:
-        """Of a line of a batch: neither rates nor concurrency count it (BILLING R10, R15)."""
+        """Return the ticket of a batch line, which neither rates nor concurrency count (BILLING R10, R15)."""
         return unlimited_ticket(self._authenticator.limits(caller, self._clock_ms()).tier.max_output_tokens)
 
 
 SEED_MS = 3_600_000
-"""How much of the past a start looks at: what makes rates grow and means what they are."""
+"""How much of the past a start reads: older usage changes neither adaptive rates nor means."""
 
 
 def seed(limits: RateLimits, conn: Connection, *, now_ms: int) -> None:
-    """Let windows and adaptive rates be as if the server had run all the time (BILLING R15). Once, at the start.
+    """Restore windows and adaptive rates from the ledger, as if the server had run all the time (BILLING R15). Call it
+    once, at the start.
 
     Args:
         now_ms: wall clock.

@@ -1,4 +1,4 @@
-"""Threads that render and tokenise prompts: apart from those of uploads and reports, with fair turns by team."""
+"""Threads that render and tokenise prompts, shared fairly by teams; uploads and reports have others."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from inferd.tokenizer import Check
 _T = TypeVar("_T")
 NUM_THREADS = 4
 MAX_RUNNING = 2 if (os.cpu_count() or 1) >= NUM_THREADS else 1
-"""Of one team at once, so that one team leaves threads to the others, and a core to the engine: on two cores, an engine
-of one thread, a flood of /tokenize made another team's chats 1.8 and 2.9 times as slow with 2, 1.0 and 1.9 with 1 (p95
-of 8 chats, in turns, load average 10)."""
+"""Jobs of one team that run at once: threads are left to other teams, and a core to the engine. On two cores with an
+engine of one thread, a flood of /tokenize made another team's chats 1.8 and 2.9 times as slow with 2 jobs, 1.0 and 1.9
+times with 1 (p95 of 8 chats, in turns, load average 10)."""
 MAX_WAITING = 512
-"""Of one team: eight calls of 64 prompts."""
+"""Jobs of one team that wait: eight calls of 64 prompts."""
 _RETRY_AFTER_S = 1.0
 _STOPPING_RETRY_AFTER_S = 5.0
 
 
 class _Job(Generic[_T]):
-    """One prompt, or one text. `is_stopped` is read by its thread."""
+    """Work on one prompt or text. Its thread reads `is_stopped`."""
 
     def __init__(self, team: str, work: Callable[[Check], _T]) -> None:
         self.team = team
@@ -46,12 +46,19 @@ class _Job(Generic[_T]):
 
 
 class TokenizerPool:
-    """Belongs to the event loop. Teams that wait take turns; each has a bound of running and of waiting jobs."""
+    """Belongs to the event loop. Teams that wait take turns.
 
-    def __init__(self, num_threads: int = NUM_THREADS, *, max_running: int = MAX_RUNNING) -> None:
+    Args:
+        max_running, max_waiting: jobs of one team.
+    """
+
+    def __init__(
+        self, num_threads: int = NUM_THREADS, *, max_running: int = MAX_RUNNING, max_waiting: int = MAX_WAITING
+    ) -> None:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="inferd-tokenizer")
         self._num_idle = num_threads
         self._max_running = max_running
+        self._max_waiting = max_waiting
         self._waiting: dict[str, deque[_Job[object]]] = {}
         self._running: dict[_Job[object], None] = {}
         self._num_running: Counter[str] = Counter()
@@ -77,10 +84,10 @@ class TokenizerPool:
         if self._is_closed:
             raise _stopping()
         queue = self._waiting.setdefault(team, deque())
-        if len(queue) >= MAX_WAITING:
+        if len(queue) >= self._max_waiting:
             raise RateLimitError(
-                f"Team `{team}` has {len(queue)} prompts that wait to be tokenised, which is the most; please try "
-                "again when some are.",
+                f"Team `{team}` has {len(queue)} prompts waiting to be tokenised, the most it may have; please try "
+                "again in a second.",
                 code="too_many_prompts",
                 retry_after_s=_RETRY_AFTER_S,
             )
@@ -99,7 +106,8 @@ class TokenizerPool:
     async def run_until(
         self, team: str, work: Callable[[Check], _T], cancelled: asyncio.Event, refusal: asyncio.Future[None]
     ) -> _T:
-        """Do the same, unless one of two ends comes before; raises ClientGoneError at the first, the second's error."""
+        """Return what `run` does, unless the request ends before: raises ClientGoneError once `cancelled` is set, and
+        the error of `refusal` once that fails."""
         running, gone = asyncio.create_task(self.run(team, work)), asyncio.create_task(cancelled.wait())
         ends: list[asyncio.Future[Any]] = [running, gone, refusal]
         try:
@@ -114,7 +122,7 @@ class TokenizerPool:
             running.cancel()
 
     async def close(self) -> None:
-        """Refuse what waits, stop what runs at its next `check`, and join the threads."""
+        """Refuse waiting jobs, stop running ones at their next `check`, and join the threads."""
         self._is_closed = True
         for queue in self._waiting.values():
             for job in queue:
@@ -137,14 +145,14 @@ class TokenizerPool:
             self._num_idle -= 1
             self._num_running[team] += 1
             self._running[job] = None
-            self._threads.submit(job.run).add_done_callback(partial(self._tell, asyncio.get_running_loop(), job))
+            self._threads.submit(job.run).add_done_callback(partial(self._report, asyncio.get_running_loop(), job))
 
     def _may_start(self, team: str) -> bool:
         return bool(self._waiting[team]) and self._num_running[team] < self._max_running
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, job: _Job[object], ended: Future[object]) -> None:
-        """On the job's thread."""
-        with suppress(RuntimeError):  # the loop has ended: its tasks have, too
+    def _report(self, loop: asyncio.AbstractEventLoop, job: _Job[object], ended: Future[object]) -> None:
+        """Hand the end of a job from its thread to the loop."""
+        with suppress(RuntimeError):  # the loop has ended, and its tasks with it
             loop.call_soon_threadsafe(self._end, job, ended)
 
     def _end(self, job: _Job[object], ended: Future[object]) -> None:

@@ -1,7 +1,7 @@
-"""Delivers to the operator's webhooks, signed as Standard Webhooks say (https://www.standardwebhooks.com).
+"""Delivers to the operator's webhooks, signed by Standard Webhooks (https://www.standardwebhooks.com).
 
-A host is resolved here and the connection goes to the address that was checked, so that a name cannot point to this
-machine or its network afterwards. Redirects are not followed, proxies of the environment not used, answers not read.
+A host is resolved here and the connection goes to the address that was checked, so that its name cannot be changed to
+point to this machine or its network. Redirects are not followed, proxies of the environment not used, answers not read.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class AddressRefusedError(Exception):
 
 
 def signature(secret: bytes, message_id: str, timestamp_s: int, body: bytes) -> str:
-    """The value of `webhook-signature`: `v1,` and the base64 of an HMAC-SHA256 over `id.timestamp.body`."""
+    """Return the value of `webhook-signature`: `v1,` and the base64 of an HMAC-SHA256 over `id.timestamp.body`."""
     signed = f"{message_id}.{timestamp_s}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
 
 
 def check_address(host: str, address: IPv4Address | IPv6Address, *, allow_private: bool) -> None:
-    """Raises AddressRefusedError unless a webhook on `host` may be called at `address`."""
-    address = _meant(address)
+    """Raise AddressRefusedError unless a webhook on `host` may be called at `address`."""
+    address = _unmapped(address)
     if address.is_loopback:
         if host != "localhost" and _as_address(host) is None:
             raise AddressRefusedError(f"{host} is this machine itself ({address})")
@@ -42,7 +42,7 @@ def check_address(host: str, address: IPv4Address | IPv6Address, *, allow_privat
 
 
 class WebhookSender:
-    """Sends to one set of webhooks; `close` at the end.
+    """Client of one set of webhooks; `close` it at the end.
 
     Args:
         secret: signs each delivery.
@@ -55,7 +55,7 @@ class WebhookSender:
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False)
 
     async def send(self, url: str, message_id: str, timestamp_s: int, body: bytes) -> str | None:
-        """POST one message. Returns None if the webhook took it (2xx), else why not."""
+        """POST one message. Return None if the webhook accepted it (2xx), else why not."""
         target = httpx.URL(url)
         headers = {
             "host": target.netloc.decode(),
@@ -76,19 +76,19 @@ class WebhookSender:
             )
             response = await self._client.send(request, stream=True)
             await response.aclose()
-        except AddressRefusedError as exc:
-            return str(exc)
-        except OSError as exc:
-            return f"{target.host} cannot be found: {exc.strerror or exc}"
-        except httpx.HTTPError as exc:
-            return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+        except AddressRefusedError as error:
+            return str(error)
+        except OSError as error:
+            return f"{target.host} cannot be found: {error.strerror or error}"
+        except httpx.HTTPError as error:
+            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         return None if response.is_success else f"it answered with status {response.status_code}"
 
     async def close(self) -> None:
         await self._client.aclose()
 
     async def _address(self, host: str, port: int) -> IPv4Address | IPv6Address:
-        """One address of the host; all of them are allowed."""
+        """Return one address of the host, after checking all. Raises AddressRefusedError, OSError."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [ip_address(str(info[4][0]).partition("%")[0]) for info in found]
@@ -97,8 +97,9 @@ class WebhookSender:
         return addresses[0]
 
 
-def _meant(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 address stands for, if it does: mapped, 6to4 (RFC 3056), NAT64 (RFC 6052)."""
+def _unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return the IPv4 address that an IPv6 address is mapped from (mapped, 6to4 of RFC 3056, NAT64 of RFC 6052), else
+    the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inferd.server import event_stream
+from inferd.server.streaming import EventStream
 from tests.serving.provider import FREE, cost_of, prompt_of, running_provider
 from tests.serving.writers import SlowWriter
 
@@ -82,7 +82,7 @@ async def test_a_hang_up_of_a_free_request_leaves_a_row(provider, call):
 
 
 async def test_a_reader_who_takes_nothing_is_given_up_and_billed(provider, call, monkeypatch):
-    monkeypatch.setattr(event_stream, "SEND_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(EventStream, "send_timeout_s", 0.05)
     provider.runner.hold_back()
     slow = call(provider, stream=True, max_tokens=200)
     await provider.until(lambda: provider.runner.waits)

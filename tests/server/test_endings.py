@@ -14,7 +14,7 @@ import pytest
 from inferd.chat.answer_reader import AnswerReader
 from inferd.engine.grammar.constraint import Matcher
 from inferd.engine.messages import FinishReason
-from inferd.serving import completions
+from inferd.serving.endpoints.chat_prompt import PreparedChat
 from tests.server.asgi_call import AsgiCall
 from tests.serving.batches.customer import Customer, line
 from tests.serving.provider import FREE, INPUT_NANOUSD, OUTPUT_NANOUSD, PRICED, TIMED, Provider, prompt_of
@@ -257,7 +257,7 @@ async def test_request_that_a_stop_of_the_server_cuts_off_is_void(endings, model
     for endpoint in PLAIN:
         for stream in (False, True):
             call = await endings.ended_by(stop, endpoint, model, stream=stream)
-            stopped._closed = False
+            stopped._is_closed = False
             assert call.status == (200 if stream else 503)
             assert call.complete
             assert "shutting down: your request was cut off, and you were not billed" in call.body.decode()
@@ -301,14 +301,14 @@ async def test_request_that_was_hung_up_before_a_stop_is_billed(endings):
 async def test_request_that_is_still_prepared_is_refused_by_a_stop_and_holds_nothing(endings, monkeypatch):
     provider = endings.provider
     reached, go_on = asyncio.Event(), asyncio.Event()
-    compile_constraint = completions.compile_constraint
+    compile_constraint = PreparedChat.compile
 
     async def compile_late(*arguments, **options):
         reached.set()
         await go_on.wait()
         return await compile_constraint(*arguments, **options)
 
-    monkeypatch.setattr(completions, "compile_constraint", compile_late)
+    monkeypatch.setattr(PreparedChat, "compile", compile_late)
     call = endings.ask(chat(), PRICED, stream=False)
     await reached.wait()
     provider.completions.cut_off()

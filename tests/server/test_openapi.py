@@ -12,6 +12,11 @@ import pytest
 
 from inferd.server.app import ROUTES
 from inferd.server.openapi import SHAPES, document
+from inferd.serving.endpoints.chat import ChatCompletions
+from inferd.serving.endpoints.embeddings import Embeddings
+from inferd.serving.endpoints.messages import Messages
+from inferd.serving.endpoints.responses import Responses
+from inferd.serving.endpoints.text_completions import TextCompletions
 from tests.serving.provider import PRICED, chat_body
 
 OPERATIONS = [(method, route) for route in ROUTES for method in route.methods - {"HEAD"}]
@@ -27,6 +32,11 @@ PARSERS = {
     "parse_detokenize_request": "DetokenizeRequest",
     "store_upload": "UploadForm",
     "parse_create_batch": "CreateBatch",
+}
+
+
+GENERATION = {
+    endpoint.path: endpoint for endpoint in (ChatCompletions, Responses, Messages, TextCompletions, Embeddings)
 }
 
 
@@ -47,7 +57,7 @@ def test_every_route_is_described_and_nothing_else(described):
 
 @pytest.mark.parametrize(("method", "route"), OPERATIONS, ids=lambda value: getattr(value, "path", value))
 def test_a_route_that_parses_a_body_is_described_with_that_body(described, method, route):
-    source = inspect.getsource(route.endpoint)
+    source = inspect.getsource(GENERATION[route.path].parse if route.path in GENERATION else route.endpoint)
     parsed = re.findall(r"\.body\((\w+)\)", source) + [
         name for parser, name in PARSERS.items() if re.search(rf"\b{parser}\b", source)
     ]

@@ -72,7 +72,7 @@ async def test_503_is_retried_after_the_time_given(provider, monkeypatch):
     provider.completions.close()
 
     async def reopen(seconds: float) -> None:
-        provider.completions._closed = False
+        provider.completions._is_closed = False
 
     pauses = Pauses(monkeypatch, reopen)
     async with served_on_socket(provider) as served:

@@ -36,16 +36,19 @@ from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.limits.rate_limits import RateLimits
+from inferd.limits.ticket import unlimited_ticket
 from inferd.price import PPM, Price, ServiceTier
 from inferd.server.app import build_app
 from inferd.server.errors import encoded_error
 from inferd.server.services import Services
 from inferd.serving.batches.batch_context import BatchContext
-from inferd.serving.batches.batches import Batches
+from inferd.serving.batches.batches import RETRY_TICKS, Batches
 from inferd.serving.completion import Completion
 from inferd.serving.completions import Completions
+from inferd.serving.endpoints.chat import ChatCompletions
+from inferd.serving.endpoints.endpoint import Call
 from inferd.serving.file_store import FileStore
-from inferd.serving.request_group import RequestGroup
+from inferd.serving.holds import Holds
 from inferd.serving.ticket_issuer import TicketIssuer
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
 from tests.fake_embedder import FakeEmbedder, fake_embeddings
@@ -144,7 +147,8 @@ class Provider:
             self.key = operations.create_key(conn, "acme", actor="test", now_ms=wall_clock_ms()).key
         self.writer: LedgerWriter = make_writer(self.store)
         self.router = Router.from_config(_config(folder))
-        self.completions = Completions(self.writer, epoch=self.epoch, clock_ms=wall_clock_ms)
+        self.holds = Holds(self.writer, epoch=self.epoch, clock_ms=wall_clock_ms)
+        self.completions = Completions(self.holds)
         self.reader = self.store.connect()
         self.authenticator = Authenticator(self.store)
         self.ledger = LedgerClient(self.store, self.writer)
@@ -189,9 +193,9 @@ class Provider:
         generation = EngineCore(self.runner) if model.is_causal else None
         return ModelCore(generation, fake_embeddings(n_rows_max=n_ubatch, is_causal=model.is_causal))
 
-    def start_batches_anew(self) -> None:
-        """As another server on the same folder would."""
-        context = BatchContext(
+    def start_batches_anew(self, *, retry_ticks: int = RETRY_TICKS, **options: Any) -> None:
+        """As another server on the same folder would. `options`: of a BatchContext."""
+        self.batch_context = BatchContext(
             self.store,
             self.ledger,
             self.files,
@@ -202,8 +206,9 @@ class Provider:
             encoded_error,
             lambda: wall_clock_ms() + self.ahead_ms,
             strict=self.strict,
+            **options,
         )
-        self.batches = Batches(context, self.writer, tick_s=0.02)
+        self.batches = Batches(self.batch_context, self.writer, tick_s=0.02, retry_ticks=retry_ticks)
         self.batches.sweep_disk()
 
     @asynccontextmanager
@@ -229,11 +234,19 @@ class Provider:
     async def chat(self, **fields: Any) -> httpx.Response:
         return await self.client.post("/v1/chat/completions", json=chat_body(**fields))
 
-    def begin(self, request_id: str, *, group: RequestGroup | None = None, **fields: Any) -> Completion:
-        """As the handler does it, without HTTP."""
-        request = chat_request(**fields)
-        caller = self.authenticator.authenticate(self.key, wall_clock_ms())
-        return self.completions.begin(request_id, caller, self.router.find(request.model), request, group=group)
+    def begin(self, request_id: str, **fields: Any) -> Completion:
+        """As the handler does it, without HTTP and rate limits."""
+        endpoint = ChatCompletions(chat_request(**fields))
+        call = Call(
+            request_id=request_id,
+            caller=self.authenticator.authenticate(self.key, wall_clock_ms()),
+            endpoint=endpoint,
+            deployment=self.router.find(endpoint.model),
+            tier=endpoint.tier,
+            cache=endpoint.cache_hints,
+            received_ns=0,
+        )
+        return self.completions.begin(call, unlimited_ticket())
 
     async def idle(self) -> None:
         """Every request has ended, in the books too."""

@@ -174,12 +174,13 @@ async def test_while_it_waits_to_be_tokenised_it_is_taken_out_of_the_queue(provi
 
 
 async def test_prompts_of_one_call_that_wait_to_be_tokenised_leave_when_one_is_refused(provider, monkeypatch):
-    tokenizers, group = provider.completions.tokenizers, RequestGroup(4)
+    tokenizers, group = provider.completions.tokenizers, RequestGroup(Completion("req_1", 4), 4)
     monkeypatch.setattr(tokenizers, "_num_idle", 0)
-    waiting = [provider.begin(f"req_{number}", group=group) for number in range(3)]
+    jobs = [tokenizers.run_until("acme", lambda _: None, asyncio.Event(), group.refusal) for _ in range(3)]
+    waiting = [asyncio.create_task(job) for job in jobs]
     await provider.until(lambda: tokenizers.num_waiting == len(waiting))
-    group.refused(ContextLengthError("The fourth is too long."))
-    for completion in waiting:
+    group.refuse(ContextLengthError("The fourth is too long."))
+    for task in waiting:
         with pytest.raises(ContextLengthError):
-            await completion.admitted()
+            await task
     await provider.until(lambda: tokenizers.num_waiting == 0)

@@ -13,14 +13,16 @@ from inferd.errors import GenerationError, InsufficientCreditError, OverloadedEr
 from inferd.instants import wall_clock_ms
 from inferd.ledger.reports.export import export_lines
 from inferd.sampling_params import SEED_MODULUS, SamplingParams
-from inferd.serving.choices import copies, summed
-from inferd.serving.completion import Completion, Finished, TextDelta, whole_reason
+from inferd.serving.choices import summed_usage
+from inferd.serving.completion import Completion, Finished, TextDelta
+from inferd.serving.endpoints.prompt import copies
 from inferd.usage import Usage
 from tests.e2e.refold import Export
 from tests.fakes import Failure, FakeRunner
 from tests.serving.provider import (
     FREE,
     PATIENCE_S,
+    PRICED,
     TIMED,
     PacedRunner,
     Provider,
@@ -256,7 +258,7 @@ async def test_nothing_of_the_end_is_seen_before_the_one_commit(tmp_path, monkey
         completion = provider.begin("req_1", n=3, max_tokens=2)
         await completion.admitted()
         await provider.until(provider.writer.reached.is_set)
-        assert not any(isinstance(event, Finished) for event in completion._events)
+        assert not any(isinstance(event, Finished) for event in completion.take_deltas())
         completion.cancel()
         provider.writer.release()
         end = (await events_of(completion))[-1]
@@ -285,27 +287,27 @@ async def test_the_exported_books_refold(provider):
 
 def test_the_prompt_counts_as_the_first_of_the_furthest_has_it():
     behind, first, follower = Usage(3, 0, 0, 1), Usage(9, 2, 4, 10), Usage(9, 8, 5, 6)
-    assert summed([first, follower], 16_000_000) == Usage(9, 2, 9, 16)
-    assert summed([behind, first], 11_000_000) == Usage(9, 2, 4, 11)
-    assert summed([Usage(), Usage()], 0) == Usage()
+    assert summed_usage([first, follower], 16_000_000) == Usage(9, 2, 9, 16)
+    assert summed_usage([behind, first], 11_000_000) == Usage(9, 2, 4, 11)
+    assert summed_usage([Usage(), Usage()], 0) == Usage()
 
 
 @pytest.mark.parametrize(("ns", "ms"), [((400_000,) * 3, 1), ((600_000,) * 2, 1), ((250_000, 250_000), 1), ((1,), 0)])
 def test_the_time_of_all_choices_is_rounded_once(ns, ms):
     """R14"""
-    assert summed([Usage(1, 0, 1)] * len(ns), sum(ns)).compute_ms == ms
+    assert summed_usage([Usage(1, 0, 1)] * len(ns), sum(ns)).compute_ms == ms
 
 
 def test_a_request_ends_as_the_worst_of_its_choices():
     reasons = list(FinishReason)
     for length in range(1, len(reasons) + 1):
-        assert whole_reason(tuple(reasons[:length])) is reasons[length - 1]
+        assert Finished(finish_reasons=tuple(reasons[:length]), usage=Usage()).finish_reason is reasons[length - 1]
 
 
-@pytest.mark.parametrize(("request_id", "expected"), [("req_1", "req_1"), ("req_1-7", "req_1")])
-async def test_choices_and_further_prompts_of_a_call_are_one_group(provider, monkeypatch, request_id, expected):
+async def test_choices_and_further_prompts_of_a_call_are_one_group(provider, monkeypatch):
     (replica,) = provider.router.replicas
     groups, submit = [], replica.submit
     monkeypatch.setattr(replica, "submit", lambda request: groups.append(request.group) or submit(request))
-    await answered(provider, request_id, n=3)
-    assert groups == [expected] * 3
+    body = {"model": PRICED, "prompt": ["a", "b"], "n": 3, "max_tokens": 1}
+    response = await provider.client.post("/v1/completions", json=body)
+    assert groups == [response.headers["x-request-id"]] * 6

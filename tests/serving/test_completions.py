@@ -194,7 +194,7 @@ async def test_the_end_is_seen_only_after_the_commit_that_bills_it(tmp_path, mon
         while len(text) < 3:
             text += (await anext(events)).text
         await provider.until(provider.writer.reached.is_set)
-        assert not completion._events, "the end waits for the commit"
+        assert completion.take_deltas() == [], "the end waits for the commit"
         assert provider.hold_states() == ["held"]
         assert provider.rows("usage") == []
         provider.writer.release()

@@ -154,7 +154,7 @@ def told(maintenance, store, times=1):
     async def run():
         with closing(Outbox(store)) as outbox:
             for _ in range(times):
-                await maintenance.tell(outbox)
+                await maintenance.deliver_alerts(outbox)
 
     asyncio.run(run())
 
@@ -195,9 +195,8 @@ def test_an_alert_survives_a_webhook_that_is_down_and_a_restart(ledger, clocks, 
     assert len(got) == 1
 
 
-def test_a_failure_of_the_upkeep_is_logged_and_does_not_end_it(ledger, clocks, monkeypatch, caplog):
-    monkeypatch.setattr("inferd.serving.maintenance.CLOCK_S", 0.0)
-    maintenance = maintenance_of(ledger, clocks)
+def test_failure_of_maintenance_is_logged_and_does_not_end_it(ledger, clocks, monkeypatch, caplog):
+    maintenance = maintenance_of(ledger, clocks, clock_s=0.0)
     calls = []
 
     async def broken():

@@ -15,20 +15,25 @@ pytestmark = pytest.mark.anyio
 STOP = OverloadedError("The server is shutting down.", retry_after_s=5.0)
 
 
+def group_of_two() -> tuple[RequestGroup, Completion]:
+    completion = Completion("req_1", 2)
+    return RequestGroup(completion, 2), completion
+
+
 async def test_stop_between_the_last_end_and_the_turns_of_the_others_cuts_off_none():
-    group, first, last = RequestGroup(2), Completion("first"), Completion("last")
-    waiting = asyncio.create_task(group.ended(first, failed=False))
+    group, completion = group_of_two()
+    waiting = asyncio.create_task(group.ended(failed=False))
     await asyncio.sleep(0)
-    assert await group.ended(last, failed=False)
-    first.cut(STOP)
+    assert await group.ended(failed=False)
+    completion.cut(STOP)
     assert await waiting
-    assert first.cut_by is None
+    assert completion.cut_by is None
 
 
 async def test_stop_before_the_last_end_voids_all():
-    group, first, last = RequestGroup(2), Completion("first"), Completion("last")
-    waiting = asyncio.create_task(group.ended(first, failed=False))
+    group, completion = group_of_two()
+    waiting = asyncio.create_task(group.ended(failed=False))
     await asyncio.sleep(0)
-    first.cut(STOP)
-    assert not await group.ended(last, failed=False)
+    completion.cut(STOP)
+    assert not await group.ended(failed=False)
     assert not await waiting

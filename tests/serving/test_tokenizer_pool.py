@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 import pytest
 
 from inferd.errors import OverloadedError, RateLimitError
-from inferd.serving import tokenizer_pool
 from inferd.serving.tokenizer_pool import TokenizerPool
 from inferd.tokenizer import Check
 
@@ -20,8 +19,8 @@ PATIENCE_S = 20.0
 
 
 @asynccontextmanager
-async def pool_of(num_threads: int = 2, *, max_running: int = 1) -> AsyncIterator[TokenizerPool]:
-    pool = TokenizerPool(num_threads, max_running=max_running)
+async def pool_of(num_threads: int = 2, **bounds: int) -> AsyncIterator[TokenizerPool]:
+    pool = TokenizerPool(num_threads, **({"max_running": 1} | bounds))
     async with asyncio.timeout(PATIENCE_S):
         yield pool
         await pool.close()
@@ -104,9 +103,8 @@ async def test_a_cancelled_caller_ends_its_running_job_at_the_next_check():
         assert not stuck.let_go.is_set()
 
 
-async def test_a_team_with_too_many_waiting_jobs_is_refused(monkeypatch):
-    monkeypatch.setattr(tokenizer_pool, "MAX_WAITING", 2)
-    async with pool_of(1) as pool:
+async def test_a_team_with_too_many_waiting_jobs_is_refused():
+    async with pool_of(1, max_waiting=2) as pool:
         gate = Stuck()
         jobs = [asyncio.create_task(pool.run("hog", gate))]
         await begun(gate)

@@ -1,16 +1,20 @@
-"""`POST /tokenize` and `/detokenize`: what a model makes of a text, and back. Never billed."""
+"""`POST /tokenize`, `/detokenize` and `/v1/messages/count_tokens`: a model's tokens of a text or chat, never billed."""
 
 from __future__ import annotations
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.deployments.deployment import Deployment
 from inferd.server.api_call import api_call
 from inferd.server.rate_limit_headers import limit_headers
-from inferd.serving.endpoints.admission import chat_tokens, record_unheard
-from inferd.serving.endpoints.text_admission import check_token_ids, encoded
+from inferd.serving.endpoints.chat_prompt import chat_tokens, record_unheard
+from inferd.serving.endpoints.messages import Messages
+from inferd.serving.endpoints.prompt import check_token_ids, encoded
 from inferd.tokenizer import Check, Segment
+from inferd.wire.anthropic.requests import parse_count_tokens_request
+from inferd.wire.anthropic.responses import TokensCount
 from inferd.wire.openai.tokenize import (
     TokenizeRequest,
     encode_text,
@@ -21,22 +25,33 @@ from inferd.wire.openai.tokenize import (
 
 
 async def tokenize(request: Request) -> Response:
-    async with api_call(request) as arrived:
-        asked = await arrived.parse(parse_tokenize_request)
-        deployment = arrived.ready_deployment(asked.model)
+    async with api_call(request) as call:
+        asked = await call.parse(parse_tokenize_request)
+        deployment = call.ready_deployment(asked.model)
         if asked.chat is not None:
-            record_unheard(asked.chat, deployment.replica, arrived.ignored)
-        answer = await arrived.tokenized(deployment, lambda check: _tokenized(asked, deployment, check))
-    return Response(answer, headers=limit_headers(request), media_type="application/json")
+            record_unheard(asked.chat, deployment.replica, call.ignored)
+        answer = await call.tokenized(deployment, lambda check: _tokenized(asked, deployment, check))
+    return _response(request, answer)
 
 
 async def detokenize(request: Request) -> Response:
-    async with api_call(request) as arrived:
-        asked = await arrived.parse(parse_detokenize_request)
-        deployment = arrived.ready_deployment(asked.model)
+    async with api_call(request) as call:
+        asked = await call.parse(parse_detokenize_request)
+        deployment = call.ready_deployment(asked.model)
         check_token_ids(asked.tokens, deployment.replica.tokenizer.n_vocab, "tokens")
-        text = await arrived.tokenized(deployment, lambda _: deployment.replica.tokenizer.decode(asked.tokens))
-    return Response(encode_text(text), headers=limit_headers(request), media_type="application/json")
+        text = await call.tokenized(deployment, lambda _: deployment.replica.tokenizer.decode(asked.tokens))
+    return _response(request, encode_text(text))
+
+
+async def count_tokens(request: Request) -> Response:
+    Messages.check_headers(request.headers)
+    async with api_call(request) as call:
+        chat, names = await call.parse(parse_count_tokens_request)
+        replica = (deployment := call.ready_deployment(chat.model)).replica
+        record_unheard(chat, replica, call.ignored, names)
+        with names.restored():
+            token_ids, _ = await call.tokenized(deployment, lambda check: chat_tokens(chat, replica, check))
+    return _response(request, msgspec.json.encode(TokensCount(len(token_ids))))
 
 
 def _tokenized(asked: TokenizeRequest, deployment: Deployment, check: Check) -> bytes:
@@ -50,3 +65,7 @@ def _tokenized(asked: TokenizeRequest, deployment: Deployment, check: Check) -> 
     wants_pieces = asked.with_pieces or asked.return_token_strs
     pieces = [replica.tokenizer.decode([token_id]) for token_id in token_ids] if wants_pieces else None
     return encode_tokens(asked, token_ids, pieces, replica.max_context)
+
+
+def _response(request: Request, body: bytes) -> Response:
+    return Response(body, headers=limit_headers(request), media_type="application/json")

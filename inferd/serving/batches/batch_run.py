@@ -1,4 +1,4 @@
-"""One batch, from its validation, or from where a restart found it, to its files."""
+"""One batch: from its validation, or from the state that a restart found, to its output files."""
 
 from __future__ import annotations
 
@@ -15,40 +15,37 @@ from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.batches.progress import billed
 from inferd.ledger.batches.records import BatchRecord, find_batch
 from inferd.serving.batches.batch_context import BatchContext
-from inferd.serving.batches.batch_validation import GONE, BatchValidation, write_errors
-from inferd.serving.batches.input_file import RawLine, read_lines
-from inferd.serving.batches.line_attempts import MAX_ATTEMPTS, LineAttempts, attempts_name
-from inferd.serving.batches.line_run import LineRun, can_wait
+from inferd.serving.batches.batch_validation import GONE, LINE_FAULT, BatchValidation, write_errors
+from inferd.serving.batches.input_lines import Line, LineReader, RawLine
+from inferd.serving.batches.line_run import MAX_ATTEMPTS, LineAttempts, LineRun, attempts_name, can_wait
 from inferd.serving.batches.results import Results, write_results
 from inferd.serving.batches.spool import Record, Spool, spool_name
-from inferd.serving.batches.validation import LINE_FAULT, Line, LineReader, check_model
 from inferd.serving.request_id import new_request_id
 from inferd.wire.openai.batches import custom_id_of
 
 logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
-"""So often may the engine fail at a line before the line has failed."""
-CANCEL_GRACE_S = 600.0
-"""How long lines under way may go on after a batch was cancelled."""
+"""A line that the engine failed at so often has failed."""
 
 Stop = Literal["cancelled", "expired", "shutdown"]
 
 
 class BatchRun:
-    """Belongs to the event loop. `run` it once; `look` at the world from time to time meanwhile."""
+    """Call `run` once, and `refresh` periodically with the batch's current row. Belongs to the event loop."""
 
     def __init__(self, batch: BatchRecord, context: BatchContext) -> None:
         self._batch = batch
         self._context = context
-        self._reader = LineReader(context.router, batch.endpoint, strict=context.strict)
+        self._reader = LineReader(
+            context.router, batch.endpoint, strict=context.strict, max_line_bytes=context.limits.max_line_bytes
+        )
         self._stop: Stop | None = None
-        # Closed while there is no leave to admit lines: no credit, no room, a suspension.
-        self._gate = asyncio.Event()
-        self._gate.set()
+        # Cleared while admission is blocked: no credit, no room in the engine, a suspension.
+        self._admission_open = asyncio.Event()
+        self._admission_open.set()
         self._waits_for_room = False
-        # Lines that were refused for now. None is admitted after them before they are through, so that few lines wait,
-        # however long.
+        # Lines that were refused for now. No other line is admitted before these have ended, so that few lines wait.
         self._num_refused = 0
         self._none_refused = asyncio.Event()
         self._none_refused.set()
@@ -65,7 +62,7 @@ class BatchRun:
         return self._batch.batch_id
 
     async def run(self) -> None:
-        """Until it has ended, or the server stops. Raises what only another start can mend."""
+        """Run it until it has ended, or the server stops. Raises errors that another start may not meet."""
         with closing(LineAttempts(self._context.files, self.batch_id)) as counts:
             await self._run(counts)
         if not self._is_shut_down:
@@ -100,41 +97,44 @@ class BatchRun:
         return self._stop == "shutdown"
 
     def refresh(self, batch: BatchRecord, *, now_ms: int, changed: bool) -> None:
-        """Args:
-        batch: as it is now in the ledger.
-        now_ms: the moment that expiry goes by.
-        changed: whether anything has changed in there, credit perhaps.
+        """Stop a batch that was cancelled or has expired, or let blocked lines try again.
+
+        Args:
+            batch: its current row.
+            now_ms: moment that its expiry is compared with.
+            changed: whether the ledger has changed, such as by a grant of credit.
         """
         if batch.status == "cancelling":
             self.stop("cancelled")
         elif now_ms >= batch.expires_at_ms:
             self.stop("expired")
         if changed or self._waits_for_room:
-            self._open_gate()
+            self._open_admission()
 
     def stop(self, why: Stop) -> None:
-        """Admit no more lines. What runs may end if it was cancelled, and is cut off otherwise."""
+        """Admit no more lines. Running lines may end if the batch was cancelled, and are cut off otherwise."""
         if self._stop == why or self._stop == "shutdown":
             return
         self._stop = why
         if self._pump is not None:
             self._pump.cancel()
         if why == "cancelled":
-            self._cutting = asyncio.get_running_loop().call_later(CANCEL_GRACE_S, self._cut)
+            self._cutting = asyncio.get_running_loop().call_later(self._context.cancel_grace_s, self._cut)
         else:
             self._cut()
-        self._open_gate()
+        self._open_admission()
 
     def _cut(self) -> None:
         for attempt in self._attempts:
             attempt.cancel()
 
-    def _open_gate(self) -> None:
+    def _open_admission(self) -> None:
         self._waits_for_room = False
-        self._gate.set()
+        self._admission_open.set()
 
     def _recover(self, spool: Spool) -> set[int]:
-        """The lines that a spool from before has done; what was not settled is to be run again."""
+        """Return the lines that a spool of an earlier start has records of. An answer that was not settled is dropped,
+        and its line runs again."""
         done: set[int] = set()
         with self._context.store.reading() as conn:
             for record in spool.recover():
@@ -160,11 +160,11 @@ class BatchRun:
             pump.result()
 
     async def _admit_lines(self, spool: Spool, done: set[int], counts: LineAttempts) -> None:
-        lines = read_lines(self._context.files.path(self._batch.input_file_id))
+        lines = self._reader.lines(self._context.files.path(self._batch.input_file_id))
         while (raw := await asyncio.to_thread(_next_undone, lines, done)) is not None:
             try:
                 line = await asyncio.to_thread(self._reader.read, raw)
-            except InferdError as error:  # since it was validated: its model is gone
+            except InferdError as error:  # since its validation: its model is gone
                 await self._refuse(spool, raw.number, custom_id_of(raw.text), new_request_id(), error)
                 continue
             except Exception:  # a fault of ours at one line must not end the others
@@ -181,7 +181,7 @@ class BatchRun:
                 await asyncio.wait([await self._admit(spool, line, counts)])
 
     async def _admit(self, spool: Spool, line: Line, counts: LineAttempts) -> asyncio.Task[None]:
-        await self._gate.wait()
+        await self._admission_open.wait()
         await self._none_refused.wait()
         await self._context.slots(line.deployment.replica).take(self._batch.team)
         task = asyncio.create_task(self._run_line(spool, line, counts), name=f"{self.batch_id} line {line.number}")
@@ -197,7 +197,8 @@ class BatchRun:
             self._pump.cancel()
 
     async def _run_line(self, spool: Spool, line: Line, counts: LineAttempts) -> None:
-        """Holds a slot at the start, and whenever an attempt runs. Raises OSError."""
+        """Attempt a line until it has an answer or an error. It holds a slot at the start, and while an attempt runs.
+        Raises OSError."""
         slots, team = self._context.slots(line.deployment.replica), self._batch.team
         num_failures, was_refused = 0, False
         try:
@@ -206,7 +207,7 @@ class BatchRun:
                 error = await self._attempt(attempt, line, counts)
                 if error is None and attempt.was_kept:
                     self.num_completed += 1
-                    self._gate.set()  # what it held is free
+                    self._admission_open.set()  # what it held is free
                     return
                 if isinstance(error, GenerationError):
                     num_failures += 1
@@ -232,7 +233,7 @@ class BatchRun:
             self._none_refused.set()
 
     async def _attempt(self, attempt: LineRun, line: Line, counts: LineAttempts) -> InferdError | None:
-        """Return the fault, if there is one. Raises OSError."""
+        """Run a line once; return the error that ended it, or None. Raises OSError."""
         batch = self._batch
         try:
             counts.begin(line.number)
@@ -241,7 +242,7 @@ class BatchRun:
         self._attempts.add(attempt)
         try:
             caller = self._context.authenticator.recall(batch.key_id, self._context.clock_ms(), batch.project)
-            check_model(caller, line)
+            line.check_caller(caller)
             self._context.router.find(line.deployment.name)  # it may have been retired while the line waited
             await attempt.run(self._context.completions, self._context.ticket_issuer, caller)
         except InferdError as error:
@@ -255,11 +256,11 @@ class BatchRun:
         return None
 
     async def _wait(self, error: InferdError | None) -> None:
-        """Until lines may be admitted again; no line of this batch is, before."""
+        """Block the admission of this batch's lines, and wait until it is open again."""
         if self._stop is None:
-            self._gate.clear()
+            self._admission_open.clear()
             self._waits_for_room = not isinstance(error, RequestError) or error.retry_after_s is not None
-            await self._gate.wait()
+            await self._admission_open.wait()
 
     async def _refuse(
         self, spool: Spool, number: int, custom_id: str | None, request_id: str, error: InferdError

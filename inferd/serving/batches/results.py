@@ -1,6 +1,6 @@
-"""The files that a batch ends in, from its spool and the ledger: what they say was used is what was billed.
+"""Output and error file of a batch, from its spool and the ledger, whose usage and cost the answers show.
 
-Written anew from the start whenever it has to be repeated; nobody sees them before they are whole.
+They are written anew from the start whenever that has to be repeated, and get their names once they are whole.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from inferd.ledger.batches.progress import Billed, End, billed
 from inferd.ledger.batches.records import KEPT_MS, BatchRecord, BatchTotals, FileRecord
 from inferd.ledger.storage.client import Connection
-from inferd.serving.batches.input_file import read_lines
+from inferd.serving.batches.input_lines import read_lines
 from inferd.serving.batches.spool import Record, read_records, spool_name
 from inferd.serving.file_store import FileStore
 from inferd.wire.openai.batches import LineError, LineResponse, OutputLine, custom_id_of, encode_line, with_usage
@@ -27,7 +27,7 @@ _ID_BYTES = 12
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A batch's end. A file without a line is None. What failed has lines that nobody can read any more."""
+    """End of a batch. A file without a line is None. `end` is "failed" if the input file is gone, and lines with it."""
 
     end: End
     num_completed: int
@@ -38,13 +38,13 @@ class Results:
 
 
 def write_results(files: FileStore, conn: Connection, batch: BatchRecord, now_ms: int) -> Results:
-    """Takes a while: for a worker thread. Raises OSError."""
+    """Write both files, on a worker thread. Raises OSError."""
     kind: Literal["cancelled", "expired"] = "cancelled" if batch.status == "cancelling" else "expired"
     output, errors = _Results(files, batch, "output"), _Results(files, batch, "error")
     try:
         done = _write_ended(files, conn, batch, output, errors)
         end: End = "cancelled" if kind == "cancelled" else "completed"
-        # Once all lines were counted, they need not be read for there to be none left.
+        # If all lines were counted and all have ended, none is left, and the input need not be read.
         if batch.in_progress_at_ms is None or len(done) < batch.num_total:
             try:
                 end = kind if _write_left(files, batch, done, kind, errors) else end
@@ -61,7 +61,7 @@ def write_results(files: FileStore, conn: Connection, batch: BatchRecord, now_ms
 def _write_left(
     files: FileStore, batch: BatchRecord, done: set[int], kind: Literal["cancelled", "expired"], errors: _Results
 ) -> bool:
-    """The lines that were never sent on; returns whether there were any. Raises FileNotFoundError."""
+    """Write the lines that were never run; return whether there were any. Raises FileNotFoundError."""
     num_before = errors.num_lines
     for raw in read_lines(files.path(batch.input_file_id)):
         if raw.number not in done:
@@ -74,7 +74,7 @@ def _write_left(
 def _write_ended(
     files: FileStore, conn: Connection, batch: BatchRecord, output: _Results, errors: _Results
 ) -> set[int]:
-    """The lines that were answered or refused; returns their numbers."""
+    """Write the lines that were answered or refused; return their numbers."""
     done: set[int] = set()
     for _, record in read_records(files.path(spool_name(batch.batch_id))):
         if record.line in done:
@@ -88,7 +88,7 @@ def _write_ended(
 
 
 def _write_answer(conn: Connection, batch: BatchRecord, record: Record, output: _Results) -> bool:
-    assert record.request_id is not None, "what was answered had been asked"
+    assert record.request_id is not None, "an answer has a request"
     bill = billed(conn, record.request_id)
     if bill is None:
         return False
@@ -101,14 +101,14 @@ def _write_answer(conn: Connection, batch: BatchRecord, record: Record, output: 
 
 
 def _known(batch: BatchRecord, bill: Billed) -> dict[str, Any]:
-    """What the ledger knows of an answer's usage, under the names of the batch's endpoint."""
+    """Return the ledger's usage of an answer, under the names of the batch's endpoint."""
     if batch.endpoint == "/v1/embeddings":
         return _fields(embedding_usage(bill.usage, bill.cost_nanousd, by_time=bill.by_time))
     usage = usage_body(bill.usage, bill.cost_nanousd, by_time=bill.by_time)
     if batch.endpoint != "/v1/responses":
         return _fields(usage)
     known = _fields(response_usage(usage))
-    del known["output_tokens_details"]  # tokens of the reasoning: the answer alone knows
+    del known["output_tokens_details"]  # tokens of the reasoning, which only the answer has
     return known
 
 
@@ -127,12 +127,12 @@ def _refused(batch: BatchRecord, record: Record) -> OutputLine:
 
 
 def _line_id(batch: BatchRecord, number: int) -> str:
-    """The same whenever it is asked for."""
+    """Return the id of a line in the files, the same every time."""
     return f"batch_req_{hashlib.blake2b(f'{batch.batch_id}/{number}'.encode(), digest_size=_ID_BYTES).hexdigest()}"
 
 
 class _Results:
-    """One of the two files, which comes to be with its first line."""
+    """One of the two files, which is created with its first line."""
 
     def __init__(self, files: FileStore, batch: BatchRecord, kind: str) -> None:
         self._files = files
@@ -169,7 +169,7 @@ class _Results:
         )
 
     def give_up(self) -> None:
-        """Does nothing once it is finished."""
+        """Delete the file, unless it is finished."""
         if self._file is not None:
             self._files.give_up(self._file_id, self._file)
             self._file = None

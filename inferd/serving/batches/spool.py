@@ -1,7 +1,7 @@
-"""What became of a batch's lines so far: a file that grows by a record a line, synced before an answer is billed.
+"""Results of a batch's lines so far: a file that grows by a record a line, synced before an answer is billed.
 
-A record of an answer counts exactly if the usage row of its request says that it was settled: an answer whose bill a
-crash prevented is dropped, and its line is run again under a new request id.
+A record of an answer counts exactly if the usage row of its request says that it was settled. An answer that a crash
+kept from being settled is dropped, and its line is run again under a new request id.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ ANSWERED = 200
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one line: answered (`status` 200) or refused, with a body, or never sent on, with an error.
+    """Result of one line: answered (`status` 200) or refused, with a body; or never run, with an error.
 
     Attributes:
         line: its number.
-        request_id: of the attempt that ended so.
+        request_id: of its last attempt.
         ignored: names of the line's fields that had no effect, as in the header of a live answer.
     """
 
@@ -49,12 +49,12 @@ def spool_name(batch_id: str) -> str:
 
 
 def encode_record(record: Record) -> bytes:
-    """With its line end."""
+    """Return a record as a line, with its end."""
     return msgspec.json.encode(record) + b"\n"
 
 
 def read_records(path: Path) -> Iterator[tuple[int, Record]]:
-    """(offset behind it, record) of each whole record; a torn one ends it."""
+    """Yield (offset behind it, record) of each whole record, up to a torn one."""
     with path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n"):
@@ -67,7 +67,7 @@ def read_records(path: Path) -> Iterator[tuple[int, Record]]:
 
 
 class Spool:
-    """Belongs to the event loop; reads, writes and syncs in worker threads, all that waits at once."""
+    """Belongs to the event loop. Writes and syncs on worker threads, all waiting records at once."""
 
     def __init__(self, files: FileStore, batch_id: str) -> None:
         name = spool_name(batch_id)
@@ -78,14 +78,14 @@ class Spool:
         self._writing: asyncio.Task[None] | None = None
 
     def recover(self) -> Iterator[Record]:
-        """What was written before a restart, without what a crash tore; to be read to its end before any append."""
+        """Yield the records of earlier starts, and cut off a torn one. Read it to the end before any append."""
         for end, record in read_records(self._path):
             self._end = end
             yield record
         os.ftruncate(self._descriptor, self._end)
 
     async def append(self, record: Record) -> None:
-        """Returns once it is on disk. Raises OSError, and then it is not there."""
+        """Return once a record is on disk. Raises OSError, and then it is not there."""
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((encode_record(record), written))
         if self._writing is None:
@@ -93,7 +93,7 @@ class Spool:
         await asyncio.shield(written)
 
     async def close(self) -> None:
-        """After what is under way."""
+        """Wait for records that are being written, and close the file."""
         while self._writing is not None:
             await asyncio.wait([self._writing])
         os.close(self._descriptor)

@@ -1,1 +1,1 @@
-"""Endpoints, shared by live requests and batch lines."""
+"""Generation endpoints, one file each, shared by live calls and batch lines."""

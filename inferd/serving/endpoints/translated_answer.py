@@ -1,5 +1,4 @@
-"""An answer in another API's shape, from the engine's text to what its writer makes of it: of live calls, and of lines
-of batches."""
+"""Answers to chat requests that came in another API's shape."""
 
 from __future__ import annotations
 
@@ -11,13 +10,15 @@ import msgspec
 
 from inferd.chat.answer_reader import AnswerReader
 from inferd.engine.messages import FinishReason
+from inferd.errors import InferdError
 from inferd.logprobs import TokenLogprob
-from inferd.serving.completion import Finished, TextDelta
+from inferd.serving.completion import Admission, Finished, TextDelta
+from inferd.serving.endpoints.endpoint import Call, performance_metrics
 from inferd.wire.answer_deltas import AnswerDelta
 from inferd.wire.openai.chat_response import AnswerEnd, usage_body
 
 
-class AnswerWriter(Protocol):
+class EventWriter(Protocol):
     """One answer in its API's shape: begin, push ..., finish; or fail. Events are structs whose tag is their type."""
 
     def begin(self, prompt_tokens: int) -> Iterator[msgspec.Struct]: ...
@@ -31,40 +32,54 @@ class AnswerWriter(Protocol):
     def fail(self, status: int, message: str) -> Iterator[msgspec.Struct]: ...
 
     def whole(self) -> bytes:
-        """Once it is finished."""
+        """Return the finished answer."""
         ...
 
 
-class TranslatedAnswer:
-    """Push every delta, then finish. The events go out as they come, or `whole` at the end."""
+class TranslatedWriter:
+    """AnswerWriter of one choice over another API's events."""
 
-    def __init__(self, reader: AnswerReader, writer: AnswerWriter) -> None:
+    def __init__(
+        self, call: Call, admission: Admission, reader: AnswerReader, writer: EventWriter, *, streamed: bool
+    ) -> None:
+        self.metrics: dict[str, str] = {}
+        self._received_ns = call.received_ns
+        self._prompt_tokens = admission.prompt_tokens
         self._reader = reader
         self._writer = writer
+        self._streamed = streamed
 
-    def push(self, delta: TextDelta) -> Iterator[msgspec.Struct]:
-        yield from self._writer.push(self._reader.push(delta.text, delta.n_tokens), delta.logprobs)
+    def begin(self) -> Iterable[bytes]:
+        return self._encoded(self._writer.begin(self._prompt_tokens))
 
-    def finish(self, event: Finished) -> Iterator[msgspec.Struct]:
-        """What comes at the end; `event` is no cancelled one."""
-        reader = self._reader
-        yield from self._writer.push(reader.finish(was_cut=event.finish_reason is not FinishReason.STOP))
+    def push(self, delta: TextDelta) -> Iterable[bytes]:
+        return self._encoded(self._writer.push(self._reader.push(delta.text, delta.num_tokens), delta.logprobs))
+
+    def finish(self, finished: Finished) -> Iterable[bytes]:
+        self.metrics = performance_metrics(finished, self._received_ns)
+        reader, is_whole = self._reader, finished.finish_reason is FinishReason.STOP
+        rest = self._encoded(self._writer.push(reader.finish(was_cut=not is_whole)))
         usage = usage_body(
-            event.usage, event.cost_nanousd, by_time=event.by_time, reasoning_tokens=reader.reasoning_tokens
+            finished.usage, finished.cost_nanousd, by_time=finished.by_time, reasoning_tokens=reader.reasoning_tokens
         )
-        stop_string = event.stop_string if event.finish_reason is FinishReason.STOP else None
-        yield from self._writer.finish(AnswerEnd(reader.finish_reason, usage, int(time.time()), stop_string))
+        stop_string = finished.stop_string if is_whole else None
+        end = AnswerEnd(reader.finish_reason, usage, int(time.time()), stop_string)
+        return [*rest, *self._encoded(self._writer.finish(end))]
 
-    def add(self, delta: TextDelta) -> None:
-        """`push`, for whoever wants no events."""
-        _drop(self.push(delta))
+    def fail(self, error: InferdError, status: int, body: bytes) -> Iterable[bytes]:
+        return self._encoded(self._writer.fail(status, error.message))
 
-    def whole(self, event: Finished) -> bytes:
-        """The whole answer; once, instead of `finish`."""
-        _drop(self.finish(event))
+    async def body(self) -> bytes:
         return self._writer.whole()
 
+    def _encoded(self, events: Iterator[msgspec.Struct]) -> list[bytes]:
+        """Have `events` written; return them if the answer is streamed."""
+        written = list(events)
+        return [encode_event(event) for event in written] if self._streamed else []
 
-def _drop(events: Iterator[msgspec.Struct]) -> None:
-    for _ in events:
-        pass
+
+def encode_event(event: msgspec.Struct) -> bytes:
+    """Return a Server-Sent Event under its own name."""
+    name = event.__struct_config__.tag
+    assert isinstance(name, str), "an event is told by its tag"
+    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"

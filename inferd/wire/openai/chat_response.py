@@ -150,6 +150,11 @@ _ENCODER = msgspec.json.Encoder()
 _NO_CHOICES = b'"choices":[]'  # occurs in no string, whose quotes are escaped
 
 
+def data_event(data: bytes) -> bytes:
+    """Return a Server-Sent Event without a name."""
+    return b"data: " + data + b"\n\n"
+
+
 def usage_body(
     usage: Usage, cost_nanousd: int, *, by_time: bool = False, reasoning_tokens: int | None = None
 ) -> UsageBody:

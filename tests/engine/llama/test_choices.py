@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inferd.sampling_params import SamplingParams
-from inferd.serving.choices import copies
+from inferd.serving.endpoints.prompt import copies
 from tests.engine.llama.conftest import Loaded, run
 
 TEXT = "<|im_start|>user\nTell me of a town by the sea, its lighthouse and a cat.<|im_end|>\n<|im_start|>assistant\n"

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from inferd.server import event_stream
+from inferd.server.streaming import EventStream
 from inferd.server.transport import http_protocol
 from inferd.server.transport.connections import Connections
 from tests.server.raw_client import RawClient, head, raw_client
@@ -86,7 +86,7 @@ async def test_streams_that_nobody_reads_are_computed_and_billed_and_hold_no_mor
 
 
 async def test_streams_that_nobody_reads_are_given_up(provider, served, monkeypatch):
-    monkeypatch.setattr(event_stream, "SEND_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(EventStream, "send_timeout_s", 0.1)
     monkeypatch.setattr(http_protocol, "STALL_S", 0.2)
     async with AsyncExitStack() as stack:
         for _ in range(N_READERS):

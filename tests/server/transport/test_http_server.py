@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from inferd.errors import ConfigError
-from inferd.server import event_stream
+from inferd.server.streaming import EventStream
 from inferd.server.transport import http_server
 from inferd.server.transport.http_server import HttpServer, bind, tls_context
 from inferd.wire.answer_deltas import ContentDelta
@@ -88,7 +88,7 @@ async def test_a_stream_that_runs_is_finished_before_the_server_ends(provider):
         lines = response.aiter_lines()
         assert "assistant" in await anext(lines)
         served.server.stop()
-        await provider.until(lambda: provider.completions._closed)
+        await provider.until(lambda: provider.completions.is_closed)
         late = await served.client.post("/v1/chat/completions", json=chat_body(max_tokens=1))
         assert late.status_code == 503
         assert not served.task.done()
@@ -169,7 +169,7 @@ async def test_a_client_that_hangs_up_while_it_waits_for_a_whole_answer_ends_its
 
 
 async def test_a_reader_whose_socket_is_full_is_given_up(provider, monkeypatch):
-    monkeypatch.setattr(event_stream, "SEND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(EventStream, "send_timeout_s", 0.2)
     # A short answer does not fill a socket's buffers, so each chunk is made a megabyte.
     delta_chunk = ChatResponse.delta_chunk
 

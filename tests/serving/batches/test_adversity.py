@@ -14,8 +14,6 @@ from inferd.ledger import operations
 from inferd.ledger.terms.expiry_clock import PauseClock
 from inferd.ledger.terms.limits import team_limits
 from inferd.plans import SHIPPED
-from inferd.serving.batches import batch_run
-from inferd.serving.batches import batches as batches_module
 from inferd.serving.batches.spool import Spool
 from inferd.serving.file_store import FileStore
 from tests.serving.batches.customer import Customer, jsonl, line
@@ -72,9 +70,9 @@ async def test_lines_under_way_may_end_after_a_cancel_and_are_billed(provider, c
     assert {error["error"]["code"] for error in errors.values()} == {"batch_cancelled"}
 
 
-async def test_what_still_runs_at_the_end_of_the_grace_is_cut_off_unbilled(provider, customer, monkeypatch):
+async def test_what_still_runs_at_the_end_of_the_grace_is_cut_off_unbilled(provider, customer):
     """R23"""
-    monkeypatch.setattr(batch_run, "CANCEL_GRACE_S", 0.05)
+    provider.start_batches_anew(cancel_grace_s=0.05)
     async with provider.batching():
         batch = await customer.create(lines(20))
         await held_back(provider)
@@ -114,11 +112,11 @@ async def test_a_clock_that_is_doubted_expires_neither_batches_nor_files(provide
         await provider.until(lambda: provider.runner.waits)
         await provider.writer.execute(PauseClock("it leapt"))
         provider.ahead_ms = 40 * DAY_MS
-        await batches._expire_files()
+        await batches.expire_files()
         await asyncio.sleep(0.1)
         provider.runner.let_go()
         batch = await customer.until(batch["id"], *ENDED)
-        await batches._expire_files()
+        await batches.expire_files()
     assert (batch["status"], batch["request_counts"]["completed"]) == ("completed", 3)
     assert await customer.lines_of(batch["output_file_id"])
 
@@ -130,10 +128,10 @@ async def test_files_are_gone_30_days_after_the_end_and_nothing_is_left(provider
         batch = await customer.until(batch["id"], *ENDED)
         assert {path.suffix for path in provider.files.folder.iterdir()} == {"", ".errors"}
         provider.ahead_ms = 30 * DAY_MS - 60_000
-        await batches._expire_files()
+        await batches.expire_files()
         assert len((await customer.get("/v1/files"))["data"]) == 3
         provider.ahead_ms = 30 * DAY_MS + 60_000
-        await batches._expire_files()
+        await batches.expire_files()
     assert list(provider.files.folder.iterdir()) == []
     assert (await customer.get("/v1/files"))["data"] == []
     for name in ("input_file_id", "output_file_id", "error_file_id"):
@@ -154,11 +152,11 @@ async def test_an_input_file_stays_as_long_as_its_batch_reads_it(provider, custo
         batch = await customer.post("/v1/batches", json=body)
         await provider.until(lambda: provider.runner.waits)
         provider.ahead_ms = 2 * 3_600_000
-        await batches._expire_files()
+        await batches.expire_files()
         await customer.get(f"/v1/files/{file['id']}")
         provider.runner.let_go()
         batch = await customer.until(batch["id"], *ENDED)
-        await batches._expire_files()
+        await batches.expire_files()
     assert batch["request_counts"]["completed"] == 6
     await customer.get(f"/v1/files/{file['id']}", 404)
     await customer.get(f"/v1/files/{batch['output_file_id']}")
@@ -296,7 +294,7 @@ async def test_two_teams_share_what_is_left_over(provider, customer):
 @pytest.mark.parametrize("step", ["spool of the validation", "errors", "output"])
 async def test_a_full_disk_is_waited_for_at_every_step(provider, customer, monkeypatch, step):
     """R23"""
-    monkeypatch.setattr(batches_module, "RETRY_TICKS", 2)
+    provider.start_batches_anew(retry_ticks=2)
     finish, num_refused = FileStore.finish, 0
     ending = {"spool of the validation": ".spool", "errors": ".errors", "output": "-output"}[step]
 
@@ -320,7 +318,7 @@ async def test_a_full_disk_is_waited_for_at_every_step(provider, customer, monke
 
 
 async def test_refusals_that_cannot_be_written_down_keep_no_place_from_others(provider, customer, monkeypatch):
-    monkeypatch.setattr(batches_module, "RETRY_TICKS", 1)
+    provider.start_batches_anew(retry_ticks=1)
     other = Customer(provider, provider.new_key("acme"))
     append, num_left = Spool.append, 30
 

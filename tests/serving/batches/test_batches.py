@@ -9,7 +9,7 @@ import os
 import pytest
 
 from inferd.ledger import operations
-from inferd.serving.batches import validation
+from inferd.serving.batches.batch_context import InputLimits
 from inferd.serving.batches.batches import Batches
 from tests.fakes import Failure
 from tests.serving.batches.customer import Customer, line
@@ -100,9 +100,9 @@ async def test_a_file_of_which_nothing_can_be_run_fails(provider, customer, cont
     assert [path.name for path in provider.files.folder.glob("*.spool")] == []
 
 
-async def test_a_file_of_too_many_lines_fails(provider, customer, monkeypatch):
+async def test_a_file_of_too_many_lines_fails(provider, customer):
     """R23"""
-    monkeypatch.setattr(validation, "MAX_LINES", 2)
+    provider.start_batches_anew(limits=InputLimits(max_lines=2))
     async with provider.batching():
         batch = await customer.create([line(str(number)) for number in range(3)])
         batch = await customer.until(batch["id"], *ENDED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inferd.engine.messages import TrafficClass
-from inferd.serving.batches import validation
+from inferd.serving.batches.batch_context import InputLimits
 from inferd.wire.openai.batches import ENDPOINTS
 from tests.serving.batches.customer import Customer
 from tests.serving.provider import PRICED, TIMED, chat_body, running_provider
@@ -98,8 +98,8 @@ async def test_what_only_a_live_call_can_have_is_refused_by_the_callers_names(pr
     assert len(provider.rows("usage")) == 1
 
 
-async def test_the_embedding_inputs_of_a_batch_are_counted_together(provider, customer, monkeypatch):
-    monkeypatch.setattr(validation, "MAX_EMBEDDING_INPUTS", 3)
+async def test_the_embedding_inputs_of_a_batch_are_counted_together(provider, customer):
+    provider.start_batches_anew(limits=InputLimits(max_embedding_inputs=3))
     batch = await run(provider, customer, "/v1/embeddings", [line_of("/v1/embeddings", each) for each in "ab"])
     assert (batch["status"], batch["errors"]["data"][0]["code"]) == ("failed", "too_many_inputs")
     assert provider.rows("usage") == []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inferd.serving.batches import validation
+from inferd.serving.batches.input_lines import LineReader
+from inferd.serving.endpoints.chat import ChatCompletions
 from tests.serving import provider as providers
 from tests.serving.batches.customer import Customer, line
 from tests.serving.provider import running_provider
@@ -40,14 +41,14 @@ async def test_strict_server_fails_lines_with_ignored_fields(tmp_path, monkeypat
 
 async def test_line_that_cannot_be_checked_by_a_fault_of_the_server_fails_alone(provider, customer, monkeypatch):
     """BILLING R23: it is in the error file, unbilled, and the others are answered."""
-    prepare = validation.prepare
+    prepare = ChatCompletions.prepare
 
-    def failing(request, deployment, **options):
-        if request.user == "unlucky":
+    def failing(self, *arguments, **options):
+        if self.chat.user == "unlucky":
             raise UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed")
-        return prepare(request, deployment, **options)
+        return prepare(self, *arguments, **options)
 
-    monkeypatch.setattr(validation, "prepare", failing)
+    monkeypatch.setattr(ChatCompletions, "prepare", failing)
     async with provider.batching():
         created = await customer.create([line("good"), line("bad", user="unlucky"), line("fine")])
         batch = await customer.until(created["id"], *ENDED)
@@ -59,7 +60,7 @@ async def test_line_that_cannot_be_checked_by_a_fault_of_the_server_fails_alone(
 
 async def test_line_that_cannot_be_read_again_fails_alone(provider, customer, monkeypatch):
     """After its validation, at the run."""
-    read = validation.LineReader.read
+    read = LineReader.read
     seen: set[int] = set()
 
     def failing(self, raw):
@@ -68,7 +69,7 @@ async def test_line_that_cannot_be_read_again_fails_alone(provider, customer, mo
         seen.add(raw.number)
         return read(self, raw)
 
-    monkeypatch.setattr(validation.LineReader, "read", failing)
+    monkeypatch.setattr(LineReader, "read", failing)
     async with provider.batching():
         batch = await customer.until((await customer.create([line("a"), line("b"), line("c")]))["id"], *ENDED)
     assert batch["request_counts"] == {"total": 3, "completed": 2, "failed": 1}

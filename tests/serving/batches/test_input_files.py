@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from inferd.serving.batches import input_file
+from inferd.serving.batches.batch_context import InputLimits
 from tests.serving.batches.customer import line
 from tests.serving.batches.test_adversity import ENDED, lines
 
@@ -26,8 +26,8 @@ async def test_an_input_file_as_windows_writes_it(provider, customer):
     assert batch["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
 
 
-async def test_lines_that_no_parser_likes_are_named_by_number_and_the_others_are_run(provider, customer, monkeypatch):
-    monkeypatch.setattr(input_file, "MAX_LINE_BYTES", 1000)
+async def test_lines_that_no_parser_likes_are_named_by_number_and_the_others_are_run(provider, customer):
+    provider.start_batches_anew(limits=InputLimits(max_line_bytes=1000))
     bad = [
         json.dumps(line("long", "x" * 2000)).encode(),
         b'{"custom_id": "utf8", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "\xff"}}',
@@ -87,7 +87,7 @@ async def test_an_output_is_kept_as_long_as_its_batch_says(provider, customer):
             file = await customer.get(f"/v1/files/{batch[name]}")
             assert file["expires_at"] - file["created_at"] == 3600
         provider.ahead_ms = 2 * 3_600_000
-        await batches._expire_files()
+        await batches.expire_files()
     assert [file["id"] for file in (await customer.get("/v1/files"))["data"]] == [batch["input_file_id"]]
 
 

@@ -10,12 +10,13 @@ import pytest
 
 from inferd.ledger.batches.records import find_batch
 from inferd.server.transport.upload import MAX_FILE_BYTES
-from inferd.serving.batches.input_file import MAX_LINES
-from inferd.serving.batches.line_attempts import LineAttempts
+from inferd.serving.batches.batch_context import InputLimits
+from inferd.serving.batches.batch_validation import BatchValidation
+from inferd.serving.batches.input_lines import LineReader
+from inferd.serving.batches.line_run import LineAttempts
 from inferd.serving.batches.results import write_results
 from inferd.serving.batches.spool import Record, encode_record, spool_name
-from inferd.serving.batches.validation import LineReader, validate
-from tests.serving.batches.customer import jsonl, line
+from tests.serving.batches.customer import line
 
 pytestmark = pytest.mark.anyio
 N_LINES = 1000
@@ -38,7 +39,7 @@ def traced():
 
 def test_the_limits_are_openais():
     """R23"""
-    assert (MAX_LINES, MAX_FILE_BYTES) == (50_000, 200_000_000)
+    assert (InputLimits().max_lines, MAX_FILE_BYTES) == (50_000, 200_000_000)
 
 
 async def test_an_upload_goes_to_the_disk_as_it_comes(provider, peak_bytes):
@@ -58,15 +59,19 @@ async def test_an_upload_goes_to_the_disk_as_it_comes(provider, peak_bytes):
     assert peak_bytes(before) < size / 4
 
 
-async def test_lines_are_checked_one_at_a_time(provider, peak_bytes):
-    path = provider.files.path("file-1")
-    path.write_bytes(jsonl([line(str(number), metadata=TAGS, max_tokens=1) for number in range(N_LINES)]))
+async def test_lines_are_checked_one_at_a_time(provider, customer, peak_bytes):
+    lines = [line(str(number), metadata=TAGS, max_tokens=1) for number in range(N_LINES)]
+    created = await customer.create(lines)
+    path = provider.files.path(created["input_file_id"])
+    with provider.store.reading() as conn:
+        batch = find_batch(conn, created["id"])
     caller = provider.authenticator.recall(provider.key.split("-")[2], 1, "inference")
-    reader = LineReader(provider.router, "/v1/chat/completions")
+    reader = LineReader(provider.router, "/v1/chat/completions", strict=False)
     with provider.files.begin("spool") as spool:
         before = traced()
-        attempts = LineAttempts(provider.files, "batch_1")
-        found = validate(path, reader, caller, spool, attempts, lambda: False)
+        attempts = LineAttempts(provider.files, batch.batch_id)
+        validation = BatchValidation(batch, provider.batch_context, reader, attempts, lambda: False)
+        found = validation.check_lines(path, caller, spool)
     assert (found.num_lines, found.num_invalid, found.fatal) == (N_LINES, 0, None)
     assert path.stat().st_size > 8_000_000
     assert peak_bytes(before) < 1_000_000

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from inferd.serving.batches.input_file import MAX_LINE_BYTES, read_lines
+from inferd.serving.batches.input_lines import MAX_LINE_BYTES, read_lines
 from inferd.serving.batches.spool import Record, Spool, encode_record, spool_name
 from inferd.serving.file_store import FileStore
 
@@ -30,7 +30,7 @@ def test_lines_are_numbered_as_an_editor_does_and_a_long_one_is_cut_off(tmp_path
     path.write_bytes(b"a\r\n\n  \nb\n" + b"x" * (2 * MAX_LINE_BYTES + 5) + b"\nlast")
     lines = list(read_lines(path))
     assert [(line.number, line.text[:4]) for line in lines] == [(1, b"a"), (4, b"b"), (5, b"xxxx"), (6, b"last")]
-    assert [line.is_too_long for line in lines] == [False, False, True, False]
+    assert [len(line.text) > MAX_LINE_BYTES for line in lines] == [False, False, True, False]
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"line":3', b'{"line":"x"}\n', b"\0\0\0\n"])

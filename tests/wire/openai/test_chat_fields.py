@@ -20,7 +20,8 @@ from openai.types.chat import (
 
 from inferd.errors import InvalidRequestError
 from inferd.price import ServiceTier
-from inferd.serving.cache_hints import CacheHints
+from inferd.serving.endpoints.chat import ChatCompletions
+from inferd.serving.endpoints.endpoint import CacheHints
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.chat_request import IGNORED, UNSUPPORTED, ChatRequest, parse_chat_request
 from inferd.wire.openai.messages import ContentPart, Message
@@ -60,7 +61,7 @@ def refusal(**fields: object) -> InvalidRequestError:
 
 
 def hints(request: ChatRequest) -> CacheHints:
-    return CacheHints.of(request, affinity=None, isolation_key=None)
+    return ChatCompletions(request).cache_hints
 
 
 EFFECTS: dict[str, tuple[dict[str, Any], Callable[[ChatRequest], object], object]] = {

@@ -9,8 +9,7 @@ import pytest
 from inferd.errors import InvalidRequestError
 from inferd.ledger.batches.records import BatchRecord
 from inferd.serving.batches.batch_validation import BatchValidation
-from inferd.serving.batches.line_attempts import MAX_ATTEMPTS, LineAttempts, attempts_name
-from inferd.serving.batches.line_run import LineRun
+from inferd.serving.batches.line_run import MAX_ATTEMPTS, LineAttempts, LineRun, attempts_name
 from inferd.serving.file_store import FileStore
 from tests.serving.batches.customer import line
 

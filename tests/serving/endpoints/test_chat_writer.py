@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -13,15 +14,17 @@ from inferd.chat.dialects.families import GENERIC, with_reasoning
 from inferd.engine.messages import FinishReason
 from inferd.logprobs import TokenLogprob
 from inferd.serving.completion import Finished, TextDelta
-from inferd.serving.endpoints.chat_answer import StreamedAnswer, WholeAnswer
+from inferd.serving.endpoints.chat import ChatWriter
 from inferd.usage import Usage
-from inferd.wire.openai.chat_response import STREAM_DONE, ChatResponse
+from inferd.wire.openai.chat_response import STREAM_DONE, ChatResponse, data_event
 
 CALL = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
 DIALECT = with_reasoning(GENERIC, "<think></think>")
 TEXTS = ["Hello there.", f"<think>Hm.</think>{CALL}", "Cut off in the mid"]
 FINISHED = Finished(
-    (FinishReason.STOP, FinishReason.STOP, FinishReason.LENGTH), Usage(9, 2, 40, 7), 123, False, None, 0
+    finish_reasons=(FinishReason.STOP, FinishReason.STOP, FinishReason.LENGTH),
+    usage=Usage(9, 2, 40, 7),
+    cost_nanousd=123,
 )
 
 
@@ -30,8 +33,9 @@ def readers() -> list[AnswerReader]:
     return [AnswerReader(answer_parser(DIALECT, schemas, in_reasoning=False), counts_reasoning=True) for _ in TEXTS]
 
 
-def response() -> ChatResponse:
-    return ChatResponse(id="c", created=1, model="o/d", system_fingerprint="fp", include_usage=True)
+def writer(*, streamed: bool) -> ChatWriter:
+    response = ChatResponse(id="c", created=1, model="o/d", system_fingerprint="fp", include_usage=True)
+    return ChatWriter(response, readers(), received_ns=0, shows_logprobs=True, streamed=streamed)
 
 
 def deltas() -> list[TextDelta]:
@@ -47,10 +51,11 @@ def deltas() -> list[TextDelta]:
 
 
 def whole() -> dict[str, Any]:
-    answer = WholeAnswer(response(), readers(), shows_logprobs=True)
+    answer = writer(streamed=False)
     for delta in deltas():
-        answer.add(delta)
-    body: dict[str, Any] = json.loads(answer.body(FINISHED))
+        answer.push(delta)
+    assert answer.finish(FINISHED) == ()
+    body: dict[str, Any] = json.loads(asyncio.run(answer.body()))
     ChatCompletion.model_validate(body)
     return body
 
@@ -69,12 +74,12 @@ def test_choices_come_in_the_order_of_their_index_each_with_its_own_end():
 
 
 def test_streamed_is_the_same_as_whole():
-    answer = StreamedAnswer(response(), readers())
-    opening = list(answer.opening())
-    events = [data for delta in deltas() for data in answer.deltas(delta)]
-    ending = list(answer.ending(FINISHED, {}))
-    assert ending.pop() == STREAM_DONE
-    chunks = [json.loads(data) for data in (*opening, *events, *ending)]
+    answer = writer(streamed=True)
+    opening = list(answer.begin())
+    events = [data for delta in deltas() for data in answer.push(delta)]
+    ending = list(answer.finish(FINISHED))
+    assert ending.pop() == data_event(STREAM_DONE)
+    chunks = [json.loads(data.removeprefix(b"data: ")) for data in (*opening, *events, *ending)]
     for chunk in chunks:
         ChatCompletionChunk.model_validate(chunk)
     usage = chunks.pop()

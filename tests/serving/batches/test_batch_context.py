@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from inferd.serving.batches.slots import Slots
+from inferd.serving.batches.batch_context import Slots
 
 pytestmark = pytest.mark.anyio
 

@@ -8,15 +8,14 @@ from collections.abc import AsyncGenerator
 import pytest
 from starlette.types import Message
 
-from inferd.server import event_stream
-from inferd.server.event_stream import EventStream
+from inferd.server.streaming import EventStream
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("stuck_at", range(4), ids=["headers", "first event", "second event", "end"])
 async def test_a_reader_who_takes_nothing_is_given_up_wherever_the_stream_is(monkeypatch, stuck_at: int) -> None:
-    monkeypatch.setattr(event_stream, "SEND_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(EventStream, "send_timeout_s", 0.02)
     sent: list[Message] = []
     ends: list[str] = []
 
@@ -36,7 +35,7 @@ async def test_a_reader_who_takes_nothing_is_given_up_wherever_the_stream_is(mon
         await asyncio.Event().wait()
         raise AssertionError("nobody hangs up")
 
-    stream = EventStream(events(), lambda: ends.append("response"), {})
+    stream = EventStream(events(), lambda _: (), lambda: ends.append("response"), {})
     async with asyncio.timeout(10):
         await stream({"type": "http", "method": "POST"}, receive, send)
     assert len(sent) == stuck_at

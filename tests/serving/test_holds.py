@@ -14,7 +14,7 @@ from inferd.errors import InsufficientCreditError
 from inferd.ledger.requests.holds import OpenHold
 from inferd.limits.ticket import RateLimitTicket, unlimited_ticket
 from inferd.price import Price
-from inferd.serving.held_credit import HeldCredit, RunningRequest
+from inferd.serving.holds import HeldCredit, RunningRequest
 from tests.serving.provider import cost_of, prompt_of, running_provider
 
 pytestmark = pytest.mark.anyio
@@ -103,4 +103,4 @@ async def test_refusal_of_what_is_only_held_says_when_the_holder_will_have_ended
         assert response.headers["retry-after"] == str(math.ceil(caught.value.retry_after_s))
         provider.runner.let_go()
         await provider.idle()
-        assert provider.completions._held._running == {}
+        assert provider.holds.credit.retry_after_s({"team:acme": 1}) == 1.0, "no hold is left"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from inferd.errors import ContextLengthError, InvalidRequestError
-from inferd.serving.endpoints.admission import prepare
+from inferd.serving.endpoints.chat_prompt import prepare_chat
 from tests.fakes import N_VOCAB
 from tests.serving.provider import DEFAULT_MAX_TOKENS, MAX_CONTEXT, PRICED, Provider, chat_request, prompt_of
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 def prepared(provider: Provider, **fields: Any) -> Any:
-    return prepare(chat_request(**fields), provider.router.find(PRICED))
+    return prepare_chat(chat_request(**fields), provider.router.find(PRICED), None, None)
 
 
 async def test_the_prompt_is_the_templates_with_the_users_text_as_text(provider):

@@ -1,0 +1,74 @@
+"""Handlers of the endpoints for text and vectors, streamed and not; each is a class of `inferd.serving.endpoints`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from inferd.errors import ClientGoneError
+from inferd.server.api_call import api_call
+from inferd.server.errors import encoded_error
+from inferd.server.rate_limit_headers import limit_headers
+from inferd.server.streaming import EventStream, cancelled_on_disconnect, failure_of
+from inferd.serving.completion import Admission, AnswerWriter, Completion
+from inferd.serving.endpoints.endpoint import Endpoint
+
+MAX_TOKENS_HEADER = "inferd-max-tokens"
+METRIC_PREFIXES = ("inferd-", "fireworks-")
+STATUS_CLIENT_CLOSED = 499
+"""Answer to a request whose client has gone, which nobody reads; the status is nginx's."""
+
+
+def generation_route(endpoint: type[Endpoint]) -> Route:
+    """Return the route of an endpoint, whose handler has the endpoint's name."""
+
+    async def handle(request: Request) -> Response:
+        return await _answer(request, endpoint)
+
+    handle.__name__ = endpoint.name
+    return Route(endpoint.path, handle, methods=["POST"])
+
+
+async def _answer(request: Request, kind: type[Endpoint]) -> Response:
+    """Answer a call. Refusals name the caller's own fields and come as JSON before anything is streamed; a later
+    failure is an event."""
+    kind.check_headers(request.headers)
+    async with api_call(request) as api:
+        endpoint = await api.parse(kind.parse)
+        with endpoint.names.restored():
+            call, completion = api.begin(endpoint)
+    async with cancelled_on_disconnect(completion, request):
+        with endpoint.names.restored():
+            admission = await completion.admitted()
+        writer = endpoint.answer(call, admission, streamed=endpoint.streamed)
+        if not endpoint.streamed:
+            return await _whole(request, completion, writer, admission)
+
+    def on_failure(error: Exception) -> Iterable[bytes]:
+        if isinstance(error, ClientGoneError):
+            return ()
+        failure = failure_of(completion, error)
+        return writer.fail(failure, *encoded_error(failure))
+
+    headers = _headers(request, admission)
+    return EventStream(completion.written(writer), on_failure, completion.cancel, headers, ping=endpoint.ping)
+
+
+async def _whole(request: Request, completion: Completion, writer: AnswerWriter, admission: Admission) -> Response:
+    try:
+        async for _ in completion.written(writer):
+            raise AssertionError("a whole answer has no events")
+    except ClientGoneError:
+        return Response(status_code=STATUS_CLIENT_CLOSED)
+    body = await writer.body()
+    metrics = {prefix + name: value for prefix in METRIC_PREFIXES for name, value in writer.metrics.items()}
+    return Response(body, headers=metrics | _headers(request, admission), media_type="application/json")
+
+
+def _headers(request: Request, admission: Admission) -> dict[str, str]:
+    """Return what every answer says of limits."""
+    clamped = admission.clamped_max_tokens
+    return ({} if clamped is None else {MAX_TOKENS_HEADER: str(clamped)}) | limit_headers(request)

@@ -1,0 +1,174 @@
+"""Server-Sent Events responses, and calls whose client hangs up or whose answer fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
+from typing import ClassVar
+
+import msgspec
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import EventSourceResponse, SendTimeoutError
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+from inferd.errors import GenerationError, InferdError
+from inferd.server.errors import INTERNAL_MESSAGE
+from inferd.serving.completion import Completion
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def on_disconnect(cancel: Callable[[], object], request: Request) -> AsyncIterator[None]:
+    """Call `cancel` if the client goes away before the block ends. The body was read."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watcher.cancel()
+
+
+@asynccontextmanager
+async def cancelled_on_disconnect(completion: Completion, request: Request) -> AsyncIterator[None]:
+    """Cancel the completion if the client goes away. A bug in the block ends it unbilled (BILLING R16). The body was
+    read."""
+    try:
+        async with on_disconnect(completion.cancel, request):
+            yield
+    except asyncio.CancelledError:  # a stop has cut the completion off before
+        completion.cancel()
+        raise
+    except BaseException:
+        completion.cut(GenerationError(INTERNAL_MESSAGE))
+        raise
+
+
+def failure_of(completion: Completion, error: Exception) -> InferdError:
+    """Return the error for the reader of a stream that `error` has ended. A bug is logged, and ends the completion
+    unbilled."""
+    if isinstance(error, InferdError):
+        return error
+    logger.error("a stream has failed", exc_info=error)
+    failure = GenerationError(INTERNAL_MESSAGE)
+    completion.cut(failure)
+    return failure
+
+
+class EventStream(EventSourceResponse):
+    """Response of events as they come; sse-starlette pings, and ends it when its client or the server does.
+
+    sse-starlette's timeout of each event would cost as much as all else about the event, so its content is an iterator
+    that sends the events itself and yields nothing, and one watch of the response stands for all timeouts.
+
+    Args:
+        events: whole events, already encoded.
+        on_failure: returns the last events of a stream whose source raised.
+        on_end: called once the response is over, however it ended: read to the end, hung up, too slow.
+        ping: event for long silences; None: a comment.
+
+    Attributes:
+        send_timeout_s: how long a reader may take nothing, with the socket's buffers full, before it counts as gone.
+    """
+
+    send_timeout_s: ClassVar[float] = 30.0
+
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        on_failure: Callable[[Exception], Iterable[bytes]],
+        on_end: Callable[[], None],
+        headers: dict[str, str],
+        *,
+        ping: msgspec.Struct | None = None,
+    ) -> None:
+        super().__init__(
+            events,
+            headers=headers,
+            sep="\n",
+            send_timeout=self.send_timeout_s,
+            ping_message_factory=None if ping is None else lambda: _named_event(ping),
+            data_sender_callable=self._watch,  # the response's other tasks end with it, and it with them
+        )
+        del self.headers["connection"]  # the HTTP server's to say: it may have to close
+        self._events = events
+        self._on_failure = on_failure
+        self._on_end = on_end
+        self._sending_since_s: float | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        clock_s = asyncio.get_running_loop().time
+
+        async def send_watched(message: Message) -> None:
+            self._sending_since_s = clock_s()
+            await send(message)
+            self._sending_since_s = None
+
+        async def send_framing(message: Message) -> None:
+            """Send what sse-starlette does: the start, the end, and pings, which have timeouts of their own."""
+            await (send if message.get("more_body") else send_watched)(message)
+
+        self.body_iterator = _Sender(self._events, self._on_failure, send_watched)
+        try:
+            await super().__call__(scope, receive, send_framing)
+        except SendTimeoutError:
+            logger.info("a reader took nothing for %.0f s and was given up", self.send_timeout_s)
+        finally:
+            self._on_end()
+
+    async def _watch(self) -> None:
+        """Raise SendTimeoutError once a message has been on its way for the timeout."""
+        clock_s = asyncio.get_running_loop().time
+        while True:
+            began_s = self._sending_since_s
+            left_s = self.send_timeout_s if began_s is None else began_s + self.send_timeout_s - clock_s()
+            if left_s <= 0:
+                raise SendTimeoutError
+            await asyncio.sleep(left_s)
+
+
+class _Sender:
+    """Iterator without items, which sends events when it is asked for the first."""
+
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        on_failure: Callable[[Exception], Iterable[bytes]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        self._events = events
+        self._on_failure = on_failure
+        self._send = send
+
+    def __aiter__(self) -> _Sender:
+        return self
+
+    async def __anext__(self) -> bytes:
+        last: Iterable[bytes] = ()
+        send, next_event = self._send, self._events.__anext__
+        async with aclosing(self._events):
+            while True:
+                try:
+                    event = await next_event()
+                except StopAsyncIteration:
+                    break
+                except Exception as error:  # noqa: BLE001 - a bug too: it is logged, and its reader told
+                    last = self._on_failure(error)
+                    break
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        for event in last:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        raise StopAsyncIteration
+
+
+def _named_event(event: msgspec.Struct) -> ServerSentEvent:
+    name = event.__struct_config__.tag
+    return ServerSentEvent(msgspec.json.encode(event).decode(), event=str(name), sep="\n")

@@ -1,0 +1,214 @@
+"""`/v1/embeddings`: one hold a request, whatever the number of its inputs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Self
+
+from inferd.deployments.deployment import Deployment
+from inferd.deployments.local_replica import LocalReplica
+from inferd.engine.messages import AddRequest, EmbedRequest
+from inferd.errors import ContextLengthError, InferdError, InvalidRequestError
+from inferd.price import ServiceTier
+from inferd.serving.completion import Admission, Finished, TextDelta
+from inferd.serving.endpoints.endpoint import Call, Endpoint, RequestLabels
+from inferd.serving.endpoints.prompt import check_token_ids, no_tokens
+from inferd.tokenizer import Check
+from inferd.wire.errors import invalid
+from inferd.wire.ignored_fields import IgnoredFields
+from inferd.wire.openai.embeddings import (
+    EmbeddingInput,
+    EmbeddingRequest,
+    encode_embeddings,
+    parse_embedding_request,
+)
+from inferd.wire.openai.tokenize import MAX_TEXT_BYTES
+
+CODE_COMPUTE = "max_compute_exceeded"
+
+
+class Embeddings(Endpoint):
+    """Call of `POST /v1/embeddings`."""
+
+    path = "/v1/embeddings"
+    name = "embeddings"
+    reads_cache_headers = False
+
+    def __init__(self, asked: EmbeddingRequest) -> None:
+        self._asked = asked
+        self.num_embedding_inputs = len(asked.inputs())
+
+    @classmethod
+    def parse(cls, body: bytes, ignored: IgnoredFields) -> Self:
+        return cls(parse_embedding_request(body, ignored))
+
+    @property
+    def model(self) -> str:
+        return self._asked.model
+
+    @property
+    def tier(self) -> ServiceTier:
+        return self._asked.tier
+
+    def prepare(
+        self, number: int, deployment: Deployment, max_output_tokens: int | None = None, *, check: Check | None = None
+    ) -> PreparedInputs:
+        replica, asked = deployment.replica, self._asked
+        if asked.dimensions is not None and asked.dimensions > replica.embedding_size:
+            raise InvalidRequestError(
+                f"'dimensions' must be at most {replica.embedding_size} for this model, got {asked.dimensions}.",
+                param="dimensions",
+                code="invalid_value",
+            )
+        return PreparedInputs(tuple(_token_ids(one, replica, check) for one in asked.inputs()), replica)
+
+    def answer(self, call: Call, admission: Admission, *, streamed: bool) -> EmbeddingsWriter:
+        return EmbeddingsWriter(call, self._asked)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedInputs:
+    """Embedding request in the engine's terms; only its input is held and billed."""
+
+    inputs: tuple[tuple[int, ...], ...]
+    replica: LocalReplica
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(map(len, self.inputs))
+
+    @property
+    def max_tokens(self) -> int:
+        return 0
+
+    @property
+    def num_choices(self) -> int:
+        return 1
+
+    @property
+    def admission(self) -> Admission:
+        return Admission(self.prompt_tokens)
+
+    async def engine_requests(self, labels: RequestLabels) -> Sequence[AddRequest | EmbedRequest]:
+        ms_per_token = self.replica.speed.embedding_ms_per_token
+        if labels.max_compute_ms is not None and ms_per_token is not None:
+            self._check_compute(labels.max_compute_ms, ms_per_token)
+        request = EmbedRequest(
+            labels.request_id,
+            self.inputs,
+            tenant=labels.tenant,
+            traffic_class=labels.traffic_class,
+            max_compute_ms=labels.max_compute_ms,
+        )
+        return [request]
+
+    def _check_compute(self, max_compute_ms: int, ms_per_token: float) -> None:
+        """Raise InvalidRequestError if the inputs take more compute than a request may have, by a measured rate."""
+        most_tokens = max_compute_ms / ms_per_token
+        if self.prompt_tokens <= most_tokens:
+            return
+        num_fitting = sum(num_tokens <= most_tokens for num_tokens in accumulate(map(len, self.inputs)))
+        remedy = f"Send at most the first {num_fitting} of them at once." if num_fitting else "Shorten the first one."
+        raise InvalidRequestError(
+            f"'input' would take about {round(self.prompt_tokens * ms_per_token)} ms of compute: it has "
+            f"{len(self.inputs)} inputs of {self.prompt_tokens} tokens together. A request may have {max_compute_ms} "
+            f"ms. {remedy}",
+            param="input",
+            code=CODE_COMPUTE,
+        )
+
+
+class EmbeddingsWriter:
+    """Writer of embeddings, which are not streamed."""
+
+    def __init__(self, call: Call, asked: EmbeddingRequest) -> None:
+        self.metrics: dict[str, str] = {}
+        self._call = call
+        self._asked = asked
+        self._finished: Finished | None = None
+
+    def begin(self) -> Iterable[bytes]:
+        return ()
+
+    def push(self, delta: TextDelta) -> Iterable[bytes]:
+        raise AssertionError("an embedding request has no text")
+
+    def finish(self, finished: Finished) -> Iterable[bytes]:
+        self._finished = finished
+        return ()
+
+    def fail(self, error: InferdError, status: int, body: bytes) -> Iterable[bytes]:
+        raise AssertionError("embeddings are not streamed")
+
+    async def body(self) -> bytes:
+        """Encode on a worker thread: it takes milliseconds a megabyte. Raises InvalidRequestError if the request was
+        stopped for its compute time."""
+        end = self._finished
+        assert end is not None, "finish comes first"
+        if end.embeddings is None:
+            raise self._stopped()
+        return await asyncio.to_thread(
+            encode_embeddings,
+            self._asked,
+            end.embeddings,
+            self._call.deployment.name,
+            end.usage,
+            end.cost_nanousd,
+            by_time=end.by_time,
+        )
+
+    def _stopped(self) -> InvalidRequestError:
+        """Return the error of a request that took twice the compute that it may have."""
+        max_compute_ms = self._call.deployment.max_compute_ms
+        cost = f"{max_compute_ms} ms were billed." if self._call.persist is None else "Nothing was billed."
+        return InvalidRequestError(
+            f"'input' took more than twice the {max_compute_ms} ms of compute that a request may have, and was "
+            f"stopped. {cost} Send fewer or shorter inputs at once.",
+            param="input",
+            code=CODE_COMPUTE,
+        )
+
+
+def _token_ids(one: EmbeddingInput, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:
+    """Return the tokens of one input. Control tokens in a text stay characters, and the vocabulary's tokens around a
+    text are there; token ids are taken as they are."""
+    if isinstance(one.content, str):
+        _check_bytes(one.content, one.param, replica)
+        most = replica.max_embedding_tokens
+        try:
+            token_ids = tuple(replica.tokenizer.encode_document(one.content, max_tokens=most, check=check))
+        except InvalidRequestError as error:
+            error.param = error.param or one.param
+            raise
+    else:
+        token_ids = one.content
+        check_token_ids(token_ids, replica.tokenizer.n_vocab, one.param)
+    if not token_ids:
+        raise no_tokens(one.param)
+    if len(token_ids) > replica.max_embedding_tokens:
+        raise _too_long(replica, f"at least {len(token_ids)}", one.param)
+    return token_ids
+
+
+def _check_bytes(text: str, param: str, replica: LocalReplica) -> None:
+    """Raise for a text that is certainly too long, before it is tokenised. The vocabularies of embedding models drop
+    white space and take any unknown word for one token, so the length of a text says nothing there."""
+    num_bytes = len(text.encode())
+    if not replica.makes_text:
+        if num_bytes > MAX_TEXT_BYTES:
+            raise invalid(param, f"'{param}' has {num_bytes} bytes; at most {MAX_TEXT_BYTES} are taken.")
+        return
+    least_tokens = -(-num_bytes // replica.tokenizer.max_token_bytes)
+    if least_tokens > replica.max_embedding_tokens:
+        raise _too_long(replica, f"at least {least_tokens}", param)
+
+
+def _too_long(replica: LocalReplica, num_tokens: str, param: str) -> ContextLengthError:
+    return ContextLengthError(
+        f"This model's maximum input length is {replica.max_embedding_tokens} tokens. However, your {param} resulted "
+        f"in {num_tokens} tokens. Please shorten it.",
+        param=param,
+    )
