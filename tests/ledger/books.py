@@ -1,4 +1,4 @@
-"""A small ledger to write tests on."""
+"""A small ledger for tests, and its commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What BILLING R8 says of grants, holds and expiry, counted one nano-dollar at a time."""
+"""Model of grants, holds and expiry (BILLING R8), one nano-USD at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ledger in which every kind of money has moved."""
+"""A ledger with every kind of transaction."""
 
 from __future__ import annotations
 

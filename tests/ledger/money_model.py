@@ -1,4 +1,4 @@
-"""What the random sequences of test_money_invariants draw from: plans and tiers of cents, prices, owners, requests."""
+"""Plans and tiers of cents, prices, scopes and requests for the random sequences of test_money_invariants."""
 
 from __future__ import annotations
 

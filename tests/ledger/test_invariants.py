@@ -1,4 +1,4 @@
-"""Random sequences of every operation against a model that counts single nano-dollars and sweeps at every moment."""
+"""Random sequences of all operations against a model that counts single nano-USD and sweeps at every moment."""
 
 from __future__ import annotations
 
@@ -163,6 +163,6 @@ class Ledger(RuleBasedStateMachine):
         assert self.model.held() <= self.books.one("SELECT coalesce(sum(remaining_nanousd), 0) FROM grants")
 
 
-def test_any_sequence_of_operations_keeps_the_books_right():
+def test_operations_in_any_order_keep_the_ledger_consistent():
     """R4, R8, R16: covered holds, exact draws, lazy expiry that is as good as an eager one, clean audits."""
     run_state_machine_as_test(Ledger, settings=settings(stateful_step_count=30))

@@ -1,4 +1,4 @@
-"""Random sequences of every operation on money, against limits that are added up anew from what was asked for."""
+"""Random sequences of all operations on money against limits recomputed from the requests."""
 
 from __future__ import annotations
 
@@ -377,6 +377,6 @@ class Money(RuleBasedStateMachine):
         assert credit.available_nanousd >= 0
 
 
-def test_any_sequence_of_operations_on_money_keeps_every_limit_and_the_books_right():
+def test_money_operations_in_any_order_keep_limits_and_ledger_consistent():
     """R1, R2, R3, R6, R7, R8, R12, R16, R17, R19, R23"""
     run_state_machine_as_test(Money, settings=settings(stateful_step_count=25))

@@ -1,4 +1,4 @@
-"""A monotonic clock in milliseconds, turned by hand."""
+"""Monotonic clock in milliseconds that tests advance."""
 
 from __future__ import annotations
 

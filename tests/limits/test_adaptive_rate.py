@@ -1,3 +1,5 @@
+"""Tests of adaptive limits and the server's room."""
+
 from __future__ import annotations
 
 import pytest
@@ -23,25 +25,25 @@ def run(rate, minutes, use, *, start_ms=0, refused=0, bounds=BOUNDS):
     return now_ms
 
 
-def test_it_begins_at_the_floor():
+def test_adaptive_rate_begins_at_the_floor():
     """R15: start and floor."""
     assert AdaptiveRate(BOUNDS, 0).limit(BOUNDS, 1.0) == 1_000
 
 
 @pytest.mark.parametrize(("use", "expected"), [(0.51, 2_000), (1.0, 2_000), (0.49, 1_000), (0.0, 1_000)])
-def test_sustained_use_of_half_the_limit_doubles_it_in_a_quarter_of_an_hour(use, expected):
+def test_adaptive_rate_doubles_in_15_minutes_of_use_of_half_the_limit(use, expected):
     rate = AdaptiveRate(BOUNDS, 0)
     run(rate, 15, use)
     assert rate.limit(BOUNDS, 1.0) == pytest.approx(expected, rel=0.01)
 
 
-def test_it_never_grows_above_the_ceiling():
+def test_adaptive_rate_never_exceeds_the_ceiling():
     rate = AdaptiveRate(BOUNDS, 0)
     run(rate, 120, 0.9)
     assert rate.limit(BOUNDS, 1.0) == 10_000
 
 
-def test_unused_it_halves_in_an_hour_down_to_the_floor():
+def test_adaptive_rate_unused_halves_in_an_hour_down_to_the_floor():
     rate = AdaptiveRate(BOUNDS, 0)
     end_ms = run(rate, 60, 0.9)
     assert rate.limit(BOUNDS, 1.0) == 10_000
@@ -52,7 +54,7 @@ def test_unused_it_halves_in_an_hour_down_to_the_floor():
     assert rate.limit(BOUNDS, 1.0) == 1_000
 
 
-def test_between_a_quarter_and_a_half_it_stays():
+def test_adaptive_rate_stays_at_use_between_a_quarter_and_a_half():
     rate = AdaptiveRate(BOUNDS, 0)
     end_ms = run(rate, 15, 0.9)
     before = rate.level
@@ -60,7 +62,7 @@ def test_between_a_quarter_and_a_half_it_stays():
     assert rate.level == pytest.approx(before, rel=0.001)
 
 
-def test_one_burst_counts_for_a_minute_however_late_anyone_looks_again():
+def test_adaptive_rate_counts_a_burst_for_a_minute_whenever_it_advances():
     rate = AdaptiveRate(BOUNDS, 0)
     rate.advance(BOUNDS, 0, 10 * MINUTE)
     rate.used = 900
@@ -68,13 +70,13 @@ def test_one_burst_counts_for_a_minute_however_late_anyone_looks_again():
     assert rate.level == pytest.approx(1_000 * 2 ** (1 / 15))
 
 
-def test_who_is_refused_about_as_much_as_is_allowed_earns_nothing():
+def test_adaptive_rate_does_not_grow_while_refusals_equal_the_limit():
     rate = AdaptiveRate(BOUNDS, 0)
     run(rate, 60, 1.0, refused=20 * 1_000 // 60)
     assert rate.limit(BOUNDS, 1.0) == pytest.approx(1_000, rel=0.01)
 
 
-def test_new_bounds_hold_at_once():
+def test_adaptive_rate_applies_new_bounds_at_once():
     rate = AdaptiveRate(BOUNDS, 0)
     run(rate, 60, 0.9)
     lower, higher = Bounds(1_000, 2_000), Bounds(50_000, 100_000)
@@ -84,14 +86,14 @@ def test_new_bounds_hold_at_once():
     assert rate.limit(higher, 1.0) == 50_000
 
 
-def test_a_rate_that_sheds_shrinks_with_the_servers_room_to_the_floor():
+def test_adaptive_rate_that_sheds_shrinks_with_the_servers_room_to_the_floor():
     bounds = Bounds(10, 60, sheds=True)
     rate = AdaptiveRate(bounds, 0)
     run(rate, 60, 0.9, bounds=bounds)
     assert [rate.limit(bounds, room) for room in (1.0, 0.5, 0.0)] == [60, 35, 10]
 
 
-def test_room_follows_the_load_with_a_half_life_of_a_minute():
+def test_server_room_follows_the_load_with_a_half_life_of_a_minute():
     room = ServerRoom(0)
     assert room.follow(1.0, 0) == 1.0
     assert room.follow(1.0, MINUTE) == pytest.approx(0.5)
@@ -103,7 +105,7 @@ history = st.lists(st.tuples(st.integers(1, 90_000), st.floats(0, 1), st.floats(
 
 
 @given(history, history, st.booleans())
-def test_no_limit_falls_below_what_least_after_said(before, after, sheds):
+def test_adaptive_rate_never_falls_below_least_after(before, after, sheds):
     """R11: what Retry-After counts with is true, whatever team and server do meanwhile."""
     bounds = Bounds(10, 200, sheds)
     rate, room = AdaptiveRate(bounds, 0), ServerRoom(0)

@@ -1,3 +1,5 @@
+"""Tests of the table that drops idle entries."""
+
 from __future__ import annotations
 
 from inferd.limits.idle_table import IdleTable

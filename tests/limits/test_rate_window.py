@@ -1,3 +1,5 @@
+"""Tests of the sliding minute."""
+
 from __future__ import annotations
 
 from hypothesis import given
@@ -10,7 +12,7 @@ def constant(limit):
     return lambda delay_ms: limit
 
 
-def test_what_was_taken_counts_for_a_minute_and_not_a_millisecond_less():
+def test_window_counts_an_amount_for_a_minute_and_not_a_millisecond_less():
     """R11: the window's edge."""
     window = SlidingWindow()
     window.add(1, 5_000)
@@ -18,7 +20,7 @@ def test_what_was_taken_counts_for_a_minute_and_not_a_millisecond_less():
     assert window.used(5_000 + WINDOW_MS) == 0
 
 
-def test_a_slot_leaves_as_a_whole_a_minute_after_its_last_amount():
+def test_window_slot_leaves_a_minute_after_its_last_amount():
     window = SlidingWindow()
     window.add(1, 5_000)
     window.add(1, 5_900)
@@ -26,7 +28,7 @@ def test_a_slot_leaves_as_a_whole_a_minute_after_its_last_amount():
     assert window.used(65_900) == 0
 
 
-def test_giving_back_undoes_and_after_a_minute_does_nothing():
+def test_window_give_back_after_a_minute_does_nothing():
     window = SlidingWindow()
     slot = window.add(3, 0)
     window.add(1, 2_000)
@@ -36,7 +38,7 @@ def test_giving_back_undoes_and_after_a_minute_does_nothing():
     assert window.used(WINDOW_MS) == 1
 
 
-def test_an_amount_larger_than_the_window_passes_alone():
+def test_window_admits_a_larger_amount_alone():
     """R15: a request larger than a whole window passes when the window is empty."""
     window = SlidingWindow()
     assert fits(window.used(0), 500, 100)
@@ -45,7 +47,7 @@ def test_an_amount_larger_than_the_window_passes_alone():
     assert window.wait_ms(500, 10_000, constant(100)) == 50_000
 
 
-def test_the_wait_ends_with_the_slot_that_makes_room():
+def test_window_wait_ends_with_the_slot_that_makes_room():
     window = SlidingWindow()
     window.add(4, 0)
     window.add(4, 10_000)
@@ -55,14 +57,14 @@ def test_the_wait_ends_with_the_slot_that_makes_room():
     assert window.wait_ms(10, 30_000, constant(10)) == 50_000
 
 
-def test_the_wait_counts_with_a_limit_that_falls_meanwhile():
+def test_window_wait_includes_a_falling_limit():
     window = SlidingWindow()
     window.add(4, 0)
     window.add(4, 10_000)
     assert window.wait_ms(4, 30_000, lambda delay_ms: 8 if delay_ms == 0 else 7) == 40_000
 
 
-def test_it_is_empty_after_the_last_amount_that_was_kept():
+def test_window_is_empty_after_its_last_amount():
     window = SlidingWindow()
     assert window.empty_after_ms(0) == 0
     window.add(1, 1_000)
@@ -72,7 +74,7 @@ def test_it_is_empty_after_the_last_amount_that_was_kept():
     assert window.empty_after_ms(10_000) == 51_000
 
 
-def test_it_keeps_no_more_than_61_slots():
+def test_window_has_at_most_61_slots():
     window = SlidingWindow()
     for now_ms in range(0, 600_000, 50):
         window.add(1, now_ms)
@@ -83,7 +85,7 @@ steps = st.lists(st.tuples(st.integers(0, 20_000), st.integers(1, 12), st.boolea
 
 
 @given(steps, st.integers(1, 10))
-def test_no_minute_holds_more_than_the_limit_and_every_wait_is_true(steps, limit):
+def test_window_never_exceeds_the_limit_and_its_waits_are_exact(steps, limit):
     """R11: never above the limit in any 60 s; whoever comes back when told gets in."""
     window = SlidingWindow()
     taken: list[tuple[int, int]] = []

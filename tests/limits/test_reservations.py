@@ -1,4 +1,4 @@
-"""How much of the rate of generated tokens a request takes before, while and after it runs (BILLING R15)."""
+"""Tests of reservations of generated tokens before, during and after a request (BILLING R15)."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Tests of a request's way through the limits of its team."""
+
 from __future__ import annotations
 
 import itertools
@@ -106,7 +108,7 @@ WIDE = {"rpm": None, "free_rpm": None, "tokens": None, "project": None, "user": 
         ({"tokens": (10**6, 10**6, 7 * 30)}, {"max_tokens": 30}, "generated_token_rate_limit_exceeded"),
     ],
 )
-def test_of_four_times_a_limit_at_once_exactly_the_limit_passes(server, limit, options, code):
+def test_ticket_limit_admits_exactly_the_limit_of_a_burst(server, limit, options, code):
     """R10, R11, R15: each kind of limit alone."""
     n_admitted, refused = server.n_admitted(28, **{**WIDE, **limit}, **options)
     assert n_admitted == 7
@@ -116,12 +118,12 @@ def test_of_four_times_a_limit_at_once_exactly_the_limit_passes(server, limit, o
     assert refused.limits == ("tokens" if "token" in code else "requests")
 
 
-def test_another_team_is_not_touched(server):
+def test_ticket_of_another_team_is_not_affected(server):
     server.n_admitted(10, rpm=3)
     assert server.n_admitted(5, rpm=3, team="other")[0] == 3
 
 
-def test_whoever_comes_back_when_told_gets_in(server):
+def test_ticket_retried_after_its_wait_is_admitted(server):
     """R11: Retry-After is true."""
     for _ in range(5):
         server.admitted(rpm=5, user=None)
@@ -135,7 +137,7 @@ def test_whoever_comes_back_when_told_gets_in(server):
     server.admitted(rpm=5, user=None)
 
 
-def test_the_message_names_limit_use_reset_and_whom_to_ask(server):
+def test_rate_refusal_names_limit_use_wait_and_contact(server):
     server.admitted(rpm=1)
     server.clock.advance_s(18.5)
     with pytest.raises(RateLimitError) as caught:
@@ -146,7 +148,7 @@ def test_the_message_names_limit_use_reset_and_whom_to_ask(server):
     )
 
 
-def test_concurrency_says_it_in_the_words_of_the_documentation(server):
+def test_concurrency_refusal_has_the_documented_text(server):
     """R10: 429 `Concurrency limit reached for requests`."""
     server.admitted(user=1)
     with pytest.raises(RateLimitError, match=r"^Concurrency limit reached for requests"):
@@ -165,7 +167,7 @@ BEFORE = [{"rpm": 10}, {"free_rpm": 10}, {"project": 10}, {"user": 10}, {"tokens
         *({"tokens": t} for t in itertools.permutations((15, 10**6, 10**6))),
     ],
 )
-def test_a_request_refused_by_a_later_limit_has_used_up_none_of_the_earlier_ones(server, later):
+def test_ticket_refused_by_a_later_limit_gives_back_the_earlier_ones(server, later):
     """R11: a 429 gives back."""
     limits = {key: value for each in BEFORE for key, value in each.items()} | later
     server.admitted(is_free=True, **limits)
@@ -191,7 +193,7 @@ def test_a_request_refused_by_a_later_limit_has_used_up_none_of_the_earlier_ones
         (RuntimeError("a bug"), True),
     ],
 )
-def test_what_a_refusal_gives_back(server, error, counts):
+def test_ticket_gives_back_by_the_kind_of_refusal(server, error, counts):
     """R11: given back on 429, 402, 503; kept on 400, 404. Tokens and concurrency are never kept."""
     ticket = server.admitted(is_free=True)
     assert server.used() == (1, 1, 1, 1, 10, 10, 10)
@@ -202,7 +204,7 @@ def test_what_a_refusal_gives_back(server, error, counts):
     assert server.used()[2:] == (0, 0, 0, 0, 0)
 
 
-def test_at_the_end_the_real_counts_stand_and_concurrency_is_left(server):
+def test_ticket_settled_has_the_real_counts_and_leaves_concurrency(server):
     """R15: cached tokens count in the first rate only; what was not generated is given back."""
     ticket = server.admitted(prompt=100, max_tokens=500)
     assert server.used() == (1, 0, 1, 1, 100, 100, 500)
@@ -213,20 +215,20 @@ def test_at_the_end_the_real_counts_stand_and_concurrency_is_left(server):
     assert server.used() == (0, 0, 0, 0, 0, 0, 0)
 
 
-def test_completions_teach_the_mean(server):
+def test_ticket_settled_updates_the_mean_of_completions(server):
     ticket = server.admitted()
     ticket.settle(Usage(10, 0, 30))
     assert server.limits.completion_tokens(MODEL).mean == 30
 
 
-def test_models_have_token_rates_of_their_own(server):
+def test_token_rates_are_per_model(server):
     server.admitted(tokens=(15, 15, 15))
     ticket = server.ticket(tokens=(15, 15, 15))
     ticket.enter("acme/other", is_free=False)
     ticket.reserve(15, 15)
 
 
-def test_a_request_under_way_keeps_its_windows(server):
+def test_token_rates_of_a_running_request_stay_in_memory(server):
     """What it came to is counted, however long it took and whatever was idle."""
     ticket = server.admitted(prompt=10, max_tokens=10)
     for _ in range(20):
@@ -236,14 +238,14 @@ def test_a_request_under_way_keeps_its_windows(server):
     assert server.used()[-1] == 490
 
 
-def test_the_tighter_window_is_shown(server):
+def test_request_status_is_that_of_the_tighter_window(server):
     ticket = server.admitted(is_free=True, rpm=100, free_rpm=3)
     status = ticket.request_status()
     assert (status.limit, status.remaining, status.reset_ms) == (3, 2, 60_000)
     assert [s.limit for s in ticket.token_status()] == [10_000, 5_000, 1_000]
 
 
-def test_without_limits_nothing_is_kept(server):
+def test_ticket_without_limits_makes_no_window(server):
     """R1: tier 5 ships unlimited."""
     unlimited = Allowance("acme", "inference", None, rates_of(SHIPPED_TIERS[5]), None, None)
     ticket = RateLimitTicket(server.limits, unlimited)
@@ -254,7 +256,7 @@ def test_without_limits_nothing_is_kept(server):
     assert (ticket.request_status(), ticket.token_status()) == (None, None)
 
 
-def test_tiers_have_the_rates_of_the_rules():
+def test_tiers_have_the_documented_rates():
     """R15: floors of 3.6M, 900k and 36k a minute; ceilings 1, 1, 2, 5, 10 times that."""
     for tier, factor in zip(SHIPPED_TIERS, (1, 1, 2, 5, 10), strict=False):
         floors = (3_600_000, 900_000, 36_000)
@@ -263,7 +265,7 @@ def test_tiers_have_the_rates_of_the_rules():
     assert rates_of(SHIPPED_TIERS[1]).free_requests == Bounds(60, 60)
 
 
-def test_tier_0_shrinks_with_the_servers_load(server):
+def test_rpm_of_tier_0_shrinks_with_the_servers_load(server):
     """R1: adaptive 10 to 60, by the load of the server."""
     rates = rates_of(SHIPPED_TIERS[0])
     allowed = Allowance("acme", "inference", None, rates, None, None)
@@ -294,7 +296,7 @@ def _passes(ticket):
     return True
 
 
-def test_memory_is_bounded_and_idle_windows_go(server):
+def test_rate_limits_drop_idle_windows(server):
     for number in range(2_000):
         ticket = server.admitted(team=f"team-{number}")
         ticket.settle(Usage(10, 0, 5))
@@ -307,7 +309,7 @@ def test_memory_is_bounded_and_idle_windows_go(server):
     assert len(server.limits.concurrency) == 0
 
 
-def test_choices_reserve_a_limit_each_and_count_once_in_concurrency(server):
+def test_ticket_with_choices_reserves_each_limit_and_counts_once_in_concurrency(server):
     """R10, R15: one request with several completions."""
     ticket = server.ticket(project=1)
     ticket.take_request()

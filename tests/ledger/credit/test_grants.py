@@ -1,4 +1,4 @@
-"""The order in which grants are drawn, and what expires when."""
+"""Tests of grants: debit order and expiry."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_grants_are_debited_by_priority_then_expiry_then_kind_then_age():
     assert debit_parts(in_order[:1], 3) == ([(in_order[0], 1)], 2)
 
 
-def test_a_cost_is_split_over_grants_in_whole_nano_dollars(books):
+def test_settlement_splits_a_cost_over_grants_in_whole_nano_usd(books):
     """R8, R12"""
     books.grant(10, "promotional")
     books.grant(10)
@@ -41,7 +41,7 @@ def test_a_cost_is_split_over_grants_in_whole_nano_dollars(books):
     assert books.remaining() == {1: 0, 2: 7}
 
 
-def test_the_order_is_that_of_the_settlement_not_of_the_hold(books):
+def test_debit_order_is_evaluated_at_settlement(books):
     """R8"""
     books.grant(10)
     request_id = books.hold(5)
@@ -50,7 +50,7 @@ def test_the_order_is_that_of_the_settlement_not_of_the_hold(books):
     assert books.remaining() == {1: 10, 2: 5}
 
 
-def test_of_an_expired_grant_the_unheld_part_goes_now_and_the_unused_part_when_its_hold_ends(books):
+def test_expired_grant_loses_its_unheld_part_now_and_the_unused_part_when_the_hold_ends(books):
     """R8: of $5 with $2 held, $3 expire now."""
     books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
     request_id = books.hold(2)
@@ -67,7 +67,7 @@ def test_of_an_expired_grant_the_unheld_part_goes_now_and_the_unused_part_when_i
     assert books.credit().balance_nanousd == 0
 
 
-def test_a_void_lets_expire_what_its_hold_kept(books):
+def test_void_of_a_hold_expires_the_credit_that_it_kept(books):
     """R8"""
     books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
     request_id = books.hold(2)
@@ -77,7 +77,7 @@ def test_a_void_lets_expire_what_its_hold_kept(books):
     assert books.one("SELECT balance_nanousd FROM accounts WHERE account = 'expired'") == 5
 
 
-def test_holds_do_not_pin_a_grant_that_other_credit_can_stand_in_for(books):
+def test_hold_covered_by_other_credit_does_not_keep_an_expired_grant(books):
     """R8"""
     books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
     books.grant(10)
@@ -88,7 +88,7 @@ def test_holds_do_not_pin_a_grant_that_other_credit_can_stand_in_for(books):
     assert books.remaining() == {1: 0, 2: 10}
 
 
-def test_a_new_grant_takes_over_the_holds_that_kept_an_expired_one(books):
+def test_new_grant_covers_the_holds_that_kept_an_expired_grant(books):
     """R8: so that it makes no difference when a sweep comes by."""
     books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
     books.hold(2)
@@ -98,7 +98,7 @@ def test_a_new_grant_takes_over_the_holds_that_kept_an_expired_one(books):
     assert books.credit().available_nanousd == 8
 
 
-def test_the_moment_of_expiry_is_exclusive(books):
+def test_grant_is_expired_at_its_moment_of_expiry(books):
     """R8"""
     books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
     books.now_ms += HOUR_MS - 1
@@ -110,7 +110,7 @@ def test_the_moment_of_expiry_is_exclusive(books):
         books.hold(1)
 
 
-def test_opening_a_hold_writes_down_what_has_expired(books):
+def test_open_hold_posts_expiry(books):
     """R8: lazily."""
     books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
     books.grant(5)
@@ -119,7 +119,7 @@ def test_opening_a_hold_writes_down_what_has_expired(books):
     assert books.remaining() == {1: 0, 2: 5}
 
 
-def test_of_grants_that_expired_the_first_leaves_first_however_late_the_sweep(books):
+def test_sweep_expires_the_grant_that_expired_first_first(books):
     """R8"""
     books.grant(3, priority=10, expires_at_ms=books.now_ms + HOUR_MS)
     books.grant(3, priority=90, expires_at_ms=books.now_ms + 2 * HOUR_MS)
@@ -129,19 +129,19 @@ def test_of_grants_that_expired_the_first_leaves_first_however_late_the_sweep(bo
     assert books.remaining() == {1: 0, 2: 2}
 
 
-def test_a_sweep_with_nothing_to_expire_writes_nothing(books):
+def test_sweep_without_expired_grants_writes_nothing(books):
     books.grant(5, expires_at_ms=books.now_ms + HOUR_MS)
     before = books.dump()
     assert books.apply(ExpireGrants(books.now_ms)) == 0
     assert books.dump() == before
 
 
-def test_a_grant_has_the_priority_in_the_middle_unless_it_is_told_another(books):
+def test_grant_priority_defaults_to_50(books):
     assert books.grant(1).priority == 50
     assert books.grant(1, priority=0).priority == 0
 
 
-def test_nothing_expires_of_a_postpaid_team_whose_holds_are_more_than_its_credit():
+def test_grant_covered_by_larger_postpaid_holds_does_not_expire():
     grant = grant_of(1, "paid", 50, 10, expires_at_ms=5)
     assert grant.state == "open"
     assert expired_parts([grant], held_nanousd=20, now_ms=5) == []

@@ -1,4 +1,4 @@
-"""Credit that comes with a plan: due until the first hold of its period, then a grant; once a plan, team and period."""
+"""Tests of included credit: due until the first hold of its period, then a grant, once a plan, team and period."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def grants(books):
     return books.conn.execute("SELECT kind, amount_nanousd, origin, expires_at_ms, created_by FROM grants").fetchall()
 
 
-def test_what_is_due_counts_before_it_is_there_and_the_first_hold_makes_it_a_grant(books):
+def test_included_credit_counts_while_due_and_becomes_a_grant_with_the_first_hold(books):
     """R3."""
     include(books, 100)
     credit = books.credit()
@@ -49,7 +49,7 @@ def test_what_is_due_counts_before_it_is_there_and_the_first_hold_makes_it_a_gra
     books.assert_clean()
 
 
-def test_it_is_given_once_a_month_or_once_for_all(books):
+def test_included_credit_is_given_once_a_month_or_once_for_all(books):
     """R3: idempotent per (plan, team, period)."""
     include(books, 100)
     books.settle(books.hold(100), 100)
@@ -75,7 +75,7 @@ def test_it_is_given_once_a_month_or_once_for_all(books):
     ]
 
 
-def test_a_refused_hold_leaves_it_due_and_writes_nothing(books):
+def test_included_credit_stays_due_after_a_refused_hold(books):
     """R3, R7."""
     include(books, 100)
     before = books.conn.total_changes
@@ -85,7 +85,7 @@ def test_a_refused_hold_leaves_it_due_and_writes_nothing(books):
     books.hold(1, 99)
 
 
-def test_it_lasts_for_its_days_from_the_moment_it_is_given(books):
+def test_included_credit_expires_its_valid_days_after_the_first_hold(books):
     """R3, R8."""
     include(books, 100, days=3)
     books.settle(books.hold(10), 10)
@@ -99,7 +99,7 @@ def test_it_lasts_for_its_days_from_the_moment_it_is_given(books):
     books.assert_clean()
 
 
-def test_it_is_drawn_before_paid_credit_that_expires_no_sooner(books):
+def test_included_credit_is_debited_before_paid_credit_that_expires_no_sooner(books):
     """R8."""
     include(books, 100)
     paid = books.grant(100)
@@ -107,7 +107,7 @@ def test_it_is_drawn_before_paid_credit_that_expires_no_sooner(books):
     assert books.remaining() == {paid.grant_id: 80, paid.grant_id + 1: 0}
 
 
-def test_going_to_another_plan_and_back_gives_nothing_twice(books):
+def test_included_credit_is_not_given_twice_after_a_change_of_plan_and_back(books):
     """R3: changes in the middle of a period."""
     include(books, 100)
     books.settle(books.hold(100), 100)
@@ -118,7 +118,7 @@ def test_going_to_another_plan_and_back_gives_nothing_twice(books):
     assert len(grants(books)) == 1
 
 
-def test_sign_up_credit_is_for_creation_not_for_a_change_of_plan(books):
+def test_signup_credit_comes_with_creation_and_not_with_a_change_of_plan(books):
     """R3."""
     operations.set_team(books.conn, "acme", plan="free", **who(books))
     assert books.credit().available_nanousd == 0
@@ -127,7 +127,7 @@ def test_sign_up_credit_is_for_creation_not_for_a_change_of_plan(books):
     assert operations.show_credit(books.conn, "new", now_ms=books.now_ms).available_nanousd == 5 * 10**9
 
 
-def test_a_clock_that_is_doubted_begins_no_new_period(books):
+def test_included_credit_of_a_new_period_waits_while_the_clock_is_paused(books):
     """R3, R20."""
     include(books, 100)
     books.settle(books.hold(100), 100)
@@ -139,7 +139,7 @@ def test_a_clock_that_is_doubted_begins_no_new_period(books):
         books.hold(1)
 
 
-def test_of_many_first_holds_at_once_one_makes_the_grant_and_all_are_covered_that_fit(served, store):
+def test_included_credit_is_granted_once_by_concurrent_first_holds(served, store):
     """R3, R4: exactly K of N, from credit that was only due."""
     include(served, 7 * 10 + 9)
     writer = LedgerWriter(store)
@@ -153,7 +153,7 @@ def test_of_many_first_holds_at_once_one_makes_the_grant_and_all_are_covered_tha
     assert audit(served.conn).clean
 
 
-def test_purchases_at_the_same_moment_earn_the_tier_of_their_sum(served, store):
+def test_earned_tier_of_concurrent_purchases_is_that_of_their_sum(served, store):
     """R2: the tier is worked out in the transaction in which money comes in."""
 
     def buy(number):

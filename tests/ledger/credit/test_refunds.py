@@ -1,4 +1,4 @@
-"""Money that goes back: to whom it was drawn from, never more than there is, and once only."""
+"""Tests of refunds, withdrawals, voids and payments: the accounts they reach, their bounds, their repetition."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def spent(books, cost):
     return return_id
 
 
-def test_a_refund_goes_to_the_grants_that_paid_the_last_drawn_first(books):
+def test_refund_goes_to_the_grants_that_paid_the_last_debited_first(books):
     """R19"""
     books.grant(10, "promotional")
     books.grant(10)
@@ -44,7 +44,7 @@ def test_a_refund_goes_to_the_grants_that_paid_the_last_drawn_first(books):
     assert books.one("SELECT balance_nanousd FROM accounts WHERE account = 'revenue:local/tiny'") == 15
 
 
-def test_what_came_back_to_a_grant_that_was_used_up_can_be_spent_again(books):
+def test_refund_to_a_spent_grant_can_be_spent_again(books):
     """R19"""
     books.grant(10)
     request = spent(books, 10)
@@ -64,7 +64,7 @@ def test_what_came_back_to_a_grant_that_was_used_up_can_be_spent_again(books):
         (-1, "a refund must be more than"),
     ],
 )
-def test_a_refund_is_never_above_what_is_left_of_the_cost(books, amount, said):
+def test_refund_above_the_rest_of_the_cost_is_refused(books, amount, said):
     """R19"""
     books.grant(100)
     request = spent(books, 20)
@@ -75,7 +75,7 @@ def test_a_refund_is_never_above_what_is_left_of_the_cost(books, amount, said):
     assert books.dump() == before
 
 
-def test_what_has_cost_nothing_or_is_under_way_has_no_refund(books):
+def test_refund_of_a_free_or_running_request_is_refused(books):
     """R19"""
     books.grant(100)
     voided = books.hold(5)
@@ -87,7 +87,7 @@ def test_what_has_cost_nothing_or_is_under_way_has_no_refund(books):
             refund(books, request)
 
 
-def test_only_a_refund_lowers_what_was_posted_in_the_period_of_the_request(books):
+def test_refund_lowers_the_counters_of_the_period_of_admission(books):
     """R7, R19"""
     books.grant(100)
     books.now_ms = parse_instant_ms("2026-11-30T23:59:59Z")
@@ -106,7 +106,7 @@ def test_only_a_refund_lowers_what_was_posted_in_the_period_of_the_request(books
     assert [row[0] for row in narrow] == [18, 18]
 
 
-def test_a_refund_makes_room_under_a_cap(books):
+def test_refund_makes_room_under_a_cap(books):
     """R7"""
     books.grant(100)
     operations.set_budget(books.conn, "acme", 30, actor="test", now_ms=books.now_ms)
@@ -115,7 +115,7 @@ def test_a_refund_makes_room_under_a_cap(books):
     books.hold(10)
 
 
-def test_a_refund_to_an_expired_grant_expires_at_once(books):
+def test_refund_to_an_expired_grant_expires_at_once(books):
     """R19, R8"""
     books.grant(20, expires_at_ms=books.now_ms + 5)
     request = spent(books, 15)
@@ -126,7 +126,7 @@ def test_a_refund_to_an_expired_grant_expires_at_once(books):
     assert books.credit().balance_nanousd == 0
 
 
-def test_a_refund_to_a_voided_grant_is_voided_at_once(books):
+def test_refund_to_a_voided_grant_is_voided_at_once(books):
     """R19"""
     books.grant(20, "promotional")
     request = spent(books, 15)
@@ -136,7 +136,7 @@ def test_a_refund_to_a_voided_grant_is_voided_at_once(books):
     assert books.one("SELECT balance_nanousd FROM accounts WHERE account = 'funding:promotional'") == 0
 
 
-def test_what_was_owed_for_a_request_is_owed_no_more(books):
+def test_refund_of_a_postpaid_request_lowers_the_debt(books):
     """R6, R19"""
     postpaid(books)
     books.grant(10)
@@ -146,7 +146,7 @@ def test_what_was_owed_for_a_request_is_owed_no_more(books):
     assert books.conn.execute("SELECT charged_nanousd, refunded_nanousd FROM statements").fetchall() == [(15, 15)]
 
 
-def test_a_statement_that_was_paid_before_its_refund_lowers_what_is_owed(books):
+def test_refund_after_the_payment_of_its_statement_lowers_the_debt(books):
     """R6, R19"""
     postpaid(books)
     request = spent(books, 25)
@@ -158,7 +158,7 @@ def test_a_statement_that_was_paid_before_its_refund_lowers_what_is_owed(books):
     assert books.credit().owed_nanousd == 15
 
 
-def test_a_refund_repeated_with_its_key_is_one_refund(books):
+def test_refund_repeated_with_its_idempotency_key_is_one_refund(books):
     """R22"""
     books.grant(100)
     request = spent(books, 30)
@@ -173,7 +173,7 @@ def withdraw(books, amount):
     return operations.withdraw_credit(books.conn, "acme", amount, **who(books))
 
 
-def test_a_withdrawal_takes_unspent_paid_credit_only(books):
+def test_withdrawal_takes_unspent_paid_credit_only(books):
     """R19"""
     books.grant(10, "promotional")
     books.grant(10)
@@ -187,7 +187,7 @@ def test_a_withdrawal_takes_unspent_paid_credit_only(books):
             withdraw(books, amount)
 
 
-def test_a_withdrawal_leaves_what_holds_need(books):
+def test_withdrawal_leaves_the_credit_of_open_holds(books):
     """R19, R4"""
     books.grant(30)
     books.hold(20)
@@ -197,7 +197,7 @@ def test_a_withdrawal_leaves_what_holds_need(books):
     assert books.credit().available_nanousd == 0
 
 
-def test_a_void_takes_what_holds_need_when_they_end(books):
+def test_void_takes_the_credit_of_open_holds_when_they_end(books):
     """R19"""
     books.grant(30)
     request = books.hold(20)
@@ -210,7 +210,7 @@ def test_a_void_takes_what_holds_need_when_they_end(books):
     assert reasons == [("test", "test")] * 2
 
 
-def test_a_void_does_not_wait_for_a_doubted_clock(books):
+def test_void_applies_while_the_clock_is_paused(books):
     """R19, R20"""
     books.grant(30)
     books.apply(PauseClock("the clock went back"))
@@ -218,7 +218,7 @@ def test_a_void_does_not_wait_for_a_doubted_clock(books):
     assert books.credit().balance_nanousd == 0
 
 
-def test_a_grant_is_voided_once(books):
+def test_grant_voided_twice_is_refused(books):
     """R19"""
     books.grant(30)
     operations.void_grant(books.conn, 1, **who(books))
@@ -229,14 +229,14 @@ def test_a_grant_is_voided_once(books):
 
 
 @pytest.mark.parametrize("reason", ["", "x" * 201, "a\nb"])
-def test_money_goes_back_for_a_reason(books, reason):
+def test_refund_withdrawal_and_void_need_a_reason(books, reason):
     """R19"""
     books.grant(30)
     with pytest.raises(InvalidValueError, match="reason"):
         operations.withdraw_credit(books.conn, "acme", 1, reason=reason, actor="test", now_ms=1)
 
 
-def test_an_earned_tier_outlives_the_money_that_earned_it(books):
+def test_earned_tier_stays_after_a_withdrawal(books):
     """R2"""
     books.grant(600 * NANOUSD_PER_USD)
     withdraw(books, 600 * NANOUSD_PER_USD)
@@ -245,7 +245,7 @@ def test_an_earned_tier_outlives_the_money_that_earned_it(books):
     assert terms_of(books.conn, "acme", books.now_ms).tier == 3
 
 
-def test_what_was_withdrawn_earns_nothing(books):
+def test_withdrawn_credit_does_not_qualify_for_a_tier(books):
     """R2"""
     books.grant(40 * NANOUSD_PER_USD)
     withdraw(books, 30 * NANOUSD_PER_USD)
@@ -261,7 +261,7 @@ def pay(books, period, amount=None, **more):
     )
 
 
-def test_a_statement_is_of_the_month_of_admission(books):
+def test_statement_has_the_month_of_admission(books):
     """R6"""
     postpaid(books)
     books.now_ms = parse_instant_ms("2026-11-30T23:59:59Z")
@@ -277,7 +277,7 @@ def test_a_statement_is_of_the_month_of_admission(books):
     assert books.credit().owed_nanousd == 7
 
 
-def test_paying_the_open_statement_early_lifts_the_caps_of_its_period(books):
+def test_payment_of_the_open_statement_lifts_the_caps_of_its_period(books):
     """R7"""
     postpaid(books)
     operations.set_budget(books.conn, "acme", 30, actor="test", now_ms=books.now_ms)
@@ -294,7 +294,7 @@ def test_paying_the_open_statement_early_lifts_the_caps_of_its_period(books):
     ("amount", "said"),
     [(0, r"a payment must be more than \$0\.00"), (31, r"owes \$0\.00000003 for 2026-11: pay at most that")],
 )
-def test_a_payment_is_of_what_is_due(books, amount, said):
+def test_payment_above_the_due_amount_is_refused(books, amount, said):
     """R6"""
     postpaid(books)
     spent(books, 30)
@@ -302,7 +302,7 @@ def test_a_payment_is_of_what_is_due(books, amount, said):
         pay(books, "2026-11", amount)
 
 
-def test_a_payment_earns_a_tier(books):
+def test_payment_earns_a_tier(books):
     """R2"""
     operations.set_team(books.conn, "acme", plan="free", payment_method=True, actor="test", now_ms=books.now_ms)
     postpaid(books)
@@ -311,7 +311,7 @@ def test_a_payment_earns_a_tier(books):
     assert terms_of(books.conn, "acme", books.now_ms).tier == 2
 
 
-def test_a_payment_repeated_with_its_key_is_one_payment(books):
+def test_payment_repeated_with_its_idempotency_key_is_one_payment(books):
     """R22"""
     postpaid(books)
     spent(books, 30)
@@ -319,7 +319,7 @@ def test_a_payment_repeated_with_its_key_is_one_payment(books):
     assert books.credit().owed_nanousd == 20
 
 
-def test_the_grants_of_a_team_are_shown_as_they_are(books):
+def test_list_of_grants_shows_rest_and_state(books):
     """R8: no read shows expired credit, written down or not."""
     books.grant(5, expires_at_ms=books.now_ms + 5)
     books.grant(6)

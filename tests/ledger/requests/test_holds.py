@@ -1,4 +1,4 @@
-"""A hold is opened within the credit and the caps of its team."""
+"""Tests of holds: opened within the credit and the caps of a team, or refused with a remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inferd.ledger.requests.usage import RecordFree
 from inferd.usage import Usage
 
 
-def test_a_hold_keeps_the_worst_case_from_the_credit(books):
+def test_hold_reserves_the_worst_case(books):
     """R4"""
     books.grant(100)
     hold = books.apply(books.open_hold(10, 20, request_id="r"))
@@ -21,7 +21,7 @@ def test_a_hold_keeps_the_worst_case_from_the_credit(books):
     assert (credit.balance_nanousd, credit.held_nanousd, credit.available_nanousd) == (100, 30, 70)
 
 
-def test_credit_for_exactly_k_requests_admits_exactly_k(books):
+def test_credit_for_k_requests_admits_exactly_k(books):
     """R4: all are admitted before the first ends."""
     books.grant(3 * 30 + 29)
     for _ in range(3):
@@ -32,7 +32,7 @@ def test_credit_for_exactly_k_requests_admits_exactly_k(books):
     assert books.credit().available_nanousd == 29
 
 
-def test_a_hold_may_take_the_last_nano_dollar_and_not_one_more(books):
+def test_hold_takes_the_last_nano_usd_and_not_one_more(books):
     """R4"""
     books.grant(30)
     with pytest.raises(InsufficientCreditError):
@@ -41,7 +41,7 @@ def test_a_hold_may_take_the_last_nano_dollar_and_not_one_more(books):
     assert books.credit().available_nanousd == 0
 
 
-def test_a_refusal_says_the_cost_what_there_is_and_what_would_fit(books):
+def test_refusal_names_cost_available_credit_and_the_largest_max_tokens(books):
     """R4"""
     books.grant(30)
     with pytest.raises(InsufficientCreditError) as refusal:
@@ -55,14 +55,14 @@ def test_a_refusal_says_the_cost_what_there_is_and_what_would_fit(books):
 
 
 @pytest.mark.parametrize("credit", [5, 10])
-def test_a_refusal_says_that_no_max_tokens_would_fit(books, credit):
+def test_refusal_names_that_no_max_tokens_fits(books, credit):
     """R4: the prompt alone is too much, or takes all there is."""
     books.grant(credit)
     with pytest.raises(InsufficientCreditError, match="not even one completion token is covered"):
         books.hold(10, 1)
 
 
-def test_credit_held_by_requests_under_way_is_worth_waiting_for(books):
+def test_refusal_for_held_credit_has_a_retry_after(books):
     """R4: one code a cause."""
     books.grant(40)
     first = books.hold(10, 20)
@@ -75,7 +75,7 @@ def test_credit_held_by_requests_under_way_is_worth_waiting_for(books):
     books.hold(10, 20)
 
 
-def test_credit_that_is_enough_to_the_last_nano_dollar_is_worth_waiting_for(books):
+def test_refusal_for_held_credit_that_exactly_suffices_has_a_retry_after(books):
     """R4"""
     books.grant(30)
     books.hold(0, 1)
@@ -87,7 +87,7 @@ def test_credit_that_is_enough_to_the_last_nano_dollar_is_worth_waiting_for(book
     assert refusal.value.code == "credit_balance_exhausted"
 
 
-def test_a_refused_hold_changes_nothing(books):
+def test_refused_hold_changes_nothing(books):
     """R4"""
     books.grant(5, expires_at_ms=books.now_ms + 1)
     books.now_ms += 1
@@ -97,7 +97,7 @@ def test_a_refused_hold_changes_nothing(books):
     assert books.dump() == before
 
 
-def test_a_free_request_needs_no_credit_and_writes_a_row_at_cost_0(books):
+def test_free_request_needs_no_credit_and_writes_a_usage_row_at_cost_zero(books):
     """R7"""
     command = RecordFree(
         request_id="free-1",
@@ -117,7 +117,7 @@ def test_a_free_request_needs_no_credit_and_writes_a_row_at_cost_0(books):
 
 
 @pytest.mark.parametrize(("prompt", "over"), [(29, None), (30, None), (31, 1)])
-def test_a_hold_is_marked_where_caps_alone_bound_it(books, prompt, over):
+def test_hold_beyond_the_credit_is_marked_postpaid(books, prompt, over):
     """R6: to the nano-dollar; what credit covers is no debt in the making."""
     books.grant(30)
     operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)

@@ -1,4 +1,4 @@
-"""Costs and holds against exact rational arithmetic."""
+"""Tests of costs and holds against exact rational arithmetic."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def exact_nanousd(price: Price, usage: Usage) -> Fraction:
 
 
 @given(prices(), usages())
-def test_a_cost_is_the_exact_sum_rounded_half_up_once(price, usage):
+def test_cost_is_the_exact_sum_rounded_half_up_once(price, usage):
     """R12"""
     assert cost_nanousd(price, usage) == math.floor(exact_nanousd(price, usage) + Fraction(1, 2))
 
 
-def test_a_tier_multiplies_every_price_before_the_one_rounding():
+def test_cost_multiplies_every_price_before_the_one_rounding():
     """R12, R17: half of 3 cached pico-dollars' half, a premium of one millionth, and nothing twice."""
     assert cost_nanousd(Price(100_000, 400_000).times(PPM // 2), Usage(1000, 600, 10)) == (40_000 + 30_000 + 4_000) // 2
     assert cost_nanousd(Price(100_000, 400_000).times(3 * PPM // 2), Usage(10, 0, 1)) == 1_500 + 600
@@ -60,7 +60,7 @@ def test_a_tier_multiplies_every_price_before_the_one_rounding():
     assert hold_nanousd(Price(1_000, 0).times(PPM), 1, 0) == 1
 
 
-def test_time_costs_by_the_millisecond():
+def test_cost_by_time_counts_milliseconds():
     """R4, R12: $0.004 a second are 4,000,000 pico-USD a millisecond."""
     price = Price.by_time(4_000_000)
     assert price.is_by_time
@@ -71,7 +71,7 @@ def test_time_costs_by_the_millisecond():
     assert cost_nanousd(Price.by_time(499), Usage(compute_ms=1)) == 0
 
 
-def test_half_a_nano_dollar_rounds_up():
+def test_cost_of_half_a_nano_usd_rounds_up():
     """R12"""
     assert cost_nanousd(Price(500, 0), Usage(1)) == 1
     assert cost_nanousd(Price(499, 0), Usage(1)) == 0
@@ -79,28 +79,28 @@ def test_half_a_nano_dollar_rounds_up():
     assert cost_nanousd(Price(2500, 0), Usage(1)) == 3
 
 
-def test_a_cached_token_costs_half_unless_listed_otherwise():
+def test_cost_of_a_cached_token_is_half_unless_listed():
     """R12: $0.10 and $0.40 a million tokens are 100,000 and 400,000 pico-USD a token."""
     assert cost_nanousd(Price(100_000, 400_000), Usage(1000, 600, 10)) == 40_000 + 30_000 + 4_000
     assert cost_nanousd(Price(100_000, 400_000, 10_000), Usage(1000, 600, 10)) == 40_000 + 6_000 + 4_000
     assert cost_nanousd(Price(100_000, 400_000, 0), Usage(1000, 600, 10)) == 40_000 + 4_000
 
 
-def test_the_half_price_of_an_odd_price_is_exact():
+def test_cost_of_a_cached_token_at_an_odd_price_is_exact():
     """R12: 1 pico-USD halved is not 0 and not 1; 2,000 such tokens are one nano-USD."""
     assert cost_nanousd(Price(1, 0), Usage(2_000, 2_000)) == 1
     assert cost_nanousd(Price(1, 0), Usage(999, 999)) == 0
 
 
 @given(prices(), TOKENS, TOKENS)
-def test_a_hold_is_the_worst_case_rounded_up(price, prompt, completion):
+def test_hold_amount_is_the_worst_case_rounded_up(price, prompt, completion):
     """R4"""
     exact = exact_nanousd(price, Usage(prompt, 0, completion))
     assert hold_nanousd(price, prompt, completion) == math.ceil(exact)
 
 
 @given(prices(), usages(), TOKENS, TOKENS)
-def test_no_usage_within_its_bounds_costs_more_than_its_hold(price, usage, more_prompt, more_completion):
+def test_cost_of_usage_within_bounds_never_exceeds_the_hold(price, usage, more_prompt, more_completion):
     """R4"""
     tokens = (usage.prompt_tokens + more_prompt, usage.completion_tokens + more_completion)
     held = hold_nanousd(price, *tokens, usage.compute_ms)
@@ -108,7 +108,7 @@ def test_no_usage_within_its_bounds_costs_more_than_its_hold(price, usage, more_
 
 
 @given(prices(), TOKENS, st.integers(0, 10**12))
-def test_the_largest_max_tokens_fits_and_one_more_does_not(price, prompt, available):
+def test_largest_max_tokens_fits_and_one_more_does_not(price, prompt, available):
     """R4"""
     if price.is_by_time:
         return

@@ -1,4 +1,4 @@
-"""Real threads, and a second process, at the same ledger."""
+"""Tests of threads and a second process that use the same ledger at once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_credit_for_k_of_n_threads_admits_exactly_k(served, writer):
     assert audit(served.conn).clean
 
 
-def test_of_many_resolutions_of_a_hold_exactly_one_wins(served, writer):
+def test_concurrent_resolutions_of_a_hold_have_one_winner(served, writer):
     """R16"""
     served.grant(10_000)
     for _ in range(5):
@@ -80,7 +80,7 @@ def test_of_many_resolutions_of_a_hold_exactly_one_wins(served, writer):
     assert audit(served.conn).clean
 
 
-def test_another_process_grants_credit_while_requests_come_and_go(served, writer, store):
+def test_grants_by_another_process_reach_running_requests(served, writer, store):
     """R20, R22"""
     served.grant(1_000_000)
 

@@ -1,4 +1,4 @@
-"""How holds end: settled, voided, and voided by the next epoch."""
+"""Tests of settlement: holds settled, voided, and voided by the next epoch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inferd.price import Price
 from inferd.usage import Usage
 
 
-def test_a_new_epoch_voids_the_holds_of_the_old_ones(served, store):
+def test_epoch_voids_the_holds_of_earlier_epochs(served, store):
     """R20, R16"""
     served.grant(100)
     settled = served.hold(10, 20)
@@ -33,7 +33,7 @@ def test_a_new_epoch_voids_the_holds_of_the_old_ones(served, store):
     assert audit(served.conn).clean
 
 
-def test_an_epoch_leaves_its_own_holds_alone(served):
+def test_epoch_keeps_its_own_holds(served):
     """R20: no wall-clock expiry of a live hold."""
     served.grant(100)
     request_id = served.hold(10, 20)

@@ -1,4 +1,4 @@
-"""Real threads, and a second process, against one cap each: exactly K of N are admitted before the first one ends."""
+"""Tests of caps under threads and a second process: exactly K of N requests are admitted before the first ends."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def limit(books, cap, each):
 
 @pytest.mark.parametrize("cap", CAPS)
 @pytest.mark.parametrize(("n", "price", "each"), SHAPES)
-def test_a_cap_for_k_of_n_threads_admits_exactly_k(served, writer, cap, n, price, each):
+def test_cap_for_k_of_n_threads_admits_exactly_k(served, writer, cap, n, price, each):
     """R4, R7: with n choices, and with a unified price."""
     limit(served, cap, each)
     changes = {"user": "ada"} if price is None else {"user": "ada", "price": price}
@@ -101,9 +101,7 @@ def test_a_cap_for_k_of_n_threads_admits_exactly_k(served, writer, cap, n, price
 
 @pytest.mark.parametrize("cap", ["credit", "team", "user"])
 @pytest.mark.parametrize(("tier", "price", "each"), TIERS)
-def test_a_cap_admits_exactly_k_of_every_service_tier_and_of_what_is_billed_by_time(
-    served, writer, cap, tier, price, each
-):
+def test_cap_admits_exactly_k_of_every_service_tier_and_price_by_time(served, writer, cap, tier, price, each):
     """R4, R7, R12, R17, R23"""
     limit(served, cap, each)
     changes = {"user": "ada", "price": price, "service_tier": tier, "max_compute_ms": 15 if price.is_by_time else None}
@@ -115,7 +113,7 @@ def test_a_cap_admits_exactly_k_of_every_service_tier_and_of_what_is_billed_by_t
 
 
 @pytest.mark.parametrize("cap", ["credit", "team", "project", "key", "user"])
-def test_two_processes_together_admit_exactly_k(served, writer, store, cap):
+def test_cap_shared_by_two_processes_admits_exactly_k(served, writer, store, cap):
     """R4, R7, R20"""
     limit(served, cap, 30)
     folder = sys.modules["inferd"].__path__[0].rpartition("/")[0]
@@ -133,7 +131,7 @@ def test_two_processes_together_admit_exactly_k(served, writer, store, cap):
     assert audit(served.conn).clean
 
 
-def test_a_postpaid_team_is_bounded_by_its_cap_alone(served, writer, monkeypatch):
+def test_cap_alone_bounds_a_postpaid_team_under_concurrency(served, writer, monkeypatch):
     """R6, R7"""
     operations.set_team(served.conn, "acme", overage="postpaid", actor="test", now_ms=served.now_ms)
     operations.set_budget(served.conn, "acme", K * 30 + 29, actor="test", now_ms=served.now_ms)

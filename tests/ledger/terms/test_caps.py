@@ -1,4 +1,4 @@
-"""Caps: every scope, every period, checked with the hold; one code a cause; and what happens at zero."""
+"""Tests of caps in every scope and period, of refusals by them, and of the overage rule."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def refusal(books, *tokens, **changes):
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("period", ["month", "year", "lifetime"])
-def test_a_budget_is_used_up_to_the_last_nano_dollar_and_not_one_more(rich, scope, period):
+def test_budget_is_spent_to_the_last_nano_usd_and_not_one_more(rich, scope, period):
     """R7"""
     budget(rich, scope, 30, period)
     rich.settle(rich.hold(10, 10, user="ada"), 10, 0)
@@ -62,7 +62,7 @@ def test_a_budget_is_used_up_to_the_last_nano_dollar_and_not_one_more(rich, scop
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_a_refusal_says_which_limit_what_would_fit_and_when_it_starts_anew(rich, scope):
+def test_refusal_by_a_cap_names_the_limit_the_fit_and_the_reset(rich, scope):
     """R7"""
     budget(rich, scope, 30)
     rich.settle(rich.hold(10, 0, user="ada"), 10, 0)
@@ -82,7 +82,7 @@ def test_a_refusal_says_which_limit_what_would_fit_and_when_it_starts_anew(rich,
     assert "never resets" in refusal(rich, 10, 20).message
 
 
-def test_what_is_held_alone_is_worth_waiting_for(rich):
+def test_refusal_by_held_budget_has_a_retry_after(rich):
     """R7"""
     budget(rich, "project", 30)
     under_way = rich.hold(10, 10, user="ada")
@@ -94,7 +94,7 @@ def test_what_is_held_alone_is_worth_waiting_for(rich):
     rich.hold(10, 10, user="ada")
 
 
-def test_what_waiting_cannot_mend_is_told_first(rich):
+def test_refusal_names_permanent_causes_first(rich):
     """R7"""
     budget(rich, "team", 100)
     budget(rich, "user", 30)
@@ -102,7 +102,7 @@ def test_what_waiting_cannot_mend_is_told_first(rich):
     assert refusal(rich, 10, 21).code == "user_spend_limit_exceeded"
 
 
-def test_a_request_that_one_scope_refuses_counts_in_none(rich):
+def test_refusal_by_one_scope_counts_in_none(rich):
     """R7: all scopes or none."""
     budget(rich, "team", 1000)
     budget(rich, "user", 5)
@@ -110,7 +110,7 @@ def test_a_request_that_one_scope_refuses_counts_in_none(rich):
     assert rich.one("SELECT count(*) FROM counters") == 0
 
 
-def test_others_do_not_use_up_a_budget(rich):
+def test_budget_is_not_spent_by_other_scopes(rich):
     """R7"""
     for scope in ("project", "key", "user"):
         budget(rich, scope, 30)
@@ -121,7 +121,7 @@ def test_others_do_not_use_up_a_budget(rich):
     rich.hold(15, 15, user="ada")
 
 
-def test_a_period_ends_at_midnight_utc(rich):
+def test_budget_period_ends_at_midnight_utc(rich):
     """R7: usage belongs to the period of admission, however late it is settled."""
     budget(rich, "team", 30)
     budget(rich, "key", 50, "year")
@@ -137,7 +137,7 @@ def test_a_period_ends_at_midnight_utc(rich):
 
 
 @pytest.mark.parametrize(("n", "price"), [(2, None), (1, Price(2_000, 2_000))])
-def test_a_budget_for_k_of_n_admits_exactly_k_in_every_shape_of_request(rich, n, price):
+def test_budget_for_k_of_n_admits_exactly_k_of_every_kind_of_request(rich, n, price):
     """R7: n choices hold n times the limit of completion tokens; a unified price counts prompt and completion alike."""
     each = (10 + n * 20) * (1 if price is None else 2)
     budget(rich, "project", 3 * each + each - 1)
@@ -147,7 +147,7 @@ def test_a_budget_for_k_of_n_admits_exactly_k_in_every_shape_of_request(rich, n,
     assert refusal(rich, 10, n * 20, **changes).code == "in_flight_budget_exhausted"
 
 
-def test_free_requests_know_no_caps(rich):
+def test_free_request_is_not_bound_by_caps(rich):
     """R7: a broke team may make them, and they count nowhere."""
     from inferd.ledger.requests.usage import RecordFree
 
@@ -166,7 +166,7 @@ def test_free_requests_know_no_caps(rich):
         ("enterprise", 5, {("plan", "2026", 700_000)}),
     ],
 )
-def test_the_caps_of_plans_and_tiers(books, plan, tier, caps):
+def test_caps_of_plans_and_tiers(books, plan, tier, caps):
     """R1, R7"""
     operations.create_team(books.conn, "t", plan, **who(books))
     terms = terms_of(books.conn, "t", books.now_ms)
@@ -175,7 +175,7 @@ def test_the_caps_of_plans_and_tiers(books, plan, tier, caps):
     assert {(cap.source, cap.period, cap.limit_nanousd // USD) for cap in found} == caps
 
 
-def test_a_change_of_plan_counts_what_was_spent_before(books):
+def test_cap_after_a_change_of_plan_counts_earlier_spend(books):
     """R7: team counters are kept for month and year always."""
     books.grant(800_000 * USD)
     operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
@@ -184,7 +184,7 @@ def test_a_change_of_plan_counts_what_was_spent_before(books):
     assert refusal(books, 1, user=None).code == "team_spend_limit_exceeded"
 
 
-def test_a_raise_lifts_every_cap_of_the_team_in_its_span_only(rich):
+def test_cap_adjustment_lifts_every_cap_of_the_team_in_its_span_only(rich):
     """R7"""
     budget(rich, "team", 30)
     budget(rich, "project", 60)
@@ -202,7 +202,7 @@ def test_a_raise_lifts_every_cap_of_the_team_in_its_span_only(rich):
     assert made.amount_nanousd == 20
 
 
-def test_a_raise_repeated_with_its_key_is_one_raise(rich):
+def test_cap_adjustment_repeated_with_its_idempotency_key_is_one(rich):
     """R22"""
     once = {"until_ms": rich.now_ms + 9, "reason": "x", "idempotency_key": "k", **who(rich)}
     first = operations.raise_caps(rich.conn, "acme", 5, **once)
@@ -210,7 +210,7 @@ def test_a_raise_repeated_with_its_key_is_one_raise(rich):
     assert rich.one("SELECT count(*) FROM cap_adjustments") == 1
 
 
-def test_raises_add_up_to_no_more_than_a_request_can_count_with(rich):
+def test_cap_adjustments_have_a_bounded_sum(rich):
     """R7: their sum is SQLite's, which has 64 bits."""
     span = {"until_ms": rich.now_ms + 9, "reason": "x"}
     for _ in range(4):
@@ -222,7 +222,7 @@ def test_raises_add_up_to_no_more_than_a_request_can_count_with(rich):
     operations.raise_caps(rich.conn, "acme", 1, until_ms=rich.now_ms + 1, reason="x", **who(rich))
 
 
-def test_available_is_what_a_new_hold_can_take(rich):
+def test_available_credit_is_the_largest_hold(rich):
     """R6"""
     assert rich.credit().available_nanousd == 10_000
     budget(rich, "team", 50)
@@ -241,28 +241,28 @@ def test_available_is_what_a_new_hold_can_take(rich):
         ({"project": "inference", "user": "ada"}, "one project, one user or one key"),
     ],
 )
-def test_a_budget_that_makes_no_sense_is_refused(rich, change, message):
+def test_budget_with_invalid_values_is_refused(rich, change, message):
     words = {"amount_nanousd": 1, **change}
     with pytest.raises(InvalidValueError, match=message):
         operations.set_budget(rich.conn, "acme", **words, **who(rich))
 
 
 @pytest.mark.parametrize("own", [{"project": "nix"}, {"user": "nix"}, {"key_id": "nix"}])
-def test_a_budget_needs_somebody_of_the_team(rich, own):
+def test_budget_of_an_unknown_scope_is_refused(rich, own):
     """R9"""
     for act in (lambda: operations.set_budget(rich.conn, "acme", 1, **own, **who(rich)),):
         with pytest.raises(NotFoundError, match="nix"):
             act()
 
 
-def test_a_key_of_another_team_has_no_budget_here(rich):
+def test_budget_for_a_key_of_another_team_is_refused(rich):
     """R9"""
     operations.create_team(rich.conn, "beta", "free", **who(rich))
     with pytest.raises(NotFoundError):
         operations.set_budget(rich.conn, "beta", 1, key_id=rich.key.id, **who(rich))
 
 
-def test_a_postpaid_team_spends_its_credit_first_and_owes_the_rest(books):
+def test_postpaid_team_spends_credit_first_and_owes_the_rest(books):
     """R6"""
     operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
     books.grant(10)
@@ -273,7 +273,7 @@ def test_a_postpaid_team_spends_its_credit_first_and_owes_the_rest(books):
     assert credit.available_nanousd == 50 * USD - 25
 
 
-def test_a_cap_alone_bounds_a_postpaid_team(books):
+def test_cap_alone_bounds_a_postpaid_team(books):
     """R6, R7"""
     operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
     budget(books, "team", 30)
@@ -281,7 +281,7 @@ def test_a_cap_alone_bounds_a_postpaid_team(books):
     assert refusal(books, 1, user=None).code == "in_flight_budget_exhausted"
 
 
-def test_holds_of_a_postpaid_team_keep_expired_credit_and_pay_from_it(books):
+def test_postpaid_holds_keep_expired_credit_and_are_paid_from_it(books):
     """R6, R8"""
     operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
     books.grant(10, expires_at_ms=books.now_ms + 5)
@@ -292,7 +292,7 @@ def test_holds_of_a_postpaid_team_keep_expired_credit_and_pay_from_it(books):
     assert (books.remaining(), books.credit().owed_nanousd) == ({1: 0}, 10)
 
 
-def test_a_team_that_stops_being_postpaid_pays_what_was_admitted_before(books):
+def test_postpaid_team_that_stops_settles_requests_admitted_before(books):
     """R6"""
     operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
     books.grant(10)
@@ -304,7 +304,7 @@ def test_a_team_that_stops_being_postpaid_pays_what_was_admitted_before(books):
     assert refusal(books, 1, user=None).code == "credit_balance_exhausted"
 
 
-def test_a_plan_that_says_contact_blocks_and_says_whom(books):
+def test_overage_contact_blocks_and_names_the_contact(books):
     """R6"""
     operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
     assert "contact billing@example.org." in refusal(books, 1, user=None, contact="billing@example.org").message
@@ -322,7 +322,7 @@ def test_postpaid_on_plan_free_needs_a_payment_method(books):
     books.conn.execute("ROLLBACK")
 
 
-def test_without_its_payment_method_a_free_team_blocks_again(books):
+def test_postpaid_on_plan_free_ends_without_a_payment_method(books):
     """R6, R2: the tier that the method earned stays."""
     operations.create_team(books.conn, "small", "free", **who(books))
     terms = operations.set_team(books.conn, "small", overage="postpaid", payment_method=True, **who(books))
@@ -335,7 +335,7 @@ def test_without_its_payment_method_a_free_team_blocks_again(books):
 @pytest.mark.parametrize(
     ("usd", "tier"), [("0", 0), ("0.000000001", 1), ("49.999999999", 1), ("50", 2), ("500", 3), ("5000", 4)]
 )
-def test_tiers_are_earned_by_what_was_paid(books, usd, tier):
+def test_earned_tier_follows_paid_money(books, usd, tier):
     """R2"""
     assert SHIPPED.earned_tier(parse_usd(usd), payment_method=False) == tier
     operations.create_team(books.conn, "small", "free", **who(books))
@@ -345,7 +345,7 @@ def test_tiers_are_earned_by_what_was_paid(books, usd, tier):
     assert terms_of(books.conn, "small", books.now_ms).tier == tier
 
 
-def test_an_override_is_stronger_than_what_was_earned(books):
+def test_tier_override_takes_precedence_over_the_earned_tier(books):
     """R1"""
     books.grant(500 * USD)
     assert terms_of(books.conn, "acme", 0).tier == 3
@@ -353,13 +353,13 @@ def test_an_override_is_stronger_than_what_was_earned(books):
     assert operations.set_team(books.conn, "acme", earn_tier=True, **who(books)).tier == 3
 
 
-def test_an_idle_change_leaves_no_trace(books):
+def test_team_set_to_equal_values_is_not_logged(books):
     before = books.dump()
     operations.set_team(books.conn, "acme", plan="academic", payment_method=False, **who(books))
     assert books.dump() == before
 
 
-def test_the_limits_of_a_team_say_where_they_come_from(rich):
+def test_team_limits_name_their_sources(rich):
     """R1"""
     budget(rich, "user", 30, "year")
     limits = operations.show_limits(rich.conn, "acme", now_ms=rich.now_ms)
@@ -372,7 +372,7 @@ def test_the_limits_of_a_team_say_where_they_come_from(rich):
     assert limits.terms.overage_source == "plan academic"
 
 
-def test_counters_of_narrow_scopes_are_audited(rich):
+def test_audit_finds_changed_counters_of_narrow_scopes(rich):
     """R7"""
     rich.settle(rich.hold(10, 10, user="ada"), 10, 5)
     rich.hold(3, user="ada")
@@ -383,7 +383,7 @@ def test_counters_of_narrow_scopes_are_audited(rich):
         rich.conn.execute("UPDATE counters SET posted_nanousd = posted_nanousd - 1 WHERE scope = ?", (scope,))
 
 
-def test_a_settled_request_counts_what_it_cost_however_it_was_paid(rich):
+def test_counters_have_the_cost_of_credit_and_postpaid_requests(rich):
     """R7: gross, from gifts too."""
     rich.settle(rich.hold(10, 10, user="ada", price=replace(rich.price, cached_input_picousd=0)), 10, 5)
     caps = team_caps(rich.conn, "acme", terms_of(rich.conn, "acme", rich.now_ms), rich.now_ms)

@@ -1,4 +1,4 @@
-"""R20: expiry never runs backwards, and stands still while the clock is doubted."""
+"""Tests of the clock of expiry (R20): never goes back, and stops while the wall clock is doubtful."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def expiring(books):
     return books
 
 
-def test_expiry_goes_by_the_latest_moment_that_was_seen(expiring):
+def test_expiry_uses_the_latest_moment_seen(expiring):
     """R20"""
     assert expiry_ms(expiring.conn, NOW_MS + 5) == NOW_MS + 5
     expiring.apply(ObserveClock(NOW_MS + 2 * HOUR_MS))
@@ -35,13 +35,13 @@ def test_expiry_goes_by_the_latest_moment_that_was_seen(expiring):
     assert expiring.credit().available_nanousd == 10
 
 
-def test_a_small_correction_is_no_clock_that_went_back(books):
+def test_expiry_clock_tolerates_a_small_correction(books):
     books.apply(ObserveClock(NOW_MS))
     assert books.apply(ObserveClock(NOW_MS - BACKWARDS_TOLERANCE_MS)).paused_because is None
     assert clock_state(books.conn).seen_ms == NOW_MS
 
 
-def test_a_clock_that_went_back_pauses_expiry_until_it_is_accepted(expiring):
+def test_expiry_clock_pauses_after_going_back_until_accepted(expiring):
     """R20"""
     state = expiring.apply(ObserveClock(NOW_MS - BACKWARDS_TOLERANCE_MS - 1))
     assert "the clock went back" in state.paused_because
@@ -57,13 +57,13 @@ def test_a_clock_that_went_back_pauses_expiry_until_it_is_accepted(expiring):
     assert expiring.credit().available_nanousd == 0
 
 
-def test_a_clock_that_went_back_while_no_server_ran_is_noticed_by_the_next(expiring):
+def test_expiry_clock_pauses_if_it_went_back_while_no_server_ran(expiring):
     """R20"""
     next_epoch(expiring.conn, 1, NOW_MS - HOUR_MS)
     assert "the clock went back" in clock_state(expiring.conn).paused_because
 
 
-def test_a_leap_ahead_takes_nothing_from_anybody(expiring):
+def test_expiry_clock_leap_ahead_expires_nothing(expiring):
     """R20: 100 nano-USD that would be gone if the year were right."""
     expiring.apply(PauseClock("the clock leapt"))
     expiring.apply(PauseClock("and again"))
@@ -74,7 +74,7 @@ def test_a_leap_ahead_takes_nothing_from_anybody(expiring):
     assert expiring.remaining() == {1: 0, 2: 0}
 
 
-def test_an_accepted_clock_may_lie_before_what_was_seen(books):
+def test_expiry_clock_accepted_before_the_latest_moment_goes_on(books):
     books.apply(ObserveClock(NOW_MS + HOUR_MS))
     accept_clock(books.conn, NOW_MS)
     assert expiry_ms(books.conn, NOW_MS) == NOW_MS

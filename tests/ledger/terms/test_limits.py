@@ -1,4 +1,4 @@
-"""What a team may do besides spending, and why: plan, tier, overrides with an end, concurrency."""
+"""Tests of a team's limits other than money, with their sources: plan, tier, overrides, concurrency."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def limits(books, team="acme", **whose):
         (TierChoice(0, 10, 3), "pro", 10, (4, "the least of plan pro")),
     ],
 )
-def test_the_tier_is_the_override_else_the_larger_of_earned_and_the_plans_least(choice, plan, at_ms, effect):
+def test_tier_is_the_override_else_the_larger_of_earned_and_the_plans_floor(choice, plan, at_ms, effect):
     """R1."""
     assert choice.in_effect(SHIPPED.plans[plan], at_ms) == effect
 
 
-def test_every_number_says_where_it_comes_from(books):
+def test_team_limits_have_a_source_for_every_number(books):
     """R1, R10, R15, R18."""
     rows = {row.name: (row.least, row.value, row.source) for row in limits(books).rows()}
     assert rows == {
@@ -61,7 +61,7 @@ def test_every_number_says_where_it_comes_from(books):
     }
 
 
-def test_the_operator_gives_a_project_and_a_user_numbers_of_their_own(books):
+def test_concurrency_limit_of_a_project_and_a_user_replaces_the_plans(books):
     """R10."""
     operations.create_user(books.conn, "acme", "ada", **who(books))
     operations.set_project_concurrency(books.conn, "acme", "inference", 3, **who(books))
@@ -76,7 +76,7 @@ def test_the_operator_gives_a_project_and_a_user_numbers_of_their_own(books):
     assert [entry.action for entry in read_log(books.conn, limit=3)] == ["projects.set", "users.set", "projects.set"]
 
 
-def test_a_number_of_requests_at_once_is_of_somebody_and_makes_sense(books):
+def test_concurrency_limit_with_invalid_values_is_refused(books):
     with pytest.raises(NotFoundError, match="no project 'nope'"):
         operations.set_project_concurrency(books.conn, "acme", "nope", 1, **who(books))
     with pytest.raises(NotFoundError, match="no user 'nope'"):
@@ -85,7 +85,7 @@ def test_a_number_of_requests_at_once_is_of_somebody_and_makes_sense(books):
         operations.set_project_concurrency(books.conn, "acme", "inference", 0, **who(books))
 
 
-def test_plans_that_are_put_in_force_hold_from_the_next_look_on(books):
+def test_catalog_in_force_applies_to_the_next_request(books):
     """R1: all of it is data."""
     tiers = (*SHIPPED.tiers[:1], replace(SHIPPED.tiers[1], rpm=7, monthly_nanousd=9), *SHIPPED.tiers[2:])
     academic = replace(SHIPPED.plans["academic"], project_concurrency=2)
@@ -103,7 +103,7 @@ def test_plans_that_are_put_in_force_hold_from_the_next_look_on(books):
     books.assert_clean()
 
 
-def test_plans_that_are_in_force_already_leave_no_trace(books):
+def test_catalog_applied_twice_is_not_logged(books):
     before = books.dump()
     assert not operations.apply_plans(books.conn, SHIPPED, **who(books))
     assert books.dump() == before
@@ -114,7 +114,7 @@ def test_plans_that_are_in_force_already_leave_no_trace(books):
     assert catalog_in_force(books.conn) == SHIPPED
 
 
-def test_a_catalog_from_before_there_was_an_alert_policy_is_that_with_the_shipped_one(books):
+def test_catalog_without_an_alert_policy_has_the_shipped_one(books):
     """R7"""
     changed = replace(SHIPPED, plans={**SHIPPED.plans, "gold": replace(SHIPPED.plans["pro"], name="gold")})
     old = msgspec.to_builtins(changed)
@@ -133,13 +133,13 @@ def test_a_catalog_from_before_there_was_an_alert_policy_is_that_with_the_shippe
     }
 
 
-def test_a_plan_that_a_team_is_on_cannot_be_taken_away(books):
+def test_catalog_without_a_plan_in_use_is_refused(books):
     plans = {name: plan for name, plan in SHIPPED.plans.items() if name != "academic"}
     with pytest.raises(ConfigError, match=r"\[plans.academic\] is missing from models.toml, and team 'acme' is on it"):
         operations.apply_plans(books.conn, replace(SHIPPED, plans=plans), **who(books))
 
 
-def test_a_tier_that_costs_less_now_is_earned_at_once(books):
+def test_catalog_with_a_cheaper_tier_raises_earned_tiers_at_once(books):
     """R2."""
     books.grant(parse_usd("20"))
     assert terms_of(books.conn, "acme", books.now_ms).tier == 1

@@ -1,4 +1,4 @@
-"""Terms are read once and remembered, and never a moment longer than they are in force."""
+"""Tests of the cache of terms: read once a version, and never out of date."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_a_change_is_seen_by_the_next_request(books, change):
+def test_snapshot_sees_each_change_of_terms(books, change):
     before = terms(books)
     change(books)
     assert terms(books) != before
 
 
-def test_terms_are_read_again_only_when_some_have_changed(books):
+def test_snapshot_reads_terms_only_after_a_change(books):
     assert reads_terms(books)
     books.grant(100)
     books.settle(books.hold(10, 10), 10, 10)
@@ -96,7 +96,7 @@ def test_terms_are_read_again_only_when_some_have_changed(books):
     assert not reads_terms(books)
 
 
-def test_a_budget_that_is_gone_is_gone(books):
+def test_snapshot_after_a_removed_budget_equals_the_one_before_it(books):
     before = terms(books)
     budget(books)
     assert terms(books).has_budgets
@@ -104,7 +104,7 @@ def test_a_budget_that_is_gone_is_gone(books):
     assert terms(books) == before
 
 
-def test_a_change_that_is_undone_leaves_nothing_behind(books):
+def test_snapshot_after_a_rolled_back_change_has_the_old_terms(books):
     before = terms(books)
     for tier in (2, 3):
         with transaction(books):
@@ -113,7 +113,7 @@ def test_a_change_that_is_undone_leaves_nothing_behind(books):
         assert terms(books) == before
 
 
-def test_what_depends_on_the_moment_is_not_remembered(books):
+def test_snapshot_does_not_cache_terms_that_depend_on_the_moment(books):
     set_team(tier=5, tier_until_ms=books.now_ms + DAY_MS)(books)
     assert [terms(books, books.now_ms + days * DAY_MS).tier for days in (0, 2, 0)] == [5, 1, 5]
     set_team(earn_tier=True)(books)
@@ -121,14 +121,14 @@ def test_what_depends_on_the_moment_is_not_remembered(books):
     assert [terms(books, books.now_ms + days * DAY_MS).raised_nanousd for days in (9, 3, 0, 3)] == [0, 9, 0, 9]
 
 
-def test_ledgers_side_by_side_have_terms_of_their_own(books):
+def test_snapshots_of_two_ledgers_have_their_own_terms(books):
     other = memory_books()
     with closing(other.conn):
         set_team(plan="pro")(other)
         assert [terms(each).plan.name for each in (books, other, books)] == ["academic", "pro", "academic"]
 
 
-def test_every_table_that_terms_are_read_from_draws_a_version(books):
+def test_terms_version_changes_with_every_table_that_terms_are_read_from(books):
     tables = set()
 
     def note(action, table, *_):
@@ -143,7 +143,7 @@ def test_every_table_that_terms_are_read_from_draws_a_version(books):
     assert tables == {table for (table,) in triggers}
 
 
-def test_the_version_stays_one_number(books):
+def test_terms_version_stays_one_row(books):
     with pytest.raises(sqlite3.IntegrityError):
         books.conn.execute("DELETE FROM terms")
     with pytest.raises(sqlite3.IntegrityError):

@@ -1,4 +1,4 @@
-"""A team goes through all the tiers by what it pays, and through all the plans; every effective limit on the way."""
+"""Test of a team that earns all tiers and moves through all plans, with every effective limit on the way."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def expected(plan: str, tier: int, why: str) -> dict[str, Any]:
     return {"tier": (tier, why), "overage": overage, "caps": caps, "rates": rates, "sources": sources}
 
 
-def test_a_team_goes_through_all_tiers_by_purchases_and_through_all_plans(books):
+def test_team_earns_all_tiers_by_purchases_and_moves_through_all_plans(books):
     """R1, R2, R3, R6, R10, R15, R18: every effective limit on the way, and where it comes from."""
     operations.create_team(books.conn, "lab", **who(books))
 
@@ -119,7 +119,7 @@ def test_a_team_goes_through_all_tiers_by_purchases_and_through_all_plans(books)
     books.assert_clean()
 
 
-def test_statements_that_are_paid_earn_a_tier_in_the_transaction_that_pays_them(books):
+def test_payment_earns_a_tier_in_its_own_transaction(books):
     """R2."""
     operations.set_team(books.conn, "acme", plan="pro", tier=4, **who(books))
     request = books.hold(60, 0, price=DEAR)
@@ -132,7 +132,7 @@ def test_statements_that_are_paid_earn_a_tier_in_the_transaction_that_pays_them(
     books.assert_clean()
 
 
-def test_a_purchase_that_was_taken_back_counts_no_more_towards_the_next_tier(books):
+def test_withdrawn_purchase_does_not_count_towards_the_next_tier(books):
     """R2."""
     books.grant(parse_usd("40"))
     operations.withdraw_credit(books.conn, "acme", parse_usd("40"), reason="by mistake", **who(books))
@@ -154,7 +154,7 @@ def test_a_purchase_that_was_taken_back_counts_no_more_towards_the_next_tier(boo
         ({"tier": 2, "tier_until_ms": 1}, "1970-01-01T00:00:00.001Z is in the past"),
     ],
 )
-def test_the_end_of_a_tier_lies_ahead_and_is_set_with_it(books, change, what):
+def test_tier_end_must_be_in_the_future_and_needs_a_tier(books, change, what):
     """R1."""
     before = books.dump()
     with pytest.raises(InvalidValueError, match=what):
@@ -162,7 +162,7 @@ def test_the_end_of_a_tier_lies_ahead_and_is_set_with_it(books, change, what):
     assert books.dump() == before
 
 
-def test_a_tier_that_is_set_again_without_an_end_has_none(books):
+def test_tier_set_again_without_an_end_has_none(books):
     """R1."""
     operations.set_team(books.conn, "acme", tier=2, tier_until_ms=books.now_ms + 1, **who(books))
     operations.set_team(books.conn, "acme", tier=2, **who(books))
@@ -170,7 +170,7 @@ def test_a_tier_that_is_set_again_without_an_end_has_none(books):
     assert operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.tier == 2
 
 
-def test_what_was_spent_before_a_change_of_plan_counts_against_the_new_cap_at_once(books):
+def test_spend_before_a_change_of_plan_counts_against_the_new_cap(books):
     """R3, R7: month and year are counted always, so a plan by the year knows what January cost."""
     operations.set_team(books.conn, "acme", plan="pro", tier=4, **who(books))
     books.settle(books.hold(90, 0, price=DEAR), usage=Usage(90, 0, 0, 1))
@@ -185,7 +185,7 @@ def test_what_was_spent_before_a_change_of_plan_counts_against_the_new_cap_at_on
     books.hold(10, 0, price=DEAR)
 
 
-def test_a_refusal_by_plan_or_tier_names_whom_to_ask_and_one_by_a_budget_who_can_change_it(books):
+def test_refusal_by_a_cap_names_the_contact_or_the_key_that_can_change_it(books):
     """R6, R7."""
     books.grant(parse_usd("1000"))
     with pytest.raises(InsufficientCreditError, match=r"To raise it, ask the operator of this server.$"):
@@ -210,7 +210,7 @@ def test_a_refusal_by_plan_or_tier_names_whom_to_ask_and_one_by_a_budget_who_can
         ("enterprise", "For more credit, contact room 2.14."),
     ],
 )
-def test_a_refusal_for_want_of_credit_says_what_can_be_done(books, plan, advice):
+def test_refusal_for_lack_of_credit_names_the_remedy(books, plan, advice):
     """R6."""
     operations.set_team(books.conn, "acme", plan=plan, payment_method=True, **who(books))
     with pytest.raises(InsufficientCreditError) as refused:
