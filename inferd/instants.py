@@ -9,7 +9,7 @@ from inferd.errors import InvalidValueError
 
 FIRST_YEAR = 1970
 DAY_MS = 86_400_000
-# On Linux this clock counts the time that the machine sleeps, so closing a laptop's lid is no leap.
+# On Linux this clock also counts the time during which the machine sleeps.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 

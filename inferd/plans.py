@@ -1,7 +1,7 @@
-"""Plans and tiers (BILLING R1, R2, R3, R6, R7, R10, R15): what a team may spend and how fast it may go, as data.
+"""Plans and tiers, as data (BILLING R1, R2, R3, R6, R7, R10, R15).
 
-A plan is the contract of a team, a tier how far it is trusted. models.toml changes what is shipped here
-(plans_config.py); the ledger keeps what is in force (ledger/terms/catalog.py).
+A plan limits the spending of a team, a tier its rates and the length of completions. models.toml changes the plans and
+tiers shipped here (config/plans.py); the ledger keeps those in force (ledger/terms/catalog.py).
 """
 
 from __future__ import annotations
@@ -16,33 +16,34 @@ Overage = Literal["block", "postpaid", "contact"]
 OVERAGES: tuple[Overage, ...] = ("block", "postpaid", "contact")
 PeriodKind = Literal["month", "year", "lifetime"]
 PERIOD_KINDS: tuple[PeriodKind, ...] = ("month", "year", "lifetime")
+CapPeriod = Literal["month", "year"]
 IncludedEvery = Literal["once", "month"]
 INCLUDED_EVERY: tuple[IncludedEvery, ...] = ("once", "month")
 TOP_TIER = 5
 EARNED_TIERS = (2, 3, 4)
-"""Those that an amount of paid money earns; 1 is earned by any of it, or by a payment method on file."""
+"""Tiers earned by an amount of paid money. Tier 1 is earned by any payment, or by a payment method on file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A contract.
+    """Contract of a team.
 
     Attributes:
-        cap_nanousd: the most that a team spends in each `cap_period`.
-        overage: what happens when the credit is spent, unless the team is set otherwise.
-        tier_floor: the least tier of its teams.
-        signup_nanousd: promotional credit that `teams create` gives.
-        included_nanousd: promotional credit that the first hold of each period gives: of each month, or of all time.
-        included_valid_days: how long that lasts; None: it does not expire.
-        payment_method_required: whether its teams need a payment method on file before they can be postpaid.
-        project_concurrency, user_concurrency: requests under way at once in each project, of each user; None: no limit.
-        max_projects, max_users, max_keys: how many of them a team makes for itself; a key counts until it is revoked or
-            expires. None: no limit.
+        cap_nanousd: maximum spending of a team in each `cap_period`.
+        overage: what happens when credit is used up, unless the team has its own setting.
+        tier_floor: minimum tier of its teams.
+        signup_nanousd: promotional credit of a new team.
+        included_nanousd: promotional credit granted by the first hold of each month, or of all time.
+        included_valid_days: validity of included credit; None: it does not expire.
+        payment_method_required: whether a team needs a payment method on file to be postpaid.
+        project_concurrency, user_concurrency: maximum running requests of each project and user; None: no limit.
+        max_projects, max_users, max_keys: maximum number that a team creates for itself; a key counts until it is
+            revoked or expires. None: no limit.
     """
 
     name: str
     cap_nanousd: int
-    cap_period: Literal["month", "year"]
+    cap_period: CapPeriod
     overage: Overage
     tier_floor: int
     signup_nanousd: int = 0
@@ -59,20 +60,19 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """How far a team is trusted. None means no limit, unless it says other.
+    """Limits of a team's rates and requests. None means no limit, if not said otherwise.
 
     Attributes:
-        rpm: the most requests in any minute; of an adaptive tier, the most that it grows to.
-        free_rpm: the same of requests to free deployments, which count in `rpm` as well.
-        max_output_tokens: the most completion tokens of a request.
-        monthly_nanousd: the most that a team spends in a UTC month. Tier 0 has none: its credit is its limit.
-        token_rate_ceiling: how many times the three rates below a team's adaptive token rates may grow to; None: the
-            tier has no token rates.
-        rpm_min: where an adaptive `rpm` shrinks to; None: it is not adaptive. So `free_rpm_min`.
-        qualifying_nanousd: the paid money that earns it; None: money alone does not.
-        prompt_tpm, uncached_prompt_tpm, generated_tpm: tokens a minute per team and model: where the adaptive rates
-            begin, and what they never fall below.
-        batch_queued_tokens: the most prompt tokens of a team's batches that have not ended, together (R15).
+        rpm: maximum requests in any minute; the upper bound of an adaptive limit.
+        free_rpm: the same for requests to free deployments, which count towards `rpm` too.
+        max_output_tokens: maximum completion tokens of a request.
+        monthly_nanousd: maximum spending in a UTC month. Tier 0 has none: its credit is its limit.
+        token_rate_ceiling: factor by which adaptive token rates may grow above the three rates below; None: the tier
+            has no token rates.
+        rpm_min, free_rpm_min: lower bound of an adaptive limit; None: the limit is not adaptive.
+        qualifying_nanousd: paid money that earns the tier; None: payments do not earn it.
+        prompt_tpm, uncached_prompt_tpm, generated_tpm: initial and least tokens a minute of a team and model.
+        batch_queued_tokens: maximum prompt tokens of all batches of a team that have not ended (R15).
     """
 
     number: int
@@ -92,11 +92,11 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class AlertPolicy:
-    """When somebody is told that money runs out (R7).
+    """When alerts about spending are made (R7).
 
     Attributes:
         thresholds_percent: shares of a cap, each 1 to 100.
-        low_balance_percent: the share of the last grant below which credit is low; 0: never.
+        low_balance_percent: share of the last grant below which credit is low; 0: never.
     """
 
     thresholds_percent: tuple[int, ...] = (50, 80, 100)
@@ -105,14 +105,14 @@ class AlertPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All plans by name, the tiers 0 to `TOP_TIER`, and when teams on them alert."""
+    """All plans by name, the tiers 0 to `TOP_TIER`, and the alert policy."""
 
     plans: dict[str, Plan]
     tiers: tuple[Tier, ...]
     alerts: AlertPolicy = AlertPolicy()
 
     def earned_tier(self, qualifying_nanousd: int, *, payment_method: bool) -> int:
-        """The tier that so much paid money earns (R2)."""
+        """Return the tier that an amount of paid money earns (R2)."""
         for number in reversed(EARNED_TIERS):
             least_nanousd = self.tiers[number].qualifying_nanousd
             if least_nanousd is not None and qualifying_nanousd >= least_nanousd:

@@ -1,6 +1,6 @@
-"""Prices of deployments as plain integers (BILLING R12), and service tiers with their multiples of a price (R17, R23).
+"""Prices of deployments as integers (BILLING R12), and service tiers (R17, R23).
 
-The cost of a request is computed in ledger/requests/pricing.py.
+ledger/requests/pricing.py computes the cost of a request.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from inferd.money import format_usd
 PPM = 1_000_000
 """A multiplier of one."""
 BATCH_MULTIPLIER_PPM = PPM // 2
-# Pico-USD per token are millionths of a USD per 1M tokens, and format_usd takes billionths.
+# Pico-USD per token x 1,000 = nano-USD per 1M tokens.
 _NANOUSD_PER_1M_TOKENS = 1_000
 
 
@@ -22,23 +22,23 @@ class ServiceTier(StrEnum):
 
     DEFAULT = "default"
     PRIORITY = "priority"  # before all others, at a premium
-    FLEX = "flex"  # answered at once, but computed in what the others leave over; at the price of batch
-    BATCH = "batch"  # the lines of /v1/batches
+    FLEX = "flex"  # in idle capacity, at the price of batch
+    BATCH = "batch"  # lines of /v1/batches
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """By the token or by the time of computing; never both.
+    """Price by token, or by compute time.
 
-    USD per 1M tokens with at most 6 decimals is a whole number of pico-USD per token, and USD per second one of
-    pico-USD per millisecond.
+    USD per 1M tokens with at most 6 decimals is a whole number of pico-USD per token, and USD per second a whole number
+    of pico-USD per millisecond.
 
     Attributes:
-        input_picousd: one uncached prompt token.
-        output_picousd: one sampled token.
-        cached_input_picousd: one prompt token from the cache; None means half of `input_picousd`.
-        compute_picousd: one millisecond of compute; None: billed by token.
-        multiplier_ppm: of the service tier, on all of them, in millionths.
+        input_picousd: price of an uncached prompt token.
+        output_picousd: price of a completion token.
+        cached_input_picousd: price of a cached prompt token; None: half of `input_picousd`.
+        compute_picousd: price of a millisecond of compute; None: billed by token.
+        multiplier_ppm: multiplier of the service tier, in millionths.
     """
 
     input_picousd: int
@@ -56,11 +56,11 @@ class Price:
         assert self.multiplier_ppm >= 0, "multipliers are not negative"
         if self.compute_picousd is not None:
             assert self.compute_picousd >= 0, "prices are not negative"
-            assert self.input_picousd == self.output_picousd == 0, "what is billed by time has no price of tokens"
+            assert self.input_picousd == self.output_picousd == 0, "a price by time has no prices of tokens"
 
     @classmethod
     def by_time(cls, compute_picousd: int) -> Price:
-        """Pico-USD per millisecond of compute."""
+        """Return a price in pico-USD per millisecond of compute."""
         return cls(0, 0, compute_picousd=compute_picousd)
 
     @property
@@ -68,17 +68,17 @@ class Price:
         return self.compute_picousd is not None
 
     def times(self, multiplier_ppm: int) -> Price:
-        """This price in a service tier of that multiplier."""
+        """Return this price with the multiplier of a service tier."""
         return replace(self, multiplier_ppm=multiplier_ppm)
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPrice:
-    """A price as people read it: exact decimal strings of USD; all None where it is free.
+    """Price in exact decimal strings of USD; all None if free.
 
     Attributes:
-        cached_input_usd_per_1m_tokens: half of the input price unless one is listed.
-        usd_per_second: of compute; the other three are None then.
+        cached_input_usd_per_1m_tokens: half of the input price unless set.
+        usd_per_second: price of compute; the other three are None then.
     """
 
     input_usd_per_1m_tokens: str | None = None
@@ -88,6 +88,7 @@ class ListedPrice:
 
     @classmethod
     def of(cls, price: Price | None) -> ListedPrice:
+        """Return the listed form of a price; None is free."""
         if price is None:
             return cls()
         if price.compute_picousd is not None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from inferd.config.models_file import SETTINGS, TABLES
+from inferd.config import SETTINGS, TABLES
 from inferd.server.app import ROUTES
 from inferd.wire.anthropic import requests as messages
 from inferd.wire.anthropic.requests import MessagesRequest

@@ -277,7 +277,7 @@ def test_a_broken_rule_is_found_and_named(path: str, source: str, rule: str) -> 
         ("inferd/price.py", "from inferd.money import NANO_PER_USD"),
         (
             "inferd/config/models_file.py",
-            "from inferd.config.model_source import ModelSource\nimport os\nos.environ.get('HOME')",
+            "from inferd.config.models import ModelConfig\nimport os\nos.environ.get('HOME')",
         ),
         (
             "inferd/ledger/requests/holds.py",

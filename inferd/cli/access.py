@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inferd.config.models_file import data_dir
+from inferd.config import data_dir
 from inferd.errors import OperationError
 from inferd.server.transport.local_socket import ANSWER_TIMEOUT_S, actor_of, ask_server
 

@@ -23,8 +23,7 @@ import uvloop
 from rich.console import Console
 
 from inferd.cli.output import command_line
-from inferd.config.models_file import Config, data_dir
-from inferd.config.server import ServerConfig
+from inferd.config import Config, ServerConfig, data_dir
 from inferd.deployments.local_replica import LocalReplica
 from inferd.deployments.router import Router
 from inferd.errors import InferdError, OverloadedError

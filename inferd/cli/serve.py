@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from inferd.cli.options import ConfigFile, DataDir
-from inferd.config.models_file import data_dir, default_config_path, load_config
+from inferd.config import data_dir, default_config_path, load_config
 
 
 def serve(

@@ -1,4 +1,4 @@
-"""How much KV memory a model gets, and how its sequences divide it."""
+"""KV memory of a model, and how sequences share it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from enum import StrEnum
 
 from inferd.errors import ConfigError
 
-SEQUENCES_MAX = 256
-"""LLAMA_MAX_SEQ of llama.cpp's llama-cparams.h."""
+MAX_SEQUENCES = 256
+"""LLAMA_MAX_SEQ in llama-cparams.h of llama.cpp."""
 _IDS_PER_RUNNING = 4
-"""Unified memory: ids for each sequence that runs; the others hold parked branches. An id costs a row of logits."""
+"""Sequence ids per running sequence in unified memory; the others hold parked branches. An id costs a row of logits."""
 
 
 class KVLayout(StrEnum):
-    """What models.toml asks for; AUTO is one of the other two, by `plan_kv_memory`."""
+    """Layout of KV memory; `plan_kv_memory` replaces AUTO by one of the others."""
 
     AUTO = "auto"
     PARTITIONED = "partitioned"
@@ -23,13 +23,13 @@ class KVLayout(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KVMemory:
-    """What the engine makes.
+    """KV memory that an engine allocates.
 
     Attributes:
-        max_context: most tokens of one sequence.
-        n_running_max: sequences computed on at the same time.
-        n_seq_max: sequences that can hold memory at the same time.
-        n_cells: tokens whose keys and values fit, all together.
+        max_context: maximum tokens of a sequence.
+        n_running_max: maximum number of running sequences.
+        n_seq_max: maximum number of sequences that hold memory.
+        n_cells: KV cells of all sequences together, one a token.
     """
 
     layout: KVLayout
@@ -50,36 +50,42 @@ class KVMemory:
 def plan_kv_memory(
     layout: KVLayout, *, max_context: int, n_parallel: int, kv_cells: int | None, n_ubatch: int
 ) -> KVMemory:
-    """Partitioned memory wherever `n_parallel` streams of `max_context` cells are within `kv_cells` (which is as many
-    unless it is given): attention then runs over a sequence's own cells only. Unified where they are not, or where it
-    is asked for. Cells beyond those of the running sequences hold parked prefixes. Raises ConfigError."""
+    """Return the KV memory for a layout. Raises ConfigError.
+
+    AUTO is partitioned if `n_parallel` sequences of `max_context` cells fit into `kv_cells` (default: exactly these
+    cells), because attention then runs over the cells of one sequence only; else it is unified. Cells beyond those of
+    running sequences hold parked prefixes.
+    """
     n_wanted = max_context * n_parallel
     n_cells = n_wanted if kv_cells is None else kv_cells
     if n_cells < max_context:
-        raise ConfigError(f"must be at least max_context ({max_context}), got {n_cells}: the longest request must fit")
+        raise ConfigError(f"must be at least max_context ({max_context}), the longest request, got {n_cells}")
     if layout is KVLayout.AUTO:
         layout = KVLayout.PARTITIONED if n_cells >= n_wanted else KVLayout.UNIFIED
     if layout is KVLayout.UNIFIED:
-        n_seq_max = max(n_parallel, min(SEQUENCES_MAX, _IDS_PER_RUNNING * n_parallel, n_ubatch))
+        n_seq_max = max(n_parallel, min(MAX_SEQUENCES, _IDS_PER_RUNNING * n_parallel, n_ubatch))
         return KVMemory(layout, max_context, n_parallel, n_seq_max, n_cells)
     if n_cells < n_wanted:
         raise ConfigError(
-            f"{n_cells} cells are too few for partitioned memory, which gives each of n_parallel ({n_parallel}) "
-            f'sequences max_context ({max_context}) cells, {n_wanted} in all; lower either, or kv_layout = "unified"'
+            f"must be at least n_parallel x max_context ({n_parallel} x {max_context} = {n_wanted}) for partitioned "
+            f'memory, got {n_cells}; lower n_parallel or max_context, or write kv_layout = "unified"'
         )
-    n_streams = min(n_cells // max_context, SEQUENCES_MAX, n_ubatch)
+    n_streams = min(n_cells // max_context, MAX_SEQUENCES, n_ubatch)
     return KVMemory(layout, max_context, n_parallel, n_streams, n_streams * max_context)
 
 
 def plan_states(memory: KVMemory, *, has_cells: bool, layout: KVLayout, name: str) -> KVMemory:
-    """The same for a recurrent or hybrid model: it keeps a state a sequence, whole, which nothing is shared of, so its
-    memory is partitioned; as many streams as the cells suffice for, all where it has no cells. Raises ConfigError."""
+    """Return the memory of a recurrent or hybrid model, whose memory must be partitioned. Raises ConfigError.
+
+    Such a model keeps one indivisible state a sequence, so that sequences cannot share cells. It gets as many sequences
+    as fit into the cells, or `n_running_max` if it has no cells.
+    """
     if not memory.is_unified:
         return memory
     if layout is KVLayout.UNIFIED:
         raise ConfigError(
-            f'{name}: kv_layout = "unified" is not for this model, which keeps a state for each sequence and cannot '
-            "share a part of it; leave kv_layout out"
+            f'{name}: kv_layout must not be "unified" for this model, because its sequences cannot share cells; remove '
+            "kv_layout"
         )
     fitting = memory.n_cells // memory.max_context if has_cells else memory.n_running_max
     n_streams = min(memory.n_running_max, fitting)

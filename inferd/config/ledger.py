@@ -1,10 +1,9 @@
-"""`[ledger]` and `[alerts]` of models.toml: how the books are kept, and who is told when money runs out."""
+"""`[ledger]` and `[alerts]` of models.toml."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,31 +12,30 @@ from urllib.parse import urlsplit
 from inferd.config.toml_table import TomlTable
 from inferd.plans import AlertPolicy
 
-SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "ledger": ("contact", "usage_retention_days"),
-    "alerts": (
-        "webhooks",
-        "webhook_secret",
-        "allow_private_addresses",
-        "thresholds_percent",
-        "low_balance_percent",
-    ),
-}
-"""Each top-level table of models.toml that is one table, and its keys."""
+LEDGER_KEYS = ("contact", "usage_retention_days")
+ALERTS_KEYS = (
+    "webhooks",
+    "webhook_secret",
+    "allow_private_addresses",
+    "thresholds_percent",
+    "low_balance_percent",
+)
 
-# A request can be refunded for so long, so its usage row stays at least as long.
-RETENTION_DAYS_MIN = 60
+# A request can be refunded for 60 days, which needs its usage row.
+MIN_RETENTION_DAYS = 60
+_MAX_RETENTION_DAYS = 36_500
+_MAX_CONTACT_CHARACTERS = 200
 SECRET_PREFIX = "whsec_"
 _SECRET_BYTES = (24, 64)
 
 
 @dataclass(frozen=True)
 class LedgerConfig:
-    """How the books are kept.
+    """Settings of the ledger.
 
     Attributes:
-        contact: whom teams of plan enterprise are sent to when their credit is used up; None: nobody is named.
-        usage_retention_days: after so many days usage rows are added up by the day; None: they are kept.
+        contact: contact for teams with overage `contact` when their credit is used up.
+        usage_retention_days: age in days at which usage rows are rolled up into daily rows; None: never.
     """
 
     contact: str | None = None
@@ -46,12 +44,12 @@ class LedgerConfig:
 
 @dataclass(frozen=True)
 class AlertsConfig:
-    """Whom to alert; when is `AlertPolicy`.
+    """Delivery of alerts. `AlertPolicy` says when there is an alert.
 
     Attributes:
-        webhooks: URLs, https, or http to this machine itself.
-        webhook_secret: the key that signs deliveries; there is one if there are webhooks.
-        allow_private_addresses: whether a webhook's host may have an address of a private network.
+        webhooks: URLs, https, or http to this machine.
+        webhook_secret: key that signs deliveries; not empty if there are webhooks.
+        allow_private_addresses: whether the host of a webhook may have an address of a private network.
     """
 
     webhooks: tuple[str, ...] = ()
@@ -60,34 +58,37 @@ class AlertsConfig:
 
 
 def ledger_config(path: Path, values: object) -> LedgerConfig:
-    """Raises ConfigError."""
-    table = TomlTable(path, "ledger", "", values, SETTINGS["ledger"])
+    """Return `[ledger]`. Raises ConfigError."""
+    table = TomlTable(path, "ledger", "", values, LEDGER_KEYS)
     contact = table.get("contact", str)
-    if contact is not None and not (0 < len(contact) <= 200 and contact.isprintable()):
-        raise table.error("contact", "must be 1 to 200 printable characters")
-    return LedgerConfig(contact, table.integer("usage_retention_days", None, RETENTION_DAYS_MIN, 36_500))
+    if contact is not None and not (0 < len(contact) <= _MAX_CONTACT_CHARACTERS and contact.isprintable()):
+        raise table.error("contact", f"must have 1 to {_MAX_CONTACT_CHARACTERS} printable characters")
+    retention_days = table.integer("usage_retention_days", None, MIN_RETENTION_DAYS, _MAX_RETENTION_DAYS)
+    return LedgerConfig(contact, retention_days)
 
 
 def alert_policy(path: Path, values: object) -> AlertPolicy:
-    """When to alert, for who delivers no alerts and has no secret. Raises ConfigError."""
-    table = TomlTable(path, "alerts", "", values, SETTINGS["alerts"])
+    """Return when there are alerts, by `[alerts]`; needs no webhook and no secret. Raises ConfigError."""
+    table = TomlTable(path, "alerts", "", values, ALERTS_KEYS)
     shipped = AlertPolicy()
     thresholds = table.items("thresholds_percent", int, shipped.thresholds_percent)
     if not all(1 <= percent <= 100 for percent in thresholds) or list(thresholds) != sorted(set(thresholds)):
-        raise table.error("thresholds_percent", "must be different integers of 1 to 100, ascending")
+        raise table.error(
+            "thresholds_percent", f"must be different integers from 1 to 100, ascending, got {[*thresholds]}"
+        )
     return AlertPolicy(thresholds, table.integer("low_balance_percent", shipped.low_balance_percent, 0, 100))
 
 
 def alerts_config(path: Path, values: object) -> AlertsConfig:
-    """Raises ConfigError."""
-    table = TomlTable(path, "alerts", "", values, SETTINGS["alerts"])
+    """Return how alerts are delivered, by `[alerts]`. Raises ConfigError."""
+    table = TomlTable(path, "alerts", "", values, ALERTS_KEYS)
     webhooks = table.items("webhooks", str, ())
     for url in webhooks:
         fault = _url_fault(url)
         if fault is not None:
             raise table.error("webhooks", f"{url}: {fault}")
     if len(set(webhooks)) < len(webhooks):
-        raise table.error("webhooks", "names a URL twice")
+        raise table.error("webhooks", "lists a URL twice; remove one")
     secret = _secret(table)
     if webhooks and not secret:
         raise table.error("webhook_secret", f"is missing: {_SECRET_HELP}")
@@ -112,7 +113,7 @@ def _secret(table: TomlTable) -> bytes:
         secret = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
     except binascii.Error:
         secret = b""
-    # The secret itself is not repeated: errors are shown and logged.
+    # The message does not repeat the secret, as errors are printed and logged.
     if not text.startswith(SECRET_PREFIX) or not _SECRET_BYTES[0] <= len(secret) <= _SECRET_BYTES[1]:
         raise table.error("webhook_secret", _SECRET_HELP)
     return secret

@@ -1,4 +1,4 @@
-"""`[plans.*]` and `[tiers.*]` of models.toml: changes of the plans and tiers that are shipped, and more plans."""
+"""`[plans.*]` and `[tiers.*]` of models.toml: changes of the shipped plans and tiers, and more plans."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from inferd.config.toml_table import TomlTable, quoted
 from inferd.errors import ConfigError
@@ -18,6 +18,7 @@ from inferd.plans import (
     SHIPPED_PLANS,
     SHIPPED_TIERS,
     TOP_TIER,
+    CapPeriod,
     Catalog,
     Plan,
     Tier,
@@ -56,19 +57,19 @@ TIER_KEYS = (
 UNLIMITED = "unlimited"
 
 _PLAN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_USD_MAX = 1_000_000_000
-_COUNT_MAX = 2**40
+_MAX_USD = 1_000_000_000
+_MAX_COUNT = 2**40
 _T = TypeVar("_T", bound=str)
 _Amount = TypeVar("_Amount", int, None, int | None)
 
 
 def catalog_config(path: Path, plans: Mapping[str, Any], tiers: Mapping[str, Any]) -> Catalog:
-    """What is shipped, changed by `[plans.*]` and `[tiers.*]`. Raises ConfigError."""
+    """Return the shipped catalog, changed by `[plans.*]` and `[tiers.*]`. Raises ConfigError."""
     made = {name: _plan(TomlTable(path, "plans", name, values, PLAN_KEYS)) for name, values in plans.items()}
     by_number = {str(tier.number): tier for tier in SHIPPED_TIERS}
     for name, values in tiers.items():
         if name not in by_number:
-            raise ConfigError(f"{path}: [tiers] {quoted(name)}: unknown tier; there are 0 to {TOP_TIER}")
+            raise ConfigError(f"{path}: [tiers] {quoted(name)}: unknown tier; a tier is 0 to {TOP_TIER}")
         by_number[name] = _tier(TomlTable(path, "tiers", name, values, TIER_KEYS), by_number[name])
     catalog = Catalog({**SHIPPED_PLANS, **made}, tuple(by_number.values()))
     for number, key, what in _contradictions(catalog.tiers):
@@ -79,7 +80,7 @@ def catalog_config(path: Path, plans: Mapping[str, Any], tiers: Mapping[str, Any
 def _plan(table: TomlTable) -> Plan:
     if not _PLAN_NAME.fullmatch(table.name):
         raise ConfigError(
-            f"{table.path}: [plans] {quoted(table.name)}: use 1 to 64 lower-case letters, digits, '_' and '-'"
+            f"{table.path}: [plans] {quoted(table.name)}: a name has 1 to 64 lower-case letters, digits, '_' and '-'"
         )
     cap_nanousd, cap_period = _cap(table)
     shipped = SHIPPED_PLANS.get(table.name, Plan(table.name, cap_nanousd, cap_period, "block", 0))
@@ -102,14 +103,14 @@ def _plan(table: TomlTable) -> Plan:
     )
     for key in ("included_every", "included_valid_days"):
         if key in table and not plan.included_nanousd:
-            raise table.error(key, "says how included_credit_usd is given, but that is not set")
+            raise table.error(key, "needs included_credit_usd")
     return plan
 
 
-def _cap(table: TomlTable) -> tuple[int, Literal["month", "year"]]:
+def _cap(table: TomlTable) -> tuple[int, CapPeriod]:
     monthly, yearly = "monthly_cap_usd", "yearly_cap_usd"
     if monthly in table and yearly in table:
-        raise table.error(yearly, f"a plan has one cap: leave out {monthly}, or this one")
+        raise table.error(yearly, f"a plan has one cap: remove this key, or {monthly}")
     if monthly in table or yearly in table:
         key = yearly if yearly in table else monthly
         return _usd(table, key, 0), "year" if key == yearly else "month"
@@ -121,10 +122,10 @@ def _cap(table: TomlTable) -> tuple[int, Literal["month", "year"]]:
 
 def _tier(table: TomlTable, shipped: Tier) -> Tier:
     if "qualifying_usd" in table and shipped.number not in EARNED_TIERS:
-        why = "any paid money or a payment method earns it" if shipped.number == 1 else "money does not earn it"
-        raise table.error("qualifying_usd", f"has no meaning in tier {shipped.number}: {why}")
+        why = "any payment or a payment method earns it" if shipped.number == 1 else "payments do not earn it"
+        raise table.error("qualifying_usd", f"must not be set for tier {shipped.number}: {why}")
     if "monthly_usd" in table and shipped.number == 0:
-        raise table.error("monthly_usd", "has no meaning in tier 0: its credit is its limit")
+        raise table.error("monthly_usd", "must not be set for tier 0: its credit is its limit")
     rpm, rpm_min = _adaptive(table, "rpm", shipped.rpm, shipped.rpm_min)
     free_rpm, free_rpm_min = _adaptive(table, "free_rpm", shipped.free_rpm, shipped.free_rpm_min)
     unlimited_usd = table.is_text("monthly_usd", UNLIMITED)
@@ -137,54 +138,54 @@ def _tier(table: TomlTable, shipped: Tier) -> Tier:
         max_output_tokens=_limit(table, "max_output_tokens", shipped.max_output_tokens),
         monthly_nanousd=None if unlimited_usd else _usd(table, "monthly_usd", shipped.monthly_nanousd),
         qualifying_nanousd=_usd(table, "qualifying_usd", shipped.qualifying_nanousd),
-        prompt_tpm=table.integer("prompt_tpm", shipped.prompt_tpm, 1, _COUNT_MAX),
-        uncached_prompt_tpm=table.integer("uncached_prompt_tpm", shipped.uncached_prompt_tpm, 1, _COUNT_MAX),
-        generated_tpm=table.integer("generated_tpm", shipped.generated_tpm, 1, _COUNT_MAX),
+        prompt_tpm=table.integer("prompt_tpm", shipped.prompt_tpm, 1, _MAX_COUNT),
+        uncached_prompt_tpm=table.integer("uncached_prompt_tpm", shipped.uncached_prompt_tpm, 1, _MAX_COUNT),
+        generated_tpm=table.integer("generated_tpm", shipped.generated_tpm, 1, _MAX_COUNT),
         token_rate_ceiling=_limit(table, "token_rate_ceiling", shipped.token_rate_ceiling, most=1_000_000),
         batch_queued_tokens=_limit(table, "batch_queued_tokens", shipped.batch_queued_tokens),
     )
 
 
 def _adaptive(table: TomlTable, key: str, most: int | None, least: int | None) -> tuple[int | None, int | None]:
-    """A rate, and what it may shrink to if it is adaptive."""
+    """Return a rate, and the rate that it may shrink to; None: it is not adaptive."""
     key_min = f"{key}_min"
-    most = _limit(table, key, most, most=_COUNT_MAX)
+    most = _limit(table, key, most, most=_MAX_COUNT)
     if most is None:
         if key_min in table:
-            raise table.error(key_min, f"has no meaning where {key} is {UNLIMITED}")
+            raise table.error(key_min, f"must not be set if {key} is {UNLIMITED}")
         return None, None
-    least = table.integer(key_min, least, 1, _COUNT_MAX)
+    least = table.integer(key_min, least, 1, _MAX_COUNT)
     if least is not None and least > most:
         raise table.error(key, f"must be at least {key_min} ({least}), got {most}")
     return most, least
 
 
 def _contradictions(tiers: tuple[Tier, ...]) -> Iterator[tuple[int, str, str]]:
-    """(tier, key, what is wrong): whoever rises must not fall. Tier 5 is the operator's, so it may be anything."""
+    """Yield (tier, key, fault) where a tier has less than the one below. Tier 5 is set by hand, and not checked."""
     for lower, tier in pairwise(tiers[:TOP_TIER]):
         for key in ("rpm", "free_rpm", "max_output_tokens", "token_rate_ceiling", "batch_queued_tokens"):
             if _more(getattr(lower, key), getattr(tier, key)):
-                yield tier.number, key, f"is less than in tier {lower.number}, so whoever rises would lose by it"
+                yield tier.number, key, f"must be at least that of tier {lower.number}"
         if lower.number and _more(lower.monthly_nanousd, tier.monthly_nanousd):
-            yield tier.number, "monthly_usd", f"is less than in tier {lower.number}, so whoever rises would lose by it"
+            yield tier.number, "monthly_usd", f"must be at least that of tier {lower.number}"
     needed = [tiers[number].qualifying_nanousd or 0 for number in EARNED_TIERS]
     for number, (less, more) in zip(EARNED_TIERS[1:], pairwise(needed), strict=True):
         if less >= more:
-            yield number, "qualifying_usd", f"must be more than in tier {number - 1}"
+            yield number, "qualifying_usd", f"must be more than that of tier {number - 1}"
     if needed[0] <= 0:
-        yield EARNED_TIERS[0], "qualifying_usd", "must be more than 0: any paid money earns tier 1"
+        yield EARNED_TIERS[0], "qualifying_usd", "must be more than 0: any payment earns tier 1"
 
 
 def _more(one: int | None, other: int | None) -> bool:
     return other is not None and (one is None or one > other)
 
 
-def _limit(table: TomlTable, key: str, default: int | None, *, most: int = _COUNT_MAX) -> int | None:
+def _limit(table: TomlTable, key: str, default: int | None, *, most: int = _MAX_COUNT) -> int | None:
     return None if table.is_text(key, UNLIMITED) else table.integer(key, default, 1, most)
 
 
 def _usd(table: TomlTable, key: str, default: _Amount) -> int | _Amount:
-    amount_nanousd = table.nanousd(key, _USD_MAX)
+    amount_nanousd = table.nanousd(key, _MAX_USD)
     return default if amount_nanousd is None else amount_nanousd
 
 

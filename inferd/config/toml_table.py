@@ -1,20 +1,21 @@
-"""One table of a TOML file being read: every complaint names file, table and key."""
+"""Reader of one TOML table, whose errors name file, table and key."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
 from inferd.errors import ConfigError
+from inferd.price import PPM
 
-TOKENS_MAX = 2**20
-"""Most tokens that a key may name: times 256 sequences they fit the 32 bits in which llama.cpp counts cells."""
+MAX_TOKENS = 2**20
+"""Times 256 sequences, this fits the 32 bits in which llama.cpp counts KV cells."""
 
 _T = TypeVar("_T")
 _KINDS: Mapping[type, str] = {
@@ -27,7 +28,7 @@ _KINDS: Mapping[type, str] = {
 }
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _PRICE_DECIMALS = 6
-_PRICE_MAX_USD = 1_000_000
+_MAX_PRICE_USD = 1_000_000
 _USD_DECIMALS = 9
 
 
@@ -35,10 +36,10 @@ class TomlTable:
     """The table `[kind.name]`, or `[kind]` if `name` is empty.
 
     Args:
-        keys: those that it may have.
+        keys: all keys that the table may have.
 
     Raises:
-        ConfigError: it is no table, or has another key.
+        ConfigError: `values` is no table, or has another key.
     """
 
     def __init__(self, path: Path, kind: str, name: str, values: object, keys: tuple[str, ...]) -> None:
@@ -55,6 +56,7 @@ class TomlTable:
                 raise self.error(key, f"unknown key{nearest(key, keys)}")
 
     def error(self, key: str, what: str) -> ConfigError:
+        """Return an error about the value of a key."""
         return ConfigError(f"{self.path}: {self._title} {quoted(key)}: {one_line(what)}")
 
     def __contains__(self, key: str) -> bool:
@@ -62,7 +64,7 @@ class TomlTable:
         return key in self._values
 
     def get(self, key: str, kind: type[_T]) -> _T | None:
-        """The value, of exactly this type (a bool is no integer), or None if it is not there."""
+        """Return the value, which must have exactly this type (a bool is no integer); None if the key is missing."""
         if key not in self:
             return None
         value = self._values[key]
@@ -73,10 +75,11 @@ class TomlTable:
     def require(self, key: str, kind: type[_T]) -> _T:
         value = self.get(key, kind)
         if value is None:
-            raise self.error(key, "is missing")
+            raise self.error(key, f"is missing: write {_KINDS[kind]}")
         return value
 
     def integer(self, key: str, default: _T, low: int, high: int) -> int | _T:
+        """Return an integer from `low` to `high`, or `default`."""
         value = self.get(key, int)
         if value is None:
             return default
@@ -85,16 +88,36 @@ class TomlTable:
         return value
 
     def items(self, key: str, kind: type[_T], default: tuple[_T, ...]) -> tuple[_T, ...]:
-        """An array whose items are all of exactly this type."""
+        """Return an array whose items all have exactly this type, or `default`."""
         values = self.get(key, list)
         if values is None:
             return default
         if not all(type(value) is kind for value in values):
-            raise self.error(key, f"must be a list of {'strings' if kind is str else 'integers'}")
+            raise self.error(key, f"must be an array of {'strings' if kind is str else 'integers'}")
         return tuple(values)
 
+    def file(self, key: str) -> Path | None:
+        """Return the existing file of a path, which may be relative to the folder of models.toml."""
+        text = self.get(key, str)
+        return None if text is None else self.attempt(key, lambda: existing_file(text, self.folder))
+
+    @property
+    def folder(self) -> Path:
+        return self.path.absolute().parent
+
+    def attempt(self, key: str, find: Callable[[], _T]) -> _T:
+        """Return the result of `find`, whose errors become errors about the value of a key."""
+        try:
+            return find()
+        except ConfigError as error:
+            raise self.error(key, error.message) from error
+        except OSError as error:
+            raise self.error(key, f"cannot be read: {error}") from error
+        except UnicodeDecodeError as error:
+            raise self.error(key, f"is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
     def instant_ms(self, key: str) -> int | None:
-        """Milliseconds since 1970 of a TOML date (00:00 UTC) or date-time (UTC unless it has an offset)."""
+        """Return the milliseconds since 1970 of a TOML date (00:00 UTC) or date-time (UTC unless it has an offset)."""
         if key not in self:
             return None
         value = self._values[key]
@@ -105,35 +128,35 @@ class TomlTable:
         moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
         since_1970 = moment - datetime(1970, 1, 1, tzinfo=UTC)
         if since_1970 < timedelta():
-            raise self.error(key, f"lies before 1970: {value}")
+            raise self.error(key, f"must not be before 1970, got {value}")
         return since_1970 // timedelta(milliseconds=1)
 
     def usd_per_1m_tokens(self, key: str) -> int | None:
-        """Pico-USD per token: USD per 1M tokens x 10^6, exactly. None if the key is not there."""
-        return self._decimal(key, _PRICE_MAX_USD, _PRICE_DECIMALS, "a price", "USD per 1M tokens")
+        """Return pico-USD per token: USD per 1M tokens x 10^6, exactly. None if the key is missing."""
+        return self._decimal(key, _MAX_PRICE_USD, _PRICE_DECIMALS, "a price", "USD per 1M tokens")
 
     def usd_per_second(self, key: str) -> int | None:
-        """Pico-USD per millisecond: USD per second x 10^9, exactly. None if the key is not there."""
-        microusd = self._decimal(key, _PRICE_MAX_USD, _PRICE_DECIMALS, "a price", "USD per second")
+        """Return pico-USD per millisecond: USD per second x 10^9, exactly. None if the key is missing."""
+        microusd = self._decimal(key, _MAX_PRICE_USD, _PRICE_DECIMALS, "a price", "USD per second")
         return None if microusd is None else microusd * 1_000
 
     def multiplier_ppm(self, key: str, low: int, high: int) -> int | None:
-        """Millionths, exactly. None if the key is not there."""
+        """Return millionths, exactly. None if the key is missing."""
         multiplier_ppm = self._decimal(key, high, _PRICE_DECIMALS, "a multiplier", "times the price")
-        if multiplier_ppm is not None and multiplier_ppm < low * 10**_PRICE_DECIMALS:
-            raise self.error(key, f"must be at least {low} times the price")
+        if multiplier_ppm is not None and multiplier_ppm < low * PPM:
+            raise self.error(key, f"must be at least {low} times the price, got {multiplier_ppm / PPM:g}")
         return multiplier_ppm
 
     def nanousd(self, key: str, most_usd: int) -> int | None:
-        """An amount of USD, not negative, as nano-USD. None if the key is not there."""
+        """Return the nano-USD of an amount in USD. None if the key is missing."""
         return self._decimal(key, most_usd, _USD_DECIMALS, "an amount", "USD")
 
     def is_text(self, key: str, text: str) -> bool:
-        """Whether the value is this very string, which stands for what no number says."""
+        """Return whether the value is this string, such as `unlimited` in place of a number."""
         return key in self and self._values[key] == text
 
     def _decimal(self, key: str, most: int, decimals: int, what: str, unit: str) -> int | None:
-        """A number of at most so many decimals, in units of its last one."""
+        """Return a number with at most `decimals` decimals, in units of the last one. None if the key is missing."""
         value = self._values.get(key)
         if type(value) is int:
             amount = Decimal(value)
@@ -153,23 +176,45 @@ class TomlTable:
         excess = -digits.exponent - decimals
         if excess > 0 and any(digits.digits[-excess:]):
             raise self.error(key, f"must have at most {decimals} decimals, got {amount}")
-        # Exact: at most 19 digits are not trailing zeros, and decimals keep 28.
+        # Exact: the number has at most 19 digits before trailing zeros, and Decimal keeps 28.
         return int(amount * 10**decimals)
 
 
+def existing_file(text: str, folder: Path) -> Path:
+    """Return the absolute path of an existing file. `~` is expanded, and a relative path starts at `folder`.
+
+    Links are not resolved: a shard of a split GGUF is found by its name, which in the Hugging Face cache is a link.
+
+    Raises:
+        ConfigError: there is no such file; the message lacks file, table and key.
+    """
+    if "\0" in text:
+        raise ConfigError("a path cannot contain a NUL character")
+    try:
+        path = folder / Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"cannot expand {text!r}: {error}") from error
+    if not path.is_file():
+        raise ConfigError(f"no such file: {path}")
+    return path.absolute()
+
+
 def quoted(key: str) -> str:
-    """A TOML key as it is written in a file; JSON's escapes are TOML's."""
+    """Return a TOML key as it is written in a file. The escapes of JSON are valid in TOML."""
     return key if _BARE_KEY.fullmatch(key) else json.dumps(key, ensure_ascii=False)
 
 
 def one_line(message: object) -> str:
+    """Return a message without line breaks."""
     return " ".join(str(message).split())
 
 
 def kind_of(value: object) -> str:
+    """Return the kind of a TOML value in words."""
     return _KINDS.get(type(value), "a date or time")
 
 
 def nearest(word: str, known: Mapping[str, object] | tuple[str, ...]) -> str:
+    """Return a hint for an unknown word: the nearest known word, else all of them."""
     matches = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {quoted(matches[0])}?" if matches else f" (known: {', '.join(known) or 'none'})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from inferd.config.deployments import Retirement
+from inferd.config import Retirement
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import InvalidRequestError, OverloadedError
 from inferd.price import Price, ServiceTier

@@ -9,8 +9,7 @@ import logging
 from inferd import __version__
 from inferd.chat.format import ChatFormat
 from inferd.chat.template import ChatTemplate
-from inferd.config.model_source import shards_of
-from inferd.config.models_file import ModelConfig
+from inferd.config import ModelConfig, shards_of
 from inferd.deployments.model_files import ModelFiles
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.cost_model import Speed

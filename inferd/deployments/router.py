@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from inferd.config.models_file import Config
+from inferd.config import Config
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn

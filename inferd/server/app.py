@@ -8,7 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from inferd.config.server import ServerConfig
+from inferd.config import ServerConfig
 from inferd.errors import InferdError
 from inferd.server.admin.routes import ADMIN_ROUTES
 from inferd.server.endpoints.batches import cancel_batch, create_batch, get_batch, list_batches

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 
-from inferd.config.ledger import AlertsConfig
+from inferd.config import AlertsConfig
 from inferd.errors import InferdError
 from inferd.instants import format_instant, steady_clock_ms, wall_clock_ms
 from inferd.ledger.alerts.alerts import Alert

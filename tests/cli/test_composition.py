@@ -18,8 +18,7 @@ import pytest
 from rich.console import Console
 
 from inferd.cli.composition import KEY_FILE, print_banner, run, warn_of_plain_http
-from inferd.config.models_file import load_config
-from inferd.config.server import ServerConfig
+from inferd.config import ServerConfig, load_config
 from inferd.errors import ConfigError
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.server.transport.http_server import bind

@@ -1,4 +1,4 @@
-"""How models.toml's cells become streams or a pool."""
+"""KV memory by the settings of models.toml."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_a_pool_has_ids_for_parked_branches_too_within_what_llama_cpp_takes(para
 
 @pytest.mark.parametrize("layout", KVLayout)
 def test_the_longest_request_has_to_fit(layout):
-    with pytest.raises(ConfigError, match=r"must be at least max_context \(1000\), got 999"):
+    with pytest.raises(ConfigError, match=r"must be at least max_context \(1000\), the longest request, got 999"):
         plan(layout, cells=999)
 
 
 def test_partitioned_memory_that_does_not_fit_says_what_to_change():
-    with pytest.raises(ConfigError, match=r'3999 cells are too few .* 4000 in all; .* or kv_layout = "unified"'):
+    with pytest.raises(ConfigError, match=r'\(4 x 1000 = 4000\) .* got 3999; .* kv_layout = "unified"'):
         plan("partitioned", cells=3999)
 
 
@@ -56,7 +56,7 @@ def test_states_are_partitioned_in_as_many_streams_as_the_cells_suffice_for():
     assert hybrid == KVMemory(KVLayout.PARTITIONED, 1000, 2, 2, 2000)
     recurrent = plan_states(pool, has_cells=False, layout=KVLayout.AUTO, name="m")
     assert (recurrent.layout, recurrent.n_running_max) == ("partitioned", 4)
-    with pytest.raises(ConfigError, match="is not for this model"):
+    with pytest.raises(ConfigError, match='must not be "unified" for this model'):
         plan_states(pool, has_cells=True, layout=KVLayout.UNIFIED, name="m")
     assert plan_states(plan(), has_cells=True, layout=KVLayout.AUTO, name="m") == plan()
 

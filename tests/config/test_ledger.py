@@ -46,11 +46,11 @@ def test_every_setting_is_read(tmp_path):
         ("ledger = 3", "ledger: expected a table, got an integer"),
         ("[ledger]\nretention = 3", "[ledger] retention: unknown key"),
         ("[ledgr]\nx = 3", "[ledgr]: unknown table; did you mean ledger?"),
-        ('[ledger]\ncontact = ""', "[ledger] contact: must be 1 to 200"),
+        ('[ledger]\ncontact = ""', "[ledger] contact: must have 1 to 200"),
         ("[ledger]\nusage_retention_days = 59", "[ledger] usage_retention_days: must lie between 60"),
         ("[alerts]\nthresholds_percent = [80, 50]", "[alerts] thresholds_percent: must be different"),
         ("[alerts]\nthresholds_percent = [0]", "[alerts] thresholds_percent: must be different"),
-        ("[alerts]\nthresholds_percent = [50.5]", "[alerts] thresholds_percent: must be a list of integers"),
+        ("[alerts]\nthresholds_percent = [50.5]", "[alerts] thresholds_percent: must be an array of integers"),
         ("[alerts]\nlow_balance_percent = 101", "[alerts] low_balance_percent: must lie"),
         ('[alerts]\nwebhooks = "https://a.example"', "[alerts] webhooks: expected an array"),
         ('[alerts]\nwebhooks = ["https://a.example"]', "[alerts] webhook_secret: is missing"),
@@ -65,7 +65,7 @@ def test_every_setting_is_read(tmp_path):
         ),
         (
             f'[alerts]\nwebhook_secret = "{SECRET}"\nwebhooks = ["https://a.example", "https://a.example"]',
-            "[alerts] webhooks: names a URL twice",
+            "[alerts] webhooks: lists a URL twice",
         ),
     ],
 )

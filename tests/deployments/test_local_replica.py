@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from inferd.config.kv_memory import KVLayout, KVMemory
-from inferd.config.models_file import ModelConfig
+from inferd.config import KVLayout, KVMemory, ModelConfig
 from inferd.deployments import local_replica
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn

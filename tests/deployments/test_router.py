@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.config.models_file import Config, load_config
+from inferd.config import Config, load_config
 from inferd.deployments.router import Router
 from inferd.errors import ModelNotFoundError
 from inferd.price import Price

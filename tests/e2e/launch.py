@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from inferd.cli import composition
 from inferd.cli.main import main
-from inferd.config.kv_memory import KVMemory
+from inferd.config import KVMemory
 from inferd.deployments import local_replica
 from inferd.engine.core import EngineCore
 from inferd.engine.model_core import ModelCore

@@ -17,10 +17,7 @@ from typing import Any
 
 import httpx
 
-from inferd.config.deployments import DeploymentConfig
-from inferd.config.kv_memory import KVMemory
-from inferd.config.models_file import Config, ModelConfig
-from inferd.config.server import ServerConfig
+from inferd.config import Config, DeploymentConfig, KVMemory, ModelConfig, ServerConfig
 from inferd.deployments import local_replica
 from inferd.deployments.router import Router
 from inferd.engine.core import EngineCore

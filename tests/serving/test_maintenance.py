@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from inferd.config.ledger import AlertsConfig
+from inferd.config import AlertsConfig
 from inferd.ledger.alerts.alerts import all_alerts
 from inferd.ledger.alerts.deliveries import Outbox
 from inferd.ledger.storage.data_dir import DataLock

@@ -12,8 +12,8 @@ from inferd.cli.access import actor, open_store
 from inferd.cli.commands import suspension
 from inferd.cli.options import DATE_HELP, DataDir, Json, OneTeam
 from inferd.cli.output import budgets_text, command_line, moment_text, print_json, print_table, say, say_next
-from inferd.config.models_file import data_dir as data_folder
-from inferd.config.models_file import default_config_path, load_config
+from inferd.config import data_dir as data_folder
+from inferd.config import default_config_path, load_config
 from inferd.errors import ConfigError
 from inferd.instants import parse_instant_ms, wall_clock_ms
 from inferd.ledger.identity.names import unknown_deployments

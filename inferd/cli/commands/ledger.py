@@ -15,7 +15,7 @@ import typer
 from inferd.cli.access import open_store
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say, say_next, write
-from inferd.config.models_file import data_dir as folder_of
+from inferd.config import data_dir as folder_of
 from inferd.errors import OperationError
 from inferd.instants import wall_clock_ms
 from inferd.money import display_usd, format_usd

@@ -11,8 +11,7 @@ import typer
 
 from inferd.cli.options import ConfigFile, DataDir, Json
 from inferd.cli.output import moment_text, print_json, print_table, say, usd_text
-from inferd.config.deployments import DeploymentConfig
-from inferd.config.models_file import Config, data_dir, default_config_path, load_config
+from inferd.config import Config, DeploymentConfig, data_dir, default_config_path, load_config
 from inferd.errors import ConfigError
 from inferd.instants import format_instant
 from inferd.price import PPM, ListedPrice

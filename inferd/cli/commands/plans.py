@@ -78,7 +78,7 @@ def apply(config: ConfigFile = None, json: Json = False, data_dir: DataDir = Non
     $ inferd plans apply --config models.toml
     ```
     """
-    from inferd.config.models_file import default_config_path, load_catalog
+    from inferd.config import default_config_path, load_catalog
     from inferd.ledger import operations
 
     path = default_config_path(config)
@@ -121,7 +121,7 @@ def list_tiers(json: Json = False, csv: Csv = False, config: FromFile = None, da
 
 
 def _catalog(json: bool, csv: bool, config: Path | None, data_dir: Path | None) -> Catalog:
-    from inferd.config.models_file import load_catalog
+    from inferd.config import load_catalog
     from inferd.ledger import operations
 
     if json and csv:

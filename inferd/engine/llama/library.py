@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from inferd.config.model_source import shards_of
+from inferd.config import shards_of
 from inferd.errors import ConfigError
 
 _Key = tuple[tuple[tuple[Path, int, int], ...], int]

@@ -6,8 +6,7 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from inferd.config.kv_memory import KVLayout, KVMemory, plan_states
-from inferd.config.model_source import shards_of
+from inferd.config import KVLayout, KVMemory, plan_states, shards_of
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
 from inferd.engine.embeddings.core import EmbeddingCore

@@ -11,7 +11,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import ClassVar
 
-from inferd.config.ledger import RETENTION_DAYS_MIN
+from inferd.config import MIN_RETENTION_DAYS
 from inferd.instants import DAY_MS
 from inferd.ledger.storage.rows import insert_all_covered, insert_covered
 
@@ -23,7 +23,7 @@ _SUMS = ("prompt_tokens", "cached_tokens", "completion_tokens", "compute_ms", "c
 
 def cutoff_ms(retention_days: int, now_ms: int) -> int:
     """Return the start of the UTC day `retention_days` ago: usage admitted before it may be rolled up."""
-    assert retention_days >= RETENTION_DAYS_MIN, "a request that can still be refunded keeps its row"
+    assert retention_days >= MIN_RETENTION_DAYS, "a request that can still be refunded keeps its row"
     return (now_ms // DAY_MS - retention_days) * DAY_MS
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from inferd.config.server import Network
+from inferd.config import Network
 
 Address: TypeAlias = IPv4Address | IPv6Address
 

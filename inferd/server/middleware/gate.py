@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from inferd.config.server import ServerConfig
+from inferd.config import ServerConfig
 from inferd.errors import RequestError
 from inferd.server.errors import error_response
 from inferd.server.middleware.client_address import client_address

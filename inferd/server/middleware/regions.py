@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from inferd.config.server import RegionsConfig
+from inferd.config import RegionsConfig
 from inferd.errors import ConfigError, PermissionDeniedError
 from inferd.server.middleware.client_address import Address, is_within
 

@@ -184,7 +184,7 @@ def test_prices_have_their_unit(inferd, config):
         ('"tiny.gguf"', '"empty.gguf"', "is empty (0 bytes): was the download cut off?"),
         ('"tiny.gguf"', '"mmproj.gguf"', "an encoder of images or audio (mmproj), not a language model"),
         ('"tiny.gguf"', '"imatrix.gguf"', "no model but data about one"),
-        ('"tiny.gguf"', '"s-00002-of-00004.gguf"', "is shard 2 of 4 of a split model: name the first one"),
+        ('"tiny.gguf"', '"s-00002-of-00004.gguf"', "is shard 2 of 4 of a split model: write the first shard"),
         ('"tiny.gguf"', '"s-00001-of-00004.gguf"', "missing beside it: s-00004-of-00004.gguf"),
         ('chat_template = "chat.jinja"', "", "the model has no chat template"),
     ],

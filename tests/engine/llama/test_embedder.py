@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 import pytest
 
-from inferd.config.models_file import ModelConfig
+from inferd.config import ModelConfig
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.embeddings.core import EmbeddingCore

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from inferd.config.kv_memory import KVLayout, plan_kv_memory
+from inferd.config import KVLayout, plan_kv_memory
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.kv.unified import UnifiedKVCache
 from inferd.engine.llama import loading

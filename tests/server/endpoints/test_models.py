@@ -12,7 +12,7 @@ from anthropic import AsyncAnthropic
 from anthropic.types import ModelInfo
 from openai.types import Model
 
-from inferd.config.deployments import NOTICE_MS, Retirement
+from inferd.config import NOTICE_MS, Retirement
 from inferd.instants import wall_clock_ms
 from tests.server.transport.test_http_server import served_on_socket
 from tests.serving.provider import DEFAULT_MAX_TOKENS, FREE, MAX_CONTEXT, PRICED, TIERED, TIMED, Provider

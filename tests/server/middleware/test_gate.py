@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from inferd.config.server import RegionsConfig, ServerConfig
+from inferd.config import RegionsConfig, ServerConfig
 from inferd.errors import ConfigError
 from inferd.server.app import build_app
 from tests.server.mmdb import write_mmdb

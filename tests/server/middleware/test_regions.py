@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from inferd.config.server import RegionsConfig
+from inferd.config import RegionsConfig
 from inferd.errors import ConfigError, PermissionDeniedError
 from inferd.server.middleware.regions import Regions
 from tests.server.mmdb import write_mmdb

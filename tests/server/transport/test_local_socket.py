@@ -14,7 +14,7 @@ from ipaddress import ip_network
 import httpx
 import pytest
 
-from inferd.config.server import RegionsConfig, ServerConfig
+from inferd.config import RegionsConfig, ServerConfig
 from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
 from inferd.server.app import build_app
