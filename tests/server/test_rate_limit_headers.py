@@ -17,6 +17,8 @@ from inferd.server.rate_limit_headers import duration
 from tests.serving.provider import FREE, PRICED, cost_of, prompt_of
 
 pytestmark = pytest.mark.anyio
+UNUSED = Bounds(1, 1)
+"""Of a window that a request has made already."""
 N_PROMPT = len(prompt_of())
 
 
@@ -26,10 +28,9 @@ def set_team(provider, **terms):
 
 
 def used(provider):
-    """(team's requests of this minute, under way in the project)"""
-    window = provider.limits._requests.find("acme")
-    count = provider.limits.concurrency.count("project:acme/inference")
-    return (0 if window is None else window.status(1.0, provider.steady_ms).used, count)
+    """Return (team's requests of this minute, requests under way in the project)."""
+    window = provider.limits.requests("acme", UNUSED, provider.steady_ms)
+    return window.status(1.0, provider.steady_ms).used, provider.limits.concurrency.count("project:acme/inference")
 
 
 async def test_of_four_times_the_rpm_at_once_exactly_the_rpm_passes(provider):
@@ -144,7 +145,7 @@ async def test_token_rates_are_reserved_and_reconciled(provider):
     assert answer.headers["x-ratelimit-limit-tokens-cache-adjusted-prompt"] == "15000"
     assert answer.headers["x-ratelimit-limit-tokens-generated"] == "600"
     assert answer.headers["x-ratelimit-limit-tokens"] in ("3600000", "900000", "36000")
-    rates = provider.limits._tokens.find(("acme", PRICED))
+    rates = provider.limits.tokens("acme", PRICED, (UNUSED,) * 3, provider.steady_ms)
     assert [status.used for status in rates.status(provider.steady_ms)] == [N_PROMPT, N_PROMPT, 1]
     rates.replay((0, 0, 35_990), provider.steady_ms)
     refused = await provider.chat(max_tokens=200)
