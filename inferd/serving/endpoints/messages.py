@@ -45,5 +45,10 @@ class Messages(ChatEndpoint):
         return cls(*parse_messages_request(body, ignored))
 
     def answer(self, call: Call, admission: Admission, *, streamed: bool) -> TranslatedWriter:
-        writer = MessageWriter(id=call.answer_id("msg_"), model=call.deployment.name, service_tier=call.tier.value)
-        return TranslatedWriter(call, admission, self.reader(call, admission), writer, streamed=streamed)
+        writer = MessageWriter(
+            id=call.answer_id("msg_"),
+            model=call.deployment.name,
+            service_tier=call.tier.value,
+            prompt_tokens=admission.prompt_tokens,
+        )
+        return TranslatedWriter(call, self.reader(call, admission), writer, streamed=streamed)

@@ -40,4 +40,4 @@ class Responses(ChatEndpoint):
             service_tier=call.tier.value,
         )
         reader = self.reader(call, admission)
-        return TranslatedWriter(call, admission, reader, ResponseWriter(begun), streamed=streamed)
+        return TranslatedWriter(call, reader, ResponseWriter(begun), streamed=streamed)

@@ -12,7 +12,7 @@ from inferd.chat.answer_reader import AnswerReader
 from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError
 from inferd.logprobs import TokenLogprob
-from inferd.serving.completion import Admission, Finished, TextDelta
+from inferd.serving.completion import Finished, TextDelta
 from inferd.serving.endpoints.endpoint import Call, performance_metrics
 from inferd.wire.answer_deltas import AnswerDelta
 from inferd.wire.openai.chat_response import AnswerEnd, usage_body
@@ -21,7 +21,7 @@ from inferd.wire.openai.chat_response import AnswerEnd, usage_body
 class EventWriter(Protocol):
     """One answer in its API's shape: begin, push ..., finish; or fail. Events are structs whose tag is their type."""
 
-    def begin(self, prompt_tokens: int) -> Iterator[msgspec.Struct]: ...
+    def begin(self) -> Iterator[msgspec.Struct]: ...
 
     def push(
         self, deltas: Iterable[AnswerDelta], logprobs: Sequence[TokenLogprob] = ()
@@ -39,18 +39,15 @@ class EventWriter(Protocol):
 class TranslatedWriter:
     """AnswerWriter of one choice over another API's events."""
 
-    def __init__(
-        self, call: Call, admission: Admission, reader: AnswerReader, writer: EventWriter, *, streamed: bool
-    ) -> None:
+    def __init__(self, call: Call, reader: AnswerReader, writer: EventWriter, *, streamed: bool) -> None:
         self.metrics: dict[str, str] = {}
         self._received_ns = call.received_ns
-        self._prompt_tokens = admission.prompt_tokens
         self._reader = reader
         self._writer = writer
         self._streamed = streamed
 
     def begin(self) -> Iterable[bytes]:
-        return self._encoded(self._writer.begin(self._prompt_tokens))
+        return self._encoded(self._writer.begin())
 
     def push(self, delta: TextDelta) -> Iterable[bytes]:
         return self._encoded(self._writer.push(self._reader.push(delta.text, delta.num_tokens), delta.logprobs))

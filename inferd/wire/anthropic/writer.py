@@ -43,21 +43,21 @@ class MessageWriter:
     Args:
         id: `msg_...`.
         model: name of the deployment.
+        prompt_tokens: all tokens of the prompt; `finish` tells the cached ones apart, which are not known before.
     """
 
-    def __init__(self, *, id: str, model: str, service_tier: str) -> None:
+    def __init__(self, *, id: str, model: str, service_tier: str, prompt_tokens: int) -> None:
         self._service_tier = service_tier
         self._message = AnthropicMessage(
-            id=id, model=model, content=[], usage=MessageUsage(input_tokens=0, output_tokens=0)
+            id=id, model=model, content=[], usage=MessageUsage(input_tokens=prompt_tokens, output_tokens=0)
         )
         self._done: list[OutputBlock] = []
         self._open: OutputBlock | None = None
         self._pieces: list[str] = []
 
-    def begin(self, prompt_tokens: int) -> Iterator[MessageEvent]:
-        """Yield the first events. The number of cached tokens follows in `finish`: it is not known yet."""
-        usage = MessageUsage(input_tokens=prompt_tokens, output_tokens=0)
-        yield MessageStart(msgspec.structs.replace(self._message, usage=usage))
+    def begin(self) -> Iterator[MessageEvent]:
+        """Yield the first events."""
+        yield MessageStart(self._message)
         yield Ping()
 
     def push(self, deltas: Iterable[AnswerDelta], logprobs: Sequence[TokenLogprob] = ()) -> Iterator[MessageEvent]:

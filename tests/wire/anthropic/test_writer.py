@@ -27,8 +27,8 @@ def written(pieces: list[str], end: AnswerEnd) -> tuple[list[Any], dict[str, Any
     """Return the events, and the whole message without the random ids of calls."""
     parser = answer_parser(with_reasoning(GENERIC, "<think></think>"), {"add": {"type": "object"}})
     reader = AnswerReader(parser, counts_reasoning=True)
-    writer = MessageWriter(id="msg_1", model="o/d", service_tier="default")
-    events: list[Any] = list(writer.begin(10))
+    writer = MessageWriter(id="msg_1", model="o/d", service_tier="default", prompt_tokens=10)
+    events: list[Any] = list(writer.begin())
     for piece in pieces:
         events += writer.push(reader.push(piece, 1))
     events += writer.push(reader.finish())

@@ -33,8 +33,8 @@ class ResponseWriter:
         self._numbers = itertools.count()
         self._items = OutputItems(begun.id.removeprefix(ID_PREFIX), self._numbers)
 
-    def begin(self, prompt_tokens: int) -> Iterator[ResponseEvent]:
-        """Yield the first events. `prompt_tokens` is shown at the end only."""
+    def begin(self) -> Iterator[ResponseEvent]:
+        """Yield the first events."""
         yield ResponseCreated(sequence_number=next(self._numbers), response=self._response)
         yield ResponseInProgress(sequence_number=next(self._numbers), response=self._response)
 

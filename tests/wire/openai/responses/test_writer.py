@@ -31,7 +31,7 @@ def written(pieces: list[str], reason: str = "stop") -> tuple[list[Event], dict[
     reader = AnswerReader(parser, counts_reasoning=True)
     asked = ResponsesRequest(model="o/d", input="x")
     writer = ResponseWriter(response_begun(asked, id="resp_1", created_at=17, model="o/d", service_tier="default"))
-    events: list[Any] = list(writer.begin(10))
+    events: list[Any] = list(writer.begin())
     for piece in pieces:
         events += writer.push(reader.push(piece, 1))
     events += writer.push(reader.finish())
