@@ -110,7 +110,7 @@ class ChatCompletions(ChatEndpoint):
             include_usage=self.chat.include_usage,
             include_perf_metrics=bool(self.chat.perf_metrics_in_response),
         )
-        readers = [self.reader(call, admission) for _ in range(self.chat.n_choices)]
+        readers = [self.reader(call, admission) for _ in range(self.chat.num_choices)]
         return ChatWriter(
             response,
             readers,

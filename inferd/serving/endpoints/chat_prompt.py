@@ -85,7 +85,7 @@ def prepare_chat(
     return PreparedChat(
         token_ids=token_ids,
         params=chat.sampling_params(),
-        num_choices=chat.n_choices,
+        num_choices=chat.num_choices,
         max_tokens=max_tokens,
         clamped_max_tokens=clamped,
         chat=chat,

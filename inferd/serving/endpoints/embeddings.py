@@ -12,7 +12,6 @@ from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.messages import AddRequest, EmbedRequest
 from inferd.errors import ContextLengthError, InferdError, InvalidRequestError
-from inferd.price import ServiceTier
 from inferd.serving.completion import Admission, Finished, TextDelta
 from inferd.serving.endpoints.endpoint import Call, Endpoint, RequestLabels
 from inferd.serving.endpoints.prompt import check_token_ids, no_tokens
@@ -20,11 +19,11 @@ from inferd.tokenizer import Check
 from inferd.wire.errors import invalid
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.embeddings import (
-    EmbeddingInput,
     EmbeddingRequest,
     encode_embeddings,
     parse_embedding_request,
 )
+from inferd.wire.openai.request_fields import TextInput
 from inferd.wire.openai.tokenize import MAX_TEXT_BYTES
 
 CODE_COMPUTE = "max_compute_exceeded"
@@ -48,10 +47,6 @@ class Embeddings(Endpoint):
     @property
     def model(self) -> str:
         return self._asked.model
-
-    @property
-    def tier(self) -> ServiceTier:
-        return self._asked.tier
 
     def prepare(
         self, number: int, deployment: Deployment, max_output_tokens: int | None = None, *, check: Check | None = None
@@ -172,7 +167,7 @@ class EmbeddingsWriter:
         )
 
 
-def _token_ids(one: EmbeddingInput, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:
+def _token_ids(one: TextInput, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:
     """Return the tokens of one input. Control tokens in a text stay characters, and the vocabulary's tokens around a
     text are there; token ids are taken as they are."""
     if isinstance(one.content, str):

@@ -26,9 +26,9 @@ from inferd.usage import Usage
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.chat_response import STREAM_DONE, TextFinishReason, UsageBody, data_event, usage_body
 from inferd.wire.openai.logprobs import TextLogprobsWriter
+from inferd.wire.openai.request_fields import TextInput
 from inferd.wire.openai.text_completions import (
     TextChoice,
-    TextPrompt,
     TextRequest,
     TextResponse,
     parse_text_request,
@@ -80,8 +80,10 @@ class TextCompletions(Endpoint):
         prompt, replica = self._prompts[number], deployment.replica
         self._asked.check_vocabulary(replica.tokenizer.n_vocab)
         token_ids = _prompt_tokens(prompt, replica, check)
-        limits = completion_limits(deployment, len(token_ids), prompt.completion_limit, max_output_tokens, prompt.param)
-        return PreparedPrompt(token_ids, self._asked.sampling_params(), self._asked.n_choices, *limits)
+        limits = completion_limits(
+            deployment, len(token_ids), self._asked.completion_limit, max_output_tokens, prompt.param
+        )
+        return PreparedPrompt(token_ids, self._asked.sampling_params(), self._asked.num_choices, *limits)
 
     def answer(self, call: Call, admission: Admission, *, streamed: bool) -> TextWriter:
         response = TextResponse(
@@ -93,10 +95,10 @@ class TextCompletions(Endpoint):
         )
         echoes = [self._echo(prompt, call.deployment) for prompt in self._prompts]
         shows_logprobs = self._asked.logprobs is not None
-        num_choices = self._asked.n_choices
+        num_choices = self._asked.num_choices
         return TextWriter(response, echoes, num_choices, shows_logprobs=shows_logprobs, streamed=streamed)
 
-    def _echo(self, prompt: TextPrompt, deployment: Deployment) -> str:
+    def _echo(self, prompt: TextInput, deployment: Deployment) -> str:
         """Return the text before the completions of a prompt: the prompt itself, if the request asks for it."""
         if not self._asked.echo:
             return ""
@@ -193,7 +195,7 @@ class TextWriter:
         return data_event(self._response.chunk(choice))
 
 
-def _prompt_tokens(prompt: TextPrompt, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:
+def _prompt_tokens(prompt: TextInput, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:
     """Return a prompt's tokens. Control tokens in a text are read as such, and BOS comes first if the vocabulary asks
     for it and the text does not bring it. Token ids are taken as they are.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -12,24 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from inferd.money import format_usd
-from inferd.price import ServiceTier
 from inferd.usage import Usage
 from inferd.wire.errors import invalid, shorten
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
-from inferd.wire.openai.request_fields import check_model, check_one_kind, check_tags, inputs_of
+from inferd.wire.openai.request_fields import TextInput, check_model, check_one_kind, check_tags, inputs_of
 
 MAX_INPUTS = 2048
 
 EncodingFormat = Literal["float", "base64"]
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingInput:
-    """Text or token ids; `param` is the path of the input in the request."""
-
-    content: str | tuple[int, ...]
-    param: str
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,18 +31,9 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     dimensions: int | None = None
     user: str | None = None
 
-    def inputs(self) -> list[EmbeddingInput]:
+    def inputs(self) -> list[TextInput]:
         """Return the inputs, at least one; each has a vector of its own."""
-        return [EmbeddingInput(content, param) for content, param in inputs_of("input", self.input)]
-
-    @property
-    def n_choices(self) -> int:
-        return 1
-
-    @property
-    def tier(self) -> ServiceTier:
-        """The default: OpenAI's endpoint has no other tiers."""
-        return ServiceTier.DEFAULT
+        return inputs_of("input", self.input)
 
 
 class EmbeddingUsage(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import msgspec
 
@@ -39,6 +40,19 @@ _RANGES = {
 }
 _LEAST_TEMPERATURE = 1e-5  # below it, division overflows 32-bit floats before sampling differs from greedy
 _LEAST_TOP_P = 1e-6  # an empty nucleus still holds the best token
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """Prompt of a text completion or input to embed.
+
+    Attributes:
+        content: text, in which a prompt's control tokens are read as such, or token ids.
+        param: path of the input in the request.
+    """
+
+    content: str | tuple[int, ...]
+    param: str
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,9 +97,14 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     @property
-    def n_choices(self) -> int:
+    def num_choices(self) -> int:
         """Choices of each prompt."""
         return self.n or 1
+
+    @property
+    def completion_limit(self) -> int | None:
+        """Most completion tokens that the caller asked for; None for no limit."""
+        return None if self.max_tokens is None or self.max_tokens < 0 else self.max_tokens
 
     @property
     def isolation_key(self) -> str | None:
@@ -223,12 +242,13 @@ def check_one_kind(field: str, value: list[str | int | list[int]]) -> None:
         raise invalid(field, f"'{field}' mixes kinds: send strings, token ids, or lists of token ids.")
 
 
-def inputs_of(field: str, value: str | list[str | int | list[int]]) -> list[tuple[str | tuple[int, ...], str]]:
-    """Return the inputs, each a text or token ids, with their paths; `value` is not empty and of one kind."""
+def inputs_of(field: str, value: str | list[str | int | list[int]]) -> list[TextInput]:
+    """Return the inputs of a field that is not empty and of one kind."""
     if isinstance(value, str):
-        return [(value, field)]
+        return [TextInput(value, field)]
     if isinstance(value[0], int):
-        return [(tuple(value), field)]  # type: ignore[arg-type]
+        return [TextInput(tuple(value), field)]  # type: ignore[arg-type]
     return [
-        (tuple(item) if isinstance(item, list) else str(item), f"{field}[{index}]") for index, item in enumerate(value)
+        TextInput(tuple(item) if isinstance(item, list) else str(item), f"{field}[{index}]")
+        for index, item in enumerate(value)
     ]

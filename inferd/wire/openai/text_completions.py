@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
 
-from inferd.price import ServiceTier
 from inferd.sampling_params import SamplingParams
 from inferd.wire.errors import invalid, shorten, unsupported_field, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
@@ -17,6 +16,7 @@ from inferd.wire.openai.logprobs import TextLogprobs
 from inferd.wire.openai.request_fields import (
     ASKS_FOR_NOTHING,
     CompletionFields,
+    TextInput,
     check_limit,
     check_model,
     check_num_alternatives,
@@ -70,38 +70,9 @@ class TextRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
         """Return the sampling, with the number of alternatives to report for each token."""
         return replace(super().sampling_params(), top_logprobs=self.logprobs)
 
-    def prompts(self) -> list[TextPrompt]:
-        """Return the prompts, at least one; each has choices of its own."""
-        return [TextPrompt(self, content, param) for content, param in inputs_of("prompt", self.prompt)]
-
-
-@dataclass(frozen=True, slots=True)
-class TextPrompt:
-    """One prompt of a request; a request of its own to the engine and the ledger.
-
-    Attributes:
-        content: text, in which control tokens are read as such, or token ids.
-        param: path of the prompt in the request.
-    """
-
-    request: TextRequest
-    content: str | tuple[int, ...]
-    param: str
-
-    @property
-    def n_choices(self) -> int:
-        return self.request.n_choices
-
-    @property
-    def completion_limit(self) -> int | None:
-        """Most completion tokens that the caller asked for; None for no limit."""
-        limit = self.request.max_tokens
-        return None if limit is None or limit < 0 else limit
-
-    @property
-    def tier(self) -> ServiceTier:
-        """The default: OpenAI's legacy endpoint has no other tiers."""
-        return ServiceTier.DEFAULT
+    def prompts(self) -> list[TextInput]:
+        """Return the prompts, at least one; each is a request of its own to the engine and the ledger."""
+        return inputs_of("prompt", self.prompt)
 
 
 _DECODER = msgspec.json.Decoder(TextRequest)
@@ -153,7 +124,7 @@ def _check_prompt(prompt: str | list[str | int | list[int]]) -> None:
 def _check_choices(request: TextRequest) -> None:
     """Raise InvalidRequestError unless all answers that are computed are shown: `best_of` is `n` or left out."""
     check_num_choices(request.n)
-    n, best_of = request.n_choices, request.best_of
+    n, best_of = request.num_choices, request.best_of
     if best_of is not None and best_of < n:
         raise invalid("best_of", f"'best_of' must be at least 'n', {n}, got {shorten(str(best_of))}.")
     if best_of is not None and best_of > n:

@@ -124,7 +124,7 @@ def test_values_that_ask_for_the_default_are_kept():
     }
     assert ignored_of(**fields) == ""
     asked = parse(**fields)
-    assert (asked.n_choices, asked.tier, asked.streamed, asked.include_usage) == (1, ServiceTier.DEFAULT, True, False)
+    assert (asked.num_choices, asked.tier, asked.streamed, asked.include_usage) == (1, ServiceTier.DEFAULT, True, False)
     assert (asked.user, asked.safety_identifier, asked.prompt_cache_key) == ("u", "s", "k")
     assert asked.metadata == {"a": "b"}
     assert asked.constraint is None
