@@ -1,4 +1,4 @@
-"""Configuration, ledger, engines and HTTP put together, and run until a signal ends them."""
+"""`inferd serve`: ledger, engines and HTTP server, composed and run until a signal stops them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import anyio.lowlevel
 import uvloop
@@ -56,8 +56,8 @@ DRAIN_TIMEOUT_S = 30.0
 SWITCH_INTERVAL_S = 0.0005
 FILE_CHECK_S = 1.0
 STACK_BYTES = 64 * 2**20
-"""Of every thread, whatever `ulimit -s` says; only what it touches takes memory. llama.cpp's regular expressions take
-323 bytes a character of a run: a piece of a prompt has 4,096 characters, what a grammar forces may have 200,000."""
+"""Stack of every thread, whatever `ulimit -s` says; untouched pages take no memory. A regular expression of llama.cpp
+takes 323 bytes of stack a character, and a text forced by a grammar may have 200,000 characters."""
 _ACTOR = "cli:serve"
 
 logger = logging.getLogger(__name__)
@@ -78,8 +78,8 @@ class Listeners:
 
 
 def run(config: Config, folder: Path, host: str, port: int) -> None:
-    """Serves until a signal ends it. Raises ConfigError if it cannot start."""
-    # While an engine's thread waits for the interpreter after a step, nobody computes.
+    """Serve until a signal stops the server. Raises ConfigError if it cannot start."""
+    # The device idles while the thread of an engine waits for the interpreter after a step.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     threading.stack_size(STACK_BYTES)
     lock = DataLock(folder)
@@ -105,8 +105,11 @@ def _run(config: Config, folder: Path, lock: DataLock, listeners: Listeners) -> 
 
 
 def _ensure_default_key(store: Store, folder: Path) -> str | None:
-    """The key if this start made it. Its file is written before the commit that makes it valid, so that a crash in
-    between leaves a useless file, not a team whose key nobody knows."""
+    """Create team `default` with a key on the first start, and return the key; None on later starts.
+
+    The file of the key is written before the commit that makes the key valid: a crash in between leaves a useless file,
+    not a team with a lost key.
+    """
     with store.immediate() as conn:
         new_key = operations.ensure_default_team(conn, actor=_ACTOR, now_ms=wall_clock_ms())
         if new_key is None:
@@ -122,34 +125,20 @@ def _ensure_default_key(store: Store, folder: Path) -> str | None:
 async def _serve(
     config: Config, store: Store, epoch: int, listeners: Listeners, console: Console, new_key: str | None
 ) -> None:
-    tls = tls_context(config.server.tls_certificate, config.server.tls_key) if config.server.tls_certificate else None
+    """Build all services on an open ledger, and run them until a signal stops the server."""
+    certificate, key = config.server.tls_certificate, config.server.tls_key
+    tls = None if certificate is None else tls_context(certificate, key)
     writer = LedgerWriter(store)
     router = Router.from_config(config)
-
-    def pause_expiry(because: str) -> None:
-        with suppress(OverloadedError):  # the writer has stopped: nothing expires any more
-            writer.submit(PauseClock(because))
-
-    clock = WatchedClock(pause_expiry)
+    clock = WatchedClock(partial(_pause_expiry, writer))
     kept_days = config.ledger.usage_retention_days
     maintenance = Maintenance(store, writer, clock, retention_days=kept_days, alerts=config.alerts)
     limits = RateLimits(steady_clock_ms, lambda: router.load)
     with store.reading() as conn:
         seed(limits, conn, now_ms=clock())
     completions = Completions(Holds(writer, epoch=epoch, clock_ms=clock, contact=config.ledger.contact))
-
-    def ready(server: HttpServer) -> None:
-        if not server.is_stopping:
-            scheme = "http" if tls is None else "https"
-            offered = {
-                deployment.name: deployment.price is None
-                for deployment in router.deployments()
-                if deployment.replica.failure is None
-            }
-            print_banner(console, listeners.tcp, store.data_dir, offered, new_key, scheme)
-
     writer.start()
-    keeping_up = asyncio.create_task(maintenance.run(), name="maintenance of the ledger")
+    maintaining = asyncio.create_task(maintenance.run(), name="maintenance of the ledger")
     try:
         with closing(Authenticator(store)) as authenticator, closing(LedgerClient(store, writer)) as ledger:
             ticket_issuer = TicketIssuer(limits, authenticator, clock, config.ledger.contact)
@@ -159,81 +148,111 @@ async def _serve(
                 strict=config.server.strict,
             )
             batches = Batches(context, writer)
-            batches.sweep_disk()
-            batching = asyncio.create_task(batches.run(), name="batches")
             services = Services(router, completions, authenticator, ledger, ticket_issuer, files, batches)
-            server = HttpServer(
-                build_app(services, config.server, listeners.host),
-                _drain(completions, batches, console),
-                completions.cut_off,
-                tls,
-            )
-            ended = asyncio.Event()
-            watching = asyncio.create_task(_watch_files(router, ended), name="files of the models")
-            warming = asyncio.create_task(_warm_up(router, server, console))
-            warming.add_done_callback(lambda task: server.stop() if task.exception() else ready(server))
-            with server.handle_signals():
-                await server.run_on(listeners.tcp, listeners.local)
-                await _until_loaded(warming, server)
-                await asyncio.gather(batches.stop(), batching)
-                await completions.tokenizers.close()  # its threads read vocabularies
-                ended.set()
-                await watching
-                # Engines give back what was cut off, which voids its hold; then the books can close.
-                for replica in router.replicas:
-                    await replica.stop()
-                await completions.wait_idle(DRAIN_TIMEOUT_S)
-            warming.result()
+            app = build_app(services, config.server, listeners.host)
+            server = HttpServer(app, partial(_drain, completions, batches, console), completions.cut_off, tls)
+
+            def announce() -> None:
+                scheme = "http" if tls is None else "https"
+                print_banner(console, listeners.tcp, store.data_dir, _offered(router), new_key, scheme)
+
+            await _run_until_stopped(services, server, listeners, console, announce)
     finally:
-        keeping_up.cancel()
-        await asyncio.wait([keeping_up])
+        maintaining.cancel()
+        await asyncio.wait([maintaining])
         writer.stop()
 
 
-def _drain(completions: Completions, batches: Batches, console: Console) -> Callable[[], Coroutine[Any, Any, None]]:
-    async def drain() -> None:
-        completions.close()
-        # Lines of batches are cut off, unbilled: they run again after the next start, and nobody is to wait for them.
-        await batches.stop()
-        if completions.num_live:
-            with suppress(OSError):  # the terminal may be closed
-                console.print(f"Waiting for {completions.num_live} request(s) to end (Ctrl-C again: don't wait)...")
+async def _run_until_stopped(
+    services: Services, server: HttpServer, listeners: Listeners, console: Console, announce: Callable[[], None]
+) -> None:
+    """Serve, and load the models meanwhile. Raises the error of the last model if none can be served."""
+    router, completions, batches = services.router, services.completions, services.batches
+    batches.sweep_disk()
+    batching = asyncio.create_task(batches.run(), name="batches")
+    ended = asyncio.Event()
+    watching = asyncio.create_task(_watch_files(router, ended), name="files of the models")
+    loading = asyncio.create_task(_load_models(router, server, console))
+
+    def end_of_loading(task: asyncio.Task[None]) -> None:
+        if task.exception():
+            server.stop()
+        elif not server.is_stopping:
+            announce()
+
+    loading.add_done_callback(end_of_loading)
+    with server.handle_signals():
+        await server.run_on(listeners.tcp, listeners.local)
+        await _until_loaded(loading, server)
+        await asyncio.gather(batches.stop(), batching)
+        await completions.tokenizers.close()  # its threads read vocabularies, which engines release
+        ended.set()
+        await watching
+        # Stopped engines end the requests that were cut off; their holds are voided before the writer stops.
+        for replica in router.replicas:
+            await replica.stop()
         await completions.wait_idle(DRAIN_TIMEOUT_S)
+    loading.result()
 
-    return drain
+
+def _pause_expiry(writer: LedgerWriter, because: str) -> None:
+    with suppress(OverloadedError):  # the writer has stopped, so that no credit expires any more
+        writer.submit(PauseClock(because))
 
 
-async def _warm_up(router: Router, server: HttpServer, console: Console) -> None:
-    """Check the files of all models, then load one model after the other: two that load at once would only slow each
-    other down. A model that cannot be served is left out. Raises ConfigError if no model is left."""
-    await anyio.lowlevel.checkpoint()  # imports its backend: 50 ms that the first request would take longer
+def _offered(router: Router) -> dict[str, bool]:
+    """Return the deployments that are served, and whether each is free."""
+    return {
+        deployment.name: deployment.price is None
+        for deployment in router.deployments()
+        if deployment.replica.failure is None
+    }
+
+
+async def _drain(completions: Completions, batches: Batches, console: Console) -> None:
+    """Refuse new requests, and wait for the running ones."""
+    completions.close()
+    # Lines of batches are cut off, unbilled, and run again after the next start.
+    await batches.stop()
+    if completions.num_live:
+        with suppress(OSError):  # the terminal may be closed
+            console.print(f"Waiting for {completions.num_live} request(s) to end (Ctrl-C again: don't wait)...")
+    await completions.wait_idle(DRAIN_TIMEOUT_S)
+
+
+async def _load_models(router: Router, server: HttpServer, console: Console) -> None:
+    """Check the files of all models, then load the models one by one, as two at once slow each other down.
+
+    A model that cannot be served is left out. Raises ConfigError if no model is left.
+    """
+    await anyio.lowlevel.checkpoint()  # imports its backend now: 50 ms of the first request
     errors: list[Exception] = []
     for replica in router.replicas:
-        await _left_out_if_it_fails(replica, replica.check(), errors)
+        await _leave_out_on_failure(replica, replica.check(), errors)
     for replica in [replica for replica in router.replicas if replica.failure is None]:
         if server.is_stopping:
             return
         console.print(f"Loading {replica.key} ...")
         started_s = time.monotonic()
-        await _left_out_if_it_fails(replica, replica.start(), errors)
+        await _leave_out_on_failure(replica, replica.start(), errors)
         if replica.failure is None:
             console.print(f"Loading {replica.key} ... warm after {time.monotonic() - started_s:.1f} s")
     if errors and len(errors) == len(router.replicas):
         raise errors[-1]
-    # What is there now stays. A full collection of 70,000 objects would stop everybody for 50 ms.
+    # These 70,000 objects stay; a full collection of them would pause all requests for 50 ms.
     gc.collect()
     gc.freeze()
 
 
-async def _until_loaded(warming: asyncio.Task[None], server: HttpServer) -> None:
-    """Wait at a stop for a model that is being loaded: only the end of the process can interrupt that."""
-    if not warming.done():
+async def _until_loaded(loading: asyncio.Task[None], server: HttpServer) -> None:
+    """Wait at a stop for a model that is being loaded, which only the end of the process can interrupt."""
+    if not loading.done():
         server.release_signals()
-        await asyncio.wait([warming])
+        await asyncio.wait([loading])
 
 
-async def _left_out_if_it_fails(replica: LocalReplica, step: Awaitable[None], errors: list[Exception]) -> None:
-    """Run a step of loading `replica`. An error is kept, and logged if it does not end the server."""
+async def _leave_out_on_failure(replica: LocalReplica, step: Awaitable[None], errors: list[Exception]) -> None:
+    """Run a step of loading a replica. If it fails, log the error and mark the replica as failed."""
     try:
         await step
     except (InferdError, OSError, RuntimeError, MemoryError) as error:
@@ -243,7 +262,7 @@ async def _left_out_if_it_fails(replica: LocalReplica, step: Awaitable[None], er
 
 
 async def _watch_files(router: Router, end: asyncio.Event) -> None:
-    """Look at the models' files each second until `end`."""
+    """Check the files of the models each second until `end`."""
     while not end.is_set():
         await router.look_at_files()
         with suppress(TimeoutError):
@@ -259,18 +278,21 @@ def print_banner(
     new_key: str | None,
     scheme: str = "http",
 ) -> None:
-    """The key itself is shown only by the start that made it, and only on a terminal: a log is no place for it. The
-    snippets read it from its file.
+    """Print the URL, the models and two snippets that work when pasted.
+
+    The key is printed only by the start that created it, and only on a terminal, not into a log. The snippets read it
+    from its file.
 
     Args:
-        deployments: by name, whether they have no price, which nobody is to overlook.
+        deployments: names, and whether each is free.
+        new_key: key that this start created.
     """
     base_url = f"{scheme}://{_authority(listener)}/v1"
     key_file = folder / KEY_FILE
     model = next(iter(deployments), "MODEL")
-    offered = [f"{name} (free, for every team)" if is_free else name for name, is_free in deployments.items()]
+    offered = [f"{name} (free for all teams)" if is_free else name for name, is_free in deployments.items()]
     console.print(f"\n[bold]inferd is ready[/]: {base_url}\n")
-    console.print("Models:  " + (", ".join(offered) or "none: \\[deployments] of models.toml has none"))
+    console.print("Models:  " + (", ".join(offered) or "none: \\[deployments] in models.toml is empty"))
     if new_key is not None and console.is_terminal:
         console.print(f"API key: [bold]{new_key}[/]\n         not shown again; it is in {key_file}")
     elif key_file.exists():
@@ -285,23 +307,23 @@ def print_banner(
         ("Python (pip install openai)", _python(base_url, python_key, model)),
     ):
         console.print(f"\n[dim]# {title}[/]")
-        # Not through rich: a pasted line must not be wrapped or styled.
+        # rich would wrap and style a line that is to be pasted.
         console.file.write(snippet)
-    console.print("\n[dim]# To manage it, in another terminal[/]")
+    console.print("\n[dim]# To create a team, in another terminal[/]")
     option = None if folder == data_dir(None) else folder
     console.file.write(f"{command_line(option, 'teams', 'create', 'NAME')}\n\n")
     console.file.flush()
 
 
 def warn_of_plain_http(console: Console, listener: socket.socket, config: ServerConfig) -> None:
-    """Keys and prompts readable on the way, unless TLS ends here or, as far as we are told, at a proxy."""
+    """Warn if keys and prompts travel in plain text: no loopback address, no TLS here, no trusted proxy."""
     address = listener.getsockname()[0]
     if ip_address(address.partition("%")[0]).is_loopback or config.tls_certificate or config.trusted_proxies:
         return
     console.print(
-        f"[bold white on red] WARNING [/] {address} is not a loopback address, and this is HTTP without TLS: everyone "
-        "on the way can read keys, prompts and answers. Set [bold]tls_certificate[/] in \\[server] of models.toml, or "
-        "put a proxy that speaks TLS before it and name it in [bold]trusted_proxies[/]; see docs/security.md."
+        f"[bold white on red] WARNING [/] {address} is not a loopback address, and this is HTTP without TLS: keys, "
+        "prompts and answers can be read on the network. Set [bold]tls_certificate[/] in \\[server] of models.toml, or "
+        "put a proxy with TLS in front and name it in [bold]trusted_proxies[/]; see docs/security.md."
     )
 
 

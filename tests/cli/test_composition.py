@@ -119,8 +119,8 @@ def test_with_tls_the_snippets_say_https(tmp_path):
 @pytest.mark.parametrize(
     ("deployments", "line"),
     [
-        ({"o/paid": False, "o/open": True}, "Models:  o/paid, o/open (free, for every team)"),
-        ({}, "Models:  none: [deployments] of models.toml has none"),
+        ({"o/paid": False, "o/open": True}, "Models:  o/paid, o/open (free for all teams)"),
+        ({}, "Models:  none: [deployments] in models.toml is empty"),
     ],
 )
 def test_what_costs_nothing_is_said(tmp_path, deployments, line):

@@ -157,7 +157,7 @@ def _billing(row: dict[str, Any]) -> str:
 def _price_sentence(deployment: DeploymentConfig) -> str:
     listed = asdict(ListedPrice.of(deployment.price))
     if deployment.price is None:
-        sentence = "free, for every team"
+        sentence = "free for all teams"
     elif deployment.price.is_by_time:
         per_second = usd_text(listed["usd_per_second"])
         sentence = f"{per_second} per second of compute, at most {deployment.max_compute_ms} ms a request"

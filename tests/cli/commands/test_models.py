@@ -114,7 +114,7 @@ def test_a_good_configuration_is_said_to_be_right_with_each_price(inferd, config
         f"{config} is right: 1 model, 3 deployments.",
         "  local/tiny  $0.10 input, $0.05 cached input, $1,234.567891 output per 1M tokens",
         "  local/odd   $0.000001 input, $0.0000005 cached input, $0.000001 output per 1M tokens",
-        "  local/free  free, for every team",
+        "  local/free  free for all teams",
         f"Usage is written to {data_dir}.",
     ]
 
