@@ -13,7 +13,7 @@ import pytest
         *(("log", "--team", "nobody"), ("keys", "create", "--team", "acme", "--scope", "root")),
     ],
 )
-def test_what_does_not_exist_is_refused_in_one_line(inferd, words):
+def test_command_on_an_unknown_name_is_refused_in_one_line(inferd, words):
     inferd("teams", "create", "acme")
     ended = inferd(*words)
     assert (ended.status, ended.out, ended.err.count("\n")) == (1, "", 1)

@@ -25,7 +25,7 @@ from inferd.server.transport.http_server import bind
 from inferd.server.transport.local_socket import ask_server, socket_path
 
 
-def test_a_start_that_cannot_listen_makes_no_team_and_no_key(tmp_path):
+def test_start_that_cannot_listen_creates_no_team_and_no_key(tmp_path):
     (tmp_path / "models.toml").write_text("")
     folder = tmp_path / "data"
     with closing(socket.create_server(("127.0.0.1", 0))) as taken, pytest.raises(ConfigError, match="cannot listen"):
@@ -88,7 +88,7 @@ def said(host: str, config: ServerConfig) -> str:
     return console.file.getvalue()
 
 
-def test_plain_http_beyond_this_machine_is_warned_of_loudly():
+def test_plain_http_beyond_loopback_prints_a_warning():
     text = said("0.0.0.0", ServerConfig())
     assert "WARNING" in text
     for word in ("0.0.0.0", "tls_certificate", "[server]", "trusted_proxies", "docs/security.md"):
@@ -104,11 +104,11 @@ def test_plain_http_beyond_this_machine_is_warned_of_loudly():
         ("0.0.0.0", ServerConfig(trusted_proxies=(ip_network("10.0.0.1"),))),
     ],
 )
-def test_loopback_tls_and_a_proxy_are_not_warned_of(host, config):
+def test_loopback_tls_or_proxy_prints_no_warning(host, config):
     assert said(host, config) == ""
 
 
-def test_with_tls_the_snippets_say_https(tmp_path):
+def test_banner_with_tls_has_https_urls(tmp_path):
     console = Console(file=StringIO(), width=1000)
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         print_banner(console, listener, tmp_path, {"local/x": False}, None, "https")
@@ -123,7 +123,7 @@ def test_with_tls_the_snippets_say_https(tmp_path):
         ({}, "Models:  none: [deployments] in models.toml is empty"),
     ],
 )
-def test_what_costs_nothing_is_said(tmp_path, deployments, line):
+def test_banner_marks_free_deployments(tmp_path, deployments, line):
     console = Console(file=StringIO(), width=1000)
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         print_banner(console, listener, tmp_path, deployments, None)
@@ -131,7 +131,7 @@ def test_what_costs_nothing_is_said(tmp_path, deployments, line):
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_new_key_is_shown_on_a_terminal_and_never_in_a_log(tmp_path, is_terminal):
+def test_banner_shows_new_key_on_a_terminal_only(tmp_path, is_terminal):
     (tmp_path / KEY_FILE).write_text("sk-inferd-secret\n")
     console = Console(file=StringIO(), width=1000, force_terminal=is_terminal)
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:

@@ -25,7 +25,7 @@ def start(*words, **options):
     return subprocess.Popen([PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def test_the_program_works_beside_a_server_and_ends_with_the_statuses_of_the_docs(serving):
+def test_program_beside_a_server_ends_with_documented_statuses(serving):
     data_dir = str(serving.data_dir)
     made = start("teams", "create", "acme", "--json", "--data-dir", data_dir)
     refused = start("teams", "show", "nobody", "--data-dir", data_dir)
@@ -39,7 +39,7 @@ def test_the_program_works_beside_a_server_and_ends_with_the_statuses_of_the_doc
     assert (misused.returncode, out) == (2, "")
 
 
-def test_two_processes_that_come_first_make_one_ledger(data_dir):
+def test_two_first_processes_create_one_ledger(data_dir):
     both = [start("teams", "create", "acme", "--data-dir", str(data_dir)) for _ in range(2)]
     ends = [(*process.communicate(), process.returncode) for process in both]
     assert sorted(status for *_, status in ends) == [0, 1], ends
@@ -47,7 +47,7 @@ def test_two_processes_that_come_first_make_one_ledger(data_dir):
     assert refused == "inferd: there is a team 'acme' already\n"
 
 
-def test_a_reader_that_goes_away_ends_the_program_quietly(used, data_dir):
+def test_closed_pipe_ends_the_program_quietly(used, data_dir):
     read_end, write_end = os.pipe()
     os.close(read_end)
     with os.fdopen(write_end, "w") as pipe:
@@ -56,7 +56,7 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(used, data_dir):
     assert (ended.returncode, ended.stderr) == (BROKEN_PIPE_STATUS, "")
 
 
-def test_declaring_the_commands_imports_nothing_heavy():
+def test_import_of_commands_loads_no_heavy_module():
     folder = Path(commands.__file__).parent
     nouns = [".".join(path.relative_to(folder).with_suffix("").parts) for path in sorted(folder.rglob("*.py"))]
     imports = "; ".join(f"import inferd.cli.commands.{noun}" for noun in nouns)
@@ -65,21 +65,21 @@ def test_declaring_the_commands_imports_nothing_heavy():
     assert HEAVY & set(loaded.split()) == set()
 
 
-def test_the_version(capsys):
+def test_version_option_prints_the_version(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out == f"inferd {package.__version__}\n"
 
 
-def test_a_data_folder_that_cannot_be_used_has_status_2(inferd, data_dir):
+def test_unusable_data_folder_has_status_2(inferd, data_dir):
     data_dir.touch()
     refused = inferd("teams", "list")
     assert (refused.status, refused.out) == (2, "")
     assert refused.err.startswith(f"inferd: {data_dir}: cannot be used as the data folder")
 
 
-def test_a_file_that_is_no_ledger_has_status_2(inferd, data_dir):
+def test_file_that_is_no_ledger_has_status_2(inferd, data_dir):
     data_dir.mkdir()
     (data_dir / "ledger.db").write_bytes(b"no database" * 100)
     refused = inferd("teams", "list")
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_ledger_has_status_2(inferd, data_dir):
     assert "cannot be used as a ledger" in refused.err
 
 
-def test_the_data_folder_may_come_from_the_environment(tmp_path, monkeypatch, capsys):
+def test_data_folder_defaults_to_the_environment(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("INFERD_DATA_DIR", str(tmp_path / "elsewhere"))
     with pytest.raises(SystemExit):
         main(["teams", "create", "acme", "--json"])
@@ -95,7 +95,7 @@ def test_the_data_folder_may_come_from_the_environment(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.usefixtures("new_ledger")
-def test_a_bug_shows_its_traceback(inferd, monkeypatch):
+def test_bug_shows_its_traceback(inferd, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError
 
@@ -114,14 +114,14 @@ def test_ctrl_c_has_status_130(inferd, monkeypatch):
     assert (ended.status, ended.out) == (130, "")
 
 
-def test_the_actor_is_the_user_of_the_operating_system(monkeypatch):
+def test_actor_is_the_user_of_the_operating_system(monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 0)
     assert actor() == "cli:root"
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
     assert actor() == "cli:4000000000"
 
 
-def test_a_lock_that_cannot_be_opened_is_said_in_one_line(data_dir, capsys, tmp_path):
+def test_lock_that_cannot_be_opened_is_one_line(data_dir, capsys, tmp_path):
     (data_dir / "server.lock").mkdir(parents=True)
     (tmp_path / "models.toml").write_text("")
     arguments = ["serve", "--config", str(tmp_path / "models.toml"), "--data-dir", str(data_dir), "--port", "0"]
@@ -131,7 +131,7 @@ def test_a_lock_that_cannot_be_opened_is_said_in_one_line(data_dir, capsys, tmp_
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EROFS, errno.ENOSPC])
 @pytest.mark.usefixtures("new_ledger")
-def test_a_file_that_the_operator_must_mend_is_named_in_one_line(inferd, monkeypatch, error):
+def test_file_error_that_an_operator_can_fix_is_one_line(inferd, monkeypatch, error):
     def refused(*_: object, **__: object) -> None:
         raise OSError(error, os.strerror(error), "/some/ledger.db")
 
@@ -141,7 +141,7 @@ def test_a_file_that_the_operator_must_mend_is_named_in_one_line(inferd, monkeyp
 
 
 @pytest.mark.usefixtures("new_ledger")
-def test_any_other_fault_of_the_system_shows_its_traceback(inferd, monkeypatch):
+def test_other_system_error_shows_its_traceback(inferd, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EBADF, "a bug of ours")
 
@@ -164,7 +164,7 @@ def test_any_other_fault_of_the_system_shows_its_traceback(inferd, monkeypatch):
         ("teams list --jsn", "No such option: --jsn"),
     ],
 )
-def test_wrong_usage_says_what_is_wrong_with_the_value(inferd, monkeypatch, words, said):
+def test_usage_error_names_the_value_and_what_is_allowed(inferd, monkeypatch, words, said):
     monkeypatch.setenv("COLUMNS", "400")
     refused = inferd(*words.split())
     assert refused.status == 2

@@ -78,7 +78,7 @@ class Reader:
         return len(taken)
 
 
-def test_the_page_can_be_followed(inferd, tmp_path, monkeypatch):
+def test_operating_page_runs_as_written(inferd, tmp_path, monkeypatch):
     for name, value in {
         "PRICED": "local/smollm2-135m",
         "INPUT_NANOUSD": 100,

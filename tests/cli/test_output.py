@@ -40,7 +40,7 @@ def test_table_that_fits_has_all_columns_with_a_value(shown):
     ]
 
 
-def test_table_that_is_no_terminals_has_all_columns(shown):
+def test_table_without_a_terminal_has_all_columns(shown):
     heading, _, row = shown(None, [("acme", "free", 1, "$5.00", None)])
     assert heading.split("  ")[0] == "Team"
     assert row.split() == ["acme", "free", "1", "$5.00", "-"]
@@ -94,7 +94,7 @@ def test_table_that_cannot_fit_prints_a_block_for_each_row_and_the_total(shown):
     ]
 
 
-def test_fields_wrap_below_themselves_and_wide_characters_count_twice(capsys, monkeypatch):
+def test_fields_wrap_and_wide_characters_count_twice(capsys, monkeypatch):
     monkeypatch.setattr(output, "_terminal_width", lambda: 20)
     print_fields({"Note": "one two three four", "Name": "猫猫猫猫猫猫猫猫"})
     assert capsys.readouterr().out.splitlines() == [
@@ -105,7 +105,7 @@ def test_fields_wrap_below_themselves_and_wide_characters_count_twice(capsys, mo
     ]
 
 
-def test_characters_that_a_terminal_obeys_are_replaced(shown):
+def test_control_characters_are_replaced(shown):
     assert shown(80, [("a\x1b[31m", "p", 1, "$1.00", "x\ny")])[2].split() == [
         "a\ufffd[31m",
         "p",
@@ -125,7 +125,7 @@ LISTS = (
 
 @pytest.mark.usefixtures("used")
 @pytest.mark.parametrize("words", LISTS)
-def test_every_list_fits_80_columns(inferd, monkeypatch, words):
+def test_list_commands_fit_80_columns(inferd, monkeypatch, words):
     inferd("teams", "create", "physics-department", "--plan", "academic")
     inferd("users", "create", "acme", "alexandra.longname@physics.example.edu")
     user = ("--user", "alexandra.longname@physics.example.edu")

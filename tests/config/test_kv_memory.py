@@ -14,11 +14,11 @@ def plan(layout: str = "auto", *, context: int = 1000, parallel: int = 4, cells:
 
 @pytest.mark.parametrize("layout", ["auto", "partitioned"])
 @pytest.mark.parametrize("cells", [None, 4000, 4999])
-def test_where_a_stream_for_each_fits_memory_is_partitioned(layout, cells):
+def test_memory_that_fits_all_sequences_is_partitioned(layout, cells):
     assert plan(layout, cells=cells) == KVMemory(KVLayout.PARTITIONED, 1000, 4, 4, 4000)
 
 
-def test_cells_beyond_the_running_streams_are_streams_for_parked_prefixes():
+def test_extra_cells_hold_parked_prefixes():
     memory = plan(cells=7500)
     assert (memory.layout, memory.n_running_max, memory.n_seq_max, memory.n_cells) == ("partitioned", 4, 7, 7000)
     assert plan(context=16, parallel=4, cells=10**6).n_seq_max == 256
@@ -26,31 +26,31 @@ def test_cells_beyond_the_running_streams_are_streams_for_parked_prefixes():
 
 
 @pytest.mark.parametrize("cells", [1000, 3999])
-def test_contexts_that_do_not_fit_side_by_side_share_a_pool(cells):
+def test_memory_that_does_not_fit_all_sequences_is_unified(cells):
     assert plan(cells=cells) == KVMemory(KVLayout.UNIFIED, 1000, 4, 16, cells)
 
 
-def test_who_asks_for_a_pool_gets_one():
+def test_unified_layout_is_unified():
     assert plan("unified") == KVMemory(KVLayout.UNIFIED, 1000, 4, 16, 4000)
 
 
 @pytest.mark.parametrize(("parallel", "ubatch", "n_ids"), [(64, 512, 256), (200, 512, 256), (16, 32, 32), (1, 512, 4)])
-def test_a_pool_has_ids_for_parked_branches_too_within_what_llama_cpp_takes(parallel, ubatch, n_ids):
+def test_unified_memory_has_ids_for_parked_branches_within_limits(parallel, ubatch, n_ids):
     assert plan("unified", parallel=parallel, ubatch=ubatch).n_seq_max == n_ids
 
 
 @pytest.mark.parametrize("layout", KVLayout)
-def test_the_longest_request_has_to_fit(layout):
+def test_cells_below_max_context_are_refused(layout):
     with pytest.raises(ConfigError, match=r"must be at least max_context \(1000\), the longest request, got 999"):
         plan(layout, cells=999)
 
 
-def test_partitioned_memory_that_does_not_fit_says_what_to_change():
+def test_partitioned_layout_that_does_not_fit_says_what_to_change():
     with pytest.raises(ConfigError, match=r'\(4 x 1000 = 4000\) .* got 3999; .* kv_layout = "unified"'):
         plan("partitioned", cells=3999)
 
 
-def test_states_are_partitioned_in_as_many_streams_as_the_cells_suffice_for():
+def test_states_get_the_sequences_that_fit():
     pool = plan(cells=2500)
     hybrid = plan_states(pool, has_cells=True, layout=KVLayout.AUTO, name="m")
     assert hybrid == KVMemory(KVLayout.PARTITIONED, 1000, 2, 2, 2000)
@@ -61,5 +61,5 @@ def test_states_are_partitioned_in_as_many_streams_as_the_cells_suffice_for():
     assert plan_states(plan(), has_cells=True, layout=KVLayout.AUTO, name="m") == plan()
 
 
-def test_it_says_what_it_is_in_words():
+def test_memory_as_text_names_layout_cells_and_sequences():
     assert str(plan(cells=2500)) == "unified, 2500 cells, 4 sequences at a time, up to 1000 tokens each"

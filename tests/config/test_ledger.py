@@ -18,14 +18,14 @@ def load(folder, text):
     return load_config(path, {})
 
 
-def test_without_them_the_defaults_hold(tmp_path):
+def test_missing_tables_have_defaults(tmp_path):
     config = load(tmp_path, "")
     assert config.ledger == LedgerConfig(contact=None, usage_retention_days=None)
     assert config.alerts == AlertsConfig((), b"", False)
     assert config.catalog.alerts == AlertPolicy((50, 80, 100), 10)
 
 
-def test_every_setting_is_read(tmp_path):
+def test_load_reads_every_key(tmp_path):
     config = load(
         tmp_path,
         '[ledger]\ncontact = "Ada, 2.14"\nusage_retention_days = 60\n'
@@ -69,7 +69,7 @@ def test_every_setting_is_read(tmp_path):
         ),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_named(tmp_path, text, said):
+def test_invalid_value_names_table_and_key(tmp_path, text, said):
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
     assert said in caught.value.message

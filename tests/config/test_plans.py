@@ -18,7 +18,7 @@ def catalog(tmp_path, text):
     return load_catalog(path)
 
 
-def test_what_is_shipped_is_the_table_of_the_rules():
+def test_shipped_catalog_equals_the_table_of_the_rules():
     """R1, R2, R10, R15."""
     numbers = [
         (tier.rpm, tier.free_rpm, tier.max_output_tokens, tier.monthly_nanousd, tier.token_rate_ceiling)
@@ -51,13 +51,13 @@ def test_what_is_shipped_is_the_table_of_the_rules():
     assert bounds == {(100, 10_000, 1_000)}
 
 
-def test_a_file_that_says_nothing_of_plans_has_those_that_are_shipped(tmp_path):
+def test_file_without_plans_has_the_shipped_plans(tmp_path):
     path = tmp_path / "models.toml"
     path.write_text("")
     assert load_config(path, {}).catalog == load_catalog(path) == SHIPPED
 
 
-def test_a_table_changes_the_keys_that_it_has_and_no_other(tmp_path):
+def test_table_changes_only_its_keys(tmp_path):
     changed = catalog(tmp_path, "[plans.free]\nsignup_credit_usd = 0.5\n[tiers.1]\nrpm = 200\n")
     free, tier = changed.plans["free"], changed.tiers[1]
     assert (free.signup_nanousd, free.cap_nanousd) == (parse_usd("0.5"), parse_usd("100"))
@@ -65,7 +65,7 @@ def test_a_table_changes_the_keys_that_it_has_and_no_other(tmp_path):
     assert changed.tiers[2:] == SHIPPED.tiers[2:]
 
 
-def test_a_plan_of_ones_own_has_every_key(tmp_path):
+def test_new_plan_reads_every_key(tmp_path):
     text = """
     [plans.course]
     yearly_cap_usd = 20
@@ -86,7 +86,7 @@ def test_a_plan_of_ones_own_has_every_key(tmp_path):
     assert (plan.payment_method_required, plan.project_concurrency, plan.user_concurrency) == (True, 3, None)
 
 
-def test_a_tier_has_every_key(tmp_path):
+def test_tier_reads_every_key(tmp_path):
     text = """
     [tiers.2]
     rpm = 300
@@ -114,7 +114,7 @@ def test_a_tier_has_every_key(tmp_path):
     assert (tier.token_rate_ceiling, tier.batch_queued_tokens) == (3, None)
 
 
-def test_tier_0_can_be_made_unlimited_and_is_adaptive_no_more(tmp_path):
+def test_unlimited_tier_0_is_not_adaptive(tmp_path):
     text = "\n".join(f'[tiers.{number}]\nrpm = "unlimited"' for number in range(5))
     tier = catalog(tmp_path, text).tiers[0]
     assert (tier.rpm, tier.rpm_min) == (None, None)
@@ -151,6 +151,6 @@ def test_tier_0_can_be_made_unlimited_and_is_adaptive_no_more(tmp_path):
         ('[tiers.1]\nrpm = "none"', "[tiers.1] rpm: expected an integer, got a string"),
     ],
 )
-def test_what_makes_no_sense_is_an_error_that_names_table_and_key(tmp_path, text, what):
+def test_invalid_value_names_table_and_key(tmp_path, text, what):
     with pytest.raises(ConfigError, match=re.escape(what)):
         catalog(tmp_path, text)

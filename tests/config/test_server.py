@@ -19,11 +19,11 @@ def load(folder, text):
     return load_config(path, {}).server
 
 
-def test_without_it_the_defaults_hold(tmp_path):
+def test_missing_table_has_defaults(tmp_path):
     assert load(tmp_path, "") == ServerConfig((), (), None, None, (), RegionsConfig())
 
 
-def test_every_setting_is_read(tmp_path):
+def test_load_reads_every_key(tmp_path):
     assert load(
         tmp_path,
         'hosts = ["AI.example.org.", "box"]\ntrusted_proxies = ["10.0.0.0/8", "::1"]\n'
@@ -69,7 +69,7 @@ def test_every_setting_is_read(tmp_path):
         ("port = 80", "port: unknown key"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_named(tmp_path, text, said):
+def test_invalid_value_names_table_and_key(tmp_path, text, said):
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
     assert f"[server] {said}" in caught.value.message

@@ -35,7 +35,7 @@ def finish(conn, batch, **counts):
     batch_progress.finish_batch(conn, batch.batch_id, "completed", **counts, **files, totals=TOTALS, now_ms=10**12)
 
 
-def test_batches_are_listed_and_shown(inferd, batch):
+def test_batch_is_listed_and_shown(inferd, batch):
     (listed,) = json.loads(inferd("batches", "list", "acme", "--json").out)
     assert listed == json.loads(inferd("batches", "show", batch.batch_id, "--json").out)
     assert (listed["status"], listed["request_counts"]["total"], listed["usage"]) == ("validating", 0, None)
@@ -43,7 +43,7 @@ def test_batches_are_listed_and_shown(inferd, batch):
     assert "Status       validating" in inferd("batches", "show", batch.batch_id).out
 
 
-def test_a_cancelled_batch_is_being_cancelled_until_a_server_ends_it(inferd, batch):
+def test_cancel_sets_cancelling_until_a_server_ends_the_batch(inferd, batch):
     assert "Cancelling batch" in inferd("batches", "cancel", batch.batch_id).out
     assert json.loads(inferd("batches", "cancel", batch.batch_id, "--json").out)["status"] == "cancelling"
     done = inferd("batches", "cancel", "batch_none")
@@ -68,7 +68,7 @@ def test_cancel_that_a_running_server_refuses_shows_its_message(inferd, batch, m
     assert refused.err == "inferd: too late\n"
 
 
-def test_one_that_has_ended_is_shown_at_once_and_not_cancelled(inferd, batch, data_dir):
+def test_ended_batch_is_shown_at_once_and_not_cancelled(inferd, batch, data_dir):
     with Store(data_dir).immediate() as conn:
         batch_progress.finish_batch(
             conn,

@@ -20,7 +20,7 @@ def caps(inferd):
     ]
 
 
-def test_a_budget_is_set_listed_shown_and_removed(acme):
+def test_budget_is_set_listed_shown_and_removed(acme):
     """R7"""
     made = acme("budgets", "set", "acme", "20", "--project", "inference", "--by", "year", "--json").json
     assert (made["scope"], made["period"], made["amount_usd"]) == ("project:acme/inference", "year", "20.000000000")
@@ -31,7 +31,7 @@ def test_a_budget_is_set_listed_shown_and_removed(acme):
     assert acme("budgets", "list", "acme").out == "Team acme has no budgets.\n"
 
 
-def test_a_raise_is_in_every_cap_of_the_team(acme):
+def test_raise_adds_to_every_limit_of_the_team(acme):
     """R7"""
     assert caps(acme) == [("team:acme", "plan free", "100.000000000")]
     raised = acme("budgets", "raise", "acme", "7", "--until", "2100-01-01", "--reason", "a fair")
@@ -51,12 +51,12 @@ def test_a_raise_is_in_every_cap_of_the_team(acme):
         ("raise", "acme", "0", "--until", "2100-01-01", "--reason", "x"),
     ],
 )
-def test_a_limit_that_makes_no_sense_is_refused(acme, words):
+def test_invalid_budget_is_refused(acme, words):
     assert acme("budgets", *words).status in (1, 2)
     assert acme("budgets", "list", "acme", "--json").json == {"budgets": [], "raises": []}
 
 
-def test_a_free_team_needs_a_payment_method_to_be_postpaid(acme):
+def test_postpaid_free_team_needs_a_payment_method(acme):
     """R6"""
     refused = acme("teams", "set", "acme", "--overage", "postpaid")
     assert refused.status == 1
@@ -66,7 +66,7 @@ def test_a_free_team_needs_a_payment_method_to_be_postpaid(acme):
     assert acme("credits", "show", "acme", "--json").json["overage"] == "postpaid"
 
 
-def test_plan_and_tier_are_set(acme):
+def test_teams_set_changes_plan_and_tier(acme):
     """R1"""
     limits = acme("teams", "set", "acme", "--plan", "academic", "--tier", "3", "--json").json
     assert (limits["plan"], limits["tier"], limits["tier_source"]) == ("academic", 3, "set by the operator")
@@ -75,7 +75,7 @@ def test_plan_and_tier_are_set(acme):
     assert acme("teams", "set", "acme", "--tier", "6").status == 1
 
 
-def test_a_grant_above_a_cap_says_so(acme):
+def test_grant_above_a_cap_prints_a_warning(acme):
     """R1"""
     said = "only $100.00 more in 20"
     out = acme("credits", "grant", "acme", "600").out
@@ -86,7 +86,7 @@ def test_a_grant_above_a_cap_says_so(acme):
     assert "Warning" not in acme("teams", "create", "small").out
 
 
-def test_every_change_is_in_the_log(acme):
+def test_changes_of_budgets_are_in_the_log(acme):
     acme("teams", "set", "acme", "--tier", "3")
     acme("budgets", "set", "acme", "1")
     acme("budgets", "raise", "acme", "1", "--until", "2100-01-01", "--reason", "x")
@@ -95,7 +95,7 @@ def test_every_change_is_in_the_log(acme):
     assert [entry["action"] for entry in entries][:4] == ["credits.void", "budgets.raise", "budgets.set", "teams.set"]
 
 
-def test_lists_of_projects_users_and_keys_show_their_limits(acme):
+def test_member_lists_show_budgets_and_limits(acme):
     acme("users", "create", "acme", "ada")
     acme("budgets", "set", "acme", "20", "--project", "inference", "--by", "year")
     acme("budgets", "set", "acme", "3", "--user", "ada")
@@ -117,7 +117,7 @@ def test_lists_of_projects_users_and_keys_show_their_limits(acme):
     assert "$3.00 a month" in acme("users", "list", "acme").out
 
 
-def test_a_budget_alerts_by_the_thresholds_in_force_whatever_the_folder(used, inferd, tmp_path, monkeypatch):
+def test_budget_alerts_by_the_thresholds_in_force(used, inferd, tmp_path, monkeypatch):
     """R7: those that the server read, or `plans apply`; not those of a models.toml that lies about."""
     applied, other = tmp_path / "applied.toml", tmp_path / "elsewhere"
     applied.write_text("[alerts]\nthresholds_percent = [30, 90]\n")

@@ -21,7 +21,7 @@ def balance(inferd):
     return inferd("credits", "show", "acme", "--json").json["balance_usd"]
 
 
-def test_a_grant_says_what_it_gave_and_what_is_available_now(inferd):
+def test_grant_prints_amount_and_available_credit(inferd):
     made = inferd("credits", "grant", "acme", "12.50")
     assert "Granted $12.50 of paid credit to team acme (grant 1)." in made.out
     assert "Team acme has $12.50 available." in made.out
@@ -29,7 +29,7 @@ def test_a_grant_says_what_it_gave_and_what_is_available_now(inferd):
     assert balance(inferd) == "12.500000000"
 
 
-def test_a_grant_as_json(inferd):
+def test_grant_prints_json(inferd):
     words = ("--kind", "promotional", "--expires", "2999-01-01", "--note", "welcome")
     made = inferd("credits", "grant", "acme", "0.000000001", *words, "--json").json
     assert made.pop("created_at").endswith("Z")
@@ -46,12 +46,12 @@ def test_a_grant_as_json(inferd):
     }
 
 
-def test_an_expiry_may_name_a_moment(inferd):
+def test_grant_expiry_may_be_a_moment(inferd):
     made = inferd("credits", "grant", "acme", "1", "--expires", "2999-01-01T12:00:00+02:00", "--json").json
     assert made["expires_at"] == "2999-01-01T10:00:00.000Z"
 
 
-def test_a_grant_repeated_under_its_idempotency_key_is_given_once(inferd):
+def test_repeated_grant_with_idempotency_key_is_unchanged(inferd):
     words = ("credits", "grant", "acme", "10", "--note", "invoice 17", "--idempotency-key", "invoice-17")
     first = inferd(*words, "--json").json
     assert inferd(*words, "--json").json == first
@@ -62,7 +62,7 @@ def test_a_grant_repeated_under_its_idempotency_key_is_given_once(inferd):
     assert balance(inferd) == "10.000000000"
 
 
-def test_an_idempotency_key_does_not_stand_for_another_grant(inferd):
+def test_idempotency_key_of_another_grant_is_refused(inferd):
     inferd("credits", "grant", "acme", "10", "--idempotency-key", "k")
     refused = inferd("credits", "grant", "acme", "11", "--idempotency-key", "k")
     assert (refused.status, refused.out) == (1, "")
@@ -70,7 +70,7 @@ def test_an_idempotency_key_does_not_stand_for_another_grant(inferd):
     assert balance(inferd) == "10.000000000"
 
 
-def test_without_an_idempotency_key_each_grant_counts(inferd):
+def test_repeated_grant_without_idempotency_key_counts_twice(inferd):
     for _ in range(2):
         inferd("credits", "grant", "acme", "10")
     assert balance(inferd) == "20.000000000"
@@ -90,7 +90,7 @@ def test_without_an_idempotency_key_each_grant_counts(inferd):
         (("nobody", "1"), "there is no team 'nobody'"),
     ],
 )
-def test_what_cannot_be_granted_changes_nothing_and_says_why(inferd, words, said):
+def test_refused_grant_changes_nothing_and_says_why(inferd, words, said):
     refused = inferd("credits", "grant", *words)
     assert (refused.status, refused.out) == (1, "")
     assert refused.err.startswith("inferd: ")
@@ -99,26 +99,26 @@ def test_what_cannot_be_granted_changes_nothing_and_says_why(inferd, words, said
 
 
 @pytest.mark.parametrize("words", [("acme",), ("acme", "-5"), ("acme", "1", "--kind", "gift")])
-def test_wrong_usage_has_exit_status_2(inferd, words):
+def test_grant_with_wrong_usage_has_status_2(inferd, words):
     assert inferd("credits", "grant", *words).status == 2
     assert balance(inferd) == "0.000000000"
 
 
-def test_a_table_of_credit_has_every_digit(inferd):
+def test_credit_table_has_every_digit(inferd):
     inferd("credits", "grant", "acme", "1234567.000000001")
     _, _, row = inferd("credits", "show", "acme").out.splitlines()
     assert row.split() == ["$1,234,567.000000001", "$0.00", "$100.00", "$0.00", "block"]
 
 
-def test_credit_of_an_unknown_team_is_refused(inferd):
+def test_show_of_an_unknown_team_is_refused(inferd):
     assert inferd("credits", "show", "nobody").status == 1
 
 
-def test_the_kinds_and_the_priority_of_credit_are_those_of_the_ledger():
+def test_kinds_and_priority_equal_those_of_the_ledger():
     assert (get_args(Kind), PRIORITY) == (GRANT_KINDS, DEFAULT_PRIORITY)
 
 
-def test_a_grant_has_the_priority_that_it_is_given(inferd):
+def test_grant_has_the_given_priority(inferd):
     """R8"""
     assert inferd("credits", "grant", "acme", "1", "--priority", "7", "--json").json["priority"] == 7
     inferd("credits", "grant", "acme", "1")
@@ -128,14 +128,14 @@ def test_a_grant_has_the_priority_that_it_is_given(inferd):
     assert inferd("credits", "grant", "acme", "1", "--priority", "101").status == 2
 
 
-def test_a_number_that_no_grant_can_have_is_wrong_usage(inferd):
+def test_impossible_grant_number_is_wrong_usage(inferd):
     for number in ("0", str(2**63), "9" * 30):
         assert inferd("credits", "void", number, "--reason", "x").status == 2
     assert inferd("log", "--before", str(2**63)).status == 2
     assert "there is no grant" in inferd("credits", "void", str(2**63 - 1), "--reason", "x").err
 
 
-def test_a_postpaid_team_without_credit_is_not_said_to_have_any(inferd):
+def test_postpaid_team_without_credit_shows_no_credit(inferd):
     """R6"""
     created = inferd("teams", "create", "chem", "--plan", "pro").out
     bound = "postpaid: it may owe up to $6,000.00 a month (plan pro)"
@@ -148,7 +148,7 @@ def test_a_postpaid_team_without_credit_is_not_said_to_have_any(inferd):
     assert row.split() == ["$0.00"] * 4 + ["postpaid"]
 
 
-def test_a_postpaid_team_with_credit_has_that_and_may_owe_the_rest(inferd):
+def test_postpaid_team_with_credit_shows_credit_and_bound(inferd):
     """R6"""
     inferd("teams", "create", "chem", "--plan", "pro")
     granted = inferd("credits", "grant", "chem", "0.00005").out

@@ -14,7 +14,7 @@ from inferd.server.transport import local_socket
 from inferd.server.transport.local_socket import local_listener
 
 
-def test_a_doctor_says_that_all_is_well(inferd, serving):
+def test_doctor_with_a_server_reports_that_all_is_well(inferd, serving):
     report = inferd("doctor", "--json").json
     assert report["well"]
     said = {check["name"]: check["said"] for check in report["checks"]}
@@ -50,14 +50,14 @@ def test_doctor_reports_a_server_that_does_not_answer(inferd, serving, data_dir,
 
 
 @pytest.mark.usefixtures("new_ledger")
-def test_doctor_without_a_server_says_so_unless_none_is_needed(inferd):
+def test_doctor_without_a_server_fails_unless_none_is_needed(inferd):
     found = inferd("doctor")
     assert found.status == 1
     assert "no server runs on this data folder: start `inferd serve`" in found.err
     assert inferd("doctor", "--no-server").status == 0
 
 
-def test_a_doctor_finds_a_full_disk(inferd, serving, monkeypatch):
+def test_doctor_reports_a_full_disk(inferd, serving, monkeypatch):
     monkeypatch.setattr(data_dir, "free_bytes", lambda folder: 1000)
     monkeypatch.setattr("inferd.ledger.maintenance.doctor.free_bytes", lambda folder: 1000)
     found = inferd("doctor")
@@ -66,7 +66,7 @@ def test_a_doctor_finds_a_full_disk(inferd, serving, monkeypatch):
 
 
 @pytest.mark.parametrize("doubt", [PauseClock("the clock went back"), ObserveClock(2**42)])
-def test_a_doubted_clock_is_found_and_accepted(inferd, data_dir, doubt):
+def test_doctor_reports_a_doubted_clock_until_accepted(inferd, data_dir, doubt):
     """R20"""
     inferd("teams", "create", "acme")
     with Store(data_dir).immediate() as conn:

@@ -29,7 +29,7 @@ def acme(inferd):
 
 
 @pytest.mark.usefixtures("acme")
-def test_a_new_key_opens_the_door_as_its_team_project_and_user(inferd, data_dir):
+def test_new_key_authenticates_as_its_team_project_and_user(inferd, data_dir):
     words = ("--team", "acme", "--project", "website", "--user", "alice", "--name", "laptop")
     made = inferd("keys", "create", *words, "--json").json
     assert set(made) == SHOWN | {"key", "warnings"}
@@ -42,7 +42,7 @@ def test_a_new_key_opens_the_door_as_its_team_project_and_user(inferd, data_dir)
 
 
 @pytest.mark.usefixtures("acme")
-def test_the_text_of_a_new_key_shows_it_on_a_line_of_its_own_and_how_to_use_it(inferd):
+def test_create_prints_the_key_on_its_own_line_and_how_to_use_it(inferd):
     made = inferd("keys", "create", "--team", "acme")
     (key,) = (line.strip() for line in made.out.splitlines() if KEY.fullmatch(line.strip()))
     assert "It is not shown again" in made.out
@@ -51,7 +51,7 @@ def test_the_text_of_a_new_key_shows_it_on_a_line_of_its_own_and_how_to_use_it(i
 
 
 @pytest.mark.usefixtures("acme")
-def test_a_key_is_never_shown_again(inferd):
+def test_key_is_never_shown_again(inferd):
     key = inferd("keys", "create", "--team", "acme", "--json").json["key"]
     secret = key.split("-")[3]
     for words in (
@@ -63,7 +63,7 @@ def test_a_key_is_never_shown_again(inferd):
         assert secret not in shown.out
 
 
-def test_a_key_of_a_team_without_credit_says_so(inferd):
+def test_create_for_a_team_without_credit_says_so(inferd):
     inferd("teams", "create", "lab", "--plan", "academic")
     out = inferd("keys", "create", "--team", "lab").out
     assert "it can call only free deployments" in out
@@ -71,7 +71,7 @@ def test_a_key_of_a_team_without_credit_says_so(inferd):
 
 
 @pytest.mark.usefixtures("acme")
-def test_keys_are_listed_oldest_first_of_all_teams_or_one(inferd):
+def test_list_is_oldest_first_for_one_team_or_all(inferd):
     inferd("teams", "create", "beta")
     ids = [inferd("keys", "create", "--team", team, "--json").json["id"] for team in ("beta", "acme", "beta")]
     listed = inferd("keys", "list", "--json").json
@@ -81,19 +81,19 @@ def test_keys_are_listed_oldest_first_of_all_teams_or_one(inferd):
 
 
 @pytest.mark.usefixtures("acme")
-def test_no_keys_is_an_empty_list_and_a_sentence(inferd):
+def test_list_without_keys_is_empty_and_says_so(inferd):
     assert inferd("keys", "list", "--json").json == []
     assert "Team acme has no keys." in inferd("keys", "list", "--team", "acme").out
 
 
 @pytest.mark.usefixtures("acme")
-def test_a_label_is_text_not_markup(inferd):
+def test_label_is_text_not_markup(inferd):
     inferd("keys", "create", "--team", "acme", "--name", "[red]x[/]")
     assert "[red]x[/]" in inferd("keys", "list").out
 
 
 @pytest.mark.usefixtures("acme")
-def test_a_revoked_key_is_refused_from_then_on(inferd, data_dir):
+def test_revoked_key_is_refused(inferd, data_dir):
     made = inferd("keys", "create", "--team", "acme", "--json").json
     assert "Revoked key" in inferd("keys", "revoke", made["id"]).out
     with closing(Store(data_dir).connect()) as conn, pytest.raises(AuthenticationError, match="revoked"):
@@ -104,14 +104,14 @@ def test_a_revoked_key_is_refused_from_then_on(inferd, data_dir):
 
 
 @pytest.mark.usefixtures("acme")
-def test_a_key_that_was_revoked_before_stays_as_it_was(inferd):
+def test_revoke_of_a_revoked_key_is_unchanged(inferd):
     key_id = inferd("keys", "create", "--team", "acme", "--json").json["id"]
     first = inferd("keys", "revoke", key_id, "--json").json
     assert inferd("keys", "revoke", key_id, "--json").json == first
 
 
 @pytest.mark.usefixtures("acme")
-def test_a_key_expires_on_its_date_and_not_before(inferd, data_dir):
+def test_key_expires_on_its_date(inferd, data_dir):
     made = inferd("keys", "create", "--team", "acme", "--expires", "2999-01-01", "--json").json
     assert made["expires_at"] == "2999-01-01T00:00:00.000Z"
     end_ms = parse_instant_ms("2999-01-01")
@@ -135,20 +135,20 @@ def test_a_key_expires_on_its_date_and_not_before(inferd, data_dir):
         (("revoke", "nokey"), "there is no key 'nokey'"),
     ],
 )
-def test_what_cannot_be_done_changes_nothing_and_says_why(inferd, words, said):
+def test_refused_command_changes_nothing_and_says_why(inferd, words, said):
     refused = inferd("keys", *words)
     assert (refused.status, refused.out) == (1, "")
     assert said in refused.err
     assert inferd("keys", "list", "--json").json == []
 
 
-def test_a_key_needs_a_team(inferd):
+def test_create_without_team_is_wrong_usage(inferd):
     refused = inferd("keys", "create")
     assert refused.status == 2
     assert "--team" in refused.err
 
 
-def test_key_for_an_unknown_deployment_is_made_with_a_warning(inferd, data_dir, tmp_path, monkeypatch):
+def test_create_for_an_unknown_deployment_prints_a_warning(inferd, data_dir, tmp_path, monkeypatch):
     inferd("teams", "create", "acme")
     write_deployments(data_dir, ["local/smollm2-135m", "local/other"])
     made = inferd("keys", "create", "--team", "acme", "--model", "local/smollm2-135", "--model", "local/other")
@@ -165,7 +165,7 @@ def test_key_for_an_unknown_deployment_is_made_with_a_warning(inferd, data_dir, 
 
 
 @pytest.mark.parametrize(("config", "n_warnings"), [("", 1), ("broken [", 0)])
-def test_key_before_the_first_start_is_compared_with_models_toml(inferd, tmp_path, monkeypatch, config, n_warnings):
+def test_create_before_the_first_start_compares_with_models_toml(inferd, tmp_path, monkeypatch, config, n_warnings):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models.toml").write_text(config)
     inferd("teams", "create", "acme")
@@ -173,14 +173,14 @@ def test_key_before_the_first_start_is_compared_with_models_toml(inferd, tmp_pat
     assert len(made["warnings"]) == n_warnings
 
 
-def test_scope_with_a_typo_is_refused_with_the_nearest(inferd):
+def test_scope_with_a_typo_is_refused_with_the_nearest_scope(inferd):
     inferd("teams", "create", "acme")
     refused = inferd("keys", "create", "--team", "acme", "--scope", "inferance")
     assert refused.status == 1
     assert "there is no scope 'inferance'; did you mean 'inference'?" in refused.err
 
 
-def test_a_key_with_scopes_and_models(inferd):
+def test_create_with_scopes_and_models_shows_them(inferd):
     """R21"""
     inferd("teams", "create", "acme")
     words = ("--scope", "admin", "--scope", "inference", "--model", "local/a", "--model", "local/b")

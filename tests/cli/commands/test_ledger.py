@@ -23,7 +23,7 @@ def unstamped(exported):
 
 
 @pytest.mark.usefixtures("used")
-def test_the_export_has_every_kind_of_record(inferd):
+def test_export_has_every_kind_of_record(inferd):
     exported = inferd("ledger", "export")
     assert exported.status == 0
     counts = Counter(record["record"] for record in records(exported.out))
@@ -34,7 +34,7 @@ def test_the_export_has_every_kind_of_record(inferd):
 
 
 @pytest.mark.usefixtures("used")
-def test_a_file_gets_the_same_lines_and_is_private(inferd, tmp_path):
+def test_export_to_a_file_is_private_and_has_the_same_lines(inferd, tmp_path):
     path = tmp_path / "books.jsonl"
     path.write_text("what was here before")
     made = inferd("ledger", "export", str(path))
@@ -46,7 +46,7 @@ def test_a_file_gets_the_same_lines_and_is_private(inferd, tmp_path):
 
 
 @pytest.mark.usefixtures("used")
-def test_a_pipe_is_written_to_and_not_replaced(inferd, tmp_path):
+def test_export_to_a_pipe_does_not_replace_it(inferd, tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     read: list[str] = []
@@ -59,7 +59,7 @@ def test_a_pipe_is_written_to_and_not_replaced(inferd, tmp_path):
 
 
 @pytest.mark.usefixtures("used")
-def test_a_file_that_cannot_be_written_is_one_line(inferd, tmp_path):
+def test_export_to_an_unwritable_file_fails_in_one_line(inferd, tmp_path):
     refused = inferd("ledger", "export", str(tmp_path / "nowhere" / "books.jsonl"))
     assert refused.status == 1
     assert refused.err.endswith("books.jsonl: cannot be written: No such file or directory\n")
@@ -73,7 +73,7 @@ def cooked(used, data_dir):
 
 
 @pytest.mark.usefixtures("used")
-def test_right_books_balance_and_say_what_was_looked_at(inferd, data_dir):
+def test_audit_of_a_balanced_ledger_lists_checked_rows(inferd, data_dir):
     audited = inferd("audit")
     assert audited.status == 0
     first, *rest = audited.out.splitlines()
@@ -84,7 +84,7 @@ def test_right_books_balance_and_say_what_was_looked_at(inferd, data_dir):
 
 
 @pytest.mark.usefixtures("cooked")
-def test_a_difference_is_named_with_table_and_row(inferd, data_dir):
+def test_audit_names_a_difference_with_table_and_row(inferd, data_dir):
     audited = inferd("audit")
     assert audited.status == 1
     (line,) = audited.out.splitlines()
@@ -93,7 +93,7 @@ def test_a_difference_is_named_with_table_and_row(inferd, data_dir):
 
 
 @pytest.mark.usefixtures("cooked")
-def test_a_difference_as_json(inferd):
+def test_audit_prints_a_difference_as_json(inferd):
     audited = inferd("audit", "--json")
     assert audited.status == 1
     shown = json.loads(audited.out)
@@ -103,7 +103,7 @@ def test_a_difference_as_json(inferd):
 
 
 @pytest.mark.usefixtures("used")
-def test_a_backup_beside_a_running_server_says_what_it_holds(inferd, tmp_path):
+def test_backup_beside_a_server_prints_its_contents(inferd, tmp_path):
     made = inferd("backup", str(tmp_path / "copy.db"))
     assert made.status == 0
     assert "3 requests, 3 transactions" in made.out
@@ -116,7 +116,7 @@ def test_a_backup_beside_a_running_server_says_what_it_holds(inferd, tmp_path):
     assert as_json["bytes"] == (tmp_path / "two.db").stat().st_size
 
 
-def test_a_restore_says_what_is_lost_and_does_it_with_yes(inferd, tmp_path):
+def test_restore_lists_losses_and_restores_with_yes(inferd, tmp_path):
     inferd("teams", "create", "acme")
     inferd("backup", str(tmp_path / "copy.db"))
     inferd("credits", "grant", "acme", "12.50")
@@ -132,7 +132,7 @@ def test_a_restore_says_what_is_lost_and_does_it_with_yes(inferd, tmp_path):
     assert "Nothing would be lost" in inferd("restore", str(tmp_path / "copy.db")).out
 
 
-def test_a_restore_needs_the_server_stopped(inferd, data_dir, tmp_path):
+def test_restore_beside_a_server_is_refused(inferd, data_dir, tmp_path):
     """R20"""
     inferd("teams", "create", "acme")
     inferd("backup", str(tmp_path / "copy.db"))

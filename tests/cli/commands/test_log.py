@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def test_the_log_shows_who_did_what(inferd, key):
+def test_log_lists_actor_action_and_details(inferd, key):
     inferd("credits", "grant", "acme", "7", "--note", "invoice 1")
     inferd("teams", "create", "beta")
     entries = inferd("log", "--json").json

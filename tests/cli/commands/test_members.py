@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 
-def test_projects_and_users_as_json(inferd):
+def test_create_of_a_member_prints_json(inferd):
     inferd("teams", "create", "acme")
     project = inferd("projects", "create", "acme", "website", "--json").json
     user = inferd("users", "create", "acme", "alice", "--json").json
@@ -14,7 +14,7 @@ def test_projects_and_users_as_json(inferd):
     assert (project["team"], project["project"], user["team"], user["user"]) == ("acme", "website", "acme", "alice")
 
 
-def test_a_team_without_users_says_so(inferd):
+def test_list_without_users_says_so(inferd):
     inferd("teams", "create", "acme")
     assert "Team acme has no users." in inferd("users", "list", "acme").out
 

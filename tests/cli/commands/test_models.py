@@ -56,7 +56,7 @@ def config(tmp_path, model_bytes):
 
 
 @pytest.mark.parametrize("command", ["list", "check"])
-def test_deployments_as_json(inferd, config, data_dir, command):
+def test_list_prints_json(inferd, config, data_dir, command):
     shown = inferd("models", command, "--config", str(config), "--json").json
     assert (shown["config"], shown["data_dir"]) == (str(config), str(data_dir))
     tiny, odd, free = shown["deployments"]
@@ -85,7 +85,7 @@ def test_deployments_as_json(inferd, config, data_dir, command):
     assert [free[price] for price in PRICES] == [None, None, None]
 
 
-def test_the_list_has_model_context_prices_and_source(inferd, config):
+def test_list_has_model_context_prices_and_source(inferd, config):
     out = inferd("models", "list", "--config", str(config)).out
     tiny, _, free = out.splitlines()[2:5]
     assert tiny.split() == ["local/tiny", "tiny", "2,048", "$0.10", "$0.05", "$1,234.567891", "-", "paid"]
@@ -96,7 +96,7 @@ def test_the_list_has_model_context_prices_and_source(inferd, config):
     assert tiny.split()[-4:] == ["paid", "16,384", "partitioned", "tiny.gguf"]
 
 
-def test_prices_by_time_and_tiers_are_shown(inferd, config):
+def test_list_shows_prices_by_time_and_tiers(inferd, config):
     tiers = "priority_multiplier = 1.5\nflex = true\n"
     timed = '[deployments."local/timed"]\nmodel = "tiny"\nserverless = true\nusd_per_second = 0.004\n' + tiers
     config.write_text(timed + MODELS_TOML)
@@ -107,7 +107,7 @@ def test_prices_by_time_and_tiers_are_shown(inferd, config):
     assert "local/timed  $0.004 per second of compute, at most 60000 ms a request" in out
 
 
-def test_a_good_configuration_is_said_to_be_right_with_each_price(inferd, config, data_dir):
+def test_check_of_a_good_configuration_prints_each_price(inferd, config, data_dir):
     checked = inferd("models", "check", "--config", str(config))
     assert checked.status == 0
     assert checked.out.splitlines() == [
@@ -120,32 +120,32 @@ def test_a_good_configuration_is_said_to_be_right_with_each_price(inferd, config
 
 
 @pytest.mark.parametrize("command", ["list", "check"])
-def test_a_fault_is_one_line_with_file_table_and_key_and_status_2(inferd, config, command):
+def test_check_of_a_fault_is_one_line_with_status_2(inferd, config, command):
     config.write_text(MODELS_TOML.replace("max_context", "max_contxt"))
     refused = inferd("models", command, "--config", str(config), "--json")
     assert (refused.status, refused.out) == (2, "")
     assert refused.err == f"inferd: {config}: [models.tiny] max_contxt: unknown key; did you mean max_context?\n"
 
 
-def test_a_missing_file_is_one_line_and_status_2(inferd, tmp_path):
+def test_check_of_a_missing_file_is_one_line_with_status_2(inferd, tmp_path):
     refused = inferd("models", "check", "--config", str(tmp_path / "none.toml"))
     assert refused.status == 2
     assert refused.err == f"inferd: {tmp_path / 'none.toml'}: cannot be read: No such file or directory\n"
 
 
-def test_a_data_folder_that_is_a_file_is_found(inferd, config, data_dir):
+def test_check_reports_a_data_folder_that_is_a_file(inferd, config, data_dir):
     data_dir.touch()
     refused = inferd("models", "check", "--config", str(config))
     assert refused.status == 2
     assert "is not a folder" in refused.err
 
 
-def test_looking_at_the_configuration_makes_no_data_folder(inferd, config, data_dir):
+def test_check_and_list_create_no_data_folder(inferd, config, data_dir):
     inferd("models", "check", "--config", str(config))
     assert not data_dir.exists()
 
 
-def test_strict_refuses_what_is_public_without_a_price(inferd, config):
+def test_strict_check_refuses_deployments_without_a_price(inferd, config):
     """R13"""
     ended = inferd("models", "check", "--strict", "--config", str(config))
     assert (ended.status, ended.out) == (2, "")
@@ -154,7 +154,7 @@ def test_strict_refuses_what_is_public_without_a_price(inferd, config):
     assert inferd("models", "check", "--strict", "--config", str(config)).status == 0
 
 
-def test_free_until_is_shown_with_the_price_after(inferd, config):
+def test_check_shows_free_until_and_the_price_after(inferd, config):
     """R13"""
     config.write_text(MODELS_TOML + "usd_per_1m_tokens = 2\nfree_until = 2026-12-01\n")
     assert "free until 2026-12-01 00:00 UTC, then $2.00 input" in inferd("models", "check", "--config", str(config)).out
@@ -164,13 +164,13 @@ def test_free_until_is_shown_with_the_price_after(inferd, config):
     assert (shown["free"], shown["free_until"]) == (False, "2026-12-01T00:00:00.000Z")
 
 
-def test_a_deployment_that_goes_is_shown_with_its_end(inferd, config):
+def test_check_shows_the_date_of_a_retirement(inferd, config):
     config.write_text(MODELS_TOML + "deprecated_at = 2026-12-01\nretires_at = 2026-12-31\n")
     for command in ("check", "list"):
         assert "retires 2026-12-31 00:00" in inferd("models", command, "--config", str(config)).out
 
 
-def test_prices_have_their_unit(inferd, config):
+def test_list_names_the_unit_of_prices(inferd, config):
     header = inferd("models", "list", "--config", str(config)).out.splitlines()[0]
     for column in ("Input", "Cached input", "Output", "Per second"):
         assert column in header

@@ -27,7 +27,7 @@ def gold(tmp_path):
 
 
 @pytest.mark.usefixtures("new_ledger")
-def test_the_plans_that_are_shipped_are_listed_as_table_json_and_csv(inferd):
+def test_shipped_plans_are_listed_as_table_json_and_csv(inferd):
     """R1."""
     plans = {plan["plan"]: plan for plan in inferd("plans", "list", "--json").json}
     assert list(plans) == ["free", "academic", "pro", "enterprise"]
@@ -46,7 +46,7 @@ def test_the_plans_that_are_shipped_are_listed_as_table_json_and_csv(inferd):
 
 
 @pytest.mark.usefixtures("new_ledger")
-def test_the_tiers_that_are_shipped_are_listed_as_table_json_and_csv(inferd):
+def test_shipped_tiers_are_listed_as_table_json_and_csv(inferd):
     """R1, R2."""
     tiers = inferd("tiers", "list", "--json").json
     assert [(tier["rpm_min"], tier["rpm"]) for tier in tiers] == [
@@ -67,7 +67,7 @@ def test_the_tiers_that_are_shipped_are_listed_as_table_json_and_csv(inferd):
 
 
 @pytest.mark.usefixtures("new_ledger")
-def test_plans_of_a_file_are_put_in_force_and_a_team_is_put_on_one(inferd, gold):
+def test_applied_plan_of_a_file_can_be_given_to_a_team(inferd, gold):
     """R1, R3."""
     refused = inferd("teams", "create", "acme", "--plan", "gold")
     assert refused.status == 1
@@ -82,7 +82,7 @@ def test_plans_of_a_file_are_put_in_force_and_a_team_is_put_on_one(inferd, gold)
     assert "with project inference and $3.00 of credit" in inferd("teams", "create", "acme", "--plan", "gold").out
 
 
-def test_a_plan_that_a_team_is_on_stays(inferd, gold, tmp_path):
+def test_apply_that_removes_a_used_plan_is_refused(inferd, gold, tmp_path):
     """R1: unknown or inconsistent data is an error of the configuration."""
     inferd("plans", "apply", "--config", gold)
     inferd("teams", "create", "acme", "--plan", "gold")
@@ -94,7 +94,7 @@ def test_a_plan_that_a_team_is_on_stays(inferd, gold, tmp_path):
     assert "unknown tier" in inferd("plans", "apply", "--config", str(tmp_path / "wrong.toml")).err
 
 
-def test_a_tier_is_set_until_a_day_and_the_reasons_are_shown(inferd):
+def test_tier_set_until_a_date_shows_its_source(inferd):
     """R1."""
     inferd("teams", "create", "acme")
     set_ = inferd("teams", "set", "acme", "--tier", "3", "--until", "2100-01-01", "--json").json

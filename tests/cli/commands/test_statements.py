@@ -10,7 +10,7 @@ def of(value, **fields):
 
 
 @pytest.mark.usefixtures("used")
-def test_a_refund_gives_a_requests_money_back_once(inferd):
+def test_refund_returns_the_cost_of_a_request_once(inferd):
     """R19, R22"""
     before = inferd("credits", "show", "acme", "--json").json["balance_usd"]
     words = ("credits", "refund", "req-october", "0.000001", "--reason", "goodwill", "--idempotency-key", "1", "--json")
@@ -26,7 +26,7 @@ def test_a_refund_gives_a_requests_money_back_once(inferd):
 
 
 @pytest.mark.usefixtures("used")
-def test_withdrawals_and_voids_say_what_is_left(inferd):
+def test_withdraw_and_void_print_what_is_left(inferd):
     """R19"""
     assert inferd("credits", "withdraw", "acme", "10.1", "--reason", "x").status == 1
     of(inferd("credits", "withdraw", "acme", "4", "--reason", "x", "--json").json, withdrawn_usd="4.000000000")
@@ -42,7 +42,7 @@ def test_withdrawals_and_voids_say_what_is_left(inferd):
 
 
 @pytest.mark.usefixtures("used")
-def test_a_month_is_shown_as_table_csv_and_json(inferd):
+def test_show_prints_a_month_as_table_csv_and_json(inferd):
     """R6"""
     shown = inferd("statements", "show", "acme", "--month", "2026-10", "--json").json
     of(shown, team="acme", period="2026-10", charged_usd="0.000000000", due_usd="0.000000000")
@@ -57,12 +57,12 @@ def test_a_month_is_shown_as_table_csv_and_json(inferd):
 
 @pytest.mark.usefixtures("used")
 @pytest.mark.parametrize("words", [("--month", "October"), ("--json", "--csv")])
-def test_wrong_words_are_refused(inferd, words):
+def test_invalid_arguments_are_refused(inferd, words):
     assert inferd("statements", "show", "acme", *words).status == 1
 
 
 @pytest.mark.usefixtures("used")
-def test_nothing_due_cannot_be_paid(inferd):
+def test_pay_with_nothing_due_is_refused(inferd):
     refused = inferd("statements", "pay", "acme", "1")
     assert refused.status == 1
     assert "owes nothing for " in refused.err
@@ -71,7 +71,7 @@ def test_nothing_due_cannot_be_paid(inferd):
 
 
 @pytest.mark.usefixtures("used")
-def test_statements_of_a_team_that_owes_nothing_say_so_of_the_team(inferd):
+def test_list_of_a_team_that_owes_nothing_says_so(inferd):
     inferd("teams", "set", "acme", "--plan", "pro")
     assert inferd("statements", "list", "acme").out.startswith("Team acme owes nothing")
     assert inferd("statements", "pay", "acme").err.startswith("inferd: team 'acme' owes nothing for ")

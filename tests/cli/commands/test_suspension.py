@@ -24,7 +24,7 @@ SUBJECTS = {
 
 
 @pytest.mark.parametrize("noun", SUBJECTS)
-def test_suspend_and_resume(inferd, data_dir, key, noun):
+def test_suspend_refuses_requests_until_resume(inferd, data_dir, key, noun):
     """R9"""
     subject, names = SUBJECTS[noun]
     names = [name.format(**key) for name in names]
@@ -41,7 +41,7 @@ def test_suspend_and_resume(inferd, data_dir, key, noun):
     assert "Resumed" in inferd(noun, "resume", *names).out
 
 
-def test_lists_show_the_status(inferd, key):
+def test_lists_show_suspended_subjects(inferd, key):
     for words in (
         *(("teams", "suspend", "acme"), ("projects", "suspend", "acme", "website")),
         *(("users", "suspend", "acme", "alice"), ("keys", "suspend", key["id"])),
@@ -60,7 +60,7 @@ def test_lists_show_the_status(inferd, key):
     assert "suspended" in inferd("teams", "show", "acme").out
 
 
-def test_resume_says_that_the_team_has_suspended_it_as_well(inferd, data_dir, key):
+def test_resume_names_the_suspension_by_the_team(inferd, data_dir, key):
     """R9, R21"""
     manager = inferd("keys", "create", "--team", "acme", "--scope", "manage", "--json").json
     with Store(data_dir).immediate() as conn:

@@ -11,7 +11,7 @@ import pytest
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-def test_a_team_is_created_on_plan_free_with_five_dollars(inferd):
+def test_create_on_plan_free_grants_five_dollars(inferd):
     made = inferd("teams", "create", "acme")
     assert made.status == 0
     assert "Created team acme on plan free" in made.out
@@ -19,7 +19,7 @@ def test_a_team_is_created_on_plan_free_with_five_dollars(inferd):
     assert inferd("credits", "show", "acme", "--json").json["balance_usd"] == "5.000000000"
 
 
-def test_the_next_step_is_a_command_that_works_as_printed(inferd, data_dir):
+def test_create_prints_a_next_command_that_works(inferd, data_dir):
     out = inferd("teams", "create", "acme").out
     (line,) = (line.strip() for line in out.splitlines() if "keys create" in line)
     program, *words = shlex.split(line)
@@ -27,14 +27,14 @@ def test_the_next_step_is_a_command_that_works_as_printed(inferd, data_dir):
     assert subprocess.run([program, *words], stdout=subprocess.PIPE, check=True).stdout
 
 
-def test_a_team_of_another_plan_starts_without_credit_and_is_told_how_to_get_some(inferd):
+def test_create_on_another_plan_has_no_credit_and_prints_how_to_grant(inferd):
     out = inferd("teams", "create", "lab", "--plan", "academic").out
     assert "no credit yet" in out
     assert "inferd credits grant lab 10" in out
     assert inferd("credits", "show", "lab", "--json").json["available_usd"] == "0.000000000"
 
 
-def test_a_team_as_json(inferd):
+def test_create_prints_json(inferd):
     made = inferd("teams", "create", "acme", "--plan", "pro", "--json").json
     assert INSTANT.fullmatch(made.pop("created_at"))
     assert made.pop("created_by").startswith("cli:")
@@ -47,7 +47,7 @@ def test_a_team_as_json(inferd):
     }
 
 
-def test_the_list_of_teams_is_in_order_of_name(inferd):
+def test_list_is_ordered_by_name(inferd):
     for name in ("beta", "alpha"):
         inferd("teams", "create", name)
     assert [team["team"] for team in inferd("teams", "list", "--json").json] == ["alpha", "beta"]
@@ -56,7 +56,7 @@ def test_the_list_of_teams_is_in_order_of_name(inferd):
     assert (first.split()[0], second.split()[0]) == ("alpha", "beta")
 
 
-def test_the_list_of_teams_has_the_tier_in_effect_and_why(inferd):
+def test_list_table_has_the_tier_in_effect_and_its_source(inferd):
     inferd("teams", "create", "alpha")
     inferd("teams", "create", "beta", "--plan", "pro")
     inferd("teams", "create", "gamma")
@@ -68,7 +68,7 @@ def test_the_list_of_teams_has_the_tier_in_effect_and_why(inferd):
         assert f"  {tier}  " in row
 
 
-def test_the_list_of_teams_shows_the_tier_that_is_in_effect(inferd):
+def test_list_json_has_the_tier_in_effect_and_its_source(inferd):
     """R1"""
     inferd("teams", "create", "alpha", "--plan", "pro")
     inferd("teams", "create", "beta")
@@ -85,12 +85,12 @@ def test_the_list_of_teams_shows_the_tier_that_is_in_effect(inferd):
 
 
 @pytest.mark.usefixtures("new_ledger")
-def test_no_teams_is_an_empty_list_and_a_sentence_that_names_the_ledger(inferd, data_dir):
+def test_list_without_teams_is_empty_and_names_the_ledger(inferd, data_dir):
     assert inferd("teams", "list", "--json").json == []
     assert f"There are no teams in {data_dir / 'ledger.db'} yet." in inferd("teams", "list").out
 
 
-def test_a_team_is_shown_with_all_that_belongs_to_it(inferd):
+def test_show_has_projects_users_keys_and_credit(inferd):
     inferd("teams", "create", "acme")
     inferd("projects", "create", "acme", "website")
     inferd("users", "create", "acme", "alice@acme.org")
@@ -106,7 +106,7 @@ def test_a_team_is_shown_with_all_that_belongs_to_it(inferd):
         assert part in text
 
 
-def test_what_exists_is_not_created_again(inferd):
+def test_create_of_an_existing_name_is_refused(inferd):
     inferd("teams", "create", "acme")
     inferd("users", "create", "acme", "alice")
     for words, said in (
@@ -119,19 +119,19 @@ def test_what_exists_is_not_created_again(inferd):
         assert said in refused.err
 
 
-def test_an_unknown_plan_is_refused_with_the_known_ones(inferd):
+def test_create_on_an_unknown_plan_lists_the_known_plans(inferd):
     refused = inferd("teams", "create", "acme", "--plan", "gold")
     assert refused.status == 1
     assert "free, academic, pro, enterprise" in refused.err
     assert inferd("teams", "list", "--json").json == []
 
 
-def test_a_bad_name_is_refused(inferd):
+def test_create_with_a_bad_name_is_refused(inferd):
     assert "cannot be the name of a team" in inferd("teams", "create", "a/b").err
 
 
 @pytest.mark.usefixtures("new_ledger")
-def test_an_unknown_team_is_refused_with_the_command_that_lists_them(inferd):
+def test_unknown_team_is_refused_with_the_command_that_lists_teams(inferd):
     for words in (("teams", "show", "x"), ("projects", "create", "x", "p"), ("users", "create", "x", "u")):
         refused = inferd(*words)
         assert refused.status == 1

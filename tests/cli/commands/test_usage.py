@@ -31,31 +31,31 @@ NOVEMBER = dict(zip(SUMS, (2, 9, 0, 3, 4, "0.000000000", NOTHING, "0.000000000")
 
 
 @pytest.mark.usefixtures("used")
-def test_usage_is_by_model_if_nothing_is_said(inferd):
+def test_usage_groups_by_model_by_default(inferd):
     report = {"rows": [{"model": "local/free"} | FREE, {"model": "local/paid"} | PAID], "total": ALL}
     assert inferd("usage", "--json").json == report
     assert inferd("usage", "--by", "model", "--team", "acme", "--json").json == report
 
 
 @pytest.mark.usefixtures("used")
-def test_usage_by_day_is_by_the_day_of_admission(inferd):
+def test_usage_by_day_uses_the_day_of_admission(inferd):
     rows = inferd("usage", "--by", "day", "--json").json["rows"]
     assert rows == [{"day": "2026-10-31"} | OCTOBER, {"day": "2026-11-01"} | NOVEMBER]
 
 
-def test_usage_by_key(inferd, used):
+def test_usage_by_key_has_a_row_for_each_key(inferd, used):
     rows = inferd("usage", "--by", "key", "--json").json["rows"]
     expected = [{"key": used["first"]} | PAID, {"key": used["second"]} | FREE]
     assert rows == sorted(expected, key=lambda row: row["key"])
 
 
 @pytest.mark.usefixtures("used")
-def test_usage_by_team(inferd):
+def test_usage_by_team_has_a_row_for_each_team(inferd):
     assert inferd("usage", "--by", "team", "--json").json["rows"] == [{"team": "acme"} | ALL]
 
 
 @pytest.mark.usefixtures("used")
-def test_usage_by_request_has_the_status_of_each(inferd):
+def test_usage_by_request_has_the_status(inferd):
     report = inferd("usage", "--by", "request", "--json").json
     assert report["rows"] == [
         {"request": "req-october"} | OCTOBER | {"status": "completed"},
@@ -77,14 +77,14 @@ def test_usage_by_request_has_the_status_of_each(inferd):
         (("--since", "2026-11-01", "--until", "2026-11-01"), []),
     ],
 )
-def test_since_is_the_first_moment_and_until_the_first_one_after(inferd, words, requests):
+def test_usage_range_includes_since_and_excludes_until(inferd, words, requests):
     report = inferd("usage", "--by", "request", *words, "--json").json
     assert [row["request"] for row in report["rows"]] == requests
     assert report["total"]["requests"] == len(requests)
 
 
 @pytest.mark.usefixtures("used")
-def test_only_the_team_that_is_asked_for_is_counted(inferd):
+def test_usage_of_a_team_counts_only_that_team(inferd):
     inferd("teams", "create", "beta")
     assert inferd("usage", "--team", "beta", "--json").json == {
         "rows": [],
@@ -95,7 +95,7 @@ def test_only_the_team_that_is_asked_for_is_counted(inferd):
 
 @pytest.mark.usefixtures("used")
 @pytest.mark.parametrize("by", GROUPS)
-def test_csv_has_the_names_and_values_of_json(inferd, by):
+def test_usage_csv_equals_json(inferd, by):
     made = inferd("usage", "--by", by, "--csv")
     assert made.status == 0
     assert "\r" not in made.out
@@ -106,12 +106,12 @@ def test_csv_has_the_names_and_values_of_json(inferd, by):
 
 
 @pytest.mark.usefixtures("new_ledger")
-def test_csv_without_requests_still_names_its_columns(inferd):
+def test_usage_csv_without_requests_has_column_names(inferd):
     assert inferd("usage", "--by", "request", "--csv").out == "request," + ",".join(SUMS) + ",status\n"
 
 
 @pytest.mark.usefixtures("used")
-def test_the_table_has_exact_amounts_right_aligned_and_a_total(inferd):
+def test_usage_table_has_exact_amounts_and_a_total(inferd):
     heading, _, free, paid, _, total = inferd("usage").out.splitlines()
     assert heading.startswith("Model ")
     assert heading.endswith(" Cost")
@@ -122,7 +122,7 @@ def test_the_table_has_exact_amounts_right_aligned_and_a_total(inferd):
 
 
 @pytest.mark.usefixtures("new_ledger")
-def test_an_empty_ledger_says_that_nothing_was_asked(inferd):
+def test_usage_of_an_empty_ledger_says_so(inferd):
     assert inferd("usage").out == "No request has finished yet.\n"
 
 
@@ -135,17 +135,17 @@ def test_an_empty_ledger_says_that_nothing_was_asked(inferd):
     ],
 )
 @pytest.mark.usefixtures("new_ledger")
-def test_a_report_that_makes_no_sense_is_refused(inferd, words, said):
+def test_usage_with_inconsistent_options_is_refused(inferd, words, said):
     refused = inferd("usage", *words, "--json")
     assert (refused.status, refused.out) == (1, "")
     assert said in refused.err
 
 
 @pytest.mark.parametrize("words", [("--json", "--csv"), ("--by", "hour")])
-def test_wrong_usage_has_exit_status_2(inferd, words):
+def test_usage_with_wrong_options_has_status_2(inferd, words):
     refused = inferd("usage", *words)
     assert (refused.status, refused.out) == (2, "")
 
 
-def test_the_groups_are_those_of_the_ledger():
+def test_usage_groups_equal_those_of_the_ledger():
     assert get_args(By) == GROUPS
