@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class ApiCall:
-    """HTTP call whose body was read, by a caller who may make it. It counts in its team's minute.
+    """HTTP call with its body, of an authenticated caller. It counts in its team's minute.
 
     Attributes:
         received_ns: when it came, on `time.monotonic_ns`.
@@ -129,7 +129,7 @@ async def api_call(request: Request) -> AsyncIterator[ApiCall]:
 @contextmanager
 def rate_limited(request: Request) -> Iterator[tuple[Caller, RateLimitTicket]]:
     """Authenticate, check the scope and count the request in the team's minute. Before the body is read, so that
-    refusing a caller who is too fast is cheap. An exception within the block gives back what the ticket took."""
+    refusing a rate-limited caller is cheap. An exception within the block gives back what the ticket took."""
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator)
     require_scope(caller, "inference")

@@ -18,7 +18,7 @@ _PER_SECOND = (
 
 
 class LimitStatus(Protocol):
-    """How far a caller has used its limits, as a ticket has it."""
+    """Use of a caller's rate limits, which a ticket reports."""
 
     def request_status(self) -> RateStatus | None: ...
 

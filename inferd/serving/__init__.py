@@ -1,1 +1,1 @@
-"""Where engine and ledger meet: a request is admitted, generated, settled."""
+"""Requests of text and vectors, admitted, generated and settled: engine and ledger meet here."""

@@ -64,8 +64,8 @@ class Finished:
 
     @property
     def finish_reason(self) -> FinishReason:
-        """Of the request: ERROR if a choice failed, which ended the others; else CANCELLED if the caller cut one off,
-        CONSTRAINT if a grammar ended one, LENGTH if a limit did."""
+        """Reason of the request: ERROR if a choice failed, which ended the others; else CANCELLED if the caller cut one
+        off, CONSTRAINT if a grammar ended one, LENGTH if a limit did."""
         for reason in (FinishReason.ERROR, FinishReason.CANCELLED, FinishReason.CONSTRAINT, FinishReason.LENGTH):
             if reason in self.finish_reasons:
                 return reason
@@ -150,7 +150,8 @@ class Completion:
             if isinstance(event, InferdError):
                 raise event
             yield event
-            num_live -= isinstance(event, Finished)
+            if isinstance(event, Finished):
+                num_live -= 1
 
     async def written(self, writer: AnswerWriter) -> AsyncGenerator[bytes, None]:
         """Yield the events that `writer` makes of the answer. Finish reasons come after the commit that bills them.

@@ -132,7 +132,7 @@ class Completions:
             await request.group.held()
             request.choices.submit(engine_requests)
             await request.group.started()
-        except Exception as error:  # noqa: BLE001 - for the reader, who waits in Completion.admitted
+        except Exception as error:  # noqa: BLE001 - for the reader, which waits in Completion.admitted
             await request.fail(error)
             return
         request.completion.admit(prepared.admission)

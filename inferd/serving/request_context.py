@@ -74,7 +74,7 @@ class RequestContext:
 
     @property
     def _max_compute_ms(self) -> int | None:
-        """Of each choice."""
+        """Compute that each choice may have; None: any."""
         return self.call.deployment.max_compute_ms if self._by_time else None
 
     @property

@@ -19,7 +19,7 @@ class TicketIssuer:
 
     Args:
         clock_ms: wall clock, for limits that end at a date.
-        contact: address for callers who need more.
+        contact: address for higher limits, which refusals name.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class AddressRefusedError(Exception):
-    """The webhook's host has an address that may not be called."""
+    """Address of a webhook's host that may not be called."""
 
 
 def signature(secret: bytes, message_id: str, timestamp_s: int, body: bytes) -> str:

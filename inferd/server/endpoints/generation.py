@@ -19,7 +19,7 @@ from inferd.serving.endpoints.endpoint import Endpoint
 MAX_TOKENS_HEADER = "inferd-max-tokens"
 METRIC_PREFIXES = ("inferd-", "fireworks-")
 STATUS_CLIENT_CLOSED = 499
-"""Answer to a request whose client has gone, which nobody reads; the status is nginx's."""
+"""Status for a client that has gone, which is nginx's."""
 
 
 def generation_route(endpoint: type[Endpoint]) -> Route:

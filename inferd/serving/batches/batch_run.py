@@ -26,7 +26,7 @@ from inferd.wire.openai.batches import custom_id_of
 logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
-"""A line that the engine failed at so often has failed."""
+"""Failures of the engine at a line after which the line has failed."""
 
 Stop = Literal["cancelled", "expired", "shutdown"]
 

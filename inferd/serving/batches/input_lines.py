@@ -21,7 +21,7 @@ from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.batches import parse_line
 
 MAX_LINE_BYTES = 8 * 2**20
-"""As many as the body of a live call may have."""
+"""The limit of the body of a live call."""
 
 _ENDPOINTS: dict[str, type[Endpoint]] = {
     endpoint.path: endpoint for endpoint in (ChatCompletions, TextCompletions, Embeddings, Responses)

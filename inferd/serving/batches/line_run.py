@@ -38,7 +38,7 @@ ErrorEncoder = Callable[[InferdError], tuple[int, bytes]]
 """HTTP status and body of an error: what the same call would get by itself."""
 
 MAX_ATTEMPTS = 3
-"""A line that was begun so often without an end has failed."""
+"""Beginnings of a line without an end after which the line has failed."""
 _RECORD = re.compile(rb"([+-])(\d+)\n")
 
 
