@@ -35,7 +35,7 @@ async def cancel_within_a_step(provider: Provider, completion: Completion) -> No
     provider.runner.allow(1)
 
 
-async def test_before_the_first_step_it_costs_nothing(provider):
+async def test_cancelled_request_before_its_first_step_costs_nothing(provider):
     provider.runner.hold_back()
     # Somebody else's step is under way, so this request's own cannot begin before it is gone.
     other = provider.begin("req_other", model=FREE, max_tokens=9)
@@ -55,7 +55,7 @@ async def test_before_the_first_step_it_costs_nothing(provider):
     await last_event(other)
 
 
-async def test_while_it_waits_for_a_sequence_it_costs_nothing(provider):
+async def test_cancelled_request_that_waits_for_a_sequence_costs_nothing(provider):
     provider.runner.hold_back()
     running = [provider.begin(f"req_{index}", max_tokens=4) for index in range(provider.runner.n_seq_max)]
     for completion in running:
@@ -76,7 +76,7 @@ async def test_while_it_waits_for_a_sequence_it_costs_nothing(provider):
 
 
 @pytest.mark.parametrize("n_sampled", [1, 2, 5])
-async def test_while_it_runs_it_pays_for_the_prompt_and_what_was_sampled(provider, n_sampled):
+async def test_cancelled_request_that_runs_is_billed_for_prompt_and_sampled_tokens(provider, n_sampled):
     provider.runner.hold_back()
     completion = provider.begin("req_1", max_tokens=50)
     await completion.admitted()
@@ -97,7 +97,7 @@ async def test_while_it_runs_it_pays_for_the_prompt_and_what_was_sampled(provide
     assert provider.credit().held_nanousd == 0
 
 
-async def test_within_a_long_prompt_it_pays_for_what_was_computed(provider):
+async def test_cancelled_request_within_prefill_is_billed_for_computed_tokens(provider):
     content = "x" * 150
     provider.runner.hold_back()
     completion = provider.begin("req_1", content=content, max_tokens=5)
@@ -112,7 +112,7 @@ async def test_within_a_long_prompt_it_pays_for_what_was_computed(provider):
     assert end.cost_nanousd == cost_of(computed, 0)
 
 
-async def test_on_a_free_deployment_it_leaves_a_row(provider):
+async def test_cancelled_request_of_a_free_deployment_has_a_usage_row(provider):
     provider.runner.hold_back()
     completion = provider.begin("req_1", model=FREE, max_tokens=5)
     await completion.admitted()
@@ -124,7 +124,7 @@ async def test_on_a_free_deployment_it_leaves_a_row(provider):
     assert (row["status"], row["cost_nanousd"], row["prompt_tokens"]) == ("cancelled", 0, N_PROMPT)
 
 
-async def test_after_the_last_token_it_pays_for_all_of_it(tmp_path, monkeypatch):
+async def test_request_cancelled_after_its_last_token_is_billed_in_full(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, make_writer=SlowWriter) as provider:
         completion = provider.begin("req_1", max_tokens=3)
         await completion.admitted()
@@ -137,7 +137,7 @@ async def test_after_the_last_token_it_pays_for_all_of_it(tmp_path, monkeypatch)
         assert provider.hold_states() == ["settled"]
 
 
-async def test_cancelling_again_or_late_changes_nothing(provider):
+async def test_second_or_late_cancel_changes_nothing(provider):
     completion = provider.begin("req_1", max_tokens=2)
     await completion.admitted()
     end = await last_event(completion)
@@ -147,7 +147,7 @@ async def test_cancelling_again_or_late_changes_nothing(provider):
     assert provider.usage_row()["cost_nanousd"] == end.cost_nanousd
 
 
-async def test_others_go_on_as_if_it_had_never_been(provider):
+async def test_cancel_does_not_change_the_text_of_another_request(provider):
     provider.runner.hold_back()
     stays, goes = provider.begin("req_1", max_tokens=8), provider.begin("req_2", content="bye", max_tokens=8)
     await stays.admitted()
@@ -161,7 +161,7 @@ async def test_others_go_on_as_if_it_had_never_been(provider):
     await last_event(goes)
 
 
-async def test_while_it_waits_to_be_tokenised_it_is_taken_out_of_the_queue(provider, monkeypatch):
+async def test_cancelled_request_that_waits_for_a_tokenizer_leaves_the_queue(provider, monkeypatch):
     tokenizers = provider.completions.tokenizers
     monkeypatch.setattr(tokenizers, "_num_idle", 0)
     completion = provider.begin("req_1", max_tokens=4)
@@ -173,7 +173,7 @@ async def test_while_it_waits_to_be_tokenised_it_is_taken_out_of_the_queue(provi
     assert provider.rows("holds") == provider.rows("usage") == []
 
 
-async def test_prompts_of_one_call_that_wait_to_be_tokenised_leave_when_one_is_refused(provider, monkeypatch):
+async def test_waiting_prompts_of_a_call_leave_the_tokenizer_queue_when_one_is_refused(provider, monkeypatch):
     tokenizers, group = provider.completions.tokenizers, RequestGroup(Completion("req_1", 4), 4)
     monkeypatch.setattr(tokenizers, "_num_idle", 0)
     jobs = [tokenizers.run_until("acme", lambda _: None, asyncio.Event(), group.refusal) for _ in range(3)]

@@ -11,7 +11,7 @@ from tests.serving.provider import running_provider
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_budget_that_is_used_up_is_402_with_its_code_and_alerts_once(tmp_path, monkeypatch):
+async def test_budget_used_up_is_a_402_with_its_code_and_alerts_once(tmp_path, monkeypatch):
     """R7"""
     async with running_provider(tmp_path, monkeypatch) as provider:
         provider.grant(10**9)

@@ -61,7 +61,7 @@ async def sharing(tmp_path, monkeypatch):
         yield provider
 
 
-async def test_every_choice_is_answered_and_the_prompt_is_billed_once(provider):
+async def test_choices_are_all_answered_and_their_prompt_is_billed_once(provider):
     texts, end = await answered(provider, n=3, max_tokens=5)
     assert texts == [FakeRunner.continuation(prompt_of(), 5).decode()] * 3
     assert end.finish_reasons == (FinishReason.LENGTH,) * 3
@@ -74,7 +74,7 @@ async def test_every_choice_is_answered_and_the_prompt_is_billed_once(provider):
     assert provider.credit().available_nanousd == 1_000_000 - end.cost_nanousd
 
 
-async def test_the_prompt_is_computed_once(sharing):
+async def test_choices_compute_their_prompt_once(sharing):
     """Each other choice computes the prompt's last token, for logits of its own, and its own completion."""
     content, n, max_tokens = "x" * 100, 4, 6
     n_prompt = len(prompt_of(content))
@@ -87,13 +87,13 @@ async def test_the_prompt_is_computed_once(sharing):
     assert again.usage.cached_tokens > 0, "cached as the first choice found it"
 
 
-async def test_more_choices_than_sequences_wait_their_turn(sharing):
+async def test_choices_beyond_the_sequences_wait(sharing):
     texts, end = await answered(sharing, n=11, max_tokens=3)
     assert texts == [FakeRunner.continuation(prompt_of(), 3).decode()] * 11
     assert end.cost_nanousd == cost_of(N_PROMPT, 33)
 
 
-async def test_the_hold_is_one_prompt_and_all_limits(provider):
+async def test_hold_of_choices_is_one_prompt_and_all_limits(provider):
     provider.runner.hold_back()
     completion = provider.begin("req_1", n=3, max_tokens=7)
     await completion.admitted()
@@ -104,7 +104,7 @@ async def test_the_hold_is_one_prompt_and_all_limits(provider):
     await events_of(completion)
 
 
-async def test_by_time_every_choice_may_compute_that_long(provider):
+async def test_compute_limit_holds_for_each_choice(provider):
     provider.grant(10**9)
     provider.runner.hold_back()
     completion = provider.begin("req_1", model=TIMED, n=3, max_tokens=4)
@@ -116,9 +116,7 @@ async def test_by_time_every_choice_may_compute_that_long(provider):
     assert (end.by_time, provider.usage_row()["compute_ms"]) == (True, end.usage.compute_ms)
 
 
-async def test_without_credit_for_all_choices_it_is_refused_with_the_limit_of_each_that_would_fit(
-    tmp_path, monkeypatch
-):
+async def test_refusal_for_credit_names_the_limit_of_each_choice_that_fits(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=cost_of(N_PROMPT, 29)) as provider:
         completion = provider.begin("req_1", n=3, max_tokens=10)
         with pytest.raises(InsufficientCreditError, match="at most 30 completion tokens in 3 choices") as caught:
@@ -129,7 +127,7 @@ async def test_without_credit_for_all_choices_it_is_refused_with_the_limit_of_ea
         assert end.cost_nanousd == cost_of(N_PROMPT, 27)
 
 
-async def test_credit_for_two_requests_of_two_choices_admits_two_of_five(tmp_path, monkeypatch):
+async def test_credit_for_two_requests_of_choices_admits_two_of_five(tmp_path, monkeypatch):
     one = cost_of(N_PROMPT, 12)
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=2 * one + one - 1) as provider:
         provider.runner.hold_back()
@@ -141,21 +139,21 @@ async def test_credit_for_two_requests_of_two_choices_admits_two_of_five(tmp_pat
         assert provider.credit().available_nanousd == one - 1
 
 
-async def test_each_choice_has_a_seed_of_its_own(provider):
+async def test_choices_have_different_seeds(provider):
     await answered(provider, n=3, max_tokens=2, seed=41)
     assert sorted(sampler.params.seed for sampler in provider.runner.samplers) == [41, 42, 43]
     await answered(provider, "req_2", n=2, max_tokens=2)
     assert [sampler.params.seed for sampler in provider.runner.samplers[3:]] == [None, None]
 
 
-def test_a_seed_stays_within_32_bits_and_is_never_llama_cpps_random_one():
+def test_seed_of_a_choice_stays_within_32_bits_and_is_never_llama_cpps_random_one():
     request = AddRequest("r", (1,), SamplingParams(seed=SEED_MODULUS - 1), 1, "t")
     assert [each.params.seed for each in copies(request, 3)] == [SEED_MODULUS - 1, 0, 1]
     assert [each.request_id for each in copies(request, 3)] == ["r.0", "r.1", "r.2"]
     assert copies(request, 1) == [request]
 
 
-async def test_cancelled_in_the_midst_it_pays_for_one_prompt_and_what_all_had_sampled(provider):
+async def test_cancelled_choices_are_billed_for_one_prompt_and_all_sampled_tokens(provider):
     provider.runner.hold_back()
     completion = provider.begin("req_1", n=2, max_tokens=50)
     await completion.admitted()
@@ -175,7 +173,7 @@ async def test_cancelled_in_the_midst_it_pays_for_one_prompt_and_what_all_had_sa
     assert provider.hold_states() == ["settled"]
 
 
-async def test_cancelled_before_the_first_step_it_costs_nothing(provider):
+async def test_choices_cancelled_before_the_first_step_cost_nothing(provider):
     provider.runner.hold_back()
     other = provider.begin("req_other", model=FREE, max_tokens=9)
     await other.admitted()
@@ -192,7 +190,7 @@ async def test_cancelled_before_the_first_step_it_costs_nothing(provider):
     await events_of(other)
 
 
-async def test_one_choice_that_fails_ends_all_and_nobody_is_billed(provider):
+async def test_failed_choice_ends_all_choices_unbilled(provider):
     provider.runner.hold_back()
     completion = provider.begin("req_1", n=3, max_tokens=50)
     await completion.admitted()
@@ -219,7 +217,7 @@ def _failed(output: Any) -> Any:
     return output
 
 
-async def test_an_engine_that_gives_up_bills_nobody(tmp_path, monkeypatch):
+async def test_engine_failure_bills_no_choice(tmp_path, monkeypatch):
     def make_runner(**options: Any) -> PacedRunner:
         runner = PacedRunner(**options)
         runner.failures = [None, *[Failure(-3)] * 20]
@@ -234,7 +232,7 @@ async def test_an_engine_that_gives_up_bills_nobody(tmp_path, monkeypatch):
         assert provider.usage_row()["cost_nanousd"] == 0
 
 
-async def test_an_engine_with_room_for_some_choices_only_takes_none(provider, monkeypatch):
+async def test_engine_with_room_for_some_choices_takes_none(provider, monkeypatch):
     monkeypatch.setattr(backlog_module, "MAX_LIVE_REQUESTS", 3)
     completion = provider.begin("req_1", n=4, max_tokens=5)
     with pytest.raises(OverloadedError):
@@ -247,13 +245,13 @@ async def test_an_engine_with_room_for_some_choices_only_takes_none(provider, mo
     assert end.cost_nanousd == cost_of(N_PROMPT, 15)
 
 
-async def test_choices_share_one_compiled_schema_and_each_keeps_to_it(provider):
+async def test_choices_share_a_compiled_schema_and_all_match_it(provider):
     schema = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"enum": ["ab", "cd"]}}}
     texts, _ = await answered(provider, n=3, max_tokens=20, response_format=schema)
     assert all(text in ('"ab"', '"cd"') for text in texts)
 
 
-async def test_nothing_of_the_end_is_seen_before_the_one_commit(tmp_path, monkeypatch):
+async def test_end_of_choices_is_put_after_the_commit(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, make_writer=SlowWriter) as provider:
         completion = provider.begin("req_1", n=3, max_tokens=2)
         await completion.admitted()
@@ -266,14 +264,14 @@ async def test_nothing_of_the_end_is_seen_before_the_one_commit(tmp_path, monkey
         assert [row["status"] for row in provider.rows("usage")] == ["completed"]
 
 
-async def test_a_free_deployment_leaves_one_row(provider):
+async def test_choices_of_a_free_deployment_have_one_usage_row(provider):
     await answered(provider, model=FREE, n=3, max_tokens=4)
     row = provider.usage_row()
     assert (row["prompt_tokens"], row["completion_tokens"], row["cost_nanousd"]) == (N_PROMPT, 12, 0)
     assert provider.rows("holds") == []
 
 
-async def test_the_exported_books_refold(provider):
+async def test_export_of_choices_refolds(provider):
     provider.grant(10**9)
     await answered(provider, "req_1", n=3, max_tokens=4)
     await answered(provider, "req_2", model=TIMED, n=2, max_tokens=4)
@@ -285,7 +283,7 @@ async def test_the_exported_books_refold(provider):
     assert export.totals("acme").prompt_tokens == 3 * N_PROMPT
 
 
-def test_the_prompt_counts_as_the_first_of_the_furthest_has_it():
+def test_summed_usage_has_the_prompt_of_the_furthest_choice():
     behind, first, follower = Usage(3, 0, 0, 1), Usage(9, 2, 4, 10), Usage(9, 8, 5, 6)
     assert summed_usage([first, follower], 16_000_000) == Usage(9, 2, 9, 16)
     assert summed_usage([behind, first], 11_000_000) == Usage(9, 2, 4, 11)
@@ -293,18 +291,18 @@ def test_the_prompt_counts_as_the_first_of_the_furthest_has_it():
 
 
 @pytest.mark.parametrize(("ns", "ms"), [((400_000,) * 3, 1), ((600_000,) * 2, 1), ((250_000, 250_000), 1), ((1,), 0)])
-def test_the_time_of_all_choices_is_rounded_once(ns, ms):
+def test_summed_usage_rounds_the_time_once(ns, ms):
     """R14"""
     assert summed_usage([Usage(1, 0, 1)] * len(ns), sum(ns)).compute_ms == ms
 
 
-def test_a_request_ends_as_the_worst_of_its_choices():
+def test_finish_reason_of_a_request_is_the_worst_of_its_choices():
     reasons = list(FinishReason)
     for length in range(1, len(reasons) + 1):
         assert Finished(finish_reasons=tuple(reasons[:length]), usage=Usage()).finish_reason is reasons[length - 1]
 
 
-async def test_choices_and_further_prompts_of_a_call_are_one_group(provider, monkeypatch):
+async def test_choices_and_prompts_of_a_call_are_one_group_in_the_engine(provider, monkeypatch):
     (replica,) = provider.router.replicas
     groups, submit = [], replica.submit
     monkeypatch.setattr(replica, "submit", lambda request: groups.append(request.group) or submit(request))

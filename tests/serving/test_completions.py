@@ -60,7 +60,7 @@ async def answer(provider: Provider, request_id: str = "req_1", **fields: Any) -
     return text, ends[0]
 
 
-async def test_the_answer_is_what_the_engine_said_and_its_end_is_what_the_books_say(provider):
+async def test_answer_is_the_engines_text_and_its_end_equals_the_usage_row(provider):
     text, end = await answer(provider, max_tokens=5)
     assert text == FakeRunner.continuation(prompt_of(), 5).decode()
     assert end.finish_reason is FinishReason.LENGTH
@@ -72,7 +72,7 @@ async def test_the_answer_is_what_the_engine_said_and_its_end_is_what_the_books_
     assert provider.hold_states() == ["settled"]
 
 
-async def test_the_hold_is_the_worst_case_and_comes_before_the_first_step(provider):
+async def test_hold_is_the_worst_case_and_precedes_the_first_step(provider):
     await provider.until(lambda: provider.runner is not None)
     provider.runner.hold_back()
     completion = provider.begin("req_1", max_tokens=7)
@@ -86,7 +86,7 @@ async def test_the_hold_is_the_worst_case_and_comes_before_the_first_step(provid
     await read(completion)
 
 
-async def test_an_answer_shorter_than_its_limit_costs_what_it_is(tmp_path, monkeypatch):
+async def test_short_answer_is_billed_by_its_tokens_not_its_limit(tmp_path, monkeypatch):
     def make_runner(**options: Any) -> PacedRunner:
         return PacedRunner(answer=b"Hi!", **options)
 
@@ -98,7 +98,7 @@ async def test_an_answer_shorter_than_its_limit_costs_what_it_is(tmp_path, monke
         assert provider.credit().available_nanousd == 1_000_000 - cost_of(N_PROMPT, 4)
 
 
-async def test_a_free_deployment_takes_no_hold_and_writes_a_row_at_cost_0(tmp_path, monkeypatch):
+async def test_free_deployment_has_no_hold_and_a_usage_row_at_cost_0(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=0) as provider:
         _, end = await answer(provider, model=FREE, max_tokens=3)
         assert end.cost_nanousd == 0
@@ -108,7 +108,7 @@ async def test_a_free_deployment_takes_no_hold_and_writes_a_row_at_cost_0(tmp_pa
         assert row["input_picousd"] is None
 
 
-async def test_without_credit_the_engine_never_hears_of_a_priced_request(tmp_path, monkeypatch):
+async def test_request_without_credit_never_reaches_the_engine(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=cost_of(N_PROMPT, 9)) as provider:
         completion = provider.begin("req_1", max_tokens=10)
         with pytest.raises(InsufficientCreditError, match="largest max_tokens that would fit is 9"):
@@ -121,7 +121,7 @@ async def test_without_credit_the_engine_never_hears_of_a_priced_request(tmp_pat
         assert provider.credit().available_nanousd == 0
 
 
-async def test_credit_for_exactly_k_of_n_admits_k_while_none_has_ended(tmp_path, monkeypatch):
+async def test_credit_for_k_of_n_live_requests_admits_k(tmp_path, monkeypatch):
     k, n = 3, 10
     one = cost_of(N_PROMPT, 6)
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=k * one + one - 1) as provider:
@@ -152,14 +152,14 @@ async def test_credit_for_exactly_k_of_n_admits_k_while_none_has_ended(tmp_path,
         ({"logit_bias": {"99999": 1}}, InvalidRequestError),
     ],
 )
-async def test_a_request_that_is_refused_leaves_nothing_behind(provider, fields, error):
+async def test_refused_request_has_no_hold_and_no_usage_row(provider, fields, error):
     with pytest.raises(error):
         await provider.begin("req_1", **fields).admitted()
     await provider.idle()
     assert (provider.rows("holds"), provider.rows("usage")) == ([], [])
 
 
-async def test_what_the_engine_has_no_room_for_gets_its_hold_back(provider, monkeypatch):
+async def test_hold_is_voided_if_the_engine_has_no_room(provider, monkeypatch):
     monkeypatch.setattr(backlog_module, "MAX_LIVE_REQUESTS", 1)
     provider.runner.hold_back()
     first = provider.begin("req_1", max_tokens=2)
@@ -172,7 +172,7 @@ async def test_what_the_engine_has_no_room_for_gets_its_hold_back(provider, monk
     await read(first)
 
 
-async def test_before_the_model_is_warm_and_after_closing_nothing_is_taken_on(tmp_path, monkeypatch):
+async def test_begin_is_refused_before_the_model_is_warm_and_after_close(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, started=False) as provider:
         with pytest.raises(OverloadedError, match="not ready") as caught:
             provider.begin("req_1")
@@ -185,7 +185,7 @@ async def test_before_the_model_is_warm_and_after_closing_nothing_is_taken_on(tm
             provider.begin("req_3")
 
 
-async def test_the_end_is_seen_only_after_the_commit_that_bills_it(tmp_path, monkeypatch):
+async def test_end_is_put_only_after_the_commit_that_bills_it(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, make_writer=SlowWriter) as provider:
         completion = provider.begin("req_1", max_tokens=3)
         await completion.admitted()
@@ -202,7 +202,7 @@ async def test_the_end_is_seen_only_after_the_commit_that_bills_it(tmp_path, mon
         assert provider.hold_states() == ["settled"]
 
 
-async def test_a_ledger_that_is_busy_is_waited_for(tmp_path, monkeypatch):
+async def test_settlement_waits_for_a_busy_ledger(tmp_path, monkeypatch):
     def make_writer(store: Any) -> FailingWriter:
         return FailingWriter(store, sqlite3.OperationalError("disk I/O error"), n_failures=2)
 
@@ -212,7 +212,7 @@ async def test_a_ledger_that_is_busy_is_waited_for(tmp_path, monkeypatch):
         assert provider.hold_states() == ["settled"]
 
 
-async def test_an_answer_that_cannot_be_settled_is_never_called_complete(tmp_path, monkeypatch):
+async def test_answer_that_cannot_be_settled_ends_with_an_error(tmp_path, monkeypatch):
     def make_writer(store: Any) -> FailingWriter:
         return FailingWriter(store, sqlite3.DatabaseError("malformed"), n_failures=1)
 
@@ -227,7 +227,7 @@ async def test_an_answer_that_cannot_be_settled_is_never_called_complete(tmp_pat
         assert provider.hold_states() == ["voided"]
 
 
-async def test_a_ledger_that_cannot_hold_refuses_before_the_engine_hears_of_it(tmp_path, monkeypatch):
+async def test_hold_that_fails_refuses_before_the_engine(tmp_path, monkeypatch):
     def make_writer(store: Any) -> FailingWriter:
         error = sqlite3.OperationalError("disk full")
         return FailingWriter(store, error, n_failures=2, applies=lambda names: not resolves(names))
@@ -240,7 +240,7 @@ async def test_a_ledger_that_cannot_hold_refuses_before_the_engine_hears_of_it(t
         assert isinstance(end, Finished)
 
 
-async def test_a_step_that_crashes_ends_the_live_requests_unbilled_and_the_next_one_works(provider):
+async def test_crashed_step_ends_live_requests_unbilled_and_the_next_one_works(provider):
     provider.runner.hold_back()
     completions = [provider.begin(f"req_{index}", max_tokens=9) for index in range(3)]
     for completion in completions:
@@ -261,7 +261,7 @@ async def test_a_step_that_crashes_ends_the_live_requests_unbilled_and_the_next_
     assert isinstance(end, Finished)
 
 
-async def test_stopping_the_engine_ends_live_requests_unbilled(provider):
+async def test_engine_stop_ends_live_requests_unbilled(provider):
     provider.runner.hold_back()
     running, free = provider.begin("req_1", max_tokens=9), provider.begin("req_2", model=FREE, max_tokens=9)
     await running.admitted()
@@ -282,7 +282,7 @@ async def test_stopping_the_engine_ends_live_requests_unbilled(provider):
     assert [(row["status"], row["cost_nanousd"]) for row in provider.rows("usage")] == [("failed", 0)] * 2
 
 
-async def test_waiting_for_idle_gives_up_after_its_time(provider):
+async def test_wait_idle_returns_false_after_its_timeout(provider):
     provider.runner.hold_back()
     completion = provider.begin("req_1", max_tokens=2)
     await completion.admitted()
@@ -294,7 +294,7 @@ async def test_waiting_for_idle_gives_up_after_its_time(provider):
     await read(completion)
 
 
-async def test_a_prompt_that_was_computed_before_is_billed_as_cached(tmp_path, monkeypatch):
+async def test_prefix_cache_hit_is_billed_as_cached(tmp_path, monkeypatch):
     """R12"""
     monkeypatch.setattr(Provider, "reuses", True)
     async with running_provider(tmp_path, monkeypatch) as provider:

@@ -17,7 +17,7 @@ def free_until(provider, moment_ms):
     provider.router._deployments[PRICED] = replace(deployment, free_until_ms=moment_ms)
 
 
-async def test_what_is_admitted_before_is_free_however_late_it_ends(provider):
+async def test_request_admitted_before_free_until_is_free(provider):
     """R13"""
     free_until(provider, wall_clock_ms() + 3_600_000)
     provider.runner.hold_back()
@@ -32,7 +32,7 @@ async def test_what_is_admitted_before_is_free_however_late_it_ends(provider):
     assert provider.rows("holds") == []
 
 
-async def test_from_that_moment_on_it_has_its_price(provider):
+async def test_request_admitted_at_free_until_has_its_price(provider):
     """R13"""
     free_until(provider, wall_clock_ms())
     completion = provider.begin("req_1", max_tokens=3)

@@ -54,7 +54,7 @@ def left_s(max_tokens: int, *, num_generated: int = 0, n_choices: int = 1, num_l
         ({"max_tokens": 32_000, "num_generated": 5000}, 50),
     ],
 )
-def test_request_has_left_what_its_limit_allows_or_what_is_expected_of_a_long_one(request_, seconds):
+def test_running_request_is_estimated_by_its_limit_or_by_the_expected_tokens(request_, seconds):
     assert left_s(**request_) == pytest.approx(seconds)
 
 
@@ -68,7 +68,7 @@ def holding(held: HeldCredit, key_id: str, request_id: str, amount_nanousd: int,
     held.add(hold, RunningRequest(ticket_of(max_tokens), replica(), 1000, max_tokens, 1))
 
 
-def test_wait_ends_with_the_request_whose_hold_makes_up_for_what_is_missing():
+def test_retry_after_is_the_end_of_the_request_whose_hold_covers_the_rest():
     held = HeldCredit()
     holding(held, "a", "long", 50, 2000)
     holding(held, "b", "short", 10, 500)
@@ -86,7 +86,7 @@ def test_wait_ends_with_the_request_whose_hold_makes_up_for_what_is_missing():
     assert held.retry_after_s({"team:acme": 10}) == 1.0
 
 
-async def test_refusal_of_what_is_only_held_says_when_the_holder_will_have_ended(tmp_path, monkeypatch):
+async def test_refusal_for_held_credit_has_the_retry_after_of_its_holder(tmp_path, monkeypatch):
     n_prompt = len(prompt_of())
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=cost_of(n_prompt, 250)) as provider:
         provider.runner.hold_back()

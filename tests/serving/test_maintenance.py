@@ -65,7 +65,7 @@ def maintenance_of(ledger, clocks, **options):
     )
 
 
-def test_time_that_passes_is_no_leap_and_sleep_is_none(ledger, clocks):
+def test_clock_that_runs_or_sleeps_has_not_leapt(ledger, clocks):
     """R20"""
     said = []
     clock = WatchedClock(said.append, wall_ms=lambda: clocks.wall_ms, steady_ms=lambda: clocks.steady_ms)
@@ -79,7 +79,7 @@ def test_time_that_passes_is_no_leap_and_sleep_is_none(ledger, clocks):
     assert (clock(), clock.doubted, len(said)) == (clocks.wall_ms, False, 1)
 
 
-def test_a_leap_pauses_expiry_before_the_request_that_noticed_it_is_held(ledger, clocks):
+def test_leap_pauses_expiry_before_the_hold_of_the_request_that_noticed_it(ledger, clocks):
     """R20: a year too far, and the credit that would have expired is still there."""
     _, writer, books = ledger
     books.grant(100, expires_at_ms=NOW_MS + DAY_MS)
@@ -89,7 +89,7 @@ def test_a_leap_pauses_expiry_before_the_request_that_noticed_it_is_held(ledger,
     assert books.remaining() == {1: 100}
 
 
-def test_the_watch_goes_on_once_the_operator_accepts_the_clock(ledger, clocks, caplog):
+def test_clock_is_watched_again_once_the_operator_accepts_it(ledger, clocks, caplog):
     """R20"""
     maintenance = maintenance_of(ledger, clocks)
     conn = ledger[2].conn
@@ -110,7 +110,7 @@ def test_the_watch_goes_on_once_the_operator_accepts_the_clock(ledger, clocks, c
     assert "inferd doctor --accept-clock" in caplog.text
 
 
-def test_the_sweep_expires_credit_and_rolls_up_what_is_old(ledger, clocks):
+def test_sweep_expires_credit_and_rolls_up_old_usage(ledger, clocks):
     """R8"""
     books = ledger[2]
     books.grant(100, expires_at_ms=NOW_MS + DAY_MS)
@@ -132,7 +132,7 @@ def alert(books):
     books.settle(books.hold(95), 95)
 
 
-def test_credit_expires_within_the_second_not_with_the_hourly_sweep(ledger, clocks):
+def test_credit_expires_within_a_second(ledger, clocks):
     """R8"""
     store, _, books = ledger
     maintenance = maintenance_of(ledger, clocks)
@@ -159,7 +159,7 @@ def told(maintenance, store, times=1):
     asyncio.run(run())
 
 
-def test_an_alert_is_logged_and_delivered_once(ledger, clocks, caplog):
+def test_alert_is_logged_and_delivered_once(ledger, clocks, caplog):
     """R7"""
     store, _, books = ledger
     with receiver() as (url, got):
@@ -175,7 +175,7 @@ def test_an_alert_is_logged_and_delivered_once(ledger, clocks, caplog):
     assert headers["webhook-id"] == "alert_1"
 
 
-def test_an_alert_survives_a_webhook_that_is_down_and_a_restart(ledger, clocks, caplog):
+def test_alert_is_delivered_after_a_failed_webhook_and_a_restart(ledger, clocks, caplog):
     """R7"""
     caplog.set_level(logging.WARNING)
     store, _, books = ledger

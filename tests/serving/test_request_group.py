@@ -20,7 +20,7 @@ def group_of_two() -> tuple[RequestGroup, Completion]:
     return RequestGroup(completion, 2), completion
 
 
-async def test_stop_between_the_last_end_and_the_turns_of_the_others_cuts_off_none():
+async def test_group_that_has_ended_is_not_cut_off():
     group, completion = group_of_two()
     waiting = asyncio.create_task(group.ended(failed=False))
     await asyncio.sleep(0)
@@ -30,7 +30,7 @@ async def test_stop_between_the_last_end_and_the_turns_of_the_others_cuts_off_no
     assert completion.cut_by is None
 
 
-async def test_stop_before_the_last_end_voids_all():
+async def test_group_cut_off_before_its_last_end_is_void():
     group, completion = group_of_two()
     waiting = asyncio.create_task(group.ended(failed=False))
     await asyncio.sleep(0)

@@ -24,7 +24,7 @@ N_PROMPT = len(prompt_of())
         ("flex", "flex", (1, 2)),
     ],
 )
-async def test_the_tier_that_is_served_is_said_and_billed(tmp_path, monkeypatch, asked, served, times):
+async def test_service_tier_is_shown_and_billed(tmp_path, monkeypatch, asked, served, times):
     """R17"""
     fields = {} if asked is None else {"service_tier": asked}
     async with running_provider(tmp_path, monkeypatch) as provider:
@@ -36,7 +36,7 @@ async def test_the_tier_that_is_served_is_said_and_billed(tmp_path, monkeypatch,
         assert (row["service_tier"], row["cost_nanousd"]) == (served, cost)
 
 
-async def test_chunks_name_the_tier_too(tmp_path, monkeypatch):
+async def test_service_tier_is_in_every_chunk(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch) as provider:
         answer = await provider.chat(model=TIERED, max_tokens=2, service_tier="priority", stream=True)
         events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
@@ -44,7 +44,7 @@ async def test_chunks_name_the_tier_too(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("tier", ["priority", "flex"])
-async def test_a_tier_that_is_not_listed_is_refused_and_costs_nothing(tmp_path, monkeypatch, tier):
+async def test_service_tier_not_offered_is_refused_unbilled(tmp_path, monkeypatch, tier):
     """R17: nothing is downgraded silently."""
     async with running_provider(tmp_path, monkeypatch) as provider:
         answer = await provider.chat(model=PRICED, service_tier=tier)
@@ -58,7 +58,7 @@ async def test_a_tier_that_is_not_listed_is_refused_and_costs_nothing(tmp_path, 
     ("tier", "traffic_class"),
     [("default", TrafficClass.DEFAULT), ("priority", TrafficClass.PRIORITY), ("flex", TrafficClass.BATCH)],
 )
-async def test_a_tier_is_a_class_of_traffic_in_the_engine(tmp_path, monkeypatch, tier, traffic_class):
+async def test_service_tier_maps_to_a_traffic_class(tmp_path, monkeypatch, tier, traffic_class):
     async with running_provider(tmp_path, monkeypatch) as provider:
         (replica,) = provider.router.replicas
         seen, submit = [], replica.submit
@@ -67,7 +67,7 @@ async def test_a_tier_is_a_class_of_traffic_in_the_engine(tmp_path, monkeypatch,
         assert seen == [traffic_class]
 
 
-async def test_time_is_billed_by_the_millisecond_and_shown(tmp_path, monkeypatch):
+async def test_compute_time_is_billed_by_the_millisecond_and_shown(tmp_path, monkeypatch):
     """R4, R14: a million pico-USD a millisecond are a thousand nano-USD."""
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=10**9) as provider:
         usage = (await provider.chat(model=TIMED, max_tokens=3)).json()["usage"]
@@ -80,7 +80,7 @@ async def test_time_is_billed_by_the_millisecond_and_shown(tmp_path, monkeypatch
         assert "compute_ms" not in by_token
 
 
-async def test_what_is_billed_by_time_is_refused_by_its_worst_case(tmp_path, monkeypatch):
+async def test_request_billed_by_time_is_refused_by_its_worst_case(tmp_path, monkeypatch):
     """R4"""
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=60_000 * 1_000 - 1) as provider:
         answer = await provider.chat(model=TIMED, max_tokens=3)

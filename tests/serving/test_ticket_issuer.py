@@ -16,7 +16,7 @@ RATES = rates_of(SHIPPED_TIERS[1])
 N_PROMPT = len(prompt_of())
 
 
-async def test_a_start_is_seeded_from_the_usage_of_the_last_hour(provider):
+async def test_seed_restores_windows_from_the_usage_of_the_last_hour(provider):
     """R15: in memory; seeded at start from the last hour's usage."""
     for model in (PRICED, PRICED, FREE):
         assert (await provider.chat(model=model, max_tokens=4)).status_code == 200
@@ -31,7 +31,7 @@ async def test_a_start_is_seeded_from_the_usage_of_the_last_hour(provider):
     assert limits.completion_tokens(PRICED).mean == 4
 
 
-async def test_what_is_older_than_a_minute_is_in_no_window_but_teaches_the_mean(provider):
+async def test_seed_of_usage_older_than_a_minute_changes_only_the_mean(provider):
     """R15."""
     assert (await provider.chat(max_tokens=4)).status_code == 200
     limits = RateLimits(lambda: provider.steady_ms)
@@ -42,7 +42,7 @@ async def test_what_is_older_than_a_minute_is_in_no_window_but_teaches_the_mean(
     assert limits.completion_tokens(PRICED).mean == 4
 
 
-async def test_what_is_older_than_an_hour_is_not_read(provider):
+async def test_seed_ignores_usage_older_than_an_hour(provider):
     assert (await provider.chat(max_tokens=4)).status_code == 200
     limits = RateLimits(lambda: provider.steady_ms)
     with provider.store.reading() as conn:

@@ -44,7 +44,7 @@ async def begun(work: Stuck) -> None:
     assert await asyncio.to_thread(work.began.wait, PATIENCE_S)
 
 
-async def test_a_result_and_an_error_come_back_to_the_caller():
+async def test_pool_returns_results_and_raises_errors():
     async with pool_of() as pool:
         assert await pool.run("acme", lambda _: 7) == 7
         with pytest.raises(ZeroDivisionError):
@@ -52,7 +52,7 @@ async def test_a_result_and_an_error_come_back_to_the_caller():
         assert (pool.num_running, pool.num_waiting) == (0, 0)
 
 
-async def test_one_team_leaves_a_thread_to_the_others():
+async def test_pool_bounds_the_running_jobs_of_a_team():
     async with pool_of() as pool:
         first, second = Stuck(), Stuck()
         hogs = [asyncio.create_task(pool.run("hog", work)) for work in (first, second)]
@@ -64,7 +64,7 @@ async def test_one_team_leaves_a_thread_to_the_others():
         assert await asyncio.gather(*hogs) == ["done", "done"]
 
 
-async def test_waiting_teams_take_turns():
+async def test_pool_serves_waiting_teams_in_turn():
     async with pool_of(1) as pool:
         gate, order = Stuck(), []
         first = asyncio.create_task(pool.run("hog", gate))
@@ -77,7 +77,7 @@ async def test_waiting_teams_take_turns():
         assert order == ["hog", "acme", "beta", "hog", "acme", "hog"]
 
 
-async def test_a_cancelled_caller_takes_its_waiting_job_out_of_the_queue():
+async def test_pool_drops_the_waiting_job_of_a_cancelled_caller():
     async with pool_of(1) as pool:
         gate, never = Stuck(), Stuck()
         first = asyncio.create_task(pool.run("acme", gate))
@@ -93,7 +93,7 @@ async def test_a_cancelled_caller_takes_its_waiting_job_out_of_the_queue():
         assert not never.began.is_set()
 
 
-async def test_a_cancelled_caller_ends_its_running_job_at_the_next_check():
+async def test_pool_ends_the_running_job_of_a_cancelled_caller_at_its_next_check():
     async with pool_of(1) as pool:
         stuck = Stuck()
         running = asyncio.create_task(pool.run("acme", stuck))
@@ -103,7 +103,7 @@ async def test_a_cancelled_caller_ends_its_running_job_at_the_next_check():
         assert not stuck.let_go.is_set()
 
 
-async def test_a_team_with_too_many_waiting_jobs_is_refused():
+async def test_pool_refuses_a_team_with_too_many_waiting_jobs():
     async with pool_of(1, max_waiting=2) as pool:
         gate = Stuck()
         jobs = [asyncio.create_task(pool.run("hog", gate))]
@@ -118,7 +118,7 @@ async def test_a_team_with_too_many_waiting_jobs_is_refused():
         assert await asyncio.gather(*jobs, other) == ["done", "done", "done", "another team's"]
 
 
-async def test_close_refuses_waiting_jobs_and_ends_running_ones():
+async def test_pool_close_refuses_waiting_jobs_and_ends_running_ones():
     async with pool_of(1) as pool:
         stuck = Stuck()
         jobs = [asyncio.create_task(pool.run("acme", stuck))]

@@ -52,7 +52,7 @@ async def assert_each_line_once(provider, customer, batch, count):
     return output, errors
 
 
-async def test_lines_under_way_may_end_after_a_cancel_and_are_billed(provider, customer):
+async def test_running_lines_of_a_cancelled_batch_end_and_are_billed(provider, customer):
     """R23"""
     async with provider.batching():
         batch = await customer.create(lines(20))
@@ -70,7 +70,7 @@ async def test_lines_under_way_may_end_after_a_cancel_and_are_billed(provider, c
     assert {error["error"]["code"] for error in errors.values()} == {"batch_cancelled"}
 
 
-async def test_what_still_runs_at_the_end_of_the_grace_is_cut_off_unbilled(provider, customer):
+async def test_running_lines_are_cut_off_unbilled_after_the_cancel_grace(provider, customer):
     """R23"""
     provider.start_batches_anew(cancel_grace_s=0.05)
     async with provider.batching():
@@ -86,7 +86,7 @@ async def test_what_still_runs_at_the_end_of_the_grace_is_cut_off_unbilled(provi
 
 
 @pytest.mark.parametrize("end", ["cancelled", "expired"])
-async def test_one_that_was_never_validated_ends_even_while_its_team_is_suspended(provider, customer, end):
+async def test_batch_of_a_suspended_team_ends_though_it_was_never_validated(provider, customer, end):
     """R9, R23"""
     batch = await customer.create(lines(3))
     with provider.store.immediate() as conn:
@@ -104,7 +104,7 @@ async def test_one_that_was_never_validated_ends_even_while_its_team_is_suspende
     assert {error["error"]["code"] for error in errors.values()} == {f"batch_{end}"}
 
 
-async def test_a_clock_that_is_doubted_expires_neither_batches_nor_files(provider, customer):
+async def test_doubted_clock_expires_neither_batches_nor_files(provider, customer):
     """R20, R23"""
     async with provider.batching() as batches:
         provider.runner.hold_back()
@@ -121,7 +121,7 @@ async def test_a_clock_that_is_doubted_expires_neither_batches_nor_files(provide
     assert await customer.lines_of(batch["output_file_id"])
 
 
-async def test_files_are_gone_30_days_after_the_end_and_nothing_is_left(provider, customer):
+async def test_files_of_a_batch_are_deleted_30_days_after_its_end(provider, customer):
     """R23: what was wrong with lines quotes them, so it goes with the input file."""
     async with provider.batching() as batches:
         batch = await customer.create([*lines(2), line("bad", temperature=9)])
@@ -140,7 +140,7 @@ async def test_files_are_gone_30_days_after_the_end_and_nothing_is_left(provider
     assert (await customer.get(f"/v1/batches/{batch['id']}"))["errors"] is None
 
 
-async def test_an_input_file_stays_as_long_as_its_batch_reads_it(provider, customer):
+async def test_expired_input_file_is_kept_while_its_batch_reads_it(provider, customer):
     """R23: and one whose uploader wants it gone earlier goes right after."""
     form = {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
     upload = {"files": {"file": ("in.jsonl", jsonl(lines(6)))}, "data": form}
@@ -162,7 +162,7 @@ async def test_an_input_file_stays_as_long_as_its_batch_reads_it(provider, custo
     await customer.get(f"/v1/files/{batch['output_file_id']}")
 
 
-async def test_a_deleted_input_file_takes_what_was_wrong_with_it_along(provider, customer):
+async def test_deleted_input_file_takes_its_error_list_along(provider, customer):
     """R23"""
     async with provider.batching():
         batch = await customer.create([line("a"), line("bad", temperature=9)])
@@ -173,9 +173,7 @@ async def test_a_deleted_input_file_takes_what_was_wrong_with_it_along(provider,
 
 
 @pytest.mark.parametrize("when", ["validating", "running", "stopped"])
-async def test_an_input_file_that_vanishes_from_the_disk_fails_its_batch_and_what_is_done_is_delivered(
-    provider, customer, when
-):
+async def test_batch_whose_input_file_vanishes_fails_and_delivers_its_answers(provider, customer, when):
     """R23"""
     if when == "validating":
         batch = await customer.create(lines(20))
@@ -201,7 +199,7 @@ async def test_an_input_file_that_vanishes_from_the_disk_fails_its_batch_and_wha
     await customer.get(f"/v1/files/{batch['input_file_id']}/content", 404)
 
 
-async def test_lines_whose_model_is_gone_go_to_the_error_file_with_their_ids(provider, customer):
+async def test_lines_of_a_removed_model_are_in_the_error_file(provider, customer):
     mixed = [line(str(number), model=FREE if number % 2 else PRICED, max_tokens=100) for number in range(20)]
     async with provider.batching():
         batch = await customer.create(mixed)
@@ -222,7 +220,7 @@ async def test_lines_whose_model_is_gone_go_to_the_error_file_with_their_ids(pro
         assert error["response"]["body"]["error"]["code"] == "model_not_found"
 
 
-async def test_however_long_it_waits_few_of_its_lines_do(provider):
+async def test_batch_that_waits_for_credit_keeps_few_lines_waiting(provider):
     """Each look at the ledger lets them try again; no more of them are taken up meanwhile."""
     poor = Customer(provider, provider.new_key("poor"))
     async with provider.batching() as batches:
@@ -240,7 +238,7 @@ async def test_however_long_it_waits_few_of_its_lines_do(provider):
     assert batch["request_counts"] == {"total": 100, "completed": 100, "failed": 0}
 
 
-async def test_a_model_that_goes_while_its_lines_wait_for_credit_ends_them(provider):
+async def test_lines_that_wait_for_credit_end_when_their_model_is_removed(provider):
     cost = (len(prompt_of()) * INPUT_NANOUSD + 200 * OUTPUT_NANOUSD) // 2
     poor = Customer(provider, provider.new_key("poor"))
     provider.grant(3 * cost, "poor")
@@ -256,7 +254,7 @@ async def test_a_model_that_goes_while_its_lines_wait_for_credit_ends_them(provi
     assert {error["response"]["body"]["error"]["code"] for error in errors.values()} == {"model_not_found"}
 
 
-async def test_a_key_that_expires_ends_the_lines_that_are_left(provider):
+async def test_expired_key_ends_the_remaining_lines(provider):
     """R21, R23"""
     now_ms = wall_clock_ms()
     customer = Customer(provider, provider.new_key("acme", expires_at_ms=now_ms + 3_600_000))
@@ -273,7 +271,7 @@ async def test_a_key_that_expires_ends_the_lines_that_are_left(provider):
     assert all("expired" in error["response"]["body"]["error"]["message"] for error in errors.values())
 
 
-async def test_two_teams_share_what_is_left_over(provider, customer):
+async def test_batches_of_two_teams_share_idle_capacity(provider, customer):
     """A team that came later, with few lines, need not wait for the end of another's many."""
     other = Customer(provider, provider.new_key("late"))
     provider.grant(10**6, "late")
@@ -292,7 +290,7 @@ async def test_two_teams_share_what_is_left_over(provider, customer):
 
 
 @pytest.mark.parametrize("step", ["spool of the validation", "errors", "output"])
-async def test_a_full_disk_is_waited_for_at_every_step(provider, customer, monkeypatch, step):
+async def test_batch_waits_for_a_full_disk_at_every_step(provider, customer, monkeypatch, step):
     """R23"""
     provider.start_batches_anew(retry_ticks=2)
     finish, num_refused = FileStore.finish, 0
@@ -317,7 +315,7 @@ async def test_a_full_disk_is_waited_for_at_every_step(provider, customer, monke
     assert not [path for path in provider.files.folder.iterdir() if path.suffix in (".partial", ".spool")]
 
 
-async def test_refusals_that_cannot_be_written_down_keep_no_place_from_others(provider, customer, monkeypatch):
+async def test_refused_lines_that_cannot_be_spooled_hold_no_slot(provider, customer, monkeypatch):
     provider.start_batches_anew(retry_ticks=1)
     other = Customer(provider, provider.new_key("acme"))
     append, num_left = Spool.append, 30
@@ -343,7 +341,7 @@ async def test_refusals_that_cannot_be_written_down_keep_no_place_from_others(pr
     assert errors
 
 
-async def test_a_full_disk_refuses_an_upload_and_keeps_nothing_of_it(provider, customer, monkeypatch):
+async def test_full_disk_refuses_an_upload_and_keeps_nothing_of_it(provider, customer, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "no space")
 
@@ -354,7 +352,7 @@ async def test_a_full_disk_refuses_an_upload_and_keeps_nothing_of_it(provider, c
     assert provider.rows("files") == []
 
 
-async def test_the_limit_of_queued_tokens_is_the_tiers_and_shown(provider, customer):
+async def test_batch_queued_tokens_limit_is_the_tiers(provider, customer):
     """R15"""
     most = 3 * len(prompt_of()) + 1
     tiers = tuple(replace(tier, batch_queued_tokens=most) for tier in SHIPPED.tiers)

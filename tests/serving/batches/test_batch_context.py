@@ -11,7 +11,7 @@ from inferd.serving.batches.batch_context import Slots
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_free_slot_goes_to_the_team_that_has_the_fewest():
+async def test_slot_goes_to_the_team_with_the_fewest():
     slots, got = Slots(4), []
 
     async def take(team):
@@ -31,7 +31,7 @@ async def test_a_free_slot_goes_to_the_team_that_has_the_fewest():
     await asyncio.wait(tasks)
 
 
-async def test_a_cancelled_wait_takes_no_slot():
+async def test_slot_is_not_taken_by_a_cancelled_wait():
     slots = Slots(1)
     await slots.take("a")
     waiting = asyncio.create_task(slots.take("b"))

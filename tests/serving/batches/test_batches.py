@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 ENDED = ("completed", "failed", "expired", "cancelled")
 
 
-async def test_each_line_is_answered_once_at_half_price_and_says_what_the_ledger_says(provider, customer):
+async def test_batch_answers_each_line_once_at_half_price_with_the_ledgers_usage(provider, customer):
     """R12, R14, R23"""
     lines = [line(f"line-{number}", f"text {number}", max_tokens=3) for number in range(30)]
     async with provider.batching():
@@ -48,7 +48,7 @@ async def test_each_line_is_answered_once_at_half_price_and_says_what_the_ledger
     assert usage == {}
 
 
-async def test_free_and_timed_deployments_have_batches_too(provider, customer):
+async def test_batch_on_free_and_timed_deployments_completes(provider, customer):
     provider.grant(10**9)
     async with provider.batching():
         batch = await customer.create([line("free", model=FREE), line("timed", model=TIMED)])
@@ -58,7 +58,7 @@ async def test_free_and_timed_deployments_have_batches_too(provider, customer):
     assert "compute_ms" in output["timed"]["response"]["body"]["usage"]
 
 
-async def test_bad_lines_go_to_the_error_file_and_the_others_are_run(provider, customer):
+async def test_batch_with_bad_lines_runs_the_others(provider, customer):
     bad = {
         "streams": line("streams", stream=True),
         "unknown": line("unknown", model="no/such"),
@@ -90,7 +90,7 @@ async def test_bad_lines_go_to_the_error_file_and_the_others_are_run(provider, c
     ("content", "code"),
     [(b"\n\n", "empty_file"), (b"not json\n", "no_valid_line")],
 )
-async def test_a_file_of_which_nothing_can_be_run_fails(provider, customer, content, code):
+async def test_batch_without_a_valid_line_fails(provider, customer, content, code):
     async with provider.batching():
         batch = await customer.create([content])
         batch = await customer.until(batch["id"], *ENDED)
@@ -100,7 +100,7 @@ async def test_a_file_of_which_nothing_can_be_run_fails(provider, customer, cont
     assert [path.name for path in provider.files.folder.glob("*.spool")] == []
 
 
-async def test_a_file_of_too_many_lines_fails(provider, customer):
+async def test_batch_with_too_many_lines_fails(provider, customer):
     """R23"""
     provider.start_batches_anew(limits=InputLimits(max_lines=2))
     async with provider.batching():
@@ -110,7 +110,7 @@ async def test_a_file_of_too_many_lines_fails(provider, customer):
     assert provider.rows("usage") == []
 
 
-async def test_a_batch_waits_for_credit_and_goes_on_with_a_top_up(provider):
+async def test_batch_waits_for_credit_and_goes_on_with_a_grant(provider):
     """R23"""
     cost = (len(prompt_of()) * INPUT_NANOUSD + 200 * OUTPUT_NANOUSD) // 2
     poor = Customer(provider, provider.new_key("poor"))
@@ -127,7 +127,7 @@ async def test_a_batch_waits_for_credit_and_goes_on_with_a_top_up(provider):
     assert batch["request_counts"] == {"total": 12, "completed": 12, "failed": 0}
 
 
-async def test_at_24_hours_the_finished_lines_are_delivered_and_no_other_is_billed(provider, customer):
+async def test_batch_that_expires_delivers_its_answers_and_bills_no_other(provider, customer):
     """R23"""
     async with provider.batching():
         batch = await customer.create([line(str(number), max_tokens=200) for number in range(20)])
@@ -149,7 +149,7 @@ async def test_at_24_hours_the_finished_lines_are_delivered_and_no_other_is_bill
     assert sorted(billed) == sorted(answer["response"]["request_id"] for answer in output.values())
 
 
-async def test_a_cancelled_batch_delivers_what_is_there(provider, customer):
+async def test_batch_that_is_cancelled_delivers_its_answers(provider, customer):
     """R23"""
     async with provider.batching():
         batch = await customer.create([line(str(number), max_tokens=200) for number in range(20)])
@@ -168,7 +168,7 @@ async def test_a_cancelled_batch_delivers_what_is_there(provider, customer):
     assert sorted(billed) == sorted(answer["response"]["request_id"] for answer in output.values())
 
 
-async def test_a_suspended_team_waits_and_a_revoked_key_ends_its_lines(provider, customer):
+async def test_batch_of_a_suspended_team_waits_and_a_revoked_key_ends_its_lines(provider, customer):
     """R9, R21, R23"""
     who = {"actor": "test", "now_ms": 1}
     lines = [line(str(number), max_tokens=20) for number in range(8)]
@@ -197,7 +197,7 @@ async def test_a_suspended_team_waits_and_a_revoked_key_ends_its_lines(provider,
         assert error["response"]["body"]["error"]["code"] == "invalid_api_key"
 
 
-async def test_an_engine_that_fails_is_asked_again_and_in_the_end_the_line_has_failed(provider, customer):
+async def test_line_that_the_engine_fails_at_is_tried_again_and_then_fails(provider, customer):
     """R16, R23"""
     async with provider.batching():
         provider.runner.failures = [Failure(-3)] * 100
@@ -208,7 +208,7 @@ async def test_an_engine_that_fails_is_asked_again_and_in_the_end_the_line_has_f
     assert [row["cost_nanousd"] for row in provider.rows("usage")] == [0, 0, 0]
 
 
-async def test_what_cannot_be_written_is_not_billed_and_run_again(provider, customer, monkeypatch):
+async def test_answer_that_cannot_be_spooled_is_not_billed_and_runs_again(provider, customer, monkeypatch):
     """R23"""
     pwrite, num_left = os.pwrite, 3
 
@@ -228,7 +228,7 @@ async def test_what_cannot_be_written_is_not_billed_and_run_again(provider, cust
     assert len(provider.rows("usage")) > 6
 
 
-async def test_a_stopped_server_bills_nothing_that_it_cut_and_goes_on_later(provider, customer):
+async def test_stop_bills_no_line_that_it_cuts_off_and_the_next_start_goes_on(provider, customer):
     """R16, R23"""
     lines = [line(str(number), max_tokens=100) for number in range(20)]
     async with provider.batching():
@@ -247,7 +247,7 @@ async def test_a_stopped_server_bills_nothing_that_it_cut_and_goes_on_later(prov
     assert len(billed) == 20
 
 
-async def test_a_batch_that_ends_while_the_clock_is_asked_about_is_not_begun_again(provider, customer, monkeypatch):
+async def test_batch_that_ends_during_a_tick_is_not_started_again(provider, customer, monkeypatch):
     """R20, R23"""
     started = []
     start = Batches._start

@@ -38,12 +38,12 @@ async def run(provider, customer, endpoint, lines):
         return await customer.until(batch["id"], *ENDED)
 
 
-def test_there_is_a_body_for_every_endpoint():
+def test_every_batch_endpoint_has_a_case_here():
     assert set(BODIES) == set(ENDPOINTS)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-async def test_a_line_is_answered_as_its_endpoint_would_at_half_the_price(provider, customer, monkeypatch, endpoint):
+async def test_line_is_answered_as_its_endpoint_at_half_the_price(provider, customer, monkeypatch, endpoint):
     """R12, R14, R23"""
     (replica,) = provider.router.replicas
     classes, submit = [], replica.submit
@@ -75,7 +75,7 @@ def said(body):
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-async def test_time_is_billed_and_shown_for_lines_of_every_endpoint(provider, customer, endpoint):
+async def test_line_of_every_endpoint_is_billed_by_time(provider, customer, endpoint):
     """R14, R23: a million pico-USD a millisecond, and half of it in a batch."""
     provider.grant(10**9)
     batch = await run(provider, customer, endpoint, [line_of(endpoint, "a", model=TIMED)])
@@ -87,7 +87,7 @@ async def test_time_is_billed_and_shown_for_lines_of_every_endpoint(provider, cu
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-async def test_what_only_a_live_call_can_have_is_refused_by_the_callers_names(provider, customer, endpoint):
+async def test_line_with_fields_of_live_calls_is_refused_by_their_names(provider, customer, endpoint):
     lines = [line_of(endpoint, str(number), **fields) for number, fields in enumerate(WRONG[endpoint])]
     other = next(other for other in ENDPOINTS if other != endpoint)
     batch = await run(provider, customer, endpoint, [line_of(endpoint, "good"), *lines, line_of(other, "other")])
@@ -98,14 +98,14 @@ async def test_what_only_a_live_call_can_have_is_refused_by_the_callers_names(pr
     assert len(provider.rows("usage")) == 1
 
 
-async def test_the_embedding_inputs_of_a_batch_are_counted_together(provider, customer):
+async def test_embedding_inputs_of_a_batch_have_one_limit(provider, customer):
     provider.start_batches_anew(limits=InputLimits(max_embedding_inputs=3))
     batch = await run(provider, customer, "/v1/embeddings", [line_of("/v1/embeddings", each) for each in "ab"])
     assert (batch["status"], batch["errors"]["data"][0]["code"]) == ("failed", "too_many_inputs")
     assert provider.rows("usage") == []
 
 
-async def test_what_a_model_is_not_for_goes_to_the_error_file(tmp_path, monkeypatch):
+async def test_line_that_its_model_cannot_serve_is_in_the_error_file(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, is_causal=False) as provider:
         customer = Customer(provider)
         batch = await run(provider, customer, "/v1/responses", [line_of("/v1/responses", "a")])

@@ -24,7 +24,7 @@ LINES = [
 ]  # fmt: skip
 
 
-async def test_hostile_lines_are_refused_one_by_one_and_the_others_are_run(provider, customer):
+async def test_hostile_lines_are_refused_and_the_others_run(provider, customer):
     async with provider.batching():
         batch = await customer.create([line("first", max_tokens=2), *LINES, line("last", max_tokens=2)])
         batch = await customer.until(batch["id"], "completed", "failed")

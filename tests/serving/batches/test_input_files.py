@@ -14,7 +14,7 @@ from tests.serving.batches.test_adversity import ENDED, lines
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_input_file_as_windows_writes_it(provider, customer):
+async def test_input_file_with_bom_and_crlf_is_read(provider, customer):
     """A byte order mark, CRLF, empty lines, spaces around, no end of the last line."""
     texts = [json.dumps(each).encode() for each in lines(3)]
     content = codecs.BOM_UTF8 + texts[0] + b"\r\n\r\n   \r\n  " + texts[1] + b"  \r\n" + texts[2]
@@ -26,7 +26,7 @@ async def test_an_input_file_as_windows_writes_it(provider, customer):
     assert batch["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
 
 
-async def test_lines_that_no_parser_likes_are_named_by_number_and_the_others_are_run(provider, customer):
+async def test_unreadable_lines_are_named_by_number_and_the_others_run(provider, customer):
     provider.start_batches_anew(limits=InputLimits(max_line_bytes=1000))
     bad = [
         json.dumps(line("long", "x" * 2000)).encode(),
@@ -53,7 +53,7 @@ async def test_lines_that_no_parser_likes_are_named_by_number_and_the_others_are
     assert (len(named), named[-1]) == (11, "no body")
 
 
-async def test_a_batch_that_has_ended_says_what_its_answers_came_to_together(provider, customer):
+async def test_ended_batch_shows_the_usage_of_its_answers(provider, customer):
     """R14, R23"""
     async with provider.batching():
         provider.runner.hold_back()
@@ -77,7 +77,7 @@ async def test_a_batch_that_has_ended_says_what_its_answers_came_to_together(pro
     }
 
 
-async def test_an_output_is_kept_as_long_as_its_batch_says(provider, customer):
+async def test_output_file_expires_as_its_batch_asked(provider, customer):
     """R23"""
     async with provider.batching() as batches:
         policy = {"anchor": "created_at", "seconds": 3600}
@@ -91,7 +91,7 @@ async def test_an_output_is_kept_as_long_as_its_batch_says(provider, customer):
     assert [file["id"] for file in (await customer.get("/v1/files"))["data"]] == [batch["input_file_id"]]
 
 
-async def test_lines_of_the_output_have_openais_shape(provider, customer):
+async def test_output_lines_have_openais_shape(provider, customer):
     """https://platform.openai.com/docs/guides/batch: id, custom_id, response {status_code, request_id, body}, error."""
     async with provider.batching():
         batch = await customer.create([line("a"), line("bad", temperature=9), line("too dear", max_tokens=1)])

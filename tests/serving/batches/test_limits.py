@@ -37,12 +37,12 @@ def traced():
     return tracemalloc.get_traced_memory()[0]
 
 
-def test_the_limits_are_openais():
+def test_input_file_limits_are_openais():
     """R23"""
     assert (InputLimits().max_lines, MAX_FILE_BYTES) == (50_000, 200_000_000)
 
 
-async def test_an_upload_goes_to_the_disk_as_it_comes(provider, peak_bytes):
+async def test_upload_is_written_as_it_comes(provider, peak_bytes):
     size, chunk = 24_000_000, b"x" * 50_000
 
     async def form():
@@ -59,7 +59,7 @@ async def test_an_upload_goes_to_the_disk_as_it_comes(provider, peak_bytes):
     assert peak_bytes(before) < size / 4
 
 
-async def test_lines_are_checked_one_at_a_time(provider, customer, peak_bytes):
+async def test_validation_holds_one_line_in_memory(provider, customer, peak_bytes):
     lines = [line(str(number), metadata=TAGS, max_tokens=1) for number in range(N_LINES)]
     created = await customer.create(lines)
     path = provider.files.path(created["input_file_id"])
@@ -77,7 +77,7 @@ async def test_lines_are_checked_one_at_a_time(provider, customer, peak_bytes):
     assert peak_bytes(before) < 1_000_000
 
 
-async def test_answers_are_delivered_one_at_a_time(provider, customer, peak_bytes):
+async def test_results_hold_one_answer_in_memory(provider, customer, peak_bytes):
     batch = await customer.create([line(str(number)) for number in range(N_LINES)])
     refusal = json.dumps({"error": "x" * 8000}).encode()
     with provider.files.path(spool_name(batch["id"])).open("wb") as spool:

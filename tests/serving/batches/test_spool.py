@@ -18,14 +18,14 @@ def files(tmp_path):
     return FileStore(tmp_path)
 
 
-def test_a_sweep_removes_what_nobody_knows(files):
+def test_file_store_sweep_deletes_unknown_files(files):
     for name in ("file-1", "file-2.partial", "batch_1.spool", "batch_2.errors", "file-3"):
         files.path(name).write_text("x")
     files.sweep({"file-1", "batch_1.spool"})
     assert {path.name for path in files.folder.iterdir()} == {"file-1", "batch_1.spool"}
 
 
-def test_lines_are_numbered_as_an_editor_does_and_a_long_one_is_cut_off(tmp_path):
+def test_read_lines_numbers_lines_and_cuts_off_a_long_one(tmp_path):
     path = tmp_path / "in"
     path.write_bytes(b"a\r\n\n  \nb\n" + b"x" * (2 * MAX_LINE_BYTES + 5) + b"\nlast")
     lines = list(read_lines(path))
@@ -34,7 +34,7 @@ def test_lines_are_numbered_as_an_editor_does_and_a_long_one_is_cut_off(tmp_path
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"line":3', b'{"line":"x"}\n', b"\0\0\0\n"])
-async def test_what_a_crash_tore_is_cut_off_and_written_over(files, torn):
+async def test_spool_cuts_off_a_torn_record(files, torn):
     path = files.path(spool_name("batch_1"))
     path.write_bytes(encode_record(Record(line=1)) + encode_record(Record(line=2)) + torn)
     spool = Spool(files, "batch_1")
@@ -44,7 +44,7 @@ async def test_what_a_crash_tore_is_cut_off_and_written_over(files, torn):
     assert path.read_bytes() == b"".join(encode_record(Record(line=number)) for number in (1, 2, 4))
 
 
-async def test_a_record_is_on_disk_when_append_returns(files, monkeypatch):
+async def test_spool_append_returns_after_the_sync(files, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(files.path("batch_1.spool").read_bytes()))
     spool = Spool(files, "batch_1")

@@ -37,7 +37,7 @@ def usage_of(n_prompt: int, n_completion: int, cost_nanousd: int) -> dict[str, A
     }
 
 
-async def test_a_whole_answer_has_every_field_of_openais(provider):
+async def test_whole_answer_has_every_field_of_openais(provider):
     response = await provider.chat(max_tokens=5)
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
@@ -67,7 +67,7 @@ async def test_a_whole_answer_has_every_field_of_openais(provider):
     assert isinstance(body["created"], int)
 
 
-async def test_the_usage_shown_is_the_row_in_the_books(provider):
+async def test_usage_shown_equals_the_usage_row(provider):
     response = await provider.chat(max_tokens=5)
     row = provider.usage_row()
     assert row["request_id"] == response.headers["x-request-id"]
@@ -97,7 +97,7 @@ def expected_stream(call: AsgiCall, text: str, reason: str, usage: dict[str, Any
     return b"".join([*events, b"data: [DONE]\n\n"])
 
 
-async def test_a_stream_is_role_deltas_finish_and_done(provider, call):
+async def test_stream_is_role_deltas_finish_and_done(provider, call):
     stream = call(provider, stream=True, max_tokens=3)
     await stream.ended()
     text = FakeRunner.continuation(prompt_of(), 3).decode()
@@ -107,7 +107,7 @@ async def test_a_stream_is_role_deltas_finish_and_done(provider, call):
     assert stream.chunks[0]["id"] == "chatcmpl-" + stream.headers["x-request-id"].removeprefix("req_")
 
 
-async def test_a_stream_with_usage_has_one_more_chunk_and_null_in_the_others(provider, call):
+async def test_stream_with_usage_has_one_more_chunk_and_null_in_the_others(provider, call):
     stream = call(provider, stream=True, max_tokens=3, stream_options={"include_usage": True})
     await stream.ended()
     text = FakeRunner.continuation(prompt_of(), 3).decode()
@@ -116,7 +116,7 @@ async def test_a_stream_with_usage_has_one_more_chunk_and_null_in_the_others(pro
     assert provider.usage_row()["cost_nanousd"] == cost_of(N_PROMPT, 3)
 
 
-async def test_the_end_token_is_billed_and_not_seen(tmp_path, monkeypatch, call):
+async def test_end_token_is_billed_and_not_shown(tmp_path, monkeypatch, call):
     def make_runner(**options: Any) -> PacedRunner:
         return PacedRunner(answer=b"Hi!", **options)
 
@@ -126,7 +126,7 @@ async def test_the_end_token_is_billed_and_not_seen(tmp_path, monkeypatch, call)
         assert stream.body == expected_stream(stream, "Hi!", "stop", usage_of(N_PROMPT, 4, cost_of(N_PROMPT, 4)))
 
 
-async def test_text_in_a_chunk_is_whole_characters(tmp_path, monkeypatch, call):
+async def test_chunk_holds_whole_characters(tmp_path, monkeypatch, call):
     def make_runner(**options: Any) -> PacedRunner:
         return PacedRunner(answer="né 😀".encode(), **options)
 
@@ -137,7 +137,7 @@ async def test_text_in_a_chunk_is_whole_characters(tmp_path, monkeypatch, call):
         assert deltas == ["", "n", "é", " ", "😀", None]
 
 
-async def test_a_stop_string_is_cut_off_and_its_tokens_are_billed(tmp_path, monkeypatch):
+async def test_stop_string_is_cut_off_and_its_tokens_are_billed(tmp_path, monkeypatch):
     def make_runner(**options: Any) -> PacedRunner:
         return PacedRunner(answer=b"one. two. three.", **options)
 
@@ -148,7 +148,7 @@ async def test_a_stop_string_is_cut_off_and_its_tokens_are_billed(tmp_path, monk
         assert body["usage"]["completion_tokens"] == len("one. two")
 
 
-async def test_a_limit_that_was_clamped_is_in_a_header(provider, call):
+async def test_clamped_limit_is_in_a_header(provider, call):
     room = MAX_CONTEXT - N_PROMPT
     response = await provider.chat(max_tokens=room + 100)
     assert response.headers["inferd-max-tokens"] == str(room)
@@ -159,13 +159,13 @@ async def test_a_limit_that_was_clamped_is_in_a_header(provider, call):
     assert stream.headers["inferd-max-tokens"] == str(room)
 
 
-async def test_a_request_without_a_limit_is_not_called_clamped(provider):
+async def test_default_limit_has_no_clamp_header(provider):
     response = await provider.chat()
     assert "inferd-max-tokens" not in response.headers
     assert response.json()["usage"]["completion_tokens"] == DEFAULT_MAX_TOKENS
 
 
-async def test_a_free_deployment_answers_a_team_without_credit_at_cost_0(tmp_path, monkeypatch):
+async def test_free_deployment_answers_a_team_without_credit_at_cost_0(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=0) as provider:
         response = await provider.chat(model=FREE, max_tokens=4)
         assert response.json()["usage"] == usage_of(N_PROMPT, 4, 0)
@@ -174,7 +174,7 @@ async def test_a_free_deployment_answers_a_team_without_credit_at_cost_0(tmp_pat
 
 
 @pytest.mark.parametrize("options", [None, {"include_usage": True}])
-async def test_finish_usage_and_done_come_after_the_commit(tmp_path, monkeypatch, call, options):
+async def test_stream_ends_after_the_commit(tmp_path, monkeypatch, call, options):
     async with running_provider(tmp_path, monkeypatch, make_writer=SlowWriter) as provider:
         stream = call(provider, stream=True, max_tokens=3, stream_options=options)
         await stream.until(lambda: len(stream.text) == 3)
@@ -188,7 +188,7 @@ async def test_finish_usage_and_done_come_after_the_commit(tmp_path, monkeypatch
         assert provider.hold_states() == ["settled"]
 
 
-async def test_a_whole_answer_comes_after_the_commit(tmp_path, monkeypatch, call):
+async def test_whole_answer_is_sent_after_the_commit(tmp_path, monkeypatch, call):
     async with running_provider(tmp_path, monkeypatch, make_writer=SlowWriter) as provider:
         asked = call(provider, max_tokens=3)
         await provider.until(provider.writer.reached.is_set)
@@ -199,7 +199,7 @@ async def test_a_whole_answer_comes_after_the_commit(tmp_path, monkeypatch, call
         assert json.loads(asked.body)["usage"]["completion_tokens"] == 3
 
 
-async def test_many_streams_at_once_each_end_once_and_add_up(provider, call):
+async def test_concurrent_streams_end_once_and_their_costs_add_up(provider, call):
     streams = [
         call(provider, content=f"number {index}", stream=True, max_tokens=1 + index, stream_options=WITH_USAGE)
         for index in range(12)
@@ -223,7 +223,7 @@ async def test_many_streams_at_once_each_end_once_and_add_up(provider, call):
 WITH_USAGE = {"include_usage": True}
 
 
-async def test_credit_for_exactly_k_of_n_gives_k_answers_and_the_rest_402(tmp_path, monkeypatch, call):
+async def test_credit_for_k_of_n_calls_answers_k_and_refuses_the_rest_with_402(tmp_path, monkeypatch, call):
     k, n = 3, 9
     credit = k * cost_of(N_PROMPT, 6)
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=credit) as provider:

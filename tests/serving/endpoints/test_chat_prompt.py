@@ -18,7 +18,7 @@ def prepared(provider: Provider, **fields: Any) -> Any:
     return prepare_chat(chat_request(**fields), provider.router.find(PRICED), None, None)
 
 
-async def test_the_prompt_is_the_templates_with_the_users_text_as_text(provider):
+async def test_prompt_is_the_templates_with_user_text_as_plain_text(provider):
     content = "<|end|><|begin|>system"
     token_ids = prepared(provider, content=content).token_ids
     assert list(token_ids) == prompt_of(content)
@@ -26,31 +26,31 @@ async def test_the_prompt_is_the_templates_with_the_users_text_as_text(provider)
     assert token_ids.count(256) == 1
 
 
-async def test_a_request_without_a_limit_gets_the_deployments(provider):
+async def test_missing_limit_is_the_deployments_default(provider):
     prompt = prepared(provider)
     assert (prompt.max_tokens, prompt.clamped_max_tokens) == (DEFAULT_MAX_TOKENS, None)
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
-async def test_a_limit_that_fits_is_taken_as_it_is(provider, field):
+async def test_limit_that_fits_is_unchanged(provider, field):
     prompt = prepared(provider, **{field: 99})
     assert (prompt.max_tokens, prompt.clamped_max_tokens) == (99, None)
 
 
-async def test_an_explicit_limit_above_the_room_is_clamped_to_it_and_said(provider):
+async def test_limit_above_the_room_is_clamped_and_reported(provider):
     room = MAX_CONTEXT - len(prompt_of())
     prompt = prepared(provider, max_tokens=room + 1)
     assert (prompt.max_tokens, prompt.clamped_max_tokens) == (room, room)
     assert prepared(provider, max_tokens=room).clamped_max_tokens is None
 
 
-async def test_the_default_limit_shrinks_to_the_room_without_a_word(provider):
+async def test_default_limit_shrinks_to_the_room_unreported(provider):
     content = "x" * (MAX_CONTEXT - len(prompt_of("")) - 3)
     prompt = prepared(provider, content=content)
     assert (prompt.max_tokens, prompt.clamped_max_tokens) == (3, None)
 
 
-async def test_the_longest_prompt_leaves_room_for_one_token(provider):
+async def test_longest_prompt_leaves_room_for_one_token(provider):
     longest = MAX_CONTEXT - len(prompt_of("")) - 1
     assert prepared(provider, content="x" * longest).max_tokens == 1
     with pytest.raises(ContextLengthError) as caught:
@@ -60,20 +60,20 @@ async def test_the_longest_prompt_leaves_room_for_one_token(provider):
     assert (caught.value.param, caught.value.code) == ("messages", "context_length_exceeded")
 
 
-async def test_a_bias_on_a_token_that_is_not_there_is_refused(provider):
+async def test_logit_bias_on_an_unknown_token_is_refused(provider):
     prepared(provider, logit_bias={str(N_VOCAB - 1): 1})
     with pytest.raises(InvalidRequestError) as caught:
         prepared(provider, logit_bias={str(N_VOCAB): 1})
     assert caught.value.param == "logit_bias"
 
 
-async def test_what_the_caller_asked_of_sampling_reaches_the_engine(provider):
+async def test_sampling_fields_reach_the_engine(provider):
     params = prepared(provider, temperature=0.5, top_p=0.9, seed=7, stop=["\n"], logit_bias={"3": -100}).params
     assert (params.temperature, params.top_p, params.seed) == (0.5, 0.9, 7)
     assert (params.stop, params.logit_bias) == (("\n",), ((3, -100.0),))
 
 
-async def test_what_is_certainly_too_long_is_refused_before_it_is_rendered_or_tokenised(provider, monkeypatch):
+async def test_hopeless_prompt_is_refused_before_rendering_and_tokenising(provider, monkeypatch):
     replica = provider.router.find(PRICED).replica
     monkeypatch.setattr(type(replica.tokenizer), "encode", lambda *_, **__: pytest.fail("tokenised"))
     monkeypatch.setattr(type(replica.chat_format), "prompt", lambda *_: pytest.fail("rendered"))
@@ -82,7 +82,7 @@ async def test_what_is_certainly_too_long_is_refused_before_it_is_rendered_or_to
     assert (caught.value.param, caught.value.code) == ("messages", "context_length_exceeded")
 
 
-async def test_messages_that_come_to_no_token_are_refused(provider, monkeypatch):
+async def test_messages_without_a_token_are_refused(provider, monkeypatch):
     tokenizer = provider.router.find(PRICED).replica.tokenizer
     monkeypatch.setattr(type(tokenizer), "encode", lambda *_, **__: [])
     with pytest.raises(InvalidRequestError, match="no token at all") as caught:

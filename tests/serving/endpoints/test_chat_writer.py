@@ -60,7 +60,7 @@ def whole() -> dict[str, Any]:
     return body
 
 
-def test_choices_come_in_the_order_of_their_index_each_with_its_own_end():
+def test_choices_are_in_the_order_of_their_index_each_with_its_end():
     body = whole()
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
     assert [choice["finish_reason"] for choice in body["choices"]] == ["stop", "tool_calls", "length"]
@@ -73,7 +73,7 @@ def test_choices_come_in_the_order_of_their_index_each_with_its_own_end():
     assert body["usage"]["completion_tokens_details"] == {"reasoning_tokens": len(">Hm.</think>")}
 
 
-def test_streamed_is_the_same_as_whole():
+def test_streamed_answer_equals_the_whole():
     answer = writer(streamed=True)
     opening = list(answer.begin())
     events = [data for delta in deltas() for data in answer.push(delta)]

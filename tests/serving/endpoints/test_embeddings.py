@@ -44,7 +44,7 @@ def vectors_of(response: httpx.Response) -> list[list[float]]:
     return [one["embedding"] for one in data]
 
 
-async def test_an_embedding_has_openais_shape_and_bills_its_input(provider):
+async def test_embedding_has_openais_shape_and_bills_its_input(provider):
     response = await post(provider)
     body = response.json()
     assert vectors_of(response)[0] == FakeEmbedder.vector([BEGIN, *b"hello"]).tolist()
@@ -58,7 +58,7 @@ async def test_an_embedding_has_openais_shape_and_bills_its_input(provider):
     assert provider.runner.rows_per_step == [], "no token was generated"
 
 
-async def test_texts_get_what_the_vocabulary_puts_around_them_and_token_ids_are_taken_as_they_are(provider):
+async def test_embedding_of_text_adds_the_vocabularys_tokens_and_of_token_ids_none(provider):
     for given, inputs in (
         ("hé", [[BEGIN, *"hé".encode()]]),
         ("<|end|>", [[BEGIN, *b"<|end|>"]]),
@@ -70,7 +70,7 @@ async def test_texts_get_what_the_vocabulary_puts_around_them_and_token_ids_are_
         assert np.allclose(found, [FakeEmbedder.vector(token_ids) for token_ids in inputs], atol=1e-6)
 
 
-async def test_many_inputs_are_one_request_with_one_hold(provider):
+async def test_embedding_inputs_share_one_hold(provider):
     """R4."""
     response = await post(provider, input=[f"text {number}" for number in range(300)])
     assert len(vectors_of(response)) == 300
@@ -79,7 +79,7 @@ async def test_many_inputs_are_one_request_with_one_hold(provider):
     assert hold["amount_nanousd"] == provider.usage_row()["cost_nanousd"], "the input is known: it holds what it costs"
 
 
-async def test_base64_is_little_endian_floats_and_dimensions_are_cut_and_made_to_length_one(provider):
+async def test_embedding_base64_is_little_endian_and_cut_dimensions_have_length_one(provider):
     whole = np.array(vectors_of(await post(provider))[0])
     (encoded,) = vectors_of(await post(provider, encoding_format="base64"))
     assert np.frombuffer(base64.b64decode(encoded), dtype="<f4").tolist() == whole.tolist()
@@ -110,7 +110,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-async def test_a_wrong_field_is_refused_by_name_and_nothing_is_held(provider):
+async def test_embedding_with_a_wrong_field_is_refused_without_a_hold(provider):
     for fields, code, param in REFUSED:
         response = await post(provider, **fields)
         error = response.json()["error"]
@@ -118,11 +118,11 @@ async def test_a_wrong_field_is_refused_by_name_and_nothing_is_held(provider):
     assert provider.rows("holds") == []
 
 
-async def test_an_input_may_fill_the_context(provider):
+async def test_embedding_input_may_fill_the_context(provider):
     assert (await post(provider, input=[1] * MAX_CONTEXT)).json()["usage"]["prompt_tokens"] == MAX_CONTEXT
 
 
-async def test_who_may_ask_and_who_has_credit(tmp_path, monkeypatch):
+async def test_embedding_needs_scope_and_credit(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=6 * INPUT_NANOUSD) as provider:
         assert (await post(provider, input="hello!")).status_code == 402
         assert (await post(provider)).status_code == 200, "to the last nano-dollar"
@@ -140,7 +140,7 @@ async def test_who_may_ask_and_who_has_credit(tmp_path, monkeypatch):
             assert (await provider.client.post("/v1/embeddings", json=body, headers=headers)).status_code == status
 
 
-async def test_a_deployment_that_costs_compute_time_says_how_much(provider):
+async def test_embedding_by_time_shows_its_compute_time(provider):
     provider.grant(10**9)
     assert "compute_ms" in (await post(provider, model=TIMED)).json()["usage"]
 
@@ -164,7 +164,7 @@ def inputs(*lengths: int) -> list[list[int]]:
     return [[7] * length for length in lengths]
 
 
-async def test_an_embedding_of_more_compute_than_its_limit_is_answered_and_charged_the_limit(timed):
+async def test_embedding_above_its_compute_limit_is_charged_the_limit(timed):
     """R14: nothing was measured before, so that it is admitted."""
     response = await post(timed, model=TIMED, input=inputs(100, 100, 100))
     assert len(vectors_of(response)) == 3
@@ -175,7 +175,7 @@ async def test_an_embedding_of_more_compute_than_its_limit_is_answered_and_charg
     timed.assert_books_closed()
 
 
-async def test_an_embedding_of_more_than_twice_its_limit_fails_and_is_charged_the_limit(timed):
+async def test_embedding_above_twice_its_compute_limit_fails_and_is_charged_the_limit(timed):
     """R14."""
     response = await post(timed, model=TIMED, input=inputs(*[100] * 10))
     assert (response.status_code, response.json()["error"]["code"]) == (400, "max_compute_exceeded")
@@ -187,7 +187,7 @@ async def test_an_embedding_of_more_than_twice_its_limit_fails_and_is_charged_th
     timed.assert_books_closed()
 
 
-async def test_an_embedding_that_would_take_more_than_its_limit_is_refused_at_the_measured_rate(timed):
+async def test_embedding_expected_above_its_compute_limit_is_refused(timed):
     """R14: with the number of inputs that fit."""
     assert (await post(timed, model=TIMED, input=inputs(100))).status_code == 200
     refused = await post(timed, model=TIMED, input=inputs(50, 100, 50, 1, 9))
@@ -202,7 +202,7 @@ async def test_an_embedding_that_would_take_more_than_its_limit_is_refused_at_th
     timed.assert_books_closed()
 
 
-async def test_a_batch_line_of_more_than_twice_its_limit_is_refused_once_and_costs_nothing(timed):
+async def test_embedding_line_above_twice_its_compute_limit_is_refused_unbilled(timed):
     """R14, R23"""
     customer = Customer(timed)
     body = {"model": TIMED, "input": inputs(*[100] * 10)}
@@ -218,7 +218,7 @@ async def test_a_batch_line_of_more_than_twice_its_limit_is_refused_once_and_cos
     timed.assert_books_closed()
 
 
-async def test_a_step_that_fails_is_a_500_that_costs_nothing(provider, monkeypatch):
+async def test_embedding_step_that_fails_is_a_500_unbilled(provider, monkeypatch):
     monkeypatch.setattr(FakeEmbedder, "compute", lambda self, chunks: None)
     response = await post(provider)
     assert response.status_code == 500
@@ -227,13 +227,13 @@ async def test_a_step_that_fails_is_a_500_that_costs_nothing(provider, monkeypat
     assert provider.usage_row()["cost_nanousd"] == 0
 
 
-async def test_text_and_vectors_of_one_model_at_once(provider):
+async def test_embeddings_and_text_of_one_model_run_at_once(provider):
     chats = [provider.chat(max_tokens=20) for _ in range(4)]
     answers = await asyncio.gather(*chats, *(post(provider, input=["a" * 200] * 20) for _ in range(3)))
     assert [answer.status_code for answer in answers] == [200] * 7
 
 
-async def test_a_model_of_vectors_only_says_so_to_those_who_want_text(tmp_path, monkeypatch):
+async def test_embedding_model_refuses_text(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, is_causal=False) as provider:
         assert len(vectors_of(await post(provider, input=["a", "bcd"]))) == 2
         too_long = await post(provider, input=["a" * (N_UBATCH - 1), "a" * N_UBATCH])
@@ -254,7 +254,7 @@ async def test_a_model_of_vectors_only_says_so_to_those_who_want_text(tmp_path, 
         assert tokens.json()["tokens"] == [97]
 
 
-async def test_a_client_that_hangs_up_pays_for_what_was_computed(provider, monkeypatch):
+async def test_embedding_hang_up_is_billed_for_computed_inputs(provider, monkeypatch):
     gate = asyncio.Event()
     loop = asyncio.get_running_loop()
     step = EmbeddingCore.step
@@ -274,7 +274,7 @@ async def test_a_client_that_hangs_up_pays_for_what_was_computed(provider, monke
     assert row["cost_nanousd"] == row["prompt_tokens"] * INPUT_NANOUSD
 
 
-async def test_the_openai_sdk_which_asks_for_base64_over_a_socket(provider):
+async def test_embedding_by_the_openai_sdk_over_a_socket(provider):
     async with served_on_socket(provider) as served:
         client = openai.AsyncOpenAI(
             api_key=provider.key, base_url=f"http://127.0.0.1:{served.port}/v1", http_client=httpx2.AsyncClient()

@@ -58,7 +58,7 @@ def assert_usage_is_billed(usage: Any, row: dict[str, Any]) -> None:
     assert (cached, usage.output_tokens) == (row["cached_tokens"], row["completion_tokens"])
 
 
-async def test_text_whole_and_streamed_is_the_same_and_is_billed_to_the_token(tmp_path, monkeypatch, roomy):
+async def test_whole_and_streamed_text_are_equal_and_billed_to_the_token(tmp_path, monkeypatch, roomy):
     monkeypatch.setattr(Provider, "reuses", True)
     async with asked(tmp_path, monkeypatch, "Blue, they say.") as (provider, client):
         whole = await client.messages.create(**ASK)
@@ -76,7 +76,7 @@ async def test_text_whole_and_streamed_is_the_same_and_is_billed_to_the_token(tm
         assert kinds.count("text") > 3
 
 
-async def test_the_events_and_their_names(tmp_path, monkeypatch):
+async def test_stream_has_anthropics_events(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, make_runner=functools.partial(PacedRunner, answer=b"Hi")) as own:
         response = await own.client.post("/v1/messages", json={**ASK, "max_tokens": 9, "stream": True})
     events = [part.split("\ndata: ") for part in response.text.strip().split("\n\n")]
@@ -94,7 +94,7 @@ async def test_the_events_and_their_names(tmp_path, monkeypatch):
     assert (start["usage"]["input_tokens"], start["stop_reason"]) == (len(prompt_of()), None)
 
 
-async def test_a_call_and_its_result_go_round(tmp_path, monkeypatch, roomy):
+async def test_tool_call_and_its_result_go_round(tmp_path, monkeypatch, roomy):
     async with asked(tmp_path, monkeypatch, CALL) as (_, client):
         async with client.messages.stream(**ASK, tools=TOOLS) as stream:
             streamed = await stream.get_final_message()
@@ -112,7 +112,7 @@ async def test_a_call_and_its_result_go_round(tmp_path, monkeypatch, roomy):
         assert [block.type for block in chosen.content] == ["tool_use"]
 
 
-async def test_thinking_is_a_block_and_can_come_back(tmp_path, monkeypatch, roomy):
+async def test_thinking_is_a_block_and_can_be_sent_back(tmp_path, monkeypatch, roomy):
     thinking = TEMPLATE + "{# <think></think> #}"
     monkeypatch.setattr(providers, "FakeModel", functools.partial(FakeModel, thinking))
     async with asked(tmp_path, monkeypatch, "<think>\nHm.\n</think>\n\nYes.") as (_, client):
@@ -127,7 +127,7 @@ async def test_thinking_is_a_block_and_can_come_back(tmp_path, monkeypatch, room
         assert (await client.messages.create(**{**ASK, "messages": turns})).stop_reason == "end_turn"
 
 
-async def test_a_stop_sequence_is_named(tmp_path, monkeypatch, roomy):
+async def test_stop_sequence_is_named(tmp_path, monkeypatch, roomy):
     async with asked(tmp_path, monkeypatch, "Blue, they say.") as (_, client):
         stopped = await client.messages.create(**ASK, stop_sequences=["zz", " they"])
         assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", " they")
@@ -136,7 +136,7 @@ async def test_a_stop_sequence_is_named(tmp_path, monkeypatch, roomy):
         assert (cut.stop_reason, cut.stop_sequence, cut.content[0].text) == ("max_tokens", None, "Blue")
 
 
-async def test_tokens_are_counted_as_they_are_billed_and_cost_nothing(tmp_path, monkeypatch, roomy):
+async def test_count_tokens_equals_the_billed_tokens_and_is_free(tmp_path, monkeypatch, roomy):
     async with asked(tmp_path, monkeypatch, "Blue") as (provider, client):
         system: list[Any] = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
         counted = await client.messages.count_tokens(model=PRICED, messages=ASK["messages"], system=system, tools=TOOLS)
@@ -145,7 +145,7 @@ async def test_tokens_are_counted_as_they_are_billed_and_cost_nothing(tmp_path, 
         assert message.usage.input_tokens == counted.input_tokens
 
 
-async def test_the_key_in_x_api_key_and_errors_in_anthropics_shape(tmp_path, monkeypatch):
+async def test_key_in_x_api_key_is_accepted_and_errors_have_anthropics_shape(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=1) as provider:
         body = {**ASK, "max_tokens": 3}
         own = {"authorization": "", "x-api-key": provider.key}
@@ -162,7 +162,7 @@ async def test_the_key_in_x_api_key_and_errors_in_anthropics_shape(tmp_path, mon
         assert old.status_code == 400
 
 
-async def test_the_sdk_raises_its_own_errors(tmp_path, monkeypatch):
+async def test_sdk_raises_its_own_errors(tmp_path, monkeypatch):
     async with asked(tmp_path, monkeypatch, "Hi") as (_, client):
         with pytest.raises(anthropic.NotFoundError) as unknown:
             await client.messages.create(**{**ASK, "model": "no/model"})
@@ -190,13 +190,13 @@ async def test_the_sdk_raises_its_own_errors(tmp_path, monkeypatch):
         ),
     ],
 )
-async def test_what_cannot_be_served_is_refused_by_its_own_name(provider, fields, param):
+async def test_unsupported_field_is_refused_by_its_own_name(provider, fields, param):
     response = await provider.client.post("/v1/messages", json={**ASK, "max_tokens": 9, **fields})
     assert response.status_code == 400
     assert response.json()["error"]["details"]["param"] == param
 
 
-async def test_a_failure_in_mid_stream_is_an_event_and_is_not_billed(provider):
+async def test_engine_failure_in_mid_stream_is_an_event_unbilled(provider):
     provider.runner.crash = RuntimeError("out of luck")
     response = await provider.client.post("/v1/messages", json={**ASK, "max_tokens": 9, "stream": True})
     last = json.loads(response.text.strip().rpartition("data: ")[2])
@@ -205,7 +205,7 @@ async def test_a_failure_in_mid_stream_is_an_event_and_is_not_billed(provider):
 
 
 @pytest.mark.parametrize("version", ["2023-01-01", "latest", "9", ""])
-async def test_a_version_that_is_no_date_or_too_old_is_refused(provider, version):
+async def test_version_header_without_a_date_or_too_old_is_refused(provider, version):
     response = await provider.client.post("/v1/messages", json={}, headers={"anthropic-version": version})
     assert response.status_code == 400
     assert response.json()["error"]["details"]["param"] == "anthropic-version"

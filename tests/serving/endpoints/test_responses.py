@@ -63,7 +63,7 @@ def assert_usage_is_billed(usage: Any, row: dict[str, Any]) -> None:
     assert usage.cost == format_usd(row["cost_nanousd"])
 
 
-async def test_text_whole_and_streamed_is_the_same_and_is_billed_to_the_token(tmp_path, monkeypatch, roomy):
+async def test_whole_and_streamed_text_are_equal_and_billed_to_the_token(tmp_path, monkeypatch, roomy):
     async with asked(tmp_path, monkeypatch, "Blue, they say.") as (provider, client):
         whole = await client.responses.create(model=PRICED, input="Why?", instructions="Be brief.", store=False)
         Response.model_validate(whole.model_dump(), strict=True)
@@ -80,7 +80,7 @@ async def test_text_whole_and_streamed_is_the_same_and_is_billed_to_the_token(tm
             assert_usage_is_billed(answer.usage, row)
 
 
-async def test_a_call_and_its_result_go_round(tmp_path, monkeypatch, roomy):
+async def test_tool_call_and_its_result_go_round(tmp_path, monkeypatch, roomy):
     async with asked(tmp_path, monkeypatch, CALL) as (_, client):
         asks: dict[str, Any] = {"model": PRICED, "tools": TOOLS, "max_output_tokens": 300}
         async with client.responses.stream(input="7?", **asks) as stream:
@@ -115,7 +115,7 @@ async def test_structured_output_is_parsed(tmp_path, monkeypatch, roomy):
             assert isinstance(parsed.output_parsed, Sum)
 
 
-async def test_reasoning_is_an_item_of_its_own_and_can_come_back(tmp_path, monkeypatch, roomy):
+async def test_reasoning_is_an_item_and_can_be_sent_back(tmp_path, monkeypatch, roomy):
     thinking = TEMPLATE + "{# <think></think> #}"
     monkeypatch.setattr(providers, "FakeModel", functools.partial(FakeModel, thinking))
     async with asked(tmp_path, monkeypatch, THOUGHT) as (_, client):
@@ -132,7 +132,7 @@ async def test_reasoning_is_an_item_of_its_own_and_can_come_back(tmp_path, monke
         assert (await client.responses.create(model=PRICED, input=again)).status == "incomplete"
 
 
-async def test_what_is_cut_off_is_incomplete(tmp_path, monkeypatch):
+async def test_cut_off_response_is_incomplete(tmp_path, monkeypatch):
     async with asked(tmp_path, monkeypatch, "Blue, they say.") as (_, client):
         cut = await client.responses.create(model=PRICED, input="Why?", max_output_tokens=4)
         assert (cut.status, cut.incomplete_details.reason, cut.output_text) == (
@@ -142,7 +142,7 @@ async def test_what_is_cut_off_is_incomplete(tmp_path, monkeypatch):
         )
 
 
-async def test_logprobs_are_of_the_text(tmp_path, monkeypatch):
+async def test_logprobs_cover_the_text(tmp_path, monkeypatch):
     async with asked(tmp_path, monkeypatch, "Blue") as (_, client):
         include: list[Any] = ["message.output_text.logprobs"]
         shown = await client.responses.create(model=PRICED, input="Why?", include=include, top_logprobs=1)
@@ -164,7 +164,7 @@ async def test_logprobs_are_of_the_text(tmp_path, monkeypatch):
         ({"text": {"format": {"type": "json_schema", "name": "a b", "schema": {}}}}, "text.format.name"),
     ],
 )
-async def test_what_cannot_be_served_is_refused_by_its_own_name(provider, fields, param):
+async def test_unsupported_field_is_refused_by_its_own_name(provider, fields, param):
     body = {"model": PRICED, "input": "Why?", **fields}
     response = await provider.client.post("/v1/responses", json=body)
     assert response.status_code == 400
@@ -173,7 +173,7 @@ async def test_what_cannot_be_served_is_refused_by_its_own_name(provider, fields
     assert "response_format" not in error["message"]
 
 
-async def test_a_failure_in_mid_stream_is_an_event_and_is_not_billed(provider):
+async def test_engine_failure_in_mid_stream_is_an_event_unbilled(provider):
     provider.runner.crash = RuntimeError("out of luck")
     response = await provider.client.post("/v1/responses", json={"model": PRICED, "input": "Why?", "stream": True})
     last = json.loads(response.text.strip().rpartition("data: ")[2])

@@ -45,7 +45,7 @@ def call(provider: Provider, **fields: Any) -> AsgiCall:
     return AsgiCall(provider.app, "POST", "/v1/completions", headers=headers, body=body)
 
 
-async def test_a_whole_answer_has_openais_shape_and_is_billed_like_a_chat(provider):
+async def test_text_completion_has_openais_shape_and_is_billed_like_a_chat(provider):
     response = await post(provider, max_tokens=5)
     prompt = [BEGIN, *b"hello"]
     body = response.json()
@@ -76,15 +76,13 @@ async def test_a_whole_answer_has_openais_shape_and_is_billed_like_a_chat(provid
         (["hi"], [BEGIN, *b"hi"]),
     ],
 )
-async def test_text_gets_its_bos_once_and_reads_control_tokens_and_ids_are_taken_as_they_are(
-    provider, prompt, token_ids
-):
+async def test_prompt_text_has_one_bos_and_control_tokens_and_ids_are_unchanged(provider, prompt, token_ids):
     body = (await post(provider, prompt=prompt, max_tokens=4)).json()
     assert body["choices"][0]["text"] == said(token_ids, 4)
     assert body["usage"]["prompt_tokens"] == len(token_ids)
 
 
-async def test_several_prompts_are_choices_of_one_answer_and_requests_of_their_own_in_the_books(provider):
+async def test_prompts_are_choices_of_one_answer_with_a_hold_each(provider):
     response = await post(provider, prompt=["one", "three", "one"], max_tokens=3)
     body = response.json()
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2]
@@ -109,7 +107,7 @@ async def test_prompts_start_together_or_cost_nothing(tmp_path, monkeypatch):
         assert (await post(provider, prompt=["one", "two"], max_tokens=50)).status_code == 200
 
 
-async def test_one_prompt_too_long_refuses_all_and_is_named(provider):
+async def test_prompt_too_long_refuses_all_and_is_named(provider):
     response = await post(provider, prompt=["ok", "a" * MAX_CONTEXT])
     assert response.status_code == 400
     error = response.json()["error"]
@@ -129,7 +127,7 @@ async def test_echo_puts_the_prompt_before_the_text(provider):
     assert "".join(c["text"] for chunk in stream.chunks for c in chunk["choices"]) == body["choices"][0]["text"]
 
 
-async def test_a_stop_string_and_the_limit_in_the_context(tmp_path, monkeypatch):
+async def test_text_completion_ends_at_a_stop_string_and_at_its_limit(tmp_path, monkeypatch):
     def make_runner(**options: Any) -> PacedRunner:
         return PacedRunner(answer=b"one. two. three.", **options)
 
@@ -142,7 +140,7 @@ async def test_a_stop_string_and_the_limit_in_the_context(tmp_path, monkeypatch)
         assert response.headers["inferd-max-tokens"] == str(MAX_CONTEXT - 6)
 
 
-async def test_a_stream_of_several_prompts_ends_each_choice_after_its_commit_and_shows_the_sum(provider):
+async def test_stream_of_prompts_ends_each_choice_after_its_commit_and_shows_the_sum(provider):
     stream = call(provider, prompt=["one", "three"], max_tokens=4, stream=True, stream_options={"include_usage": True})
     await stream.ended()
     assert stream.events[-1] == "[DONE]"
@@ -157,7 +155,7 @@ async def test_a_stream_of_several_prompts_ends_each_choice_after_its_commit_and
     assert len(provider.rows("usage")) == 2
 
 
-async def test_a_client_that_hangs_up_ends_all_of_its_prompts(provider):
+async def test_hang_up_ends_all_prompts(provider):
     provider.runner.hold_back()
     stream = call(provider, prompt=["one", "two"], max_tokens=200, stream=True)
     await provider.until(lambda: provider.runner.waits)
@@ -170,7 +168,7 @@ async def test_a_client_that_hangs_up_ends_all_of_its_prompts(provider):
     assert all(row["status"] == "cancelled" and row["completion_tokens"] < 200 for row in rows)
 
 
-async def test_an_engine_that_fails_ends_a_stream_with_an_error_and_bills_nothing(provider):
+async def test_engine_failure_ends_a_text_stream_with_an_error_unbilled(provider):
     provider.runner.hold_back()
     stream = call(provider, prompt=["one", "two"], max_tokens=200, stream=True)
     await provider.until(lambda: provider.runner.waits)
@@ -185,7 +183,7 @@ async def test_an_engine_that_fails_ends_a_stream_with_an_error_and_bills_nothin
     assert {row["cost_nanousd"] for row in provider.rows("usage") if row["status"] == "failed"} == {0}
 
 
-async def test_a_free_deployment_costs_nothing(tmp_path, monkeypatch):
+async def test_text_completion_of_a_free_deployment_costs_nothing(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=0) as provider:
         response = await post(provider, model=FREE, prompt=["a", "b"], max_tokens=2)
         assert response.json()["usage"]["cost"] == "0.000000000"
@@ -225,7 +223,7 @@ async def test_a_free_deployment_costs_nothing(tmp_path, monkeypatch):
         ({"model": ""}, "invalid_value", "model"),
     ],
 )
-async def test_every_field_is_honoured_or_refused_by_name(provider, fields, code, param):
+async def test_text_fields_are_honoured_or_refused_by_name(provider, fields, code, param):
     response = await post(provider, **fields)
     if code is None:
         assert response.status_code == 200, "BOS alone is a prompt"
@@ -236,7 +234,7 @@ async def test_every_field_is_honoured_or_refused_by_name(provider, fields, code
     assert set(provider.hold_states()) <= {"voided"}, "a prompt that was good has waited for the other"
 
 
-async def test_n_choices_of_each_prompt_are_numbered_prompt_by_prompt_and_their_prompt_is_billed_once(provider):
+async def test_choices_of_prompts_are_numbered_by_prompt_and_each_prompt_is_billed_once(provider):
     response = await post(provider, prompt=["one", "three"], n=2, best_of=2, max_tokens=3, seed=1)
     body = response.json()
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
@@ -260,7 +258,7 @@ def logprobs_of(memory: list[int]) -> npt.NDArray[np.float64]:
     return logits - np.log(np.exp(logits).sum())
 
 
-async def test_logprobs_have_the_legacy_shape_streamed_and_not(provider):
+async def test_text_logprobs_have_the_legacy_shape(provider):
     prompt = [BEGIN, *b"hello"]
     text = said(prompt, 3)
     (choice,) = (await post(provider, max_tokens=3, logprobs=2)).json()["choices"]
@@ -280,14 +278,14 @@ async def test_logprobs_have_the_legacy_shape_streamed_and_not(provider):
     assert {name: [value for part in parts for value in part[name]] for name in found} == found
 
 
-async def test_logprobs_of_zero_alternatives_are_those_of_the_tokens(provider):
+async def test_text_logprobs_of_zero_alternatives_are_the_tokens_own(provider):
     (choice,) = (await post(provider, max_tokens=2, logprobs=0)).json()["choices"]
     found = choice["logprobs"]
     pairs = zip(found["tokens"], found["token_logprobs"], strict=True)
     assert found["top_logprobs"] == [{token: logprob} for token, logprob in pairs]
 
 
-async def test_a_queue_that_takes_only_some_of_a_calls_prompts_takes_none_and_bills_none(provider, monkeypatch):
+async def test_queue_with_room_for_some_prompts_takes_none_unbilled(provider, monkeypatch):
     """The engine works on the first ones, and ends none, until the last is refused."""
     monkeypatch.setattr(backlog, "MAX_LIVE_REQUESTS", 5)
     has_room_for = backlog.Backlog.has_room_for
@@ -311,7 +309,7 @@ async def test_a_queue_that_takes_only_some_of_a_calls_prompts_takes_none_and_bi
     assert (await post(provider, prompt=["one"] * 5, max_tokens=2)).status_code == 200, "nothing was left behind"
 
 
-async def test_a_prompt_that_fails_costs_nothing_and_neither_do_the_others(provider, monkeypatch):
+async def test_failed_prompt_voids_the_others(provider, monkeypatch):
     """The caller has got an error, and reads that it was not billed."""
     submit = provider.router.replicas[0].submit
     monkeypatch.setattr(
@@ -330,7 +328,7 @@ async def test_a_prompt_that_fails_costs_nothing_and_neither_do_the_others(provi
     assert {(row["status"], row["cost_nanousd"]) for row in rows} == {("failed", 0)}
 
 
-async def test_the_openai_sdk_reads_it_streamed_and_not(provider):
+async def test_openai_sdk_reads_text_completions(provider):
     transport = httpx.ASGITransport(provider.app)
     async with AsyncOpenAI(
         api_key=provider.key, base_url="http://localhost/v1", http_client=httpx.AsyncClient(transport=transport)
@@ -343,7 +341,7 @@ async def test_the_openai_sdk_reads_it_streamed_and_not(provider):
     assert whole.usage.total_tokens == 11
 
 
-async def test_each_prompt_counts_in_the_limits_and_a_refused_call_gives_all_of_them_back(provider, monkeypatch):
+async def test_prompts_each_count_in_the_limits_and_a_refused_call_gives_all_back(provider, monkeypatch):
     def remaining(response: httpx.Response) -> int:
         return int(response.headers["x-ratelimit-remaining-requests"])
 
