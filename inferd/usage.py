@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+GroupBy = Literal["model", "day", "project", "user", "key", "team", "service_tier", "request"]
+"""Groups of a usage report."""
 
 _NS_PER_MS = 1_000_000
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,12 +21,10 @@ from inferd.cli.options import (
 from inferd.cli.output import command_line, moment_text, print_json, print_table, say, say_next
 from inferd.instants import parse_instant_ms, wall_clock_ms
 from inferd.money import display_usd
+from inferd.plans import DEFAULT_PRIORITY, GRANT_KINDS, GrantKind
 
 if TYPE_CHECKING:
     from inferd.ledger.credit.balance import Credit
-
-Kind = Literal["paid", "promotional"]
-PRIORITY = 50
 
 app = typer.Typer(no_args_is_help=True, help="Manage credit, the prepaid money of teams.")
 
@@ -36,9 +34,9 @@ def grant(
     team: Team,
     usd: Usd,
     kind: Annotated[
-        Kind,
+        GrantKind,
         typer.Option(
-            metavar="|".join(get_args(Kind)),
+            metavar="|".join(GRANT_KINDS),
             help="Kind of credit. Credit is spent in this order: lowest --priority, then earliest expiry, then "
             "promotional before paid.",
         ),
@@ -50,7 +48,7 @@ def grant(
     priority: Annotated[
         int,
         typer.Option(metavar="NUMBER", min=0, max=100, help="Order of spending: lower numbers first."),
-    ] = PRIORITY,
+    ] = DEFAULT_PRIORITY,
     note: Annotated[
         str | None,
         typer.Option(metavar="TEXT", show_default=False, help="Note, kept in the ledger: an invoice's number."),

@@ -75,6 +75,7 @@ def create(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.identity.keys import DEFAULT_SCOPES
     from inferd.ledger.reports.records import key_record
 
     warnings = _model_warnings(model or [], data_dir)
@@ -87,7 +88,7 @@ def create(
             user=user,
             label=name,
             expires_at_ms=None if expires is None else parse_instant_ms(expires),
-            scopes=scope or ("inference", "usage"),
+            scopes=scope or DEFAULT_SCOPES,
             models=model or None,
             actor=actor(),
             now_ms=moment_ms,

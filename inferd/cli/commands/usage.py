@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -12,12 +12,12 @@ from inferd.cli.output import print_csv, print_json, print_table, say, usd_text
 from inferd.errors import InvalidValueError
 from inferd.instants import parse_instant_ms
 from inferd.money import parse_usd
+from inferd.usage import GroupBy
 
 if TYPE_CHECKING:
     from inferd.ledger.reports.usage import UsageReport
 
-By = Literal["model", "day", "project", "user", "key", "team", "service_tier", "request"]
-_GROUPS: tuple[str, ...] = get_args(By)
+_GROUPS: tuple[str, ...] = get_args(GroupBy)
 _SUMS = {
     "requests": "Requests",
     "prompt_tokens": "Prompt tokens",
@@ -33,7 +33,8 @@ _SUMS = {
 def usage(
     team: OneTeam = None,
     by: Annotated[
-        By, typer.Option(metavar="GROUP", help=f"Print one row for each {', '.join(_GROUPS[:-1])} or {_GROUPS[-1]}.")
+        GroupBy,
+        typer.Option(metavar="GROUP", help=f"Print a row for each {', '.join(_GROUPS[:-1])} or {_GROUPS[-1]}."),
     ] = "model",
     since: Since = None,
     until: Until = None,

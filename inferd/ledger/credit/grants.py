@@ -20,11 +20,7 @@ from inferd.ledger.terms import counters
 from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.terms import terms_of
 from inferd.money import format_usd
-
-GrantKind = Literal["paid", "promotional"]
-GRANT_KINDS: tuple[GrantKind, ...] = ("paid", "promotional")
-# Of 0 to 100; grants with the smaller number are debited first.
-DEFAULT_PRIORITY = 50
+from inferd.plans import DEFAULT_PRIORITY, GrantKind
 
 
 class Grant(msgspec.Struct, frozen=True):

@@ -18,10 +18,7 @@ from inferd.ledger.credit.accounts import (
 )
 from inferd.ledger.credit.balance import Credit, credit_of
 from inferd.ledger.credit.grants import (
-    DEFAULT_PRIORITY,
-    GRANT_KINDS,
     Grant,
-    GrantKind,
     add_grant,
     find_grant,
     grants_of,
@@ -38,6 +35,7 @@ from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.terms import raise_earned_tier
 from inferd.money import NANOUSD_PER_USD, display_usd, format_usd
+from inferd.plans import DEFAULT_PRIORITY, GRANT_KINDS, GrantKind
 
 # All balances and their sums stay far within SQLite's 64 bits.
 _MAX_GRANT_NANOUSD = 100_000_000 * NANOUSD_PER_USD

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlite_utils import Database
 
 from inferd.ledger.identity.teams import find_team
 from inferd.money import format_usd
-
-GroupBy = Literal["model", "day", "project", "user", "key", "team", "service_tier", "request"]
+from inferd.usage import GroupBy
 
 _GROUPS: dict[GroupBy, str] = {
     "model": "deployment",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -13,16 +13,15 @@ from inferd.ledger import operations
 from inferd.ledger.identity import delegation
 from inferd.ledger.storage.client import Connection
 from inferd.ledger.terms.budgets import Budget
+from inferd.plans import PeriodKind
 from inferd.server.admin.call import amount_nanousd, answer, operator_call, team_call
 from inferd.server.admin.paging import Paging
-
-Period = Literal["month", "year", "lifetime"]
 
 
 class BudgetOf(msgspec.Struct, forbid_unknown_fields=True):
     """Of the team, or of one project, user or key (its id)."""
 
-    period: Period = "month"
+    period: PeriodKind = "month"
     project: str | None = None
     user: str | None = None
     key: str | None = None

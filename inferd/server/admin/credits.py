@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from inferd.ledger import operations
 from inferd.ledger.credit.balance import caps_below_balance
 from inferd.ledger.storage.client import Connection
 from inferd.ledger.terms.periods import parse_month
+from inferd.plans import DEFAULT_PRIORITY, GrantKind
 from inferd.server.admin.call import AdminCall, amount_nanousd, answer, operator_call, team_call
 from inferd.server.admin.paging import Paging
 from inferd.wire.errors import shorten
@@ -21,8 +22,8 @@ from inferd.wire.errors import shorten
 
 class NewGrant(msgspec.Struct, forbid_unknown_fields=True):
     amount_usd: str
-    kind: Literal["paid", "promotional"] = "paid"
-    priority: int = 50
+    kind: GrantKind = "paid"
+    priority: int = DEFAULT_PRIORITY
     expires_at: str | None = None
     note: str | None = None
 

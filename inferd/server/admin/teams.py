@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -17,6 +17,7 @@ from inferd.ledger.reports.listings import listed_teams
 from inferd.ledger.reports.records import limits_record, team_details_record, team_record
 from inferd.ledger.storage.client import Connection
 from inferd.ledger.storage.paging import Page
+from inferd.plans import Overage
 from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
 from inferd.server.admin.paging import DEFAULT_LIMIT, MAX_LIMIT, Paging
 from inferd.server.query import Query
@@ -36,7 +37,7 @@ class TeamChange(msgspec.Struct, forbid_unknown_fields=True):
     plan: str | msgspec.UnsetType = msgspec.UNSET
     tier: int | msgspec.UnsetType | None = msgspec.UNSET
     tier_until: str | msgspec.UnsetType | None = msgspec.UNSET
-    overage: Literal["block", "postpaid", "contact"] | msgspec.UnsetType = msgspec.UNSET
+    overage: Overage | msgspec.UnsetType = msgspec.UNSET
     payment_method: bool | msgspec.UnsetType = msgspec.UNSET
 
 

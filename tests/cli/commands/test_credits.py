@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
-
-from inferd.cli.commands.credits import PRIORITY, Kind
-from inferd.ledger.credit.grants import DEFAULT_PRIORITY, GRANT_KINDS
 
 pytestmark = pytest.mark.usefixtures("acme")
 
@@ -112,10 +107,6 @@ def test_credit_table_has_every_digit(inferd):
 
 def test_show_of_an_unknown_team_is_refused(inferd):
     assert inferd("credits", "show", "nobody").status == 1
-
-
-def test_kinds_and_priority_equal_those_of_the_ledger():
-    assert (get_args(Kind), PRIORITY) == (GRANT_KINDS, DEFAULT_PRIORITY)
 
 
 def test_grant_has_the_given_priority(inferd):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from inferd.attribution import Attribution
@@ -13,7 +15,7 @@ from inferd.ledger.maintenance.retention import RollUpUsage
 from inferd.ledger.reports.usage import GROUPS, usage_report
 from inferd.ledger.requests.usage import RecordFree
 from inferd.money import parse_usd
-from inferd.usage import Usage
+from inferd.usage import GroupBy, Usage
 
 SUMS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "compute_ms")
 
@@ -190,3 +192,7 @@ def test_nothing_used_is_a_total_of_zeros(books):
         "rows": [],
         "total": {**dict.fromkeys(SUMS, 0), **dict.fromkeys(("cost_usd", "refunded_usd", "net_usd"), "0.000000000")},
     }
+
+
+def test_every_group_of_a_report_has_a_column():
+    assert get_args(GroupBy) == GROUPS
