@@ -118,15 +118,15 @@ class Completion:
     """Answer to one call as it comes: wait for `admitted`, then read `written`. A RequestContext holds the other end.
 
     Attributes:
+        num_requests: of the call.
         cancelled: set once the text is of no use any more, which ends the requests in the engine.
         cut_by: why the server ended the call, which is not billed then; None if it did not.
     """
 
-    def __init__(self, request_id: str, num_requests: int = 1) -> None:
-        self.request_id = request_id
+    def __init__(self, num_requests: int = 1) -> None:
+        self.num_requests = num_requests
         self.cancelled = asyncio.Event()
         self.cut_by: InferdError | None = None
-        self._num_requests = num_requests
         self._is_settled = False
         self._admissions: list[Admission] = []
         self._admission: asyncio.Future[Admission] = asyncio.get_running_loop().create_future()
@@ -141,7 +141,7 @@ class Completion:
     async def events(self) -> AsyncIterator[TextDelta | Finished]:
         """Yield text, and one Finished a request. Raises GenerationError in its place if the engine failed, or the
         error that the server cut the call off by."""
-        num_live = self._num_requests
+        num_live = self.num_requests
         while num_live:
             while not self._events:
                 self._came = asyncio.get_running_loop().create_future()
@@ -195,7 +195,7 @@ class Completion:
     def admit(self, admission: Admission) -> None:
         """Accept one request; the reader hears of it once all are accepted."""
         self._admissions.append(admission)
-        if len(self._admissions) == self._num_requests and not self._admission.done():  # done: it was cut off
+        if len(self._admissions) == self.num_requests and not self._admission.done():  # done: it was cut off
             self._admission.set_result(_summed(self._admissions))
 
     def refuse(self, error: BaseException) -> None:

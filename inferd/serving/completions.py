@@ -67,10 +67,10 @@ class Completions:
             for each in tickets:
                 each.refuse(error)
             raise
-        completion = Completion(call.request_id, len(tickets))
-        group = RequestGroup(completion, len(tickets))
+        completion = Completion(len(tickets))
+        group = RequestGroup(completion)
         for number, each in enumerate(tickets):
-            request = RequestContext(call, number, each, group, completion, self._holds)
+            request = RequestContext(call, number, each, group, self._holds)
             task = asyncio.create_task(self._run(request), name=f"completion {request.request_id}")
             self._live[task] = completion
             task.add_done_callback(lambda task: self._live.pop(task))

@@ -16,7 +16,7 @@ from inferd.limits.ticket import RateLimitTicket
 from inferd.money import display_usd
 from inferd.price import ServiceTier
 from inferd.serving.choices import Choices
-from inferd.serving.completion import Completion, Finished
+from inferd.serving.completion import Finished
 from inferd.serving.endpoints.endpoint import Call, Prepared, RequestLabels
 from inferd.serving.holds import Holds, RunningRequest
 from inferd.serving.request_group import RequestGroup
@@ -46,22 +46,14 @@ class RequestContext:
         choices: its sequences in the engine.
     """
 
-    def __init__(
-        self,
-        call: Call,
-        number: int,
-        ticket: RateLimitTicket,
-        group: RequestGroup,
-        completion: Completion,
-        holds: Holds,
-    ) -> None:
+    def __init__(self, call: Call, number: int, ticket: RateLimitTicket, group: RequestGroup, holds: Holds) -> None:
         self.call = call
         self.number = number
         self.request_id = f"{call.request_id}-{number}" if number else call.request_id
         self.ticket = ticket
         self.group = group
-        self.completion = completion
-        self.choices = Choices(call.deployment.replica, completion, number, ticket.generated)
+        self.completion = group.completion
+        self.choices = Choices(call.deployment.replica, group.completion, number, ticket.generated)
         self._attribution = call.caller.attribution(call.deployment.name, call.tier)
         self._holds = holds
         self._is_held = False

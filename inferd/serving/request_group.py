@@ -15,12 +15,12 @@ class RequestGroup:
     is billed before all have ended: a call that is refused or fails half-way costs nothing.
     """
 
-    def __init__(self, completion: Completion, num_requests: int = 1) -> None:
-        self._completion = completion
-        self._held = _Barrier(num_requests)
-        self._started = _Barrier(num_requests)
-        self._ended = _Barrier(num_requests)
-        self._num_running = num_requests
+    def __init__(self, completion: Completion) -> None:
+        self.completion = completion
+        self._held = _Barrier(completion.num_requests)
+        self._started = _Barrier(completion.num_requests)
+        self._ended = _Barrier(completion.num_requests)
+        self._num_running = completion.num_requests
 
     @property
     def refusal(self) -> asyncio.Future[None]:
@@ -48,14 +48,14 @@ class RequestGroup:
         """
         self._num_running -= 1
         if not failed and not self._num_running:
-            failed = not self._completion.begin_settlement()
+            failed = not self.completion.begin_settlement()
         if failed:
             self._ended.close(GenerationError("A request of the call failed."))
         try:
             await self._ended.passed()
         except GenerationError:
             failed = True
-        return self._completion.begin_settlement() and not failed
+        return self.completion.begin_settlement() and not failed
 
 
 class _Barrier:

@@ -174,7 +174,7 @@ async def test_cancelled_request_that_waits_for_a_tokenizer_leaves_the_queue(pro
 
 
 async def test_waiting_prompts_of_a_call_leave_the_tokenizer_queue_when_one_is_refused(provider, monkeypatch):
-    tokenizers, group = provider.completions.tokenizers, RequestGroup(Completion("req_1", 4), 4)
+    tokenizers, group = provider.completions.tokenizers, RequestGroup(Completion(4))
     monkeypatch.setattr(tokenizers, "_num_idle", 0)
     jobs = [tokenizers.run_until("acme", lambda _: None, asyncio.Event(), group.refusal) for _ in range(3)]
     waiting = [asyncio.create_task(job) for job in jobs]

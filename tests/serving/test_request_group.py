@@ -16,8 +16,8 @@ STOP = OverloadedError("The server is shutting down.", retry_after_s=5.0)
 
 
 def group_of_two() -> tuple[RequestGroup, Completion]:
-    completion = Completion("req_1", 2)
-    return RequestGroup(completion, 2), completion
+    completion = Completion(2)
+    return RequestGroup(completion), completion
 
 
 async def test_group_that_has_ended_is_not_cut_off():

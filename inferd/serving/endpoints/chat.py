@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Self
 
@@ -14,7 +13,7 @@ from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError, InvalidRequestError
 from inferd.logprobs import TokenLogprob
 from inferd.price import ServiceTier
-from inferd.serving.completion import Admission, AnswerWriter, Finished, TextDelta
+from inferd.serving.completion import Admission, Finished, TextDelta
 from inferd.serving.endpoints.chat_prompt import prepare_chat, record_unheard
 from inferd.serving.endpoints.endpoint import CacheHints, Call, Endpoint, Prepared, performance_metrics
 from inferd.tokenizer import Check
@@ -85,9 +84,6 @@ class ChatEndpoint(Endpoint):
     def reader(self, call: Call, admission: Admission) -> AnswerReader:
         """Return a new reader of one choice's text."""
         return call.deployment.replica.chat_format.reader(self.chat, in_reasoning=admission.in_reasoning)
-
-    @abstractmethod
-    def answer(self, call: Call, admission: Admission, *, streamed: bool) -> AnswerWriter: ...
 
 
 class ChatCompletions(ChatEndpoint):
