@@ -11,7 +11,17 @@ HOUR_MS = 3_600_000
 
 
 def grant_of(grant_id, kind, priority, remaining, expires_at_ms):
-    return Grant("acme", kind, 100, 1, "test", priority, expires_at_ms, None, None, grant_id, remaining)
+    return Grant(
+        "acme",
+        kind,
+        100,
+        1,
+        "test",
+        priority,
+        expires_at_ms,
+        grant_id=grant_id,
+        remaining_nanousd=remaining,
+    )
 
 
 def test_grants_are_debited_by_priority_then_expiry_then_kind_then_age():
