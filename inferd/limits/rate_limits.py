@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from inferd.limits.adaptive_rate import Bounds, ServerRoom
@@ -70,6 +71,18 @@ class RunningMean:
         return self._mean if self._count else None
 
 
+@dataclass(frozen=True, slots=True)
+class PastRequests:
+    """Requests of a team to one model that were admitted at the same moment; `usage` is their sum."""
+
+    team: str
+    model: str
+    usage: Usage
+    num_requests: int
+    is_free: bool
+    ago_ms: int
+
+
 class RateLimits:
     """All windows and counts that tickets take from. Belongs to the event loop; no method waits, so each is atomic.
 
@@ -119,27 +132,17 @@ class RateLimits:
             window.add(1, now_ms)
         return wait_ms
 
-    def replay(
-        self,
-        team: str,
-        model: str,
-        rates: TeamRates,
-        usage: Usage,
-        *,
-        num_requests: int,
-        is_free: bool,
-        ago_ms: int,
-    ) -> None:
+    def replay(self, past: PastRequests, rates: TeamRates) -> None:
         """Count requests from before the server's start; calls are in the order of time."""
-        at_ms = self._clock_ms() - ago_ms
+        team, usage, at_ms = past.team, past.usage, self._clock_ms() - past.ago_ms
         if rates.requests is not None:
-            self.requests(team, rates.requests, at_ms).replay(num_requests, at_ms)
-        if rates.free_requests is not None and is_free:
-            self.free_requests(team, rates.free_requests, at_ms).replay(num_requests, at_ms)
+            self.requests(team, rates.requests, at_ms).replay(past.num_requests, at_ms)
+        if rates.free_requests is not None and past.is_free:
+            self.free_requests(team, rates.free_requests, at_ms).replay(past.num_requests, at_ms)
         if rates.tokens is not None:
-            self.tokens(team, model, rates.tokens, at_ms).replay(amounts_of(usage), at_ms)
+            self.tokens(team, past.model, rates.tokens, at_ms).replay(amounts_of(usage), at_ms)
         if usage.completion_tokens:
-            self.completion_tokens(model).add(usage.completion_tokens / num_requests, num_requests)
+            self.completion_tokens(past.model).add(usage.completion_tokens / past.num_requests, past.num_requests)
 
     def completion_tokens(self, model: str) -> RunningMean:
         """Return the mean length of a deployment's completions."""

@@ -10,7 +10,7 @@ from inferd.ledger.reports.recent_usage import recent_usage
 from inferd.ledger.storage.client import Connection
 from inferd.ledger.terms.limits import team_limits
 from inferd.limits.allowance import Allowance, TeamRates, rates_of
-from inferd.limits.rate_limits import RateLimits
+from inferd.limits.rate_limits import PastRequests, RateLimits
 from inferd.limits.ticket import RateLimitTicket, change_refusal, unlimited_ticket
 
 
@@ -70,12 +70,6 @@ def seed(limits: RateLimits, conn: Connection, *, now_ms: int) -> None:
     for used in recent_usage(conn, now_ms - SEED_MS):
         if used.team not in rates:
             rates[used.team] = rates_of(team_limits(conn, used.team, now_ms).tier)
-        limits.replay(
-            used.team,
-            used.deployment,
-            rates[used.team],
-            used.usage,
-            num_requests=used.num_requests,
-            is_free=used.is_free,
-            ago_ms=max(0, now_ms - used.at_ms),
-        )
+        ago_ms = max(0, now_ms - used.at_ms)
+        past = PastRequests(used.team, used.deployment, used.usage, used.num_requests, used.is_free, ago_ms)
+        limits.replay(past, rates[used.team])

@@ -20,6 +20,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Literal
 
+import msgspec
+
 from inferd.errors import InvalidValueError
 from inferd.ledger.storage.rows import insert_all_covered, insert_covered
 from inferd.money import display_usd
@@ -70,22 +72,26 @@ def check_amount(what: str, amount_nanousd: int, most_nanousd: int | None = None
         raise InvalidValueError(f"the amount of a {what} must be at most {most}, not {asked}")
 
 
-def post(
-    conn: sqlite3.Connection,
-    kind: TransactionKind,
-    postings: Sequence[tuple[str, int]],
-    *,
-    actor: str,
-    at_ms: int,
-    reason: str | None = None,
-    request_id: str | None = None,
-    period: str | None = None,
-) -> int:
+class Transaction(msgspec.Struct, frozen=True):
+    """A transaction to post.
+
+    Attributes:
+        period: the month whose statement or counters it changes.
+    """
+
+    kind: TransactionKind
+    actor: str
+    at_ms: int
+    reason: str | None = None
+    request_id: str | None = None
+    period: str | None = None
+
+
+def post(conn: sqlite3.Connection, transaction: Transaction, postings: Sequence[tuple[str, int]]) -> int:
     """Insert one transaction and update the stored balances; the caller updates those of grants.
 
     Args:
-        postings: (account, nano-USD), no zeros, one a account, adding up to zero.
-        period: the month whose statement or counters it changes.
+        postings: (account, nano-USD), one for each account, not zero, adding up to zero.
 
     Returns:
         The transaction's number.
@@ -93,7 +99,16 @@ def post(
     assert sum(amount for _, amount in postings) == 0, "a transaction adds up to zero"
     assert len({account for account, _ in postings}) == len(postings), "one entry an account"
     txn: int = conn.execute("SELECT coalesce(max(txn), 0) + 1 FROM transactions").fetchone()[0]
-    insert_covered(conn, "transactions", (txn, kind, request_id, actor, reason, at_ms, period))
+    covered = (
+        txn,
+        transaction.kind,
+        transaction.request_id,
+        transaction.actor,
+        transaction.reason,
+        transaction.at_ms,
+        transaction.period,
+    )
+    insert_covered(conn, "transactions", covered)
     lines = [(txn, line, account, amount_nanousd) for line, (account, amount_nanousd) in enumerate(postings, start=1)]
     insert_all_covered(conn, "entries", lines)
     conn.executemany(

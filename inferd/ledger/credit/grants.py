@@ -13,7 +13,7 @@ import msgspec
 from inferd.errors import NotFoundError
 from inferd.instants import format_instant
 from inferd.ledger.alerts.alerts import alert_low_balance
-from inferd.ledger.credit.accounts import BY_RULE, EXPIRED, credit_account, funding_account, post
+from inferd.ledger.credit.accounts import BY_RULE, EXPIRED, Transaction, credit_account, funding_account, post
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms import counters
@@ -201,7 +201,7 @@ def expire(conn: sqlite3.Connection, team: str, grants: Sequence[Grant], now_ms:
     postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts if grant.state != "voided"]
     if postings:
         total_nanousd = -sum(part for _, part in postings)
-        post(conn, "expiry", [*postings, (EXPIRED, total_nanousd)], actor=BY_RULE, at_ms=now_ms)
+        post(conn, Transaction("expiry", BY_RULE, now_ms), [*postings, (EXPIRED, total_nanousd)])
     left = debit(conn, grants, parts)
     if postings:
         left_nanousd = sum(grant.remaining_nanousd for grant in left)
@@ -213,7 +213,7 @@ def _post_void(conn: sqlite3.Connection, team: str, grant: Grant, part_nanousd: 
     """Return the rest of a voided grant to its funding account, with the actor and reason of the void."""
     actor, reason = conn.execute("SELECT actor, reason FROM voids WHERE grant_id = ?", (grant.grant_id,)).fetchone()
     postings = [(credit_account(team, grant.grant_id), -part_nanousd), (funding_account(grant.kind), part_nanousd)]
-    post(conn, "void", postings, actor=actor, at_ms=now_ms, reason=reason)
+    post(conn, Transaction("void", actor, now_ms, reason), postings)
 
 
 def debit(conn: sqlite3.Connection, grants: Sequence[Grant], parts: Parts) -> list[Grant]:
@@ -263,7 +263,7 @@ def add_grant(conn: sqlite3.Connection, grant: Grant) -> Grant:
         (funding_account(grant.kind), -grant.amount_nanousd),
         (credit_account(team, grant_id), grant.amount_nanousd),
     ]
-    txn = post(conn, "grant", postings, actor=grant.created_by, at_ms=now_ms, reason=grant.note)
+    txn = post(conn, Transaction("grant", grant.created_by, now_ms, grant.note), postings)
     values = msgspec.structs.asdict(grant) | {"txn": txn, "used_up": None}
     del values["state"]
     insert(conn, "grants", values)

@@ -14,6 +14,7 @@ from inferd.errors import InvalidValueError, NotFoundError
 from inferd.ledger.credit import statements
 from inferd.ledger.credit.accounts import (
     REFUNDS,
+    Transaction,
     check_amount,
     credit_account,
     funding_account,
@@ -111,16 +112,8 @@ def refund_request(
         )
     parts = _parts(conn, request_id, settlement, amount_nanousd)
     month = periods_of(admitted_at_ms)[0]
-    txn = post(
-        conn,
-        "refund",
-        [*parts, (REFUNDS, -amount_nanousd)],
-        actor=actor,
-        at_ms=now_ms,
-        reason=reason,
-        request_id=request_id,
-        period=month,
-    )
+    transaction = Transaction("refund", actor, now_ms, reason, request_id, month)
+    txn = post(conn, transaction, [*parts, (REFUNDS, -amount_nanousd)])
     _give_back(conn, attribution.team, month, parts)
     counters.post(conn, attribution, -amount_nanousd, admitted_at_ms)
     values: dict[str, Any] = {
@@ -208,7 +201,7 @@ def withdraw_paid(
     parts, _ = debit_parts(paid, amount_nanousd, last_first=True)
     postings = [(credit_account(team, grant.grant_id), -part) for grant, part in parts]
     postings.append((funding_account("paid"), amount_nanousd))
-    txn = post(conn, "withdrawal", postings, actor=actor, at_ms=now_ms, reason=reason)
+    txn = post(conn, Transaction("withdrawal", actor, now_ms, reason), postings)
     debit(conn, grants, parts)
     return txn
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from inferd.errors import InvalidValueError
 from inferd.ledger.credit import statements
-from inferd.ledger.credit.accounts import PAYMENTS, check_amount, post, receivable_account
+from inferd.ledger.credit.accounts import PAYMENTS, Transaction, check_amount, post, receivable_account
 from inferd.ledger.credit.statements import Statement, StatementLine
 from inferd.ledger.identity import teams
 from inferd.ledger.identity.names import check_text
@@ -77,7 +77,7 @@ def pay_statement(
                 f"not {display_usd(amount)}"
             )
         postings = [(PAYMENTS, -amount), (receivable_account(team), amount)]
-        txn = post(conn, "payment", postings, actor=actor, at_ms=now_ms, reason=note, period=period)
+        txn = post(conn, Transaction("payment", actor, now_ms, note, period=period), postings)
         statements.change(conn, team, period, paid=amount)
         raise_earned_tier(conn, team, actor=actor, now_ms=now_ms)
         early = period == periods_of(now_ms)[0]

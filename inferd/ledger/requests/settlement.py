@@ -17,7 +17,14 @@ import msgspec
 from inferd.attribution import Attribution
 from inferd.ledger.alerts.alerts import alert_low_balance, alert_spending
 from inferd.ledger.credit import grants, statements
-from inferd.ledger.credit.accounts import BY_RULE, credit_account, post, receivable_account, revenue_account
+from inferd.ledger.credit.accounts import (
+    BY_RULE,
+    Transaction,
+    credit_account,
+    post,
+    receivable_account,
+    revenue_account,
+)
 from inferd.ledger.credit.grants import Grant
 from inferd.ledger.requests.pricing import cost_nanousd, price_of
 from inferd.ledger.requests.usage import UsageRow
@@ -120,15 +127,14 @@ class SettleHold(msgspec.Struct, frozen=True):
         if owed_nanousd:
             postings.append((receivable_account(team), -owed_nanousd))
         postings.append((revenue_account(held.attribution.deployment), cost))
-        txn = post(
-            conn,
+        transaction = Transaction(
             "settlement",
-            postings,
-            actor=BY_RULE,
-            at_ms=self.finished_at_ms,
+            BY_RULE,
+            self.finished_at_ms,
             request_id=self.request_id,
             period=month if owed_nanousd else None,
         )
+        txn = post(conn, transaction, postings)
         open_grants = grants.debit(conn, open_grants, parts)
         if owed_nanousd:
             statements.change(conn, team, month, charged=owed_nanousd)
