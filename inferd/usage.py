@@ -8,12 +8,12 @@ from typing import Literal
 GroupBy = Literal["model", "day", "project", "user", "key", "team", "service_tier", "request"]
 """Groups of a usage report."""
 
-_NS_PER_MS = 1_000_000
+NS_PER_MS = 1_000_000
 
 
 def rounded_ms(ns: int) -> int:
     """Return a request's compute time in milliseconds, rounded half up; called once a request (BILLING R14)."""
-    return (ns + _NS_PER_MS // 2) // _NS_PER_MS
+    return (ns + NS_PER_MS // 2) // NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,40 +26,40 @@ class Cells:
         head: where the search for cells begins.
     """
 
-    n_cells: int
-    n_window: int = 0
+    num_cells: int
+    window_size: int = 0
     head: int = 0
     cells: list[Cell | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.cells = [None] * self.n_cells
+        self.cells = [None] * self.num_cells
 
     @property
-    def n_used(self) -> int:
+    def num_used(self) -> int:
         return sum(cell is not None for cell in self.cells)
 
     def of(self, seq_id: int) -> dict[int, int]:
         """Token by position."""
         return {cell.position: cell.token_id for cell in self.cells if cell is not None and seq_id in cell.owners}
 
-    def find_slot(self, n_rows: int) -> list[int] | None:
+    def find_slot(self, num_rows: int) -> list[int] | None:
         """Indices of cells for so many rows, None if there are not enough (find_slot)."""
         last: dict[int, int] = {}
-        for cell in self.cells if self.n_window else ():
+        for cell in self.cells if self.window_size else ():
             for owner in cell.owners if cell is not None else ():
                 last[owner] = max(last.get(owner, -1), cell.position)
-        start = 0 if self.head > self.n_used + 2 * n_rows else self.head
+        start = 0 if self.head > self.num_used + 2 * num_rows else self.head
         found = []
-        for step in range(self.n_cells):
-            index = (start + step) % self.n_cells
+        for step in range(self.num_cells):
+            index = (start + step) % self.num_cells
             cell = self.cells[index]
             usable = cell is None
-            if cell is not None and self.n_window and len(cell.owners) == 1:
+            if cell is not None and self.window_size and len(cell.owners) == 1:
                 (owner,) = cell.owners
-                usable = last[owner] + 1 - cell.position >= self.n_window
+                usable = last[owner] + 1 - cell.position >= self.window_size
             if usable:
                 found.append(index)
-            if len(found) == n_rows:
+            if len(found) == num_rows:
                 return found
         return None
 
@@ -67,7 +67,7 @@ class Cells:
         """What a window's cell is taken from loses all positions up to it (apply_ubatch)."""
         old = self.cells[index]
         self.cells[index] = Cell(position, token_id, {seq_id})
-        self.head = (index + 1) % self.n_cells
+        self.head = (index + 1) % self.num_cells
         if old is not None:
             (owner,) = old.owners
             self.remove(owner, 0, old.position + 1)
@@ -87,33 +87,33 @@ class Cells:
 
 
 class UnifiedFakeRunner(FakeRunner):
-    """A FakeRunner whose sequences share one pool of `n_pool_cells` cells.
+    """A FakeRunner whose sequences share one pool of `num_pool_cells` cells.
 
     Args:
-        n_running_max: sequences that run at the same time; the other ids are for branches.
+        max_running: sequences that run at the same time; the other ids are for branches.
     """
 
     def __init__(
         self,
         *,
-        n_pool_cells: int = 256,
-        n_seq_max: int = 12,
-        n_running_max: int = 4,
+        num_pool_cells: int = 256,
+        max_sequences: int = 12,
+        max_running: int = 4,
         cells_per_sequence: int | None = None,
         **options,
     ) -> None:
         options.pop("window_slack", None)
         super().__init__(
-            n_seq_max=n_seq_max,
-            n_running_max=n_running_max,
-            cells_per_sequence=cells_per_sequence or n_pool_cells,
+            max_sequences=max_sequences,
+            max_running=max_running,
+            cells_per_sequence=cells_per_sequence or num_pool_cells,
             **options,
         )
         assert self._cuts, "memory that cannot be cut is not unified"
-        self.n_pool_cells = n_pool_cells
-        self.base = Cells(n_pool_cells)
-        self.window = Cells(n_pool_cells, self.n_window)
-        self.n_no_room = 0
+        self.num_pool_cells = num_pool_cells
+        self.base = Cells(num_pool_cells)
+        self.window = Cells(num_pool_cells, self.window_size)
+        self.num_no_room = 0
 
     def tokens(self, seq_id: int) -> list[int]:
         held = self.base.of(seq_id)
@@ -123,9 +123,9 @@ class UnifiedFakeRunner(FakeRunner):
     def execute(self, batch: Batch) -> int:
         self._begin(batch)
         failure = self.failures.pop(0) if self.failures else None
-        n_rows = batch.n_rows if failure is None else min(batch.n_rows, failure.rows_done)
-        if n_rows and not self._write_rows(batch, n_rows):
-            self.n_no_room += 1
+        num_rows = batch.num_rows if failure is None else min(batch.num_rows, failure.rows_done)
+        if num_rows and not self._write_rows(batch, num_rows):
+            self.num_no_room += 1
             self._outputs = {}
             return 1
         if failure is None:
@@ -133,41 +133,41 @@ class UnifiedFakeRunner(FakeRunner):
         self._outputs = {}
         return failure.code
 
-    def _write_rows(self, batch: Batch, n_rows: int) -> bool:
+    def _write_rows(self, batch: Batch, num_rows: int) -> bool:
         """The first rows as one ubatch; False if there are not enough cells, then nothing has changed."""
-        slots, window_slots = self.base.find_slot(n_rows), self.window.find_slot(n_rows)
+        slots, window_slots = self.base.find_slot(num_rows), self.window.find_slot(num_rows)
         if slots is None or window_slots is None:
             return False
         seq_ids, positions = batch.seq_ids, batch.positions
         for row, (slot, window_slot) in enumerate(zip(slots, window_slots, strict=True)):
             seq_id, position, token_id = seq_ids[row], positions[row], batch.token_ids[row]
-            assert 0 <= seq_id < self.n_seq_max, "sequence id"
+            assert 0 <= seq_id < self.max_sequences, "sequence id"
             assert position == len(self.base.of(seq_id)), "positions are consecutive"
             assert position < self.cells_per_sequence, "the longest sequence"
             self.base.write(slot, seq_id, position, token_id)
             self.window.write(window_slot, seq_id, position, token_id)
         # llama.cpp takes all cells of a ubatch, then computes: a row sees what is left within its window.
-        for row in range(n_rows):
+        for row in range(num_rows):
             seq_id, position = seq_ids[row], positions[row]
-            if self.n_window:
-                seen = range(max(0, position - self.n_window + 1), position + 1)
+            if self.window_size:
+                seen = range(max(0, position - self.window_size + 1), position + 1)
                 assert self.window.of(seq_id).keys() >= set(seen), "a cell within the window was overwritten"
             if batch.wants_logits[row]:
                 self._outputs[row] = self.logits_of(self.tokens(seq_id)[: position + 1])
         return True
 
     def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:
-        assert 0 <= seq_id < self.n_seq_max, "sequence id"
+        assert 0 <= seq_id < self.max_sequences, "sequence id"
         for cells in (self.base, self.window):
-            cells.remove(seq_id, start, self.n_pool_cells if end < 0 else end)
+            cells.remove(seq_id, start, self.num_pool_cells if end < 0 else end)
         return True
 
     def seq_pos_max(self, seq_id: int) -> int:
-        assert 0 <= seq_id < self.n_seq_max, "sequence id"
-        return max((self.window if self.n_window else self.base).of(seq_id), default=-1)
+        assert 0 <= seq_id < self.max_sequences, "sequence id"
+        return max((self.window if self.window_size else self.base).of(seq_id), default=-1)
 
     def seq_pos_min(self, seq_id: int) -> int:
-        return min((self.window if self.n_window else self.base).of(seq_id), default=-1)
+        return min((self.window if self.window_size else self.base).of(seq_id), default=-1)
 
     def seq_cp(self, source: int, destination: int, length: int | None = None) -> None:
         assert source != destination, "a sequence is copied to another one"
@@ -175,7 +175,7 @@ class UnifiedFakeRunner(FakeRunner):
         assert not set(self.base.of(destination)) & set(range(length)), "the destination has none of these"
         self.base.copy(source, destination, length)
         self.window.copy(source, destination, length)
-        self.n_copies += 1
+        self.num_copies += 1
 
     def is_readable(self, seq_id: int) -> bool:
         return True
@@ -188,28 +188,28 @@ class UnifiedFakeRunner(FakeRunner):
 
     def seq_state(self, seq_id: int) -> SequenceState:
         tokens = self.tokens(seq_id)
-        n_lost = max(self.seq_pos_min(seq_id), len(tokens) - self.n_window) if self.n_window else 0
-        return np.array([n_lost, *tokens], dtype=np.int32).view(np.uint8)
+        num_lost = max(self.seq_pos_min(seq_id), len(tokens) - self.window_size) if self.window_size else 0
+        return np.array([num_lost, *tokens], dtype=np.int32).view(np.uint8)
 
     def restore_seq(self, seq_id: int, state: SequenceState) -> bool:
         assert not self.base.of(seq_id), "the sequence is empty"
-        self.n_restores += 1
-        n_lost, *tokens = state.view(np.int32).tolist()
-        fails = self.n_restores_to_fail > 0
-        self.n_restores_to_fail -= fails
-        slots, window_slots = self.base.find_slot(len(tokens)), self.window.find_slot(len(tokens) - n_lost)
+        self.num_restores += 1
+        num_lost, *tokens = state.view(np.int32).tolist()
+        fails = self.num_restores_to_fail > 0
+        self.num_restores_to_fail -= fails
+        slots, window_slots = self.base.find_slot(len(tokens)), self.window.find_slot(len(tokens) - num_lost)
         if slots is None or window_slots is None:
             return False
         for position, token_id in enumerate(tokens):
             self.base.write(slots[position], seq_id, position, RUINED if fails else token_id)
-            if position >= n_lost:
-                self.window.write(window_slots[position - n_lost], seq_id, position, token_id)
+            if position >= num_lost:
+                self.window.write(window_slots[position - num_lost], seq_id, position, token_id)
         return not fails
 
     def contents(self, seq_id: int) -> list[int]:
         return self.tokens(seq_id)
 
-    def check_used(self, n_used: int) -> None:
+    def check_used(self, num_used: int) -> None:
         """The books' account against the cells."""
-        assert self.base.n_used == n_used, f"{self.base.n_used} cells are used, {n_used} by the books"
-        assert self.window.n_used <= n_used, "a window has no more cells than the rest"
+        assert self.base.num_used == num_used, f"{self.base.num_used} cells are used, {num_used} by the books"
+        assert self.window.num_used <= num_used, "a window has no more cells than the rest"

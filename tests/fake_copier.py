@@ -73,6 +73,6 @@ class DrawingFakeRunner(CopyingFakeRunner):
         for biased_id, bias in sampler.params.logit_bias:
             logits[biased_id] += bias
         weights = np.exp(logits - logits.max())
-        token_id = sampler.rng.choices(range(self.n_vocab), weights)[0]
+        token_id = sampler.rng.choices(range(self.vocab_size), weights)[0]
         sampler.sampled.append(token_id)
         return token_id

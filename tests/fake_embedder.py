@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from inferd.engine.core import EngineCore
 from inferd.engine.embeddings.core import EmbeddingCore
 from inferd.engine.embeddings.embedder import EmbeddingChunk
 from inferd.engine.embeddings.pooling import Pool, Pooling, Rows
+from inferd.engine.messages import AddRequest, EmbedRequest
+from inferd.engine.model_core import ModelCore
 from tests.fakes import FakeClock
 
 
 class FakeEmbedder:
     """Keeps what each step was given. `codes`: whether the next steps succeed."""
 
-    n_embd = 8
+    embedding_size = 8
 
     def __init__(
         self,
         *,
-        n_slots: int = 3,
-        n_rows_max: int = 64,
+        num_slots: int = 3,
+        max_rows: int = 64,
         is_causal: bool = True,
         pooling: Pooling = Pooling.MEAN,
         clock: FakeClock | None = None,
         row_ms: float = 0.0,
     ) -> None:
-        self.n_slots = n_slots
-        self.n_rows_max = n_rows_max
+        self.num_slots = num_slots
+        self.max_rows = max_rows
         self.is_causal = is_causal
         self.pooling = pooling
         self.closed = False
@@ -40,13 +43,13 @@ class FakeEmbedder:
         self._memory: dict[int, list[int]] = {}
 
     def compute(self, chunks: Sequence[EmbeddingChunk]) -> Rows | None:
-        n_rows = sum(len(chunk.token_ids) for chunk in chunks)
-        assert 0 < n_rows <= self.n_rows_max, "rows"
-        assert len({chunk.slot for chunk in chunks}) == len(chunks) <= self.n_slots, "a slot each"
-        assert all(0 <= chunk.slot < self.n_slots for chunk in chunks), "slots"
+        num_rows = sum(len(chunk.token_ids) for chunk in chunks)
+        assert 0 < num_rows <= self.max_rows, "rows"
+        assert len({chunk.slot for chunk in chunks}) == len(chunks) <= self.num_slots, "a slot each"
+        assert all(0 <= chunk.slot < self.num_slots for chunk in chunks), "slots"
         self.steps.append([len(chunk.token_ids) for chunk in chunks])
         if self._clock is not None:
-            self._clock.advance_ms(self._row_ms * n_rows)
+            self._clock.advance_ms(self._row_ms * num_rows)
         rows = []
         for chunk in chunks:
             memory = self._memory.setdefault(chunk.slot, [])
@@ -65,7 +68,7 @@ class FakeEmbedder:
         seed = 7
         for token_id in memory:
             seed = (seed * 31 + token_id + 1) % 1_000_003
-        return np.random.default_rng(seed).standard_normal(cls.n_embd).astype(np.float32)
+        return np.random.default_rng(seed).standard_normal(cls.embedding_size).astype(np.float32)
 
     @classmethod
     def vector(cls, token_ids: Sequence[int], pooling: Pooling = Pooling.MEAN) -> Rows:
@@ -82,5 +85,15 @@ class FakeEmbedder:
         self.closed = True
 
 
-def fake_embeddings(**options: Any) -> EmbeddingCore:
-    return EmbeddingCore(lambda: FakeEmbedder(**options), max_step_ms=50.0)
+def fake_embeddings(is_alone: Callable[[], bool] = lambda: True, **options: Any) -> EmbeddingCore:
+    return EmbeddingCore(lambda: FakeEmbedder(**options), max_step_ms=50.0, is_alone=is_alone)
+
+
+def fake_model_core(
+    generation: EngineCore | None, release: Callable[[], None] | None = None, **options: Any
+) -> ModelCore:
+    """A core of text and embeddings, or of embeddings alone; `options` of FakeEmbedder."""
+    if generation is None:
+        return ModelCore({EmbedRequest: fake_embeddings(**options)}, release)
+    embeddings = fake_embeddings(lambda: not generation.has_work, **options)
+    return ModelCore({AddRequest: generation, EmbedRequest: embeddings}, release)

@@ -51,9 +51,6 @@ class ByteTokenizer:
     eos_text = "<|end|>"
     control_texts = ("<|begin|>", "<|end|>")
 
-    def control_token(self, text: str) -> int | None:
-        return {"<|begin|>": BEGIN, "<|end|>": END}.get(text)
-
     def show(self, texts: Sequence[str]) -> None:
         assert not texts, "no family writes these"
 
@@ -101,11 +98,11 @@ def constraint_compiler() -> ConstraintCompiler:
     return ConstraintCompiler(_grammar_tokenizer(), GRAMMAR_VOCABULARY)
 
 
-def compiled(kind: ConstraintKind, source: str) -> CompiledConstraint:
-    """Without a trial."""
+def compiled(kind: ConstraintKind, source: str, **limits: float) -> CompiledConstraint:
+    """Compile without a trial; `limits` are those of CompiledConstraint."""
     matcher = LLMatcher(_grammar_tokenizer(), grammar_of(Constraint(kind, source)), log_level=0)
     assert not matcher.is_error(), matcher.get_error()
-    return CompiledConstraint(matcher, N_VOCAB)
+    return CompiledConstraint(matcher, N_VOCAB, **limits)
 
 
 @functools.cache
@@ -145,7 +142,7 @@ class FakeRunner:
 
     Args:
         cuts: False models recurrent memory, which can only be copied or dropped whole.
-        n_window: not 0 models sliding-window attention: cells that a later row no longer sees get overwritten, but
+        window_size: not 0 models sliding-window attention: cells that a later row no longer sees get overwritten, but
             for the last `window_slack` of them, and a state in host RAM never has them.
         reuses: False models memory of an unknown kind.
         step_ms, row_ms: how far each step, and each of its rows, turns the clock.
@@ -155,13 +152,13 @@ class FakeRunner:
     def __init__(
         self,
         *,
-        n_seq_max: int = 4,
-        n_running_max: int | None = None,
-        n_rows_max: int = 64,
-        n_outputs_max: int = 16,
+        max_sequences: int = 4,
+        max_running: int | None = None,
+        max_rows: int = 64,
+        max_outputs: int = 16,
         cells_per_sequence: int = 256,
         cuts: bool = True,
-        n_window: int = 0,
+        window_size: int = 0,
         window_slack: int = 8,
         reuses: bool = True,
         clock: FakeClock | None = None,
@@ -169,31 +166,30 @@ class FakeRunner:
         row_ms: float = 0.0,
         answer: bytes | None = None,
     ) -> None:
-        self.n_seq_max = n_seq_max
-        self.n_running_max = n_running_max or n_seq_max
-        self.n_pool_cells: int | None = None
-        self.n_rows_max = n_rows_max
-        self.n_outputs_max = max(n_outputs_max, n_seq_max)
+        self.max_sequences = max_sequences
+        self.max_running = max_running or max_sequences
+        self.num_pool_cells: int | None = None
+        self.max_rows = max_rows
+        self.max_outputs = max(max_outputs, max_sequences)
         self.cells_per_sequence = cells_per_sequence
-        self.n_vocab = N_VOCAB
-        self.memory: list[list[int]] = [[] for _ in range(n_seq_max)]
+        self.vocab_size = N_VOCAB
+        self.memory: list[list[int]] = [[] for _ in range(max_sequences)]
         self.failures: list[Failure | None] = []
         self.rows_per_step: list[int] = []
         self.rows_by_sequence: list[dict[int, int]] = []
         self.samplers: list[FakeSampler] = []
         self.crash: Exception | None = None
         self.closed = False
-        self.n_window = n_window
-        self.memory_kind = MemoryKind.WINDOW if n_window else MemoryKind.PLAIN if cuts else MemoryKind.RECURRENT
+        self.window_size = window_size
+        self.memory_kind = MemoryKind.WINDOW if window_size else MemoryKind.PLAIN if cuts else MemoryKind.RECURRENT
         if not reuses:
             self.memory_kind = MemoryKind.OPAQUE
-        self.n_copies = 0
-        self.n_restores = 0
-        self.n_restores_to_fail = 0
-        self.n_steps_for_copies = 0
-        self._cells: list[list[int]] = [[] for _ in range(n_seq_max)]
+        self.num_copies = 0
+        self.num_restores = 0
+        self.num_restores_to_fail = 0
+        self._cells: list[list[int]] = [[] for _ in range(max_sequences)]
         self._copies: list[tuple[int, int]] = []
-        self._n_lost = [0] * n_seq_max
+        self._num_lost = [0] * max_sequences
         self._cuts = cuts
         self._clock = clock
         self._step_ms = step_ms
@@ -211,10 +207,10 @@ class FakeRunner:
         return 97 + value % 26
 
     @classmethod
-    def continuation(cls, prompt: Sequence[int], n_tokens: int) -> bytes:
+    def continuation(cls, prompt: Sequence[int], num_tokens: int) -> bytes:
         """What a fault-free run generates."""
         memory = list(prompt)
-        for _ in range(n_tokens):
+        for _ in range(num_tokens):
             memory.append(cls.next_token(memory))
         return bytes(memory[len(prompt) :])
 
@@ -223,9 +219,9 @@ class FakeRunner:
         failure = self.failures.pop(0) if self.failures else None
         if failure is None or failure.code != -1:
             self._carry_out_copies()
-        n_rows = batch.n_rows if failure is None else min(batch.n_rows, failure.rows_done)
+        num_rows = batch.num_rows if failure is None else min(batch.num_rows, failure.rows_done)
         drafting: set[int] = set()
-        for row in range(n_rows):
+        for row in range(num_rows):
             memory = self.memory[batch.seq_ids[row]]
             assert batch.positions[row] == len(memory), "positions are consecutive"
             assert len(memory) < self.cells_per_sequence, "no cell left"
@@ -238,7 +234,7 @@ class FakeRunner:
         if failure is None:
             return 0
         if not self._cuts:
-            for seq_id in batch.seq_ids[n_rows : n_rows + failure.rows_lost]:
+            for seq_id in batch.seq_ids[num_rows : num_rows + failure.rows_lost]:
                 self._write(seq_id, RUINED)
         self._outputs = {}
         return failure.code
@@ -246,13 +242,13 @@ class FakeRunner:
     def _begin(self, batch: Batch) -> None:
         if self.crash is not None:
             raise self.crash
-        assert 0 < batch.n_rows <= self.n_rows_max, "rows"
-        assert sum(batch.wants_logits) <= self.n_outputs_max, "rows with logits"
+        assert 0 < batch.num_rows <= self.max_rows, "rows"
+        assert sum(batch.wants_logits) <= self.max_outputs, "rows with logits"
         owners = [seq_id for seq_id, _ in itertools.groupby(batch.seq_ids)]
         assert len(owners) == len(set(owners)), "the rows of a sequence are together"
         if self._clock is not None:
-            self._clock.advance_ms(self._step_ms + self._row_ms * batch.n_rows)
-        self.rows_per_step.append(batch.n_rows)
+            self._clock.advance_ms(self._step_ms + self._row_ms * batch.num_rows)
+        self.rows_per_step.append(batch.num_rows)
         self.rows_by_sequence.append(dict(Counter(batch.seq_ids)))
         self._outputs = {}
 
@@ -275,8 +271,8 @@ class FakeRunner:
             return None
         logits = logits.copy()
         if self._answer is not None:
-            n_sampled = len(sampler.sampled)
-            logits[self._answer[n_sampled] if n_sampled < len(self._answer) else END] += 50.0
+            num_sampled = len(sampler.sampled)
+            logits[self._answer[num_sampled] if num_sampled < len(self._answer) else END] += 50.0
         for biased_id, bias in sampler.params.logit_bias:
             logits[biased_id] += bias
         token_id = int(logits.argmax())
@@ -294,17 +290,17 @@ class FakeRunner:
         return sampler
 
     def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:
-        assert 0 <= seq_id < self.n_seq_max, "sequence id"
+        assert 0 <= seq_id < self.max_sequences, "sequence id"
         assert end == -1, "a stream is cut at its end"
         if start > 0 and not self._cuts:
             return False
         del self.memory[seq_id][start:]
         if start == 0:
-            self._n_lost[seq_id] = 0
+            self._num_lost[seq_id] = 0
         return True
 
     def seq_pos_min(self, seq_id: int) -> int:
-        return self._n_lost[seq_id] if self.seq_pos_max(seq_id) >= 0 else -1
+        return self._num_lost[seq_id] if self.seq_pos_max(seq_id) >= 0 else -1
 
     def seq_cp(self, source: int, destination: int, length: int | None = None) -> None:
         assert length is None, "llama.cpp aborts on a range between streams"
@@ -312,8 +308,8 @@ class FakeRunner:
         assert not self.memory[destination], "the other stream is empty"
         self.memory[destination] = [NOT_COPIED_YET] * len(self.memory[source])
         self._copies.append((source, destination))
-        self._n_lost[destination] = self._n_lost[source]
-        self.n_copies += 1
+        self._num_lost[destination] = self._num_lost[source]
+        self.num_copies += 1
 
     def seq_state_size(self, seq_id: int) -> int:
         return 4 * (1 + len(self.memory[seq_id]))
@@ -326,21 +322,20 @@ class FakeRunner:
 
     def seq_state(self, seq_id: int) -> SequenceState:
         assert self.is_readable(seq_id), "its cells are there"
-        n_tokens = len(self.memory[seq_id])
-        n_lost = max(self._n_lost[seq_id], n_tokens - self.n_window) if self.n_window else 0
-        return np.array([n_lost, *self.memory[seq_id]], dtype=np.int32).view(np.uint8)
+        num_tokens = len(self.memory[seq_id])
+        num_lost = max(self._num_lost[seq_id], num_tokens - self.window_size) if self.window_size else 0
+        return np.array([num_lost, *self.memory[seq_id]], dtype=np.int32).view(np.uint8)
 
     def restore_seq(self, seq_id: int, state: SequenceState) -> bool:
         assert not self.memory[seq_id], "the stream is empty"
         if not self.is_writable(seq_id):
             self._carry_out_copies()
-            self.n_steps_for_copies += 1
-        self.n_restores += 1
-        if self.n_restores_to_fail:
-            self.n_restores_to_fail -= 1
+        self.num_restores += 1
+        if self.num_restores_to_fail:
+            self.num_restores_to_fail -= 1
             self._write(seq_id, RUINED)
             return False
-        self._n_lost[seq_id], *self.memory[seq_id] = state.view(np.int32).tolist()
+        self._num_lost[seq_id], *self.memory[seq_id] = state.view(np.int32).tolist()
         self._cells[seq_id] = list(self.memory[seq_id])
         return True
 
@@ -370,20 +365,20 @@ class FakeRunner:
         return [int(token_id) for token_id in state.view(np.int32)[1:]]
 
     def _look_back(self, seq_id: int, *, overwrites: bool) -> None:
-        """With a window, a row needs the last `n_window` cells; what no later row needs may be gone at any time. Rows
-        of a draft overwrite nothing that the row before them sees: they are of its ubatch (find_slot)."""
-        if self.n_window:
-            first = max(0, len(self.memory[seq_id]) - self.n_window + 1)
-            assert self._n_lost[seq_id] <= first, "a cell within the window was overwritten"
+        """Check that a row finds the last `window_size` cells, and overwrite older ones. Rows of a draft overwrite
+        nothing that the row before them sees: they are of its ubatch (find_slot)."""
+        if self.window_size:
+            first = max(0, len(self.memory[seq_id]) - self.window_size + 1)
+            assert self._num_lost[seq_id] <= first, "a cell within the window was overwritten"
             if overwrites:
-                self._n_lost[seq_id] = max(self._n_lost[seq_id], first - self._slack)
+                self._num_lost[seq_id] = max(self._num_lost[seq_id], first - self._slack)
 
     def seq_pos_max(self, seq_id: int) -> int:
         """A stream that was cut back before the window that it still has seems empty: llama.cpp asks the layers that
         have a window."""
-        assert 0 <= seq_id < self.n_seq_max, "sequence id"
-        n_tokens = len(self.memory[seq_id])
-        return n_tokens - 1 if n_tokens > self._n_lost[seq_id] else -1
+        assert 0 <= seq_id < self.max_sequences, "sequence id"
+        num_tokens = len(self.memory[seq_id])
+        return num_tokens - 1 if num_tokens > self._num_lost[seq_id] else -1
 
     def is_end_of_generation(self, token_id: int) -> bool:
         return token_id == END

@@ -22,8 +22,6 @@ from inferd.engine.model_core import ModelCore
 from inferd.errors import ConfigError
 from inferd.tokenizer import Tokenizer
 
-_MIB = 2**20
-
 logger = logging.getLogger(__name__)
 
 
@@ -32,12 +30,7 @@ def check_model(config: ModelConfig) -> None:
     and renders its chat template. Takes tenths of a second."""
     model = load_model(config.source, n_gpu_layers=config.n_gpu_layers, header_only=True)
     try:
-        fitting_memory(
-            model,
-            memory=config.kv_memory,
-            kv_layout=config.kv_layout,
-            host_cache_bytes=config.host_cache_mib * _MIB,
-        )
+        fitting_memory(model, config)
         _chat_format(config, model)
     finally:
         model.close()
@@ -158,7 +151,7 @@ class LocalReplica:
         model = load_model(config.source, n_gpu_layers=config.n_gpu_layers)
         self.tokenizer = model.vocabulary
         self.embedding_size = model.embedding_size
-        self.max_embedding_tokens = embedding_limit(model, max_context=config.max_context, n_ubatch=config.n_ubatch)
+        self.max_embedding_tokens = embedding_limit(model, config)
         self.makes_text = model.is_causal
         try:
             chat_format = _chat_format(config, model)
@@ -173,17 +166,7 @@ class LocalReplica:
             self.constraints = model.constraint_compiler()
         template = _template(config, model) if self.chats else None
         self.fingerprint = self._fingerprint(model.library.version, template or "")
-        return build_core(
-            model,
-            memory=config.kv_memory,
-            kv_layout=config.kv_layout,
-            n_ubatch=config.n_ubatch,
-            n_threads=config.n_threads,
-            host_cache_bytes=config.host_cache_mib * _MIB,
-            max_step_ms=config.max_step_ms,
-            speculates=config.speculation,
-            compute_turn=self._compute_turn,
-        )
+        return build_core(model, config, self._compute_turn)
 
     def _fingerprint(self, llama_version: str, template: str) -> str:
         """Names build, model and configuration: equal ones, and only those, give equal output for an equal seed."""

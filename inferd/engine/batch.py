@@ -1,35 +1,98 @@
-"""One step's rows, as the native batch is filled with them."""
+"""The plan of one step, and the rows of the native batch that it becomes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from inferd.engine.cost_model import CostModel
+from inferd.engine.messages import TrafficClass
 from inferd.engine.runner import Batch
 from inferd.engine.sequence import Sequence
 
 TILE_ROWS = 64
 """Rows of one sequence from which on attention on a CPU goes by tiles (GGML_FA_TILE_Q of ggml-cpu): at 2,000 tokens of
 context 63 rows took 1.5 times as long as 64."""
+MIN_PREFILL_ROWS = TILE_ROWS
+"""A prefill chunk that is not the last one has a multiple of this many rows: it is worth its overhead, and llama.cpp
+reuses the graph of a shape that it has seen before."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledChunk:
-    """`n_tokens` of a sequence, starting at its `num_computed_tokens`, to be computed in this step; after them, if it
-    completes, what is expected to follow: see speculation.py."""
+    """The next `num_tokens` tokens of a sequence, from its `num_computed_tokens` on.
+
+    Attributes:
+        draft: tokens that are expected to follow (see speculation.py); only for a chunk that completes.
+    """
 
     sequence: Sequence
-    n_tokens: int
+    num_tokens: int
     draft: tuple[int, ...] = ()
 
     @property
-    def n_rows(self) -> int:
-        return self.n_tokens + len(self.draft)
+    def num_rows(self) -> int:
+        return self.num_tokens + len(self.draft)
 
     @property
     def completes(self) -> bool:
-        """True if the sequence's last known token is among them: then, and only then, a token is sampled."""
-        return self.sequence.num_computed_tokens + self.n_tokens == self.sequence.num_tokens
+        """Whether the chunk ends with the last known token: then, and only then, a token is sampled."""
+        return self.sequence.num_computed_tokens + self.num_tokens == self.sequence.num_tokens
+
+
+@dataclass(slots=True)
+class StepPlan:
+    """Chunks of one step, and the budget that they are chosen by.
+
+    Attributes:
+        max_rows: maximum number of rows.
+        budget_ms: maximum expected duration.
+        num_decode_rows: rows of the sequences that decode; the other rows prefill.
+        num_prefill_rows: rows of the sequences that prefill.
+        num_cells: sum over all rows of the cells that each attends to.
+    """
+
+    cost_model: CostModel
+    max_rows: int
+    budget_ms: float
+    chunks: list[ScheduledChunk] = field(default_factory=list)
+    num_decode_rows: int = 0
+    num_prefill_rows: int = 0
+    num_cells: int = 0
+
+    @property
+    def num_rows_left(self) -> int:
+        return self.max_rows - self.num_decode_rows - self.num_prefill_rows
+
+    @property
+    def urgency(self) -> TrafficClass:
+        """The most urgent class of the step, which has a chunk."""
+        return min(chunk.sequence.request.traffic_class for chunk in self.chunks)
+
+    def add_decode(self, sequence: Sequence) -> None:
+        self.chunks.append(ScheduledChunk(sequence, 1))
+        self.num_decode_rows += 1
+        self.num_cells += sequence.num_attended_cells(1)
+
+    def add_prefill(self, sequence: Sequence, num_tokens: int) -> None:
+        self.chunks.append(ScheduledChunk(sequence, num_tokens))
+        self.num_prefill_rows += num_tokens
+        self.num_cells += sequence.num_attended_cells(num_tokens)
+
+    def chunk_size(self, sequence: Sequence, most: int) -> int:
+        """Return how many of the next `most` tokens fit the budget; the first prefill of a step always fits."""
+        size = most
+        while size > MIN_PREFILL_ROWS and not self._fits(sequence, size):
+            size = (size - 1) // MIN_PREFILL_ROWS * MIN_PREFILL_ROWS
+        return 0 if self.num_prefill_rows and not self._fits(sequence, size) else size
+
+    def _fits(self, sequence: Sequence, num_tokens: int) -> bool:
+        step_ms = self.cost_model.step_ms(
+            prefill_rows=self.num_prefill_rows + num_tokens,
+            decode_rows=self.num_decode_rows,
+            cells=self.num_cells + sequence.num_attended_cells(num_tokens),
+        )
+        return step_ms <= self.budget_ms
 
 
 def build_batch(chunks: Seq[ScheduledChunk]) -> Batch:
@@ -39,43 +102,43 @@ def build_batch(chunks: Seq[ScheduledChunk]) -> Batch:
     for chunk in chunks:
         sequence = chunk.sequence
         start = sequence.num_computed_tokens
-        end = start + chunk.n_tokens
-        assert chunk.n_tokens > 0, "a chunk has at least one row"
+        end = start + chunk.num_tokens
+        assert chunk.num_tokens > 0, "a chunk has at least one row"
         assert end <= sequence.num_tokens, "only known tokens can be computed"
         assert chunk.completes or not chunk.draft, "a draft follows the last known token"
         batch.token_ids.extend(sequence.token_ids[start:end])
         batch.token_ids.extend(chunk.draft)
-        batch.positions.extend(range(start, start + chunk.n_rows))
-        batch.seq_ids.extend([sequence.seq_id] * chunk.n_rows)
-        batch.wants_logits.extend([False] * (chunk.n_tokens - 1) + [chunk.completes] * (1 + len(chunk.draft)))
+        batch.positions.extend(range(start, start + chunk.num_rows))
+        batch.seq_ids.extend([sequence.seq_id] * chunk.num_rows)
+        batch.wants_logits.extend([False] * (chunk.num_tokens - 1) + [chunk.completes] * (1 + len(chunk.draft)))
     return batch
 
 
-def output_rows(chunks: Seq[ScheduledChunk]) -> list[int]:
-    """Return the row of the last known token of each chunk that completes; the rows of its draft follow."""
-    rows: list[int] = []
+def output_rows(chunks: Seq[ScheduledChunk]) -> list[tuple[ScheduledChunk, int]]:
+    """Return each chunk that completes with the row of its last known token; the rows of its draft follow that."""
+    rows: list[tuple[ScheduledChunk, int]] = []
     end = 0
     for chunk in chunks:
         if chunk.completes:
-            rows.append(end + chunk.n_tokens - 1)
-        end += chunk.n_rows
+            rows.append((chunk, end + chunk.num_tokens - 1))
+        end += chunk.num_rows
     return rows
 
 
 def laid_out(chunks: Seq[ScheduledChunk]) -> tuple[ScheduledChunk, ...]:
-    """Ascending sequence ids, but those of long chunks after the higher and before the lower ones.
+    """Return the chunks by ascending sequence id, but long ones after those of higher and before those of lower ids.
 
     llama.cpp cuts a partitioned batch into pieces of sequences with consecutive ids, in the order of their rows, and
     takes from each as many rows as the shortest has (`llama_batch_allocr::split_equal`). So decodes in ascending order
     are one piece; and a long chunk, once no id that follows its own comes after it, is one piece by itself. Beside
-    the decodes it would be cut after its first row, and what is left might be too few rows for tiles.
+    the decodes it would be cut after its first row, and the rest might be too few rows for tiles.
     """
-    rows: list[ScheduledChunk] = []
+    found: list[ScheduledChunk] = []
     short: list[ScheduledChunk] = []
     for chunk in sorted(chunks, key=lambda chunk: chunk.sequence.seq_id, reverse=True):
-        if chunk.n_rows < TILE_ROWS:
+        if chunk.num_rows < TILE_ROWS:
             short.append(chunk)
         else:
-            rows += [*reversed(short), chunk]
+            found += [*reversed(short), chunk]
             short = []
-    return (*rows, *reversed(short))
+    return (*found, *reversed(short))

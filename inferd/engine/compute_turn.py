@@ -1,4 +1,4 @@
-"""One device computes for one engine at a time."""
+"""Compute turn: a device computes for one engine at a time."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from dataclasses import dataclass
 from inferd.engine.messages import TrafficClass
 
 PATIENCE_S = {TrafficClass.PRIORITY: 0.0, TrafficClass.DEFAULT: 2.0, TrafficClass.BATCH: 4.0}
-"""How long an engine lets others go first who came later: after that it is as urgent as any. With steps of 400 ms,
-batch then gets a tenth of a device that another engine keeps busy."""
+"""Waiting time after which an engine is as urgent as any. With steps of 400 ms, batch then gets a tenth of a device
+that another engine keeps busy."""
 
 
 @dataclass(slots=True, eq=False)
-class _Ticket:
+class _Waiter:
+    """One thread that waits for the turn."""
+
     traffic_class: TrafficClass
     asked_s: float
 
 
 class ComputeTurn:
-    """Engines on one device take turns, the higher class first, then in order of asking; who has waited for long goes
-    with the highest. Without it the threads of two contexts would spin against each other, and both would be slower
-    than one after the other."""
+    """Mutual exclusion of the engines on one device: the higher class first, then in order of asking.
+
+    Without it the threads of two contexts would spin against each other, and both would be slower than one after the
+    other.
+    """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
         self._changed = threading.Condition()
         self._busy = False
-        self._queue: list[_Ticket] = []
+        self._queue: list[_Waiter] = []
 
     @contextmanager
     def take(self, traffic_class: TrafficClass) -> Iterator[None]:
-        """Waits for the turn and keeps it for the block: one step."""
+        """Wait for the turn, and hold it for the block: one step."""
         with self._changed:
             if self._busy or self._queue:
                 self._wait(traffic_class)
@@ -48,17 +52,17 @@ class ComputeTurn:
                     self._changed.notify_all()
 
     def _wait(self, traffic_class: TrafficClass) -> None:
-        ticket = _Ticket(traffic_class, self._clock_s())
-        self._queue.append(ticket)
-        self._changed.wait_for(lambda: not self._busy and self._next() is ticket)
-        self._queue.remove(ticket)
+        waiter = _Waiter(traffic_class, self._clock_s())
+        self._queue.append(waiter)
+        self._changed.wait_for(lambda: not self._busy and self._next() is waiter)
+        self._queue.remove(waiter)
 
-    def _next(self) -> _Ticket:
-        """Whose turn it is; the queue is in order of asking."""
+    def _next(self) -> _Waiter:
+        """Return the waiter that is next; the queue is in order of asking."""
         now_s = self._clock_s()
 
-        def urgency(ticket: _Ticket) -> TrafficClass:
-            is_old = now_s - ticket.asked_s >= PATIENCE_S[ticket.traffic_class]
-            return TrafficClass.PRIORITY if is_old else ticket.traffic_class
+        def urgency(waiter: _Waiter) -> TrafficClass:
+            is_old = now_s - waiter.asked_s >= PATIENCE_S[waiter.traffic_class]
+            return TrafficClass.PRIORITY if is_old else waiter.traffic_class
 
         return min(self._queue, key=urgency)

@@ -1,4 +1,4 @@
-"""EngineCore: schedule, execute, update. Synchronous and without threads; the tests live here."""
+"""EngineCore: schedule, execute, update. Synchronous and without threads, for tests."""
 
 from __future__ import annotations
 
@@ -6,43 +6,61 @@ import logging
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 
-from inferd.engine.batch import ScheduledChunk, build_batch, laid_out, output_rows
+from inferd.engine.batch import ScheduledChunk, StepPlan, build_batch, laid_out, output_rows
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.cost_model import Speed
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.kv.cache import KVCache
 from inferd.engine.kv.partitioned import PartitionedKVCache
 from inferd.engine.kv.unified import UnifiedKVCache
-from inferd.engine.messages import AddRequest, FinishReason, RequestOutput, TrafficClass
-from inferd.engine.runner import Batch, Runner
-from inferd.engine.sampling import DrawnToken, TokenSampling, Undrawn
+from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
+from inferd.engine.runner import Runner
+from inferd.engine.sampling import NotSampled, SampledToken, TokenSampling
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.engine.speculation import MAX_DRAFT
 from inferd.logprobs import TokenLogprob
+from inferd.usage import NS_PER_MS
 
-_NS_PER_MS = 1_000_000
 MAX_STEP_MS = 400.0
 MAX_FAILURES = 3
-"""Failed decodes in a row after which a sequence is given up."""
-_NO_ROOM = 1
-"""llama_decode found no cells; nothing was computed."""
+"""Failed decodes in a row after which a sequence ends with an error."""
+_GOOD = 0
+_NO_CELLS = 1
+"""Codes of llama_decode: the rows were computed; there were no free cells, and no row was computed."""
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Result of an executed step.
+
+    Attributes:
+        code: of llama_decode.
+        step_ns: duration of computing and sampling; waiting for the compute turn does not count.
+        rows: each chunk that completes, with the row of its last known token.
+        tokens: the token sampled from each of these rows.
+    """
+
+    code: int = _GOOD
+    step_ns: int = 0
+    rows: Seq[tuple[ScheduledChunk, int]] = ()
+    tokens: Seq[SampledToken | NotSampled] = ()
+
+
 class EngineCore:
-    """Continuous batching of many sequences over one runner.
+    """Continuous batching of many sequences over one runner; see `Core`.
+
+    Outputs accumulate until `take_outputs`, so that a step that raises loses none of them.
 
     Args:
-        host_cache_bytes: RAM for prefixes that have no stream of their own.
-        max_step_ms: how long a step may take while somebody waits for a next token.
+        host_cache_bytes: host RAM for cached prefixes that are evicted from native memory.
+        max_step_ms: maximum expected duration of a step while a sequence decodes.
         compute_turn: of the device, if other engines compute on it too.
-        speculates: computes likely tokens ahead while one sequence runs alone.
-
-    Every request that `add_request` took ends in exactly one terminal output. Outputs gather until `take_outputs`:
-    a step that raises loses none of them.
+        speculates: compute likely tokens ahead while one sequence runs alone.
     """
 
     def __init__(
@@ -59,14 +77,14 @@ class EngineCore:
         self._runner = runner
         self._sampling = TokenSampling(runner)
         self._clock_ns = clock_ns
-        layout = PartitionedKVCache if runner.n_pool_cells is None else UnifiedKVCache
+        layout = PartitionedKVCache if runner.num_pool_cells is None else UnifiedKVCache
         self._kv_cache: KVCache = layout(runner, host_budget_bytes=host_cache_bytes)
         self._scheduler = Scheduler(
+            runner,
             self._kv_cache,
-            n_rows_max=runner.n_rows_max,
             max_step_ms=max_step_ms,
             clock_ns=clock_ns,
-            n_draft_max=min(MAX_DRAFT, runner.n_outputs_max - 1) if speculates else 0,
+            max_draft=min(MAX_DRAFT, runner.max_outputs - 1) if speculates else 0,
         )
         self._sequences: dict[str, Sequence] = {}
         self._outputs: list[RequestOutput] = []
@@ -77,30 +95,18 @@ class EngineCore:
 
     @property
     def has_urgent_work(self) -> bool:
-        """Whether some of it is more than batch."""
-        batch = TrafficClass.BATCH
-        return any(sequence.request.traffic_class is not batch for sequence in self._sequences.values())
-
-    @property
-    def num_waiting(self) -> int:
-        return len(self._scheduler.waiting)
-
-    @property
-    def num_running(self) -> int:
-        return len(self._scheduler.running)
+        return any(not sequence.is_batch for sequence in self._sequences.values())
 
     @property
     def speed(self) -> Speed:
-        """How fast it is with those who run now."""
         running = self._scheduler.running
         cells = sum(sequence.num_computed_tokens for sequence in running)
-        return Speed.expected(self._scheduler.cost_model, n_decodes=len(running), cells=cells)
+        return Speed.expected(self._scheduler.cost_model, num_decodes=len(running), cells=cells)
 
     def add_request(self, request: AddRequest) -> None:
-        """Queues a request. What a person could have got wrong was refused before; here it is a precondition."""
         assert request.request_id not in self._sequences, "request ids are unique"
-        assert len(request.prompt) + request.max_tokens <= self._kv_cache.cells_per_sequence, "the request fits"
-        assert all(0 <= token_id < self._runner.n_vocab for token_id in request.prompt), "token ids are in range"
+        assert request.max_total_tokens <= self._runner.cells_per_sequence, "the request fits"
+        assert all(0 <= token_id < self._runner.vocab_size for token_id in request.prompt), "token ids are in range"
         matcher = None if request.constraint is None else request.constraint.matcher()
         detokenizer = Detokenizer(request.params.stop)
         sequence = Sequence(request, self._runner.new_sampler(request.params), detokenizer, matcher)
@@ -109,117 +115,134 @@ class EngineCore:
         self._scheduler.add(sequence)
 
     def abort(self, request_id: str) -> None:
-        """Ends a request; nothing happens if it has just ended by itself."""
         sequence = self._sequences.get(request_id)
         if sequence is not None:
             self._finish(sequence, FinishReason.CANCELLED)
 
     def abort_all(self, error: str) -> None:
-        """Ends every request with an error; nobody pays."""
         for sequence in list(self._sequences.values()):
             self._finish(sequence, FinishReason.ERROR, error=error)
 
     def take_outputs(self) -> list[RequestOutput]:
-        """All outputs since the last call; those of one request are in order."""
         outputs, self._outputs = self._outputs, []
         return outputs
 
     def step(self) -> None:
-        """One turn: at most `n_rows_max` rows."""
-        for sequence, drawn in self._sampling.draw_late():
-            self._append(sequence, drawn)
-        chunks = self._scheduler.schedule()
-        if not chunks:
-            self._sampling.wait()
-            return
-        urgency = min(chunk.sequence.request.traffic_class for chunk in chunks)
-        with self._compute_turn.take(urgency):
-            self._compute(chunks)
-
-    def _compute(self, chunks: list[ScheduledChunk]) -> None:
-        """Executes the chunks, samples, and takes both into the books. Waiting for the turn is not compute time."""
-        started_ns = self._clock_ns()
-        ordered = laid_out(chunks)
-        batch, code = self._execute(ordered)
-        if code != 0:
-            self._recover(chunks, code)
-            return
-        completing = [chunk for chunk in ordered if chunk.completes]
-        rows = output_rows(ordered)
-        drawn_tokens = self._sampling.draw([chunk.sequence for chunk in completing], rows)
-        step_ns = max(0, self._clock_ns() - started_ns)
-        self._scheduler.observe(chunks, step_ns / _NS_PER_MS)
-        for chunk in ordered:
-            # The rows of a draft are its sequence's, come what may.
-            chunk.sequence.advance(chunk.n_tokens, step_ns=step_ns, n_rows=batch.n_rows - len(chunk.draft))
-            if self._kv_cache.wants_checkpoints and chunk.sequence.is_at_checkpoint:
-                self._kv_cache.checkpoint(chunk.sequence)
-        for chunk, row, drawn in zip(completing, rows, drawn_tokens, strict=True):
-            self._append(chunk.sequence, drawn)
-            if chunk.draft:
-                self._verify(chunk, row)
-        for chunk in ordered:
-            if chunk.sequence.is_out_of_time and chunk.sequence.status is SequenceStatus.RUNNING:
-                self._finish(chunk.sequence, FinishReason.LENGTH)
+        plan = self._schedule()
+        result = self._execute(plan)
+        self._update(plan, result)
 
     def check_integrity(self) -> None:
-        """Asserts that books and native memory agree; cheap enough for every idle moment and every test."""
+        """Assert that accounting and native memory agree."""
         self._kv_cache.check_integrity()
         live = {*self._scheduler.waiting, *self._scheduler.running}
         assert live == set(self._sequences.values()), "every live request is waiting or running"
 
     def close(self) -> None:
-        """Releases the runner; no request is live."""
         assert not self._sequences, "close comes after abort_all"
         self._sampling.close()
         self._runner.close()
 
-    def _execute(self, chunks: Seq[ScheduledChunk]) -> tuple[Batch, int]:
-        for chunk in chunks:
-            self._kv_cache.check_sequence(chunk.sequence)
-        batch = build_batch(chunks)
-        return batch, self._runner.execute(batch)
+    def _schedule(self) -> StepPlan:
+        """Append tokens whose masks were late in earlier steps, and plan the next step."""
+        for sequence, sampled in self._sampling.sample_late():
+            self._append(sequence, sampled)
+        return self._scheduler.schedule()
+
+    def _execute(self, plan: StepPlan) -> StepResult:
+        """Compute the planned rows and sample from them; without rows, wait briefly for a late mask."""
+        if not plan.chunks:
+            self._sampling.wait()
+            return StepResult()
+        with self._compute_turn.take(plan.urgency):
+            started_ns = self._clock_ns()
+            chunks = laid_out(plan.chunks)
+            code = self._runner.execute(build_batch(chunks))
+            if code != _GOOD:
+                return StepResult(code)
+            rows = output_rows(chunks)
+            tokens = self._sampling.sample((chunk.sequence, row) for chunk, row in rows)
+            step_ns = max(0, self._clock_ns() - started_ns)
+        return StepResult(code, step_ns, rows, tokens)
+
+    def _update(self, plan: StepPlan, result: StepResult) -> None:
+        """Advance the sequences, append the sampled tokens, and end the requests that are complete."""
+        if result.code != _GOOD:
+            self._recover(plan, result.code)
+            return
+        if not plan.chunks:
+            return
+        self._scheduler.observe(plan, result.step_ns / NS_PER_MS)
+        num_rows = sum(chunk.num_rows for chunk in plan.chunks)
+        for chunk in plan.chunks:
+            # The rows of a draft are charged to its sequence, accepted or not.
+            chunk.sequence.advance(chunk.num_tokens, step_ns=result.step_ns, num_rows=num_rows - len(chunk.draft))
+            self._kv_cache.checkpoint(chunk.sequence)
+        for (chunk, row), token in zip(result.rows, result.tokens, strict=True):
+            self._append(chunk.sequence, token)
+            if chunk.draft:
+                self._verify(chunk, row)
+        for chunk in plan.chunks:
+            if chunk.sequence.is_out_of_time and chunk.sequence.status is SequenceStatus.RUNNING:
+                self._finish(chunk.sequence, FinishReason.LENGTH)
+
+    def _recover(self, plan: StepPlan, code: int) -> None:
+        """After a failed decode, bring each sequence back to its last good step, or end it with an error if it has
+        failed too often."""
+        for chunk in plan.chunks:
+            sequence = chunk.sequence
+            sequence.num_failures += 1
+            if sequence.num_failures >= MAX_FAILURES:
+                self._finish(sequence, FinishReason.ERROR, error="llama.cpp could not compute it")
+            else:
+                self._scheduler.recover(sequence)
+        if code == _NO_CELLS:
+            logger.error("llama.cpp found no room for %d rows", sum(chunk.num_rows for chunk in plan.chunks))
+            self._scheduler.recover_cells()
 
     def _verify(self, chunk: ScheduledChunk, row: int) -> None:
-        """Goes on with the rows of the draft, which come after `row`, as long as the token that a row was computed for
-        is the one that was sampled. Each token is sampled from the logits behind those before it, by the same sampler,
-        as if there were no draft. So a draft decides how many tokens come, never which."""
+        """Accept the tokens of a draft, whose rows come after `row`, as long as each is the one that was sampled.
+
+        Each token is sampled from the logits behind those before it, by the same sampler, as if there were no draft. So
+        a draft decides how many tokens come, never which.
+        """
         sequence = chunk.sequence
         for token_id in chunk.draft:
             is_next = sequence.status is SequenceStatus.RUNNING and sequence.num_uncomputed_tokens == 1
             if not is_next or sequence.token_ids[-1] != token_id:
                 break
-            sequence.advance(1, step_ns=0, n_rows=1)
+            sequence.advance(1, step_ns=0, num_rows=1)
             self._scheduler.charge_accepted(sequence)
             row += 1
-            (drawn,) = self._sampling.draw([sequence], [row])
-            self._append(sequence, drawn)
+            (sampled,) = self._sampling.sample([(sequence, row)])
+            self._append(sequence, sampled)
         if sequence.status is SequenceStatus.RUNNING:
-            self._kv_cache.resync(sequence)
+            self._scheduler.recover(sequence)
 
-    def _append(self, sequence: Sequence, drawn: DrawnToken | Undrawn) -> None:
-        if drawn is Undrawn.LATE:
+    def _append(self, sequence: Sequence, sampled: SampledToken | NotSampled) -> None:
+        """Append a token, put out its text, and end the request if the token ends it."""
+        if sampled is NotSampled.LATE:
             return None
-        if isinstance(drawn, Undrawn):
-            reason = FinishReason.CONSTRAINT if drawn is Undrawn.IMPOSSIBLE else FinishReason.ERROR
-            return self._finish(sequence, reason, error=drawn.value)
-        token_id = drawn.token_id
+        if isinstance(sampled, NotSampled):
+            reason = FinishReason.CONSTRAINT if sampled is NotSampled.IMPOSSIBLE else FinishReason.ERROR
+            return self._finish(sequence, reason, error=sampled.value)
+        token_id = sampled.token_id
         sequence.token_ids.append(token_id)
         if self._runner.is_end_of_generation(token_id):
-            return self._finish(sequence, FinishReason.STOP, drawn=DrawnToken(token_id))
+            return self._finish(sequence, FinishReason.STOP, sampled=SampledToken(token_id))
         text = sequence.detokenizer.push(self._runner.token_to_piece(token_id))
         if sequence.detokenizer.stopped:
-            return self._finish(sequence, FinishReason.STOP, text=text, drawn=drawn)
+            return self._finish(sequence, FinishReason.STOP, text=text, sampled=sampled)
         if sequence.matcher is not None:
             if not sequence.matcher.accept(token_id):
                 too_complex = "its grammar has become too complex"
-                return self._finish(sequence, FinishReason.CONSTRAINT, text=text, drawn=drawn, error=too_complex)
+                return self._finish(sequence, FinishReason.CONSTRAINT, text=text, sampled=sampled, error=too_complex)
             if sequence.matcher.is_finished:
-                return self._finish(sequence, FinishReason.STOP, text=text, drawn=drawn)
+                return self._finish(sequence, FinishReason.STOP, text=text, sampled=sampled)
         if sequence.num_completion_tokens == sequence.request.max_tokens:
-            return self._finish(sequence, FinishReason.LENGTH, text=text, drawn=drawn)
+            return self._finish(sequence, FinishReason.LENGTH, text=text, sampled=sampled)
         self._sampling.prepare(sequence)
-        self._put(RequestOutput(sequence.request_id, text, (token_id,), logprobs=_logprobs(drawn)))
+        self._put(RequestOutput(sequence.request_id, text, (token_id,), logprobs=_logprobs(sampled)))
         return None
 
     def _finish(
@@ -228,10 +251,11 @@ class EngineCore:
         reason: FinishReason,
         *,
         text: str = "",
-        drawn: DrawnToken | None = None,
+        sampled: SampledToken | None = None,
         error: str | None = None,
     ) -> None:
-        # After an error its memory is not to be trusted, by nobody.
+        """End a request with its terminal output."""
+        # KV memory may be corrupt after an error; do not cache it.
         self._scheduler.finish(sequence, keep=reason is not FinishReason.ERROR)
         del self._sequences[sequence.request_id]
         self._sampling.forget(sequence)
@@ -239,8 +263,8 @@ class EngineCore:
         output = RequestOutput(
             request_id=sequence.request_id,
             text=text + sequence.detokenizer.flush(),
-            token_ids=() if drawn is None else (drawn.token_id,),
-            logprobs=_logprobs(drawn),
+            token_ids=() if sampled is None else (sampled.token_id,),
+            logprobs=_logprobs(sampled),
             finish_reason=reason,
             usage=sequence.usage(),
             compute_ns=sequence.charged_ns,
@@ -250,25 +274,11 @@ class EngineCore:
         self._put(output)
 
     def _put(self, output: RequestOutput) -> None:
-        """All that a step brings for a request is one output."""
+        """Add an output; several outputs of a request in a row become one."""
         if self._outputs and self._outputs[-1].request_id == output.request_id:
             output = self._outputs.pop().followed_by(output)
         self._outputs.append(output)
 
-    def _recover(self, chunks: list[ScheduledChunk], code: int) -> None:
-        """After a failed decode each sequence goes on from its last good step, or ends with an error once it has
-        failed too often."""
-        for chunk in chunks:
-            sequence = chunk.sequence
-            sequence.num_failures += 1
-            if sequence.num_failures >= MAX_FAILURES:
-                self._finish(sequence, FinishReason.ERROR, error="llama.cpp could not compute it")
-            else:
-                self._scheduler.recover(sequence)
-        if code == _NO_ROOM:
-            logger.error("llama.cpp found no room for %d rows", sum(chunk.n_rows for chunk in chunks))
-            self._scheduler.shed()
 
-
-def _logprobs(drawn: DrawnToken | None) -> tuple[TokenLogprob, ...]:
-    return () if drawn is None or drawn.logprob is None else (drawn.logprob,)
+def _logprobs(sampled: SampledToken | None) -> tuple[TokenLogprob, ...]:
+    return () if sampled is None or sampled.logprob is None else (sampled.logprob,)

@@ -1,4 +1,4 @@
-"""Model of step times, learned while running, and the speed that follows from it."""
+"""Cost model of steps, learned while running, and the speed that follows from it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ _FORGET = 0.98
 _SCALE = np.array([1.0, 1e-2, 1e-2, 1e-5])
 """Brings the features to about 1: a constant, hundreds of rows, hundreds of thousands of cells."""
 _PRIOR_MS = (1.0, 100.0, 100.0, 0.0)
-"""Per scaled feature. Deliberately slow (1 ms a row): the first steps are small, and soon it knows better."""
+"""Per scaled feature. Deliberately slow (1 ms a row), so that the first steps are small."""
 _FLOOR_MS = 0.1
 _INERTIA = 1e-3
-"""How strongly a weight stays where it was, in observations; what no step tells of for long just stays."""
+"""Weight of the current value, in observations; a weight that no recent step depends on keeps its value."""
 _MAX_SURPRISE = 8.0
 _NUM_CREDULOUS = 10
-"""After its first observations, a step that takes much more or less than expected does not count in full: something
-else held it up (a suspended process)."""
+"""Observations that count in full. A later step that takes more than _MAX_SURPRISE times the expected duration is
+clipped: something else held it up (a suspended process)."""
 _MAX_UNLEARNED = 32
+_PREFILL_ROWS = 256
+_MS_PER_S = 1000.0
+_MIN_STEP_MS = 0.01
 
 
 class CostModel:
     """time = a + b x prefill rows + c x decode rows + d x sum over rows of the cells they attend to.
 
     Least squares of the relative error with exponential forgetting; no weight is negative. Belongs to the engine
-    thread, where nobody computes meanwhile: it learns when it is asked, and otherwise from many steps at once.
+    thread, which does not compute while the model learns: it learns before a prediction, and otherwise from
+    _MAX_UNLEARNED steps at once.
     """
 
     def __init__(self) -> None:
@@ -38,8 +42,8 @@ class CostModel:
         self._unlearned: list[tuple[float, float, float, float, float]] = []
 
     def observe(self, *, prefill_rows: int, decode_rows: int, cells: int, step_ms: float) -> None:
-        """Notes a step that took `step_ms`; `cells` is the sum over its rows. A time that is not positive (the clock
-        was set back) tells nothing."""
+        """Record the duration of a step; `cells` is the sum over its rows. A duration that is not positive (the clock
+        was set back) is ignored."""
         if step_ms <= 0.0:
             return
         self._unlearned.append((1.0, prefill_rows, decode_rows, cells, step_ms))
@@ -47,7 +51,7 @@ class CostModel:
             self._learn()
 
     def step_ms(self, *, prefill_rows: int, decode_rows: int, cells: int) -> float:
-        """Expected duration; never negative."""
+        """Return the expected duration of a step; never negative."""
         if self._unlearned:
             self._learn()
         a, b, c, d = (self._weights * _SCALE).tolist()
@@ -70,7 +74,7 @@ class CostModel:
         self._solve()
 
     def _solve(self) -> None:
-        """Weights that fit best; one that would be negative is zero, and the others are fitted without it."""
+        """Fit the weights. A weight that would be negative is set to zero, and the others are fitted without it."""
         inertia = _INERTIA / np.maximum(self._weights, _FLOOR_MS) ** 2
         matrix = self._information + np.diag(inertia)
         target = self._target + inertia * self._weights
@@ -84,17 +88,12 @@ class CostModel:
             free[np.flatnonzero(free)[solved < 0.0]] = False
 
 
-_PREFILL_ROWS = 256
-_MS_PER_S = 1000.0
-_MIN_STEP_MS = 0.01
-
-
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Tokens a second, of all requests together.
+    """Tokens per second of all requests together.
 
     Attributes:
-        embedding_ms_per_token: compute that a token of an input for a vector is charged; None: not measured yet.
+        embedding_ms_per_token: compute time that a token of an embedding input is charged; None if not measured yet.
     """
 
     prompt_tokens_per_s: float
@@ -102,13 +101,14 @@ class Speed:
     embedding_ms_per_token: float | None = None
 
     @classmethod
-    def expected(cls, cost_model: CostModel, *, n_decodes: int, cells: int) -> Speed:
-        """Of a step of prefill alone, and of a decode step of so many rows that attend to `cells` together."""
+    def expected(cls, cost_model: CostModel, *, num_decodes: int, cells: int) -> Speed:
+        """Return the speed of a step of prefill alone, and of a step of `num_decodes` decodes (at least one is
+        assumed) that attend to `cells` together."""
         triangle = _PREFILL_ROWS * (_PREFILL_ROWS + 1) // 2
         prefill_ms = cost_model.step_ms(prefill_rows=_PREFILL_ROWS, decode_rows=0, cells=triangle)
-        n_decodes = max(1, n_decodes)
-        decode_ms = cost_model.step_ms(prefill_rows=0, decode_rows=n_decodes, cells=cells)
+        num_decodes = max(1, num_decodes)
+        decode_ms = cost_model.step_ms(prefill_rows=0, decode_rows=num_decodes, cells=cells)
         return cls(
             prompt_tokens_per_s=_PREFILL_ROWS * _MS_PER_S / max(prefill_ms, _MIN_STEP_MS),
-            output_tokens_per_s=n_decodes * _MS_PER_S / max(decode_ms, _MIN_STEP_MS),
+            output_tokens_per_s=num_decodes * _MS_PER_S / max(decode_ms, _MIN_STEP_MS),
         )

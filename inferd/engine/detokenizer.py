@@ -1,4 +1,4 @@
-"""Bytes of sampled tokens to text: whole characters only, cut at the first stop string."""
+"""Detokenizer: bytes of sampled tokens to text, whole characters only, cut at the first stop string."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 
 class Detokenizer:
-    """Holds back what is not yet certain: bytes of an unfinished character, and the longest end of the text
-    that could still grow into a stop string; never more than that. Of several stop strings the one that is complete
-    first counts, so the text does not depend on how tokens cut it."""
+    """Incremental decoder that holds back uncertain text: the bytes of an unfinished character, and the longest suffix
+    that could still become a stop string.
+
+    Of several stop strings the one that is complete first counts, so the text does not depend on how tokens cut it.
+    """
 
     def __init__(self, stop: Sequence[str]) -> None:
         assert all(stop), "stop strings are not empty"
@@ -23,8 +25,8 @@ class Detokenizer:
         return self.stop_string is not None
 
     def push(self, piece: bytes) -> str:
-        """The text that is certain after this piece. Sets `stop_string` when one is complete; the text before it is
-        returned, the match and all after it is dropped."""
+        """Return the text that is certain after this piece. When a stop string is complete, set `stop_string` and
+        return the text before it; the rest is dropped."""
         assert not self.stopped, "no text follows a stop string"
         return self._release(self._held + self._decoder.decode(piece))
 
@@ -44,14 +46,14 @@ class Detokenizer:
             self._held = ""
             _, start, self.stop_string = min(matches)
             return text[:start]
-        n_held = max((_partial_match(text, stop) for stop in self._stop), default=0)
-        certain = len(text) - n_held
+        num_held = max((_partial_match(text, stop) for stop in self._stop), default=0)
+        certain = len(text) - num_held
         self._held = text[certain:]
         return text[:certain]
 
 
 def _partial_match(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a beginning of `stop`, the whole of it excluded."""
+    """Return the length of the longest suffix of `text` that is a prefix of `stop`, but not all of it."""
     for length in range(min(len(stop) - 1, len(text)), 0, -1):
         if text.endswith(stop[:length]):
             return length

@@ -23,12 +23,29 @@ from inferd.engine.model_core import ModelCore
 from inferd.errors import OverloadedError
 from inferd.usage import Usage
 
+MAX_CRASHES = 3
+"""Steps in a row that raise before the engine fails."""
+NOT_READY_RETRY_AFTER_S = 5.0
+SPEED_INTERVAL_S = 1.0
+"""Maximum age of the reported speed: the engine does not compute while it is worked out."""
+
+logger = logging.getLogger(__name__)
+
 Take = Callable[[RequestOutput], None]
 
 
+class EngineState(Enum):
+    """Life of an engine."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
 class OutputStream:
-    """Filled and read on the event loop. Bounded by the request's own `max_tokens`: a slow reader costs the memory
-    of its answer, never more."""
+    """Outputs of one request, filled and read on the event loop. Bounded by the request's own `max_tokens`: a slow
+    reader costs the memory of its answer, never more."""
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
@@ -42,9 +59,11 @@ class OutputStream:
             self._last.set_result(output)
 
     async def forward(self, take: Take) -> RequestOutput:
-        """Hands every output to `take`, in order, as soon as it comes; returns the terminal one, which `take` has had.
-        Once. `take` does not raise: with a task of its own for each output, a token would cost the loop half as much
-        again."""
+        """Call `take` with every output, in order, and return the terminal one.
+
+        Call once; `take` must not raise. A callback instead of an async iterator because a task per output costs 50 %
+        more loop time per token.
+        """
         for output in self._kept:
             take(output)
         self._kept.clear()
@@ -52,42 +71,33 @@ class OutputStream:
         return await self._last
 
 
-logger = logging.getLogger(__name__)
-
-MAX_CRASHES = 3
-"""Steps in a row that raise before the engine is given up."""
-NOT_READY_RETRY_AFTER_S = 5.0
-SPEED_INTERVAL_S = 1.0
-"""How old what is known of the engine's speed may be: nobody computes while it is worked out."""
-
-
-class EngineState(Enum):
-    STARTING = "starting"
-    READY = "ready"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
 class _Stop:
-    """Asks the thread to end."""
+    """Message that ends the thread."""
 
 
 class Engine:
-    """Runs a ModelCore on a thread of its own. All methods belong to the event loop that called `start`.
+    """A ModelCore on a thread of its own. All methods belong to the event loop that called `start`.
 
     Args:
         build_core: loads model and context and warms them up; called on the engine thread, which owns them.
         source: the model's file, which the traceback of a crash in native code names.
+        backlog: the limits of live requests.
     """
 
-    def __init__(self, name: str, build_core: Callable[[], ModelCore], source: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        build_core: Callable[[], ModelCore],
+        source: Path | None = None,
+        backlog: Backlog | None = None,
+    ) -> None:
         self.name = name
         self.state = EngineState.STARTING
         self.failure: BaseException | None = None
         self._build_core = build_core
         self._inbox: queue.SimpleQueue[AddRequest | EmbedRequest | AbortRequest | _Stop] = queue.SimpleQueue()
         self._streams: dict[str, OutputStream] = {}
-        self._backlog = Backlog()
+        self._backlog = backlog or Backlog()
         target = self._run if source is None else _called_from(source, self._run)
         self._thread = threading.Thread(target=target, name=f"inferd-engine-{name}", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,16 +111,16 @@ class Engine:
 
     @property
     def num_urgent(self) -> int:
-        """Those of them that are not of the batch class."""
+        """Live requests that are not batch."""
         return self._backlog.num_urgent
 
     @property
     def speed(self) -> Speed:
-        """How fast it was when it was last looked at."""
+        """Last reported speed."""
         return self._backlog.speed
 
     async def start(self) -> None:
-        """Starts the thread and waits until the engine is warm. Raises what loading raised."""
+        """Start the thread, and wait until the engine is warm. Raises the error of `build_core`."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         await self._started.wait()
@@ -118,7 +128,7 @@ class Engine:
             raise self.failure
 
     def submit(self, request: AddRequest | EmbedRequest) -> OutputStream:
-        """Queues a request; its outputs end with exactly one terminal one. Raises OverloadedError."""
+        """Queue a request; its outputs end with exactly one terminal one. Raises OverloadedError."""
         if self.state is not EngineState.READY:
             raise OverloadedError(
                 f"The engine is {self.state.value}. Try again later.", retry_after_s=NOT_READY_RETRY_AFTER_S
@@ -136,18 +146,18 @@ class Engine:
         return stream
 
     def abort(self, request_id: str) -> None:
-        """Ends a request within a step; its terminal output comes as ever. Ended ones are ignored."""
+        """End a request within a step; its terminal output follows. Ids of requests that have ended are ignored."""
         if request_id in self._streams:
             self._inbox.put(AbortRequest(request_id))
 
     def fail(self, reason: str) -> None:
-        """End every live request with an error at once, and take no more; then `stop` it. The thread's last outputs
-        are dropped."""
+        """End every live request with an error at once, and accept no more; `stop` comes next. Later outputs of the
+        thread are dropped."""
         self.state = EngineState.FAILED
         self._end_streams(reason)
 
     async def stop(self) -> None:
-        """Ends every live request with an error, releases the model and joins the thread."""
+        """End every live request with an error, release the model and join the thread."""
         if self._loop is None:
             return  # never started
         self._inbox.put(_Stop())
@@ -159,7 +169,7 @@ class Engine:
             self._backlog.observe(speed)
         for output in outputs:
             stream = self._streams.get(output.request_id)
-            if stream is None:  # of an engine that `fail` has ended
+            if stream is None:  # `fail` has ended the request
                 continue
             if output.finish_reason is not None:
                 del self._streams[output.request_id]
@@ -171,7 +181,7 @@ class Engine:
         self.failure = failure
         self._started.set()
         if state in (EngineState.STOPPED, EngineState.FAILED):
-            # Whatever has no terminal output now will get none from the thread any more.
+            # The thread sends no more terminal outputs.
             self._end_streams("The engine has ended.")
             self._ended.set()
 
@@ -187,8 +197,8 @@ class Engine:
         assert self._loop is not None, "start comes first"
         try:
             self._loop.call_soon_threadsafe(callback, *args)
-        except RuntimeError:  # the loop is closed: the process is going down and nobody listens any more
-            logger.warning("engine %s: the event loop has gone", self.name)
+        except RuntimeError:  # the loop is closed: the process is ending
+            logger.warning("engine %s: the event loop is closed", self.name)
 
     # Below: the engine thread.
 
@@ -199,27 +209,27 @@ class Engine:
             self._call_loop(self._set_state, EngineState.FAILED, error)
             return
         self._call_loop(self._set_state, EngineState.READY)
-        was_told = False
+        was_stopped = False
         try:
             self._serve(core)
-            was_told = True
+            was_stopped = True
             core.abort_all("The server is shutting down.")
             self._call_loop(self._deliver, core.take_outputs())
             core.close()
-        except BaseException as error:  # it has nowhere to go, and every stream must still end
+        except BaseException as error:  # no caller is left to handle it, and every stream must still end
             logger.exception("engine %s has failed", self.name)
             self._call_loop(self._deliver, core.take_outputs())
             self._call_loop(self._set_state, EngineState.FAILED, error)
-            # Freed no sooner: other threads may be reading its vocabulary.
-            while not (was_told or isinstance(self._inbox.get(), _Stop)):
+            # Until `stop`, other threads may be reading the model's vocabulary.
+            while not (was_stopped or isinstance(self._inbox.get(), _Stop)):
                 pass
             core.close()
         else:
             self._call_loop(self._set_state, EngineState.STOPPED)
 
     def _serve(self, core: ModelCore) -> None:
-        """Steps until it is told to stop. A step that raises ends the requests of that moment with an error;
-        raises itself when that happens MAX_CRASHES times in a row."""
+        """Step until `stop`. A step that raises ends the live requests with an error; after MAX_CRASHES of them in a
+        row, raise."""
         num_crashes = 0
         speed_due_s = time.monotonic()
         while True:
@@ -241,7 +251,7 @@ class Engine:
                 self._call_loop(self._deliver, outputs, speed)
 
     def _read_inbox(self, core: ModelCore) -> bool:
-        """Takes in all that is queued; waits if there is nothing else to do. False: stop."""
+        """Handle all queued messages; wait for one if the core has no work. Return False at `stop`."""
         if not core.has_work:
             core.check_integrity()
         while not (self._inbox.empty() and core.has_work):
@@ -253,7 +263,7 @@ class Engine:
             else:
                 core.abort(message.request_id)
                 if not core.has_work:
-                    return True  # its terminal output goes out before we wait
+                    return True  # its terminal output is delivered before we wait
         return True
 
     def _add(self, core: ModelCore, request: AddRequest | EmbedRequest) -> None:
@@ -268,8 +278,8 @@ class Engine:
 
 
 def _called_from(source: Path, function: Callable[[], None]) -> Callable[[], None]:
-    """Return `function`, called from a frame that has `source` as its file: faulthandler prints a frame's file and
-    nothing else that could tell which model's file a bus error belongs to."""
+    """Return `function`, called from a frame that has `source` as its file: faulthandler prints a frame's file, and
+    nothing else could tell which model's file a bus error belongs to."""
     namespace: dict[str, Callable[[Callable[[], None]], None]] = {}
     exec(compile("def serve_model(function): function()", str(source), "exec"), namespace)
     return partial(namespace["serve_model"], function)

@@ -1,4 +1,4 @@
-"""Fair shares of an engine: between tenants, and between batch and other traffic."""
+"""Fairness: shares of the device between tenants, and between batch and other traffic."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections import Counter
 _PROMPT_WEIGHT = 1
 _OUTPUT_WEIGHT = 2
 """Sheng et al., Fairness in Serving Large Language Models (OSDI 2024): an output token counts as two input tokens."""
+BATCH_SHARE = 0.1
+"""Share of the device's time that batch gets while other traffic has work."""
 
 
 class FairShare:
-    """Counts the service that each tenant got. The tenant with the least is served first; one that comes back after a
-    rest starts level with the least served of those who are there, so that nobody saves up a claim to starve others.
+    """Virtual token counters of the tenants: the tenant that was served least is served first.
+
+    A tenant that comes back after a rest starts level with the least served of the active ones, so that no tenant
+    saves up a claim to starve others.
     """
 
     def __init__(self) -> None:
@@ -19,15 +23,18 @@ class FairShare:
         self._active: Counter[str] = Counter()
 
     def enter(self, tenant: str) -> None:
-        """A request of the tenant arrived."""
+        """Record that a request of the tenant arrived."""
         if tenant not in self._active:
             active = [self._served[other] for other in self._active]
             self._served[tenant] = max(self._served.get(tenant, 0), min(active, default=0))
         self._active[tenant] += 1
 
     def leave(self, tenant: str) -> None:
-        """A request of the tenant ended. Counters of those who are away are forgotten where they could not matter any
-        more: when all others have been served as much, or when nobody is there."""
+        """Record that a request of the tenant ended.
+
+        Counters of inactive tenants are dropped once they cannot matter: when all active tenants have been served as
+        much, or when no tenant is active.
+        """
         self._active[tenant] -= 1
         if self._active[tenant]:
             return
@@ -43,33 +50,37 @@ class FairShare:
         self._served[tenant] += _PROMPT_WEIGHT * prompt_tokens + _OUTPUT_WEIGHT * output_tokens
 
     def served(self, tenant: str) -> int:
-        """Weighted tokens that it got; comparable between active tenants only."""
+        """Return the tenant's weighted tokens; comparable between active tenants only."""
         return self._served[tenant]
 
 
-BATCH_SHARE = 0.1
-"""Part of the device's time that batch gets while others have work."""
-
-
 class BatchDebt:
-    """In whatever unit of time its owner counts in."""
+    """Deficit counter that limits batch traffic to BATCH_SHARE of device time. The unit is the caller's."""
 
     def __init__(self) -> None:
         self._debt = 0.0
 
     @property
     def is_paid(self) -> bool:
-        """Whether batch may take some more."""
+        """Whether batch may run beside other traffic."""
         return self._debt <= 0.0
 
+    def charge_step(self, taken: float, *, batch_share: float) -> None:
+        """Record the time of a step of which batch had `batch_share` of the rows."""
+        if batch_share == 1.0:
+            self.forgive()
+        else:
+            self.owe(taken * batch_share)
+            self.pay(taken * (1 - batch_share))
+
     def owe(self, taken: float) -> None:
-        """Batch took so much beside others."""
+        """Record time that batch took while other traffic had work."""
         self._debt += taken * (1 - BATCH_SHARE) / BATCH_SHARE
 
     def pay(self, taken: float) -> None:
-        """The others took so much."""
+        """Record time that other traffic took."""
         self._debt = max(0.0, self._debt - taken)
 
     def forgive(self) -> None:
-        """Batch was alone: it owes nothing."""
+        """Clear the debt: batch ran alone."""
         self._debt = 0.0

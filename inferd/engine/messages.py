@@ -1,4 +1,4 @@
-"""What crosses the border between the event loop and the engine thread: immutable, nothing else does."""
+"""Messages between the event loop and the engine thread. All are immutable; nothing else is shared."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class FinishReason(StrEnum):
 
     STOP = "stop"  # an end token or a stop string
     LENGTH = "length"  # `max_tokens` reached, or `max_compute_ms`
-    CONSTRAINT = "constraint"  # its own grammar allows no further token, or takes too long to say which
+    CONSTRAINT = "constraint"  # the request's grammar allows no further token, or its mask takes too long
     CANCELLED = "cancelled"  # aborted by the caller
     ERROR = "error"  # the engine failed or was stopped; never billed
 
 
 class TrafficClass(IntEnum):
-    """Who goes first; smaller is sooner."""
+    """Order of service: a smaller class is served first."""
 
     PRIORITY = 0
     DEFAULT = 1
-    BATCH = 2  # only what the others leave over
+    BATCH = 2  # served from the time that the other classes leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,15 @@ class AddRequest:
 
     Attributes:
         request_id: unique among live requests.
-        prompt: token ids, not empty; `len(prompt) + max_tokens` fits one sequence's context.
-        max_tokens: most tokens to sample, at least 1.
-        tenant: opaque name of who asks; fairness and shares of the cache go by it.
-        cache_scope: opaque; requests of one scope share prefixes, others never see them.
-        max_compute_ms: after so much compute it ends like at `max_tokens`, or None.
-        group: opaque name of the call that it is a part of, "" for one of its own; a tenant's calls share its streams.
-        session: opaque name of a conversation, or None; its newest branch stays in the cache longest.
-        constraint: what the text must match, compiled for this engine's vocabulary.
+        prompt: token ids, not empty; `len(prompt) + max_tokens` fits the context of one sequence.
+        max_tokens: maximum number of tokens to sample, at least 1.
+        tenant: opaque name of the caller; fair shares of the device and of the cache are counted by it.
+        cache_scope: opaque; only requests of one scope share prefixes.
+        session: opaque name of a conversation, or None; its newest branch is evicted last.
+        max_compute_ms: compute time after which the request ends with LENGTH; None for no limit.
+        constraint: grammar of the completion, compiled for this engine's vocabulary.
+        group: opaque name of the call that the request belongs to, "" for a call of its own; the running sequences
+            of a tenant are shared out between its calls.
     """
 
     request_id: str
@@ -62,22 +63,28 @@ class AddRequest:
 
     def __post_init__(self) -> None:
         assert self.prompt, "a prompt has at least one token"
-        assert self.max_tokens > 0, "at least one token is to be sampled"
-        assert self.max_compute_ms is None or self.max_compute_ms > 0, "some time is needed to compute"
+        assert self.max_tokens > 0, "at least one token is sampled"
+        assert self.max_compute_ms is None or self.max_compute_ms > 0, "a limit of compute time is positive"
 
     @property
     def num_prompt_tokens(self) -> int:
         return len(self.prompt)
 
+    @property
+    def max_total_tokens(self) -> int:
+        """Upper bound of the tokens that are computed."""
+        return len(self.prompt) + self.max_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class EmbedRequest:
-    """Inputs to make vectors of. Its one output is the terminal one.
+    """Inputs to embed. The request has one output, the terminal one.
 
     Attributes:
         request_id: unique among live requests.
-        inputs: token ids of each input, none empty, each of at most the embedder's `max_tokens`.
-        max_compute_ms: most compute that is charged, or None; after twice as much it ends with LENGTH, without vectors.
+        inputs: token ids of each input, none empty, each at most the embedder's maximum.
+        max_compute_ms: maximum compute time that is charged; the request ends with LENGTH and without vectors after
+            twice as much. None for no limit.
     """
 
     request_id: str
@@ -95,31 +102,31 @@ class EmbedRequest:
         return sum(map(len, self.inputs))
 
     @property
-    def max_tokens(self) -> int:
-        """Nothing is sampled."""
-        return 0
+    def max_total_tokens(self) -> int:
+        """Upper bound of the tokens that are computed."""
+        return self.num_prompt_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class AbortRequest:
-    """Ends a request after the current step. Unknown ids (it has just finished) are ignored."""
+    """Request to end another one after the current step. Ids of requests that have ended are ignored."""
 
     request_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOutput:
-    """What one step brought for one request. With a `finish_reason` it is the terminal, last one.
+    """Output of one step for one request. The last one has a `finish_reason`.
 
     Attributes:
         text: new text, whole characters only, stop strings already cut off.
         token_ids: tokens sampled in this step.
-        usage: set on the terminal output only; for CANCELLED, what was computed until then.
-        compute_ns: of the terminal output, what its usage's `compute_ms` was rounded from.
-        error: for ERROR and CONSTRAINT, what happened, in words for the operator.
-        logprobs: of the sampled tokens but the end token, where the request asked for them.
-        stop_string: the one that ended it, if one did.
-        embeddings: of an EmbedRequest that ended with STOP: shape (inputs, n_embd), each of length 1.
+        usage: of the terminal output only; for CANCELLED, what was computed until then.
+        compute_ns: of the terminal output, the exact compute time that `usage.compute_ms` is rounded from.
+        error: for ERROR and CONSTRAINT, the cause in words for the operator.
+        logprobs: of the sampled tokens except the end token, if the request asked for them.
+        stop_string: the stop string that ended the request, if one did.
+        embeddings: of an EmbedRequest that ended with STOP: shape (inputs, embedding size), each of length 1.
     """
 
     request_id: str
@@ -137,7 +144,7 @@ class RequestOutput:
         assert (self.finish_reason is None) == (self.usage is None), "a terminal output, and only it, has a usage"
 
     def followed_by(self, later: RequestOutput) -> RequestOutput:
-        """One output with what both of them brought."""
+        """Return one output with the contents of this one and of `later`."""
         assert self.finish_reason is None, "nothing follows a terminal output"
         return replace(
             later,

@@ -1,4 +1,4 @@
-"""What the engine needs of a model that runs: a protocol, so that scheduling is tested without weights."""
+"""Runner protocol: the engine's view of a model with its memory, so that scheduling is tested without weights."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ NO_SEQ_ID = -1
 """Id of a sequence or branch without native memory."""
 
 Logits = npt.NDArray[np.float32]
-"""Shape (n_vocab,)."""
+"""Shape (vocab_size,)."""
 
 SequenceState = npt.NDArray[np.uint8]
-"""What `seq_state` copied: opaque, one-dimensional, in host RAM."""
+"""Copy of a sequence's memory in host RAM: opaque, one-dimensional."""
 
 
 class MemoryKind(Enum):
-    """What a sequence's memory allows; found out from the model, never from its name."""
+    """Operations that a sequence's memory allows; found out from the model, never from its name."""
 
     PLAIN = "plain"  # can be cut anywhere
-    WINDOW = "window"  # sliding-window attention: can be cut, but what lies outside of the window may be gone
-    RECURRENT = "recurrent"  # recurrent or hybrid: stands at its last position, can only be copied or dropped whole
+    WINDOW = "window"  # sliding-window attention: can be cut, but cells outside of the window may be overwritten
+    RECURRENT = "recurrent"  # recurrent or hybrid: holds its last position only, is copied or dropped whole
     OPAQUE = "opaque"  # unknown: nothing is reused
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether a sequence may lose its last rows, such as those of a rejected draft."""
+        return self in (MemoryKind.PLAIN, MemoryKind.WINDOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,142 +48,142 @@ class Batch:
     wants_logits: list[bool]
 
     @property
-    def n_rows(self) -> int:
+    def num_rows(self) -> int:
         return len(self.token_ids)
 
 
 class Sampler(Protocol):
-    """One sequence's sampling state: its random generator and penalty history. Outlives a loss of computed tokens."""
+    """Sampling state of one sequence: random generator and penalty history. Survives a preemption."""
 
     def close(self) -> None:
-        """Releases native memory; call once."""
+        """Release native memory; called once."""
         ...
 
 
 class Runner(Protocol):
-    """A model with memory for `n_seq_max` sequences. Used by one thread only.
+    """A model with memory for `max_sequences` sequences. Used by one thread only.
 
-    Memory is partitioned (each sequence has a stream of `cells_per_sequence` cells of its own), or unified: all take
-    cells from one pool, and several may hold one cell.
+    Memory is partitioned (each sequence has a stream of `cells_per_sequence` cells of its own), or unified: all
+    sequences take cells from one pool, and several may hold one cell.
 
-    Positions of a sequence are consecutive from 0. A method that is given a `seq_id` needs it in [0, n_seq_max).
+    Positions of a sequence are consecutive from 0. A `seq_id` lies in [0, max_sequences).
     """
 
     @property
-    def n_seq_max(self) -> int:
+    def max_sequences(self) -> int:
         """Sequences that can hold memory at the same time."""
         ...
 
     @property
-    def n_running_max(self) -> int:
-        """Sequences that can be computed on at the same time; the others hold memory only."""
+    def max_running(self) -> int:
+        """Sequences that can be computed at the same time; the others hold memory only."""
         ...
 
     @property
-    def n_pool_cells(self) -> int | None:
-        """Cells of the pool of unified memory; None where it is partitioned."""
+    def num_pool_cells(self) -> int | None:
+        """Cells of the pool of unified memory; None for partitioned memory."""
         ...
 
     @property
-    def n_rows_max(self) -> int:
-        """Most rows in one `execute` call."""
+    def max_rows(self) -> int:
+        """Maximum number of rows of one `execute` call."""
         ...
 
     @property
-    def n_outputs_max(self) -> int:
-        """Most rows with logits in one `execute` call."""
+    def max_outputs(self) -> int:
+        """Maximum number of rows with logits of one `execute` call."""
         ...
 
     @property
     def cells_per_sequence(self) -> int:
-        """Most tokens that one sequence's memory holds."""
+        """Maximum number of tokens of one sequence."""
         ...
 
     @property
-    def n_vocab(self) -> int:
-        """Token ids lie in [0, n_vocab)."""
+    def vocab_size(self) -> int:
+        """Token ids lie in [0, vocab_size)."""
         ...
 
     @property
     def memory_kind(self) -> MemoryKind:
-        """What may be reused of it."""
+        """Operations that the memory allows."""
         ...
 
     @property
-    def n_window(self) -> int:
-        """Tokens that a sliding window sees; 0 unless the memory is of that kind."""
+    def window_size(self) -> int:
+        """Tokens that a sliding window sees; 0 for memory of another kind."""
         ...
 
     def execute(self, batch: Batch) -> int:
-        """Computes the rows. Returns llama_decode's code: 0 is good; after any other value part of the rows may
-        have been computed: read `seq_pos_max` again. Logits last until the next call."""
+        """Compute the rows. Return llama_decode's code: 0 is good; after any other value some of the rows may be in
+        memory (read `seq_pos_max` again). Logits are valid until the next call."""
         ...
 
     def logits(self, row: int) -> Logits:
-        """A row's logits, in place: what is written there counts when the row is sampled. For rows
-        with logits of the last good `execute`, until the next call."""
+        """Return a row's logits, in native memory: `sample` sees what is written there. Valid for rows with logits of
+        the last good `execute`, until the next call."""
         ...
 
     def sample(self, sampler: Sampler, row: int) -> int | None:
-        """Draws a token from a row with logits of the last good `execute` and records it in the sampler. None if there
-        is a NaN among them, or nothing finite."""
+        """Sample a token from a row with logits of the last good `execute`, and record it in the sampler. Return None
+        if the logits have a NaN or no finite number."""
         ...
 
     def sample_from(self, sampler: Sampler, logits: Logits) -> int | None:
-        """The same from a copy of a row's logits, whatever was executed since."""
+        """Sample like `sample`, from a copy of a row's logits; independent of later `execute` calls."""
         ...
 
     def new_sampler(self, params: SamplingParams) -> Sampler:
-        """A fresh sampler; every token id of `logit_bias` lies in [0, n_vocab)."""
+        """Return a new sampler; every token id of `logit_bias` lies in [0, vocab_size)."""
         ...
 
     def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:
-        """Drops positions [start, end), -1 being after the last; False if this memory can't cut there (then only
-        all of them can go)."""
+        """Remove positions [start, end), -1 being after the last. Return False if this memory cannot be cut there;
+        then only the whole sequence can be removed."""
         ...
 
     def seq_pos_max(self, seq_id: int) -> int:
-        """Highest position in memory, -1 if there is none."""
+        """Return the highest position in memory, -1 if there is none."""
         ...
 
     def seq_pos_min(self, seq_id: int) -> int:
-        """Lowest position in memory, -1 if there is none."""
+        """Return the lowest position in memory, -1 if there is none."""
         ...
 
     def seq_cp(self, source: int, destination: int, length: int | None = None) -> None:
-        """Partitioned: copies a sequence's whole memory into an empty one. Unified, with a `length`: the first so many
-        cells become those of the destination too, which has none at these positions."""
+        """Partitioned: copy the whole memory of `source` to `destination`, which is empty. Unified: share the first
+        `length` cells of `source` with `destination`, which has no cells at these positions."""
         ...
 
     def is_readable(self, seq_id: int) -> bool:
-        """False while a copy to the sequence is not carried out, which the next `execute` does first: `seq_state` has
+        """Return False while a copy to the sequence is pending; the next `execute` carries it out, and `seq_state` has
         to wait until then."""
         ...
 
     def is_writable(self, seq_id: int) -> bool:
-        """False while a copy from or to the sequence is not carried out: `restore_seq` would take a step of its own."""
+        """Return False while a copy from or to the sequence is pending: `restore_seq` would take a step of its own."""
         ...
 
     def seq_state_size(self, seq_id: int) -> int:
-        """Bytes that `seq_state` would return."""
+        """Return the number of bytes of `seq_state`."""
         ...
 
     def seq_state(self, seq_id: int) -> SequenceState:
-        """A copy of a sequence's memory, used cells only."""
+        """Return a copy of the used cells of a sequence."""
         ...
 
     def restore_seq(self, seq_id: int, state: SequenceState) -> bool:
-        """Puts such a copy into an empty sequence; False if that failed, then what it holds is undefined."""
+        """Load a copy into an empty sequence. Return False if that failed; then its contents are undefined."""
         ...
 
     def is_end_of_generation(self, token_id: int) -> bool:
-        """True for every token that ends a turn."""
+        """Return True for every token that ends a turn."""
         ...
 
     def token_to_piece(self, token_id: int) -> bytes:
-        """The token's bytes, possibly part of a character; b"" for control tokens."""
+        """Return the token's bytes, possibly part of a character; b"" for control tokens."""
         ...
 
     def close(self) -> None:
-        """Releases native memory; call once, after every sampler was closed."""
+        """Release native memory; called once, after all samplers are closed."""
         ...

@@ -1,4 +1,4 @@
-"""Drawing a sequence's next token from its logits: the mask of its grammar, then its sampler."""
+"""Sampling of a sequence's next token from its logits: the mask of its grammar, then its sampler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence as Seq
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -19,16 +19,14 @@ from inferd.engine.runner import Logits, Runner
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.logprobs import TokenAlternative, TokenLogprob
 
-N_WORKERS = 4
-MASK_TIMEOUT_S = 1.5
-"""A mask takes well under a millisecond; a grammar whose mask takes so long ends its request."""
+NUM_WORKERS = 4
 MASK_GRACE_S = 0.002
-"""How long all rows of a step together wait for masks that are late. Who has none by then sits out the next steps."""
+"""How long all rows of a step together wait for late masks. A sequence whose mask is later sits out the next steps."""
 _POLL_S = 0.01
 _NICENESS = 10
 
 
-class Undrawn(Enum):
+class NotSampled(Enum):
     """Why there is no token."""
 
     LATE = "its mask is still being computed"  # the row is kept
@@ -37,120 +35,119 @@ class Undrawn(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnToken:
-    """A sampled token; `logprob` where the request asked for it."""
+class SampledToken:
+    """A sampled token; `logprob` if the request asked for it."""
 
     token_id: int
     logprob: TokenLogprob | None = None
 
 
 class TokenSampling:
-    """Draws tokens for the engine thread. Masks are computed on threads of its own, beside the model's computing.
+    """Sampling of tokens for the engine thread. Masks are computed on other threads, beside the model's computing.
 
-    A row whose mask is late is kept (a copy of its logits), so that nobody else waits for it: `draw_late` draws from
-    it once the mask is there. Its sequence has nothing to compute meanwhile. Grammars known to be slow have a thread to
-    themselves, which gives way to those who compute: they delay each other.
+    A row whose mask is late is kept (a copy of its logits), so that no other sequence waits for it: `sample_late`
+    samples from it once the mask is there. Its sequence has nothing to compute meanwhile. Grammars known to be slow
+    share one thread of low priority: two threads that compute delay each other.
     """
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self._workers = ThreadPoolExecutor(N_WORKERS, thread_name_prefix="inferd-mask")
-        self._slow_worker = ThreadPoolExecutor(1, thread_name_prefix="inferd-slow-mask", initializer=_give_way)
+        self._workers = ThreadPoolExecutor(NUM_WORKERS, thread_name_prefix="inferd-mask")
+        self._slow_worker = ThreadPoolExecutor(1, thread_name_prefix="inferd-slow-mask", initializer=_lower_priority)
         self._late: dict[Sequence, Logits] = {}
 
     def prepare(self, sequence: Sequence) -> None:
-        """Begins the work on its next mask; for a new sequence, and after each token that leaves it going on."""
+        """Start computing the sequence's next mask; called for a new sequence, and after each token that does not end
+        it."""
         if (matcher := sequence.matcher) is not None:
             matcher.prepare(self._slow_worker if matcher.is_slow else self._workers)
 
-    def draw(self, sequences: Seq[Sequence], rows: Seq[int]) -> list[DrawnToken | Undrawn]:
-        """A token for each of them, from the logits of its row of the last step."""
+    def sample(self, rows: Iterable[tuple[Sequence, int]]) -> list[SampledToken | NotSampled]:
+        """Return a token for each sequence, from the logits of its row of the last step."""
         deadline_s = time.monotonic() + MASK_GRACE_S
-        drawn: list[DrawnToken | Undrawn] = []
-        for sequence, row in zip(sequences, rows, strict=True):
-            self._late.pop(sequence, None)  # of before it lost its memory
+        sampled: list[SampledToken | NotSampled] = []
+        for sequence, row in rows:
+            self._late.pop(sequence, None)  # stale logits from before the sequence was preempted
             matcher = sequence.matcher
             logits = self._runner.logits(row)
             if matcher is None or matcher.is_ready(deadline_s - time.monotonic()):
-                drawn.append(self._draw(sequence, logits, row))
+                sampled.append(self._sample(sequence, logits, row))
             else:
                 self._late[sequence] = logits.copy()
-                drawn.append(Undrawn.LATE)
-        return drawn
+                sampled.append(NotSampled.LATE)
+        return sampled
 
-    def draw_late(self) -> list[tuple[Sequence, DrawnToken | Undrawn]]:
-        """Of the rows that were kept: those whose mask is there by now, or that are given up. A sequence that has lost
-        its memory since will compute its row again."""
-        drawn: list[tuple[Sequence, DrawnToken | Undrawn]] = []
+    def sample_late(self) -> list[tuple[Sequence, SampledToken | NotSampled]]:
+        """Return the tokens of the kept rows whose mask has come or is given up. The row of a sequence that was
+        preempted meanwhile is dropped: it will be computed again."""
+        sampled: list[tuple[Sequence, SampledToken | NotSampled]] = []
         for sequence in list(self._late):
             matcher = sequence.matcher
             assert matcher is not None, "only a mask is late"
             if sequence.status is not SequenceStatus.RUNNING or sequence.num_uncomputed_tokens:
                 del self._late[sequence]
             elif matcher.is_ready(0.0):
-                drawn.append((sequence, self._draw(sequence, self._late.pop(sequence))))
-            elif matcher.has_run_for(MASK_TIMEOUT_S):
+                sampled.append((sequence, self._sample(sequence, self._late.pop(sequence))))
+            elif matcher.has_timed_out:
                 del self._late[sequence]
-                drawn.append((sequence, Undrawn.IMPOSSIBLE))
-        return drawn
+                sampled.append((sequence, NotSampled.IMPOSSIBLE))
+        return sampled
 
     def wait(self) -> None:
-        """For a late mask, if any is, and not for long; when nothing else is to be done."""
+        """Wait briefly for a late mask, if there is one; called when nothing can be computed."""
         if self._late:
             Matcher.wait_for_any((sequence.matcher for sequence in self._late if sequence.matcher is not None), _POLL_S)
 
     def forget(self, sequence: Sequence) -> None:
-        """It has ended."""
+        """Drop the kept row of a sequence that has ended."""
         self._late.pop(sequence, None)
 
     def close(self) -> None:
-        """Waits for masks under way: they read the model's vocabulary."""
+        """Wait for masks under way: they read the model's vocabulary."""
         for workers in (self._workers, self._slow_worker):
             workers.shutdown(wait=True, cancel_futures=True)
 
-    def _draw(self, sequence: Sequence, logits: Logits, row: int | None = None) -> DrawnToken | Undrawn:
-        """From the logits of a row of the last step, or from a copy. The mask is written into them before any sampler
-        sees them, so no bias brings a masked token back."""
-        n_top = sequence.request.params.top_logprobs
-        # A copy of what the model said: the mask is written over it.
-        logprobs = None if n_top is None else log_softmax(logits)
+    def _sample(self, sequence: Sequence, logits: Logits, row: int | None = None) -> SampledToken | NotSampled:
+        """Sample from the logits of a row of the last step, or from a copy. The mask is written into them before any
+        sampler sees them, so no bias brings a masked token back."""
+        num_top = sequence.request.params.top_logprobs
+        # Before the mask is written over the logits: these are the model's own probabilities.
+        logprobs = None if num_top is None else log_softmax(logits)
         if sequence.matcher is not None:
             mask = sequence.matcher.take_mask()
             if mask is None:
-                return Undrawn.IMPOSSIBLE
+                return NotSampled.IMPOSSIBLE
             logits[~mask] = -np.inf
         if row is None:
             token_id = self._runner.sample_from(sequence.sampler, logits)
         else:
             token_id = self._runner.sample(sequence.sampler, row)
         if token_id is None:
-            return Undrawn.BROKEN
-        if logprobs is None or n_top is None:
-            return DrawnToken(token_id)
-        top = tuple(
-            TokenAlternative(self._runner.token_to_piece(best), float(logprobs[best])) for best in _top(logprobs, n_top)
-        )
-        piece = self._runner.token_to_piece(token_id)
-        return DrawnToken(token_id, TokenLogprob(piece, float(logprobs[token_id]), top))
+            return NotSampled.BROKEN
+        if logprobs is None or num_top is None:
+            return SampledToken(token_id)
+        piece_of = self._runner.token_to_piece
+        top = tuple(TokenAlternative(piece_of(best), float(logprobs[best])) for best in _top(logprobs, num_top))
+        return SampledToken(token_id, TokenLogprob(piece_of(token_id), float(logprobs[token_id]), top))
 
 
 def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
-    """log(exp(x) / sum(exp(x))), shifted by the largest so that nothing overflows."""
+    """Return log(exp(x) / sum(exp(x))), shifted by the largest so that nothing overflows."""
     shifted = logits.astype(np.float64) - float(logits.max())
     logprobs: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
     return logprobs
 
 
-def _give_way() -> None:
-    """Of this thread alone; on Linux a thread has a niceness of its own."""
+def _lower_priority() -> None:
+    """Lower the priority of the current thread; on Linux a thread has a niceness of its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
-def _top(logprobs: npt.NDArray[np.float64], n_top: int) -> list[int]:
-    """Ids of the largest, the best first; among equals the lower id."""
-    n_top = min(n_top, len(logprobs))
-    if n_top == 0:
+def _top(logprobs: npt.NDArray[np.float64], num_top: int) -> list[int]:
+    """Return the ids of the largest, the best first; among equals the lower id first."""
+    num_top = min(num_top, len(logprobs))
+    if num_top == 0:
         return []
-    best = np.argpartition(-logprobs, n_top - 1)[:n_top]
+    best = np.argpartition(-logprobs, num_top - 1)[:num_top]
     return [int(token_id) for token_id in best[np.lexsort((best, -logprobs[best]))]]

@@ -11,22 +11,26 @@ from inferd.engine.cost_model import CostModel
 from inferd.engine.sequence import Sequence
 
 N_GRAM = 3
-"""Tokens that have to occur again before they tell anything. Pairs do so by chance too often."""
+"""Length of a match. Pairs of tokens recur by chance too often."""
+MAX_DRAFT = 15
+"""Maximum tokens of a draft. On a CPU, where each row costs, half of it has nearly all the gain; on a GPU, where 16
+rows take little longer than one, more would be rejected more often."""
 
 
 class PromptLookup:
-    """Where in a sequence its newest tokens have occurred before, and how far to trust that.
+    """Prompt-lookup drafter: expects text that repeats N_GRAM tokens to continue as it did before.
 
-    The place is the latest one that went on with the same N_GRAM tokens; it is kept as long as the tokens that come are
-    those that came there. Every token is read once.
+    The match is the latest earlier place of the newest N_GRAM tokens; it is kept as long as the new tokens are those
+    that followed there. Every token is read once, and the state depends on the tokens alone.
 
-    The longer a match has lasted, the less likely it fails: that the next token differs is taken to stand at odds of
-    rate : 1 + length. The rate is learned from the tokens that were sampled, drafted or not: how many differed, by the
-    sum of 1 / (1 + length) over those that did not.
+    The longer a match has lasted, the less likely it fails: the odds that the next token differs are taken to be
+    rate : 1 + length. The rate is learned from the tokens that were sampled, drafted or not: the number of mismatches,
+    divided by the sum of 1 / (1 + length) over the matches.
 
     Args:
-        token_ids: the sequence's own; it only grows.
-        num_prompt_tokens: what the prompt has in common with itself says nothing of how the answer is made.
+        token_ids: tokens of a sequence, by reference; the list only grows.
+        num_prompt_tokens: the rate is learned from later tokens only: repetition within a prompt does not predict the
+            answer.
     """
 
     def __init__(self, token_ids: Seq[int], num_prompt_tokens: int) -> None:
@@ -40,7 +44,7 @@ class PromptLookup:
         self._held = 1.0
 
     def read(self) -> None:
-        """Takes in the tokens that are new since the last call."""
+        """Read the tokens that are new since the last call."""
         token_ids = self._token_ids
         for position in range(self._num_read, len(token_ids)):
             if self._next is not None:
@@ -52,25 +56,26 @@ class PromptLookup:
                 self._after[gram] = position + 1
         self._num_read = len(token_ids)
 
-    def expected(self, n_tokens: int) -> tuple[int, ...]:
-        """The next tokens, if what is repeated goes on; a loop goes on for ever. Empty if nothing is repeated."""
+    def expected(self, num_tokens: int) -> tuple[int, ...]:
+        """Return the next tokens if the repetition continues (a loop never ends); empty without a match."""
         if self._next is None:
             return ()
-        repeated = self._token_ids[self._next : self._next + n_tokens]
-        return tuple(repeated[index % len(repeated)] for index in range(n_tokens))
+        repeated = self._token_ids[self._next : self._next + num_tokens]
+        return tuple(repeated[index % len(repeated)] for index in range(num_tokens))
 
-    def chance(self, n_ahead: int) -> float:
-        """That the token so many ahead, 1 being the next, comes as expected, given that those before it did."""
-        odds = self._num_failed / self._held / (self._length + n_ahead)
+    def chance(self, distance: int) -> float:
+        """Return the probability that the token at `distance`, 1 being the next, is the expected one, given that
+        those before it were."""
+        odds = self._num_failed / self._held / (self._length + distance)
         return 1.0 / (1.0 + odds)
 
     @property
-    def expects(self) -> bool:
+    def has_match(self) -> bool:
         return self._next is not None
 
     def _check(self, position: int) -> None:
-        """Compares a new token with what was expected."""
-        assert self._next is not None, "something was expected"
+        """Compare a new token with the expected one."""
+        assert self._next is not None, "there is a match"
         is_match = self._token_ids[self._next] == self._token_ids[position]
         if position >= self._num_prompt_tokens:
             self._num_failed += not is_match
@@ -79,59 +84,55 @@ class PromptLookup:
         self._length += 1
 
 
-MAX_DRAFT = 15
-"""Tokens of a draft. On a CPU, where each row costs, half of it has nearly all the gain; on a GPU, where 16 rows take
-little longer than one, more would only be computed in vain more often."""
-
-
 class Speculation:
-    """Drafts for a sequence that is alone: what its own tokens let expect, where that is faster by the cost model.
+    """Drafts for the only running sequence, where they are faster by the cost model.
 
-    A step brings one token, and one more for each token of the draft that is sampled just so. So a draft is as long as
-    makes most tokens a millisecond, by what can be expected, and empty where one row alone makes more. Expectations
-    are checked whether they are drafted or not, so a sequence that repeats nothing pays nothing to find out.
+    A step brings one token, and one more for each leading token of the draft that is sampled. So a draft has the length
+    that maximises the expected tokens per millisecond, and is empty where one row alone is faster. Expectations are
+    checked whether they are drafted or not, so a sequence that repeats nothing pays nothing to find out.
 
     Args:
-        n_draft_max: tokens of a draft, at least 1.
-        max_step_ms: how long a step may take.
+        max_draft: maximum tokens of a draft, at least 1.
+        max_step_ms: maximum expected duration of a step.
     """
 
-    def __init__(self, cost_model: CostModel, *, n_draft_max: int, max_step_ms: float) -> None:
-        assert n_draft_max > 0, "without drafts there is no speculation"
+    def __init__(self, cost_model: CostModel, *, max_draft: int, max_step_ms: float) -> None:
+        assert max_draft > 0, "without drafts there is no speculation"
         self._cost_model = cost_model
-        self._n_draft_max = n_draft_max
+        self._max_draft = max_draft
         self._max_step_ms = max_step_ms
         self._sequence: Sequence | None = None
         self._lookup = PromptLookup((), 0)
 
-    def draft(self, sequence: Sequence, n_rows: int) -> tuple[int, ...]:
-        """What to compute after the sequence's last token, in at most `n_rows` rows; empty where it would not pay.
+    def draft(self, sequence: Sequence, max_rows: int) -> tuple[int, ...]:
+        """Return tokens to compute after the sequence's last one, at most `max_rows`; empty where it would not pay.
 
-        Nothing for a request with a seed: it asks for the same answer once more, and rows that are computed together
-        differ in the last bits from rows that are not. Nothing either where the next row has to wait for a mask."""
+        Empty for a request with a seed: it asks for a reproducible answer, and rows that are computed together differ
+        in the last bits from rows that are not. Empty also where the next row has to wait for a mask.
+        """
         is_slow = sequence.matcher is not None and sequence.matcher.is_slow
         if is_slow or sequence.request.params.seed is not None:
             return ()
-        if sequence is not self._sequence:  # what it learns depends on the tokens alone, so it can begin again
+        if sequence is not self._sequence:
             self._sequence, self._lookup = sequence, PromptLookup(sequence.token_ids, sequence.num_prompt_tokens)
         lookup = self._lookup
         lookup.read()
-        most = min(self._n_draft_max, n_rows, sequence.num_tokens_to_come - 1)
-        return lookup.expected(self._length(sequence, lookup, most)) if lookup.expects else ()
+        most = min(self._max_draft, max_rows, sequence.num_tokens_to_come - 1)
+        return lookup.expected(self._length(sequence, lookup, most)) if lookup.has_match else ()
 
     def _length(self, sequence: Sequence, lookup: PromptLookup, most: int) -> int:
-        """Rows cost the same each, and the later ones bring less: so it stops where one more would lower the rate."""
-        n_tokens = chance = 1.0
-        rate = n_tokens / self._step_ms(sequence, 1)
+        """Return the best length: rows cost the same each and later ones gain less, so the rate has one maximum."""
+        num_tokens = chance = 1.0
+        rate = num_tokens / self._step_ms(sequence, 1)
         for length in range(1, most + 1):
             chance *= lookup.chance(length)
-            n_tokens += chance
+            num_tokens += chance
             step_ms = self._step_ms(sequence, 1 + length)
-            if step_ms > self._max_step_ms or n_tokens / step_ms <= rate:
+            if step_ms > self._max_step_ms or num_tokens / step_ms <= rate:
                 return length - 1
-            rate = n_tokens / step_ms
+            rate = num_tokens / step_ms
         return max(0, most)
 
-    def _step_ms(self, sequence: Sequence, n_rows: int) -> float:
-        cells = n_rows * sequence.num_computed_tokens + n_rows * (n_rows + 1) // 2
-        return self._cost_model.step_ms(prefill_rows=0, decode_rows=n_rows, cells=cells)
+    def _step_ms(self, sequence: Sequence, num_rows: int) -> float:
+        cells = sequence.num_attended_cells(num_rows)
+        return self._cost_model.step_ms(prefill_rows=0, decode_rows=num_rows, cells=cells)

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from inferd.config import KVLayout, KVMemory
 from inferd.engine.core import EngineCore
-from inferd.engine.llama.context import Context
 from inferd.engine.llama.loading import MAX_STEP_MS_CPU, load_model
 from inferd.engine.llama.machine import available_cores
 from inferd.engine.llama.model import Model
@@ -37,11 +37,11 @@ class Bench:
     """One model, one context: whoever is measured has both to itself."""
 
     def __init__(self, model: Model) -> None:
-        context = Context(model, n_seq_max=N_SEQUENCES, n_ctx_seq=CONTEXT, n_ubatch=512, n_threads=available_cores())
+        memory = KVMemory(KVLayout.PARTITIONED, CONTEXT, N_SEQUENCES, N_SEQUENCES, CONTEXT * N_SEQUENCES)
         self._model = model
-        self._runner = LlamaRunner(model, context, max_context=CONTEXT)
+        self._runner = LlamaRunner(model, memory, n_ubatch=512, n_threads=available_cores())
         self._runner.warm_up()
-        self.bare = Bare(context, self._runner)
+        self.bare = Bare(self._runner)
 
     def ids(self, text: str) -> Prompt:
         return tuple(self._model.vocabulary.encode([Segment(text, True)]))

@@ -10,7 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
-from inferd.engine.llama.context import Context
+from inferd.config import KVLayout, KVMemory
 from inferd.engine.llama.loading import load_model
 from inferd.engine.llama.machine import available_cores
 from inferd.engine.llama.model import Model
@@ -30,23 +30,17 @@ class Layout:
     """A context of 16 sequences in one of the two layouts."""
 
     def __init__(self, model: Model, *, unified: bool) -> None:
-        n_seq_max = 2 * N_DECODING
-        self._context = Context(
-            model,
-            n_seq_max=n_seq_max,
-            n_ctx_seq=CONTEXT,
-            n_ubatch=512,
-            n_threads=available_cores(),
-            n_pool_cells=CONTEXT * n_seq_max if unified else None,
-        )
-        self._runner = LlamaRunner(model, self._context, max_context=CONTEXT)
+        num_sequences = 2 * N_DECODING
+        layout = KVLayout.UNIFIED if unified else KVLayout.PARTITIONED
+        memory = KVMemory(layout, CONTEXT, num_sequences, num_sequences, CONTEXT * num_sequences)
+        self._runner = LlamaRunner(model, memory, n_ubatch=512, n_threads=available_cores())
         self._runner.warm_up()
-        self._bare = Bare(self._context, self._runner)
+        self._bare = Bare(self._runner)
 
     def parked(self) -> SequenceState:
         """The state of a sequence of 2,000 tokens."""
         self._bare.prefill({0: tuple(range(100, 100 + N_PARKED_TOKENS))})
-        state = self._context.seq_state(0)
+        state = self._runner.seq_state(0)
         self._bare.clear()
         return state
 
@@ -54,14 +48,14 @@ class Layout:
         """The rate with short contexts; with `state`, others hold as many cells as it has, each."""
         for seq_id in range(N_DECODING, 2 * N_DECODING) if state is not None else ():
             assert state is not None
-            assert self._context.restore_seq(seq_id, state), "it fits"
+            assert self._runner.restore_seq(seq_id, state), "it fits"
         prompts: dict[int, Prompt] = {i: tuple(range(500 * i + 100, 500 * i + 148)) for i in range(N_DECODING)}
         return self._rate(self._bare.prefill(prompts))
 
     def long(self, state: SequenceState) -> float:
         """The rate with long contexts, nobody else's in memory."""
         for seq_id in range(N_DECODING):
-            assert self._context.restore_seq(seq_id, state), "it fits"
+            assert self._runner.restore_seq(seq_id, state), "it fits"
             self._bare.restored(seq_id, N_PARKED_TOKENS)
         return self._rate([100] * N_DECODING)
 
@@ -73,7 +67,7 @@ class Layout:
         return rate
 
     def close(self) -> None:
-        self._context.close()
+        self._runner.close()
 
 
 def main() -> None:

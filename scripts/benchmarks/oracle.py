@@ -10,7 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
-from inferd.engine.llama.context import Context
+from inferd.config import KVLayout, KVMemory
 from inferd.engine.llama.loading import load_model
 from inferd.engine.llama.machine import available_cores
 from inferd.engine.llama.runner import LlamaRunner
@@ -38,8 +38,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     arguments = parser.parse_args()
     model = load_model(arguments.model or demo_model())
-    context = Context(model, n_seq_max=arguments.users, n_ctx_seq=4096, n_ubatch=512, n_threads=available_cores())
-    runner = LlamaRunner(model, context, max_context=4096)
+    num_users = arguments.users
+    memory = KVMemory(KVLayout.PARTITIONED, 4096, num_users, num_users, 4096 * num_users)
+    runner = LlamaRunner(model, memory, n_ubatch=512, n_threads=available_cores())
     runner.warm_up()
     encode = model.vocabulary.encode
 
@@ -51,7 +52,7 @@ def main() -> None:
     again = ids(" so<|im_end|>\n<|im_start|>user\nAnd why is that?<|im_end|>\n<|im_start|>assistant\n")
     print("warm", flush=True)
     started = time.perf_counter()
-    cold_prefix(Bare(context, runner), prefix, [asked, [again] * arguments.users])
+    cold_prefix(Bare(runner), prefix, [asked, [again] * arguments.users])
     print(time.perf_counter() - started)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from inferd.config import KVLayout, KVMemory, ModelConfig
+from inferd.config import KVLayout, ModelConfig
 from inferd.deployments import local_replica
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn
@@ -23,7 +23,7 @@ from inferd.errors import ConfigError, OverloadedError
 from inferd.sampling_params import SamplingParams
 from inferd.wire.openai.chat_request import ChatRequest
 from inferd.wire.openai.messages import Message
-from tests.fake_embedder import fake_embeddings
+from tests.fake_embedder import fake_model_core
 from tests.fakes import FakeRunner
 from tests.serving.provider import TEMPLATE, FakeModel
 
@@ -43,13 +43,13 @@ class Loader:
         self.options |= {"path": path, "n_gpu_layers": n_gpu_layers}
         return self.model
 
-    def build_core(self, model: FakeModel, **options: Any) -> ModelCore:
+    def build_core(self, model: FakeModel, config: ModelConfig, compute_turn: ComputeTurn) -> ModelCore:
         assert model is self.model
-        self.options |= options
-        memory: KVMemory = options["memory"]
-        runner = FakeRunner(n_seq_max=memory.n_seq_max, cells_per_sequence=memory.max_context)
+        self.options |= {"config": config, "compute_turn": compute_turn}
+        memory = config.kv_memory
+        runner = FakeRunner(max_sequences=memory.n_seq_max, cells_per_sequence=memory.max_context)
         generation = EngineCore(runner) if model.is_causal else None
-        return ModelCore(generation, fake_embeddings(is_causal=model.is_causal), release=model.close)
+        return fake_model_core(generation, model.close, is_causal=model.is_causal)
 
 
 @pytest.fixture
@@ -65,20 +65,14 @@ def loading(monkeypatch: pytest.MonkeyPatch, loader: Loader) -> Loader:
     return loader
 
 
-async def test_every_key_of_the_configuration_reaches_llama_cpp(config, monkeypatch):
+async def test_start_loads_the_configured_model_on_the_shared_compute_turn(config, monkeypatch):
     loader, turn = loading(monkeypatch, Loader()), ComputeTurn()
     replica = LocalReplica(config, turn)
     await replica.start()
     assert loader.options == {
         "path": config.source,
         "n_gpu_layers": -1,
-        "memory": KVMemory(KVLayout.PARTITIONED, max_context=64, n_running_max=2, n_seq_max=2, n_cells=128),
-        "kv_layout": KVLayout.AUTO,
-        "n_ubatch": 32,
-        "n_threads": 1,
-        "host_cache_bytes": 1024 * 2**20,
-        "max_step_ms": None,
-        "speculates": False,
+        "config": config,
         "compute_turn": turn,
     }
     assert (replica.key, replica.max_context, replica.is_ready) == ("tiny", 64, True)

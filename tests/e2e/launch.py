@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 from inferd.cli import composition
 from inferd.cli.main import main
-from inferd.config import KVMemory
+from inferd.config import ModelConfig
 from inferd.deployments import local_replica
+from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
 from inferd.engine.model_core import ModelCore
 from inferd.ledger.batches import progress as batch_progress
@@ -30,7 +31,7 @@ from inferd.ledger.storage.writer import LedgerWriter
 from inferd.serving.batches.spool import Spool
 from inferd.serving.file_store import FileStore
 from tests.fake_cells import UnifiedFakeRunner
-from tests.fake_embedder import fake_embeddings
+from tests.fake_embedder import fake_model_core
 from tests.fakes import FakeRunner
 from tests.serving.provider import FakeModel
 
@@ -57,22 +58,21 @@ class SlowUnifiedRunner(UnifiedFakeRunner):
         return super().execute(batch)
 
 
-def _build_fake_core(model: FakeModel, *, memory: KVMemory, n_ubatch: int, **_: Any) -> ModelCore:
+def _build_fake_core(model: FakeModel, config: ModelConfig, _: ComputeTurn) -> ModelCore:
+    memory = config.kv_memory
     sizes: dict[str, int] = {
-        "n_seq_max": memory.n_seq_max,
-        "n_running_max": memory.n_running_max,
-        "n_rows_max": n_ubatch,
+        "max_sequences": memory.n_seq_max,
+        "max_running": memory.n_running_max,
+        "max_rows": config.n_ubatch,
         "cells_per_sequence": memory.max_context,
     }
-    embeddings = fake_embeddings(n_rows_max=n_ubatch)
-    if memory.is_unified:
-        return ModelCore(EngineCore(SlowUnifiedRunner(n_pool_cells=memory.n_cells, **sizes)), embeddings)
-    return ModelCore(EngineCore(SlowRunner(**sizes)), embeddings)
+    runner = SlowUnifiedRunner(num_pool_cells=memory.n_cells, **sizes) if memory.is_unified else SlowRunner(**sizes)
+    return fake_model_core(EngineCore(runner), max_rows=config.n_ubatch)
 
 
 def take_fakes() -> None:
     local_replica.load_model = lambda path, **options: FakeModel()  # type: ignore[assignment]
-    local_replica.fitting_memory = lambda model, *, memory, **options: memory  # type: ignore[assignment]
+    local_replica.fitting_memory = lambda model, config: config.kv_memory  # type: ignore[assignment]
     local_replica.build_core = _build_fake_core  # type: ignore[assignment]
 
 

@@ -41,6 +41,14 @@ class Driver:
         )
         self.outputs: dict[str, list[RequestOutput]] = {}
 
+    @property
+    def num_running(self) -> int:
+        return len(self.core._scheduler.running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.core._scheduler.waiting)
+
     def add(self, *requests: AddRequest) -> None:
         for added in requests:
             self.outputs[added.request_id] = []
@@ -67,11 +75,11 @@ class Driver:
         kv_cache = self.core._kv_cache
         for seq_id, sequence in kv_cache._running.items():
             assert self.runner.contents(seq_id) == sequence.token_ids[: sequence.num_computed_tokens]
-        for branch in kv_cache.prefix_cache.branches():
+        for branch in kv_cache._prefix_cache.branches():
             held = self.runner.contents(branch.seq_id) if branch.state is None else self.runner.read(branch.state)
             assert held == list(branch.token_ids), "a branch holds what it says"
         if isinstance(kv_cache, UnifiedKVCache):
-            self.runner.check_used(kv_cache._cells.n_used)
+            self.runner.check_used(kv_cache._cells.num_used)
 
     def run(self) -> None:
         for _ in range(MAX_STEPS):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from inferd.engine import backlog as backlog_module
 from inferd.engine.backlog import MAX_RETRY_AFTER_S, MIN_RETRY_AFTER_S, Backlog
 from inferd.engine.cost_model import CostModel, Speed
 from inferd.engine.messages import AddRequest
@@ -28,10 +27,8 @@ def clock():
 
 
 @pytest.fixture
-def backlog(clock, monkeypatch):
-    monkeypatch.setattr(backlog_module, "MAX_LIVE_REQUESTS", 20)
-    monkeypatch.setattr(backlog_module, "MAX_LIVE_TOKENS", 4000)
-    return Backlog(clock)
+def backlog(clock):
+    return Backlog(clock, max_requests=20, max_tokens=4000)
 
 
 def fill(backlog: Backlog, first: int = 0) -> None:
@@ -102,6 +99,6 @@ def test_a_speed_is_that_of_the_cost_model():
     for _ in range(200):
         model.observe(prefill_rows=256, decode_rows=0, cells=256 * 257 // 2, step_ms=512.0)
         model.observe(prefill_rows=0, decode_rows=8, cells=800, step_ms=40.0)
-    speed = Speed.expected(model, n_decodes=8, cells=800)
+    speed = Speed.expected(model, num_decodes=8, cells=800)
     assert speed.prompt_tokens_per_s == pytest.approx(500.0, rel=0.05)
     assert speed.output_tokens_per_s == pytest.approx(200.0, rel=0.05)

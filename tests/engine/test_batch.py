@@ -24,7 +24,7 @@ def test_rows_are_sorted_by_sequence_id_and_start_where_the_books_are() -> None:
     assert batch.positions == [1, 1, 2]
     assert batch.seq_ids == [1, 3, 3]
     assert [chunk.sequence for chunk in chunks] == [low, high]
-    assert batch.n_rows == 3
+    assert batch.num_rows == 3
 
 
 def pieces(rows: dict[int, int], order: list[int]) -> list[dict[int, int]]:
@@ -35,9 +35,9 @@ def pieces(rows: dict[int, int], order: list[int]) -> list[dict[int, int]]:
         for seq_id in order:
             if left[seq_id] and (not piece or seq_id == piece[-1] + 1):
                 piece.append(seq_id)
-        n_rows = min(left[seq_id] for seq_id in piece)
-        found.append(dict.fromkeys(piece, n_rows))
-        left |= {seq_id: left[seq_id] - n_rows for seq_id in piece}
+        num_rows = min(left[seq_id] for seq_id in piece)
+        found.append(dict.fromkeys(piece, num_rows))
+        left |= {seq_id: left[seq_id] - num_rows for seq_id in piece}
     return found
 
 
@@ -55,13 +55,13 @@ def test_only_the_last_row_of_a_chunk_that_completes_has_logits() -> None:
     whole, part, end = sequence_at(0, b"abc"), sequence_at(1, b"abc"), sequence_at(2, b"abc", 2)
     chunks = laid_out([ScheduledChunk(end, 1), ScheduledChunk(part, 2), ScheduledChunk(whole, 3)])
     assert build_batch(chunks).wants_logits == [False, False, True, False, False, True]
-    assert output_rows(chunks) == [2, 5]
+    assert [(chunk.sequence, row) for chunk, row in output_rows(chunks)] == [(whole, 2), (end, 5)]
 
 
-@pytest.mark.parametrize("n_tokens", [0, 4])
-def test_a_chunk_has_rows_and_only_known_ones(n_tokens) -> None:
+@pytest.mark.parametrize("num_tokens", [0, 4])
+def test_a_chunk_has_rows_and_only_known_ones(num_tokens) -> None:
     with pytest.raises(AssertionError):
-        build_batch([ScheduledChunk(sequence_at(0, b"abc"), n_tokens)])
+        build_batch([ScheduledChunk(sequence_at(0, b"abc"), num_tokens)])
 
 
 def test_an_empty_step_is_not_executed() -> None:

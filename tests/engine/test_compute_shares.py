@@ -32,7 +32,7 @@ def test_all_shares_together_never_exceed_the_busy_time(specs, step_ms, failing_
     rounded once, so it says at most half a millisecond more than its share."""
     clock = FakeClock()
     # Few streams, so that some wait and some lose theirs.
-    driver = Driver(FakeRunner(clock=clock, step_ms=step_ms, n_rows_max=32, n_seq_max=3, n_running_max=2), clock)
+    driver = Driver(FakeRunner(clock=clock, step_ms=step_ms, max_rows=32, max_sequences=3, max_running=2), clock)
     busy_ns = step = 0
     while step <= 12 or driver.core.has_work:
         for number, (length, n, traffic_class, max_compute_ms, begin, patience) in enumerate(specs):

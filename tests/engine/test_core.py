@@ -13,8 +13,8 @@ from tests.engine.driver import Driver, request
 from tests.fakes import END, FakeClock, FakeRunner
 
 
-def expected(prompt: bytes, n_tokens: int) -> str:
-    return FakeRunner.continuation(prompt, n_tokens).decode()
+def expected(prompt: bytes, num_tokens: int) -> str:
+    return FakeRunner.continuation(prompt, num_tokens).decode()
 
 
 def test_a_request_ends_at_its_length_with_exact_usage() -> None:
@@ -29,14 +29,14 @@ def test_a_request_ends_at_its_length_with_exact_usage() -> None:
 
 
 @given(st.binary(min_size=1, max_size=80), st.integers(1, 20), st.integers(1, 90))
-def test_a_prefill_in_chunks_equals_a_whole_one(prompt, max_tokens, n_rows_max) -> None:
-    driver = Driver(FakeRunner(n_rows_max=n_rows_max))
+def test_a_prefill_in_chunks_equals_a_whole_one(prompt, max_tokens, max_rows) -> None:
+    driver = Driver(FakeRunner(max_rows=max_rows))
     driver.add(request(prompt=prompt, max_tokens=max_tokens))
     driver.run()
     assert driver.text() == expected(prompt, max_tokens)
     assert driver.usage() == Usage(prompt_tokens=len(prompt), completion_tokens=max_tokens)
-    assert max(driver.runner.rows_per_step) <= n_rows_max
-    assert len(driver.runner.rows_per_step) == -(-len(prompt) // n_rows_max) + max_tokens - 1
+    assert max(driver.runner.rows_per_step) <= max_rows
+    assert len(driver.runner.rows_per_step) == -(-len(prompt) // max_rows) + max_tokens - 1
 
 
 @given(
@@ -46,8 +46,8 @@ def test_a_prefill_in_chunks_equals_a_whole_one(prompt, max_tokens, n_rows_max) 
     st.integers(1, 5),
     st.integers(5, 70),
 )
-def test_many_interleaved_requests_each_get_their_own_text(specs, n_seq_max, n_rows_max) -> None:
-    driver = Driver(FakeRunner(n_seq_max=n_seq_max, n_rows_max=n_rows_max))
+def test_many_interleaved_requests_each_get_their_own_text(specs, max_sequences, max_rows) -> None:
+    driver = Driver(FakeRunner(max_sequences=max_sequences, max_rows=max_rows))
     for number, (prompt, max_tokens, steps_before) in enumerate(specs):
         for _ in range(steps_before):
             driver.step()
@@ -58,7 +58,7 @@ def test_many_interleaved_requests_each_get_their_own_text(specs, n_seq_max, n_r
         usage = driver.usage(str(number))
         assert (usage.prompt_tokens, usage.completion_tokens) == (len(prompt), max_tokens)
         assert usage.cached_tokens < len(prompt), "the last token's logits are always computed"
-    assert max(driver.runner.rows_per_step) <= n_rows_max
+    assert max(driver.runner.rows_per_step) <= max_rows
     assert all(sampler.closed for sampler in driver.runner.samplers)
 
 
@@ -71,7 +71,7 @@ def test_a_request_that_fills_the_context_to_the_last_cell_ends() -> None:
 
 def test_a_long_prompt_does_not_hold_up_those_who_decode() -> None:
     clock = FakeClock()
-    runner = FakeRunner(n_rows_max=512, cells_per_sequence=4096, clock=clock, step_ms=2.0, row_ms=1.0)
+    runner = FakeRunner(max_rows=512, cells_per_sequence=4096, clock=clock, step_ms=2.0, row_ms=1.0)
     driver = Driver(runner, clock, max_step_ms=100.0)
     driver.add(request("a", b"a", 50), request("b", b"b", 50))
     driver.step()
@@ -116,7 +116,7 @@ def test_sampling_parameters_reach_the_sampler() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "stop", "text", "n_tokens"),
+    ("answer", "stop", "text", "num_tokens"),
     [
         ("one STOP two", ("STOP",), "one ", 8),
         ("one STOP", ("STOP",), "one ", 8),
@@ -127,13 +127,13 @@ def test_sampling_parameters_reach_the_sampler() -> None:
         ("half STO", ("STOP",), "half STO", 9),
     ],
 )
-def test_text_ends_before_a_stop_string_and_every_token_of_it_is_counted(answer, stop, text, n_tokens) -> None:
+def test_text_ends_before_a_stop_string_and_every_token_of_it_is_counted(answer, stop, text, num_tokens) -> None:
     driver = Driver(FakeRunner(answer=answer.encode()))
     driver.add(request(max_tokens=50, params=SamplingParams(stop=stop)))
     driver.run()
     assert driver.text() == text
     assert driver.reason() is FinishReason.STOP
-    assert driver.usage().completion_tokens == n_tokens == len(driver.token_ids())
+    assert driver.usage().completion_tokens == num_tokens == len(driver.token_ids())
 
 
 def test_a_stop_string_that_ends_on_the_last_token_allowed_is_a_stop() -> None:
@@ -159,10 +159,10 @@ def test_a_character_over_several_tokens_comes_whole() -> None:
 
 
 def test_abort_while_waiting_has_used_nothing() -> None:
-    driver = Driver(FakeRunner(n_seq_max=1))
+    driver = Driver(FakeRunner(max_sequences=1))
     driver.add(request("running"), request())
     driver.step()
-    assert (driver.core.num_running, driver.core.num_waiting) == (1, 1)
+    assert (driver.num_running, driver.num_waiting) == (1, 1)
     driver.abort("r")
     assert (driver.reason(), driver.usage()) == (FinishReason.CANCELLED, Usage())
     driver.run()
@@ -171,7 +171,7 @@ def test_abort_while_waiting_has_used_nothing() -> None:
 
 def test_abort_during_prefill_has_used_the_prompt_so_far() -> None:
     clock = FakeClock()
-    driver = Driver(FakeRunner(n_rows_max=16, clock=clock, step_ms=10), clock)
+    driver = Driver(FakeRunner(max_rows=16, clock=clock, step_ms=10), clock)
     driver.add(request(prompt=b"x" * 100))
     driver.step()
     driver.step()
@@ -208,7 +208,7 @@ def test_an_id_may_come_again_once_its_request_has_ended() -> None:
 
 
 def test_abort_all_ends_everyone_with_the_error() -> None:
-    driver = Driver(FakeRunner(n_seq_max=1))
+    driver = Driver(FakeRunner(max_sequences=1))
     driver.add(request("a"), request("b"))
     driver.step()
     driver.core.abort_all("power cut")
@@ -263,7 +263,7 @@ def test_a_request_ends_at_its_compute_limit_and_pays_no_more() -> None:
 
 def test_a_prompt_can_use_up_the_compute_limit_by_itself() -> None:
     clock = FakeClock()
-    driver = Driver(FakeRunner(clock=clock, step_ms=10, n_rows_max=32), clock)
+    driver = Driver(FakeRunner(clock=clock, step_ms=10, max_rows=32), clock)
     driver.add(replace(request(prompt=b"x" * 200, max_tokens=8), max_compute_ms=20))
     driver.run()
     assert driver.reason() is FinishReason.LENGTH
@@ -281,7 +281,7 @@ def test_a_limit_that_is_just_enough_cuts_nothing() -> None:
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12)), min_size=1, max_size=10), st.floats(0.0001, 50))
 def test_all_shares_together_never_exceed_the_busy_time(specs, step_ms) -> None:
     clock = FakeClock()
-    driver = Driver(FakeRunner(clock=clock, step_ms=step_ms, n_rows_max=32), clock)
+    driver = Driver(FakeRunner(clock=clock, step_ms=step_ms, max_rows=32), clock)
     driver.add(*(request(str(number), b"x" * length, n) for number, (length, n) in enumerate(specs)))
     sequences = list(driver.core._sequences.values())
     driver.run()

@@ -72,7 +72,7 @@ def test_the_limit_and_stop_strings_come_before_the_grammar() -> None:
 def test_a_matcher_outlives_a_failed_step_and_a_lost_stream() -> None:
     from tests.fakes import Failure
 
-    runner = FakeRunner(n_seq_max=1)
+    runner = FakeRunner(max_sequences=1)
     driver = Driver(runner)
     long = '{"type":"string","minLength":12,"maxLength":12}'
     driver.add(constrained("one", source=long, max_tokens=60))

@@ -21,21 +21,21 @@ SPECS = st.lists(st.tuples(st.binary(min_size=1, max_size=40), st.integers(1, 10
 
 
 def add_all(driver: Driver, specs: list[tuple[bytes, int]]) -> None:
-    driver.add(*(request(str(number), prompt, n_tokens) for number, (prompt, n_tokens) in enumerate(specs)))
+    driver.add(*(request(str(number), prompt, num_tokens) for number, (prompt, num_tokens) in enumerate(specs)))
 
 
-def expect_whole(driver: Driver, number: int, prompt: bytes, n_tokens: int) -> None:
+def expect_whole(driver: Driver, number: int, prompt: bytes, num_tokens: int) -> None:
     name = str(number)
     assert driver.reason(name) is FinishReason.LENGTH
-    assert driver.text(name) == FakeRunner.continuation(prompt, n_tokens).decode()
+    assert driver.text(name) == FakeRunner.continuation(prompt, num_tokens).decode()
     usage = driver.usage(name)
-    assert (usage.prompt_tokens, usage.completion_tokens) == (len(prompt), n_tokens)
+    assert (usage.prompt_tokens, usage.completion_tokens) == (len(prompt), num_tokens)
 
 
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("cuts", [True, False])
 def test_after_a_failed_decode_the_text_goes_on_as_if_it_had_not_been(code, cuts) -> None:
-    runner = FakeRunner(cuts=cuts, n_rows_max=16)
+    runner = FakeRunner(cuts=cuts, max_rows=16)
     driver = Driver(runner)
     specs = [(b"hello", 6), (b"a much longer prompt than one step can take", 6), (b"x", 6)]
     runner.failures = [None, Failure(code, 9, 3), None, Failure(code), None, None, Failure(code, 2, 1)]
@@ -46,8 +46,8 @@ def test_after_a_failed_decode_the_text_goes_on_as_if_it_had_not_been(code, cuts
 
 
 @given(SPECS, st.lists(st.tuples(FAILURES, st.booleans()), max_size=12), st.booleans(), st.integers(4, 40))
-def test_any_failures_with_good_steps_between_change_neither_text_nor_usage(specs, failures, cuts, n_rows_max) -> None:
-    runner = FakeRunner(cuts=cuts, n_rows_max=n_rows_max)
+def test_any_failures_with_good_steps_between_change_neither_text_nor_usage(specs, failures, cuts, max_rows) -> None:
+    runner = FakeRunner(cuts=cuts, max_rows=max_rows)
     for failure, twice in failures:
         # A good step may leave a sequence out, so its failures are only surely forgiven while few are running.
         runner.failures += [failure] * (1 + (twice and len(specs) == 1)) + [None] * 40
@@ -60,7 +60,7 @@ def test_any_failures_with_good_steps_between_change_neither_text_nor_usage(spec
 
 def test_a_ruined_state_in_memory_that_cannot_be_cut_is_never_computed_on() -> None:
     """Recurrent memory claims the rows of a failed ubatch; only the refused cut gives it away."""
-    runner = FakeRunner(cuts=False, n_rows_max=8)
+    runner = FakeRunner(cuts=False, max_rows=8)
     runner.failures = [None, Failure(2, 0, 8)]
     driver = Driver(runner)
     add_all(driver, [(b"x" * 40, 4)])
@@ -98,7 +98,7 @@ def test_failures_count_in_a_row_only() -> None:
 
 
 def test_only_those_in_the_failed_steps_end() -> None:
-    runner = FakeRunner(n_seq_max=1)
+    runner = FakeRunner(max_sequences=1)
     runner.failures = [Failure(-3)] * MAX_FAILURES
     driver = Driver(runner)
     driver.add(request("first"), request("waits"))
@@ -109,7 +109,7 @@ def test_only_those_in_the_failed_steps_end() -> None:
 @pytest.mark.parametrize("cuts", [True, False])
 def test_nobody_pays_for_failed_steps_or_for_computing_again(cuts) -> None:
     clock = FakeClock()
-    runner = FakeRunner(clock=clock, step_ms=10, cuts=cuts, n_rows_max=8)
+    runner = FakeRunner(clock=clock, step_ms=10, cuts=cuts, max_rows=8)
     runner.failures = [None, None, Failure(2, 3, 2), Failure(2, 1, 1)]
     driver = Driver(runner, clock)
     driver.add(request(prompt=b"x" * 24, max_tokens=4))
@@ -119,7 +119,7 @@ def test_nobody_pays_for_failed_steps_or_for_computing_again(cuts) -> None:
 
 
 def test_abort_after_a_failure_has_used_what_good_steps_computed() -> None:
-    runner = FakeRunner(n_rows_max=8)
+    runner = FakeRunner(max_rows=8)
     runner.failures = [None, Failure(2, 5)]
     driver = Driver(runner)
     driver.add(request(prompt=b"x" * 24))
@@ -156,9 +156,11 @@ STEP = st.tuples(st.just("step"), st.integers(1, 6), st.just(0))
     st.integers(5, 40),
     st.booleans(),
 )
-def test_whatever_happens_every_request_ends_once_and_the_books_are_right(events, n_seq_max, n_rows_max, cuts) -> None:
+def test_whatever_happens_every_request_ends_once_and_the_books_are_right(
+    events, max_sequences, max_rows, cuts
+) -> None:
     clock = FakeClock()
-    runner = FakeRunner(n_seq_max=n_seq_max, n_rows_max=n_rows_max, cuts=cuts, clock=clock, step_ms=1)
+    runner = FakeRunner(max_sequences=max_sequences, max_rows=max_rows, cuts=cuts, clock=clock, step_ms=1)
     driver = Driver(runner, clock)
     prompts: list[bytes] = []
     for event, first, second in events:
@@ -185,14 +187,14 @@ def test_whatever_happens_every_request_ends_once_and_the_books_are_right(events
     assert reasons.total() == len(prompts)
     for number, prompt in enumerate(prompts):
         name = str(number)
-        usage, n_tokens = driver.usage(name), len(driver.token_ids(name))
-        assert driver.text(name) == FakeRunner.continuation(prompt, n_tokens).decode()
-        assert usage.completion_tokens == n_tokens
-        assert usage.prompt_tokens == len(prompt) if n_tokens else usage.prompt_tokens <= len(prompt)
+        usage, num_tokens = driver.usage(name), len(driver.token_ids(name))
+        assert driver.text(name) == FakeRunner.continuation(prompt, num_tokens).decode()
+        assert usage.completion_tokens == num_tokens
+        assert usage.prompt_tokens == len(prompt) if num_tokens else usage.prompt_tokens <= len(prompt)
         if driver.reason(name) is FinishReason.LENGTH:
             assert (usage.prompt_tokens, driver.outputs[name][-1].error) == (len(prompt), None)
     assert all(sampler.closed for sampler in runner.samplers)
-    assert driver.core.num_running == 0, "what is in memory now belongs to the cache: check_memory has seen to it"
+    assert driver.num_running == 0, "what is in memory now belongs to the cache: check_memory has seen to it"
     driver.core.close()
 
 

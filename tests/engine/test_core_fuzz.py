@@ -10,7 +10,6 @@ from functools import partial
 import pytest
 
 from inferd.constraint import ConstraintKind
-from inferd.engine import sampling
 from inferd.engine.core import EngineCore
 from inferd.engine.grammar.constraint import Matcher
 from inferd.engine.kv.cache import KVCache
@@ -30,8 +29,8 @@ from tests.fakes import Failure, FakeClock, FakeRunner, compiled
 
 KINDS = {
     "plain": {},
-    "window": {"n_window": 24, "window_slack": 8},
-    "wide window": {"n_window": 24, "window_slack": 1000},
+    "window": {"window_size": 24, "window_slack": 8},
+    "wide window": {"window_size": 24, "window_slack": 1000},
     "recurrent": {"cuts": False},
     "unknown": {"reuses": False},
 }
@@ -57,12 +56,12 @@ class Life:
         partitioned = CopyingFakeRunner if copies else FakeRunner
         unified = CopyingUnifiedFakeRunner if copies else UnifiedFakeRunner
         fakes = {
-            "partitioned": partial(partitioned, n_seq_max=4),
-            "unified": partial(unified, n_running_max=4, n_seq_max=8, n_pool_cells=POOL),
+            "partitioned": partial(partitioned, max_sequences=4),
+            "unified": partial(unified, max_running=4, max_sequences=8, num_pool_cells=POOL),
         }
         self.copies = copies
         self.runner = fakes[layout](
-            n_rows_max=self.rng.choice([16, 48]),
+            max_rows=self.rng.choice([16, 48]),
             cells_per_sequence=CELLS,
             clock=self.clock,
             step_ms=5.0,
@@ -87,7 +86,7 @@ class Life:
         self.settle()
         assert not self.live
         if isinstance(self.runner, UnifiedFakeRunner):
-            assert self.runner.n_no_room == 0, "the account is exact: no step ever lacked cells"
+            assert self.runner.num_no_room == 0, "the account is exact: no step ever lacked cells"
 
     def submit(self) -> None:
         system = self.rng.choice(self.systems)
@@ -147,7 +146,7 @@ class Life:
         self.runner.failures.append(Failure(code, self.rng.randint(0, 30), self.rng.randint(0, 4)))
 
     def spoil(self) -> None:
-        self.runner.n_restores_to_fail = 1
+        self.runner.num_restores_to_fail = 1
 
     def evict(self) -> None:
         """A branch in host RAM goes, as if the budget had been used up by others."""
@@ -168,14 +167,14 @@ class Life:
 
     def check(self, name: str) -> None:
         prompt, sequence = self.prompts[name], self.sequences[name]
-        n_tokens = len(self.driver.token_ids(name))
-        assert self.driver.text(name).encode() == self.runner.continuation(prompt, n_tokens)
+        num_tokens = len(self.driver.token_ids(name))
+        assert self.driver.text(name).encode() == self.runner.continuation(prompt, num_tokens)
         usage = self.driver.usage(name)
-        assert usage.completion_tokens == n_tokens
+        assert usage.completion_tokens == num_tokens
         assert usage.cached_tokens < len(prompt)
-        assert usage.prompt_tokens == len(prompt) if n_tokens else usage.prompt_tokens <= len(prompt)
+        assert usage.prompt_tokens == len(prompt) if num_tokens else usage.prompt_tokens <= len(prompt)
         if self.driver.reason(name) is FinishReason.LENGTH:
-            assert n_tokens == sequence.request.max_tokens
+            assert num_tokens == sequence.request.max_tokens
         if sequence.request.traffic_class is not TrafficClass.BATCH:
             assert sequence.num_cell_preemptions <= MAX_CELL_PREEMPTIONS
 
@@ -196,12 +195,12 @@ def counted(monkeypatch) -> Counter[str]:
         (Scheduler, "_preempt"),
         (PartitionedKVCache, "_take_over"),
         (PartitionedKVCache, "_move_away"),
-        (KVCache, "resync"),
+        (KVCache, "recover"),
         (UnifiedKVCache, "_share"),
         (UnifiedKVCache, "_evict"),
         (UnifiedKVCache, "_restore"),
         (UnifiedKVCache, "_merge"),
-        (UnifiedKVCache, "shed"),
+        (UnifiedKVCache, "evict_all_parked"),
         (PrefixCache, "shorten"),
         (PrefixCache, "move_to_host"),
         (FakeRunner, "restore_seq"),
@@ -223,13 +222,13 @@ def make_masks_late(monkeypatch, rng: random.Random) -> None:
     """One in four is not there when it is asked for, whatever the clock says."""
     is_ready = Matcher.is_ready
     monkeypatch.setattr(Matcher, "is_ready", lambda matcher, _: is_ready(matcher, 20.0) and rng.random() < 0.75)
-    monkeypatch.setattr(sampling, "MASK_TIMEOUT_S", 1e9)
+    monkeypatch.setattr(Matcher, "has_timed_out", False)
 
 
 def expect_much_happened(happened: Counter[str], layout: str, kind: str, host: str) -> None:
-    wanted = {"_preempt", "resync", "abort", "wait"}
+    wanted = {"_preempt", "recover", "abort", "wait"}
     if layout == "unified":
-        wanted |= {"shed"}
+        wanted |= {"evict_all_parked"}
         if kind != "unknown":
             wanted |= {"_share", "_evict"} | ({"_restore", "_merge"} if host == "much" and kind == "plain" else set())
         if kind == "plain" and host == "no":

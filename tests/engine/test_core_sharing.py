@@ -18,7 +18,7 @@ from tests.fakes import Failure, FakeClock, FakeRunner
 
 KINDS = {
     "plain": {},
-    "window": {"n_window": 24},
+    "window": {"window_size": 24},
     "recurrent": {"cuts": False},
     "unknown": {"reuses": False},
 }
@@ -61,12 +61,12 @@ def test_second_turns_that_come_together_move_nothing():
         driving.add(ask(name, name.encode() * 40))
     driving.run()
     runner = driving.core._runner
-    n_copies = runner.n_copies
+    num_copies = runner.num_copies
     for name in "cab":
         driving.add(ask(name * 2, name.encode() * 40 + driving.text(name).encode() + b"and then?"))
     driving.run()
     assert all(driving.usage(name * 2).cached_tokens == 43 for name in "abc")
-    assert (runner.n_copies, runner.n_restores) == (n_copies, 0)
+    assert (runner.num_copies, runner.num_restores) == (num_copies, 0)
 
 
 def test_another_scope_finds_nothing():
@@ -79,7 +79,7 @@ def test_another_scope_finds_nothing():
 
 
 def test_cold_requests_with_one_system_prompt_prefill_it_once():
-    driving = driver(n_seq_max=8, n_rows_max=32)
+    driving = driver(max_sequences=8, max_rows=32)
     prompts = {f"r{i}": SYSTEM + b"question %d" % i for i in range(8)}
     driving.add(*(ask(request_id, prompt) for request_id, prompt in prompts.items()))
     driving.run()
@@ -90,7 +90,7 @@ def test_cold_requests_with_one_system_prompt_prefill_it_once():
 
 
 def test_if_the_one_who_computes_goes_away_the_next_one_does():
-    driving = driver(n_seq_max=4, n_rows_max=16)
+    driving = driver(max_sequences=4, max_rows=16)
     driving.add(ask("leader", SYSTEM + b"a"), ask("follower", SYSTEM + b"b"))
     driving.step()
     driving.abort("leader")
@@ -99,7 +99,7 @@ def test_if_the_one_who_computes_goes_away_the_next_one_does():
 
 
 def test_the_same_prompt_twice_at_once_is_computed_once():
-    driving = driver(n_rows_max=16)
+    driving = driver(max_rows=16)
     driving.add(ask("a", SYSTEM), ask("b", SYSTEM))
     driving.run()
     expect(driving, "b", SYSTEM, 4)
@@ -107,7 +107,7 @@ def test_the_same_prompt_twice_at_once_is_computed_once():
 
 
 def test_what_lost_its_stream_comes_back_from_host_ram():
-    driving = driver(n_seq_max=1)
+    driving = driver(max_sequences=1)
     other = bytes(reversed(SYSTEM))
     driving.add(ask("one", SYSTEM))
     driving.run()
@@ -116,12 +116,12 @@ def test_what_lost_its_stream_comes_back_from_host_ram():
     driving.add(ask("again", SYSTEM + b"more"))
     driving.run()
     expect(driving, "again", SYSTEM + b"more", 4)
-    assert driving.runner.n_restores == 1
+    assert driving.runner.num_restores == 1
     assert driving.usage("again").cached_tokens == len(SYSTEM)
 
 
 def test_without_host_ram_it_is_computed_again():
-    driving = driver(n_seq_max=1, host_cache_bytes=0)
+    driving = driver(max_sequences=1, host_cache_bytes=0)
     for request_id, prompt in (("one", SYSTEM), ("other", bytes(reversed(SYSTEM))), ("again", SYSTEM)):
         driving.add(ask(request_id, prompt))
         driving.run()
@@ -130,7 +130,7 @@ def test_without_host_ram_it_is_computed_again():
 
 
 def test_a_newcomer_gets_a_stream_when_one_team_holds_them_all():
-    driving = driver(n_seq_max=3)
+    driving = driver(max_sequences=3)
     driving.add(*(ask(f"a{i}", bytes([65 + i]) * 30, 100, tenant="a") for i in range(3)))
     for _ in range(5):
         driving.step()
@@ -145,7 +145,7 @@ def test_a_newcomer_gets_a_stream_when_one_team_holds_them_all():
 
 
 def test_priority_takes_a_stream_from_default_and_default_from_batch():
-    driving = driver(n_seq_max=1)
+    driving = driver(max_sequences=1)
     driving.add(ask("batch", b"b" * 30, 50, traffic=TrafficClass.BATCH))
     driving.step()
     driving.add(ask("default", b"d" * 30, 50))
@@ -162,14 +162,14 @@ def test_priority_takes_a_stream_from_default_and_default_from_batch():
 @pytest.mark.parametrize("host", [0, 100_000])
 @pytest.mark.parametrize("kind", KINDS)
 def test_who_lost_its_stream_pays_for_nothing_twice(kind, host):
-    driving = driver(kind, n_seq_max=1, host_cache_bytes=host, n_rows_max=16)
+    driving = driver(kind, max_sequences=1, host_cache_bytes=host, max_rows=16)
     driving.add(ask("batch", b"b" * 40, 10, traffic=TrafficClass.BATCH))
     for _ in range(5):
         driving.step()
     driving.add(ask("default", b"d" * 40, 3))
     driving.run()
     expect(driving, "batch", b"b" * 40, 10)
-    alone = driver(kind, n_seq_max=1, n_rows_max=16)
+    alone = driver(kind, max_sequences=1, max_rows=16)
     alone.add(ask("batch", b"b" * 40, 10))
     alone.run()
     usage, usage_alone = driving.usage("batch"), alone.usage("batch")
@@ -187,7 +187,7 @@ def test_a_clock_that_is_set_back_costs_nothing_and_breaks_nothing():
 
 
 def test_three_requests_of_60_percent_of_the_pool_each_finish_with_few_preemptions():
-    driving = driver(n_seq_max=1, host_cache_bytes=0, cells_per_sequence=200, n_rows_max=16)
+    driving = driver(max_sequences=1, host_cache_bytes=0, cells_per_sequence=200, max_rows=16)
     prompts = {name: name.encode() * 60 for name in "abc"}
     for name, prompt in prompts.items():
         driving.add(ask(name, prompt, 60, tenant=name))
@@ -228,12 +228,14 @@ OPERATION = st.one_of(
 @pytest.mark.parametrize("kind", KINDS)
 @given(
     operations=st.lists(OPERATION, max_size=60),
-    n_seq_max=st.integers(1, 5),
-    n_rows_max=st.integers(8, 64),
+    max_sequences=st.integers(1, 5),
+    max_rows=st.integers(8, 64),
     host=st.sampled_from([0, 600, 100_000]),
 )
-def test_random_traffic_says_what_lone_runs_say(kind, operations, n_seq_max, n_rows_max, host):
-    driving = driver(kind, n_seq_max=n_seq_max, n_rows_max=n_rows_max, host_cache_bytes=host, cells_per_sequence=128)
+def test_random_traffic_says_what_lone_runs_say(kind, operations, max_sequences, max_rows, host):
+    driving = driver(
+        kind, max_sequences=max_sequences, max_rows=max_rows, host_cache_bytes=host, cells_per_sequence=128
+    )
     systems = [bytes(random.Random(seed).randbytes(80)) for seed in range(2)] * 2
     wanted = {}
     for operation, value in operations:

@@ -27,7 +27,7 @@ LETTERS_TEXT = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=60).map(b
 
 
 def says(answer: bytes, **options: object) -> FakeRunner:
-    return FakeRunner(answer=answer, n_rows_max=512, cells_per_sequence=1024, **options)  # type: ignore[arg-type]
+    return FakeRunner(answer=answer, max_rows=512, cells_per_sequence=1024, **options)  # type: ignore[arg-type]
 
 
 def logprobs(driver: Driver) -> list[object]:
@@ -102,7 +102,7 @@ def test_what_comes_at_drafted_places_is_distributed_as_the_logits_say() -> None
 
     n_answers, drafted = 1500, 0
     steps: Counter[tuple[int, ...]] = Counter()
-    driver = Driver(Fixed(1, n_seq_max=1))
+    driver = Driver(Fixed(1, max_sequences=1))
     for number in range(n_answers):
         driver.add(request(str(number), prompt=LETTERS * 3, max_tokens=4))
         driver.run()
@@ -135,7 +135,7 @@ def test_memory_that_cannot_be_cut_has_no_drafts() -> None:
 
 
 def test_a_runner_with_few_outputs_gets_short_drafts() -> None:
-    driver = Driver(says(PASSAGE, n_seq_max=1, n_outputs_max=3))
+    driver = Driver(says(PASSAGE, max_sequences=1, max_outputs=3))
     driver.add(request(prompt=PASSAGE, max_tokens=60))
     driver.run()
     assert max(driver.runner.rows_per_step[1:]) == 3
@@ -257,9 +257,9 @@ def test_a_tenant_is_charged_for_every_token() -> None:
     step_until_accepted(driver, "other")
     before, n_before = scheduler._served(sequence), len(driver.token_ids("other"))
     driver.step()
-    n_tokens = len(driver.token_ids("other")) - n_before
-    assert n_tokens > 1
-    assert scheduler._served(sequence) - before == 2 * n_tokens, "an output token counts double"
+    num_tokens = len(driver.token_ids("other")) - n_before
+    assert num_tokens > 1
+    assert scheduler._served(sequence) - before == 2 * num_tokens, "an output token counts double"
 
 
 @pytest.mark.parametrize("code", [1, 2, -1, -3])
@@ -288,7 +288,7 @@ def test_cancelled_after_a_draft_it_leaves_what_it_computed_to_the_next() -> Non
 
 def test_a_window_is_whole_after_a_draft_was_rejected() -> None:
     """Drafts are written over cells that the first row does not see; those that are left see no further back."""
-    runner = CopyingFakeRunner(n_window=20, window_slack=0)
+    runner = CopyingFakeRunner(window_size=20, window_slack=0)
     driver = Driver(runner)
     driver.add(request(prompt=b"abcdefabcdef" * 4, max_tokens=120))
     driver.run()
@@ -297,12 +297,12 @@ def test_a_window_is_whole_after_a_draft_was_rejected() -> None:
 
 
 def test_drafts_keep_to_the_cells_of_a_pool() -> None:
-    runner = UnifiedFakeRunner(n_pool_cells=96, answer=b"abcd" * 24)
+    runner = UnifiedFakeRunner(num_pool_cells=96, answer=b"abcd" * 24)
     driver = Driver(runner)
     driver.add(request(prompt=b"abcd" * 12, max_tokens=48))
     driver.run()
     assert driver.text().encode() == b"abcd" * 12
-    assert runner.n_no_room == 0
+    assert runner.num_no_room == 0
 
 
 def test_a_request_with_a_seed_is_computed_row_by_row() -> None:

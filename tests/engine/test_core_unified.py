@@ -16,14 +16,16 @@ from tests.fakes import Failure, FakeClock
 SYSTEM = bytes(range(40, 40 + 64))
 
 
-def driver(pool: int = 256, *, host: int = 0, n_window: int = 0, reuses: bool = True, n_rows_max: int = 64) -> Driver:
+def driver(pool: int = 256, *, host: int = 0, window_size: int = 0, reuses: bool = True, max_rows: int = 64) -> Driver:
     clock = FakeClock()
-    runner = UnifiedFakeRunner(n_pool_cells=pool, n_rows_max=n_rows_max, n_window=n_window, reuses=reuses, clock=clock)
+    runner = UnifiedFakeRunner(
+        num_pool_cells=pool, max_rows=max_rows, window_size=window_size, reuses=reuses, clock=clock
+    )
     return Driver(runner, clock, host_cache_bytes=host)
 
 
 @pytest.mark.parametrize("host", [0, 100_000])
-@pytest.mark.parametrize("kind", [{}, {"n_window": 24}, {"reuses": False}], ids=["plain", "window", "unknown"])
+@pytest.mark.parametrize("kind", [{}, {"window_size": 24}, {"reuses": False}], ids=["plain", "window", "unknown"])
 def test_three_requests_of_60_percent_of_the_pool_each_finish_with_few_preemptions(kind, host) -> None:
     driving = driver(300, host=host, **kind)
     prompts = {name: name.encode() * 50 for name in "abc"}
@@ -35,12 +37,12 @@ def test_three_requests_of_60_percent_of_the_pool_each_finish_with_few_preemptio
     for name, prompt in prompts.items():
         expect(driving, name, prompt, 130)
     assert 0 < max(sequence.num_cell_preemptions for sequence in sequences) <= MAX_CELL_PREEMPTIONS
-    assert driving.runner.n_no_room == 0
+    assert driving.runner.num_no_room == 0
 
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("host", [0, 3_000])
-@pytest.mark.parametrize("kind", [{}, {"n_window": 24}, {"reuses": False}], ids=["plain", "window", "unknown"])
+@pytest.mark.parametrize("kind", [{}, {"window_size": 24}, {"reuses": False}], ids=["plain", "window", "unknown"])
 def test_no_mix_of_legal_requests_ends_in_an_error(kind, host, seed) -> None:
     rng = random.Random(seed)
     driving = driver(160, host=host, **kind)
@@ -59,19 +61,19 @@ def test_no_mix_of_legal_requests_ends_in_an_error(kind, host, seed) -> None:
     driving.run()
     for name, (prompt, max_tokens) in wanted.items():
         expect(driving, name, prompt, max_tokens)
-    assert driving.runner.n_no_room == 0, "the account is exact"
+    assert driving.runner.num_no_room == 0, "the account is exact"
     mine = [s for s in sequences if s.request.traffic_class is not TrafficClass.BATCH]
     assert max(s.num_cell_preemptions for s in mine) <= MAX_CELL_PREEMPTIONS
 
 
 def test_cold_requests_with_one_system_prompt_compute_it_once_and_hold_it_once() -> None:
-    driving = driver(512, n_rows_max=32)
+    driving = driver(512, max_rows=32)
     prompts = {f"r{i}": SYSTEM + b"question %d" % i for i in range(4)}
     driving.add(*(ask(name, prompt) for name, prompt in prompts.items()))
     most = 0
     while driving.core.has_work:
         driving.step()
-        most = max(most, driving.runner.base.n_used)
+        most = max(most, driving.runner.base.num_used)
     for name, prompt in prompts.items():
         expect(driving, name, prompt, 4)
     computed = sum(driving.usage(name).prompt_tokens - driving.usage(name).cached_tokens for name in prompts)
@@ -112,7 +114,7 @@ def test_who_waits_for_cells_starts_as_soon_as_there_are_enough() -> None:
     driving.step()
     driving.add(ask("b", b"b" * 100, 30, tenant="b"))
     driving.step()
-    assert driving.core.num_waiting == 1, "100 + 30 + 100 + 30 cells are more than there are"
+    assert driving.num_waiting == 1, "100 + 30 + 100 + 30 cells are more than there are"
     driving.run()
     expect(driving, "b", b"b" * 100, 30)
 
@@ -141,7 +143,7 @@ def test_a_request_that_can_never_fit_is_not_taken() -> None:
 
 
 def test_what_loses_its_window_to_a_failed_decode_is_found_again_in_the_cache() -> None:
-    driving = driver(256, n_window=8)
+    driving = driver(256, window_size=8)
     driving.add(ask("one", SYSTEM, 4))
     driving.run()
     driving.add(ask("two", SYSTEM + driving.text("one").encode() + b"more", 20))
@@ -155,20 +157,20 @@ def test_what_loses_its_window_to_a_failed_decode_is_found_again_in_the_cache() 
 def test_what_a_failed_decode_took_from_a_sequence_is_not_taken_from_others(monkeypatch) -> None:
     """Two that share a prefix and have lost their streams as often as they may: one loses the prefix, and with one of
     its own both would outgrow the pool."""
-    driving = driver(160, n_window=200)
+    driving = driver(160, window_size=200)
     driving.add(ask("a", SYSTEM + b"a", 40, tenant="a"), ask("b", SYSTEM + b"b", 40, tenant="b"))
     sequences = list(driving.core._sequences.values())
     for sequence in sequences:
         sequence.num_cell_preemptions = MAX_CELL_PREEMPTIONS
     for _ in range(10):
         driving.step()
-    assert driving.core.num_running == 2
+    assert driving.num_running == 2
     second = sequences[1].seq_id
     monkeypatch.setattr(driving.core._kv_cache, "_window_is_whole", lambda seq_id, length: seq_id != second)
     driving.runner.failures.append(Failure(2))
     driving.step()
     monkeypatch.undo()
-    assert (driving.core.num_running, driving.core.num_waiting) == (1, 1)
+    assert (driving.num_running, driving.num_waiting) == (1, 1)
     driving.run()
     for name in "ab":
         expect(driving, name, SYSTEM + name.encode(), 40)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from inferd.engine import backlog as backlog_module
+from inferd.engine.backlog import Backlog
 from inferd.engine.core import EngineCore
 from inferd.engine.engine import MAX_CRASHES, Engine, EngineState, OutputStream
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
@@ -48,18 +48,18 @@ class GatedRunner(FakeRunner):
         return super().execute(batch)
 
 
-def run_engine(test: Callable[[Engine], Awaitable[None]], runner: FakeRunner) -> Engine:
+def run_engine(test: Callable[[Engine], Awaitable[None]], runner: FakeRunner, backlog: Backlog | None = None) -> Engine:
     """Starts an engine, runs the test, stops it, and checks that nobody was forgotten."""
 
     async def main() -> Engine:
         async with asyncio.timeout(HANGS_AFTER_S):
-            engine = Engine("test", lambda: ModelCore(EngineCore(runner)))
+            engine = Engine("test", lambda: ModelCore({AddRequest: EngineCore(runner)}), backlog=backlog)
             await engine.start()
             assert engine.state is EngineState.READY
             await test(engine)
             await engine.stop()
             assert engine.num_live == 0
-            assert engine._backlog.num_tokens == 0
+            assert engine._backlog._num_tokens == 0
             assert not engine._thread.is_alive()
             assert runner.closed
             return engine
@@ -114,7 +114,7 @@ def test_what_loading_raises_start_raises() -> None:
 
 def test_an_engine_that_was_never_started_takes_nothing_and_stops() -> None:
     async def main() -> None:
-        engine = Engine("test", lambda: ModelCore(EngineCore(FakeRunner())))
+        engine = Engine("test", lambda: ModelCore({AddRequest: EngineCore(FakeRunner())}))
         with pytest.raises(OverloadedError, match="starting"):
             engine.submit(request())
         await engine.stop()
@@ -122,8 +122,7 @@ def test_an_engine_that_was_never_started_takes_nothing_and_stops() -> None:
     asyncio.run(asyncio.wait_for(main(), HANGS_AFTER_S))
 
 
-def test_too_many_requests_are_refused_and_taken_again_when_there_is_room(monkeypatch) -> None:
-    monkeypatch.setattr(backlog_module, "MAX_LIVE_REQUESTS", 2)
+def test_too_many_requests_are_refused_and_taken_again_when_there_is_room() -> None:
     runner = GatedRunner()
 
     async def test(engine: Engine) -> None:
@@ -138,11 +137,10 @@ def test_too_many_requests_are_refused_and_taken_again_when_there_is_room(monkey
         await asyncio.gather(*map(read, streams))
         await read(engine.submit(request("c")))
 
-    run_engine(test, runner)
+    run_engine(test, runner, Backlog(max_requests=2))
 
 
-def test_too_many_tokens_are_refused_and_taken_again_when_there_is_room(monkeypatch) -> None:
-    monkeypatch.setattr(backlog_module, "MAX_LIVE_TOKENS", 20)
+def test_too_many_tokens_are_refused_and_taken_again_when_there_is_room() -> None:
     runner = GatedRunner()
 
     async def test(engine: Engine) -> None:
@@ -155,11 +153,11 @@ def test_too_many_tokens_are_refused_and_taken_again_when_there_is_room(monkeypa
         await asyncio.gather(read(stream), read(small))
         await read(engine.submit(request("large", prompt=b"x", max_tokens=4)))
 
-    run_engine(test, runner)
+    run_engine(test, runner, Backlog(max_tokens=20))
 
 
 def test_abort_ends_those_who_run_and_those_who_wait() -> None:
-    runner = GatedRunner(n_seq_max=1)
+    runner = GatedRunner(max_sequences=1)
 
     async def test(engine: Engine) -> None:
         runner.shut()
@@ -205,7 +203,7 @@ def test_the_last_request_to_be_aborted_ends_without_another_step() -> None:
 
 
 def test_a_step_that_crashes_ends_the_requests_of_that_moment_and_the_engine_goes_on() -> None:
-    runner = GatedRunner(n_seq_max=2)
+    runner = GatedRunner(max_sequences=2)
 
     async def test(engine: Engine) -> None:
         for _ in range(2 * MAX_CRASHES):
@@ -242,7 +240,7 @@ def test_an_engine_that_crashes_again_and_again_fails_and_every_stream_ends() ->
 
 
 def test_what_has_ended_before_the_last_crash_keeps_its_own_end() -> None:
-    runner = GatedRunner(n_seq_max=2)
+    runner = GatedRunner(max_sequences=2)
 
     async def test(engine: Engine) -> None:
         runner.crashes = MAX_CRASHES
@@ -293,7 +291,7 @@ def test_a_request_that_breaks_a_precondition_ends_alone() -> None:
 
 
 def test_stop_ends_the_living_with_an_error() -> None:
-    runner = GatedRunner(n_seq_max=2)
+    runner = GatedRunner(max_sequences=2)
 
     async def test(engine: Engine) -> None:
         runner.shut()
@@ -320,7 +318,7 @@ def test_a_stop_during_loading_waits_for_it() -> None:
 
     def build_core() -> ModelCore:
         assert loading.wait(HANGS_AFTER_S), "the test never let it load"
-        return ModelCore(EngineCore(runner))
+        return ModelCore({AddRequest: EngineCore(runner)})
 
     async def main() -> None:
         engine = Engine("test", build_core)
@@ -337,7 +335,7 @@ def test_a_stop_during_loading_waits_for_it() -> None:
 
 
 def test_the_event_loop_is_woken_once_a_step_not_once_a_token() -> None:
-    runner = GatedRunner(n_seq_max=16)
+    runner = GatedRunner(max_sequences=16)
     calls: list[str] = []
 
     async def test(engine: Engine) -> None:
@@ -359,7 +357,7 @@ def test_the_event_loop_is_woken_once_a_step_not_once_a_token() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_request_hangs_whatever_clients_do(seed) -> None:
     dice = random.Random(seed)
-    runner = GatedRunner(n_seq_max=3)
+    runner = GatedRunner(max_sequences=3)
     reasons: list[FinishReason | None] = []
 
     async def client(engine: Engine, number: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from inferd.engine.core import EngineCore
 from inferd.engine.embeddings.core import EmbeddingCore
-from inferd.engine.messages import EmbedRequest, FinishReason, TrafficClass
+from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, TrafficClass
 from inferd.engine.model_core import ModelCore
 from tests.engine.driver import request
 from tests.fake_embedder import FakeEmbedder, fake_embeddings
@@ -17,9 +17,14 @@ from tests.fakes import FakeClock, FakeRunner
 DEFAULT = TrafficClass.DEFAULT
 
 
+def model_core(text, *, max_rows=64, **options):
+    embeddings = fake_embeddings(lambda: not text.has_work, max_rows=max_rows)
+    return ModelCore({AddRequest: text, EmbedRequest: embeddings}, **options)
+
+
 def test_a_large_request_for_vectors_does_not_hold_up_a_decode_and_ends_too():
     runner = FakeRunner()
-    core = ModelCore(EngineCore(runner), fake_embeddings(n_rows_max=256))
+    core = model_core(EngineCore(runner), max_rows=256)
     core.add_request(EmbedRequest("vectors", ((1,) * 2000,), "a"))
     text = request("text", b"hello", 10)
     core.add_request(text)
@@ -32,7 +37,7 @@ def test_a_large_request_for_vectors_does_not_hold_up_a_decode_and_ends_too():
     while core.has_work:
         core.step()
     (vectors,) = core.take_outputs()
-    assert (vectors.request_id, vectors.embeddings.shape) == ("vectors", (1, FakeEmbedder.n_embd))
+    assert (vectors.request_id, vectors.embeddings.shape) == ("vectors", (1, FakeEmbedder.embedding_size))
     core.check_integrity()
     core.close()
     assert runner.closed
@@ -40,7 +45,7 @@ def test_a_large_request_for_vectors_does_not_hold_up_a_decode_and_ends_too():
 
 def test_what_ends_all_ends_both_kinds_and_the_model_is_freed_last():
     freed = []
-    core = ModelCore(EngineCore(FakeRunner()), fake_embeddings(), release=lambda: freed.append(1))
+    core = model_core(EngineCore(FakeRunner()), release=lambda: freed.append(1))
     core.add_request(EmbedRequest("vectors", ((1,),), "a"))
     core.add_request(request("text", b"hello", 10))
     core.abort_all("gone")
@@ -52,7 +57,7 @@ def test_what_ends_all_ends_both_kinds_and_the_model_is_freed_last():
 
 
 def test_a_model_of_vectors_only_has_a_speed():
-    core = ModelCore(None, fake_embeddings())
+    core = ModelCore({EmbedRequest: fake_embeddings()})
     core.add_request(EmbedRequest("vectors", ((1,) * 50,), "a"))
     core.step()
     assert core.speed.prompt_tokens_per_s > 0
@@ -64,9 +69,14 @@ def test_a_model_of_vectors_only_has_a_speed():
 @pytest.mark.parametrize("batch", ["vectors", "text"])
 def test_batch_of_one_kind_gets_a_tenth_of_the_time_beside_the_other_kind(batch):
     clock = FakeClock()
-    embeddings = EmbeddingCore(lambda: FakeEmbedder(clock=clock, row_ms=0.1, n_rows_max=64), clock, max_step_ms=50.0)
     text = EngineCore(FakeRunner(clock=clock, step_ms=5.0, cells_per_sequence=1024), clock)
-    core = ModelCore(text, embeddings, clock_ns=clock)
+    embeddings = EmbeddingCore(
+        lambda: FakeEmbedder(clock=clock, row_ms=0.1, max_rows=64),
+        clock,
+        max_step_ms=50.0,
+        is_alone=lambda: not text.has_work,
+    )
+    core = ModelCore({AddRequest: text, EmbedRequest: embeddings}, clock_ns=clock)
     classes = {batch: TrafficClass.BATCH}
     for number in range(200):
         name = f"vectors-{number}"
@@ -87,9 +97,9 @@ def test_batch_of_one_kind_gets_a_tenth_of_the_time_beside_the_other_kind(batch)
 def count(core, name, took, clock):
     step = core.step
 
-    def counted(**options):
+    def counted():
         began_ns = clock()
-        step(**options)
+        step()
         took[name] += clock() - began_ns
 
     core.step = counted
@@ -97,7 +107,7 @@ def count(core, name, took, clock):
 
 def test_batch_of_both_kinds_takes_turns():
     clock = FakeClock()
-    core = ModelCore(EngineCore(FakeRunner(clock=clock), clock), fake_embeddings(n_rows_max=64), clock_ns=clock)
+    core = model_core(EngineCore(FakeRunner(clock=clock), clock), max_rows=64, clock_ns=clock)
     for number in range(4):
         core.add_request(EmbedRequest(f"{number}", ((1,) * 64,), "a", traffic_class=TrafficClass.BATCH))
     core.add_request(replace(request("text", b"hello", 4), traffic_class=TrafficClass.BATCH))

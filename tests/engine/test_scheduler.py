@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.engine.batch import build_batch
+from inferd.engine.batch import MIN_PREFILL_ROWS, build_batch
 from inferd.engine.fairness import BATCH_SHARE
 from inferd.engine.kv.partitioned import PartitionedKVCache
 from inferd.engine.messages import AddRequest, TrafficClass
+from inferd.engine.runner import NO_SEQ_ID
 from inferd.engine.scheduler import (
-    MIN_PREFILL_ROWS,
     PREFILL_ONLY_FACTOR,
     STARVED_NS,
     Scheduler,
 )
-from inferd.engine.sequence import NO_SEQ_ID, Sequence, SequenceStatus
+from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.sampling_params import SamplingParams
 from tests.engine.test_sequence import new_sequence
 from tests.fakes import FakeClock, FakeRunner
@@ -22,9 +22,9 @@ from tests.fakes import FakeClock, FakeRunner
 UNBOUNDED_MS = 1e9
 
 
-def new_scheduler(n_seq_max: int = 4, n_rows_max: int = 512, max_step_ms: float = UNBOUNDED_MS) -> Scheduler:
-    cache = PartitionedKVCache(FakeRunner(n_seq_max=n_seq_max, n_rows_max=n_rows_max, cells_per_sequence=4096))
-    return Scheduler(cache, n_rows_max=n_rows_max, max_step_ms=max_step_ms, clock_ns=FakeClock())
+def new_scheduler(max_sequences: int = 4, max_rows: int = 512, max_step_ms: float = UNBOUNDED_MS) -> Scheduler:
+    runner = FakeRunner(max_sequences=max_sequences, max_rows=max_rows, cells_per_sequence=4096)
+    return Scheduler(runner, PartitionedKVCache(runner), max_step_ms=max_step_ms, clock_ns=FakeClock())
 
 
 def add(scheduler: Scheduler, *lengths: int) -> list[Sequence]:
@@ -38,19 +38,20 @@ def add(scheduler: Scheduler, *lengths: int) -> list[Sequence]:
 
 def compute(scheduler: Scheduler) -> dict[Sequence, int]:
     """Plays a good step; returns its rows by sequence."""
-    chunks = scheduler.schedule()
+    chunks = scheduler.schedule().chunks
+    assert scheduler._kv_cache._runner.execute(build_batch(chunks)) == 0
     for chunk in chunks:
         completes = chunk.completes
-        chunk.sequence.num_computed_tokens += chunk.n_tokens
+        chunk.sequence.num_computed_tokens += chunk.num_tokens
         if completes:
             chunk.sequence.token_ids.append(0)
-    rows = {chunk.sequence: chunk.n_tokens for chunk in chunks}
+    rows = {chunk.sequence: chunk.num_tokens for chunk in chunks}
     assert len(rows) == len(chunks), "one chunk a sequence"
     return rows
 
 
 def test_nobody_has_work_then_there_is_no_step() -> None:
-    assert new_scheduler().schedule() == []
+    assert new_scheduler().schedule().chunks == []
 
 
 def test_prefill_alone_takes_the_whole_step_shortest_first() -> None:
@@ -62,16 +63,16 @@ def test_prefill_alone_takes_the_whole_step_shortest_first() -> None:
 
 
 def test_decodes_come_first_and_prefill_gets_what_is_left_of_a_small_step() -> None:
-    scheduler = new_scheduler(n_rows_max=4)
+    scheduler = new_scheduler(max_rows=4)
     first, second = add(scheduler, 1, 1)
     compute(scheduler)
     (late,) = add(scheduler, 9)
-    chunks = scheduler.schedule()
-    assert [(chunk.sequence, chunk.n_tokens) for chunk in chunks] == [(first, 1), (second, 1), (late, 2)]
+    chunks = scheduler.schedule().chunks
+    assert [(chunk.sequence, chunk.num_tokens) for chunk in chunks] == [(first, 1), (second, 1), (late, 2)]
 
 
 def test_more_sequences_than_ids_wait_in_order() -> None:
-    scheduler = new_scheduler(n_seq_max=2)
+    scheduler = new_scheduler(max_sequences=2)
     first, second, third, fourth = add(scheduler, 1, 1, 1, 1)
     scheduler.schedule()
     assert scheduler.running == [first, second]
@@ -84,7 +85,7 @@ def test_more_sequences_than_ids_wait_in_order() -> None:
 
 
 def test_finish_takes_a_sequence_out_wherever_it_is() -> None:
-    scheduler = new_scheduler(n_seq_max=1)
+    scheduler = new_scheduler(max_sequences=1)
     running, waiting = add(scheduler, 3, 3)
     scheduler.schedule()
     scheduler.finish(waiting, keep=True)
@@ -110,24 +111,24 @@ def test_only_a_new_sequence_is_added() -> None:
     st.floats(1, 2000),
 )
 def test_every_step_keeps_to_its_rows_and_serves_every_decode_it_can(
-    lengths, n_rows_max, n_seq_max, n_steps, max_step_ms
+    lengths, max_rows, max_sequences, n_steps, max_step_ms
 ) -> None:
-    scheduler = new_scheduler(n_seq_max, n_rows_max, max_step_ms)
+    scheduler = new_scheduler(max_sequences, max_rows, max_step_ms)
     add(scheduler, *lengths)
     for _ in range(n_steps):
         decoding = {sequence for sequence in scheduler.running if sequence.num_uncomputed_tokens == 1}
         cells = {sequence: sequence.num_computed_tokens for sequence in scheduler.running}
         rows = compute(scheduler)
-        assert 0 < sum(rows.values()) <= n_rows_max
-        assert len(decoding & rows.keys()) == min(len(decoding), n_rows_max)
-        prefill = {sequence: n_rows for sequence, n_rows in rows.items() if n_rows > 1}
-        n_decodes = len(rows) - len(prefill)
+        assert 0 < sum(rows.values()) <= max_rows
+        assert len(decoding & rows.keys()) == min(len(decoding), max_rows)
+        prefill = {sequence: num_rows for sequence, num_rows in rows.items() if num_rows > 1}
+        num_decodes = len(rows) - len(prefill)
         expected_ms = scheduler.cost_model.step_ms(
             prefill_rows=sum(prefill.values()),
-            decode_rows=n_decodes,
+            decode_rows=num_decodes,
             cells=sum(n * cells.get(s, 0) + n * (n + 1) // 2 for s, n in rows.items()),
         )
-        budget_ms = max_step_ms * (1 if n_decodes else PREFILL_ONLY_FACTOR)
+        budget_ms = max_step_ms * (1 if num_decodes else PREFILL_ONLY_FACTOR)
         least = len(prefill) == 1 and max(prefill.values()) <= MIN_PREFILL_ROWS
         assert not prefill or least or expected_ms <= budget_ms
 
@@ -155,27 +156,27 @@ def own(number: int, length: int = 30) -> bytes:
 
 def play(scheduler: Scheduler, step_ms: float = 10.0) -> dict[Sequence, int]:
     """A good step that takes its time, with all that follows."""
-    chunks = scheduler.schedule()
-    assert scheduler._kv_cache._runner.execute(build_batch(chunks)) == 0
+    plan = scheduler.schedule()
+    assert scheduler._kv_cache._runner.execute(build_batch(plan.chunks)) == 0
     scheduler._clock_ns.advance_ms(step_ms)
-    scheduler.observe(chunks, step_ms)
-    for chunk in chunks:
+    scheduler.observe(plan, step_ms)
+    for chunk in plan.chunks:
         completes = chunk.completes
-        chunk.sequence.advance(chunk.n_tokens, step_ns=0, n_rows=1)
+        chunk.sequence.advance(chunk.num_tokens, step_ns=0, num_rows=1)
         if completes:
             chunk.sequence.token_ids.append(0)
-    return {chunk.sequence: chunk.n_tokens for chunk in chunks}
+    return {chunk.sequence: chunk.num_tokens for chunk in plan.chunks}
 
 
 # The step's time.
 
 
-def taught_scheduler(max_step_ms: float, *, n_seq_max: int = 8) -> Scheduler:
+def taught_scheduler(max_step_ms: float, *, max_sequences: int = 8) -> Scheduler:
     """It knows that a row takes a millisecond, and a step five."""
-    scheduler = new_scheduler(n_seq_max, max_step_ms=max_step_ms)
-    for n_rows in (1, 16, 64, 256, 512) * 20:
-        scheduler.cost_model.observe(prefill_rows=n_rows, decode_rows=0, cells=n_rows * 100, step_ms=5 + n_rows)
-        scheduler.cost_model.observe(prefill_rows=0, decode_rows=n_rows, cells=n_rows * 100, step_ms=5 + n_rows)
+    scheduler = new_scheduler(max_sequences, max_step_ms=max_step_ms)
+    for num_rows in (1, 16, 64, 256, 512) * 20:
+        scheduler.cost_model.observe(prefill_rows=num_rows, decode_rows=0, cells=num_rows * 100, step_ms=5 + num_rows)
+        scheduler.cost_model.observe(prefill_rows=0, decode_rows=num_rows, cells=num_rows * 100, step_ms=5 + num_rows)
     return scheduler
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from inferd.engine.admission import AGEING_NS, TURN_NS, Preemption
 from inferd.engine.kv.cache import KVCache
 from inferd.engine.messages import TrafficClass
-from inferd.engine.preemption import AGEING_NS, TURN_NS, Preemption
 from inferd.engine.sequence import PROGRESS_TOKENS
 from tests.engine.test_scheduler import new_scheduler, own, play, waiting
 
 
 def test_a_freed_stream_goes_by_class_then_to_the_tenant_served_least_then_by_arrival() -> None:
-    scheduler = new_scheduler(n_seq_max=1)
+    scheduler = new_scheduler(max_sequences=1)
     first = waiting(scheduler, own(0), tenant="a")
     play(scheduler)
     batch = waiting(scheduler, own(1), tenant="c", traffic=TrafficClass.BATCH)
@@ -31,7 +31,7 @@ def test_a_freed_stream_goes_by_class_then_to_the_tenant_served_least_then_by_ar
 
 
 def test_a_default_request_that_waited_long_goes_with_priority_ones_and_batch_never_does() -> None:
-    scheduler = new_scheduler(n_seq_max=1)
+    scheduler = new_scheduler(max_sequences=1)
     running = waiting(scheduler, own(0), traffic=TrafficClass.PRIORITY)
     scheduler.schedule()
     batch = waiting(scheduler, own(1), traffic=TrafficClass.BATCH)
@@ -48,7 +48,7 @@ def test_a_default_request_that_waited_long_goes_with_priority_ones_and_batch_ne
 
 
 def test_a_tenant_without_a_stream_gets_one_however_old_the_requests_of_the_one_with_all_are() -> None:
-    scheduler = new_scheduler(n_seq_max=2)
+    scheduler = new_scheduler(max_sequences=2)
     for number in range(6):
         waiting(scheduler, own(number), tenant="greedy")
     scheduler.schedule()
@@ -60,7 +60,7 @@ def test_a_tenant_without_a_stream_gets_one_however_old_the_requests_of_the_one_
 
 
 def test_a_freed_stream_goes_to_the_tenant_without_one_so_that_nobody_is_preempted() -> None:
-    scheduler = new_scheduler(n_seq_max=2)
+    scheduler = new_scheduler(max_sequences=2)
     sequences = [waiting(scheduler, own(number), tenant="greedy") for number in range(6)]
     scheduler.schedule()
     scheduler._clock_ns.now_ns += 2 * AGEING_NS
@@ -72,7 +72,7 @@ def test_a_freed_stream_goes_to_the_tenant_without_one_so_that_nobody_is_preempt
 
 
 def test_the_last_stream_of_a_tenant_is_never_taken_for_an_equal_class() -> None:
-    scheduler = new_scheduler(n_seq_max=2)
+    scheduler = new_scheduler(max_sequences=2)
     running = [waiting(scheduler, own(number), tenant=tenant) for number, tenant in enumerate("ab")]
     scheduler.schedule()
     waiting(scheduler, own(5), tenant="c")
@@ -82,7 +82,7 @@ def test_the_last_stream_of_a_tenant_is_never_taken_for_an_equal_class() -> None
 
 
 def test_preemption_takes_the_lowest_class_and_there_the_youngest() -> None:
-    scheduler = new_scheduler(n_seq_max=4)
+    scheduler = new_scheduler(max_sequences=4)
     classes = [TrafficClass.BATCH, TrafficClass.BATCH, TrafficClass.DEFAULT, TrafficClass.PRIORITY]
     old_batch, young_batch, default, priority = (
         waiting(scheduler, own(number), traffic=traffic) for number, traffic in enumerate(classes)
@@ -101,7 +101,7 @@ def test_preemption_takes_the_lowest_class_and_there_the_youngest() -> None:
 
 def test_streams_are_taken_until_both_tenants_have_as_many() -> None:
     """A team that asks now and then does not wait for an answer of another team, whose flood holds all the streams."""
-    scheduler = new_scheduler(n_seq_max=4)
+    scheduler = new_scheduler(max_sequences=4)
     for number in range(12):
         waiting(scheduler, own(number), tenant="flood")
     scheduler.schedule()
@@ -115,17 +115,17 @@ def test_streams_are_taken_until_both_tenants_have_as_many() -> None:
 
 
 def test_nobody_loses_a_stream_in_the_step_in_which_it_got_it() -> None:
-    scheduler = new_scheduler(n_seq_max=2)
+    scheduler = new_scheduler(max_sequences=2)
     for number in range(2):
         waiting(scheduler, own(number), tenant="a")
     waiting(scheduler, own(5), tenant="b")
-    chunks = scheduler.schedule()
+    chunks = scheduler.schedule().chunks
     assert len(chunks) == 2
     assert sum(s.num_preemptions for s in scheduler.running + scheduler.waiting) == 0
 
 
 def test_a_tenant_with_all_streams_is_preempted_for_every_newcomer_and_makes_progress() -> None:
-    scheduler = new_scheduler(n_seq_max=2)
+    scheduler = new_scheduler(max_sequences=2)
     greedy = [waiting(scheduler, own(number), tenant="a") for number in range(4)]
     play(scheduler)
     for number in range(20):
@@ -139,7 +139,7 @@ def test_a_tenant_with_all_streams_is_preempted_for_every_newcomer_and_makes_pro
 
 
 def test_one_call_with_all_streams_is_preempted_for_other_calls_of_its_tenant() -> None:
-    scheduler = new_scheduler(n_seq_max=4)
+    scheduler = new_scheduler(max_sequences=4)
     for number in range(16):
         waiting(scheduler, own(number), tenant="a", group="n = 16")
     play(scheduler)
@@ -154,7 +154,7 @@ def test_one_call_with_all_streams_is_preempted_for_other_calls_of_its_tenant() 
 
 
 def test_calls_of_one_tenant_take_turns_in_order() -> None:
-    scheduler = new_scheduler(n_seq_max=2)
+    scheduler = new_scheduler(max_sequences=2)
     calls = [waiting(scheduler, own(number), tenant="a", group=str(number)) for number in range(4)]
     seen = []
     for _ in range(6):
@@ -166,7 +166,7 @@ def test_calls_of_one_tenant_take_turns_in_order() -> None:
 
 @pytest.mark.parametrize("traffic", [TrafficClass.DEFAULT, TrafficClass.BATCH])
 def test_a_priority_request_gets_a_stream_in_the_next_step_however_often_they_were_preempted(traffic) -> None:
-    scheduler = new_scheduler(n_seq_max=2)
+    scheduler = new_scheduler(max_sequences=2)
     lower = [waiting(scheduler, own(number), tenant=f"tenant {number}", traffic=traffic) for number in range(4)]
     play(scheduler)
     for number in range(30):
@@ -178,7 +178,7 @@ def test_a_priority_request_gets_a_stream_in_the_next_step_however_often_they_we
 
 
 def test_the_oldest_of_preempted_sequences_is_spared_until_it_has_made_progress() -> None:
-    scheduler = new_scheduler(n_seq_max=1)
+    scheduler = new_scheduler(max_sequences=1)
     default = waiting(scheduler, own(0, 40))
     play(scheduler)
     scheduler.finish(urgent := waiting(scheduler, own(1), traffic=TrafficClass.PRIORITY), keep=True)
@@ -195,7 +195,7 @@ def test_the_oldest_of_preempted_sequences_is_spared_until_it_has_made_progress(
 
 
 def test_with_more_tenants_than_streams_a_newcomer_gets_one_after_a_slice() -> None:
-    scheduler = new_scheduler(n_seq_max=2)
+    scheduler = new_scheduler(max_sequences=2)
     for number in range(4):
         waiting(scheduler, own(number), tenant=f"tenant {number}")
     play(scheduler)
@@ -207,7 +207,7 @@ def test_with_more_tenants_than_streams_a_newcomer_gets_one_after_a_slice() -> N
 
 
 def test_tenants_that_share_one_stream_are_served_alike() -> None:
-    scheduler = new_scheduler(n_seq_max=1)
+    scheduler = new_scheduler(max_sequences=1)
     sequences = [waiting(scheduler, own(number), tenant=str(number)) for number in range(3)]
     n_steps_a_turn = 50
     for _ in range(12 * n_steps_a_turn):
@@ -217,7 +217,7 @@ def test_tenants_that_share_one_stream_are_served_alike() -> None:
 
 
 def test_a_default_request_makes_progress_beside_a_flood_of_priority_ones() -> None:
-    scheduler = new_scheduler(n_seq_max=4)
+    scheduler = new_scheduler(max_sequences=4)
     for number in range(8):
         waiting(scheduler, own(number), tenant="flood", traffic=TrafficClass.PRIORITY)
     play(scheduler)
@@ -230,7 +230,7 @@ def test_a_default_request_makes_progress_beside_a_flood_of_priority_ones() -> N
 
 
 def test_what_batch_got_of_idle_time_does_not_count_against_its_tenant() -> None:
-    scheduler = new_scheduler(n_seq_max=1)
+    scheduler = new_scheduler(max_sequences=1)
     night = waiting(scheduler, own(0), tenant="a", traffic=TrafficClass.BATCH)
     for _ in range(50):
         play(scheduler)
@@ -249,7 +249,7 @@ def test_what_batch_got_of_idle_time_does_not_count_against_its_tenant() -> None
 
 
 def test_followers_hold_no_stream_until_they_can_copy() -> None:
-    scheduler = new_scheduler(n_seq_max=4, n_rows_max=32)
+    scheduler = new_scheduler(max_sequences=4, max_rows=32)
     leader = waiting(scheduler, own(0, 100))
     followers = [waiting(scheduler, own(0, 100) + own(number)) for number in range(1, 3)]
     other = waiting(scheduler, own(9))
@@ -263,7 +263,7 @@ def test_followers_hold_no_stream_until_they_can_copy() -> None:
 
 @pytest.mark.parametrize("how", ["finished", "preempted"])
 def test_followers_do_not_wait_for_one_who_has_stopped_computing(how) -> None:
-    scheduler = new_scheduler(n_seq_max=2, n_rows_max=16)
+    scheduler = new_scheduler(max_sequences=2, max_rows=16)
     leader = waiting(scheduler, own(0, 100))
     follower = waiting(scheduler, own(0, 100) + own(1))
     play(scheduler)
@@ -285,7 +285,7 @@ def test_followers_do_not_wait_for_one_who_has_stopped_computing(how) -> None:
 
 
 def test_a_priority_request_does_not_wait_for_a_batch_one_to_compute_its_prefix() -> None:
-    scheduler = new_scheduler(n_seq_max=4, n_rows_max=16)
+    scheduler = new_scheduler(max_sequences=4, max_rows=16)
     waiting(scheduler, own(0, 100), traffic=TrafficClass.BATCH)
     play(scheduler)
     urgent = waiting(scheduler, own(0, 100), traffic=TrafficClass.PRIORITY)
@@ -294,39 +294,39 @@ def test_a_priority_request_does_not_wait_for_a_batch_one_to_compute_its_prefix(
 
 
 def test_a_thousand_followers_are_looked_up_once_not_at_every_step(monkeypatch) -> None:
-    scheduler = new_scheduler(n_seq_max=4, n_rows_max=16)
-    n_looks = 0
-    leader = KVCache.leader
+    scheduler = new_scheduler(max_sequences=4, max_rows=16)
+    num_looks = 0
+    find = KVCache.find
 
     def counted(self, sequence):
-        nonlocal n_looks
-        n_looks += 1
-        return leader(self, sequence)
+        nonlocal num_looks
+        num_looks += 1
+        return find(self, sequence)
 
-    monkeypatch.setattr(KVCache, "leader", counted)
+    monkeypatch.setattr(KVCache, "find", counted)
     for number in range(1000):
         waiting(scheduler, own(7, 200) + number.to_bytes(2, "big"))
     for _ in range(10):
         play(scheduler)
     assert len(scheduler.running) == 1
-    assert n_looks <= 1001
+    assert num_looks <= 1001
 
 
 def test_with_all_streams_taken_a_thousand_who_wait_are_not_looked_up(monkeypatch) -> None:
-    scheduler = new_scheduler(n_seq_max=2)
+    scheduler = new_scheduler(max_sequences=2)
     for number in range(2):
         waiting(scheduler, own(number))
     play(scheduler)
     for number in range(1000):
         waiting(scheduler, number.to_bytes(2, "big") * 20)
-    n_looks, victim = 0, Preemption.victim
+    num_looks, victim = 0, Preemption.victim
 
     def counted(self, sequence, spared):
-        nonlocal n_looks
-        n_looks += 1
+        nonlocal num_looks
+        num_looks += 1
         return victim(self, sequence, spared)
 
     monkeypatch.setattr(Preemption, "victim", counted)
-    monkeypatch.setattr(KVCache, "leader", lambda *_: pytest.fail("nobody can be admitted"))
+    monkeypatch.setattr(KVCache, "find", lambda *_: pytest.fail("nobody can be admitted"))
     play(scheduler)
-    assert n_looks == 1, "one look for a tenant and class"
+    assert num_looks == 1, "one look for a tenant and class"

@@ -29,7 +29,7 @@ def test_what_is_repeated_is_expected_to_go_on() -> None:
 def test_nothing_is_expected_of_what_is_new_or_too_short() -> None:
     for text in (b"", b"ab", b"abc", b"abcdefgh", b"abxyab"):
         lookup = lookup_of(text)
-        assert not lookup.expects
+        assert not lookup.has_match
         assert lookup.expected(5) == ()
 
 
@@ -90,7 +90,7 @@ def test_it_does_not_matter_how_often_it_reads(text, data) -> None:
     once.read()
     assert lookup.expected(10) == once.expected(10)
     assert lookup.chance(1) == once.chance(1)
-    if once.expects:
+    if once.has_match:
         # Some place in the text was followed by just this, until the text ends.
         expected = bytes(once.expected(4))
         places = range(len(text) - N_GRAM)
@@ -103,14 +103,14 @@ FREE_ROWS, DEAR_ROWS = (10.0, 0.1), (1.0, 10.0)
 
 def taught(fixed_ms: float, row_ms: float) -> CostModel:
     model = CostModel()
-    for n_rows in (1, 8, 2, 16, 4, 12) * 20:
-        cells = n_rows * 50
-        model.observe(prefill_rows=0, decode_rows=n_rows, cells=cells, step_ms=fixed_ms + row_ms * n_rows)
+    for num_rows in (1, 8, 2, 16, 4, 12) * 20:
+        cells = num_rows * 50
+        model.observe(prefill_rows=0, decode_rows=num_rows, cells=cells, step_ms=fixed_ms + row_ms * num_rows)
     return model
 
 
-def speculation(fixed_ms: float, row_ms: float, max_step_ms: float = 1e9, n_draft_max: int = MAX_DRAFT) -> Speculation:
-    return Speculation(taught(fixed_ms, row_ms), n_draft_max=n_draft_max, max_step_ms=max_step_ms)
+def speculation(fixed_ms: float, row_ms: float, max_step_ms: float = 1e9, max_draft: int = MAX_DRAFT) -> Speculation:
+    return Speculation(taught(fixed_ms, row_ms), max_draft=max_draft, max_step_ms=max_step_ms)
 
 
 def new_sequence(prompt: bytes, max_tokens: int, params: SamplingParams | None = None) -> Sequence:
@@ -165,7 +165,7 @@ def test_a_draft_keeps_to_its_limits() -> None:
     assert fast.draft(copying(40), 0) == fast.draft(copying(40), -1) == ()
     assert len(fast.draft(copying(40, max_tokens=44), 100)) == 3, "the last token is sampled, not computed"
     assert fast.draft(copying(40, max_tokens=41), 100) == ()
-    assert len(speculation(*FREE_ROWS, n_draft_max=2).draft(copying(40), 100)) == 2
+    assert len(speculation(*FREE_ROWS, max_draft=2).draft(copying(40), 100)) == 2
 
 
 def test_a_step_with_a_draft_stays_under_the_limit() -> None:
@@ -179,7 +179,7 @@ def test_a_request_with_a_seed_is_computed_row_by_row() -> None:
 
 
 def test_an_untaught_model_drafts_for_what_copies() -> None:
-    new = Speculation(CostModel(), n_draft_max=MAX_DRAFT, max_step_ms=400.0)
+    new = Speculation(CostModel(), max_draft=MAX_DRAFT, max_step_ms=400.0)
     assert len(new.draft(copying(40), 100)) > 0, "or it would never learn what rows cost"
 
 
@@ -200,10 +200,10 @@ def times_as_fast(prompt: list[int], answer: list[int], *, fixed_ms: float, row_
     return (len(answer) - 1) * (fixed_ms + row_ms) / taken_ms
 
 
-def chatter(seed: int, n_tokens: int) -> list[int]:
+def chatter(seed: int, num_tokens: int) -> list[int]:
     """Each of 200 words is followed by one of four: what is said has been said before, and goes on otherwise."""
     rng, said = random.Random(seed), [0]
-    while len(said) < n_tokens:
+    while len(said) < num_tokens:
         said.append((said[-1] * 31 + rng.choice([1, 1, 1, 2, 2, 3, 5]) * 17) % 200)
     return said
 

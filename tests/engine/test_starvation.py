@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from inferd.engine.admission import AGEING_NS, SLICE_NS
 from inferd.engine.batch import build_batch
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.kv.partitioned import PartitionedKVCache
 from inferd.engine.kv.unified import UnifiedKVCache
 from inferd.engine.messages import AddRequest, TrafficClass
-from inferd.engine.preemption import AGEING_NS, SLICE_NS
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.sampling_params import SamplingParams
@@ -33,9 +33,9 @@ LOGITS = np.zeros(N_VOCAB, dtype=np.float32)
 class QuickRunner(FakeRunner):
     """Says nothing and knows no cells but by their number, in both layouts, so that an hour takes a minute."""
 
-    def __init__(self, *, n_pool_cells: int | None = None, **options) -> None:
+    def __init__(self, *, num_pool_cells: int | None = None, **options) -> None:
         super().__init__(**options)
-        self.n_pool_cells = n_pool_cells
+        self.num_pool_cells = num_pool_cells
 
     @classmethod
     def logits_of(cls, memory):
@@ -87,17 +87,15 @@ class Day:
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.clock = FakeClock()
-        options = {"n_rows_max": 256, "cells_per_sequence": CELLS, "step_ms": STEP_MS, "row_ms": ROW_MS}
+        options = {"max_rows": 256, "cells_per_sequence": CELLS, "step_ms": STEP_MS, "row_ms": ROW_MS}
         if self.layout == "partitioned":
-            self.runner = QuickRunner(n_seq_max=N_RUNNING, clock=self.clock, **options)
+            self.runner = QuickRunner(max_sequences=N_RUNNING, clock=self.clock, **options)
             cache = PartitionedKVCache(self.runner, host_budget_bytes=self.host_bytes)
         else:
-            sizes = {"n_running_max": N_RUNNING, "n_seq_max": 2 * N_RUNNING, "n_pool_cells": 2 * CELLS}
+            sizes = {"max_running": N_RUNNING, "max_sequences": 2 * N_RUNNING, "num_pool_cells": 2 * CELLS}
             self.runner = QuickRunner(**sizes, clock=self.clock, **options)
             cache = UnifiedKVCache(self.runner, host_budget_bytes=self.host_bytes)
-        self.scheduler = Scheduler(
-            cache, n_rows_max=options["n_rows_max"], max_step_ms=MAX_STEP_MS, clock_ns=self.clock
-        )
+        self.scheduler = Scheduler(self.runner, cache, max_step_ms=MAX_STEP_MS, clock_ns=self.clock)
         self.step = 0
         self.num_calls = self.num_asked = 0
 
@@ -167,18 +165,19 @@ class Day:
 
     def play(self) -> None:
         """One good step, or a little rest."""
-        chunks = self.scheduler.schedule()
+        plan = self.scheduler.schedule()
+        chunks = plan.chunks
         if not chunks:
             self.clock.advance_ms(50)
             return
         began_ns = self.clock.now_ns
         assert self.runner.execute(build_batch(chunks)) == 0
-        self.scheduler.observe(chunks, (self.clock.now_ns - began_ns) / 1e6)
+        self.scheduler.observe(plan, (self.clock.now_ns - began_ns) / 1e6)
         self.step += 1
         computed = {chunk.sequence for chunk in chunks}
         first = [visit for visit in self.visits if visit.sequence in computed and not visit.sequence.has_run]
         for chunk in chunks:
-            chunk.sequence.advance(chunk.n_tokens, step_ns=0, n_rows=1)
+            chunk.sequence.advance(chunk.num_tokens, step_ns=0, num_rows=1)
             if chunk.sequence.num_uncomputed_tokens == 0:
                 chunk.sequence.token_ids.append(97)
                 if chunk.sequence.num_tokens_to_come == 0:

@@ -49,7 +49,7 @@ async def test_a_hang_up_while_it_runs_is_billed_for_what_was_computed(provider,
     assert len(provider.runner.rows_per_step) == 5, "generation stopped within a step"
     assert provider.hold_states() == ["settled"]
     assert all(sampler.closed for sampler in provider.runner.samplers)
-    assert provider.runner.memory == [[]] * provider.runner.n_seq_max
+    assert provider.runner.memory == [[]] * provider.runner.max_sequences
 
 
 @pytest.mark.parametrize("stream", [False, True])

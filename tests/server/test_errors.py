@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from inferd import errors
-from inferd.engine import backlog as backlog_module
 from inferd.ledger.requests.settlement import begin_epoch
 from inferd.server.errors import status_of
 from tests.server.asgi_call import AsgiCall
@@ -138,8 +137,8 @@ async def test_before_the_model_is_warm_and_at_the_end_it_is_503_with_a_time_to_
         error_of(await provider.chat(), 503, "server_error", "server_overloaded")
 
 
-async def test_a_full_engine_is_503_and_gives_the_hold_back(provider, monkeypatch):
-    monkeypatch.setattr(backlog_module, "MAX_LIVE_REQUESTS", 0)
+async def test_a_full_engine_is_503_and_gives_the_hold_back(provider):
+    provider.limit_live_requests(0)
     response = await provider.chat()
     error_of(response, 503, "server_error", "server_overloaded")
     assert response.headers["x-should-retry"] == "true"

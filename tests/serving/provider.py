@@ -17,9 +17,10 @@ from typing import Any
 
 import httpx
 
-from inferd.config import Config, DeploymentConfig, KVMemory, ModelConfig, ServerConfig
+from inferd.config import Config, DeploymentConfig, ModelConfig, ServerConfig
 from inferd.deployments import local_replica
 from inferd.deployments.router import Router
+from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
 from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.model_core import ModelCore
@@ -48,7 +49,7 @@ from inferd.serving.file_store import FileStore
 from inferd.serving.holds import Holds
 from inferd.serving.ticket_issuer import TicketIssuer
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
-from tests.fake_embedder import FakeEmbedder, fake_embeddings
+from tests.fake_embedder import FakeEmbedder, fake_model_core
 from tests.fakes import ByteTokenizer, FakeRunner, constraint_compiler
 
 PRICED = "local/tiny"
@@ -108,7 +109,7 @@ class FakeModel:
     vocabulary = ByteTokenizer()
     library = SimpleNamespace(version="none")
 
-    embedding_size = FakeEmbedder.n_embd
+    embedding_size = FakeEmbedder.embedding_size
 
     def __init__(self, chat_template: str | None = TEMPLATE, *, is_causal: bool = True) -> None:
         self.chat_template = chat_template
@@ -175,20 +176,26 @@ class Provider:
         (replica,) = self.router.replicas
         return replica._engine._inbox.qsize()
 
+    def limit_live_requests(self, number: int) -> None:
+        """Let the engine take no more live requests than that."""
+        (replica,) = self.router.replicas
+        replica._engine._backlog._max_requests = number
+
     reuses = False
     strict = False
 
-    def build_core(self, model: FakeModel, *, memory: KVMemory, n_ubatch: int, **_: Any) -> ModelCore:
+    def build_core(self, model: FakeModel, config: ModelConfig, _: ComputeTurn) -> ModelCore:
         # Nothing is shared unless a test says so: what a request costs does not depend on the ones before it.
+        memory = config.kv_memory
         self.runner = self.make_runner(
-            n_seq_max=memory.n_seq_max,
-            n_running_max=memory.n_running_max,
-            n_rows_max=n_ubatch,
+            max_sequences=memory.n_seq_max,
+            max_running=memory.n_running_max,
+            max_rows=config.n_ubatch,
             cells_per_sequence=memory.max_context,
             reuses=self.reuses,
         )
         generation = EngineCore(self.runner) if model.is_causal else None
-        return ModelCore(generation, fake_embeddings(n_rows_max=n_ubatch, is_causal=model.is_causal))
+        return fake_model_core(generation, max_rows=config.n_ubatch, is_causal=model.is_causal)
 
     def start_batches_anew(self, *, retry_ticks: int = RETRY_TICKS, **options: Any) -> None:
         """As another server on the same folder would. `options`: of a BatchContext."""

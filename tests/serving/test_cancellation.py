@@ -57,7 +57,7 @@ async def test_cancelled_request_before_its_first_step_costs_nothing(provider):
 
 async def test_cancelled_request_that_waits_for_a_sequence_costs_nothing(provider):
     provider.runner.hold_back()
-    running = [provider.begin(f"req_{index}", max_tokens=4) for index in range(provider.runner.n_seq_max)]
+    running = [provider.begin(f"req_{index}", max_tokens=4) for index in range(provider.runner.max_sequences)]
     for completion in running:
         await completion.admitted()
     waiting = provider.begin("req_waiting", max_tokens=4)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from inferd.engine import backlog as backlog_module
 from inferd.engine.messages import AddRequest, FinishReason
 from inferd.errors import GenerationError, InsufficientCreditError, OverloadedError
 from inferd.instants import wall_clock_ms
@@ -232,8 +231,8 @@ async def test_engine_failure_bills_no_choice(tmp_path, monkeypatch):
         assert provider.usage_row()["cost_nanousd"] == 0
 
 
-async def test_engine_with_room_for_some_choices_takes_none(provider, monkeypatch):
-    monkeypatch.setattr(backlog_module, "MAX_LIVE_REQUESTS", 3)
+async def test_engine_with_room_for_some_choices_takes_none(provider):
+    provider.limit_live_requests(3)
     completion = provider.begin("req_1", n=4, max_tokens=5)
     with pytest.raises(OverloadedError):
         await completion.admitted()

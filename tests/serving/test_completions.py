@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from inferd.engine import backlog as backlog_module
 from inferd.engine.messages import FinishReason
 from inferd.errors import (
     ContextLengthError,
@@ -159,8 +158,8 @@ async def test_refused_request_has_no_hold_and_no_usage_row(provider, fields, er
     assert (provider.rows("holds"), provider.rows("usage")) == ([], [])
 
 
-async def test_hold_is_voided_if_the_engine_has_no_room(provider, monkeypatch):
-    monkeypatch.setattr(backlog_module, "MAX_LIVE_REQUESTS", 1)
+async def test_hold_is_voided_if_the_engine_has_no_room(provider):
+    provider.limit_live_requests(1)
     provider.runner.hold_back()
     first = provider.begin("req_1", max_tokens=2)
     await first.admitted()

@@ -31,13 +31,14 @@ def busy(provider, monkeypatch):
     def timed(work):
         def compute(*arguments):
             began_ns = time.perf_counter_ns()
-            work(*arguments)
+            result = work(*arguments)
             spans.append(time.perf_counter_ns() - began_ns)
+            return result
 
         return compute
 
-    for core in (EngineCore, EmbeddingCore):
-        monkeypatch.setattr(core, "_compute", timed(core._compute))
+    for core, name in ((EngineCore, "_execute"), (EmbeddingCore, "_compute")):
+        monkeypatch.setattr(core, name, timed(getattr(core, name)))
     execute = provider.runner.execute
     monkeypatch.setattr(provider.runner, "execute", lambda batch: time.sleep(STEP_S) or execute(batch))
     provider.grant(10**12)

@@ -1,4 +1,4 @@
-"""What embeddings need of a model: a protocol, so that their scheduling is tested without weights."""
+"""Embedder protocol: the engine's view of an embedding model, so that scheduling is tested without weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class EmbeddingChunk:
     """A run of one input's tokens.
 
     Attributes:
-        slot: where the input's memory is, in [0, n_slots).
-        start: tokens of it that are there already; 0 unless the embedder is causal.
+        slot: place of the input's memory, in [0, num_slots).
+        start: tokens of the input that are in memory already; 0 unless the embedder is causal.
     """
 
     slot: int
@@ -27,28 +27,26 @@ class Embedder(Protocol):
     """A model that gives a vector for each token. Used by one thread only.
 
     Attributes:
-        n_embd: size of a vector.
-        n_slots: inputs that one step can hold.
-        n_rows_max: most tokens of a step.
-        is_causal: a token sees those before it only, so that an input may come in several steps; if not, it comes
-            whole in one.
+        num_slots: inputs that one step can hold.
+        max_rows: maximum number of tokens of a step.
+        is_causal: a token attends to those before it only, so that an input may come in several steps; otherwise it
+            comes whole in one.
     """
 
-    n_embd: int
-    n_slots: int
-    n_rows_max: int
+    num_slots: int
+    max_rows: int
     is_causal: bool
     pooling: Pooling
 
     def compute(self, chunks: Sequence[EmbeddingChunk]) -> Rows | None:
-        """The rows of all chunks in order, until the next call; None if llama.cpp failed. Each chunk has a slot of its
-        own, and together at most `n_rows_max` tokens."""
+        """Return the rows of all chunks in order, valid until the next call; None if llama.cpp failed. Each chunk has a
+        slot of its own, and together they have at most `max_rows` tokens."""
         ...
 
     def clear(self, slot: int) -> None:
-        """Drops an input's memory."""
+        """Drop an input's memory."""
         ...
 
     def close(self) -> None:
-        """Releases native memory; call once."""
+        """Release native memory; called once."""
         ...

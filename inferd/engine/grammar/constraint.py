@@ -1,4 +1,4 @@
-"""Constrained generation by llguidance: compiled grammar -> one matcher a sequence, a mask a token."""
+"""Constrained generation by llguidance: a compiled grammar, a matcher for each sequence, a mask for each token."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from llguidance import LLMatcher, grammar_from
 from inferd.constraint import JSON_WHITE_SPACE, Constraint, ConstraintKind
 
 SLOW_MASK_S = 0.05
-"""A mask takes 0.1 ms, as a rule."""
+"""Computing time from which on a mask is slow; 0.1 ms is usual."""
+MASK_TIMEOUT_S = 1.5
+"""Computing time of a mask after which its request ends."""
 
 logger = logging.getLogger(__name__)
 
 Mask = npt.NDArray[np.bool_]
-"""Shape (n_vocab,): True where a token may come next."""
+"""Shape (vocab_size,): True for tokens that may come next."""
 
 
 class Matcher:
-    """One sequence's place in its grammar. Owned by the engine thread, but for the mask that `prepare` asked for.
+    """Position of one sequence in its grammar. Owned by the engine thread, except the mask that `prepare` started.
 
-    The next mask is computed on another thread, beside the next step's computing; it outlives a loss of cells.
+    The next mask is computed on another thread, beside the next step; it survives a preemption.
     """
 
     def __init__(self, matcher: LLMatcher, constraint: CompiledConstraint) -> None:
@@ -36,33 +38,34 @@ class Matcher:
 
     @property
     def is_finished(self) -> bool:
-        """True once nothing but an end token can follow."""
+        """Whether only an end token can follow."""
         return bool(self._matcher.is_stopped())
 
     @property
     def is_slow(self) -> bool:
-        """Some mask of its grammar took longer than SLOW_MASK_S."""
+        """Whether a mask of its grammar was slow."""
         return self._constraint.is_slow
 
     def prepare(self, workers: Executor) -> None:
-        """Has the next mask computed (llguidance lets the GIL go); after construction and after each `accept`."""
+        """Start computing the next mask (llguidance releases the GIL); called once before each `take_mask`."""
         assert self._bits is None, "one mask a token"
         self._started_s = None
         self._bits = workers.submit(self._compute)
 
     def is_ready(self, timeout_s: float) -> bool:
-        """Whether the mask that was prepared is there, or comes in that time."""
+        """Return whether the prepared mask is computed, within `timeout_s`."""
         assert self._bits is not None, "prepare comes first"
         if timeout_s > 0.0 and not self._bits.done():
             wait((self._bits,), timeout_s)
         return self._bits.done()
 
-    def has_run_for(self, seconds: float) -> bool:
-        """Whether the mask has been computed for so long; waiting for a thread does not count."""
-        return self._started_s is not None and time.monotonic() - self._started_s >= seconds
+    @property
+    def has_timed_out(self) -> bool:
+        """Whether the mask has been computed for too long; waiting for a thread does not count."""
+        return self._has_run_for(self._constraint.mask_timeout_s)
 
     def take_mask(self) -> Mask | None:
-        """The mask that was prepared, once it is ready; None if nothing can follow any more."""
+        """Return the prepared mask, which is ready; None if no token can follow."""
         assert self._bits is not None, "prepare comes first"
         assert self._bits.done(), "a mask is taken once it is ready"
         bits, self._bits = self._bits, None
@@ -70,47 +73,61 @@ class Matcher:
             logger.error("llguidance has failed: %s", error)
             return None
         packed = np.frombuffer(bits.result(), dtype=np.uint8)
-        allowed = np.unpackbits(packed, count=self._constraint.n_vocab, bitorder="little")
+        allowed = np.unpackbits(packed, count=self._constraint.vocab_size, bitorder="little")
         mask = allowed.view(np.bool_)
         return None if self._matcher.is_error() or not mask.any() else mask
 
     def accept(self, token_id: int) -> bool:
-        """Records a token that the mask allowed. False if llguidance gave up: its limits hold for this too."""
+        """Record a token that the mask allowed. Return False if llguidance gave up: its limits hold for this too."""
         return bool(self._matcher.consume_token(token_id)) and not self._matcher.is_error()
 
     def _compute(self) -> bytes:
         self._started_s = time.monotonic()
         bits: bytes = self._matcher.compute_bitmask()
-        if self.has_run_for(SLOW_MASK_S):
+        if self._has_run_for(self._constraint.slow_mask_s):
             self._constraint.is_slow = True
         return bits
 
+    def _has_run_for(self, seconds: float) -> bool:
+        return self._started_s is not None and time.monotonic() - self._started_s >= seconds
+
     @staticmethod
     def wait_for_any(matchers: Iterable[Matcher], timeout_s: float) -> None:
-        """Until the mask of one of them is there, so long at most."""
+        """Wait until the mask of one of them is computed, or for `timeout_s`."""
         futures = [matcher._bits for matcher in matchers if matcher._bits is not None]
         wait(futures, timeout_s, return_when=FIRST_COMPLETED)
 
 
 class CompiledConstraint:
-    """A grammar over a model's vocabulary; requests of one prompt share it.
+    """Grammar over a model's vocabulary, shared by the requests that have it.
 
     Attributes:
-        is_slow: what its matchers found out of it: never becomes False again.
+        slow_mask_s: computing time from which on a mask is slow.
+        mask_timeout_s: computing time of a mask after which its request ends.
+        is_slow: whether a mask was slow; never becomes False again.
     """
 
-    def __init__(self, prototype: LLMatcher, n_vocab: int) -> None:
+    def __init__(
+        self,
+        prototype: LLMatcher,
+        vocab_size: int,
+        *,
+        slow_mask_s: float = SLOW_MASK_S,
+        mask_timeout_s: float = MASK_TIMEOUT_S,
+    ) -> None:
         self._prototype = prototype
-        self.n_vocab = n_vocab
+        self.vocab_size = vocab_size
+        self.slow_mask_s = slow_mask_s
+        self.mask_timeout_s = mask_timeout_s
         self.is_slow = False
 
     def matcher(self) -> Matcher:
-        """A fresh one, at the beginning; on the engine thread."""
+        """Return a matcher at the beginning of the grammar; called on the engine thread."""
         return Matcher(self._prototype.deep_copy(), self)
 
 
 def grammar_of(constraint: Constraint) -> str:
-    """llguidance's form of it. Raises ValueError for JSON that is none, or GBNF that cannot be read."""
+    """Return llguidance's form of the constraint. Raises ValueError for invalid JSON or unreadable GBNF."""
     if constraint.kind is ConstraintKind.JSON_SCHEMA:
         return json_grammar(constraint.source, lenient=False)
     if constraint.kind is ConstraintKind.JSON_SCHEMA_LENIENT:
@@ -123,7 +140,7 @@ def grammar_of(constraint: Constraint) -> str:
 
 
 def json_grammar(schema: str, *, lenient: bool) -> str:
-    """llguidance's form of a JSON schema. Raises ValueError for JSON that is none."""
+    """Return llguidance's form of a JSON schema. Raises ValueError for invalid JSON."""
     return LLMatcher.grammar_from_json_schema(
         schema, defaults={"whitespace_pattern": JSON_WHITE_SPACE}, overrides={"lenient": lenient}
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 
-from inferd.engine.batch import ScheduledChunk
 from inferd.engine.kv.cache import KVCache
 from inferd.engine.kv.prefix_cache import Branch, Hit, Owner
 from inferd.engine.runner import NO_SEQ_ID, MemoryKind
@@ -16,35 +15,18 @@ from inferd.engine.sequence import Sequence
 
 
 class PartitionedKVCache(KVCache):
-    """Running ids are kept dense, because llama.cpp computes rows of consecutive ids in one piece: new sequences get
-    ids near those that run. A branch that is parked there moves to host RAM, or goes, unless one of them goes on from
-    it.
+    """KV cache whose running ids are kept dense, because llama.cpp computes rows of consecutive ids in one piece.
+
+    New sequences get ids near the running ones. A branch that is parked there moves to host RAM, or is dropped, unless
+    a new sequence continues it.
     """
 
-    def has_cells_for(self, sequence: Sequence, leaving: Collection[Sequence] = ()) -> bool:
-        return True  # a stream holds the longest sequence there may be
+    def can_admit(self, sequence: Sequence, leaving: Collection[Sequence] = ()) -> bool:
+        return len(self._running) - len(leaving) < self._runner.max_running
 
-    def still_fits(self, sequence: Sequence) -> bool:
-        return True
-
-    def num_rows_left(self) -> int:
-        return sys.maxsize  # nobody takes cells from another
-
-    def reserve(self, chunks: Collection[ScheduledChunk]) -> None:
-        """Nothing to do: the cells are the stream's."""
-
-    def shed(self) -> bool:
-        return False  # what others hold is in nobody's way
-
-    def find(self, sequence: Sequence) -> Hit | None:
-        if not self._reuses:
-            return None
-        free = self._free_ids()
-        return self.prefix_cache.find(sequence, self._parked.get(free[0]) if free else None)
-
-    def allocate(self, sequence: Sequence, *, n_to_come: int = 0) -> None:
-        hit = self.find(sequence)
-        seq_id = self._choose_id(hit, n_to_come)
+    def admit(self, sequence: Sequence, *, num_to_come: int = 0) -> None:
+        hit = self._find_ready(sequence)
+        seq_id = self._choose_id(hit, num_to_come)
         resident = self._parked.get(seq_id)
         if hit is not None and hit.owner is resident:
             length = self._take_over(resident, hit.length)
@@ -53,37 +35,53 @@ class PartitionedKVCache(KVCache):
                 self._move_away(resident, keep=None if hit is None else hit.owner)
                 self._empty(seq_id)
             length = 0 if hit is None else self._fill(seq_id, hit)
-        self.prefix_cache.shrink_host()
+        self._prefix_cache.shrink_host()
         self._start(sequence, seq_id, length)
 
-    def _free_ids(self) -> list[int]:
-        """Ids that do not run, lowest first."""
-        return [seq_id for seq_id in range(self._runner.n_seq_max) if seq_id not in self._running]
+    def num_free_rows(self) -> int:
+        return sys.maxsize  # every stream holds the longest sequence
 
-    def _choose_id(self, hit: Hit | None, n_to_come: int) -> int:
-        """Near those who run: the one that it can go on in, or an empty one; else that of the least worthy branch."""
-        ids = self._ids_near(1 + n_to_come)
+    def evict_all_parked(self) -> bool:
+        return False  # a parked stream takes no cells from others
+
+    def _still_fits(self, sequence: Sequence) -> bool:
+        return True
+
+    def _find_ready(self, sequence: Sequence) -> Hit | None:
+        if not self._reuses:
+            return None
+        free = self._free_ids()
+        return self._prefix_cache.find(sequence, self._parked.get(free[0]) if free else None)
+
+    def _free_ids(self) -> list[int]:
+        """Return the ids that do not run, lowest first."""
+        return [seq_id for seq_id in range(self._runner.max_sequences) if seq_id not in self._running]
+
+    def _choose_id(self, hit: Hit | None, num_to_come: int) -> int:
+        """Return an id near the running ones: that of a branch to continue, or an empty one; else that of the branch
+        of least worth."""
+        ids = self._ids_near(1 + num_to_come)
         if hit is not None and isinstance(hit.owner, Branch) and hit.owner.state is not None:
             ids = [seq_id for seq_id in ids if self._runner.is_writable(seq_id)] or ids
         if hit is not None and hit.owner.seq_id in ids and hit.length == len(hit.owner.token_ids):
             return hit.owner.seq_id
         empty = [seq_id for seq_id in ids if seq_id not in self._parked]
-        return empty[0] if empty else min(ids, key=lambda seq_id: self.prefix_cache.worth(self._parked[seq_id]))
+        return empty[0] if empty else min(ids, key=lambda seq_id: self._prefix_cache.worth(self._parked[seq_id]))
 
-    def _ids_near(self, n: int) -> list[int]:
-        """Those that do not run, lowest first, of which `n` more sequences can each have one, leaving no more gaps
-        between the ids that then run than there have to be."""
+    def _ids_near(self, num_new: int) -> list[int]:
+        """Return the ids that do not run, lowest first, for `num_new` more sequences: any of these ids leaves no more
+        gaps between the running ids than necessary."""
         free = self._free_ids()
         if not self._running:
             return free
         low, high = min(self._running), max(self._running)
-        span = max(high - low + 1, min(len(self._running) + n, self._runner.n_running_max))
+        span = max(high - low + 1, min(len(self._running) + num_new, self._runner.max_running))
         return [seq_id for seq_id in free if max(high, seq_id) - min(low, seq_id) < span]
 
     def _take_over(self, branch: Branch, length: int) -> int:
-        """A new sequence goes on in the branch's own stream; a branch that has more than it needs moves."""
+        """Let a new sequence continue in the branch's own stream; a branch with more tokens than it needs moves."""
         seq_id = branch.seq_id
-        self.prefix_cache.touch(branch)
+        self._prefix_cache.touch(branch)
         if length == len(branch.token_ids):
             self._forget(branch)
         else:
@@ -91,36 +89,37 @@ class PartitionedKVCache(KVCache):
         return self._cut(seq_id, length)
 
     def _fill(self, seq_id: int, hit: Hit) -> int:
-        """Copies the hit into an empty stream; returns how many tokens it now holds."""
         owner = hit.owner
         if isinstance(owner, Branch):
-            self.prefix_cache.touch(owner)
+            self._prefix_cache.touch(owner)
         if isinstance(owner, Branch) and owner.state is not None:
             if not self._runner.restore_seq(seq_id, owner.state):
-                self._forget(owner)  # it would not work the next time either
+                self._forget(owner)  # it would fail again
                 self._empty(seq_id)
                 return 0
         else:
             self._runner.seq_cp(owner.seq_id, seq_id)
         if isinstance(owner, Branch) and owner.seq_id != NO_SEQ_ID and hit.length == len(owner.token_ids):
-            # The copy goes on from its very end: two of them would only take up a stream.
+            # The copy continues at its very end: the original would only occupy a stream.
             old_id = owner.seq_id
             self._forget(owner)
             self._empty(old_id)
         return self._cut(seq_id, hit.length)
 
     def _move_away(self, branch: Branch, keep: Owner | None) -> None:
-        """Takes a parked branch's stream from it; the cells stay, for the caller to use or to empty. The branch moves
-        to host RAM, or to another stream: where there is no room in RAM, and for a sliding window as long as a
-        stream is empty, because a state in RAM has the last window only. `keep` stays where it is."""
+        """Take a parked branch's stream from it; its cells stay, for the caller to use or to empty.
+
+        The branch moves to host RAM. It moves to another stream if there is no room in RAM, and for a sliding window as
+        long as a stream is empty, because a state in RAM has the last window only. `keep` stays where it is.
+        """
         seq_id = branch.seq_id
         num_bytes = self._runner.seq_state_size(seq_id)
-        cache = self.prefix_cache
+        cache = self._prefix_cache
         if cache.is_covered(branch):
             self._forget(branch)
             return
         if self._runner.memory_kind is MemoryKind.WINDOW or not cache.has_host_room(num_bytes):
-            other_id = self._make_room(branch, keep, evict=not cache.fits_host(num_bytes))
+            other_id = self._free_stream(branch, keep, evict=not cache.fits_host(num_bytes))
             if other_id is not None:
                 self._runner.seq_cp(seq_id, other_id)
                 self._parked[other_id] = self._parked.pop(seq_id)
@@ -134,13 +133,13 @@ class PartitionedKVCache(KVCache):
         else:
             self._forget(branch)
 
-    def _make_room(self, branch: Branch, keep: Owner | None, *, evict: bool) -> int | None:
-        """An empty stream for the branch, the highest one: low ids are for those who run. With `evict`, the stream of
-        one that is worth less than it."""
+    def _free_stream(self, branch: Branch, keep: Owner | None, *, evict: bool) -> int | None:
+        """Return an empty stream for the branch, the highest one (low ids are for running sequences). With `evict`,
+        empty the stream of a branch of less worth."""
         for seq_id in reversed(self._free_ids()):
             if seq_id not in self._parked:
                 return seq_id
-        worth = self.prefix_cache.worth
+        worth = self._prefix_cache.worth
         others = [other for other in self._parked.values() if other is not branch and other is not keep]
         if not evict or not others:
             return None
@@ -148,6 +147,5 @@ class PartitionedKVCache(KVCache):
         if worth(victim) > worth(branch):
             return None
         seq_id = victim.seq_id
-        self._forget(victim)
-        self._empty(seq_id)
+        self._drop(victim)
         return seq_id

@@ -1,6 +1,6 @@
-"""Prefix cache: which tokens are in memory already, and where: with running sequences, in parked streams, in host RAM.
+"""Prefix cache: the tokens that are in memory, with running sequences, in parked branches, in host RAM.
 
-Accounting only: the KV cache moves memory and reports it here.
+Accounting only: the KV cache moves memory, and records it here.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from inferd.engine.kv.radix_tree import RadixTree
 from inferd.engine.runner import NO_SEQ_ID, SequenceState
 from inferd.engine.sequence import Sequence
 
+MIN_SHARED_TOKENS = 16
+"""Minimum length of a hit: computing less is as fast as finding and copying it."""
+
 
 @dataclass(slots=True, eq=False)
 class Branch:
-    """Parked: either in a device stream (`seq_id`) or in host RAM (`state`), never in both, never in neither.
+    """Parked token sequence whose keys and values are kept while no request computes on them. It has either a sequence
+    id on the device or a `state` in host RAM.
 
     Attributes:
         token_ids: exactly the tokens in memory, from position 0 on.
-        scope: who may reuse it.
-        tenant: whose share of the cache it counts against.
+        scope: requests of this scope may reuse it.
+        tenant: its share of the cache is charged.
         session: opaque name of a conversation, or None; its newest branch is evicted last.
-        last_used: the cache's own tick count.
+        last_used: tick of the cache.
     """
 
     token_ids: tuple[int, ...]
@@ -44,9 +48,6 @@ class Branch:
         return 0 if self.state is None else len(self.state)
 
 
-MIN_SHARED_TOKENS = 16
-"""Below that, computing is as fast as finding and copying."""
-
 Owner = Sequence | Branch
 
 
@@ -57,14 +58,19 @@ class Hit:
     owner: Owner
     length: int
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether the owner, a running sequence, has yet to compute some of the tokens."""
+        return self.owner.num_computed_tokens < self.length
+
 
 class PrefixCache:
-    """One radix tree a scope: what one scope has, another can neither use nor find out.
+    """Radix trees of token sequences, one a scope: a scope can neither use nor detect the tokens of another.
 
     Args:
-        host_budget_bytes: RAM for branches that have no device stream; 0 switches that tier off.
-        whole_only: for memory that cannot be cut: a branch helps only where all of it is a prefix.
-        is_intact: has the last word on whether an owner's first tokens, so many, can be gone on from.
+        host_budget_bytes: host RAM for branches that are not on the device; 0 disables that tier.
+        whole_only: for memory that cannot be cut: a branch is a hit only if all of it is a prefix.
+        is_intact: is_intact(owner, length): whether the first `length` tokens in the owner's memory are still valid.
     """
 
     def __init__(
@@ -83,28 +89,25 @@ class PrefixCache:
     def host_bytes(self) -> int:
         return self._host_bytes_by_tenant.total()
 
-    @property
-    def num_branches(self) -> int:
-        return len(self._branches)
-
     def branches(self) -> Iterator[Branch]:
-        """Every parked branch; the cache must not change meanwhile."""
+        """Iterate over the parked branches; the cache must not change meanwhile."""
         return iter(self._branches)
 
     # Running sequences.
 
     def enter(self, sequence: Sequence) -> None:
-        """A sequence got a stream: others may share what it has computed, and wait for what it will."""
+        """Add a sequence that runs now: others may share what it has computed, and wait for what it will."""
         self._tree(sequence.request.cache_scope).insert(sequence, sequence.token_ids)
 
     def leave(self, sequence: Sequence) -> None:
+        """Remove a sequence that ran."""
         self._remove(sequence.request.cache_scope, sequence)
 
-    # Looking up.
+    # Look-up.
 
     def find(self, sequence: Sequence, preferred: Owner | None = None, *, on_device_only: bool = False) -> Hit | None:
-        """The longest prefix in memory, at least MIN_SHARED_TOKENS of it and never the whole: the last token is
-        computed again, for its logits. Among equals `preferred`, else the oldest."""
+        """Return the longest prefix in memory, at least MIN_SHARED_TOKENS. It is never the whole sequence: the last
+        token is computed again, for its logits. Of equal hits, that of `preferred`, else the oldest."""
         best: Hit | None = None
         limit = sequence.num_tokens - 1
         for depth, owners in self._matches(sequence):
@@ -122,9 +125,9 @@ class PrefixCache:
                         break  # no other can have more
         return best
 
-    def leader(self, sequence: Sequence, beyond: int) -> Hit | None:
-        """A running sequence that is about to compute tokens which `sequence` needs after its first `beyond`, and up
-        to where."""
+    def find_pending(self, sequence: Sequence, beyond: int) -> Hit | None:
+        """Return a hit on a running sequence that is about to compute tokens which `sequence` needs after its first
+        `beyond`."""
         if self._whole_only:
             return None
         for depth, owners in self._matches(sequence):
@@ -143,7 +146,7 @@ class PrefixCache:
     # Parked branches.
 
     def park(self, branch: Branch) -> bool:
-        """Takes a branch in; False if another one has all of it."""
+        """Add a branch; return False if another owner has all of it."""
         self._tree(branch.scope).insert(branch, branch.token_ids)
         if self.is_covered(branch):
             self._remove(branch.scope, branch)
@@ -157,15 +160,16 @@ class PrefixCache:
         return True
 
     def touch(self, branch: Branch) -> None:
+        """Mark a branch as the most recently used one."""
         self._tick += 1
         branch.last_used = self._tick
 
     def is_covered(self, branch: Branch) -> bool:
-        """True if somebody else has all of it in memory or will soon: losing it costs nothing."""
+        """Return whether another owner has all of it in memory, or will soon: its loss costs nothing."""
         return any(self._covers(owner, branch) for owner in self._trees[branch.scope].beyond(branch))
 
     def covered_by(self, branch: Branch) -> list[Branch]:
-        """Parked branches that are a mere beginning of this one."""
+        """Return the parked branches that are a prefix of this one."""
         return [
             owner
             for depth, owners in self._trees[branch.scope].matches(branch.token_ids)
@@ -177,22 +181,22 @@ class PrefixCache:
         ]
 
     def move_to_host(self, branch: Branch, state: SequenceState) -> None:
-        """The branch has lost its stream; `state` is what it held."""
-        assert branch.state is None, "it was in a stream"
+        """Record that the branch has lost its sequence id, and that `state` is a copy of its memory."""
+        assert branch.state is None, "it was on the device"
         branch.seq_id = NO_SEQ_ID
         branch.state = state
         self._host_bytes_by_tenant[branch.tenant] += branch.num_bytes
 
     def shorten(self, branch: Branch, length: int) -> None:
-        """The branch has lost what comes after its first `length` tokens."""
-        assert 0 < length < len(branch.token_ids), "something is left of it, and something goes"
-        assert branch.state is None, "a state in host RAM is what it is"
+        """Record that the branch has lost the tokens after its first `length`."""
+        assert 0 < length < len(branch.token_ids), "a part of it is left, and a part is lost"
+        assert branch.state is None, "a state in host RAM cannot be cut"
         self._remove(branch.scope, branch)
         branch.token_ids = branch.token_ids[:length]
         self._tree(branch.scope).insert(branch, branch.token_ids)
 
     def drop(self, branch: Branch) -> None:
-        """Forgets a branch; its stream, if it has one, is the caller's to empty."""
+        """Remove a branch; its native memory, if it has any, is the caller's to empty."""
         del self._branches[branch]
         if branch.num_bytes:
             self._host_bytes_by_tenant[branch.tenant] -= branch.num_bytes
@@ -205,12 +209,12 @@ class PrefixCache:
         return num_bytes <= self._host_budget_bytes
 
     def has_host_room(self, num_bytes: int) -> bool:
-        """True if it fits without dropping others."""
+        """Return whether it fits host RAM without dropping others."""
         return self.host_bytes + num_bytes <= self._host_budget_bytes
 
     def shrink_host(self, keep: Owner | None = None) -> None:
-        """Drops branches from host RAM until the rest is within the budget, those of least worth first. Never `keep`,
-        which is about to be read: the caller shrinks again after that."""
+        """Drop branches from host RAM until the rest is within the budget, those of least worth first. `keep` is about
+        to be read and stays: the caller shrinks again after that."""
         while self.host_bytes > self._host_budget_bytes:
             victims = [branch for branch in self._branches if branch.state is not None and branch is not keep]
             if not victims:
@@ -218,8 +222,8 @@ class PrefixCache:
             self.drop(min(victims, key=self.worth))
 
     def worth(self, branch: Branch) -> tuple[bool, bool, int]:
-        """Orders branches by how much would be lost with them: least those of tenants above their fair share of host
-        RAM, most the newest of each session, among equals the least recently used first."""
+        """Return the sort key of eviction: first branches of tenants above their fair share of host RAM, last the
+        newest of each session; of equal ones the least recently used first."""
         fair_share = self._host_budget_bytes / max(1, len(self._host_bytes_by_tenant))
         within_share = self._host_bytes_by_tenant[branch.tenant] <= fair_share
         return within_share, self.is_newest_of_session(branch), branch.last_used
@@ -229,7 +233,7 @@ class PrefixCache:
         return session is not None and self._newest_of_session.get(session) is branch
 
     def check_integrity(self) -> None:
-        """Trees, branches and byte counts agree."""
+        """Assert that trees, branches and byte counts agree."""
         for tree in self._trees.values():
             tree.check_integrity()
         host_bytes: Counter[str] = Counter()
@@ -240,7 +244,7 @@ class PrefixCache:
         assert +host_bytes == self._host_bytes_by_tenant, "bytes add up"
         assert self.host_bytes <= self._host_budget_bytes, "the budget holds"
         for (tenant, session), branch in self._newest_of_session.items():
-            assert branch in self._branches, "a session's newest branch is there"
+            assert branch in self._branches, "a session's newest branch is parked"
             assert (branch.tenant, branch.session) == (tenant, session), "a branch is its own session's newest"
 
     def _covers(self, owner: Owner, branch: Branch) -> bool:
@@ -249,9 +253,10 @@ class PrefixCache:
         return self._is_intact(owner, len(branch.token_ids))
 
     def _usable(self, owner: Owner, depth: int, limit: int) -> int:
+        """Return how many tokens of an owner that agrees for `depth` tokens can be reused."""
         if not self._whole_only:
             return min(depth, owner.num_computed_tokens, limit)
-        # A running sequence's state is already past its prompt; a branch's stands at its very end.
+        # A running sequence's state is already past its prompt; a branch's state is at its very end.
         whole = isinstance(owner, Branch) and depth == len(owner.token_ids) <= limit
         return depth if whole else 0
 

@@ -1,4 +1,4 @@
-"""A radix tree over token ids: who has which prefix. Knows nothing of memory."""
+"""Radix tree over token ids: the owners of every prefix. Independent of memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ OwnerT = TypeVar("OwnerT", bound=Hashable)
 
 @dataclass(slots=True, eq=False)
 class _Node(Generic[OwnerT]):
-    """An edge and the point it leads to. `owners` are all whose token ids run through the whole edge."""
+    """An edge and the point it leads to. The paths of `owners` run through the whole edge."""
 
     token_ids: tuple[int, ...]
     depth: int  # tokens from the root to the end of this edge
     parent: _Node[OwnerT] | None
     children: dict[int, _Node[OwnerT]] = field(default_factory=dict)
-    owners: dict[OwnerT, None] = field(default_factory=dict)  # oldest first, so that whoever searches finds the same
+    owners: dict[OwnerT, None] = field(default_factory=dict)  # oldest first, so that searches are deterministic
 
 
 class RadixTree(Generic[OwnerT]):
-    """Every owner has one path from the root. Look-up and insertion take time in the length of the path."""
+    """Tree with one path from the root for every owner. Look-up and insertion are linear in the length of the path."""
 
     def __init__(self) -> None:
         self._root: _Node[OwnerT] = _Node((), 0, None)
@@ -34,7 +34,7 @@ class RadixTree(Generic[OwnerT]):
         return owner in self._ends
 
     def insert(self, owner: OwnerT, token_ids: Sequence[int]) -> None:
-        """Gives the owner this path; if it has one already, the new one begins with it."""
+        """Give the owner this path; if it has one already, that is a prefix of the new one."""
         token_ids = tuple(token_ids)
         known = self._ends.get(owner)
         assert known is None or known.depth <= len(token_ids), "a path only grows"
@@ -46,7 +46,7 @@ class RadixTree(Generic[OwnerT]):
         self._ends[owner] = node
 
     def remove(self, owner: OwnerT) -> None:
-        """Takes the owner's path away, and every part of it that nobody else has."""
+        """Remove the owner's path, and every part of it that no other owner has."""
         node: _Node[OwnerT] | None = self._ends.pop(owner)
         while node is not None and node.parent is not None:
             node.owners.pop(owner, None)
@@ -56,9 +56,9 @@ class RadixTree(Generic[OwnerT]):
             node = node.parent
 
     def matches(self, token_ids: Sequence[int]) -> Iterator[tuple[int, Collection[OwnerT]]]:
-        """(length, owners) for each point of the longest known prefix of `token_ids`, the deepest first: these
-        owners' paths agree with it for at least `length` tokens. Lengths are positive and fall strictly. The tree
-        must not change meanwhile."""
+        """Return (length, owners) for each point of the longest known prefix of `token_ids`, the deepest first: the
+        paths of these owners agree with it for at least `length` tokens. Lengths are positive and fall strictly. The
+        tree must not change meanwhile."""
         token_ids = tuple(token_ids)
         found: list[tuple[int, Collection[OwnerT]]] = []
         node = self._root
@@ -66,19 +66,19 @@ class RadixTree(Generic[OwnerT]):
             child = node.children.get(token_ids[node.depth])
             if child is None:
                 break
-            n_common = common_prefix(child.token_ids, token_ids[node.depth : child.depth])
-            found.append((node.depth + n_common, child.owners.keys()))
-            if n_common < len(child.token_ids):
+            num_common = common_prefix(child.token_ids, token_ids[node.depth : child.depth])
+            found.append((node.depth + num_common, child.owners.keys()))
+            if num_common < len(child.token_ids):
                 break
             node = child
         return reversed(found)
 
     def beyond(self, owner: OwnerT) -> Iterator[OwnerT]:
-        """The others whose paths go through the end of this one's, or end there too."""
+        """Iterate over the other owners whose paths go through the end of this one's, or end there too."""
         return (other for other in self._ends[owner].owners if other is not owner)
 
     def check_integrity(self) -> None:
-        """Depths, parents and owners agree; every owner ends where it says."""
+        """Assert that depths, parents and owners agree."""
         ends: dict[OwnerT, int] = {}
         nodes = [self._root]
         while nodes:
@@ -93,23 +93,23 @@ class RadixTree(Generic[OwnerT]):
                     ends[owner] = max(ends.get(owner, 0), child.depth)
                 nodes.append(child)
         for owner, end in self._ends.items():
-            assert ends.pop(owner, 0) == end.depth, "an owner's path ends where the books say"
+            assert ends.pop(owner, 0) == end.depth, "an owner's path ends at its recorded depth"
         assert not ends, "an edge belongs to an owner that is gone"
 
     def _descend(self, node: _Node[OwnerT], token_ids: tuple[int, ...]) -> _Node[OwnerT]:
-        """The child on the way along `token_ids`, made or split so that its whole edge lies on the way."""
+        """Return the child towards `token_ids`, made or split so that its whole edge agrees with them."""
         rest = token_ids[node.depth :]
         child = node.children.get(rest[0])
         if child is None:
             child = _Node(rest, len(token_ids), node)
             node.children[rest[0]] = child
             return child
-        n_common = common_prefix(child.token_ids, rest)
-        return child if n_common == len(child.token_ids) else self._split(child, n_common)
+        num_common = common_prefix(child.token_ids, rest)
+        return child if num_common == len(child.token_ids) else self._split(child, num_common)
 
     @staticmethod
     def _split(child: _Node[OwnerT], at: int) -> _Node[OwnerT]:
-        """Cuts the child's edge; returns the new node at the cut. Ends stay valid: they point at the lower part."""
+        """Cut the child's edge, and return the new node at the cut. Ends stay valid: they point at the lower part."""
         parent = child.parent
         assert parent is not None, "the root has no edge"
         middle: _Node[OwnerT] = _Node(child.token_ids[:at], parent.depth + at, parent, owners=dict(child.owners))
@@ -121,7 +121,7 @@ class RadixTree(Generic[OwnerT]):
 
 
 def common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """Length of the longest common prefix; halves the interval, so that comparing is done in C."""
+    """Return the length of the longest common prefix; bisects, so that tuples are compared in C."""
     low, high = 0, min(len(a), len(b))
     if a[:high] == b[:high]:
         return high

@@ -1,4 +1,4 @@
-"""The Embedder over a real model: a context of its own on the model's weights."""
+"""LlamaEmbedder: the Embedder over a real model, in a context of its own on the model's weights."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from inferd.engine.embeddings.pooling import Rows
 from inferd.engine.llama.model import Model
 from inferd.errors import ConfigError
 
-_N_SLOTS = 16
+_NUM_SLOTS = 16
 _CELL_PADDING = 256
 
 
 class LlamaEmbedder:
-    """Owns its context, not the model. llama.cpp gives every token's row (it pools within one ubatch only, so that a
-    long input would be pooled wrongly); all inputs take cells from one pool, large enough for a whole one beside a
-    full step."""
+    """Embedder that owns its context, not the model.
+
+    llama.cpp returns every token's row: it pools within one ubatch only, so a long input would be pooled wrongly. All
+    inputs take cells from one pool, large enough for a whole input beside a full step.
+    """
 
     def __init__(self, model: Model, *, max_tokens: int, n_ubatch: int, n_threads: int) -> None:
-        """`max_tokens`: of one input. Raises ConfigError if llama.cpp cannot make the context."""
+        """`max_tokens` is the limit of one input. Raises ConfigError if llama.cpp cannot make the context."""
         api = self._api = model.library.api
-        self.n_embd = model.embedding_size
-        self.n_slots = 1 if model.is_recurrent else min(_N_SLOTS, n_ubatch)
-        self.n_rows_max = n_ubatch
+        self._embedding_size = model.embedding_size
+        self.num_slots = 1 if model.is_recurrent else min(_NUM_SLOTS, n_ubatch)
+        self.max_rows = n_ubatch
         self.is_causal = model.is_causal
         self.pooling = model.pooling
         assert self.is_causal or max_tokens <= n_ubatch, "an input that has to come whole fits into a step"
         params = api.llama_context_default_params()
-        params.n_seq_max = self.n_slots
-        n_cells = n_ubatch + (max_tokens if self.is_causal else 0)
-        params.n_ctx = -(-n_cells // _CELL_PADDING) * _CELL_PADDING
+        params.n_seq_max = self.num_slots
+        num_cells = n_ubatch + (max_tokens if self.is_causal else 0)
+        params.n_ctx = -(-num_cells // _CELL_PADDING) * _CELL_PADDING
         params.n_batch = params.n_ubatch = n_ubatch
         params.n_threads = params.n_threads_batch = n_threads
         params.embeddings = True
@@ -49,12 +51,12 @@ class LlamaEmbedder:
         self._batch: Any = api.llama_batch_init(n_ubatch, 0, 1)
 
     def compute(self, chunks: Sequence[EmbeddingChunk]) -> Rows | None:
-        n_rows = sum(len(chunk.token_ids) for chunk in chunks)
-        assert 0 < n_rows <= self.n_rows_max, "llama.cpp aborts the process on a larger batch"
+        num_rows = sum(len(chunk.token_ids) for chunk in chunks)
+        assert 0 < num_rows <= self.max_rows, "llama.cpp aborts the process on a larger batch"
         assert len({chunk.slot for chunk in chunks}) == len(chunks), "a chunk has a slot of its own"
         batch, row = self._batch, 0
         for chunk in chunks:
-            assert 0 <= chunk.slot < self.n_slots, "slots are in range"
+            assert 0 <= chunk.slot < self.num_slots, "slots are in range"
             for position, token_id in enumerate(chunk.token_ids, chunk.start):
                 batch.token[row] = token_id
                 batch.pos[row] = position
@@ -62,12 +64,12 @@ class LlamaEmbedder:
                 batch.seq_id[row][0] = chunk.slot
                 batch.logits[row] = 1
                 row += 1
-        batch.n_tokens = n_rows
+        batch.n_tokens = num_rows
         if self._api.llama_decode(self._handle, batch) != 0:
             return None
         self._api.llama_synchronize(self._handle)
         found = self._api.llama_get_embeddings(self._handle)
-        return np.ctypeslib.as_array(found, shape=(n_rows, self.n_embd)) if found else None
+        return np.ctypeslib.as_array(found, shape=(num_rows, self._embedding_size)) if found else None
 
     def clear(self, slot: int) -> None:
         if self._memory:  # a model without a past has none

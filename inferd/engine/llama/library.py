@@ -1,4 +1,4 @@
-"""The native library, loaded once per process: its log, its short calls, and the weights that it has in memory."""
+"""The native library, loaded once per process: its log, its short calls, and the weights in memory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,32 @@ from typing import Any
 from inferd.config import shards_of
 from inferd.errors import ConfigError
 
+logger = logging.getLogger("inferd.llama")
+
+SHORT_CALLS = (
+    "llama_get_logits_ith",
+    "llama_memory_seq_pos_max",
+    "llama_memory_seq_pos_min",
+    "llama_memory_seq_rm",
+    "llama_sampler_accept",
+    "llama_sampler_apply",
+    "llama_sampler_free",
+    "llama_sampler_sample",
+    "llama_token_to_piece",
+    "llama_vocab_get_attr",
+    "llama_vocab_is_eog",
+)
+"""Calls of some microseconds that neither compute, allocate much nor log. ctypes.CDLL releases the GIL around each call
+and then queues for it behind every other thread; ctypes.PyDLL keeps it. Beside one busy thread 16 sampler calls took
+82 ms with CDLL and 1 ms with PyDLL. `llama_synchronize` (which releases the GIL) comes before the first of them in a
+step: on a GPU they would wait for the step while holding the GIL."""
+
+# enum ggml_log_level; its INFO is what other programs call debug.
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
+_CONTINUED = 5
+
 _Key = tuple[tuple[tuple[Path, int, int], ...], int]
-"""Resolved path, size and time of change of each file, and the layers on GPUs."""
+"""Resolved path, size and time of change of each file, and the number of layers on GPUs."""
 
 _LOAD_MODE_NONE = 0
 """llama.h, enum llama_load_mode: with no_alloc, the file's header is read and no weight."""
@@ -64,9 +88,71 @@ _CAUSES = (
 The first that matches is the cause."""
 
 
+class Library:
+    """The loaded library.
+
+    Attributes:
+        api: llama_cpp's own binding, whose calls release the GIL.
+        short: SHORT_CALLS, which keep the GIL.
+        weights: the weights that the process has in memory.
+    """
+
+    def __init__(self, api: ModuleType) -> None:
+        self.api: Any = api
+        native: Any = api.llama_cpp._lib
+        self.short: Any = ctypes.PyDLL(native._name, handle=native._handle)
+        for name in SHORT_CALLS:
+            bound, function = getattr(native, name), getattr(self.short, name)
+            function.argtypes, function.restype = bound.argtypes, bound.restype
+        self._log = _Log(api.llama_log_callback)
+        api.llama_log_set(self._log.callback, ctypes.c_void_p(0))
+        api.llama_backend_init()
+        self.weights = WeightsPool(api, self._log.errors)
+
+    @property
+    def version(self) -> str:
+        """llama-cpp-python's version, which fixes llama.cpp's."""
+        return str(self.api.__version__)
+
+
+@functools.cache
+def load_library() -> Library:
+    """Return the library, loaded at the first call: a process has one copy of it."""
+    import llama_cpp
+
+    return Library(llama_cpp)
+
+
+class _Log:
+    """Receiver of llama.cpp's log, on any of its threads. Filters before it decodes: most messages are dropped."""
+
+    def __init__(self, callback_type: Any) -> None:
+        self._level = logging.DEBUG
+        self._collected: list[str] | None = None
+        self.callback = callback_type(self._on_message)  # must live as long as the library
+
+    def _on_message(self, level: int, text: bytes, _user_data: object) -> None:
+        if level != _CONTINUED:
+            self._level = _LEVELS.get(level, logging.DEBUG)
+        if self._collected is not None and self._level == logging.ERROR:
+            self._collected.append(text.decode("utf-8", "replace").strip())
+        elif logger.isEnabledFor(self._level) and (message := text.decode("utf-8", "replace").strip()):
+            logger.log(self._level, "%s", message)
+
+    @contextmanager
+    def errors(self) -> Iterator[list[str]]:
+        """Collect errors in the list instead of logging them, for a caller that reports their cause. One at a time."""
+        collected: list[str] = []
+        self._collected = collected
+        try:
+            yield collected
+        finally:
+            self._collected = None
+
+
 @dataclass(slots=True, eq=False)
 class Weights:
-    """One `llama_model`. It never changes once it is loaded; contexts of any number are made from it, on any thread."""
+    """One `llama_model`: immutable once loaded; any number of contexts is made from it, on any thread."""
 
     handle: Any
     key: _Key
@@ -74,25 +160,25 @@ class Weights:
 
 
 class WeightsPool:
-    """Counts who uses which weights, and frees those that nobody does. Any thread may use it; while one loads, others
-    that want to wait: two that load at once would only slow each other down.
+    """Reference-counted weights: models of one file share them. Any thread may use it; one loads at a time, because two
+    would only slow each other down.
 
     Args:
-        errors_of: collects the errors that llama.cpp logs while the context is open.
+        collect_errors: collects the errors that llama.cpp logs while the context is open.
     """
 
-    def __init__(self, api: Any, errors_of: Callable[[], AbstractContextManager[list[str]]]) -> None:
+    def __init__(self, api: Any, collect_errors: Callable[[], AbstractContextManager[list[str]]]) -> None:
         self._api = api
-        self._errors_of = errors_of
+        self._collect_errors = collect_errors
         self._lock = threading.Lock()
         self._loaded: dict[_Key, Weights] = {}
 
     def acquire(self, path: Path, *, n_gpu_layers: int, header_only: bool = False) -> Weights:
-        """To be released. The same for all who name one unchanged file, and as many layers on GPUs. Raises ConfigError
-        if llama.cpp cannot read the file.
+        """Return the weights of a file, to be released; they are shared by all that name the unchanged file and as many
+        layers on GPUs. Raises ConfigError if llama.cpp cannot read the file.
 
         Args:
-            header_only: read everything but the weights; no context can be made of it.
+            header_only: read everything except the weights; no context can be made of it.
         """
         with self._lock:
             key = _key(path, n_gpu_layers)
@@ -106,9 +192,9 @@ class WeightsPool:
             return weights
 
     def release(self, weights: Weights) -> None:
-        """Once by each who acquired it, after its contexts were freed."""
+        """Release acquired weights, after their contexts were freed; the last release frees them."""
         with self._lock:
-            assert weights.num_users > 0, "it is released once by each"
+            assert weights.num_users > 0, "each acquisition is released once"
             weights.num_users -= 1
             if weights.num_users == 0:
                 if self._loaded.get(weights.key) is weights:
@@ -120,7 +206,7 @@ class WeightsPool:
         params.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 2**31 - 1
         if header_only:
             params.no_alloc, params.load_mode = True, _LOAD_MODE_NONE
-        with self._errors_of() as errors:
+        with self._collect_errors() as errors:
             handle = self._api.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
             raise ConfigError(f"{path}: {_cause(errors)}")
@@ -128,6 +214,7 @@ class WeightsPool:
 
 
 def _cause(errors: Iterable[str]) -> str:
+    """Return a sentence for the errors that llama.cpp logged."""
     text = "; ".join(errors)
     for pattern, sentence in _CAUSES:
         found = re.search(pattern, text)
@@ -156,85 +243,3 @@ def _missing_shards(path: Path) -> str:
         return "no such file"
     shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
     return f"shards of this split model are missing beside it: {shown}; download all of them"
-
-
-logger = logging.getLogger("inferd.llama")
-
-SHORT_CALLS = (
-    "llama_get_logits_ith",
-    "llama_memory_seq_pos_max",
-    "llama_memory_seq_pos_min",
-    "llama_memory_seq_rm",
-    "llama_sampler_accept",
-    "llama_sampler_apply",
-    "llama_sampler_free",
-    "llama_sampler_sample",
-    "llama_token_to_piece",
-    "llama_vocab_get_attr",
-    "llama_vocab_is_eog",
-)
-"""Calls of some microseconds that neither compute, allocate much nor log. ctypes.CDLL gives the GIL up around each
-call and then queues for it behind every other thread; ctypes.PyDLL keeps it. Beside one busy thread 16 sampler calls
-took 82 ms through the one and 1 ms through the other. `llama_synchronize` (which does let go) comes before the first
-of them in a step: on a GPU they would wait for the step with the GIL in hand."""
-
-# enum ggml_log_level; its INFO is what other programs call debug.
-_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
-_CONTINUED = 5
-
-
-class _Log:
-    """Receives llama.cpp's log, from any of its threads. Filters first: most of it is chatter."""
-
-    def __init__(self, callback_type: Any) -> None:
-        self._level = logging.DEBUG
-        self._collected: list[str] | None = None
-        self.callback = callback_type(self._on_message)  # must live as long as the library
-
-    def _on_message(self, level: int, text: bytes, _user_data: object) -> None:
-        if level != _CONTINUED:
-            self._level = _LEVELS.get(level, logging.DEBUG)
-        if self._collected is not None and self._level == logging.ERROR:
-            self._collected.append(text.decode("utf-8", "replace").strip())
-        elif logger.isEnabledFor(self._level) and (message := text.decode("utf-8", "replace").strip()):
-            logger.log(self._level, "%s", message)
-
-    @contextmanager
-    def errors(self) -> Iterator[list[str]]:
-        """Collect errors in the list instead of logging them: for a caller that says what they mean. One at a time."""
-        collected: list[str] = []
-        self._collected = collected
-        try:
-            yield collected
-        finally:
-            self._collected = None
-
-
-class Library:
-    """`api` is llama_cpp's own binding (GIL released); `short` has SHORT_CALLS with the GIL kept; `weights` are those
-    that the process has in memory."""
-
-    def __init__(self, api: ModuleType) -> None:
-        self.api: Any = api
-        native: Any = api.llama_cpp._lib
-        self.short: Any = ctypes.PyDLL(native._name, handle=native._handle)
-        for name in SHORT_CALLS:
-            bound, function = getattr(native, name), getattr(self.short, name)
-            function.argtypes, function.restype = bound.argtypes, bound.restype
-        self._log = _Log(api.llama_log_callback)
-        api.llama_log_set(self._log.callback, ctypes.c_void_p(0))
-        api.llama_backend_init()
-        self.weights = WeightsPool(api, self._log.errors)
-
-    @property
-    def version(self) -> str:
-        """llama-cpp-python's version, which fixes llama.cpp's."""
-        return str(self.api.__version__)
-
-
-@functools.cache
-def load_library() -> Library:
-    """Loads llama.cpp on the first call. The process has one copy of it, so this is its one owner."""
-    import llama_cpp
-
-    return Library(llama_cpp)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP_QUOTA = _CGROUP / "cpu.max"
+_MEMINFO = Path("/proc/meminfo")
 
 
 def available_cores(quota_file: Path = _CGROUP_QUOTA) -> int:
-    """Cores that this process may use: its affinity, cut by the cgroup's quota (cgroup v2: `MAX PERIOD` in us).
-    More threads than that would spin against each other."""
+    """Return the cores that this process may use: its affinity, limited by the cgroup's quota (cgroup v2: `MAX PERIOD`
+    in us). More threads than that would spin against each other."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota_us, period_us = quota_file.read_text().split()
@@ -19,13 +21,9 @@ def available_cores(quota_file: Path = _CGROUP_QUOTA) -> int:
     return cores if quota_us == "max" else max(1, min(cores, int(quota_us) // int(period_us)))
 
 
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
-
-
 def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
-    """What Linux thinks can be had without swapping (proc(5), MemAvailable), cut by the cgroup's limit (v2); elsewhere
-    all physical memory; None if that is not told either."""
+    """Return the bytes that can be had without swapping by Linux's estimate (proc(5), MemAvailable), limited by the
+    cgroup (v2); elsewhere all physical memory; None if that is unknown."""
     sizes = [size for size in (_system_bytes(meminfo), _cgroup_bytes(cgroup)) if size is not None]
     return min(sizes, default=None)
 
@@ -42,9 +40,9 @@ def _system_bytes(meminfo: Path) -> int | None:
 
 
 def _cgroup_bytes(folder: Path) -> int | None:
-    """Files that were not read for a while give way, so they count as free."""
+    """Return the bytes within the limit. Cached files that were not read lately can be reclaimed, so they are free."""
     try:
-        limit = int((folder / "memory.max").read_text())  # "max" where there is none
+        limit = int((folder / "memory.max").read_text())  # "max" for no limit
         taken = int((folder / "memory.current").read_text())
         return max(0, limit - taken + _field((folder / "memory.stat").read_text(), "inactive_file"))
     except (OSError, ValueError):
@@ -52,7 +50,7 @@ def _cgroup_bytes(folder: Path) -> int | None:
 
 
 def _field(text: str, name: str) -> int:
-    """Raises ValueError."""
+    """Return the number behind a name in `text`. Raises ValueError."""
     for line in text.splitlines():
         words = line.split()
         if words[:1] == [name]:

@@ -1,4 +1,4 @@
-"""A model of one GGUF file: its weights, which others may share, and a vocabulary of its own."""
+"""Model: one GGUF file with its weights, which other models may share, and a vocabulary of its own."""
 
 from __future__ import annotations
 
@@ -34,17 +34,25 @@ _NON_CAUSAL = frozenset(
         "nomic-bert-moe",
     }
 )
-"""Architectures without attention to the past alone, whatever the header says (llama-model.cpp, create_memory)."""
+"""Architectures that attend to later tokens too, whatever the header says (llama-model.cpp, create_memory)."""
 
 
 class Model:
-    """A loaded model. Close it after every context made from it."""
+    """A loaded model; closed after every context made from it.
+
+    Attributes:
+        trained_context: tokens of context that the model was trained for.
+        window_size: tokens that a sliding window sees; 0 without one.
+        has_cells: whether its memory has a cell for each token, perhaps beside a recurrent state.
+        is_causal: whether a token attends to those before it only; otherwise the model makes no text.
+        is_for_embeddings: whether it was made for embeddings, perhaps for text too.
+    """
 
     def __init__(self, library: Library, path: Path, *, n_gpu_layers: int, header_only: bool = False) -> None:
-        """Raises ConfigError if llama.cpp cannot read the file or the model does not generate text.
+        """Load the model. Raises ConfigError if llama.cpp cannot read the file, or the model cannot be served.
 
         Args:
-            header_only: read everything but the weights, to see whether the file can be served.
+            header_only: read everything except the weights, to see whether the file can be served.
         """
         self.library = library
         self.path = path
@@ -56,9 +64,9 @@ class Model:
             self.close()
             raise ConfigError(f"{path}: this model has an encoder; only decoder-only text models can be served")
         self.vocabulary = Vocabulary(library, api.llama_model_get_vocab(handle), self._metadata)
-        self.n_ctx_train: int = api.llama_model_n_ctx_train(handle)
+        self.trained_context: int = api.llama_model_n_ctx_train(handle)
         self.is_offloaded: bool = n_gpu_layers != 0 and api.llama_supports_gpu_offload()
-        self.n_window: int = api.llama_model_n_swa(handle)
+        self.window_size: int = api.llama_model_n_swa(handle)
         self.is_recurrent: bool = api.llama_model_is_recurrent(handle) or api.llama_model_is_hybrid(handle)
         self.has_cells: bool = not api.llama_model_is_recurrent(handle)
         self.embedding_size: int = api.llama_model_n_embd_out(handle)
@@ -67,34 +75,36 @@ class Model:
         self.pooling = _POOLINGS.get(declared or "", Pooling.MEAN)
         is_causal = self._metadata(f"{architecture}.attention.causal") != "false"
         self.is_causal: bool = is_causal and architecture not in _NON_CAUSAL
-        """Whether a token sees those before it only; a model of which that is false makes no text."""
         self.is_for_embeddings: bool = not self.is_causal or declared in _POOLINGS
-        """Whether it was made for vectors, perhaps for text too."""
-        if header_only:  # which comes before each loading, so that a warning comes once
+        if header_only:  # comes before each loading, so that a warning comes once
             for repair in self.vocabulary.repairs:
                 logger.warning("%s: %s", path, repair)
-        if self.is_causal and not self.vocabulary.end_of_generation:
+        fault = self._fault()
+        if fault is not None:
             self.close()
-            raise ConfigError(
-                f"{path}: the file names no token that ends an answer, so that none would end; set "
+            raise ConfigError(f"{path}: {fault}")
+
+    def _fault(self) -> str | None:
+        """Return why the model cannot be served, or None."""
+        if self.is_causal and not self.vocabulary.end_of_generation:
+            return (
+                "the file names no token that ends an answer, so that none would end; set "
                 "tokenizer.ggml.eos_token_id in it, such as with gguf_new_metadata.py"
             )
         if not self.vocabulary.has_blank:
-            self.close()
-            raise ConfigError(
-                f"{path}: the vocabulary has no token for the blank (▁, U+2581), and none for its bytes, so that "
+            return (
+                "the vocabulary has no token for the blank (▁, U+2581), and none for its bytes, so that "
                 "no text can be tokenised; convert the model again"
             )
         if self.pooling is Pooling.RANK:
-            self.close()
-            raise ConfigError(f"{path}: this model ranks documents; rerankers are not served")
-        self.size_bytes: int = api.llama_model_size(handle)
+            return "this model ranks documents; rerankers are not served"
+        return None
 
     def _metadata(self, key: str) -> str | None:
-        """A value of the file's header as text; None if it is not there."""
+        """Return a value of the file's header as text; None if it has none."""
         buffer = ctypes.create_string_buffer(_METADATA_BYTES)
-        n_bytes = self.library.api.llama_model_meta_val_str(self.handle, key.encode(), buffer, _METADATA_BYTES)
-        return buffer.value.decode("utf-8", "replace") if n_bytes >= 0 else None
+        num_bytes = self.library.api.llama_model_meta_val_str(self.handle, key.encode(), buffer, _METADATA_BYTES)
+        return buffer.value.decode("utf-8", "replace") if num_bytes >= 0 else None
 
     @property
     def chat_template(self) -> str | None:
@@ -109,7 +119,7 @@ class Model:
             ) from error
 
     def constraint_compiler(self) -> ConstraintCompiler:
-        """Made anew by each call (some 0.4 s); to be closed before the model is."""
+        """Return a new compiler for the vocabulary (some 0.4 s), to be closed before the model."""
         data = grammar_vocabulary(self.vocabulary)
         return ConstraintCompiler(grammar_tokenizer(self.vocabulary, data), data)
 
@@ -123,8 +133,8 @@ class Model:
         value_size = int(self._attention("value_length") or head_size)
         if self._attention("key_length_mla") is not None:
             value_size = 0
-        n_heads = api.llama_model_n_layer(self.handle) * api.llama_model_n_head_kv(self.handle)
-        return int(n_heads * (key_size + value_size) * 2)
+        num_heads = api.llama_model_n_layer(self.handle) * api.llama_model_n_head_kv(self.handle)
+        return int(num_heads * (key_size + value_size) * 2)
 
     def close(self) -> None:
         """Free the model, once no thread reads its vocabulary."""

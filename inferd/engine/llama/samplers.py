@@ -1,4 +1,4 @@
-"""Samplers of one sequence: greedy and softmax in numpy, and chains of llama.cpp."""
+"""Samplers of one sequence: greedy and softmax in numpy, and chains of llama.cpp's samplers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,34 @@ from inferd.engine.llama.library import Library
 from inferd.engine.runner import Logits
 from inferd.sampling_params import SamplingParams
 
+MIN_TEMPERATURE = 1e-5  # below, one token has all the probability, and float32 logits would soon overflow
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+_RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: llama.cpp replaces it by a random one
+_FLOORS = (1e-3, 1e-6, 1e-12, 0.0)
+_BLOCK = 256
+
+Ids = npt.NDArray[np.intp]
+
+
+def new_sampler(library: Library, params: SamplingParams, *, vocab_size: int, history: int) -> AnySampler:
+    """Return the fastest sampler for these parameters; `history` is the maximum number of tokens it samples."""
+    if params.penalizes or params.typical_p < 1.0:
+        return SamplerChain(library, params, vocab_size=vocab_size, history=history)
+    if params.temperature < MIN_TEMPERATURE:
+        return GreedySampler(params, vocab_size=vocab_size)
+    return SoftmaxSampler(params, vocab_size=vocab_size)
+
+
+def has_finite_maximum(logits: Logits) -> bool:
+    """Return whether some are finite and none is a NaN, which would be their maximum; samplers sort by it."""
+    return math.isfinite(logits.max())
+
 
 class LogitBias:
-    """`logit_bias` as arrays. A token may be named twice; then both count."""
+    """`logit_bias` as arrays. The biases of a token that is named twice are added."""
 
-    def __init__(self, params: SamplingParams, *, n_vocab: int) -> None:
-        assert all(0 <= token_id < n_vocab for token_id, _ in params.logit_bias), "biased ids lie in the vocabulary"
+    def __init__(self, params: SamplingParams, *, vocab_size: int) -> None:
+        assert all(0 <= token_id < vocab_size for token_id, _ in params.logit_bias), "biased ids lie in the vocabulary"
         summed: dict[int, float] = {}
         for token_id, bias in params.logit_bias:
             summed[token_id] = summed.get(token_id, 0.0) + bias
@@ -28,53 +50,52 @@ class LogitBias:
         self._biases = np.array(list(summed.values()), dtype=np.float32)
 
     def add_to(self, logits: Logits) -> None:
-        """In place."""
+        """Add the biases to the logits, in place."""
         if len(self._ids):
             logits[self._ids] += self._biases
 
 
 class GreedySampler:
-    """What a chain of logit bias and greedy gives, among equals the lowest id as well. A chain copies each row into
-    candidates of 12 bytes a token first, through caches that the step has just filled: some 0.1 ms a row, while nobody
-    computes."""
+    """Greedy sampling as by a chain of logit bias and greedy; of equal logits, the lowest id.
 
-    def __init__(self, params: SamplingParams, *, n_vocab: int) -> None:
-        self._bias = LogitBias(params, n_vocab=n_vocab)
+    A chain first copies each row into candidates of 12 bytes a token, through caches that the step has just filled:
+    some 0.1 ms a row, during which the engine does not compute.
+    """
 
-    def draw(self, logits: Logits) -> int | None:
-        """The bias is written into the logits. None if there is a NaN among them, the first of which would be the
-        maximum, or nothing finite."""
+    def __init__(self, params: SamplingParams, *, vocab_size: int) -> None:
+        self._bias = LogitBias(params, vocab_size=vocab_size)
+
+    def sample(self, logits: Logits) -> int | None:
+        """Return the token; the bias is written into the logits. None if the logits have a NaN, the first of which
+        would be the maximum, or no finite number."""
         self._bias.add_to(logits)
         best = int(logits.argmax())
         return best if math.isfinite(logits[best]) else None
 
     def close(self) -> None:
-        """There is nothing to release."""
-
-
-_FLOORS = (1e-3, 1e-6, 1e-12, 0.0)
-_BLOCK = 256
-
-Ids = npt.NDArray[np.intp]
+        """Do nothing: there is no native memory."""
 
 
 class SoftmaxSampler:
-    """Draws from what a chain of these samplers would, in the same order: bias, temperature, top-k, top-p, min-p, each
-    on what the ones before have left. A chain goes through 49,000 candidates one by one, up to 0.7 ms a row, while
-    nobody computes; numpy takes a fifth of that."""
+    """Sampling from the distribution of a chain, in the same order: bias, temperature, top-k, top-p, min-p, each on the
+    tokens that the ones before have left.
 
-    def __init__(self, params: SamplingParams, *, n_vocab: int) -> None:
+    A chain visits 49,000 candidates one by one, up to 0.7 ms a row, during which the engine does not compute; numpy
+    takes a fifth of that.
+    """
+
+    def __init__(self, params: SamplingParams, *, vocab_size: int) -> None:
         assert not params.penalizes, "penalties need a chain"
         assert params.typical_p >= 1.0, "typical-p needs a chain"
-        self._bias = LogitBias(params, n_vocab=n_vocab)
+        self._bias = LogitBias(params, vocab_size=vocab_size)
         self._inverse_temperature = np.float32(1.0 / params.temperature)
-        self._top_k = min(params.top_k, n_vocab) if params.top_k > 0 else None
+        self._top_k = min(params.top_k, vocab_size) if params.top_k > 0 else None
         self._top_p = params.top_p
         self._min_p = params.min_p
         self._random = np.random.default_rng(params.seed)
 
-    def draw(self, logits: Logits) -> int | None:
-        """Writes over the logits. None if there is a NaN among them, or nothing finite."""
+    def sample(self, logits: Logits) -> int | None:
+        """Return a token; the logits are overwritten. None if they have a NaN or no finite number."""
         self._bias.add_to(logits)
         largest = logits.max()
         if not math.isfinite(largest):
@@ -86,23 +107,23 @@ class SoftmaxSampler:
         if ids is not None:
             return int(ids[self._pick(weights[ids])])
         # In two stages: adding up one by one takes longest.
-        n_whole = len(weights) // _BLOCK * _BLOCK
-        sums = weights[:n_whole].reshape(-1, _BLOCK).sum(axis=1)
-        first = self._pick(np.append(sums, weights[n_whole:].sum())) * _BLOCK
+        num_whole = len(weights) // _BLOCK * _BLOCK
+        sums = weights[:num_whole].reshape(-1, _BLOCK).sum(axis=1)
+        first = self._pick(np.append(sums, weights[num_whole:].sum())) * _BLOCK
         return first + self._pick(weights[first : first + _BLOCK])
 
     def close(self) -> None:
-        """There is nothing to release."""
+        """Do nothing: there is no native memory."""
 
     def _pick(self, weights: Logits) -> int:
-        """An index, each as often as its weight says; never one that weighs nothing."""
+        """Return a random index in proportion to the weights; never one of weight 0."""
         cumulated = np.cumsum(weights, dtype=np.float64)
         total = float(cumulated[-1])
         target = min(self._random.random() * total, math.nextafter(total, 0.0))
         return int(cumulated.searchsorted(target, side="right"))
 
     def _candidates(self, weights: Logits) -> Ids | None:
-        """Who may be drawn; None: all."""
+        """Return the ids that may be sampled; None for all."""
         ids: Ids | None = None
         if self._top_k is not None:
             ids = _top(weights, self._top_k)
@@ -113,59 +134,26 @@ class SoftmaxSampler:
         return ids
 
 
-def _heavy(weights: Logits) -> Iterator[Ids]:
-    """More and more of those that weigh most, all in the end: whoever sorts need not sort the rest."""
-    for floor in _FLOORS:
-        ids = np.flatnonzero(weights >= floor)
-        yield ids
-        if len(ids) == len(weights):
-            return
-
-
-def _top(weights: Logits, k: int) -> Ids:
-    """The `k` heaviest, in any order."""
-    ids = next(ids for ids in _heavy(weights) if len(ids) >= k)
-    return ids if len(ids) == k else ids[np.argpartition(weights[ids], -k)[-k:]]
-
-
-def _nucleus(weights: Logits, top_p: float) -> Ids:
-    """The fewest, the heaviest first, that have `top_p` of all weight together; at least one."""
-    wanted = top_p * float(weights.sum(dtype=np.float64))
-    for ids in _heavy(weights):
-        ordered = ids[np.argsort(-weights[ids], kind="stable")]
-        cumulated = np.cumsum(weights[ordered], dtype=np.float64)
-        if cumulated[-1] >= wanted:
-            break
-    return ordered[: int(cumulated.searchsorted(wanted, side="left")) + 1]
-
-
-MIN_TEMPERATURE = 1e-5  # below, one token has all the probability, and float32 logits would soon overflow
-_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
-_RANDOM_SEED = 0xFFFFFFFF  # LLAMA_DEFAULT_SEED: llama.cpp takes it as "draw one"
-
-
-def is_drawable(logits: Logits) -> bool:
-    """Whether some of them are finite and none is a NaN, which would be their maximum; samplers sort by it."""
-    return math.isfinite(logits.max())
-
-
 class SamplerChain:
-    """logit bias, penalties, temperature, top-k, typical-p, top-p, min-p, draw: the order that OpenAI's parameters
-    imply (nucleus after temperature). Penalties count the generated tokens: only those are ever accepted, and
-    `history` is at least as many as can be generated."""
+    """llama.cpp's samplers in the order that OpenAI's parameters imply (nucleus after temperature): logit bias,
+    penalties, temperature, top-k, typical-p, top-p, min-p, sample.
 
-    def __init__(self, library: Library, params: SamplingParams, *, n_vocab: int, history: int) -> None:
+    Penalties count the generated tokens: only these are accepted, and `history` is at least as many as can be
+    generated.
+    """
+
+    def __init__(self, library: Library, params: SamplingParams, *, vocab_size: int, history: int) -> None:
         self._library = library
         api = library.api
-        assert all(0 <= token_id < n_vocab for token_id, _ in params.logit_bias), "biased ids lie in the vocabulary"
+        assert all(0 <= token_id < vocab_size for token_id, _ in params.logit_bias), "biased ids lie in the vocabulary"
         self.handle: Any = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
-        for sampler in self._samplers(api, params, n_vocab, history):
+        for sampler in self._samplers(api, params, vocab_size, history):
             api.llama_sampler_chain_add(self.handle, sampler)
 
-    def draw(self, logits: Logits) -> int | None:
-        """From a copy of a row's logits, as `llama_sampler_sample` draws from the context's own; None if they are not
-        drawable."""
-        if not is_drawable(logits):
+    def sample(self, logits: Logits) -> int | None:
+        """Return a token from a copy of a row's logits, like `llama_sampler_sample` from the context's own; None if
+        they have a NaN or no finite number."""
+        if not has_finite_maximum(logits):
             return None
         candidates = np.zeros(len(logits), dtype=_CANDIDATE)
         candidates["id"] = np.arange(len(logits))
@@ -183,15 +171,15 @@ class SamplerChain:
         self._library.short.llama_sampler_free(self.handle)
 
     @staticmethod
-    def _samplers(api: Any, params: SamplingParams, n_vocab: int, history: int) -> list[Any]:
+    def _samplers(api: Any, params: SamplingParams, vocab_size: int, history: int) -> list[Any]:
         samplers = []
         if params.logit_bias:
             biases = (api.llama_logit_bias * len(params.logit_bias))(*params.logit_bias)
-            samplers.append(api.llama_sampler_init_logit_bias(n_vocab, len(biases), biases))
+            samplers.append(api.llama_sampler_init_logit_bias(vocab_size, len(biases), biases))
         if params.penalizes:
             samplers.append(
                 api.llama_sampler_init_penalties(
-                    n_vocab, history, params.repeat_penalty, params.frequency_penalty, params.presence_penalty
+                    vocab_size, history, params.repeat_penalty, params.frequency_penalty, params.presence_penalty
                 )
             )
         if params.temperature < MIN_TEMPERATURE:
@@ -199,7 +187,7 @@ class SamplerChain:
         if params.temperature != 1.0:
             samplers.append(api.llama_sampler_init_temp(params.temperature))
         if params.top_k > 0:
-            samplers.append(api.llama_sampler_init_top_k(min(params.top_k, n_vocab)))
+            samplers.append(api.llama_sampler_init_top_k(min(params.top_k, vocab_size)))
         if params.typical_p < 1.0:
             samplers.append(api.llama_sampler_init_typical(params.typical_p, 1))
         if params.top_p < 1.0:
@@ -208,3 +196,32 @@ class SamplerChain:
             samplers.append(api.llama_sampler_init_min_p(params.min_p, 1))
         seed = secrets.randbits(32) if params.seed is None else params.seed
         return [*samplers, api.llama_sampler_init_dist(seed if seed != _RANDOM_SEED else 0)]
+
+
+AnySampler = GreedySampler | SoftmaxSampler | SamplerChain
+
+
+def _heavy(weights: Logits) -> Iterator[Ids]:
+    """Yield growing sets of the heaviest ids, all of them in the end, so that the caller need not sort the rest."""
+    for floor in _FLOORS:
+        ids = np.flatnonzero(weights >= floor)
+        yield ids
+        if len(ids) == len(weights):
+            return
+
+
+def _top(weights: Logits, k: int) -> Ids:
+    """Return the `k` heaviest ids, in any order."""
+    ids = next(ids for ids in _heavy(weights) if len(ids) >= k)
+    return ids if len(ids) == k else ids[np.argpartition(weights[ids], -k)[-k:]]
+
+
+def _nucleus(weights: Logits, top_p: float) -> Ids:
+    """Return the fewest ids, the heaviest first, that have `top_p` of all weight together; at least one."""
+    wanted = top_p * float(weights.sum(dtype=np.float64))
+    for ids in _heavy(weights):
+        ordered = ids[np.argsort(-weights[ids], kind="stable")]
+        cumulated = np.cumsum(weights[ordered], dtype=np.float64)
+        if cumulated[-1] >= wanted:
+            break
+    return ordered[: int(cumulated.searchsorted(wanted, side="left")) + 1]

@@ -19,12 +19,12 @@ from inferd.errors import InvalidRequestError, OverloadedError
 from inferd.tokenizer import Check, Segment
 
 MAX_CPU_S = 2.0
-"""Processor time for one text; for one of more than a million characters, for each million."""
+"""Limit of processor time for one text, or for each million characters of a longer one."""
 _CHARS = 2**20
 _RETRY_AFTER_S = 5.0
 _NONE = -1
 _GPT_2_END = 11
-"""llama.cpp's BOS and EOS of a BPE vocabulary whose file names none: a comma in most of them."""
+"""llama.cpp's BOS and EOS of a BPE vocabulary whose file names none: in most vocabularies a comma."""
 _END_WORDS = ("end", "eot", "eom", "eos", "</s>")
 _PIECE_BYTES = 64
 _BREAKS = "\n\r\t\x01\x02\x03"
@@ -35,10 +35,13 @@ _WHITE_SPACE = re.compile(r"\s+")
 
 
 class Vocabulary:
-    """Implements the Tokenizer protocol over `llama_vocab`. The model that owns it closes it before it frees that.
+    """Tokenizer over `llama_vocab`. The model that owns it closes it before it frees the native vocabulary.
 
     Args:
-        metadata: return a value of the file's header by its key, as text; None if it is not there.
+        metadata: return a value of the file's header by its key, as text; None if it has none.
+
+    Attributes:
+        repairs: faults of the file, and how each is mended, as sentences.
     """
 
     def __init__(self, library: Library, vocab: Any, metadata: Callable[[str], str | None]) -> None:
@@ -50,7 +53,6 @@ class Vocabulary:
         api = library.api
         self.n_vocab: int = api.llama_vocab_n_tokens(vocab)
         self.repairs: list[str] = []
-        """Faults of the file, and how each is mended, as sentences."""
         is_eog = library.short.llama_vocab_is_eog
         self.end_of_generation = frozenset(token for token in range(self.n_vocab) if is_eog(vocab, token))
         self._adds_bos: bool = api.llama_vocab_get_add_bos(vocab)
@@ -75,7 +77,7 @@ class Vocabulary:
         self._read_texts()
 
     def _framing_tokens(self, bos: int | None, eos: int | None) -> tuple[list[int], list[int]]:
-        """The tokens before and behind a document. llama.cpp aborts if one that it is to add does not exist."""
+        """Return the tokens before and after a document. llama.cpp aborts if it is to add one that does not exist."""
         api, vocab = self.library.api, self.handle
         if self.repairs:
             behind = [eos] if self._adds_eos and eos is not None else []
@@ -92,7 +94,7 @@ class Vocabulary:
         return (frames[:1], frames[1:]) if frames[:1] == [bos] else ([], frames)
 
     def _read_texts(self) -> None:
-        """Find out how texts are cut, and which of them llama.cpp cannot tokenise."""
+        """Set the attributes that tell how texts are cut, and which ones llama.cpp cannot tokenise."""
         api, vocab = self.library.api, self.handle
         attributes = self.library.short.llama_vocab_get_attr
         data = [api.llama_vocab_get_text(vocab, token) for token in range(self.n_vocab)]
@@ -131,8 +133,8 @@ class Vocabulary:
         max_tokens: int | None = None,
         check: Check | None = None,
     ) -> list[int]:
-        """Token ids; control tokens are read in `special` segments only. BOS comes first, once, if it is asked for
-        and the text does not bring it itself."""
+        """Return token ids; control tokens are read in `special` segments only. BOS comes first, once, if it is asked
+        for and the text does not begin with it."""
         token_ids = self._encode(segments, max_tokens, check)
         if add_bos and self._bos is not None and token_ids[:1] != [self._bos]:
             token_ids.insert(0, self._bos)
@@ -143,37 +145,33 @@ class Vocabulary:
         return [*before, *self._encode([Segment(text, special=False)], max_tokens, check), *behind]
 
     def encode_forced(self, text: str) -> list[int]:
-        """Token ids of a short text that goes on with one before it, and holds no control token."""
+        """Return token ids of a short text that continues another one, and holds no control token."""
         return self._tokenize(text, special=False, goes_on=True)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Control tokens by their names."""
+        """Return the text of token ids, control tokens by their names."""
         with self._open():
             return b"".join(self._piece(token_id, special=True) for token_id in token_ids).decode("utf-8", "replace")
 
     def piece(self, token_id: int) -> bytes:
-        """The token's bytes; b"" for control tokens. For the thread that closes the model."""
+        """Return the token's bytes; b"" for control tokens. Only for the thread that closes the model."""
         piece = self._pieces.get(token_id)
         if piece is None:
             piece = self._pieces[token_id] = self._piece(token_id, special=token_id in self._shown)
         return piece
 
     def is_control(self, token_id: int) -> bool:
-        """True for tokens that never reach the text."""
+        """Return True for tokens that never reach the text."""
         return token_id in self._control and token_id not in self._shown
 
-    def control_token(self, text: str) -> int | None:
-        token_id = self._control_ids.get(text)
-        return None if token_id in self._shown else token_id
-
     def show(self, texts: Collection[str]) -> None:
-        """Control tokens that answers are written with: from now on their text is text that the model says; end tokens
-        still have none. Comes before the first request."""
+        """Let control tokens that answers are written with reach the text, except end tokens; called before the first
+        request."""
         self._shown = frozenset(self._control_ids[text] for text in texts) - self.end_of_generation
         self._pieces.clear()
 
     def text(self, token_id: int) -> str:
-        """The token as prompts write it, control tokens included."""
+        """Return the token as prompts write it, control tokens included."""
         return self._piece(token_id, special=True).decode("utf-8", "replace")
 
     @property
@@ -182,8 +180,8 @@ class Vocabulary:
         return self._unwritable(" ") is None
 
     def _special(self, kind: str, token_id: int, declared: str | None) -> int | None:
-        """The token that the file means by `kind`: llama.cpp's own default, which it gives where the file names none or
-        one that is not there, is nothing that the model was trained with."""
+        """Return the token that the file means by `kind`, or None. llama.cpp's default for a file that names none, or
+        one out of range, is nothing that the model was trained with."""
         if token_id == _NONE:
             return None
         is_known = declared is not None and declared.isdecimal() and int(declared) < self.n_vocab
@@ -201,10 +199,10 @@ class Vocabulary:
         size = _PIECE_BYTES
         while True:
             buffer = ctypes.create_string_buffer(size)
-            n_bytes = self.library.short.llama_token_to_piece(self.handle, token_id, buffer, size, 0, special)
-            if n_bytes >= 0:
-                return buffer.raw[:n_bytes]
-            size = -n_bytes
+            num_bytes = self.library.short.llama_token_to_piece(self.handle, token_id, buffer, size, 0, special)
+            if num_bytes >= 0:
+                return buffer.raw[:num_bytes]
+            size = -num_bytes
 
     def close(self) -> None:
         """Wait for native calls under way, and refuse later ones: the model is freed next."""
@@ -214,7 +212,7 @@ class Vocabulary:
 
     @contextmanager
     def _open(self) -> Iterator[None]:
-        """Keep the model from being freed. Raises OverloadedError if it may have been."""
+        """Keep the model from being freed. Raises OverloadedError if it may be freed already."""
         with self._calls:
             if self._is_closed:
                 raise OverloadedError("The model is being unloaded.", retry_after_s=_RETRY_AFTER_S)
@@ -227,7 +225,7 @@ class Vocabulary:
                 self._calls.notify_all()
 
     def _encode(self, segments: Sequence[Segment], max_tokens: int | None, check: Check | None) -> list[int]:
-        """A piece at a time, so that a long text ends when it is too long, too slow or no longer wanted."""
+        """Tokenise piece by piece, so that a long text ends when it is too long, too slow or no longer wanted."""
         token_ids: list[int] = []
         num_chars = sum(len(segment.text) for segment in segments)
         ends_s = time.thread_time() + MAX_CPU_S * max(1.0, num_chars / _CHARS)
@@ -247,7 +245,7 @@ class Vocabulary:
         return token_ids
 
     def _tokenize(self, text: str, *, special: bool, goes_on: bool) -> list[int]:
-        """The tokens of one piece. What makes llama.cpp abort is refused or taken out before."""
+        """Return the tokens of one piece. Text that makes llama.cpp abort is refused or removed before."""
         plain = self._cutter.without_tokens(text, special=special) if self._missing_bytes else ""
         if (character := self._unwritable(plain)) is not None:
             raise InvalidRequestError(
@@ -262,7 +260,7 @@ class Vocabulary:
         return self._call(text.encode(), special=special)
 
     def _unwritable(self, text: str) -> str | None:
-        """A character of which llama.cpp has neither a token nor all bytes; it ends the process."""
+        """Return a character without a token and without all byte tokens, on which llama.cpp aborts; or None."""
         for character in set(text):
             written = _BLANK if character == " " else character
             if written not in self._letters and not self._missing_bytes.isdisjoint(written.encode()):
@@ -270,25 +268,27 @@ class Vocabulary:
         return None
 
     def _call(self, data: bytes, *, special: bool, frames: bool = False) -> list[int]:
-        """`frames` puts around it what the vocabulary asks for, such as [CLS] and [SEP]."""
+        """Tokenise `data`; `frames` adds the tokens around a document, such as [CLS]."""
         size = len(data) + 8
         while True:
             tokens = (ctypes.c_int32 * size)()
             with self._open():
-                n_tokens = self.library.api.llama_tokenize(self.handle, data, len(data), tokens, size, frames, special)
-            if n_tokens >= 0:
+                num_tokens = self.library.api.llama_tokenize(
+                    self.handle, data, len(data), tokens, size, frames, special
+                )
+            if num_tokens >= 0:
                 # -1 stands for an unknown word in vocabularies that have no token for it.
-                return [token for token in tokens[:n_tokens] if token >= 0]
-            size = -n_tokens
+                return [token for token in tokens[:num_tokens] if token >= 0]
+            size = -num_tokens
 
 
 _CONTROL_MARK = b"\xff"
-"""What llguidance knows control tokens by (its docs/special_tokens.md): a byte that no text has."""
+"""First byte of control tokens for llguidance (its docs/special_tokens.md); no text has it."""
 
 
 def grammar_vocabulary(vocabulary: Vocabulary) -> GrammarVocabulary:
-    """A token is control here if, and only if, it does not reach the text, so that a grammar speaks of the very text
-    that the caller sees; each end token ends a match."""
+    """Return the vocabulary as llguidance needs it. A token is a control token here if, and only if, it does not reach
+    the text, so that a grammar describes the text that the caller sees; each end token ends a match."""
     token_ids = range(vocabulary.n_vocab)
     return GrammarVocabulary(
         tokens=tuple(
@@ -303,13 +303,13 @@ def grammar_vocabulary(vocabulary: Vocabulary) -> GrammarVocabulary:
 
 
 def grammar_tokenizer(vocabulary: Vocabulary, data: GrammarVocabulary) -> LLTokenizer:
-    """Takes some 0.4 s for 49,000 tokens. Text that a grammar forces is cut by llama.cpp's own tokenizer, as the model
-    was trained."""
+    """Return llguidance's tokenizer (some 0.4 s for 49,000 tokens). Forced text is cut by llama.cpp's own tokenizer, as
+    the model was trained."""
     return tokenizer_of(data, _ForcedText(vocabulary, data))
 
 
 class _ForcedText(LongestMatch):
-    """llama.cpp's tokens of forced text, where llama.cpp has some and their bytes are those of the text."""
+    """Forced text cut into llama.cpp's tokens, if their bytes are those of the text; else by the longest match."""
 
     def __init__(self, vocabulary: Vocabulary, data: GrammarVocabulary) -> None:
         super().__init__(data)
@@ -317,7 +317,7 @@ class _ForcedText(LongestMatch):
 
     def __call__(self, text: str | bytes) -> list[int]:
         data = (text.encode() if isinstance(text, str) else text)[:MAX_FORCED_BYTES]
-        with suppress(InvalidRequestError, OverloadedError):  # a character that it lacks; the model is being unloaded
+        with suppress(InvalidRequestError, OverloadedError):  # an unknown character; the model is being unloaded
             token_ids = self._vocabulary.encode_forced(data.decode("utf-8", "ignore"))
             if token_ids and data.startswith(b"".join(self.tokens[token_id] for token_id in token_ids)):
                 return token_ids

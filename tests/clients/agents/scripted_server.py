@@ -79,7 +79,7 @@ class ScriptedSampler:
     def __init__(self, token_ids: list[int]) -> None:
         self._token_ids = iter(token_ids)
 
-    def draw(self, logits: Logits) -> int:
+    def sample(self, logits: Logits) -> int:
         """Return the next token. Raises RuntimeError if the request's grammar forbids it, or none is left."""
         token_id = next(self._token_ids, None)
         if token_id is None or np.isneginf(logits[token_id]):
@@ -103,10 +103,10 @@ class ScriptedRunner(LlamaRunner):
         return ScriptedSampler(vocabulary.encode(text, add_bos=False))
 
     def sample(self, sampler: Any, row: int) -> int:
-        return sampler.draw(self.logits(row))
+        return sampler.sample(self.logits(row))
 
     def sample_from(self, sampler: Any, logits: Logits) -> int:
-        return sampler.draw(logits)
+        return sampler.sample(logits)
 
 
 class ScriptedCore(EngineCore):

@@ -18,17 +18,17 @@ from tests.fakes import FakeClock
 Inputs = tuple[tuple[int, ...], ...]
 
 
-def core_of(embedder: FakeEmbedder, clock: FakeClock | None = None, max_step_ms: float = 64.0) -> EmbeddingCore:
-    return EmbeddingCore(lambda: embedder, clock or FakeClock(), max_step_ms=max_step_ms)
+def core_of(embedder: FakeEmbedder, clock: FakeClock | None = None, **options) -> EmbeddingCore:
+    return EmbeddingCore(lambda: embedder, clock or FakeClock(), **{"max_step_ms": 64.0, **options})
 
 
 def request(name: str, *inputs: tuple[int, ...], tenant: str = "acme", **options) -> EmbedRequest:
     return EmbedRequest(name, inputs, tenant, **options)
 
 
-def run(core: EmbeddingCore, *, is_alone: bool = True) -> dict[str, RequestOutput]:
+def run(core: EmbeddingCore) -> dict[str, RequestOutput]:
     while core.has_work:
-        core.step(is_alone=is_alone)
+        core.step()
     outputs = core.take_outputs()
     assert len({output.request_id for output in outputs}) == len(outputs), "one output each"
     return {output.request_id: output for output in outputs}
@@ -39,9 +39,9 @@ REQUESTS = st.lists(st.lists(TOKENS, min_size=1, max_size=5).map(tuple), min_siz
 
 
 @given(REQUESTS, st.integers(12, 40), st.integers(1, 4), st.booleans(), st.sampled_from([*Pooling][:3]))
-def test_every_input_gets_the_vector_of_its_own_tokens(requests, n_rows, n_slots, is_causal, pooling):
-    n_rows = n_rows - 11 if is_causal else n_rows
-    embedder = FakeEmbedder(n_slots=n_slots, n_rows_max=n_rows, is_causal=is_causal, pooling=pooling)
+def test_every_input_gets_the_vector_of_its_own_tokens(requests, num_rows, num_slots, is_causal, pooling):
+    num_rows = num_rows - 11 if is_causal else num_rows
+    embedder = FakeEmbedder(num_slots=num_slots, max_rows=num_rows, is_causal=is_causal, pooling=pooling)
     core = core_of(embedder)
     for number, inputs in enumerate(requests):
         core.add_request(request(f"r{number}", *inputs, tenant=f"t{number % 2}"))
@@ -57,7 +57,7 @@ def test_every_input_gets_the_vector_of_its_own_tokens(requests, n_rows, n_slots
 
 
 def test_short_inputs_share_a_step_and_a_long_causal_one_takes_several():
-    embedder = FakeEmbedder(n_slots=4, n_rows_max=10)
+    embedder = FakeEmbedder(num_slots=4, max_rows=10)
     core = core_of(embedder)
     core.add_request(request("r", (1,) * 3, (2,) * 3, (3,) * 25, (4,) * 2))
     run(core)
@@ -66,28 +66,30 @@ def test_short_inputs_share_a_step_and_a_long_causal_one_takes_several():
 
 def test_beside_others_a_step_takes_no_longer_than_it_may():
     clock = FakeClock()
-    embedder = FakeEmbedder(n_rows_max=512, clock=clock, row_ms=0.5)
-    core = core_of(embedder, clock, max_step_ms=64.0)
+    embedder = FakeEmbedder(max_rows=512, clock=clock, row_ms=0.5)
+    is_alone = False
+    core = core_of(embedder, clock, is_alone=lambda: is_alone)
     core.add_request(request("r", (1,) * 2000))
-    run(core, is_alone=False)
+    run(core)
     sizes = [sum(step) for step in embedder.steps]
     assert max(sizes) <= 128
     assert all(size % 64 == 0 for size in sizes[:-1])
     core.add_request(request("s", (1,) * 2000))
     embedder.steps.clear()
-    run(core, is_alone=True)
+    is_alone = True
+    run(core)
     assert embedder.steps[0] == [512]
 
 
 def test_a_team_with_one_short_input_does_not_wait_for_anothers_thousand():
-    embedder = FakeEmbedder(n_rows_max=8)
+    embedder = FakeEmbedder(max_rows=8)
     core = core_of(embedder)
     core.add_request(request("large", *[(1,) * 8] * 100, tenant="a"))
-    core.step(is_alone=True)
+    core.step()
     core.add_request(request("small", (2, 3), tenant="b"))
     core.add_request(request("urgent", (4,), tenant="a", traffic_class=TrafficClass.PRIORITY))
-    core.step(is_alone=True)
-    core.step(is_alone=True)
+    core.step()
+    core.step()
     assert [output.request_id for output in core.take_outputs()] == ["urgent", "small"]
     core.abort("large")
     (output,) = core.take_outputs()
@@ -97,9 +99,9 @@ def test_a_team_with_one_short_input_does_not_wait_for_anothers_thousand():
 
 
 def test_an_abort_in_the_middle_of_an_input_leaves_nothing_behind():
-    core = core_of(FakeEmbedder(n_slots=1, n_rows_max=4))
+    core = core_of(FakeEmbedder(num_slots=1, max_rows=4))
     core.add_request(request("r", (1,) * 9))
-    core.step(is_alone=True)
+    core.step()
     core.abort("r")
     core.abort("r")
     core.add_request(request("s", (5, 6)))
@@ -109,7 +111,7 @@ def test_an_abort_in_the_middle_of_an_input_leaves_nothing_behind():
 
 
 def test_a_step_that_fails_ends_those_in_it_and_no_other():
-    embedder = FakeEmbedder(n_slots=2, n_rows_max=4)
+    embedder = FakeEmbedder(num_slots=2, max_rows=4)
     embedder.fails = [True]
     core = core_of(embedder)
     for name in "abc":
@@ -140,17 +142,17 @@ def test_the_rate_is_that_of_the_fastest_large_step_of_the_last_minute():
     clock = FakeClock()
     embedder = FakeEmbedder(clock=clock, row_ms=2.0)
     core = core_of(embedder, clock)
-    assert core.ms_per_token is None
+    assert core.speed.embedding_ms_per_token is None
     core.add_request(request("small", (1,) * 10))
     run(core)
-    assert core.ms_per_token is None, "a small step says little"
+    assert core.speed.embedding_ms_per_token is None, "a small step says little"
     for row_ms in (2.0, 1.5, 4.0):
         embedder._row_ms = row_ms
         core.add_request(request(f"at {row_ms}", (1,) * 64))
         run(core)
-    assert core.ms_per_token == 1.5
+    assert core.speed.embedding_ms_per_token == 1.5
     clock.advance_ms(60_001)
-    assert core.ms_per_token is None
+    assert core.speed.embedding_ms_per_token is None
 
 
 def test_nothing_is_made_before_the_first_request_and_what_cannot_be_made_ends_requests_not_the_engine():

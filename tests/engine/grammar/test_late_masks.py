@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from inferd.constraint import ConstraintKind
-from inferd.engine import sampling
-from inferd.engine.grammar import constraint
 from inferd.engine.grammar.constraint import CompiledConstraint
 from inferd.engine.messages import AddRequest, FinishReason, TrafficClass
 from inferd.logprobs import TokenLogprob
@@ -54,9 +52,12 @@ def grammar() -> Iterator[GatedGrammar]:
     made.gate.set()
 
 
-def gated(grammar: GatedGrammar, name: str = "late", **options: object) -> AddRequest:
-    made = CompiledConstraint(grammar, N_VOCAB)  # type: ignore[arg-type]
-    return dataclasses.replace(request(name, max_tokens=50, **options), constraint=made)  # type: ignore[arg-type]
+def gated(
+    grammar: GatedGrammar, name: str = "late", params: SamplingParams | None = None, **limits: float
+) -> AddRequest:
+    """A request whose masks come while the gate is open; `limits` of CompiledConstraint."""
+    made = CompiledConstraint(grammar, N_VOCAB, **limits)  # type: ignore[arg-type]
+    return dataclasses.replace(request(name, max_tokens=50, params=params), constraint=made)
 
 
 def test_others_go_on_meanwhile(grammar: GatedGrammar) -> None:
@@ -117,7 +118,7 @@ def test_it_can_be_aborted(grammar: GatedGrammar) -> None:
 
 
 def test_who_loses_a_stream_over_it_computes_the_row_again(grammar: GatedGrammar) -> None:
-    driver = Driver(FakeRunner(n_seq_max=1))
+    driver = Driver(FakeRunner(max_sequences=1))
     driver.add(gated(grammar))
     driver.step()
     urgent = dataclasses.replace(request("urgent", prompt=b"now"), traffic_class=TrafficClass.PRIORITY)
@@ -130,10 +131,9 @@ def test_who_loses_a_stream_over_it_computes_the_row_again(grammar: GatedGrammar
     assert driver.usage("late").completion_tokens == len(driver.token_ids("late"))
 
 
-def test_one_that_takes_too_long_ends_its_own_request(grammar: GatedGrammar, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "MASK_TIMEOUT_S", 0.0)
+def test_one_that_takes_too_long_ends_its_own_request(grammar: GatedGrammar) -> None:
     driver = Driver(FakeRunner())
-    driver.add(gated(grammar), request("free"))
+    driver.add(gated(grammar, mask_timeout_s=0.0), request("free"))
     driver.run()
     assert driver.reason("late") is FinishReason.CONSTRAINT
     assert driver.reason("free") is FinishReason.LENGTH
@@ -162,11 +162,10 @@ def test_matcher_that_refuses_a_sampled_token_delivers_and_bills_it(
     assert driver.reason("free") is FinishReason.LENGTH
 
 
-def test_slow_grammars_have_a_thread_to_themselves(grammar: GatedGrammar, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constraint, "SLOW_MASK_S", 0.0)
+def test_slow_grammars_have_a_thread_to_themselves(grammar: GatedGrammar) -> None:
     grammar.gate.set()
     driver = Driver(FakeRunner())
-    driver.add(gated(grammar))
+    driver.add(gated(grammar, slow_mask_s=0.0))
     driver.run()
     first, *others = [name.rsplit("_", 1)[0] for name in grammar.threads]
     assert first == "inferd-mask"

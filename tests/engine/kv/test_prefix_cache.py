@@ -86,7 +86,7 @@ def test_a_scope_sees_nothing_of_another_one():
     for scope in ("c", ""):
         stranger = sequence(LONG, scope=scope)
         assert books.find(stranger) is None
-        assert books.leader(stranger, 0) is None
+        assert books.find_pending(stranger, 0) is None
     assert books.find(sequence(LONG, scope="a")).owner is running
     assert isinstance(books.find(sequence(LONG, scope="b")).owner, Branch)
 
@@ -117,7 +117,7 @@ def test_memory_that_cannot_be_cut_helps_only_as_a_whole():
     running = sequence(LONG, computed=50)
     books.enter(running)
     assert books.find(sequence(LONG[:60])).length == 40, "its state is past the prefix"
-    assert books.leader(sequence(LONG), 0) is None
+    assert books.find_pending(sequence(LONG), 0) is None
 
 
 # Leaders.
@@ -128,21 +128,21 @@ def test_one_who_is_computing_what_another_needs_leads_it_up_to_where_they_part(
     running = sequence(LONG, computed=10)
     books.enter(running)
     follower = sequence((*LONG[:60], 7, 8))
-    hit = books.leader(follower, 10)
+    hit = books.find_pending(follower, 10)
     assert (hit.owner, hit.length) == (running, 60)
     running.num_computed_tokens = 60
-    assert books.leader(follower, 60) is None
+    assert books.find_pending(follower, 60) is None
 
 
 def test_nobody_waits_for_less_than_is_worth_a_copy_or_for_a_lower_class():
     books = cache()
     books.enter(sequence(LONG, computed=50))
     follower = sequence((*LONG[:60], 7, 8))
-    assert books.leader(follower, 50) is None
+    assert books.find_pending(follower, 50) is None
     books = cache()
     books.enter(sequence(LONG, traffic=TrafficClass.BATCH))
-    assert books.leader(follower, 0) is None
-    assert books.leader(sequence(LONG, traffic=TrafficClass.BATCH), 0) is not None
+    assert books.find_pending(follower, 0) is None
+    assert books.find_pending(sequence(LONG, traffic=TrafficClass.BATCH), 0) is not None
 
 
 # Keeping.

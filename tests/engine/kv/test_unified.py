@@ -15,8 +15,8 @@ SYSTEM = bytes(range(64, 96))
 class Caching:
     """A KV cache over one pool, its runner, and requests that come and go."""
 
-    def __init__(self, pool: int = 512, *, host: int = 0, n_ids: int = 12, n_window: int = 0) -> None:
-        self.runner = UnifiedFakeRunner(n_pool_cells=pool, n_rows_max=512, n_seq_max=n_ids, n_window=n_window)
+    def __init__(self, pool: int = 512, *, host: int = 0, n_ids: int = 12, window_size: int = 0) -> None:
+        self.runner = UnifiedFakeRunner(num_pool_cells=pool, max_rows=512, max_sequences=n_ids, window_size=window_size)
         self.cache = UnifiedKVCache(self.runner, host_budget_bytes=host)
 
     def new(self, prompt: bytes, max_tokens: int = 100, *, session: str | None = None, tenant: str = "t") -> Sequence:
@@ -26,8 +26,8 @@ class Caching:
 
     def admit(self, prompt: bytes, **options) -> Sequence:
         sequence = self.new(prompt, **options)
-        assert self.cache.has_cells_for(sequence)
-        self.cache.allocate(sequence)
+        assert self.cache.can_admit(sequence)
+        self.cache.admit(sequence)
         return sequence
 
     def compute(self, *sequences: Sequence) -> None:
@@ -35,7 +35,7 @@ class Caching:
         self.cache.reserve(chunks)
         assert self.runner.execute(build_batch(chunks)) == 0
         for chunk in chunks:
-            chunk.sequence.advance(chunk.n_tokens, step_ns=1, n_rows=1)
+            chunk.sequence.advance(chunk.num_tokens, step_ns=1, num_rows=1)
             assert self.runner.contents(chunk.sequence.seq_id) == chunk.sequence.token_ids
         self.check()
 
@@ -56,13 +56,13 @@ class Caching:
 
     @property
     def used(self) -> int:
-        return self.cache._cells.n_used
+        return self.cache._cells.num_used
 
     def parked(self) -> set[bytes]:
         return {bytes(branch.token_ids) for branch in self.cache._parked.values()}
 
     def in_host(self) -> set[bytes]:
-        return {bytes(b.token_ids) for b in self.cache.prefix_cache.branches() if b.state is not None}
+        return {bytes(b.token_ids) for b in self.cache._prefix_cache.branches() if b.state is not None}
 
 
 def letters(letter: str, length: int = 32) -> bytes:
@@ -117,10 +117,10 @@ def test_one_on_the_device_goes_before_one_in_host_ram_that_has_little_more() ->
     caching.park(letters("x", 200))
     assert caching.in_host() == {SYSTEM + letters("a", 100) + letters("b", 8)}
     first = caching.admit(SYSTEM + letters("a", 100), max_tokens=1)
-    assert caching.runner.n_restores == 1
+    assert caching.runner.num_restores == 1
     caching.compute(first)
     sequence = caching.admit(SYSTEM + letters("a", 100) + letters("b", 8) + b"c", max_tokens=1)
-    assert (sequence.num_computed_tokens, caching.runner.n_restores) == (132, 1)
+    assert (sequence.num_computed_tokens, caching.runner.num_restores) == (132, 1)
 
 
 def test_what_comes_back_from_host_ram_takes_no_cells_for_what_is_there_already() -> None:
@@ -132,10 +132,10 @@ def test_what_comes_back_from_host_ram_takes_no_cells_for_what_is_there_already(
     caching.park(letters("y", 150), max_tokens=1)
     used = caching.used
     sequence = caching.admit(SYSTEM + letters("a", 100) + b"more", max_tokens=1)
-    assert (sequence.num_computed_tokens, caching.runner.n_restores >= 1) == (132, True)
+    assert (sequence.num_computed_tokens, caching.runner.num_restores >= 1) == (132, True)
     assert caching.used <= used + 100
     caching.compute(sequence)
-    assert caching.cache._cells.n_held([running.seq_id, sequence.seq_id]) == 40 + 136 - len(SYSTEM)
+    assert caching.cache._cells.num_held([running.seq_id, sequence.seq_id]) == 40 + 136 - len(SYSTEM)
 
 
 # Room.
@@ -177,32 +177,32 @@ def test_admission_keeps_what_those_who_run_have_still_to_compute_and_a_headroom
     caching = Caching(400)
     caching.admit(letters("a", 150))  # not a row of it computed yet
     fits = 400 - 150 - 2 * HEADROOM_CELLS
-    assert caching.cache.has_cells_for(caching.new(letters("b", fits)))
-    assert not caching.cache.has_cells_for(caching.new(letters("b", fits + 1)))
-    assert caching.cache.has_cells_for(caching.new(letters("b", fits + HEADROOM_CELLS - 1), max_tokens=1))
+    assert caching.cache.can_admit(caching.new(letters("b", fits)))
+    assert not caching.cache.can_admit(caching.new(letters("b", fits + 1)))
+    assert caching.cache.can_admit(caching.new(letters("b", fits + HEADROOM_CELLS - 1), max_tokens=1))
 
 
 def test_what_it_shares_with_one_who_runs_needs_no_room() -> None:
     caching = Caching(400)
     running = caching.admit(letters("a", 250), max_tokens=1)
     caching.compute(running)
-    assert caching.cache.has_cells_for(caching.new(letters("a", 249) + letters("b", 80)))
-    assert not caching.cache.has_cells_for(caching.new(letters("b", 320)))
+    assert caching.cache.can_admit(caching.new(letters("a", 249) + letters("b", 80)))
+    assert not caching.cache.can_admit(caching.new(letters("b", 320)))
 
 
 def test_one_that_was_preempted_waits_for_more_and_finally_for_all_that_it_can_need() -> None:
     caching = Caching(400)
     caching.compute(caching.admit(letters("a", 100), max_tokens=1))
     tight = caching.new(letters("b", 399 - 100 - 1 - HEADROOM_CELLS), max_tokens=100)
-    assert caching.cache.has_cells_for(tight)
+    assert caching.cache.can_admit(tight)
     tight.num_cell_preemptions = 1
-    assert not caching.cache.has_cells_for(tight), "the watermark"
+    assert not caching.cache.can_admit(tight), "the watermark"
     small = caching.new(letters("b", 100), max_tokens=250)
     small.num_cell_preemptions = MAX_CELL_PREEMPTIONS - 1
-    assert caching.cache.has_cells_for(small)
+    assert caching.cache.can_admit(small)
     small.num_cell_preemptions = MAX_CELL_PREEMPTIONS
-    assert not caching.cache.has_cells_for(small)
-    assert caching.cache.has_cells_for(small, leaving=list(caching.cache._running.values()))
+    assert not caching.cache.can_admit(small)
+    assert caching.cache.can_admit(small, leaving=list(caching.cache._running.values()))
 
 
 def test_a_lone_request_as_large_as_the_pool_always_has_room() -> None:
@@ -210,8 +210,8 @@ def test_a_lone_request_as_large_as_the_pool_always_has_room() -> None:
     caching.park(*(letters(c, 60) for c in "abcd"))
     lone = caching.new(letters("x", 250), max_tokens=6)
     lone.num_cell_preemptions = MAX_CELL_PREEMPTIONS
-    assert caching.cache.has_cells_for(lone)
-    caching.cache.allocate(lone)
+    assert caching.cache.can_admit(lone)
+    caching.cache.admit(lone)
     caching.compute(lone)
 
 
@@ -219,17 +219,17 @@ def test_rows_that_are_left_are_those_that_no_running_sequence_holds() -> None:
     caching = Caching(300)
     caching.park(letters("a", 100))
     caching.compute(caching.admit(letters("b", 50)))
-    assert (caching.cache.num_rows_left(), caching.cache._cells.n_free) == (250, 150)
+    assert (caching.cache.num_free_rows(), caching.cache._cells.num_free) == (250, 150)
 
 
 # Windows.
 
 
 def test_a_window_that_others_have_overwritten_is_not_gone_on_from() -> None:
-    caching = Caching(256, n_window=8)
+    caching = Caching(256, window_size=8)
     caching.park(letters("x", 20), SYSTEM + letters("a", 60))
     (x,) = [branch for branch in caching.cache._parked.values() if len(branch.token_ids) == 20]
-    caching.cache._give_up(x)
+    caching.cache._drop(x)
     # It begins in the cells that have become free, and goes on in those that none of `a`'s rows will look at.
     caching.compute(caching.admit(letters("w", 60), max_tokens=1))
     early = caching.admit(SYSTEM + letters("b"), max_tokens=1)
@@ -240,7 +240,7 @@ def test_a_window_that_others_have_overwritten_is_not_gone_on_from() -> None:
 
 
 def test_a_shared_window_is_overwritten_by_nobody() -> None:
-    caching = Caching(256, n_window=8)
+    caching = Caching(256, window_size=8)
     first = caching.admit(SYSTEM, max_tokens=1)
     caching.compute(first)
     second = caching.admit(SYSTEM + letters("b"), max_tokens=1)

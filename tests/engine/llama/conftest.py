@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from inferd.config import KVLayout, KVMemory
 from inferd.engine.core import EngineCore
-from inferd.engine.llama.context import Context
 from inferd.engine.llama.loading import load_model
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
@@ -35,15 +35,14 @@ def model_path() -> Path:
 
 @dataclass
 class Loaded:
-    """A model with one context; cores come and go on it."""
+    """A model with one runner; cores come and go on it."""
 
     model: Model
-    context: Context
     runner: LlamaRunner
 
     def core(self, **options: Any) -> EngineCore:
         """A core that starts with empty memory. Without speculation its steps do not depend on how long steps take."""
-        self.context.clear()
+        self.runner.clear()
         return EngineCore(self.runner, **{"speculates": False, **options})
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -71,7 +70,8 @@ def run(core: EngineCore) -> list[RequestOutput]:
 @pytest.fixture(scope="module")
 def loaded(model_path: Path) -> Iterator[Loaded]:
     model = load_model(model_path, n_gpu_layers=0)  # llama.cpp can be interrupted on the CPU only
-    context = Context(model, n_seq_max=N_PARALLEL, n_ctx_seq=MAX_CONTEXT, n_ubatch=256, n_threads=N_THREADS)
-    runner = LlamaRunner(model, context, max_context=MAX_CONTEXT)
-    yield Loaded(model, context, runner)
+    memory = KVMemory(KVLayout.PARTITIONED, MAX_CONTEXT, N_PARALLEL, N_PARALLEL, N_PARALLEL * MAX_CONTEXT)
+    runner = LlamaRunner(model, memory, n_ubatch=256, n_threads=N_THREADS)
+    yield Loaded(model, runner)
     runner.close()
+    model.close()

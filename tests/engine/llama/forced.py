@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from inferd.config import KVLayout, KVMemory
 from inferd.engine.core import EngineCore
-from inferd.engine.llama.context import Context
 from inferd.engine.llama.loading import load_model
+from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
 from inferd.engine.messages import AddRequest, RequestOutput
 from inferd.engine.runner import Batch, Sampler
@@ -52,8 +53,8 @@ class ForcedSampler:
 class ForcedRunner(LlamaRunner):
     """The real model, but for the choice of tokens."""
 
-    def __init__(self, context: Context, model) -> None:
-        super().__init__(model, context, max_context=N_CTX, n_running_max=N_SEQ_MAX)
+    def __init__(self, model: Model, memory: KVMemory, **options: int) -> None:
+        super().__init__(model, memory, **options)
         self.next_script: list[int] = []
 
     def new_sampler(self, params: SamplingParams) -> Sampler:
@@ -61,7 +62,7 @@ class ForcedRunner(LlamaRunner):
 
     def sample(self, sampler: Sampler, row: int) -> int:
         assert isinstance(sampler, ForcedSampler)
-        assert self._context._logits[row], "the row has logits"
+        assert self._wants_logits[row], "the row has logits"
         sampler.logits.append(self.logits(row))
         return sampler.script[len(sampler.logits) - 1]
 
@@ -69,7 +70,7 @@ class ForcedRunner(LlamaRunner):
         return False  # a script ends by its length
 
     def logits(self, row: int) -> Logits:
-        pointer = self._model.library.api.llama_get_logits_ith(self._context.handle, row)
+        pointer = self._model.library.api.llama_get_logits_ith(self.handle, row)
         return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).copy()
 
 
@@ -77,12 +78,11 @@ class ForcedRunner(LlamaRunner):
 class Bench:
     """A model in a small context; cores come and go on it."""
 
-    context: Context
     runner: ForcedRunner
 
     def tokens(self, seed: int, n: int) -> list[int]:
         """`n` token ids, others for every seed: of a text for a model that has learned to read, else at random."""
-        if self.runner.n_vocab == N_VOCAB:
+        if self.runner.vocab_size == N_VOCAB:
             return [random.Random(f"{seed}/{i}").randrange(3, N_VOCAB) for i in range(n)]
         text = self.runner._model.vocabulary.encode([Segment(TEXT, special=False)])
         start = random.Random(seed).randrange(len(text))
@@ -102,7 +102,7 @@ class Bench:
 
     def core(self, *, host_cache_bytes: int = 0, speculates: bool = False) -> EngineCore:
         """A core with empty memory. Without speculation its steps do not depend on how long steps take."""
-        self.context.clear()
+        self.runner.clear()
         return EngineCore(self.runner, host_cache_bytes=host_cache_bytes, speculates=speculates)
 
     def add(self, core: EngineCore, name: str, prompt: list[int], script: list[int], **names) -> ForcedSampler:
@@ -128,10 +128,10 @@ class Bench:
         last = max(row for row, (owner, _, _) in enumerate(plan) if owner == seq_id)
         wants_logits = [row == last for row in range(len(plan))]
         batch = Batch(tokens, positions, ids, wants_logits)
-        assert self.context.decode(batch) == 0
+        assert self.runner.execute(batch) == 0
         logits = self.runner.logits(last)
         for other in others:
-            self.context.seq_rm(other, 0)
+            self.runner.seq_rm(other, 0)
         return logits
 
 
@@ -146,34 +146,34 @@ class Record:
         self._model = model
         self._done: list[tuple[str, tuple[Any, ...], Any]] = []
         self.n_failed = 0
-        for name in ("decode", "seq_rm", "seq_cp", "seq_state", "restore_seq"):
-            setattr(model.context, name, functools.partial(self._do, name, getattr(model.context, name)))
+        for name in ("execute", "seq_rm", "seq_cp", "seq_state", "restore_seq"):
+            setattr(model.runner, name, functools.partial(self._do, name, getattr(model.runner, name)))
 
     def _do(self, name: str, native: Callable[..., Any], *args: Any) -> Any:
         result = native(*args)
-        if name == "decode" and result != 0:
+        if name == "execute" and result != 0:
             self.n_failed += 1
             return result
-        self._done.append((name, args, self._rows(args[0]) if name == "decode" else result))
+        self._done.append((name, args, self._rows(args[0]) if name == "execute" else result))
         return result
 
     def _rows(self, batch: Batch) -> list[Logits]:
         return [self._model.runner.logits(row) for row in rows_with_logits(batch)]
 
     def end(self) -> None:
-        for name in ("decode", "seq_rm", "seq_cp", "seq_state", "restore_seq"):
-            delattr(self._model.context, name)
+        for name in ("execute", "seq_rm", "seq_cp", "seq_state", "restore_seq"):
+            delattr(self._model.runner, name)
 
     def replay(self) -> None:
         """Asserts that every decode comes to the same logits, and every state of a sequence to the same bytes."""
-        context = self._model.context
+        context = self._model.runner
         context.clear()
         states: dict[int, npt.NDArray[np.uint8]] = {}
         for name, args, result in self._done:
             if name == "restore_seq":
                 args = (args[0], states[id(args[1])])
             found = getattr(context, name)(*args)
-            if name == "decode":
+            if name == "execute":
                 assert found == 0, "a decode that was good is good again"
                 assert all(map(np.array_equal, self._rows(args[0]), result)), "logits, to the bit"
             elif name == "seq_state":
@@ -195,19 +195,14 @@ def difference(found: list[Logits], wanted: list[Logits]) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(found, wanted, strict=True))
 
 
-def bench(path: Path, n_pool_cells: int | None = None) -> Iterator[Bench]:
-    """With `n_pool_cells`, unified memory, and ids for branches besides those of the running sequences."""
+def bench(path: Path, num_pool_cells: int | None = None) -> Iterator[Bench]:
+    """With `num_pool_cells`, unified memory, and ids for branches besides those of the running sequences."""
     model = load_model(path, n_gpu_layers=0)
-    n_seq_max = N_SEQ_MAX if n_pool_cells is None else 3 * N_SEQ_MAX
-    context = Context(
-        model,
-        n_seq_max=n_seq_max,
-        n_ctx_seq=N_CTX,
-        n_ubatch=N_ROWS,
-        n_threads=1,
-        n_pool_cells=n_pool_cells,
-        n_outputs_max=1 + MAX_DRAFT,
-    )
-    runner = ForcedRunner(context, model)
-    yield Bench(context, runner)
+    if num_pool_cells is None:
+        memory = KVMemory(KVLayout.PARTITIONED, N_CTX, N_SEQ_MAX, N_SEQ_MAX, N_SEQ_MAX * N_CTX)
+    else:
+        memory = KVMemory(KVLayout.UNIFIED, N_CTX, N_SEQ_MAX, 3 * N_SEQ_MAX, num_pool_cells)
+    runner = ForcedRunner(model, memory, n_ubatch=N_ROWS, n_threads=1, max_outputs=1 + MAX_DRAFT)
+    yield Bench(runner)
     runner.close()
+    model.close()

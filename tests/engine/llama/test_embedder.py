@@ -35,7 +35,7 @@ def vectors(embedder: LlamaEmbedder, *requests: tuple[tuple[int, ...], ...]) -> 
     for number, inputs in enumerate(requests):
         core.add_request(EmbedRequest(f"{number:03}", inputs, "acme"))
     while core.has_work:
-        core.step(is_alone=True)
+        core.step()
     outputs = sorted(core.take_outputs(), key=lambda output: output.request_id)
     assert {output.finish_reason for output in outputs} == {FinishReason.STOP}
     return [vector for output in outputs for vector in output.embeddings]

@@ -1,38 +1,38 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from inferd.config import KVLayout, plan_kv_memory
+from inferd.config import KVLayout, ModelConfig
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.kv.unified import UnifiedKVCache
 from inferd.engine.llama import loading
-from inferd.engine.llama.context import Context
 from inferd.engine.llama.loading import build_core, load_model
 from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
+from inferd.engine.messages import AddRequest, EmbedRequest
+from inferd.engine.model_core import ModelCore
+from inferd.engine.speculation import MAX_DRAFT
 from inferd.errors import ConfigError
+from inferd.tokenizer import Segment
 from tests.engine.llama.conftest import N_THREADS, Loaded, run
 from tests.engine.llama.tiny_models import WRITERS, write_other, write_plain, write_shards
 
 
-def sizes(max_context: int, n_parallel: int = 1, n_ubatch: int = 64, layout: str = "auto", kv_cells: int | None = None):
-    """Options of build_core."""
-    layout = KVLayout(layout)
-    memory = plan_kv_memory(
-        layout, max_context=max_context, n_parallel=n_parallel, kv_cells=kv_cells, n_ubatch=n_ubatch
-    )
-    return {
-        "memory": memory,
-        "kv_layout": layout,
-        "n_ubatch": n_ubatch,
-        "n_threads": N_THREADS,
-        "host_cache_bytes": 0,
-        "max_step_ms": None,
-        "speculates": True,
-        "compute_turn": ComputeTurn(),
-    }
+def config(max_context: int, n_parallel: int = 1, n_ubatch: int = 64, **keys: object) -> ModelConfig:
+    """The configuration of a model whose file is loaded already."""
+    sizes = {"max_context": max_context, "n_parallel": n_parallel, "n_ubatch": n_ubatch, "n_threads": N_THREADS}
+    return ModelConfig("m", Path(), "", **sizes, **{"host_cache_mib": 0, "speculation": True, **keys})
+
+
+def core_on(model: Model, max_context: int, **keys: object) -> ModelCore:
+    return build_core(model, config(max_context, **keys), ComputeTurn())
+
+
+def runner_of(core: ModelCore) -> LlamaRunner:
+    return core._core_of[AddRequest]._runner
 
 
 @pytest.mark.parametrize("kept", [0, 3, 4, 100, 1_000_000])
@@ -99,7 +99,7 @@ def test_file_in_a_folder_whose_name_is_not_utf_8_loads(tmp_path) -> None:
 
 def test_header_read_alone_says_what_the_whole_file_says(model_path) -> None:
     header, whole = load_model(model_path, header_only=True), load_model(model_path)
-    for name in ("n_ctx_train", "kv_bytes_per_cell", "chat_template", "size_bytes", "is_causal", "is_recurrent"):
+    for name in ("trained_context", "kv_bytes_per_cell", "chat_template", "is_causal", "is_recurrent"):
         assert getattr(header, name) == getattr(whole, name)
     header.close()
     whole.close()
@@ -118,19 +118,33 @@ def test_more_context_than_the_model_was_trained_for_is_a_configuration_error(mo
     close = Model.close
     monkeypatch.setattr(Model, "close", lambda self: (closed.append(self), close(self)))
     model = load_model(model_path)
-    with pytest.raises(ConfigError, match=f"{model.n_ctx_train + 1} is more than the {model.n_ctx_train} tokens"):
-        build_core(model, **sizes(model.n_ctx_train + 1))
+    with pytest.raises(
+        ConfigError, match=f"{model.trained_context + 1} is more than the {model.trained_context} tokens"
+    ):
+        core_on(model, model.trained_context + 1)
     assert closed == [model]
 
 
 def test_a_step_larger_than_the_whole_context_is_cut_down_and_warm_up_leaves_nothing(model_path) -> None:
     model = load_model(model_path)
-    core = build_core(model, **sizes(20, n_ubatch=512))
+    core = core_on(model, 20, n_ubatch=512)
     core.check_integrity()
-    loaded = Loaded(model, core._generation._runner._context, core._generation._runner)
-    assert (core._generation._runner.n_rows_max, core._generation._runner.cells_per_sequence) == (256, 20)
+    loaded = Loaded(model, runner_of(core))
+    assert (loaded.runner.max_rows, loaded.runner.cells_per_sequence) == (256, 20)
     core.add_request(loaded.request("Hello", 19))
     assert len(run(core)) > 1
+    core.close()
+
+
+def test_every_key_of_the_configuration_reaches_the_core(model_path) -> None:
+    keys = {"n_ubatch": 96, "host_cache_mib": 3, "max_step_ms": 77, "speculation": True, "kv_cells": 256}
+    core = core_on(load_model(model_path, n_gpu_layers=0), 64, n_parallel=2, **keys)
+    runner, generation, embeddings = runner_of(core), core._core_of[AddRequest], core._core_of[EmbedRequest]
+    assert (runner.max_rows, runner.max_running, runner.max_sequences) == (96, 2, 4)
+    assert runner.max_outputs == 1 + MAX_DRAFT
+    assert generation._kv_cache._prefix_cache._host_budget_bytes == 3 * 2**20
+    assert generation._scheduler._max_step_ms == embeddings._max_step_ms == 77
+    assert generation._scheduler._speculation is not None
     core.close()
 
 
@@ -138,9 +152,9 @@ def test_a_model_that_cannot_compute_is_found_out_at_warm_up(model_path, monkeyp
     closed = []
     close = LlamaRunner.close
     monkeypatch.setattr(LlamaRunner, "close", lambda self: (closed.append(self), close(self)))
-    monkeypatch.setattr(Context, "decode", lambda self, batch: -3)
+    monkeypatch.setattr(LlamaRunner, "execute", lambda self, batch: -3)
     with pytest.raises(RuntimeError, match="llama_decode returned -3"):
-        build_core(load_model(model_path), **sizes(64, n_parallel=2))
+        core_on(load_model(model_path), 64, n_parallel=2)
     assert len(closed) == 1
 
 
@@ -151,10 +165,10 @@ def test_keys_and_values_that_memory_cannot_hold_are_refused_before_they_are_mad
         ConfigError,
         match=r"1024 cells take 0.0 GiB of keys and values.*lower n_parallel or max_context",
     ):
-        build_core(model, **sizes(512, n_parallel=2))
+        core_on(model, 512, n_parallel=2)
     model = load_model(model_path, n_gpu_layers=0)
     with pytest.raises(ConfigError, match="lower kv_cells"):
-        build_core(model, **sizes(512, n_parallel=4, kv_cells=1024))
+        core_on(model, 512, n_parallel=4, kv_cells=1024)
 
 
 def test_what_may_become_too_much_is_warned_of(model_path, monkeypatch, caplog) -> None:
@@ -163,7 +177,7 @@ def test_what_may_become_too_much_is_warned_of(model_path, monkeypatch, caplog) 
     model = load_model(model_path, n_gpu_layers=0)
     assert "is larger than the 0.0 GiB of memory that are free" in caplog.text
     monkeypatch.setattr(loading, "available_bytes", lambda: 64 * model.kv_bytes_per_cell)
-    build_core(model, **(sizes(64) | {"host_cache_bytes": 1})).close()
+    core_on(model, 64, host_cache_mib=1).close()
     assert "host_cache_mib and keys and values may come to" in caplog.text
 
 
@@ -172,11 +186,12 @@ def test_models_of_one_file_share_its_weights_and_nothing_else(model_path, tmp_p
     first, second = load_model(model_path), load_model(tmp_path / "link.gguf")
     assert first.handle == second.handle
     assert load_model(model_path, n_gpu_layers=0).handle != first.handle
+    (start,) = second.vocabulary.encode([Segment("<|im_start|>", special=True)], add_bos=False)
     first.vocabulary.show(["<|im_start|>"])
-    assert second.vocabulary.control_token("<|im_start|>") is not None
+    assert second.vocabulary.is_control(start)
     first.close()
-    core = build_core(second, **sizes(64))
-    loaded = Loaded(second, core._generation._runner._context, core._generation._runner)
+    core = core_on(second, 64)
+    loaded = Loaded(second, runner_of(core))
     core.add_request(loaded.request("Hello", 4))
     assert len(run(core)) > 1
     core.close()
@@ -185,18 +200,17 @@ def test_models_of_one_file_share_its_weights_and_nothing_else(model_path, tmp_p
 def test_the_file_tells_its_template_size_and_context(model_path) -> None:
     model = load_model(model_path)
     assert "<|im_start|>" in (model.chat_template or "")
-    assert model.n_ctx_train == 8192
-    assert 0 < model.size_bytes <= model_path.stat().st_size
+    assert model.trained_context == 8192
     assert model.kv_bytes_per_cell == 2 * 30 * 3 * 64 * 2
     model.close()
 
 
 def test_contexts_that_do_not_fit_side_by_side_share_one_pool(model_path, caplog) -> None:
     caplog.set_level("INFO", "inferd.engine.llama.loading")
-    core = build_core(load_model(model_path), **sizes(1024, n_parallel=4, kv_cells=1200))
-    assert isinstance(core._generation._kv_cache, UnifiedKVCache)
-    runner = core._generation._runner
-    assert (runner.n_pool_cells, runner.cells_per_sequence, runner.n_running_max, runner.n_seq_max) == (
+    core = core_on(load_model(model_path), 1024, n_parallel=4, kv_cells=1200)
+    assert isinstance(core._core_of[AddRequest]._kv_cache, UnifiedKVCache)
+    runner = runner_of(core)
+    assert (runner.num_pool_cells, runner.cells_per_sequence, runner.max_running, runner.max_sequences) == (
         1280,  # llama.cpp pads to 256
         1024,
         4,
@@ -211,8 +225,8 @@ def test_contexts_that_do_not_fit_side_by_side_share_one_pool(model_path, caplog
 def test_a_model_that_keeps_states_is_partitioned(kind, n_streams, tmp_path) -> None:
     path = tmp_path / "tiny.gguf"
     WRITERS[kind](path)
-    core = build_core(load_model(path), **sizes(512, n_parallel=4, kv_cells=1200))
-    assert (core._generation._runner.n_pool_cells, core._generation._runner.n_seq_max) == (None, n_streams)
+    core = core_on(load_model(path), 512, n_parallel=4, kv_cells=1200)
+    assert (runner_of(core).num_pool_cells, runner_of(core).max_sequences) == (None, n_streams)
     core.close()
     with pytest.raises(ConfigError, match=r'tiny\.gguf: kv_layout = "unified" is not for this model'):
-        build_core(load_model(path), **sizes(512, n_parallel=4, kv_cells=1200, layout="unified"))
+        core_on(load_model(path), 512, n_parallel=4, kv_cells=1200, kv_layout=KVLayout.UNIFIED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -16,20 +17,20 @@ PROMPTS = ("The capital of France is", "1, 2, 3, 4,", "def add(a, b):\n    retur
 LONG_PROMPT = "The sun rose over the hills and the river. " * 8
 
 
-def decode_greedily(loaded: Loaded, prompt: tuple[int, ...], n_tokens: int) -> list[int]:
+def decode_greedily(loaded: Loaded, prompt: tuple[int, ...], num_tokens: int) -> list[int]:
     """llama.cpp without any of our code above the binding: whole prompt, then one token a call, argmax."""
-    api, context = loaded.model.library.api, loaded.context.handle
+    api, context = loaded.model.library.api, loaded.runner.handle
     end = loaded.model.vocabulary.end_of_generation
     token_ids, pending = [], list(prompt)
     while True:
         tokens = (ctypes.c_int32 * len(pending))(*pending)
         assert api.llama_decode(context, api.llama_batch_get_one(tokens, len(pending))) == 0
-        logits = np.ctypeslib.as_array(api.llama_get_logits_ith(context, -1), shape=(loaded.runner.n_vocab,))
+        logits = np.ctypeslib.as_array(api.llama_get_logits_ith(context, -1), shape=(loaded.runner.vocab_size,))
         token_ids.append(int(logits.argmax()))
-        if len(token_ids) == n_tokens or token_ids[-1] in end:
+        if len(token_ids) == num_tokens or token_ids[-1] in end:
             break
         pending = token_ids[-1:]
-    loaded.context.clear()
+    loaded.runner.clear()
     return token_ids
 
 
@@ -53,11 +54,11 @@ def test_more_requests_than_sequences_all_finish_with_exact_usage(loaded) -> Non
     outputs = run(core)
     for request in requests:
         own = [output for output in outputs if output.request_id == request.request_id]
-        n_tokens = sum(len(output.token_ids) for output in own)
+        num_tokens = sum(len(output.token_ids) for output in own)
         assert [output.finish_reason is not None for output in own] == [False] * (len(own) - 1) + [True]
         usage = own[-1].usage
-        assert (usage.prompt_tokens, usage.completion_tokens) == (len(request.prompt), n_tokens)
-        assert n_tokens == 6 or own[-1].finish_reason is FinishReason.STOP
+        assert (usage.prompt_tokens, usage.completion_tokens) == (len(request.prompt), num_tokens)
+        assert num_tokens == 6 or own[-1].finish_reason is FinishReason.STOP
         assert usage.compute_ms > 0
 
 
@@ -76,14 +77,14 @@ def test_after_an_abort_the_memory_is_parked_or_empty(loaded) -> None:
     core.add_request(loaded.request(LONG_PROMPT, 100, "b"))
     for _ in range(3):
         core.step()
-    assert [loaded.context.seq_pos_max(seq_id) > 0 for seq_id in range(3)] == [True, True, False]
+    assert [loaded.runner.seq_pos_max(seq_id) > 0 for seq_id in range(3)] == [True, True, False]
     core.abort("a")
-    assert loaded.context.seq_pos_max(0) == -1, "too short to be worth keeping"
+    assert loaded.runner.seq_pos_max(0) == -1, "too short to be worth keeping"
     core.check_integrity()
-    parked = loaded.context.seq_pos_max(1) + 1
+    parked = loaded.runner.seq_pos_max(1) + 1
     core.abort("b")
     assert positions(loaded) == [-1, parked - 1, -1, -1]
-    assert core.num_running == 0
+    assert len(core._scheduler.running) == 0
     assert [output.finish_reason for output in core.take_outputs()[-2:]] == [FinishReason.CANCELLED] * 2
     core.add_request(loaded.request(LONG_PROMPT + "The end.", 2, "next"))
     usage = run(core)[-1].usage
@@ -95,7 +96,7 @@ class Interruption:
     """Aborts llama.cpp's computation at its n-th look (it looks once a graph node, on the CPU only)."""
 
     def __init__(self, loaded: Loaded) -> None:
-        self._api, self._context = loaded.model.library.api, loaded.context.handle
+        self._api, self._context = loaded.model.library.api, loaded.runner.handle
         self.looks = 0
         self.at: int | None = None
         self._callback = self._api.ggml_abort_callback(self._look)
@@ -124,7 +125,7 @@ def mixed_step(loaded: Loaded):
 
 
 def positions(loaded: Loaded) -> list[int]:
-    return [loaded.context.seq_pos_max(seq_id) for seq_id in range(N_PARALLEL)]
+    return [loaded.runner.seq_pos_max(seq_id) for seq_id in range(N_PARALLEL)]
 
 
 def by_request(outputs) -> dict[str, list[int]]:
@@ -144,19 +145,19 @@ def undisturbed(loaded) -> tuple[dict[str, list[int]], int]:
 
 
 def test_after_a_mixed_step_that_failed_half_way_books_and_memory_agree(loaded, undisturbed, monkeypatch) -> None:
-    token_ids, n_looks = undisturbed
+    token_ids, num_looks = undisturbed
     core, before = mixed_step(loaded)
     seen: list[tuple[int, int, list[int]]] = []
-    decode = loaded.context.decode
+    decode = loaded.runner.execute
 
     def decode_and_look(batch) -> int:
         code = decode(batch)
-        seen.append((code, max(chunk.n_tokens for chunk in batch.chunks), positions(loaded)))
+        seen.append((code, max(Counter(batch.seq_ids).values()), positions(loaded)))
         return code
 
-    monkeypatch.setattr(loaded.context, "decode", decode_and_look)
+    monkeypatch.setattr(loaded.runner, "execute", decode_and_look)
     interruption = Interruption(loaded)
-    interruption.at = n_looks * 3 // 4  # two ubatches: the long chunk by itself, then those who decode
+    interruption.at = num_looks * 3 // 4  # two ubatches: the long chunk by itself, then those who decode
     with interruption:
         core.step()
     ((code, n_long, left),) = seen
@@ -176,10 +177,10 @@ def test_after_a_mixed_step_that_failed_half_way_books_and_memory_agree(loaded, 
 
 @pytest.mark.parametrize("share", [0.1, 0.95])
 def test_wherever_a_mixed_step_is_cut_off_generation_goes_on(loaded, undisturbed, share) -> None:
-    token_ids, n_looks = undisturbed
+    token_ids, num_looks = undisturbed
     core, before = mixed_step(loaded)
     interruption = Interruption(loaded)
-    interruption.at = int(n_looks * share)
+    interruption.at = int(num_looks * share)
     with interruption:
         core.step()
     core.check_integrity()

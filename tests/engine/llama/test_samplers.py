@@ -101,9 +101,9 @@ def test_a_frequency_penalty_grows_with_every_repetition_over_the_whole_answer(l
 
 
 def test_biased_ids_lie_in_the_vocabulary(loaded) -> None:
-    n_vocab = loaded.runner.n_vocab
+    n_vocab = loaded.runner.vocab_size
     with pytest.raises(AssertionError, match="vocabulary"):
-        SamplerChain(loaded.model.library, SamplingParams(logit_bias=((n_vocab, 1.0),)), n_vocab=n_vocab, history=8)
+        SamplerChain(loaded.model.library, SamplingParams(logit_bias=((n_vocab, 1.0),)), vocab_size=n_vocab, history=8)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +126,12 @@ def test_a_copy_of_the_logits_gives_what_the_row_gives(loaded, monkeypatch, para
 def test_the_greedy_sampler_draws_what_a_greedy_chain_draws(loaded, bias) -> None:
     params = SamplingParams(temperature=0.0, logit_bias=bias)
     dice = np.random.default_rng(4)
-    chain = SamplerChain(loaded.model.library, params, n_vocab=loaded.runner.n_vocab, history=8)
-    greedy = GreedySampler(params, n_vocab=loaded.runner.n_vocab)
+    chain = SamplerChain(loaded.model.library, params, vocab_size=loaded.runner.vocab_size, history=8)
+    greedy = GreedySampler(params, vocab_size=loaded.runner.vocab_size)
     for _ in range(20):
-        logits = dice.integers(-9, 9, loaded.runner.n_vocab).astype(np.float32)  # many equals
+        logits = dice.integers(-9, 9, loaded.runner.vocab_size).astype(np.float32)  # many equals
         logits[dice.random(len(logits)) < 0.5] = -np.inf
-        assert greedy.draw(logits.copy()) == chain.draw(logits.copy())
+        assert greedy.sample(logits.copy()) == chain.sample(logits.copy())
     chain.close()
 
 
@@ -169,8 +169,8 @@ def distribution(logits, params: SamplingParams) -> dict[int, float]:
 
 
 def drawn(logits, params: SamplingParams, n_draws: int) -> Counter[int]:
-    sampler = SoftmaxSampler(params, n_vocab=len(logits))
-    return Counter(sampler.draw(np.array(logits, dtype=np.float32)) for _ in range(n_draws))
+    sampler = SoftmaxSampler(params, vocab_size=len(logits))
+    return Counter(sampler.sample(np.array(logits, dtype=np.float32)) for _ in range(n_draws))
 
 
 LOGITS = [1.0, 3.0, -math.inf, 2.5, 0.0, 2.9, -4.0, 1.7]
@@ -208,7 +208,7 @@ def test_tokens_come_as_often_as_they_are_likely(params) -> None:
 def test_only_what_the_definitions_leave_can_be_drawn(logits, top_p, top_k, min_p, temperature) -> None:
     params = SamplingParams(seed=1, top_p=top_p, top_k=top_k, min_p=min_p, temperature=temperature)
     expected = distribution(logits, params)
-    sampler = SoftmaxSampler(params, n_vocab=len(logits))
+    sampler = SoftmaxSampler(params, vocab_size=len(logits))
     weights = np.exp((np.array(logits, dtype=np.float32) - max(logits)) / np.float32(temperature))
     candidates = sampler._candidates(weights)
     left = set(range(len(logits)) if candidates is None else candidates.tolist())
@@ -220,8 +220,8 @@ def test_a_seed_repeats_what_was_drawn_and_none_does_not() -> None:
     flat = [0.0] * 1000
 
     def draws(seed: int | None) -> list[int]:
-        sampler = SoftmaxSampler(SamplingParams(seed=seed), n_vocab=len(flat))
-        return [sampler.draw(np.array(flat, dtype=np.float32)) for _ in range(8)]
+        sampler = SoftmaxSampler(SamplingParams(seed=seed), vocab_size=len(flat))
+        return [sampler.sample(np.array(flat, dtype=np.float32)) for _ in range(8)]
 
     assert draws(5) == draws(5)
     assert draws(5) != draws(6)
@@ -229,7 +229,7 @@ def test_a_seed_repeats_what_was_drawn_and_none_does_not() -> None:
 
 
 def test_a_flat_distribution_is_kept_to_its_nucleus() -> None:
-    sampler = SoftmaxSampler(SamplingParams(seed=1, top_p=0.25), n_vocab=4000)
+    sampler = SoftmaxSampler(SamplingParams(seed=1, top_p=0.25), vocab_size=4000)
     candidates = sampler._candidates(np.ones(4000, dtype=np.float32))
     assert candidates is not None
     assert len(candidates) == 1000
@@ -250,7 +250,7 @@ def test_with_a_large_vocabulary_tokens_come_as_often_as_they_are_likely_and_mas
 
 
 def test_what_weighs_nothing_is_not_drawn_however_the_dice_fall(monkeypatch) -> None:
-    sampler = SoftmaxSampler(SamplingParams(), n_vocab=3)
+    sampler = SoftmaxSampler(SamplingParams(), vocab_size=3)
     for value in (0.0, 1.0 - 2**-53):
         monkeypatch.setattr(sampler, "_random", SimpleNamespace(random=lambda value=value: value))
-        assert sampler.draw(np.array([-np.inf, 1.0, -np.inf], dtype=np.float32)) == 1
+        assert sampler.sample(np.array([-np.inf, 1.0, -np.inf], dtype=np.float32)) == 1

@@ -48,7 +48,7 @@ def model(request, model_path, tmp_path_factory):
 
 def cold(model: Bench, seq_id: int = 0) -> np.ndarray:
     """model.prefix in one step, model.other in the next, in a fresh context."""
-    model.context.clear()
+    model.runner.clear()
     model.rows(seq_id, 0, model.prefix)
     return model.rows(seq_id, len(model.prefix), model.other)
 
@@ -58,37 +58,37 @@ def cold(model: Bench, seq_id: int = 0) -> np.ndarray:
 
 def test_a_copied_stream_goes_on_bit_by_bit_as_a_fresh_one(model) -> None:
     wanted = cold(model)
-    model.context.clear()
+    model.runner.clear()
     model.rows(0, 0, model.prefix)
     if model.runner.memory_kind in CUTS:
         model.rows(0, len(model.prefix), model.tail)
-    model.context.seq_cp(0, 2)
+    model.runner.seq_cp(0, 2)
     if model.runner.memory_kind in CUTS:
-        assert model.context.seq_rm(2, len(model.prefix))
-    assert model.context.seq_pos_max(2) == len(model.prefix) - 1
+        assert model.runner.seq_rm(2, len(model.prefix))
+    assert model.runner.seq_pos_max(2) == len(model.prefix) - 1
     assert np.array_equal(model.rows(2, len(model.prefix), model.other), wanted)
 
 
 def test_a_restored_state_goes_on_bit_by_bit_as_a_fresh_one(model) -> None:
     wanted = cold(model)
-    model.context.clear()
+    model.runner.clear()
     model.rows(0, 0, model.prefix)
     if model.runner.memory_kind is MemoryKind.PLAIN:
         model.rows(0, len(model.prefix), model.tail)
-    state = model.context.seq_state(0)
+    state = model.runner.seq_state(0)
     model.rows(1, 0, model.tail)
-    model.context.seq_rm(1, 0)
-    assert model.context.restore_seq(1, state)
+    model.runner.seq_rm(1, 0)
+    assert model.runner.restore_seq(1, state)
     if model.runner.memory_kind is MemoryKind.PLAIN:
-        assert model.context.seq_rm(1, len(model.prefix))
+        assert model.runner.seq_rm(1, len(model.prefix))
     assert np.array_equal(model.rows(1, len(model.prefix), model.other), wanted)
 
 
 def test_the_source_of_a_copy_goes_on_as_if_there_had_been_none(model) -> None:
     wanted = cold(model)
-    model.context.clear()
+    model.runner.clear()
     model.rows(0, 0, model.prefix)
-    model.context.seq_cp(0, 1)
+    model.runner.seq_cp(0, 1)
     model.rows(1, len(model.prefix), model.tail)
     assert np.array_equal(model.rows(0, len(model.prefix), model.other), wanted)
 
@@ -96,34 +96,34 @@ def test_the_source_of_a_copy_goes_on_as_if_there_had_been_none(model) -> None:
 def test_what_is_restored_into_the_source_of_a_copy_does_not_reach_the_copy(model) -> None:
     """llama.cpp copies cells when it decodes next."""
     wanted = cold(model)
-    model.context.clear()
+    model.runner.clear()
     model.rows(1, 0, model.tail)
-    stranger = model.context.seq_state(1)
-    model.context.clear()
+    stranger = model.runner.seq_state(1)
+    model.runner.clear()
     model.rows(0, 0, model.prefix)
-    model.context.seq_cp(0, 1)
-    model.context.seq_rm(0, 0)
-    assert not model.context.is_writable(0)
-    assert model.context.restore_seq(0, stranger)
-    assert model.context.is_writable(0)
-    assert [model.context.seq_pos_max(seq_id) for seq_id in (0, 1)] == [len(model.tail) - 1, len(model.prefix) - 1]
+    model.runner.seq_cp(0, 1)
+    model.runner.seq_rm(0, 0)
+    assert not model.runner.is_writable(0)
+    assert model.runner.restore_seq(0, stranger)
+    assert model.runner.is_writable(0)
+    assert [model.runner.seq_pos_max(seq_id) for seq_id in (0, 1)] == [len(model.tail) - 1, len(model.prefix) - 1]
     assert np.array_equal(model.rows(1, len(model.prefix), model.other), wanted)
 
 
 def test_a_state_is_not_read_before_the_copy_that_it_waits_for(model) -> None:
-    model.context.clear()
+    model.runner.clear()
     model.rows(0, 0, model.prefix)
-    model.context.seq_cp(0, 1)
+    model.runner.seq_cp(0, 1)
     with pytest.raises(AssertionError, match="its cells are there"):
-        model.context.seq_state(1)
+        model.runner.seq_state(1)
 
 
 def test_a_broken_state_is_refused_and_leaves_the_stream_empty_or_to_be_emptied(model) -> None:
-    model.context.clear()
+    model.runner.clear()
     model.rows(0, 0, model.prefix)
-    state = model.context.seq_state(0)
-    assert not model.context.restore_seq(1, state[: len(state) // 2].copy())
-    assert model.context.seq_rm(1, 0)
+    state = model.runner.seq_state(0)
+    assert not model.runner.restore_seq(1, state[: len(state) // 2].copy())
+    assert model.runner.seq_rm(1, 0)
     assert np.array_equal(model.rows(0, len(model.prefix), model.other), cold(model))
 
 
@@ -132,7 +132,7 @@ def test_a_broken_state_is_refused_and_leaves_the_stream_empty_or_to_be_emptied(
 
 def in_chunks(model: Bench, prompt: list[int], script: list[int], size: int) -> list[Logits]:
     """A cold run, the prompt in chunks of this size."""
-    model.context.clear()
+    model.runner.clear()
     for start in range(0, len(prompt), size):
         last = model.rows(0, start, prompt[start : start + size])
     return [last] + [model.rows(0, len(prompt) + place, [token]) for place, token in enumerate(script[:-1])]
@@ -168,7 +168,7 @@ def off_by_one_token(model: Bench, prompt: list[int], script: list[int], at: int
     wanted = model.alone(prompt, script)
     found = []
     for shift in (37, 1000):
-        other = [*prompt[:at], 3 + (prompt[at] + shift) % (model.runner.n_vocab - 3), *prompt[at + 1 :]]
+        other = [*prompt[:at], 3 + (prompt[at] + shift) % (model.runner.vocab_size - 3), *prompt[at + 1 :]]
         found.append(difference(model.alone(other, script), wanted))
     return max(found)
 
@@ -253,10 +253,10 @@ def test_a_window_that_churn_has_filled_is_gone_on_from_as_if_cold(model) -> Non
         (*_, last) = finish(core)
         assert last.usage.cached_tokens == branch_at, "shared"
         # The same split in a fresh context: bit for bit.
-        model.context.clear()
+        model.runner.clear()
         for start in range(0, branch_at, N_ROWS):
             model.rows(0, start, first[start : start + N_ROWS])
-        model.context.seq_rm(0, branch_at)
+        model.runner.seq_rm(0, branch_at)
         wanted = [model.rows(0, branch_at, prompt[branch_at:])]
         wanted += [model.rows(0, len(prompt) + place, [token]) for place, token in enumerate(script[:-1])]
         assert difference(sampler.logits, wanted) == 0.0
@@ -302,7 +302,7 @@ def test_a_failed_decode_leaves_no_bit_of_other_sequences_changed(model, failing
     core = model.core(host_cache_bytes=HOST_BYTES)
     system, script = model.tokens(4, 70), model.tokens(5, 6)
     asked = {}
-    api.llama_set_abort_callback(model.context.handle, callback, None)
+    api.llama_set_abort_callback(model.runner.handle, callback, None)
     record = Record(model)
     try:
         for number in range(4):
@@ -315,7 +315,7 @@ def test_a_failed_decode_leaves_no_bit_of_other_sequences_changed(model, failing
             core.check_integrity()
             outputs += core.take_outputs()
     finally:
-        api.llama_set_abort_callback(model.context.handle, type(callback)(), None)
+        api.llama_set_abort_callback(model.runner.handle, type(callback)(), None)
         record.end()
     assert record.n_failed, "decodes failed"
     record.replay()

@@ -17,12 +17,12 @@ MODELS = [("demo", None), ("plain", N_CTX), ("window", None), ("window", N_CTX)]
 
 @pytest.fixture(scope="module", params=MODELS, ids=["demo", "plain, unified", "window", "window, unified"])
 def model(request, model_path, tmp_path_factory):
-    kind, n_pool_cells = request.param
+    kind, num_pool_cells = request.param
     path = model_path
     if kind in TINY:
         path = tmp_path_factory.mktemp("models") / f"{kind}.gguf"
         TINY[kind](path)
-    yield from bench(path, n_pool_cells)
+    yield from bench(path, num_pool_cells)
 
 
 @pytest.fixture(autouse=True)

@@ -69,20 +69,20 @@ def happened(monkeypatch) -> Counter[str]:
 
 def test_a_shared_prefix_goes_on_bit_by_bit_as_a_fresh_one(model) -> None:
     wanted = cold(model)
-    model.context.clear()
+    model.runner.clear()
     model.rows(0, 0, model.prefix)
-    model.context.seq_cp(0, 2, len(model.prefix))
+    model.runner.seq_cp(0, 2, len(model.prefix))
     assert np.array_equal(model.rows(2, len(model.prefix), model.other), wanted)
-    assert model.context.seq_pos_max(0) == len(model.prefix) - 1, "its owner has it still"
+    assert model.runner.seq_pos_max(0) == len(model.prefix) - 1, "its owner has it still"
 
 
 def test_a_part_of_a_longer_sequence_is_shared_too(model, floor) -> None:
     wanted = cold(model)
-    model.context.clear()
+    model.runner.clear()
     model.rows(0, 0, model.prefix)
     model.rows(0, len(model.prefix), model.tail)
-    model.context.seq_cp(0, 2, len(model.prefix))
-    assert model.context.seq_pos_max(2) == len(model.prefix) - 1
+    model.runner.seq_cp(0, 2, len(model.prefix))
+    assert model.runner.seq_pos_max(2) == len(model.prefix) - 1
     found = model.rows(2, len(model.prefix), model.other)  # in other cells than the fresh one's
     assert float(np.abs(found - wanted).max()) <= floor
 
@@ -92,41 +92,41 @@ def test_a_part_of_a_longer_sequence_is_shared_too(model, floor) -> None:
 
 def test_the_account_is_llama_cpps_own(model) -> None:
     """By the account so many cells are free: so many rows can be computed, and not one more."""
-    context, account = model.context, CellAccount(model.context.n_pool_cells)
-    context.clear()
+    runner, account = model.runner, CellAccount(model.runner.num_pool_cells)
+    runner.clear()
 
-    def compute(seq_id: int, n_rows: int) -> None:
-        while n_rows:
-            size = min(n_rows, N_ROWS)
+    def compute(seq_id: int, num_rows: int) -> None:
+        while num_rows:
+            size = min(num_rows, N_ROWS)
             model.rows(seq_id, account.length(seq_id), [7] * size)
             account.append(seq_id, size)
-            n_rows -= size
+            num_rows -= size
 
     def share(source: int, destination: int, length: int) -> None:
-        context.seq_cp(source, destination, length)
+        runner.seq_cp(source, destination, length)
         account.share(source, destination, length)
 
     def cut(seq_id: int, length: int) -> None:
-        assert context.seq_rm(seq_id, length)
+        assert runner.seq_rm(seq_id, length)
         account.cut(seq_id, length)
 
     def expect_full() -> None:
         with pytest.raises(AssertionError):
             model.rows(11, 0, [7])
-        context.seq_rm(11, 0)
+        runner.seq_rm(11, 0)
 
     compute(0, 100)
     share(0, 1, 60)
     compute(1, 40)
     share(1, 2, 80)
-    assert account.n_used == 140
-    compute(5, account.n_free // 2)
-    compute(6, account.n_free)
+    assert account.num_used == 140
+    compute(5, account.num_free // 2)
+    compute(6, account.num_free)
     expect_full()
     for seq_id, length, n_freed in ((1, 50, 20), (2, 60, 20), (2, 0, 0), (0, 0, 50), (1, 0, 50)):
-        free = account.n_free
+        free = account.num_free
         cut(seq_id, length)
-        assert account.n_free == free + n_freed
+        assert account.num_free == free + n_freed
         compute(8, n_freed)
         account.check_integrity()
         expect_full()
@@ -171,11 +171,11 @@ def test_what_comes_back_from_host_ram_is_merged_with_what_is_in_the_pool(model,
     assert last.usage.cached_tokens == len(first) + len(script) - 1
     assert happened["_merge"] == 1
     account = core._kv_cache._cells
-    branches = core._kv_cache.prefix_cache.branches()
+    branches = core._kv_cache._prefix_cache.branches()
     ids = [b.seq_id for b in branches if b.state is None and b.token_ids[: len(system)] == tuple(system)]
     lengths = [account.length(seq_id) for seq_id in ids]
     assert len(ids) == 2
-    assert account.n_held(ids) == sum(lengths) - len(system), "the prefix is there once"
+    assert account.num_held(ids) == sum(lengths) - len(system), "the prefix is there once"
     assert difference(sampler.logits, model.alone(again, script)) <= floor
 
 
@@ -228,4 +228,4 @@ def test_random_operations_leave_books_and_memory_in_agreement(model, seed) -> N
 
 
 def test_the_longest_sequence_is_shorter_than_the_pool(model) -> None:
-    assert (model.runner.cells_per_sequence, model.runner.n_pool_cells) == (N_CTX, POOL)
+    assert (model.runner.cells_per_sequence, model.runner.num_pool_cells) == (N_CTX, POOL)

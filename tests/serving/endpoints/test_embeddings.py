@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -14,10 +15,10 @@ import pytest
 
 from inferd.engine import engine as engine_module
 from inferd.engine.embeddings.core import EmbeddingCore
+from tests import fake_embedder
 from tests.fake_embedder import FakeEmbedder
 from tests.fakes import BEGIN, FakeClock
 from tests.server.transport.test_http_server import served_on_socket
-from tests.serving import provider as provider_module
 from tests.serving.batches.customer import Customer
 from tests.serving.provider import (
     FREE,
@@ -85,7 +86,7 @@ async def test_embedding_base64_is_little_endian_and_cut_dimensions_have_length_
     assert np.frombuffer(base64.b64decode(encoded), dtype="<f4").tolist() == whole.tolist()
     (short,) = vectors_of(await post(provider, dimensions=3))
     assert short == pytest.approx(whole[:3] / np.linalg.norm(whole[:3]))
-    assert vectors_of(await post(provider, dimensions=FakeEmbedder.n_embd))[0] == whole.tolist()
+    assert vectors_of(await post(provider, dimensions=FakeEmbedder.embedding_size))[0] == whole.tolist()
     assert np.linalg.norm(whole) == pytest.approx(1)
 
 
@@ -102,7 +103,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"input": ["ok", "a" * MAX_CONTEXT]}, "context_length_exceeded", "input[1]"),
     ({"input": [1] * (MAX_CONTEXT + 1)}, "context_length_exceeded", "input"),
     ({"dimensions": 0}, "invalid_value", "dimensions"),
-    ({"dimensions": FakeEmbedder.n_embd + 1}, "invalid_value", "dimensions"),
+    ({"dimensions": FakeEmbedder.embedding_size + 1}, "invalid_value", "dimensions"),
     ({"encoding_format": "int8"}, "invalid_value", "encoding_format"),
     ({"user": "a" * 513}, "invalid_value", "user"),
     ({"model": ""}, "invalid_value", "model"),
@@ -150,10 +151,11 @@ async def timed(tmp_path, monkeypatch):
     """A token takes a millisecond of compute; a request may have 200."""
     clock = FakeClock()
 
-    def embeddings(**options: Any) -> EmbeddingCore:
-        return EmbeddingCore(lambda: FakeEmbedder(clock=clock, row_ms=1.0, **options), clock, max_step_ms=50.0)
+    def embeddings(is_alone: Callable[[], bool], **options: Any) -> EmbeddingCore:
+        embedder = FakeEmbedder(clock=clock, row_ms=1.0, **options)
+        return EmbeddingCore(lambda: embedder, clock, max_step_ms=50.0, is_alone=is_alone)
 
-    monkeypatch.setattr(provider_module, "fake_embeddings", embeddings)
+    monkeypatch.setattr(fake_embedder, "fake_embeddings", embeddings)
     monkeypatch.setattr(engine_module, "SPEED_INTERVAL_S", 0.0)
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=10**9) as provider:
         object.__setattr__(provider.router.find(TIMED), "max_compute_ms", 200)
@@ -259,8 +261,8 @@ async def test_embedding_hang_up_is_billed_for_computed_inputs(provider, monkeyp
     loop = asyncio.get_running_loop()
     step = EmbeddingCore.step
 
-    def slow(self: EmbeddingCore, *, is_alone: bool) -> None:
-        step(self, is_alone=is_alone)
+    def slow(self: EmbeddingCore) -> None:
+        step(self)
         loop.call_soon_threadsafe(gate.set)
 
     monkeypatch.setattr(EmbeddingCore, "step", slow)

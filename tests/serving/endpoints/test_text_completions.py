@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 from openai import AsyncOpenAI
 
-from inferd.engine import backlog
+from inferd.engine.backlog import Backlog
 from inferd.engine.messages import AddRequest
 from tests.fakes import BEGIN, END, FakeRunner
 from tests.server.asgi_call import AsgiCall
@@ -287,16 +287,16 @@ async def test_text_logprobs_of_zero_alternatives_are_the_tokens_own(provider):
 
 async def test_queue_with_room_for_some_prompts_takes_none_unbilled(provider, monkeypatch):
     """The engine works on the first ones, and ends none, until the last is refused."""
-    monkeypatch.setattr(backlog, "MAX_LIVE_REQUESTS", 5)
-    has_room_for = backlog.Backlog.has_room_for
+    provider.limit_live_requests(5)
+    has_room_for = Backlog.has_room_for
 
-    def let_go_of_the_rest_if_not(self: backlog.Backlog, request: AddRequest) -> bool:
+    def let_go_of_the_rest_if_not(self: Backlog, request: AddRequest) -> bool:
         has_room = has_room_for(self, request)
         if not has_room:
             provider.runner.let_go()
         return has_room
 
-    monkeypatch.setattr(backlog.Backlog, "has_room_for", let_go_of_the_rest_if_not)
+    monkeypatch.setattr(Backlog, "has_room_for", let_go_of_the_rest_if_not)
     for fields in ({"prompt": ["one"] * 6}, {"prompt": ["one", "two", "three"], "n": 2}):
         provider.runner.hold_back()
         response = await post(provider, max_tokens=50, **fields)

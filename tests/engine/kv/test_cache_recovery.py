@@ -14,7 +14,7 @@ def holding(caching: Caching, in_books: int, in_memory: bytes) -> Sequence:
     sequence = caching.admit(b"hello")
     sequence.num_computed_tokens = in_books
     caching.runner.memory[0] = list(in_memory)
-    caching.cache.resync(sequence)
+    caching.cache.recover(sequence)
     return sequence
 
 
@@ -43,13 +43,13 @@ def test_memory_that_lost_more_than_the_failed_step_is_believed() -> None:
 
 
 def test_a_window_that_the_failed_step_overwrote_is_computed_again() -> None:
-    caching = Caching(n_window=8, window_slack=0)
+    caching = Caching(window_size=8, window_slack=0)
     sequence = caching.admit(letters("a", 64))
-    for n_tokens in (32, 32):
-        assert caching.runner.execute(build_batch([ScheduledChunk(sequence, n_tokens)])) == 0
-        sequence.num_computed_tokens += n_tokens
+    for num_tokens in (32, 32):
+        assert caching.runner.execute(build_batch([ScheduledChunk(sequence, num_tokens)])) == 0
+        sequence.num_computed_tokens += num_tokens
     sequence.num_computed_tokens = 32  # the second step counts as failed
-    caching.cache.resync(sequence)
+    caching.cache.recover(sequence)
     assert (sequence.num_computed_tokens, caching.runner.memory[0]) == (0, [])
 
 
@@ -58,7 +58,7 @@ def test_integrity_finds_wrong_positions_and_forgotten_memory() -> None:
     sequence = caching.admit(b"hello")
     caching.cache.check_integrity()
     caching.runner.memory[0] = [1]
-    with pytest.raises(AssertionError, match="1 tokens in memory, 0 in the books"):
+    with pytest.raises(AssertionError, match="1 tokens in memory, 0 accounted"):
         caching.cache.check_integrity()
     sequence.num_computed_tokens = 1
     caching.cache.check_integrity()
@@ -71,10 +71,10 @@ def test_after_a_failure_it_goes_on_from_the_checkpoint_and_not_from_the_beginni
     caching = Caching(cuts=False, host=LARGE)
     sequence = caching.admit(SYSTEM + b"x")
     assert caching.runner.execute(build_batch([ScheduledChunk(sequence, len(SYSTEM))])) == 0
-    sequence.advance(len(SYSTEM), step_ns=1, n_rows=1)
+    sequence.advance(len(SYSTEM), step_ns=1, num_rows=1)
     caching.cache.checkpoint(sequence)
     caching.runner.failures.append(Failure(2, rows_done=0, rows_lost=1))
     assert caching.runner.execute(build_batch([ScheduledChunk(sequence, 1)])) == 2
-    caching.cache.resync(sequence)
-    assert (sequence.num_computed_tokens, caching.runner.n_restores) == (len(SYSTEM), 1)
+    caching.cache.recover(sequence)
+    assert (sequence.num_computed_tokens, caching.runner.num_restores) == (len(SYSTEM), 1)
     caching.compute(sequence)
