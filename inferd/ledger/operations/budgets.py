@@ -18,7 +18,7 @@ from inferd.ledger.operations.idempotency import once
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms import budgets
 from inferd.ledger.terms.budgets import Budget, CapAdjustment
-from inferd.ledger.terms.caps import caps_of_scopes
+from inferd.ledger.terms.caps import caps_of_subjects
 from inferd.ledger.terms.terms import (
     terms_of,
 )
@@ -67,7 +67,7 @@ def set_budget(
     budget = Budget(scope, period, authority, team, amount_nanousd, now_ms, actor)
     budgets.put_budget(conn, budget)
     terms = terms_of(conn, team, now_ms)
-    caps = caps_of_scopes(conn, team, terms, [scope], now_ms)
+    caps = caps_of_subjects(conn, team, terms, [scope], now_ms)
     source = "budget" if authority == "operator" else "team_budget"
     alert_spending(conn, team, [cap for cap in caps if cap.source == source], terms.alerts, now_ms=now_ms)
     return budget

@@ -27,7 +27,7 @@ from inferd.ledger.operations.keys import create_key
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms import budgets
 from inferd.ledger.terms.budgets import CapAdjustment
-from inferd.ledger.terms.caps import Cap, caps_of_scopes
+from inferd.ledger.terms.caps import Cap, caps_of_subjects
 from inferd.ledger.terms.catalog import find_plan
 from inferd.ledger.terms.limits import ConcurrencyLimit, TeamLimits, concurrency_of, team_limits
 from inferd.ledger.terms.terms import (
@@ -149,7 +149,7 @@ def show_limits(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_
     return Limits(
         team=team,
         terms=terms,
-        caps=tuple(caps_of_scopes(conn, team, terms, list(scopes), now_ms)),
+        caps=tuple(caps_of_subjects(conn, team, terms, list(scopes), now_ms)),
         raises=tuple(budgets.adjustments_of(conn, team, now_ms)),
         rates=team_limits(conn, team, now_ms),
         concurrency=tuple(concurrency_of(conn, team)),

@@ -8,7 +8,7 @@ from typing import Any
 from inferd.instants import format_instant
 from inferd.ledger.credit.balance import credit_of
 from inferd.ledger.identity.keys import Caller, find_key
-from inferd.ledger.terms.caps import caps_of_scopes
+from inferd.ledger.terms.caps import caps_of_subjects
 from inferd.ledger.terms.limits import team_limits
 from inferd.ledger.terms.terms import terms_of
 from inferd.subjects import subjects_of
@@ -35,5 +35,5 @@ def key_status(conn: sqlite3.Connection, caller: Caller, *, now_ms: int) -> dict
         "tier_source": terms.tier_source,
         "rates": [row.to_json() for row in rates.rows()],
         "credit": credit_of(conn, caller.team, now_ms).to_json(),
-        "limits": [cap.to_json() for cap in caps_of_scopes(conn, caller.team, terms, subjects, now_ms)],
+        "limits": [cap.to_json() for cap in caps_of_subjects(conn, caller.team, terms, subjects, now_ms)],
     }

@@ -96,8 +96,12 @@ class OpenHold(msgspec.Struct, frozen=True):
 
     def _worst_case(self, amount_nanousd: int) -> WorstCase:
         return WorstCase(
-            *(amount_nanousd, self.price, self.prompt_tokens, self.max_completion_tokens, self.max_compute_ms),
-            n_choices=self.n_choices,
+            amount_nanousd,
+            self.price,
+            self.prompt_tokens,
+            self.max_completion_tokens,
+            self.max_compute_ms,
+            self.n_choices,
         )
 
     def _insert(self, conn: sqlite3.Connection, amount_nanousd: int, *, postpaid: bool) -> None:

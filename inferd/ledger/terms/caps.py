@@ -105,7 +105,7 @@ class Cap(msgspec.Struct, frozen=True):
 
 def team_caps(conn: sqlite3.Connection, team: str, terms: Terms, at_ms: int) -> list[Cap]:
     """Return the caps of a team, in the periods of `at_ms`."""
-    return caps_of_scopes(conn, team, terms, [team_subject(team)], at_ms)
+    return caps_of_subjects(conn, team, terms, [team_subject(team)], at_ms)
 
 
 def caps_of(
@@ -121,49 +121,49 @@ def caps_of(
         known: the spend that the caller has just read.
     """
     # Without budgets, only the team has caps.
-    scopes = attribution.subjects if terms.has_budgets else ()
-    return caps_of_scopes(conn, attribution.team, terms, scopes, at_ms, known)
+    subjects = attribution.subjects if terms.has_budgets else ()
+    return caps_of_subjects(conn, attribution.team, terms, subjects, at_ms, known)
 
 
-def caps_of_scopes(
+def caps_of_subjects(
     conn: sqlite3.Connection,
     team: str,
     terms: Terms,
-    scopes: Sequence[str],
+    subjects: Sequence[str],
     at_ms: int,
     known: Mapping[CounterKey, Spend] | None = None,
 ) -> list[Cap]:
-    """Return the caps of the team and the budgets of `scopes`, in the periods of `at_ms`."""
+    """Return the caps of the team and the budgets of `subjects`, in the periods of `at_ms`."""
     spend = dict(known or {})
     caps = []
-    for scope, source, name, kind, base_nanousd in _limits(conn, team, terms, scopes):
-        key = (scope, period_label(kind, at_ms))
+    for subject, source, name, kind, base_nanousd in _limits(conn, team, terms, subjects):
+        key = (subject, period_label(kind, at_ms))
         if key not in spend:
             spend[key] = spend_of(conn, team, *key)
-        raised = terms.raised_nanousd if scope.startswith("team:") else 0
-        caps.append(Cap(scope, source, name, key[1], base_nanousd, raised, spend[key]))
+        raised = terms.raised_nanousd if subject.startswith("team:") else 0
+        caps.append(Cap(subject, source, name, key[1], base_nanousd, raised, spend[key]))
     return caps
 
 
 def _limits(
-    conn: sqlite3.Connection, team: str, terms: Terms, scopes: Sequence[str]
+    conn: sqlite3.Connection, team: str, terms: Terms, subjects: Sequence[str]
 ) -> Iterator[tuple[str, CapSource, str, str, int]]:
-    """Yield (scope, source, its name, month|year|lifetime, nano-USD) of each cap."""
-    plan, scope = terms.plan, team_subject(team)
-    yield scope, "plan", f"plan {plan.name}", plan.cap_period, plan.cap_nanousd
+    """Yield (subject, source, its name, month|year|lifetime, nano-USD) of each cap."""
+    plan, subject = terms.plan, team_subject(team)
+    yield subject, "plan", f"plan {plan.name}", plan.cap_period, plan.cap_nanousd
     tier_nanousd = terms.tier_limits.monthly_nanousd
     if tier_nanousd is not None:
-        yield scope, "tier", f"tier {terms.tier}", "month", tier_nanousd
+        yield subject, "tier", f"tier {terms.tier}", "month", tier_nanousd
     if not terms.has_budgets:
         return
+    places = ", ".join("?" * len(subjects))
     rows = conn.execute(
-        f"SELECT scope, period, authority, amount_nanousd FROM budgets WHERE scope IN ({', '.join('?' * len(scopes))})",
-        scopes,
+        f"SELECT scope, period, authority, amount_nanousd FROM budgets WHERE scope IN ({places})", subjects
     ).fetchall()
-    for scope, kind, authority, amount_nanousd in sorted(
+    for subject, kind, authority, amount_nanousd in sorted(
         rows, key=lambda row: (_KINDS.index(row[0].partition(":")[0]), row)
     ):
         if authority == "team":
-            yield scope, "team_budget", "budget of the team", kind, amount_nanousd
+            yield subject, "team_budget", "budget of the team", kind, amount_nanousd
         else:
-            yield scope, "budget", "budget", kind, amount_nanousd
+            yield subject, "budget", "budget", kind, amount_nanousd
