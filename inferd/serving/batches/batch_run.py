@@ -31,6 +31,44 @@ MAX_FAILURES = 3
 Stop = Literal["cancelled", "expired", "shutdown"]
 
 
+class _LineGate:
+    """Gate that a batch's lines pass before they are admitted."""
+
+    def __init__(self) -> None:
+        self.waits_for_room = False
+        self.num_refused = 0
+        # Cleared while admission is blocked: no credit, no room in the engine, a suspension.
+        self._opened = asyncio.Event()
+        self._opened.set()
+        # Cleared while lines that were refused for now have not ended: few lines wait, however long that takes.
+        self._none_refused = asyncio.Event()
+        self._none_refused.set()
+
+    async def passed(self) -> None:
+        """Wait until lines may be admitted that were not refused before."""
+        await self._opened.wait()
+        await self._none_refused.wait()
+
+    async def block(self, error: InferdError | None) -> None:
+        """Block all lines for the reason that one was refused, and wait until `open`."""
+        self._opened.clear()
+        self.waits_for_room = not isinstance(error, RequestError) or error.retry_after_s is not None
+        await self._opened.wait()
+
+    def open(self) -> None:
+        """Let refused lines try again, and others pass after them."""
+        self.waits_for_room = False
+        self._opened.set()
+
+    def count_refused(self, change: int) -> None:
+        """Count lines that were refused for now and have not ended."""
+        self.num_refused += change
+        if self.num_refused:
+            self._none_refused.clear()
+        else:
+            self._none_refused.set()
+
+
 class BatchRun:
     """Call `run` once, and `refresh` periodically with the batch's current row. Belongs to the event loop."""
 
@@ -41,14 +79,7 @@ class BatchRun:
             context.router, batch.endpoint, strict=context.strict, max_line_bytes=context.limits.max_line_bytes
         )
         self._stop: Stop | None = None
-        # Cleared while admission is blocked: no credit, no room in the engine, a suspension.
-        self._admission_open = asyncio.Event()
-        self._admission_open.set()
-        self._waits_for_room = False
-        # Lines that were refused for now. No other line is admitted before these have ended, so that few lines wait.
-        self._num_refused = 0
-        self._none_refused = asyncio.Event()
-        self._none_refused.set()
+        self._gate = _LineGate()
         self._pump: asyncio.Task[None] | None = None
         self._lines: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -108,8 +139,8 @@ class BatchRun:
             self.stop("cancelled")
         elif now_ms >= batch.expires_at_ms:
             self.stop("expired")
-        if changed or self._waits_for_room:
-            self._open_admission()
+        if changed or self._gate.waits_for_room:
+            self._gate.open()
 
     def stop(self, why: Stop) -> None:
         """Admit no more lines. Running lines may end if the batch was cancelled, and are cut off otherwise."""
@@ -122,15 +153,11 @@ class BatchRun:
             self._cutting = asyncio.get_running_loop().call_later(self._context.cancel_grace_s, self._cut)
         else:
             self._cut()
-        self._open_admission()
+        self._gate.open()
 
     def _cut(self) -> None:
         for attempt in self._attempts:
             attempt.cancel()
-
-    def _open_admission(self) -> None:
-        self._waits_for_room = False
-        self._admission_open.set()
 
     def _recover(self, spool: Spool) -> set[int]:
         """Return the lines that a spool of an earlier start has records of. An answer that was not settled is dropped,
@@ -181,8 +208,7 @@ class BatchRun:
                 await asyncio.wait([await self._admit(spool, line, counts)])
 
     async def _admit(self, spool: Spool, line: Line, counts: LineAttempts) -> asyncio.Task[None]:
-        await self._admission_open.wait()
-        await self._none_refused.wait()
+        await self._gate.passed()
         await self._context.slots(line.deployment.replica).take(self._batch.team)
         task = asyncio.create_task(self._run_line(spool, line, counts), name=f"{self.batch_id} line {line.number}")
         self._lines.add(task)
@@ -207,7 +233,7 @@ class BatchRun:
                 error = await self._attempt(attempt, line, counts)
                 if error is None and attempt.was_kept:
                     self.num_completed += 1
-                    self._admission_open.set()  # what it held is free
+                    self._gate.open()  # its hold is resolved, and its row in the engine free
                     return
                 if isinstance(error, GenerationError):
                     num_failures += 1
@@ -216,21 +242,15 @@ class BatchRun:
                 if error is not None and not can_wait(error):
                     await self._refuse(spool, line.number, line.custom_id, attempt.request_id, error)
                     return
-                self._count_refused(not was_refused)
+                self._gate.count_refused(not was_refused)
                 was_refused = True
                 slots.give_back(team)
-                await self._wait(error)
+                if self._stop is None:
+                    await self._gate.block(error)
                 await slots.take(team)
         finally:
             slots.give_back(team)
-            self._count_refused(-was_refused)
-
-    def _count_refused(self, change: int) -> None:
-        self._num_refused += change
-        if self._num_refused:
-            self._none_refused.clear()
-        else:
-            self._none_refused.set()
+            self._gate.count_refused(-was_refused)
 
     async def _attempt(self, attempt: LineRun, line: Line, counts: LineAttempts) -> InferdError | None:
         """Run a line once; return the error that ended it, or None. Raises OSError."""
@@ -254,13 +274,6 @@ class BatchRun:
             self._attempts.discard(attempt)
             counts.end(line.number)
         return None
-
-    async def _wait(self, error: InferdError | None) -> None:
-        """Block the admission of this batch's lines, and wait until it is open again."""
-        if self._stop is None:
-            self._admission_open.clear()
-            self._waits_for_room = not isinstance(error, RequestError) or error.retry_after_s is not None
-            await self._admission_open.wait()
 
     async def _refuse(
         self, spool: Spool, number: int, custom_id: str | None, request_id: str, error: InferdError

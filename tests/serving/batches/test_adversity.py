@@ -227,7 +227,7 @@ async def test_batch_that_waits_for_credit_keeps_few_lines_waiting(provider):
         batch = await poor.create(lines(100))
         await poor.until(batch["id"], "in_progress")
         (run, _) = batches._runs[batch["id"]]
-        await provider.until(lambda: run._num_refused > 0)
+        await provider.until(lambda: run._gate.num_refused > 0)
         for _ in range(30):
             run.refresh(run._batch, now_ms=0, changed=True)
             await asyncio.sleep(0.01)
