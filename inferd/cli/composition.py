@@ -40,8 +40,8 @@ from inferd.limits.rate_limits import RateLimits
 from inferd.server.app import build_app
 from inferd.server.errors import encoded_error
 from inferd.server.services import Services
-from inferd.server.transport.http_server import HttpServer, bind, tls_context
 from inferd.server.transport.local_socket import local_listener
+from inferd.server.transport.server import HttpServer, bind, tls_context
 from inferd.serving.batches.batch_context import BatchContext
 from inferd.serving.batches.batches import Batches
 from inferd.serving.completions import Completions

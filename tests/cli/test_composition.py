@@ -21,8 +21,8 @@ from inferd.cli.composition import KEY_FILE, print_banner, run, warn_of_plain_ht
 from inferd.config import ServerConfig, load_config
 from inferd.errors import ConfigError
 from inferd.ledger.storage.data_dir import DataLock
-from inferd.server.transport.http_server import bind
 from inferd.server.transport.local_socket import ask_server, socket_path
+from inferd.server.transport.server import bind
 
 
 def test_start_that_cannot_listen_creates_no_team_and_no_key(tmp_path):

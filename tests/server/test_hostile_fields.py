@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.transport.test_http_server import served_on_socket
+from tests.server.transport.test_server import served_on_socket
 from tests.serving.provider import PRICED, chat_body
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ from inferd.server.app import ROUTES
 from inferd.server.openapi import SHAPES
 from inferd.server.transport.body import MAX_BODY_BYTES
 from tests.server.raw_client import head, raw_client
-from tests.server.transport.test_http_server import served_on_socket
+from tests.server.transport.test_server import served_on_socket
 from tests.serving.provider import PRICED, chat_body
 
 pytestmark = pytest.mark.anyio

@@ -15,7 +15,7 @@ import pytest
 
 from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
-from tests.server.transport.test_http_server import Served, served_on_socket
+from tests.server.transport.test_server import Served, served_on_socket
 from tests.serving.provider import PATIENCE_S, PRICED, cost_of, prompt_of
 
 pytestmark = pytest.mark.anyio

@@ -180,7 +180,7 @@ def _check_files(settings: Config) -> None:
     """Raise ConfigError for the last fault of the models' files and the certificate; print the others."""
     # Imports llama.cpp and Starlette.
     from inferd.deployments.local_replica import check_model
-    from inferd.server.transport.http_server import certificate_end_s
+    from inferd.server.transport.server import certificate_end_s
 
     faults = []
     for model in settings.models.values():

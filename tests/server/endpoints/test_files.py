@@ -11,7 +11,7 @@ from inferd.server.endpoints import files
 from inferd.server.transport import upload
 from inferd.serving import file_store
 from tests.server.raw_client import head, raw_client
-from tests.server.transport.test_http_server import served_on_socket
+from tests.server.transport.test_server import served_on_socket
 from tests.serving.batches.customer import ENDPOINT, Customer, jsonl, line
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ from openai.types import Model
 
 from inferd.config import NOTICE_MS, Retirement
 from inferd.instants import wall_clock_ms
-from tests.server.transport.test_http_server import served_on_socket
+from tests.server.transport.test_server import served_on_socket
 from tests.serving.provider import DEFAULT_MAX_TOKENS, FREE, MAX_CONTEXT, PRICED, TIERED, TIMED, Provider
 
 pytestmark = pytest.mark.anyio

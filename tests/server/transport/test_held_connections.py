@@ -13,10 +13,10 @@ from contextlib import AsyncExitStack
 import pytest
 
 from inferd.server.streaming import EventStream
-from inferd.server.transport import http_protocol
+from inferd.server.transport import protocol as protocol_module
 from inferd.server.transport.connections import Connections
 from tests.server.raw_client import RawClient, head, raw_client
-from tests.server.transport.test_http_server import Served, served_on_socket
+from tests.server.transport.test_server import Served, served_on_socket
 from tests.serving.provider import PRICED, Provider, chat_body, running_provider
 
 pytestmark = pytest.mark.anyio
@@ -87,7 +87,7 @@ async def test_streams_that_nobody_reads_are_computed_and_billed_and_hold_no_mor
 
 async def test_streams_that_nobody_reads_are_given_up(provider, served, monkeypatch):
     monkeypatch.setattr(EventStream, "send_timeout_s", 0.1)
-    monkeypatch.setattr(http_protocol, "STALL_S", 0.2)
+    monkeypatch.setattr(protocol_module, "STALL_S", 0.2)
     async with AsyncExitStack() as stack:
         for _ in range(N_READERS):
             stack.callback(Unread(served, provider).close)
@@ -117,7 +117,7 @@ async def test_another_request_takes_the_engine_as_many_steps_beside_them_as_alo
 
 
 async def test_too_many_idle_connections_make_room_for_a_caller_and_not_for_each_other(provider, monkeypatch):
-    monkeypatch.setattr("inferd.server.transport.http_server.MAX_CONNECTIONS", 50)
+    monkeypatch.setattr("inferd.server.transport.server.MAX_CONNECTIONS", 50)
     async with served_on_socket(provider) as served, AsyncExitStack() as stack:
         provider.runner.hold_back()
         asked = asyncio.create_task(served.client.post("/v1/chat/completions", json=chat_body(max_tokens=5)))

@@ -19,7 +19,6 @@ from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
 from inferd.server.app import build_app
 from inferd.server.transport import local_socket
-from inferd.server.transport.http_server import HttpServer, bind
 from inferd.server.transport.local_socket import (
     MAX_PATH_BYTES,
     OPERATOR,
@@ -28,6 +27,7 @@ from inferd.server.transport.local_socket import (
     local_listener,
     socket_path,
 )
+from inferd.server.transport.server import HttpServer, bind
 from tests.serving.provider import PATIENCE_S, Provider, chat_body
 
 pytestmark = pytest.mark.anyio

@@ -18,7 +18,7 @@ from inferd.engine.embeddings.core import EmbeddingCore
 from tests import fake_embedder
 from tests.fake_embedder import FakeEmbedder
 from tests.fakes import BEGIN, FakeClock
-from tests.server.transport.test_http_server import served_on_socket
+from tests.server.transport.test_server import served_on_socket
 from tests.serving.batches.customer import Customer
 from tests.serving.provider import (
     FREE,

@@ -15,7 +15,7 @@ from openai.types.responses import Response
 from pydantic import BaseModel
 
 from inferd.money import format_usd
-from tests.server.transport.test_http_server import served_on_socket
+from tests.server.transport.test_server import served_on_socket
 from tests.serving import provider as providers
 from tests.serving.provider import PRICED, TEMPLATE, FakeModel, PacedRunner, Provider, running_provider
 

@@ -8,10 +8,10 @@ import json
 import pytest
 
 from inferd.server.transport import body as body_module
-from inferd.server.transport import http_protocol
-from inferd.server.transport.http_protocol import MAX_HEAD_BYTES
+from inferd.server.transport import protocol as protocol_module
+from inferd.server.transport.protocol import MAX_HEAD_BYTES
 from tests.server.raw_client import head, raw_client
-from tests.server.transport.test_http_server import served_on_socket
+from tests.server.transport.test_server import served_on_socket
 from tests.serving.provider import chat_body
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +50,7 @@ async def test_a_header_that_never_ends_is_cut_off(served, start):
 
 
 async def test_headers_that_do_not_come_are_408(served, monkeypatch):
-    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", SHORT_S)
+    monkeypatch.setattr(protocol_module, "HEAD_TIMEOUT_S", SHORT_S)
     async with raw_client(served.port) as client:
         await client.send(b"GET /v1/models HTTP/1.1\r\nhost: local")
         assert await client.error() == (408, "request_timeout")
@@ -58,7 +58,7 @@ async def test_headers_that_do_not_come_are_408(served, monkeypatch):
 
 
 async def test_a_connection_that_says_nothing_is_closed_before_and_after_an_answer(provider, served, monkeypatch):
-    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", SHORT_S)
+    monkeypatch.setattr(protocol_module, "HEAD_TIMEOUT_S", SHORT_S)
     async with raw_client(served.port) as client:
         assert await client.rest() == b""
     async with raw_client(served.port) as client:
@@ -68,7 +68,7 @@ async def test_a_connection_that_says_nothing_is_closed_before_and_after_an_answ
 
 
 async def test_blank_lines_do_not_keep_a_connection_alive(served, monkeypatch):
-    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", SHORT_S)
+    monkeypatch.setattr(protocol_module, "HEAD_TIMEOUT_S", SHORT_S)
     async with raw_client(served.port) as client:
         await client.send(b"\r\n" * 10)
         assert await client.rest() == b""
@@ -92,7 +92,7 @@ async def test_the_rest_of_a_refused_body_is_read_so_that_the_answer_arrives(ser
 
 
 async def test_the_rest_of_a_refused_body_is_not_waited_for_long(served, monkeypatch):
-    monkeypatch.setattr(http_protocol, "LINGER_S", SHORT_S)
+    monkeypatch.setattr(protocol_module, "LINGER_S", SHORT_S)
     async with raw_client(served.port) as client:
         await client.send(head(None, content_length=2**20) + b" ")
         assert await client.error() == (401, "invalid_api_key")
@@ -138,7 +138,7 @@ async def test_a_few_pipelined_requests_are_answered_in_order_and_a_flood_of_the
         assert [(await client.answer())[0] for _ in range(4)] == [200] * 4
     async with raw_client(served.port) as client:
         await client.send(head(provider, "/v1/models", "GET") * 400)
-        assert (await client.rest()).count(b"HTTP/1.1 200") <= http_protocol.MAX_PIPELINED + 1
+        assert (await client.rest()).count(b"HTTP/1.1 200") <= protocol_module.MAX_PIPELINED + 1
 
 
 @pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nx\r\n\r\n"])
@@ -274,7 +274,7 @@ async def test_connection_close_is_not_contradicted_by_a_stream(provider, served
 
 
 async def test_a_reader_of_a_long_answer_who_takes_nothing_is_cut_off(provider, served, monkeypatch):
-    monkeypatch.setattr(http_protocol, "STALL_S", SHORT_S)
+    monkeypatch.setattr(protocol_module, "STALL_S", SHORT_S)
     monkeypatch.setattr("inferd.server.endpoints.models.encode_model_list", lambda models, has_more: b" " * 2**26)
     async with raw_client(served.port) as client:
         await client.send(head(provider, "/v1/models", "GET"))

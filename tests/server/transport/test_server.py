@@ -16,8 +16,8 @@ import pytest
 
 from inferd.errors import ConfigError
 from inferd.server.streaming import EventStream
-from inferd.server.transport import http_server
-from inferd.server.transport.http_server import HttpServer, bind, tls_context
+from inferd.server.transport import server as server_module
+from inferd.server.transport.server import HttpServer, bind, tls_context
 from inferd.wire.answer_deltas import ContentDelta
 from inferd.wire.openai.chat_response import ChatResponse
 from tests.serving.provider import FREE, PATIENCE_S, Provider, chat_body, prompt_of
@@ -119,8 +119,8 @@ async def test_stopping_twice_does_not_wait(provider):
 
 
 async def test_upload_that_a_stop_interrupts_is_refused_in_json(provider, monkeypatch):
-    monkeypatch.setattr(http_server, "_CLOSE_TIMEOUT_S", 0)
-    monkeypatch.setattr(http_server, "_ANSWER_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(server_module, "_CLOSE_TIMEOUT_S", 0)
+    monkeypatch.setattr(server_module, "_ANSWER_TIMEOUT_S", 0.0)
     async with served_on_socket(provider) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from inferd.errors import ConfigError, OverloadedError
 from inferd.server.errors import error_response
 from inferd.server.transport.connections import MAX_CONNECTIONS, Connections
-from inferd.server.transport.http_protocol import HttpConfig, LocalProtocol
+from inferd.server.transport.protocol import HttpConfig, LocalProtocol
 from inferd.serving.completions import RETRY_AFTER_S
 
 logger = logging.getLogger(__name__)
