@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from inferd.chat.dialects.gemma_notation import read_gemma
 from inferd.chat.dialects.scanning import JsonEnd, Match, match_literal
 from inferd.chat.dialects.spec import CallFormat, ParameterTags
 from inferd.wire.python_notation import read_python, read_python_literal
+
+_GEMMA_CONSTANTS = {"true": True, "false": False, "null": None, "None": None}
+_MAX_GEMMA_DEPTH = 64
 
 
 class ArgumentsReader(Protocol):
@@ -135,12 +137,99 @@ class WholeArguments:
         self._format = format
 
     def read(self, text: str, *, final: bool) -> tuple[str, int]:
-        read = read_gemma(text, self._format.quote) if self._format.notation == "gemma" else read_python(text)
+        read = _read_gemma(text, self._format.quote) if self._format.notation == "gemma" else read_python(text)
         if read is None:
             return "", 0
         value, length = read
         self.is_complete = True
         return _dumps(value), length
+
+
+class _UnfinishedError(Exception):
+    """The text ends before the value."""
+
+
+def _read_gemma(text: str, quote: str) -> tuple[object, int] | None:
+    """Return the object at the beginning of `text` and its length; None if it is not complete.
+
+    Gemma's notation is `{city:<|"|>Paris<|"|>,days:3,tags:[<|"|>a<|"|>]}`: keys are bare, and strings stand between two
+    quote tokens and have no escapes.
+    """
+    try:
+        return _gemma_value(text, 0, quote, 0)
+    except _UnfinishedError:
+        return None
+
+
+def _gemma_value(text: str, start: int, quote: str, depth: int) -> tuple[object, int]:
+    position = _skip(text, start)
+    if depth < _MAX_GEMMA_DEPTH and text[position] == "{":
+        return _gemma_object(text, position + 1, quote, depth)
+    if depth < _MAX_GEMMA_DEPTH and text[position] == "[":
+        return _gemma_array(text, position + 1, quote, depth)
+    if text.startswith(quote, position):
+        end = text.find(quote, position + len(quote))
+        if end < 0:
+            raise _UnfinishedError
+        return text[position + len(quote) : end], end + len(quote)
+    return _gemma_word(text, position)
+
+
+def _gemma_object(text: str, start: int, quote: str, depth: int) -> tuple[object, int]:
+    members: dict[str, object] = {}
+    position = _skip(text, start)
+    while text[position] != "}":
+        key_start = position
+        colon = text.find(":", position)
+        if colon < 0:
+            raise _UnfinishedError
+        key = text[key_start:colon].strip().removeprefix(quote).removesuffix(quote)
+        members[key], position = _gemma_value(text, colon + 1, quote, depth + 1)
+        position = _skip_comma(text, position)
+    return members, position + 1
+
+
+def _gemma_array(text: str, start: int, quote: str, depth: int) -> tuple[object, int]:
+    items: list[object] = []
+    position = _skip(text, start)
+    while text[position] != "]":
+        item, position = _gemma_value(text, position, quote, depth + 1)
+        items.append(item)
+        position = _skip_comma(text, position)
+    return items, position + 1
+
+
+def _gemma_word(text: str, start: int) -> tuple[object, int]:
+    """Read a number or a word; a word that is no constant is text."""
+    end = start
+    while end < len(text) and text[end] not in ",}]":
+        end += 1
+    if end == len(text):
+        raise _UnfinishedError
+    word = text[start:end].strip()
+    if word in _GEMMA_CONSTANTS:
+        return _GEMMA_CONSTANTS[word], end
+    for kind in (int, float):
+        try:
+            number = kind(word)
+        except ValueError:
+            continue
+        return (number, end) if number - number == 0 else (word, end)  # JSON has no infinity
+    return word, end
+
+
+def _skip_comma(text: str, start: int) -> int:
+    position = _skip(text, start)
+    return _skip(text, position + 1) if text[position] == "," else position
+
+
+def _skip(text: str, position: int) -> int:
+    """Return the place of the next character that is not white space."""
+    while position < len(text) and text[position].isspace():
+        position += 1
+    if position == len(text):
+        raise _UnfinishedError
+    return position
 
 
 def _kinds(schema: object) -> set[str]:

@@ -93,7 +93,7 @@ class Dialect:
         is_native: whether the template describes tools and writes calls; else inferd does (conversation.py).
         one_call: whether templates of the family write at most one call a message.
         call_id_length: length of the ids (letters and digits) that its templates take; None for any id.
-        channels: whether answers are messages on channels (channels.py); formats are not used then.
+        channels: whether answers are messages on channels (ChannelParser); formats are not used then.
         reasoning: tags of the reasoning; None if the template has none.
     """
 
