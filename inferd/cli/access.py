@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inferd.config import data_dir
 from inferd.errors import OperationError
@@ -42,8 +42,8 @@ def actor() -> str:
     return actor_of(os.getuid())
 
 
-def ask_running_server(option: Path | None, method: str, path: str) -> int | None:
-    """Send a request to the server that runs on the data folder, and return the status of its answer.
+def ask_running_server(option: Path | None, method: str, path: str) -> tuple[int, dict[str, Any]] | None:
+    """Send a request to the server that runs on the data folder, and return status and JSON of its answer.
 
     None if no server can be reached: the command then works on the ledger alone.
 
@@ -59,7 +59,7 @@ def ask_running_server(option: Path | None, method: str, path: str) -> int | Non
         ) from error
     if answer is None:
         return None
-    status, body = answer
-    if 400 <= status < 500:
-        raise OperationError(json.loads(body)["error"]["message"])
-    return status
+    status, body = answer[0], json.loads(answer[1])
+    if "error" in body:
+        raise OperationError(body["error"]["message"])
+    return status, body

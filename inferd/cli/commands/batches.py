@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from time import sleep
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
@@ -13,13 +13,12 @@ from inferd.cli.access import actor, ask_running_server, open_store
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, moment_text, print_fields, print_json, print_table, say, say_next
 from inferd.instants import wall_clock_ms
-from inferd.money import display_usd, format_usd
+from inferd.money import display_usd
 
 if TYPE_CHECKING:
-    from inferd.ledger.batches.records import BatchRecord, BatchTotals
+    from inferd.ledger.batches.records import BatchRecord
 
 WATCH_S = 1.0
-_MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,7 +46,7 @@ def list_(
     with open_store(data_dir).reading() as conn:
         batches = operations.list_batches(conn, team, limit=limit)
     if json:
-        print_json([batch_json(batch) for batch in batches])
+        print_json([batch.to_json() for batch in batches])
         return
     if not batches:
         say("There are no batches yet. API clients create them with POST /v1/batches.")
@@ -73,11 +72,13 @@ def show(
     $ inferd batches show batch_1f0c --watch
     ```
     """
+    from inferd.ledger.batches.records import MOMENTS
+
     found = _find(data_dir, batch)
     if watch and found.is_active:
         found = _follow(data_dir, found, quiet=json)
     if json:
-        print_json(batch_json(found))
+        print_json(found.to_json())
         return
     total, completed, failed = _counts(found)
     fields: dict[str, object] = {
@@ -99,7 +100,7 @@ def show(
             f"{tokens.prompt_tokens:,} in ({tokens.cached_tokens:,} cached), {tokens.completion_tokens:,} out"
         )
         fields["Cost"] = display_usd(tokens.cost_nanousd)
-    for name in _MOMENTS:
+    for name in MOMENTS:
         at_ms = getattr(found, f"{name}_at_ms")
         if at_ms is not None:
             fields[name.replace("_", " ").capitalize()] = moment_text(at_ms)
@@ -120,53 +121,17 @@ def cancel(batch: BatchId, json: Json = False, data_dir: DataDir = None) -> None
     from inferd.ledger import operations
 
     store = open_store(data_dir)
-    if ask_running_server(data_dir, "POST", f"/admin/batches/{quote(batch, safe='')}/cancel") is None:
+    answer = ask_running_server(data_dir, "POST", f"/admin/batches/{quote(batch, safe='')}/cancel")
+    if answer is None:
         with store.immediate() as conn:
-            operations.cancel_batch(conn, batch, actor=actor(), now_ms=wall_clock_ms())
-    cancelled = _find(data_dir, batch)
+            cancelled = operations.cancel_batch(conn, batch, actor=actor(), now_ms=wall_clock_ms()).to_json()
+    else:
+        _, cancelled = answer
     if json:
-        print_json(batch_json(cancelled))
+        print_json(cancelled)
         return
-    say(f"Cancelling batch {cancelled.batch_id} of team {cancelled.team}.")
-    say_next("Follow its progress", command_line(data_dir, "batches", "show", cancelled.batch_id, "--watch"))
-
-
-def batch_json(batch: BatchRecord) -> dict[str, Any]:
-    """Return what `--json` prints of a batch."""
-    from inferd.instants import format_instant
-
-    moments = {
-        f"{name}_at": None if at_ms is None else format_instant(at_ms)
-        for name, at_ms in ((name, getattr(batch, f"{name}_at_ms")) for name in ("created", "expires", *_MOMENTS))
-    }
-    total, completed, failed = _counts(batch)
-    totals = batch.totals
-    return {
-        "batch_id": batch.batch_id,
-        "team": batch.team,
-        "project": batch.project,
-        "user": batch.user,
-        "key_id": batch.key_id,
-        "status": batch.status,
-        "endpoint": batch.endpoint,
-        "input_file_id": batch.input_file_id,
-        "output_file_id": batch.output_file_id,
-        "error_file_id": batch.error_file_id,
-        "request_counts": {"total": total, "completed": completed, "failed": failed},
-        "metadata": batch.metadata,
-        "usage": None if totals is None else _usage_json(totals),
-        **moments,
-    }
-
-
-def _usage_json(totals: BatchTotals) -> dict[str, Any]:
-    return {
-        "prompt_tokens": totals.prompt_tokens,
-        "cached_tokens": totals.cached_tokens,
-        "completion_tokens": totals.completion_tokens,
-        "reasoning_tokens": totals.reasoning_tokens,
-        "cost_usd": format_usd(totals.cost_nanousd),
-    }
+    say(f"Cancelling batch {batch} of team {cancelled['team']}.")
+    say_next("Follow its progress", command_line(data_dir, "batches", "show", batch, "--watch"))
 
 
 def _find(data_dir: Path | None, batch_id: str) -> BatchRecord:

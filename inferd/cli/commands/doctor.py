@@ -68,9 +68,10 @@ def doctor(
 def _with_answer(check: Check, data_dir: Path | None) -> Check:
     """Return the check of the server, completed by whether a server that runs answers."""
     try:
-        status = ask_running_server(data_dir, "GET", "/health")
+        answer = ask_running_server(data_dir, "GET", "/health")
     except OperationError as error:
         return replace(check, well=False, said=error.message)
-    if status is None:
+    if answer is None:
         return check
-    return replace(check, said=f"{check.said}, and {'is ready' if status == 200 else 'is loading models or stopping'}")
+    is_ready = answer[0] == 200
+    return replace(check, said=f"{check.said}, and {'is ready' if is_ready else 'is loading models or stopping'}")

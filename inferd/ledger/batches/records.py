@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inferd.errors import NotFoundError
-from inferd.instants import DAY_MS
+from inferd.instants import DAY_MS, format_instant
 from inferd.ledger.storage.rows import insert
+from inferd.money import format_usd
 from inferd.usage import Usage
 
 Purpose = Literal["batch", "batch_output"]
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
+MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+"""Names of the moments `NAME_at_ms` of a batch."""
 KEPT_MS = 30 * DAY_MS
 """How long a file is kept: after its upload, and after the end of a batch that read or made it."""
 ACTIVE: tuple[Status, ...] = ("validating", "in_progress", "finalizing", "cancelling")
@@ -60,6 +63,16 @@ class BatchTotals:
             self.reasoning_tokens + reasoning_tokens,
             self.cost_nanousd + cost_nanousd,
         )
+
+    def to_json(self) -> dict[str, int | str]:
+        """Return the fields of `usage` of a batch."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "completion_tokens": self.completion_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "cost_usd": format_usd(self.cost_nanousd),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,30 @@ class BatchRecord:
     @property
     def is_active(self) -> bool:
         return self.status in ACTIVE
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `inferd batches show --json`."""
+        totals = self.totals
+        return {
+            "batch_id": self.batch_id,
+            "team": self.team,
+            "project": self.project,
+            "user": self.user,
+            "key_id": self.key_id,
+            "status": self.status,
+            "endpoint": self.endpoint,
+            "input_file_id": self.input_file_id,
+            "output_file_id": self.output_file_id,
+            "error_file_id": self.error_file_id,
+            "request_counts": {"total": self.num_total, "completed": self.num_completed, "failed": self.num_failed},
+            "metadata": self.metadata,
+            "usage": None if totals is None else totals.to_json(),
+            **{f"{name}_at": _instant(getattr(self, f"{name}_at_ms")) for name in ("created", "expires", *MOMENTS)},
+        }
+
+
+def _instant(at_ms: int | None) -> str | None:
+    return None if at_ms is None else format_instant(at_ms)
 
 
 _FILE_COLUMNS = "file_id, team, project, user, key_id, filename, purpose, num_bytes, created_at_ms, expires_at_ms"

@@ -18,4 +18,4 @@ async def cancel_batch(request: Request) -> Response:
         lambda conn: operations.cancel_batch(conn, batch_id, actor=call.actor, now_ms=call.now_ms)
     )
     services_of(request).batches.wake()
-    return answer({"batch_id": batch.batch_id, "team": batch.team, "status": batch.status})
+    return answer(batch.to_json())

@@ -27,7 +27,7 @@ def answer_once(listener, status):
     connection, _ = listener.accept()
     with connection:
         connection.recv(65536)
-        connection.sendall(f"HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n".encode())
+        connection.sendall(f"HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\n{{}}".encode())
 
 
 @pytest.mark.parametrize(("status", "said"), [(200, "and is ready"), (503, "and is loading models or stopping")])

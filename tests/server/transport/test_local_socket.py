@@ -105,7 +105,8 @@ async def test_batch_cancelled_over_socket_is_woken_and_logged(provider, monkeyp
     async with served(provider):
         status, body = await asyncio.to_thread(ask_server, provider.data_dir, "POST", path)
     assert status == 200
-    assert json.loads(body) == {"batch_id": batch.batch_id, "team": "acme", "status": "cancelling"}
+    assert json.loads(body)["batch_id"] == batch.batch_id
+    assert json.loads(body)["status"] == "cancelling"
     assert woken == [True]
     assert operations.read_log(provider.reader, limit=1)[0].actor == ACTOR
 
