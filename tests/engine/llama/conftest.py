@@ -21,7 +21,7 @@ from inferd.tokenizer import Segment
 
 N_PARALLEL = 4
 MAX_CONTEXT = 512
-N_THREADS = 2
+N_THREADS = 1
 
 
 @pytest.fixture(scope="session")
