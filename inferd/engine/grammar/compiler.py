@@ -1,4 +1,4 @@
-"""Compiler of constraints for one vocabulary: equal ones once, new ones in fair turns of the teams."""
+"""Compiler of constraints for one vocabulary: equal ones once, new ones in fair turns of the tenants."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ from llguidance import LLMatcher, LLTokenizer
 from inferd.constraint import Constraint, ConstraintKind
 from inferd.engine.grammar.constraint import CompiledConstraint, grammar_of, json_grammar
 from inferd.engine.grammar.trial import LIMITS, TOO_COMPLEX, UNFINISHED, GrammarVocabulary, TrialPool
-from inferd.errors import InvalidRequestError, OverloadedError, RateLimitError
+from inferd.errors import OverloadedError, RateLimitError
 
 MAX_SOURCE_BYTES = 128 * 1024
-MAX_REASON_CHARACTERS = 500
-MAX_PATH_CHARACTERS = 200
 MAX_COMPILED = 64
-"""Grammars that are kept, of all tenants: the same schema comes again and again."""
+"""Limit of cached grammars of all tenants; clients send the same schema with every request."""
 MAX_IDLE_S = 300.0
-"""A grammar keeps the states that its answers went through, 5 MiB of a hostile one, so an idle one is dropped."""
+"""Idle time after which a grammar is dropped: it keeps the states of its answers, 5 MiB for a hostile one."""
 MAX_WAITING = 512
-"""New grammars that wait, of all tenants. A tenant that has none of them may add one all the same."""
+"""Limit of waiting new grammars of all tenants. A tenant without one may always add one."""
 MAX_WAITING_OF_ONE = 32
 RETRY_AFTER_S = 5.0
 WINDOW_S = 60.0
 MAX_FATAL = 3
-"""Grammars of one tenant that may end the trial's process within WINDOW_S."""
+"""Limit of grammars of one tenant that end the trial's process within WINDOW_S."""
 HEAVY_S = 1.0
-"""A tenant whose trials took longer within WINDOW_S leaves the first lane to others."""
+"""Processor time of trials within WINDOW_S above which a tenant leaves the first lane to others."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +40,29 @@ _Key = tuple[ConstraintKind, str]
 
 
 class Lane(IntEnum):
-    """One trial at a time runs in each lane."""
+    """Queue of trials; one trial at a time runs in each lane."""
 
-    FIRST = 0  # live requests of tenants whose trials are quick; a trial that is not goes on in the second
-    SECOND = 1  # all others too: slow trials, slow tenants, and batches once no live request waits
+    FIRST = 0  # live requests of tenants with quick trials; a slow trial continues in the second lane
+    SECOND = 1  # all trials: also slow ones, those of slow tenants, and batches once no live request waits
+
+
+class GrammarError(Exception):
+    """A grammar that cannot be enforced.
+
+    Attributes:
+        reason: llguidance's reason, or a limit of this compiler.
+        path: path of the schema at fault among the constraint's `schemas`, if one alone is.
+    """
+
+    def __init__(self, reason: str, path: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a grammar is refused. `path`: of the schema in the request that is at fault, if one alone is."""
+    """Result of a trial that a grammar failed; see GrammarError."""
 
     reason: str
     path: str | None = None
@@ -58,10 +70,10 @@ class Refusal:
 
 @dataclass(slots=True)
 class _Job:
-    """One new grammar. Every request that waits for it awaits `done`.
+    """A new grammar under way. Every request that waits for it awaits `done`.
 
     Attributes:
-        is_slow: a quick trial was not enough for it.
+        is_slow: whether a quick trial was too short for it.
     """
 
     key: _Key
@@ -78,8 +90,8 @@ class _Record:
     """Results of one tenant's trials within the last WINDOW_S.
 
     Attributes:
-        trials: (when it ended, the processor seconds it took).
-        fatal: when a grammar of its ended the trial's process.
+        trials: (end time, processor seconds) of each trial.
+        fatal: times at which a grammar ended the trial's process.
     """
 
     trials: deque[tuple[float, float]] = field(default_factory=deque)
@@ -112,14 +124,14 @@ class ConstraintCache:
         self._num_owners: Counter[_Key] = Counter()
 
     def get(self, key: _Key, tenant: str) -> CompiledConstraint | Refusal | None:
-        """Return the entry, and count it as used by the tenant."""
+        """Return the entry, and mark it as used by the tenant."""
         entry = self._entries.get(key)
         if entry is not None:
             self.put(key, tenant, entry)
         return entry
 
     def put(self, key: _Key, tenant: str, entry: CompiledConstraint | Refusal) -> None:
-        """Keep an entry as the newest of the tenant's."""
+        """Add an entry, as the most recently used one of the tenant."""
         self._entries[key] = entry
         keys = self._keys.setdefault(tenant, OrderedDict())
         if key not in keys:
@@ -146,13 +158,13 @@ class ConstraintCompiler:
     """Compiles constraints for one vocabulary, on two threads of its own, each new one after a trial in another
     process. Belongs to one event loop.
 
-    Equal new grammars are compiled once. Of different ones, the tenants take turns, live requests before batches. A
-    tenant whose trials are slow keeps to the second lane, so it delays others of its kind only; one whose grammars end
+    Equal new grammars are compiled once. For different ones, the tenants take turns, live requests before batches. A
+    tenant with slow trials uses the second lane only, so it delays only others of its kind; a tenant whose grammars end
     the trial's process MAX_FATAL times within WINDOW_S has to wait.
 
     Args:
-        tokenizer: over the model that will generate; not to be used once that is closed.
-        vocabulary: the same, as plain data for trials.
+        tokenizer: of the model that generates; not used after that is closed.
+        vocabulary: the same as plain data, for trials.
         clock_s: monotonic.
     """
 
@@ -173,25 +185,25 @@ class ConstraintCompiler:
         self._is_closed = False
 
     async def compile(self, constraint: Constraint, tenant: str = "", *, is_batch: bool = False) -> CompiledConstraint:
-        """Return the grammar: at once if it is known, else after a trial (milliseconds for most, seconds at most).
+        """Return the compiled grammar: at once if it is cached, else after a trial (milliseconds, at most seconds).
 
         Raises:
-            InvalidRequestError: with llguidance's reason, or the first fault of the constraint.
-            OverloadedError: too many wait for theirs, of all or of this tenant, or the model is being unloaded.
+            GrammarError: the grammar cannot be enforced.
+            OverloadedError: too many grammars wait, of all tenants or of this one, or the model is being unloaded.
             RateLimitError: grammars of this tenant ended the trial's process too often.
         """
         if len(constraint.source.encode()) > MAX_SOURCE_BYTES:
-            raise _refused(constraint, Refusal(f"it is longer than {MAX_SOURCE_BYTES} bytes"))
+            raise GrammarError(f"it is longer than {MAX_SOURCE_BYTES} bytes")
         key = (constraint.kind, constraint.source)
         found = self._cache.get(key, tenant)
         if found is None:
             found = await self._compile_new(key, constraint, tenant, is_batch=is_batch)
         if isinstance(found, Refusal):
-            raise _refused(constraint, found)
+            raise GrammarError(found.reason, found.path)
         return found
 
     def close(self) -> None:
-        """Wait for what is being compiled and end the trials' processes; before the model is closed. On any thread."""
+        """Wait for compilations under way and end the trials' processes, before the model closes. On any thread."""
         self._is_closed = True
         self._workers.shutdown(wait=True, cancel_futures=True)
         self._trials.close()
@@ -224,7 +236,7 @@ class ConstraintCompiler:
             raise _too_fatal(wait_s, is_batch=is_batch)
 
     def _enqueue(self, key: _Key, constraint: Constraint, tenant: str, *, is_batch: bool) -> _Job:
-        """A live request takes an equal job of a batch over, with all that wait for it."""
+        """Queue a new job. A live request takes over an equal job of a batch, with all requests that wait for it."""
         taken_over = self._jobs.get(key)
         if taken_over is not None:
             self._dequeue(taken_over)
@@ -242,7 +254,7 @@ class ConstraintCompiler:
         return record.fatal[-MAX_FATAL] + WINDOW_S - self._clock_s()
 
     def _forget_old(self) -> None:
-        """Drop what is older than WINDOW_S."""
+        """Drop records older than WINDOW_S."""
         then_s = self._clock_s() - WINDOW_S
         for tenant, record in list(self._records.items()):
             record.forget_before(then_s)
@@ -250,7 +262,7 @@ class ConstraintCompiler:
                 del self._records[tenant]
 
     def _dispatch(self) -> None:
-        """Start what the free lanes may run."""
+        """Start a job in each free lane that has one."""
         for lane in sorted(self._free_lanes):
             job = self._next_job(lane)
             if job is not None:
@@ -261,7 +273,7 @@ class ConstraintCompiler:
                 task.add_done_callback(self._tasks.discard)
 
     def _next_job(self, lane: Lane) -> _Job | None:
-        """Take the job whose turn it is out of the queue; its tenant goes to the end of the order."""
+        """Remove the next job from the queue and return it; its tenant goes to the end of the order."""
         self._forget_old()
         best: tuple[tuple[bool, bool], _Job] | None = None
         for tenant, jobs in self._queue.items():
@@ -287,9 +299,9 @@ class ConstraintCompiler:
             del self._queue[job.tenant]
 
     async def _run(self, job: _Job, lane: Lane) -> None:
-        """Run one job's trial, and then what the lane may run next."""
+        """Run the trial of one job, then the lane's next job."""
         try:
-            wait_s = self._wait_s(job.tenant)  # it may have lost its turn while it waited
+            wait_s = self._wait_s(job.tenant)  # the tenant may have reached the limit while the job waited
             if wait_s > 0.0:
                 raise _too_fatal(wait_s, is_batch=job.is_batch)
             loop, is_quick = asyncio.get_running_loop(), lane is Lane.FIRST
@@ -303,7 +315,7 @@ class ConstraintCompiler:
         except OSError as error:
             logger.error("no new schema can be tried: %s", error)
             job.done.set_exception(_unavailable())
-        except Exception as error:  # noqa: BLE001 - handed to those who wait
+        except Exception as error:  # noqa: BLE001 - raised in the requests that wait
             job.done.set_exception(_unavailable() if self._is_closed else error)
         finally:
             if job.is_running:
@@ -316,7 +328,7 @@ class ConstraintCompiler:
         if not job.done.done():  # the loop is closing
             job.done.cancel()
         elif not job.done.cancelled():
-            job.done.exception()  # seen, should all that waited be gone
+            job.done.exception()  # retrieved, in case every waiting request is gone
 
     def _note(self, tenant: str, cpu_s: float, *, is_fatal: bool) -> None:
         now_s = self._clock_s()
@@ -326,7 +338,7 @@ class ConstraintCompiler:
             record.fatal.append(now_s)
 
     def _try_and_compile(self, constraint: Constraint, is_quick: bool) -> tuple[CompiledConstraint | Refusal, float]:
-        """On a worker; with the processor seconds of the trial."""
+        """Try and compile a grammar on a worker thread; return the result, and the processor seconds of the trial."""
         try:
             grammar = grammar_of(constraint)
         except ValueError as error:
@@ -345,7 +357,7 @@ class ConstraintCompiler:
 
     @staticmethod
     def _at_fault(constraint: Constraint, try_grammar: Callable[[str], str | None]) -> Refusal | None:
-        """The first of the schemas in a grammar of ours that is refused alone, too."""
+        """Return the refusal of the first of the constraint's schemas that is refused by itself too."""
         for path, schema in constraint.schemas if not constraint.faults else ():
             try:
                 reason = try_grammar(json_grammar(schema, lenient=False))
@@ -356,33 +368,8 @@ class ConstraintCompiler:
         return None
 
 
-def _refused(constraint: Constraint, refusal: Refusal) -> InvalidRequestError:
-    """In the caller's words: a fault's path, else the path of the schema, else the field that the grammar came in."""
-    is_own = constraint.kind in (ConstraintKind.REGEX, ConstraintKind.LARK, ConstraintKind.GRAMMAR)
-    is_own = is_own and not constraint.schemas and constraint.param != "tools"
-    reason = refusal.reason[:MAX_REASON_CHARACTERS]
-    if constraint.faults:
-        fault = constraint.faults[0]
-        param = _one_line(fault.path)
-        message = f"The JSON schema cannot be enforced: '{param}' {fault.why}. Change it, or leave it out."
-    elif is_own:
-        param = constraint.param
-        message = f"The grammar in '{param}' cannot be enforced: {reason}"
-    else:
-        param = refusal.path or constraint.param
-        if constraint.kind is ConstraintKind.LARK and refusal.path is None:  # it would quote a grammar of ours
-            reason = reason if reason == TOO_COMPLEX else "its schemas are too complex together; make them smaller"
-        message = f"The JSON schema in '{param}' cannot be enforced: {reason}"
-    return InvalidRequestError(message, param=param, code="invalid_grammar" if is_own else "invalid_json_schema")
-
-
-def _one_line(path: str) -> str:
-    line = " ".join(path.split())
-    return line if len(line) <= MAX_PATH_CHARACTERS else line[: MAX_PATH_CHARACTERS - 3] + "..."
-
-
 def _too_fatal(wait_s: float, *, is_batch: bool) -> RateLimitError | OverloadedError:
-    """A batch's line waits on a 503; a 429 would be its result."""
+    """Return the error for a tenant over MAX_FATAL. A batch's line waits on a 503; a 429 would be its result."""
     message = (
         f"{MAX_FATAL} schemas or grammars of yours were too complex within {WINDOW_S:.0f} seconds; new ones are taken "
         f"again in {math.ceil(wait_s)} seconds. Those that were compiled before work meanwhile."
