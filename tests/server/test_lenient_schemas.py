@@ -135,7 +135,7 @@ async def test_endless_schema_is_a_400_if_it_would_be_enforced(tmp_path, monkeyp
         for path, body in (*strict.values(), *(lenient[place] for place in ("required", "named", "messages tool"))):
             response = await provider.client.post(path, json=body)
             assert response.status_code == 400, response.text
-            assert "has an end" in response.json()["error"]["message"]
+            assert "no finite value" in response.json()["error"]["message"]
         for place in ("auto", "response_format", "json_object"):
             path, body = lenient[place]
             assert (await provider.client.post(path, json=body)).status_code == 200, place
