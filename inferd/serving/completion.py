@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from inferd.engine.messages import FinishReason
 from inferd.errors import ClientGoneError, InferdError
 from inferd.logprobs import TokenLogprob
 from inferd.usage import Usage
+from inferd.wire.openai.chat_response import data_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,31 +89,34 @@ class Admission:
     in_reasoning: bool = False
 
 
-class AnswerWriter(Protocol):
+class AnswerWriter(ABC):
     """Writer of the answer to one call: `begin`, `push` each delta, `finish` each request; then `body`, or `fail`.
 
     All but `body` return encoded events, and none if the answer is not streamed.
+
+    Attributes:
+        metrics: performance metrics of the finished answer, by name; {} where the API has none.
     """
 
-    @property
-    def metrics(self) -> dict[str, str]:
-        """Performance metrics of the finished answer, by name; {} where the API has none."""
-        ...
+    metrics: Mapping[str, str] = MappingProxyType({})
 
-    def begin(self) -> Iterable[bytes]: ...
+    def begin(self) -> Iterable[bytes]:
+        return ()
 
-    def push(self, delta: TextDelta) -> Iterable[bytes]: ...
+    def push(self, delta: TextDelta) -> Iterable[bytes]:
+        return ()
 
+    @abstractmethod
     def finish(self, finished: Finished) -> Iterable[bytes]: ...
 
     def fail(self, error: InferdError, status: int, body: bytes) -> Iterable[bytes]:
         """Return what tells the reader of a stream that `error` ended it, which without a stream would have been
         answered with `status` and `body`."""
-        ...
+        return [data_event(body)]
 
+    @abstractmethod
     async def body(self) -> bytes:
         """Return the whole answer as JSON, once all requests have finished."""
-        ...
 
 
 class Completion:

@@ -10,10 +10,10 @@ from inferd.chat.answer_reader import AnswerReader
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.messages import FinishReason
-from inferd.errors import InferdError, InvalidRequestError
+from inferd.errors import InvalidRequestError
 from inferd.logprobs import TokenLogprob
 from inferd.price import ServiceTier
-from inferd.serving.completion import Admission, Finished, TextDelta
+from inferd.serving.completion import Admission, AnswerWriter, Finished, TextDelta
 from inferd.serving.endpoints.chat_prompt import prepare_chat, record_unheard
 from inferd.serving.endpoints.endpoint import CacheHints, Call, Endpoint, Prepared, performance_metrics
 from inferd.tokenizer import Check
@@ -116,7 +116,7 @@ class ChatCompletions(ChatEndpoint):
         )
 
 
-class ChatWriter:
+class ChatWriter(AnswerWriter):
     """Writer of a chat completion: chunks as they come, or the whole.
 
     Args:
@@ -134,7 +134,6 @@ class ChatWriter:
         shows_logprobs: bool,
         streamed: bool,
     ) -> None:
-        self.metrics: dict[str, str] = {}
         self._received_ns = received_ns
         self._response = response
         self._readers = readers
@@ -162,9 +161,9 @@ class ChatWriter:
         ]
 
     def finish(self, finished: Finished) -> Iterable[bytes]:
-        self.metrics = performance_metrics(finished, self._received_ns)
+        self.metrics = metrics = performance_metrics(finished, self._received_ns)
         if self._streamed:
-            return [data_event(data) for data in self._ending(finished)]
+            return [data_event(data) for data in self._ending(finished, metrics)]
         for reader, reason in zip(self._readers, finished.finish_reasons, strict=True):
             reader.finish(was_cut=reason is not FinishReason.STOP)
         choices = [
@@ -176,23 +175,20 @@ class ChatWriter:
             )
             for index, reader in enumerate(self._readers)
         ]
-        self._body = self._response.completion(choices, self._usage(finished), self.metrics)
+        self._body = self._response.completion(choices, self._usage(finished), metrics)
         return ()
-
-    def fail(self, error: InferdError, status: int, body: bytes) -> Iterable[bytes]:
-        return [data_event(body)]
 
     async def body(self) -> bytes:
         assert self._body, "finish comes first"
         return self._body
 
-    def _ending(self, finished: Finished) -> Iterable[bytes]:
+    def _ending(self, finished: Finished, metrics: dict[str, str]) -> Iterable[bytes]:
         """Yield all from the finish reasons on. The last finish reason has the metrics."""
         last = len(self._readers) - 1
         for index, (reader, reason) in enumerate(zip(self._readers, finished.finish_reasons, strict=True)):
             for message in reader.finish(was_cut=reason is not FinishReason.STOP):
                 yield self._response.delta_chunk(message, index=index)
-            shown = self.metrics if index == last else None
+            shown = metrics if index == last else None
             yield self._response.finish_chunk(reader.finish_reason, shown, index)
         if self._response.include_usage:
             yield self._response.usage_chunk(self._usage(finished))

@@ -11,8 +11,8 @@ from typing import Self
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.messages import AddRequest, EmbedRequest
-from inferd.errors import ContextLengthError, InferdError, InvalidRequestError
-from inferd.serving.completion import Admission, Finished, TextDelta
+from inferd.errors import ContextLengthError, InvalidRequestError
+from inferd.serving.completion import Admission, AnswerWriter, Finished
 from inferd.serving.endpoints.endpoint import Call, Endpoint, RequestLabels
 from inferd.serving.endpoints.prompt import check_token_ids, no_tokens
 from inferd.tokenizer import Check
@@ -116,27 +116,17 @@ class PreparedInputs:
         )
 
 
-class EmbeddingsWriter:
+class EmbeddingsWriter(AnswerWriter):
     """Writer of embeddings, which are not streamed."""
 
     def __init__(self, call: Call, asked: EmbeddingRequest) -> None:
-        self.metrics: dict[str, str] = {}
         self._call = call
         self._asked = asked
         self._finished: Finished | None = None
 
-    def begin(self) -> Iterable[bytes]:
-        return ()
-
-    def push(self, delta: TextDelta) -> Iterable[bytes]:
-        raise AssertionError("an embedding request has no text")
-
     def finish(self, finished: Finished) -> Iterable[bytes]:
         self._finished = finished
         return ()
-
-    def fail(self, error: InferdError, status: int, body: bytes) -> Iterable[bytes]:
-        raise AssertionError("embeddings are not streamed")
 
     async def body(self) -> bytes:
         """Encode on a worker thread: it takes milliseconds a megabyte. Raises InvalidRequestError if the request was

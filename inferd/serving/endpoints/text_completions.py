@@ -9,9 +9,9 @@ from typing import Self
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.messages import FinishReason
-from inferd.errors import InferdError, InvalidRequestError
+from inferd.errors import InvalidRequestError
 from inferd.logprobs import TokenLogprob
-from inferd.serving.completion import Admission, Finished, TextDelta
+from inferd.serving.completion import Admission, AnswerWriter, Finished, TextDelta
 from inferd.serving.endpoints.endpoint import CacheHints, Call, Endpoint
 from inferd.serving.endpoints.prompt import (
     PreparedPrompt,
@@ -106,7 +106,7 @@ class TextCompletions(Endpoint):
         return content if isinstance(content, str) else deployment.replica.tokenizer.decode(content)
 
 
-class TextWriter:
+class TextWriter(AnswerWriter):
     """Writer of a text completion: chunks as they come, or the whole.
 
     Args:
@@ -118,7 +118,6 @@ class TextWriter:
     def __init__(
         self, response: TextResponse, echoes: Sequence[str], num_choices: int, *, shows_logprobs: bool, streamed: bool
     ) -> None:
-        self.metrics: dict[str, str] = {}
         self._response = response
         self._streamed = streamed
         self._num_choices = num_choices
@@ -158,9 +157,6 @@ class TextWriter:
                 written.append(data_event(self._response.usage_chunk(self._usage())))
             written.append(data_event(STREAM_DONE))
         return written
-
-    def fail(self, error: InferdError, status: int, body: bytes) -> Iterable[bytes]:
-        return [data_event(body)]
 
     async def body(self) -> bytes:
         reasons = [reason for end in self._finished() for reason in end.finish_reasons]

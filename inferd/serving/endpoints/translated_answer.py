@@ -12,7 +12,7 @@ from inferd.chat.answer_reader import AnswerReader
 from inferd.engine.messages import FinishReason
 from inferd.errors import InferdError
 from inferd.logprobs import TokenLogprob
-from inferd.serving.completion import Finished, TextDelta
+from inferd.serving.completion import AnswerWriter, Finished, TextDelta
 from inferd.serving.endpoints.endpoint import Call, performance_metrics
 from inferd.wire.answer_deltas import AnswerDelta
 from inferd.wire.openai.chat_response import AnswerEnd, usage_body
@@ -36,11 +36,10 @@ class EventWriter(Protocol):
         ...
 
 
-class TranslatedWriter:
+class TranslatedWriter(AnswerWriter):
     """AnswerWriter of one choice over another API's events."""
 
     def __init__(self, call: Call, reader: AnswerReader, writer: EventWriter, *, streamed: bool) -> None:
-        self.metrics: dict[str, str] = {}
         self._received_ns = call.received_ns
         self._reader = reader
         self._writer = writer
