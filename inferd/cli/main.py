@@ -109,12 +109,12 @@ for panel, nouns in {
     for noun, commands in nouns.items():
         app.add_typer(commands, name=noun, rich_help_panel=panel)
 app.command(rich_help_panel="Serving")(serve)
-app.command(rich_help_panel="Ledger")(usage.usage)
-app.command(rich_help_panel="Ledger")(alerts.alerts)
+app.command(rich_help_panel="Teams and money")(usage.usage)
+app.command(rich_help_panel="Teams and money")(alerts.alerts)
 app.command(rich_help_panel="Ledger")(ledger.audit)
 app.command(rich_help_panel="Ledger")(ledger.backup)
 app.command(rich_help_panel="Ledger")(ledger.restore)
-app.command(rich_help_panel="Ledger")(doctor.doctor)
+app.command(rich_help_panel="Serving")(doctor.doctor)
 app.command(rich_help_panel="Ledger")(log.log)
 
 
@@ -132,8 +132,8 @@ def inferd(
 ) -> None:
     """Turn this workstation into an inference provider.
 
-    inferd serves GGUF models with the APIs of OpenAI and Anthropic, and bills teams by the token. Commands work on the
-    data folder of `inferd serve`, whether it runs or not, and take effect at once.
+    inferd serves GGUF models over the APIs of OpenAI and Anthropic, to teams with keys, credit and budgets, and keeps
+    an exact ledger. Commands work whether `inferd serve` runs or not, and take effect at once.
 
     ```console
     $ inferd serve

@@ -130,7 +130,7 @@ async def test_a_key_is_told_what_it_is_and_what_it_can_spend(provider):
         "expires_at": None,
         "plan": "academic",
         "tier": 1,
-        "tier_source": "the least of plan academic",
+        "tier_source": "minimum of plan academic",
     }
     assert {"limit": "requests a minute", "value": 100, "least": None, "source": "tier 1"} in rates
     assert (credit["balance_usd"], credit["held_usd"]) == ("0.001000000", "0.000000000")

@@ -33,7 +33,7 @@ class TierChoice:
                 return self.override, f"{BY_OPERATOR} until {format_instant(self.override_until_ms)}"
         if self.earned > plan.tier_floor:
             return self.earned, "earned"
-        return plan.tier_floor, f"the least of plan {plan.name}"
+        return plan.tier_floor, f"minimum of plan {plan.name}"
 
 
 @dataclass(frozen=True, slots=True)

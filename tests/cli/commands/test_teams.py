@@ -63,7 +63,7 @@ def test_list_table_has_the_tier_in_effect_and_its_source(inferd):
     inferd("credits", "grant", "alpha", "50")
     inferd("teams", "set", "gamma", "--tier", "5")
     rows = inferd("teams", "list").out.splitlines()[2:]
-    tiers = ("2 (earned)", "4 (the least of plan pro)", "5 (set by the operator)")
+    tiers = ("2 (earned)", "4 (minimum of plan pro)", "5 (set by the operator)")
     for row, tier in zip(rows, tiers, strict=True):
         assert f"  {tier}  " in row
 
@@ -77,7 +77,7 @@ def test_list_json_has_the_tier_in_effect_and_its_source(inferd):
     inferd("teams", "set", "gamma", "--tier", "3", "--until", "2999-01-01")
     teams = inferd("teams", "list", "--json").json
     assert [(team["tier"], team["tier_source"]) for team in teams] == [
-        (4, "the least of plan pro"),
+        (4, "minimum of plan pro"),
         (2, "earned"),
         (3, "set by the operator until 2999-01-01T00:00:00.000Z"),
     ]

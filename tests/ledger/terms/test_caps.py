@@ -368,7 +368,7 @@ def test_team_limits_name_their_sources(rich):
         ("team:acme", "tier 1", "2026-11"),
         ("user:acme/ada", "budget", "2026"),
     ]
-    assert limits.terms.tier_source == "the least of plan academic"
+    assert limits.terms.tier_source == "minimum of plan academic"
     assert limits.terms.overage_source == "plan academic"
 
 

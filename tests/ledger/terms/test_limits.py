@@ -29,12 +29,12 @@ def limits(books, team="acme", **whose):
 @pytest.mark.parametrize(
     ("choice", "plan", "at_ms", "effect"),
     [
-        (TierChoice(None, None, 0), "free", 0, (0, "the least of plan free")),
+        (TierChoice(None, None, 0), "free", 0, (0, "minimum of plan free")),
         (TierChoice(None, None, 3), "free", 0, (3, "earned")),
-        (TierChoice(None, None, 3), "pro", 0, (4, "the least of plan pro")),
+        (TierChoice(None, None, 3), "pro", 0, (4, "minimum of plan pro")),
         (TierChoice(1, None, 3), "pro", 0, (1, "set by the operator")),
         (TierChoice(0, 10, 3), "pro", 9, (0, "set by the operator until 1970-01-01T00:00:00.010Z")),
-        (TierChoice(0, 10, 3), "pro", 10, (4, "the least of plan pro")),
+        (TierChoice(0, 10, 3), "pro", 10, (4, "minimum of plan pro")),
     ],
 )
 def test_tier_is_the_override_else_the_larger_of_earned_and_the_plans_floor(choice, plan, at_ms, effect):

@@ -86,7 +86,7 @@ def test_team_earns_all_tiers_by_purchases_and_moves_through_all_plans(books):
     def set_(**change: Any) -> None:
         operations.set_team(books.conn, "lab", **change, **who(books))
 
-    assert effective(books, "lab") == expected("free", 0, "the least of plan free")
+    assert effective(books, "lab") == expected("free", 0, "minimum of plan free")
     assert operations.show_credit(books.conn, "lab", now_ms=books.now_ms).available_nanousd == parse_usd("5")
     set_(payment_method=True)
     assert effective(books, "lab") == expected("free", 1, "earned")
@@ -111,10 +111,10 @@ def test_team_earns_all_tiers_by_purchases_and_moves_through_all_plans(books):
     operations.create_team(books.conn, "poor", "academic", **who(books))
     for plan, (_, _, _, floor) in PLANS.items():
         set_(plan=plan)
-        why = f"the least of plan {plan}" if floor >= 4 else "earned"
+        why = f"minimum of plan {plan}" if floor >= 4 else "earned"
         assert effective(books, "lab") == expected(plan, max(4, floor), why)
         operations.set_team(books.conn, "poor", plan=plan, **who(books))
-        assert effective(books, "poor") == expected(plan, floor, f"the least of plan {plan}")
+        assert effective(books, "poor") == expected(plan, floor, f"minimum of plan {plan}")
     assert operations.show_credit(books.conn, "poor", now_ms=books.now_ms).available_nanousd == 0
     books.assert_clean()
 
