@@ -16,8 +16,7 @@ from inferd.errors import ClientGoneError, InvalidRequestError
 from inferd.ledger.identity.keys import Caller
 from inferd.limits.ticket import RateLimitTicket
 from inferd.server.auth import authenticate_request, require_model, require_scope
-from inferd.server.middleware.response_headers import remember_ignored
-from inferd.server.middleware.retirement_notice import remember_retirement
+from inferd.server.middleware.response_headers import remember_ignored, remember_retirement
 from inferd.server.rate_limit_headers import remember_limits
 from inferd.server.services import services_of
 from inferd.server.streaming import on_disconnect

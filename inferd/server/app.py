@@ -1,10 +1,12 @@
-"""The ASGI application: routes, errors, what all responses have in common."""
+"""ASGI application: the routes, the handlers of errors and the middleware of all responses."""
 
 from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -14,7 +16,6 @@ from inferd.server.admin.routes import ADMIN_ROUTES
 from inferd.server.endpoints.batches import cancel_batch, create_batch, get_batch, list_batches
 from inferd.server.endpoints.files import create_file, delete_file, get_content, get_file, list_files
 from inferd.server.endpoints.generation import generation_route
-from inferd.server.endpoints.health import health
 from inferd.server.endpoints.key import get_key
 from inferd.server.endpoints.models import get_model, list_models
 from inferd.server.endpoints.organization import costs, usage_completions
@@ -23,12 +24,25 @@ from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
 from inferd.server.middleware.gate import Gate
 from inferd.server.middleware.response_headers import ResponseHeaders
 from inferd.server.openapi import encoded_document, openapi
-from inferd.server.services import Services
+from inferd.server.services import Services, services_of
 from inferd.serving.endpoints.chat import ChatCompletions
 from inferd.serving.endpoints.embeddings import Embeddings
 from inferd.serving.endpoints.messages import Messages
 from inferd.serving.endpoints.responses import Responses
 from inferd.serving.endpoints.text_completions import TextCompletions
+
+
+async def health(request: Request) -> Response:
+    """Answer `GET /health`, for supervisors and load balancers, without a key.
+
+    200 while requests are accepted. 503 before every model is warm, after one has failed, and from the signal that
+    stops the server, so that a load balancer sends requests elsewhere.
+    """
+    services = services_of(request)
+    if services.router.is_ready and not services.completions.is_closed:
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "unavailable"}, status_code=503, headers={"retry-after": "1"})
+
 
 ROUTES = (
     generation_route(ChatCompletions),
@@ -60,20 +74,27 @@ ROUTES = (
 
 
 def build_app(services: Services, config: ServerConfig | None = None, bound_host: str = "localhost") -> ASGIApp:
-    """The services are started and stopped by whoever made them. Raises ConfigError, see Gate."""
+    """Return the application over `services`, which the caller starts and stops.
+
+    Args:
+        bound_host: the address or name that the server listens on, as the operator wrote it.
+
+    Raises:
+        ConfigError: the country database cannot be used.
+    """
     config = config or ServerConfig()
     app = Starlette(
         routes=list(ROUTES),
         exception_handlers={InferdError: on_inferd_error, HTTPException: on_http_exception, Exception: on_bug},
     )
-    # Behind a proxy a redirect names the wrong scheme, and clients lose body or key on their way; a 404 names the path.
+    # Behind a proxy a redirect has the wrong scheme, and clients drop body or key with it; a 404 names the path.
     app.router.redirect_slashes = False
     app.state.services = services
     app.state.strict = config.strict
     app.state.openapi = encoded_document(ROUTES)
     gated: ASGIApp = Gate(app, config, bound_host)
     if config.cors_origins:
-        # Outside of the gate, so that pages can read why they were refused.
+        # Around the gate, so that web pages can read its refusals.
         gated = CORSMiddleware(
             gated,
             allow_origins=config.cors_origins,
@@ -81,5 +102,5 @@ def build_app(services: Services, config: ServerConfig | None = None, bound_host
             allow_headers=("*",),
             expose_headers=("*",),
         )
-    # Outside of Starlette's own error handling, so that a 500 has its id too.
+    # Around Starlette's error handling, so that a 500 has a request id too.
     return ResponseHeaders(gated)

@@ -1,9 +1,10 @@
-"""The one place where our errors become HTTP answers: in Anthropic's shape on its paths, in OpenAI's on all others."""
+"""HTTP answers of all errors: Anthropic's shape on its paths, OpenAI's on all others."""
 
 from __future__ import annotations
 
-import logging
+import difflib
 import math
+from collections.abc import Iterable
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -33,14 +34,11 @@ from inferd.errors import (
     RequestTooLargeError,
     TooManyFailuresError,
 )
-from inferd.server.path_suggestion import near_path
 from inferd.server.rate_limit_headers import limit_headers
 from inferd.wire.anthropic.errors import encode_messages_error, speaks_messages
 from inferd.wire.errors import encode_error, shorten
 
-logger = logging.getLogger(__name__)
-
-# The nearest class in an error's own line of ancestors decides.
+# The first class in the error's MRO that is listed here decides.
 _STATUS: dict[type[InferdError], tuple[int, str]] = {
     InvalidRequestError: (400, "invalid_request_error"),
     RequestTooLargeError: (413, "invalid_request_error"),
@@ -65,15 +63,21 @@ _OPERATION_CODES: dict[type[InferdError], str] = {
     ConflictError: "already_exists",
     IdempotencyConflictError: "idempotency_key_reused",
 }
-# Whoever meets one of these is to pay for a new connection before the next.
-_HANGS_UP = (RequestTimeoutError, TooManyFailuresError)
+# These answers close the connection, so that the client's next attempt costs it a new one.
+_CLOSES_CONNECTION = (RequestTimeoutError, TooManyFailuresError)
 _ROUTING_CODES = {404: "not_found", 405: "method_not_allowed"}
-MESSAGE_CHARACTERS_MAX = 1000
+MAX_MESSAGE_CHARACTERS = 1000
 INTERNAL_MESSAGE = "The server had an error while processing your request"
+
+_API_PREFIX = "/v1"
+_MIN_SIMILARITY = 0.8
+"""Ratio of difflib below which a path is not suggested."""
+_MAX_COMPARED_CHARACTERS = 128
+"""Longer paths are not compared: difflib takes quadratic time."""
 
 
 def status_of(error: InferdError) -> tuple[int, str]:
-    """HTTP status and OpenAI's `type` of an error that a caller may see."""
+    """Return the HTTP status and OpenAI's `type` of an error."""
     for ancestor in type(error).__mro__:
         if ancestor in _STATUS:
             status, error_type = _STATUS[ancestor]
@@ -82,21 +86,26 @@ def status_of(error: InferdError) -> tuple[int, str]:
 
 
 def error_body(error: InferdError, scope: Scope | None = None) -> bytes:
-    """The JSON that a response, or an event in a stream, carries. `scope`: of a request in whose path's shape it is to
-    be; None: OpenAI's."""
+    """Return the JSON of an error, for a response or an event of a stream.
+
+    Args:
+        scope: ASGI scope of the request, whose path decides the shape; None: OpenAI's shape.
+    """
     status, error_type = status_of(error)
     param, code = (error.param, error.code) if isinstance(error, RequestError) else (None, _operation_code(error))
     return _encode(scope, status, error.message, error_type, param, code)
 
 
 def encoded_error(error: InferdError) -> tuple[int, bytes]:
-    """Status and body, for where an answer is kept and not sent."""
+    """Return status and body of an error, for answers that are stored and not sent."""
     return status_of(error)[0], error_body(error)
 
 
 def error_response(error: InferdError, scope: Scope, headers: dict[str, str] | None = None) -> Response:
-    """A response with those headers, and with the hints that both makers' SDKs obey: they retry 409, 429 and 5xx by
-    themselves, unless `x-should-retry` says otherwise."""
+    """Return the response of an error, with `headers` and the hints for retries.
+
+    OpenAI's and Anthropic's SDKs retry 409, 429 and 5xx by themselves, unless `x-should-retry` says otherwise.
+    """
     status, _ = status_of(error)
     scope.setdefault("state", {})["error_code"] = error.code if isinstance(error, RequestError) else None
     headers = dict(headers or {})
@@ -108,7 +117,7 @@ def error_response(error: InferdError, scope: Scope, headers: dict[str, str] | N
         headers["x-should-retry"] = "false"
     elif status == 401:
         headers["www-authenticate"] = "Bearer"
-    if isinstance(error, _HANGS_UP):
+    if isinstance(error, _CLOSES_CONNECTION):
         headers["connection"] = "close"
     return Response(error_body(error, scope), status_code=status, headers=headers, media_type="application/json")
 
@@ -119,7 +128,7 @@ async def on_inferd_error(request: Request, error: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """What Starlette itself refuses: unknown paths, wrong methods."""
+    """Answer the refusals of Starlette itself: unknown paths and wrong methods."""
     assert isinstance(error, HTTPException), "registered for HTTPException"
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     path, message = shorten(request.url.path, 128), error.detail
@@ -138,12 +147,35 @@ def _path_hint(request: Request) -> str:
     path = request.url.path
     if path.strip("/") in ("", "v1"):
         return "The API is under /v1, such as GET /v1/models; GET /openapi.json describes it."
-    near = near_path(path, (route.path for route in request.app.routes if isinstance(route, Route)))
-    return "Please check the URL for typos." if near is None else f"Did you mean {near}?"
+    suggestion = path_suggestion(path, (route.path for route in request.app.routes if isinstance(route, Route)))
+    return "Please check the URL for typos." if suggestion is None else f"Did you mean {suggestion}?"
+
+
+def path_suggestion(path: str, known: Iterable[str]) -> str | None:
+    """Return the path among `known` that the caller of the unknown `path` probably meant, or None.
+
+    Most callers of an unknown path have a base URL in which `/v1` is missing or doubled. Paths with parameters are not
+    suggested.
+    """
+    paths = [other for other in known if "{" not in other]
+    segments = [segment for segment in path.split("/") if segment]
+    while segments[:2] == ["v1", "v1"]:
+        del segments[0]
+    whole = "/" + "/".join(segments)
+    for candidate in (whole, _API_PREFIX + whole, whole.removeprefix(_API_PREFIX)):
+        if candidate in paths:
+            return candidate
+    if len(path) > _MAX_COMPARED_CHARACTERS:
+        return None
+    for candidate in (whole, _API_PREFIX + whole):
+        similar = difflib.get_close_matches(candidate, paths, 1, _MIN_SIMILARITY)
+        if similar:
+            return similar[0]
+    return None
 
 
 def _allowed(request: Request) -> str:
-    """The methods of all routes with this path; Starlette names those of the first."""
+    """Return the methods of all routes with this path; Starlette lists only the methods of the first."""
     routes = (route for route in request.app.routes if isinstance(route, Route))
     methods = {
         method
@@ -155,7 +187,7 @@ def _allowed(request: Request) -> str:
 
 
 async def on_bug(request: Request, error: Exception) -> Response:
-    """A fault of ours. Starlette raises it again after this answer, so that the log has the traceback."""
+    """Answer an unexpected exception with 500. Starlette raises it again afterwards, so the log has the traceback."""
     body = _encode(request.scope, 500, INTERNAL_MESSAGE, "server_error", None, None)
     return Response(body, 500, media_type="application/json")
 
@@ -167,9 +199,9 @@ def _operation_code(error: InferdError) -> str | None:
 def _encode(
     scope: Scope | None, status: int, message: str, error_type: str, param: str | None, code: str | None
 ) -> bytes:
-    if len(message) > MESSAGE_CHARACTERS_MAX:
-        # It repeats what was sent; what is wrong with that is said at the end.
-        half = MESSAGE_CHARACTERS_MAX // 2
+    if len(message) > MAX_MESSAGE_CHARACTERS:
+        # A long message repeats a value of the request in its middle; the fault stands at its end.
+        half = MAX_MESSAGE_CHARACTERS // 2
         message = f"{message[:half]} ... {message[-half:]}"
     if scope is None or not speaks_messages(scope["path"]):
         return encode_error(message, error_type, param, code)

@@ -1,9 +1,9 @@
-"""`GET /openapi.json`: OpenAPI 3.1, generated from the routes and from the typed requests and answers themselves."""
+"""`GET /openapi.json`: OpenAPI 3.1, generated from the routes and from the types of requests and answers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, get_args
@@ -14,9 +14,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from inferd import __version__
-from inferd.server.admin import budgets, credits, keys, members, teams
+from inferd.ledger.reports.buckets import GroupField
+from inferd.server.admin import budgets, credits, keys, members, paging, teams
 from inferd.server.endpoints import batches, files
-from inferd.server.openapi_parameters import MODELS, QUERIES, REQUIRED, Parameters, page
 from inferd.wire.anthropic.errors import MessagesError, speaks_messages
 from inferd.wire.anthropic.requests import CountTokensRequest, MessagesRequest
 from inferd.wire.anthropic.responses import AnthropicMessage, MessageEvent, TokensCount
@@ -47,15 +47,87 @@ _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _TEAM = "/admin/teams/{team}"
 _JSON = "application/json"
 
+Parameters = Mapping[str, Mapping[str, Any]]
+"""JSON schemas by name. Handlers read the parameters with `Query`, which refuses any other."""
+
+_REQUIRED_PARAMETERS = ("start_time",)
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
+_COUNT = {"type": "integer", "minimum": 0}
+
+
+def _page(limit: int, maximum: int, after: Mapping[str, Any] = _TEXT) -> dict[str, Mapping[str, Any]]:
+    return {
+        "after": {**after, "description": "the last id of the page before"},
+        "limit": {"type": "integer", "minimum": 1, "maximum": maximum, "default": limit},
+    }
+
+
+def _one_of(values: Sequence[str]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(values)}
+
+
+def _usage(widths: Sequence[str], groups: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    return {
+        "start_time": _COUNT,
+        "end_time": _COUNT,
+        "bucket_width": _one_of(widths),
+        "group_by": {"type": "array", "items": _one_of(groups)},
+        "limit": _COUNT,
+        "page": _TEXT,
+        "project_ids": _TEXTS,
+        "api_key_ids": _TEXTS,
+    }
+
+
+_PAGE = _page(paging.DEFAULT_LIMIT, paging.MAX_LIMIT)
+_NUMBERED_PAGE = _page(paging.DEFAULT_LIMIT, paging.MAX_LIMIT, _COUNT)
+
+_MODELS_QUERY: Parameters = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
+    "after_id": _TEXT,
+    "before_id": _TEXT,
+}
+_QUERIES: Mapping[str, Parameters] = {
+    "/v1/organization/usage/completions": {
+        **_usage(("1m", "1h", "1d"), [name for name in get_args(GroupField) if name != "line_item"]),
+        "user_ids": _TEXTS,
+        "models": _TEXTS,
+        "batch": _one_of(("true", "false")),
+    },
+    "/v1/organization/costs": _usage(("1d",), ("project_id", "line_item", "api_key_id")),
+    "/admin/teams": _PAGE,
+    _TEAM: {"limit": _PAGE["limit"]},
+    f"{_TEAM}/projects": _PAGE,
+    f"{_TEAM}/users": _PAGE,
+    f"{_TEAM}/keys": _PAGE,
+    f"{_TEAM}/budgets": _PAGE,
+    f"{_TEAM}/credits/grants": _NUMBERED_PAGE,
+    f"{_TEAM}/statements": _PAGE,
+    f"{_TEAM}/alerts": _NUMBERED_PAGE,
+    "/admin/log": {
+        "team": _TEXT,
+        "actor": _TEXT,
+        "action": _TEXT,
+        "since": _TEXT,
+        "until": _TEXT,
+        "before": _COUNT,
+        "limit": _COUNT,
+    },
+}
+"""Query parameters by path, of the GET routes whose answer has no type."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What goes in and out as JSON; None: any object, or nothing.
+    """Types of a route's body and answer.
 
     Attributes:
-        chunk: each event of a stream, if it can stream.
+        takes: type of the body; None: there is no body.
+        gives: type of the answer; None: any object.
+        chunk: type of each event of a stream; None: the route does not stream.
         query: JSON schemas of query parameters, by name.
-        takes_media, gives_media: where it is not JSON.
+        takes_media, gives_media: media types, JSON by default.
     """
 
     takes: type | None = None
@@ -67,7 +139,7 @@ class Shape:
 
 
 _FILES_QUERY = {
-    **page(files.LIST_LIMIT, files.LIST_LIMIT),
+    **_page(files.LIST_LIMIT, files.LIST_LIMIT),
     "purpose": {"type": "string"},
     "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
 }
@@ -85,12 +157,12 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("DELETE", "/v1/files/{file_id}"): Shape(gives=FileDeleted),
     ("GET", "/v1/files/{file_id}/content"): Shape(gives_media="application/jsonl"),
     ("POST", "/v1/batches"): Shape(CreateBatch, BatchObject),
-    ("GET", "/v1/batches"): Shape(gives=BatchList, query=page(batches.LIST_LIMIT, batches.LIST_LIMIT_MAX)),
+    ("GET", "/v1/batches"): Shape(gives=BatchList, query=_page(batches.LIST_LIMIT, batches.LIST_LIMIT_MAX)),
     ("GET", "/v1/batches/{batch_id}"): Shape(gives=BatchObject),
     ("POST", "/v1/batches/{batch_id}/cancel"): Shape(gives=BatchObject),
     ("POST", "/tokenize"): Shape(TokenizeRequest, Tokens),
     ("POST", "/detokenize"): Shape(DetokenizeRequest, Text),
-    ("GET", "/v1/models"): Shape(gives=ModelList, query=MODELS),
+    ("GET", "/v1/models"): Shape(gives=ModelList, query=_MODELS_QUERY),
     ("GET", "/v1/models/{model:path}"): Shape(gives=ModelObject),
     ("POST", "/admin/teams"): Shape(teams.NewTeam),
     ("PATCH", _TEAM): Shape(teams.TeamChange),
@@ -116,13 +188,13 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("POST", f"{_TEAM}/credits/withdrawals"): Shape(credits.Withdraw),
     ("POST", f"{_TEAM}/requests/{{request_id}}/refund"): Shape(credits.RefundRequest),
     ("POST", f"{_TEAM}/statements/{{period}}/payments"): Shape(credits.PayStatement),
-    **{("GET", path): Shape(query=parameters) for path, parameters in QUERIES.items()},
+    **{("GET", path): Shape(query=parameters) for path, parameters in _QUERIES.items()},
 }
-"""By method and path of the route. A route that is not here takes no body."""
+"""By method and path of the route. A route that is not listed takes no body and answers with any object."""
 
 
 async def openapi(request: Request) -> Response:
-    """Needs no key: it says nothing of this server but its version. `build_app` has made it."""
+    """Answer with the document that `build_app` made. It needs no key: of this server it tells only the version."""
     return Response(request.app.state.openapi, media_type="application/json")
 
 
@@ -131,7 +203,7 @@ def encoded_document(routes: Iterable[BaseRoute]) -> bytes:
 
 
 def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
-    """The OpenAPI document of these routes."""
+    """Return the OpenAPI document of `routes`."""
     types: dict[type | UnionType, None] = {ErrorBody: None, MessagesError: None}
     for shape in SHAPES.values():
         types |= dict.fromkeys(kind for kind in (shape.takes, shape.gives, shape.chunk) if kind is not None)
@@ -156,7 +228,7 @@ def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
 
 
 def _open_up(components: dict[str, Any]) -> None:
-    """Requests for text or vectors may have fields of which the server knows nothing; no other request may."""
+    """Allow unknown fields in the requests for text and embeddings, and in no other request."""
     bodies = [shape.takes for (_, path), shape in SHAPES.items() if path.startswith(_CLOSED_PATHS)]
     _, closed = msgspec.json.schema_components([body for body in bodies if body is not None])
     for name, schema in components.items():
@@ -172,7 +244,7 @@ def _operation(route: Route, shape: Shape, refs: Mapping[type | UnionType, Any])
     answers = content(shape.gives, shape.gives_media)
     if shape.chunk is not None:
         answers["text/event-stream"] = {
-            # OpenAPI 3.1 has no words for the events of a stream.
+            # OpenAPI 3.1 cannot describe the events of a stream.
             "schema": {"description": f"events; data: {_names(shape.chunk)}"}
         }
     error = MessagesError if speaks_messages(route.path) else ErrorBody
@@ -189,13 +261,13 @@ def _operation(route: Route, shape: Shape, refs: Mapping[type | UnionType, Any])
         for name in _PARAMETER.findall(route.path)
     ]
     parameters += [
-        {"name": name, "in": "query", "required": name in REQUIRED, "schema": schema}
+        {"name": name, "in": "query", "required": name in _REQUIRED_PARAMETERS, "schema": schema}
         for name, schema in shape.query.items()
     ]
     if parameters:
         operation["parameters"] = parameters
     if shape.takes is not None:
-        # Where nothing is required, an empty body stands for {}.
+        # If no field is required, an empty body stands for {}.
         is_required = any(field.required for field in msgspec.structs.fields(shape.takes))
         operation["requestBody"] = {"required": is_required, "content": content(shape.takes, shape.takes_media)}
     return operation
@@ -206,5 +278,5 @@ def _names(kind: type | UnionType) -> str:
 
 
 def _summary(endpoint: Callable[..., Any]) -> str:
-    """The handler's name in words."""
+    """Return the handler's name in words."""
     return endpoint.__name__.replace("_", " ").capitalize()

@@ -10,7 +10,7 @@ import pytest
 
 from inferd import errors
 from inferd.ledger.requests.settlement import begin_epoch
-from inferd.server.errors import status_of
+from inferd.server.errors import path_suggestion, status_of
 from tests.server.asgi_call import AsgiCall
 from tests.serving.provider import FREE, MAX_CONTEXT, chat_body, cost_of, prompt_of, running_provider
 from tests.serving.writers import FailingWriter, resolves
@@ -296,3 +296,28 @@ async def test_a_compressed_body_is_refused_as_such(provider):
     headers = {"content-encoding": "gzip"}
     response = await provider.client.post("/v1/chat/completions", json=chat_body(), headers=headers)
     assert "'gzip'" in error_of(response, 400, "invalid_request_error", "unsupported_value", "content-encoding")
+
+
+KNOWN = ("/v1/chat/completions", "/v1/messages", "/v1/models", "/v1/models/{model:path}", "/tokenize", "/health")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completions/", "/v1/chat/completions"),
+        ("//v1//chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/v1/tokenize", "/tokenize"),
+        ("/v1/chat/completion", "/v1/chat/completions"),
+        ("/model", "/v1/models"),
+        ("/v1/models/", "/v1/models"),
+    ],
+)
+def test_path_suggestion_of_a_usual_slip_is_the_known_path(path, meant):
+    assert path_suggestion(path, KNOWN) == meant
+
+
+@pytest.mark.parametrize("path", ["/favicon.ico", "/v1/audio/speech", "/v1/moderations", "/", "/" + "x" * 30_000])
+def test_path_suggestion_of_an_unrelated_path_is_none(path):
+    assert path_suggestion(path, KNOWN) is None

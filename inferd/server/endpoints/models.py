@@ -14,7 +14,7 @@ from inferd.errors import InvalidRequestError
 from inferd.instants import format_instant, wall_clock_ms
 from inferd.price import PPM, ListedPrice
 from inferd.server.auth import authenticate_request, require_model
-from inferd.server.middleware.retirement_notice import remember_retirement
+from inferd.server.middleware.response_headers import remember_retirement
 from inferd.server.query import Query
 from inferd.server.services import services_of
 from inferd.wire.openai.models import ModelObject, encode_model, encode_model_list

@@ -1,30 +1,63 @@
-"""What every request must pass before anything else is looked at: the name it calls, and where it comes from."""
+"""Checks of every request's Host header and client address, before its key and body."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inferd.config import ServerConfig
-from inferd.errors import RequestError
+from inferd.errors import InvalidRequestError, MisdirectedRequestError, RequestError
 from inferd.server.errors import error_response
-from inferd.server.middleware.client_address import client_address
-from inferd.server.middleware.host_check import HostCheck
+from inferd.server.middleware.client_address import client_address, parse_address
 from inferd.server.middleware.regions import Regions
 from inferd.server.transport.local_socket import OPERATOR
+from inferd.wire.errors import shorten
 
 HEALTH_PATH = "/health"
-"""Supervisors ask by any name, and learn nothing that a connection does not tell."""
+"""Exempt from the checks: supervisors use any host name, and the answer tells no more than a connection does."""
+
+
+class HostCheck:
+    """Check of the Host header against a list of names.
+
+    A web page that points its own name at this machine (DNS rebinding) is refused. `localhost` and every IP address
+    are allowed as well: a rebound request carries the name that was rebound.
+
+    Args:
+        names: in lower case.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names) | {"localhost"}
+
+    def check(self, headers: Headers) -> None:
+        """Raise MisdirectedRequestError for a name that is not allowed, and InvalidRequestError unless there is exactly
+        one Host header."""
+        hosts = headers.getlist("host")
+        if len(hosts) != 1:
+            raise InvalidRequestError(
+                f"The request has {len(hosts)} Host headers; send exactly one.", code="invalid_host"
+            )
+        if parse_address(hosts[0]) is not None:
+            return
+        name = hosts[0].lower().partition(":")[0].removesuffix(".")
+        if name not in self._names:
+            raise MisdirectedRequestError(
+                f"The host name '{shorten(name)}' is not one of this server's. Use the server's own name or address; "
+                "to allow the name, its operator adds it to `hosts` in [server] of models.toml."
+            )
 
 
 class Gate:
-    """Refuses what has no business here, and puts `scope["state"]["client_address"]` for those behind it.
+    """ASGI middleware that refuses requests by Host header and region, and sets `scope["state"]["client_address"]`.
 
     Args:
         bound_host: the address or name that the server listens on, as the operator wrote it.
 
     Raises:
-        ConfigError: the database of countries cannot be used.
+        ConfigError: the country database cannot be used.
     """
 
     def __init__(self, app: ASGIApp, config: ServerConfig, bound_host: str) -> None:

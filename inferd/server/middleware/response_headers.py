@@ -1,17 +1,18 @@
-"""Headers of every response: its id, the server's own and never the client's (BILLING R22); how long it took until its
-headers; when the deployment is retired; which fields of the request were ignored."""
+"""Headers of every response: the request id, which the server makes and never takes from the client (BILLING R22); the
+time until the headers; the retirement of the deployment; the fields of the request that were ignored."""
 
 from __future__ import annotations
 
 import logging
 import time
+from email.utils import formatdate
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from inferd.deployments.deployment import Deployment
 from inferd.server.middleware.gate import HEALTH_PATH
-from inferd.server.middleware.retirement_notice import retirement_headers
 from inferd.server.refusal_log import RefusalLog
 from inferd.serving.request_id import new_request_id
 from inferd.wire.anthropic.errors import speaks_messages
@@ -21,20 +22,20 @@ logger = logging.getLogger(__name__)
 
 IGNORED_HEADER = "inferd-ignored"
 _IGNORED_KEY = "ignored"
+_RETIREMENT_KEY = "retirement"
 _ANTHROPIC_HEADER = "request-id"
 _PROCESSING_HEADER = "openai-processing-ms"
 
 
 def remember_ignored(request: Request) -> IgnoredFields:
-    """Return the record of the request's ignored fields; from now on its answer, a refusal too, has a header that names
-    them."""
+    """Return the record of the request's ignored fields. Its response, an error too, names them in a header."""
     ignored = IgnoredFields(strict=request.app.state.strict)
     request.scope.setdefault("state", {})[_IGNORED_KEY] = ignored
     return ignored
 
 
 def _ignored_headers(scope: Scope) -> dict[str, str]:
-    """{} if everything was honoured."""
+    """Return the header that names the ignored fields, {} without any."""
     ignored: IgnoredFields | None = scope["state"].get(_IGNORED_KEY)
     names = "" if ignored is None else ignored.header_value()
     if not names:
@@ -43,8 +44,24 @@ def _ignored_headers(scope: Scope) -> dict[str, str]:
     return {IGNORED_HEADER: names}
 
 
+def remember_retirement(request: Request, deployment: Deployment) -> None:
+    """Add to the response of this request, an error too, the headers that say when `deployment` is retired."""
+    request.scope.setdefault("state", {})[_RETIREMENT_KEY] = deployment.retirement
+
+
+def _retirement_headers(scope: Scope) -> dict[str, str]:
+    """Return `Deprecation` (RFC 9745) and `Sunset` (RFC 8594) of a deployment that is being retired, {} without one."""
+    retirement = scope["state"].get(_RETIREMENT_KEY)
+    if retirement is None:
+        return {}
+    return {
+        "deprecation": f"@{retirement.announced_at_ms // 1000}",
+        "sunset": formatdate(retirement.gone_at_ms // 1000, usegmt=True),
+    }
+
+
 class ResponseHeaders:
-    """Puts a new id into `scope["state"]["request_id"]`; the response gets it, and whole milliseconds, as headers."""
+    """ASGI middleware that sets `scope["state"]["request_id"]` and the headers of the response, and logs errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -62,7 +79,7 @@ class ResponseHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                headers.update(retirement_headers(scope))
+                headers.update(_retirement_headers(scope))
                 headers.update(_ignored_headers(scope))
                 took_ms = (time.monotonic_ns() - received_ns) // 1_000_000
                 if speaks_messages(scope["path"]):

@@ -12,7 +12,7 @@ from inferd.limits.rate_limits import MAX_CHANGES_A_MINUTE
 from inferd.plans import SHIPPED
 from inferd.server.admin.routes import ADMIN_ROUTES
 from inferd.server.app import ROUTES
-from inferd.server.middleware.unauthorized_limit import UnauthorizedLimit
+from inferd.server.services import UnauthorizedLimit
 from tests.server.admin.calls import Admin, change
 from tests.server.test_errors import error_of
 

@@ -1,4 +1,4 @@
-"""Wrong keys cost little and soon cost their sender time; a good key is never in the way of its neighbours'."""
+"""Limit of the requests with a wrong key from one address; valid keys from the address are served."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.server.middleware.unauthorized_limit import FAILURES_PER_MINUTE, UnauthorizedLimit
+from inferd.server.services import FAILURES_PER_MINUTE, UnauthorizedLimit
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
 
 
 @given(st.lists(st.floats(0, 20), max_size=200))
-def test_never_more_than_a_burst_and_a_minutes_worth_in_a_minute_and_the_wait_is_true(gaps_s):
+def test_unauthorized_limit_counts_at_most_a_burst_and_a_minutes_failures_and_states_the_wait(gaps_s):
     clock = Clock()
     limit = UnauthorizedLimit(failures=5, clock_s=clock)
     counted: list[float] = []
@@ -31,14 +31,14 @@ def test_never_more_than_a_burst_and_a_minutes_worth_in_a_minute_and_the_wait_is
             continue
         assert 0 < wait_s <= 12
         clock.now_s += wait_s
-        assert limit.fail("a") is None, "the wait was true"
+        assert limit.fail("a") is None, "the stated wait suffices"
         counted.append(clock.now_s)
     for start_s in counted:
         within = [moment_s for moment_s in counted if start_s <= moment_s < start_s + 60]
         assert len(within) <= 10
 
 
-def test_addresses_do_not_share_and_memory_is_bounded():
+def test_unauthorized_limit_counts_each_address_apart_and_bounds_their_number():
     limit = UnauthorizedLimit(failures=1, max_addresses=3, clock_s=Clock())
     for address in "abc":
         assert limit.fail(address) is None
@@ -49,7 +49,7 @@ def test_addresses_do_not_share_and_memory_is_bounded():
 
 
 @pytest.mark.anyio
-async def test_an_address_with_too_many_wrong_keys_gets_429_and_its_good_key_is_served(provider):
+async def test_address_with_too_many_wrong_keys_gets_429_and_its_valid_key_is_served(provider):
     wrong = {"authorization": "Bearer nonsense"}
     for _ in range(FAILURES_PER_MINUTE):
         assert (await provider.client.get("/v1/models", headers=wrong)).status_code == 401
