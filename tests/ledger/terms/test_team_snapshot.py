@@ -1,4 +1,4 @@
-"""Tests of the cache of terms: read once a version, and never out of date."""
+"""Tests of the snapshot of a team: terms that are read once a version and never out of date, and spend by period."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from inferd.instants import DAY_MS, parse_instant_ms
 from inferd.ledger import operations
 from inferd.ledger.terms.catalog import catalog_in_force
+from inferd.ledger.terms.counters import Spend
 from inferd.ledger.terms.team_snapshot import snapshot_of
 from inferd.ledger.terms.terms import terms_of
 from inferd.plans import AlertPolicy
 from tests.ledger.books import memory_books
-
-DAY_MS = 86_400_000
 
 
 def who(books):
@@ -148,3 +148,26 @@ def test_terms_version_stays_one_row(books):
         books.conn.execute("DELETE FROM terms")
     with pytest.raises(sqlite3.IntegrityError):
         books.conn.execute("INSERT INTO terms VALUES (2, 7)")
+
+
+def test_snapshot_has_the_spend_of_month_year_and_lifetime_apart(books):
+    """R7: half-open periods of admission."""
+    books.grant(1_000)
+    moments = {
+        "2025-12-31T23:59:59.999Z": (1, 10),
+        "2026-01-01T00:00:00.000Z": (2, 20),
+        "2026-11-01T00:00:00.000Z": (4, 40),
+        "2026-12-01T00:00:00.000Z": (8, 80),
+        "2027-01-01T00:00:00.000Z": (16, 160),
+    }
+    for moment, (spent, held) in moments.items():
+        books.now_ms = parse_instant_ms(moment)
+        books.settle(books.hold(spent), spent)
+        books.hold(held)
+    with transaction(books):
+        spend = snapshot_of(books.conn, "acme", parse_instant_ms("2026-11-20")).spend
+    assert spend == {
+        ("team:acme", "2026-11"): Spend(4, 40),
+        ("team:acme", "2026"): Spend(2 + 4 + 8, 20 + 40 + 80),
+        ("team:acme", "lifetime"): Spend(31, 310),
+    }
