@@ -241,5 +241,7 @@ def test_check_in_a_folder_whose_name_is_not_utf_8_writes_no_traceback(config, t
         shutil.copy(config.parent / name, folder / name)
     command = [Path(sys.executable).with_name("inferd"), "models", "check", "--config", folder / "models.toml"]
     checked = subprocess.run(command, capture_output=True, cwd=folder, check=False)
-    assert (checked.returncode, checked.stderr) == (0, b"")
+    assert checked.returncode == 0
+    # llama.cpp writes a line where the CPU has AMX and the kernel does not permit it.
+    assert [line for line in checked.stderr.splitlines() if not line.startswith(b"AMX is not ready")] == []
     assert b"models.toml is right" in checked.stdout
