@@ -238,7 +238,7 @@ def test_every_import_of_inferd_keeps_to_the_layers() -> None:
             "only inferd.server and inferd.cli.serve may import uvicorn",
         ),
         ("inferd/server/app.py", "from rich import print", "only inferd.cli may import rich"),
-        ("inferd/serving/endpoints/admission.py", "import sqlite3", "only inferd.ledger may import sqlite3"),
+        ("inferd/serving/endpoints/prompt.py", "import sqlite3", "only inferd.ledger may import sqlite3"),
         ("inferd/ledger/storage/store.py", "import httpx", "must not know of httpx"),
         ("inferd/ledger/storage/store.py", "from inferd.ledger.audit.run import audit", "builds audit on storage"),
         ("inferd/ledger/storage/store.py", "from starlette.responses import Response", "only inferd.server"),
