@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from typing import ClassVar
 
@@ -99,26 +99,14 @@ class EventStream(EventSourceResponse):
             data_sender_callable=self._watch,  # the response's other tasks end with it, and it with them
         )
         del self.headers["connection"]  # the HTTP server's to say: it may have to close
-        self._events = events
-        self._on_failure = on_failure
+        self._sender = _Sender(events, on_failure)
         self._on_end = on_end
-        self._sending_since_s: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        clock_s = asyncio.get_running_loop().time
-
-        async def send_watched(message: Message) -> None:
-            self._sending_since_s = clock_s()
-            await send(message)
-            self._sending_since_s = None
-
-        async def send_framing(message: Message) -> None:
-            """Send what sse-starlette does: the start, the end, and pings, which have timeouts of their own."""
-            await (send if message.get("more_body") else send_watched)(message)
-
-        self.body_iterator = _Sender(self._events, self._on_failure, send_watched)
+        self.body_iterator = self._sender
+        self._sender.raw_send = send
         try:
-            await super().__call__(scope, receive, send_framing)
+            await super().__call__(scope, receive, self._sender.send)
         except SendTimeoutError:
             logger.info("a reader took nothing for %.0f s and was given up", self.send_timeout_s)
         finally:
@@ -128,7 +116,7 @@ class EventStream(EventSourceResponse):
         """Raise SendTimeoutError once a message has been on its way for the timeout."""
         clock_s = asyncio.get_running_loop().time
         while True:
-            began_s = self._sending_since_s
+            began_s = self._sender.sending_since_s
             left_s = self.send_timeout_s if began_s is None else began_s + self.send_timeout_s - clock_s()
             if left_s <= 0:
                 raise SendTimeoutError
@@ -136,37 +124,48 @@ class EventStream(EventSourceResponse):
 
 
 class _Sender:
-    """Iterator without items, which sends events when it is asked for the first."""
+    """Iterator without items, which sends events when it is asked for the first.
 
-    def __init__(
-        self,
-        events: AsyncGenerator[bytes, None],
-        on_failure: Callable[[Exception], Iterable[bytes]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
+    Attributes:
+        raw_send: of the HTTP server.
+        sending_since_s: when the message that is on its way was handed over, on the loop's clock; None: none is.
+    """
+
+    raw_send: Send
+
+    def __init__(self, events: AsyncGenerator[bytes, None], on_failure: Callable[[Exception], Iterable[bytes]]) -> None:
+        self.sending_since_s: float | None = None
         self._events = events
         self._on_failure = on_failure
-        self._send = send
 
     def __aiter__(self) -> _Sender:
         return self
 
     async def __anext__(self) -> bytes:
         last: Iterable[bytes] = ()
-        send, next_event = self._send, self._events.__anext__
+        send, clock_s = self.raw_send, asyncio.get_running_loop().time
         async with aclosing(self._events):
-            while True:
-                try:
-                    event = await next_event()
-                except StopAsyncIteration:
-                    break
-                except Exception as error:  # noqa: BLE001 - a bug too: it is logged, and its reader told
-                    last = self._on_failure(error)
-                    break
-                await send({"type": "http.response.body", "body": event, "more_body": True})
+            try:
+                async for event in self._events:
+                    self.sending_since_s = clock_s()
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+                    self.sending_since_s = None
+            except Exception as error:
+                if self.sending_since_s is not None:
+                    raise
+                last = self._on_failure(error)
         for event in last:
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+            await self._send_watched({"type": "http.response.body", "body": event, "more_body": True})
         raise StopAsyncIteration
+
+    async def send(self, message: Message) -> None:
+        """Send what sse-starlette does: the start, the end, and pings, which have timeouts of their own."""
+        await (self.raw_send if message.get("more_body") else self._send_watched)(message)
+
+    async def _send_watched(self, message: Message) -> None:
+        self.sending_since_s = asyncio.get_running_loop().time()
+        await self.raw_send(message)
+        self.sending_since_s = None
 
 
 def _named_event(event: msgspec.Struct) -> ServerSentEvent:
