@@ -21,6 +21,22 @@ class Segment:
     special: bool
 
 
+@dataclass(frozen=True, slots=True)
+class EncodeLimits:
+    """Limits of one tokenisation.
+
+    Attributes:
+        max_tokens: stop soon after this number of tokens; None for no limit.
+        check: called before each piece of the text; None for no check.
+    """
+
+    max_tokens: int | None = None
+    check: Check | None = None
+
+
+NO_LIMITS = EncodeLimits()
+
+
 class Tokenizer(Protocol):
     """Text to token ids. Every method may be called from any thread."""
 
@@ -50,25 +66,17 @@ class Tokenizer(Protocol):
         ...
 
     def encode(
-        self,
-        segments: Sequence[Segment],
-        *,
-        add_bos: bool = True,
-        max_tokens: int | None = None,
-        check: Check | None = None,
+        self, segments: Sequence[Segment], limits: EncodeLimits = NO_LIMITS, *, add_bos: bool = True
     ) -> list[int]:
         """Return the token ids of the segments in order, with one BOS at the beginning if the vocabulary asks for it
         and `add_bos` is true.
-
-        Args:
-            max_tokens: stop soon after this number of tokens; None for no limit.
 
         Raises:
             InvalidRequestError: tokenising takes too much time, or the vocabulary cannot write the text.
         """
         ...
 
-    def encode_document(self, text: str, *, max_tokens: int | None = None, check: Check | None = None) -> list[int]:
+    def encode_document(self, text: str, limits: EncodeLimits = NO_LIMITS) -> list[int]:
         """Return the token ids of a text to embed: control tokens are characters, and the vocabulary's own tokens
         around a text (BOS, EOS, [CLS], [SEP]) are added. Arguments and errors are those of `encode`."""
         ...

@@ -18,7 +18,7 @@ from inferd.engine.grammar.constraint import CompiledConstraint, grammar_of
 from inferd.engine.grammar.trial import GrammarVocabulary, tokenizer_of
 from inferd.engine.runner import Batch, MemoryKind, SequenceState
 from inferd.sampling_params import SamplingParams
-from inferd.tokenizer import Check, Segment
+from inferd.tokenizer import NO_LIMITS, EncodeLimits, Segment
 
 END = 256
 BEGIN = 257
@@ -55,17 +55,12 @@ class ByteTokenizer:
         assert not texts, "no family writes these"
 
     def encode(
-        self,
-        segments: Sequence[Segment],
-        *,
-        add_bos: bool = True,
-        max_tokens: int | None = None,
-        check: Check | None = None,
+        self, segments: Sequence[Segment], limits: EncodeLimits = NO_LIMITS, *, add_bos: bool = True
     ) -> list[int]:
         token_ids: list[int] = []
         for segment in segments:
-            if check is not None:
-                check()
+            if limits.check is not None:
+                limits.check()
             text = segment.text
             if segment.special:
                 text = text.replace("<|begin|>", "\ue001").replace("<|end|>", "\ue002")
@@ -76,9 +71,9 @@ class ByteTokenizer:
                     token_ids += character.encode("utf-8")
         return token_ids if token_ids[:1] == [BEGIN] or not add_bos else [BEGIN, *token_ids]
 
-    def encode_document(self, text: str, *, max_tokens: int | None = None, check: Check | None = None) -> list[int]:
-        if check is not None:
-            check()
+    def encode_document(self, text: str, limits: EncodeLimits = NO_LIMITS) -> list[int]:
+        if limits.check is not None:
+            limits.check()
         return [BEGIN, *text.encode("utf-8")]
 
     def decode(self, token_ids: Sequence[int]) -> str:

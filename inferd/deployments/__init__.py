@@ -1,1 +1,1 @@
-"""Deployments: the names that callers use, and what answers behind them."""
+"""Deployments: the names that callers use, and the replicas that answer."""

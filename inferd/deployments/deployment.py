@@ -1,4 +1,4 @@
-"""One name that callers use, opening onto a replica."""
+"""Deployment: one name that callers use, and the replica that answers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _FAILED_RETRY_AFTER_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A door: several may open onto one replica and share its batch.
+    """A model under a name, with its price and terms. Several deployments may use one replica and share its batch.
 
     Attributes:
         name: `owner/name`, the `model` of requests, responses and usage rows.
-        price: None means public and free.
-        free_until_ms: the first moment at which `price` holds; None: it always does.
-        retirement: when it goes; None: nobody knows.
-        shared_cache: teams share cached prefixes here.
-        tiers_ppm: the service tiers that it serves, and the multiplier of `price` in each.
-        max_compute_ms: after so much compute a request ends; None: it is not billed by time.
+        price: None for a public and free deployment.
+        free_until_ms: the first moment at which `price` applies; None if it always does.
+        retirement: its dates; None if none is planned.
+        shared_cache: whether teams share cached prefixes.
+        tiers_ppm: multiplier of `price` for each service tier that it serves.
+        max_compute_ms: compute time after which a request ends; None if requests are not billed by time.
         default_max_tokens: completion limit of a request that names none (BILLING R4).
         created_s: Unix time of its model file, shown by /v1/models.
     """
@@ -42,16 +42,16 @@ class Deployment:
     shared_cache: bool = False
 
     def price_at(self, moment_ms: int, tier: ServiceTier = ServiceTier.DEFAULT) -> Price | None:
-        """The price of requests of that tier admitted at that moment; None: free (BILLING R13)."""
+        """Return the price of requests of that tier admitted at that moment; None if they are free (BILLING R13)."""
         is_free = self.free_until_ms is not None and moment_ms < self.free_until_ms
         return None if is_free or self.price is None else self.price.times(self.tiers_ppm[tier])
 
     def is_gone(self, moment_ms: int) -> bool:
-        """Whether it takes no more requests; those under way go on."""
+        """Return whether it is retired and takes no more requests; requests under way continue."""
         return self.retirement is not None and moment_ms >= self.retirement.gone_at_ms
 
     def check_tier(self, tier: ServiceTier) -> None:
-        """Raises InvalidRequestError for one that it does not serve (BILLING R17)."""
+        """Raise InvalidRequestError for a tier that it does not serve (BILLING R17)."""
         if tier in self.tiers_ppm:
             return
         served = [tier for tier in self.tiers_ppm if tier is not ServiceTier.BATCH]
@@ -62,7 +62,7 @@ class Deployment:
         )
 
     def check_ready(self) -> None:
-        """Raises OverloadedError while the model is not loaded."""
+        """Raise OverloadedError while the model is not loaded."""
         if self.replica.failure is not None:
             raise OverloadedError(
                 f"The model `{self.name}` is not available: its operator has to start it again.",
@@ -72,12 +72,12 @@ class Deployment:
             raise OverloadedError(f"The model `{self.name}` is not ready yet.", retry_after_s=_LOADING_RETRY_AFTER_S)
 
     def check_chats(self) -> None:
-        """Raises InvalidRequestError if the model has no chat."""
+        """Raise InvalidRequestError if the model has no chat template."""
         if not self.replica.chats:
             raise self._not_for("chat completions")
 
     def check_makes_text(self) -> None:
-        """Raises InvalidRequestError if the model makes embeddings only."""
+        """Raise InvalidRequestError if the model makes embeddings only."""
         if not self.replica.makes_text:
             raise self._not_for("text completions")
 
@@ -89,8 +89,8 @@ class Deployment:
         )
 
     def cache_scope(self, team: str, isolation_key: str | None) -> str:
-        """Who shares prefixes with whom: a team with itself, and less than that with an isolation key of its own.
-        The separator can be part of neither name."""
+        """Return the scope of cached prefixes: a team, or one of its isolation keys; all teams with `shared_cache`. The
+        separator can be part of neither name."""
         if self.shared_cache and isolation_key is None:
             return f"shared\0{self.name}"
         return f"team\0{team}\0{isolation_key or ''}"

@@ -1,4 +1,4 @@
-"""A replica in this process: one engine on one GGUF file."""
+"""LocalReplica: a replica in this process, one engine on one GGUF file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 
 def check_model(config: ModelConfig) -> None:
-    """Raise ConfigError if the model cannot be served: reads its files but the weights, as `LocalReplica.start` will,
-    and renders its chat template. Takes tenths of a second."""
+    """Raise ConfigError if the model cannot be served: read its files except the weights, and render its chat template.
+    Takes tenths of a second."""
     model = load_model(config.source, n_gpu_layers=config.n_gpu_layers, header_only=True)
     try:
         fitting_memory(model, config)
@@ -37,13 +37,15 @@ def check_model(config: ModelConfig) -> None:
 
 
 class LocalReplica:
-    """Belongs to the event loop. What has no value in `__init__` is there once it is ready.
+    """One model with its engine. Belongs to the event loop. Attributes without a value in `__init__` are set once it is
+    ready.
 
     Attributes:
-        makes_text: False for a model that makes embeddings only; then it has no `constraints` either.
-        chats: it has a chat template, and so a `chat_format`.
-        embedding_size: numbers of a vector.
-        max_embedding_tokens: most tokens of one input.
+        failure: why the model is not served, or None; other models are.
+        makes_text: False for a model that makes embeddings only; it has no `constraints` then.
+        chats: whether it has a chat template, and so a `chat_format`.
+        embedding_size: numbers in a vector.
+        max_embedding_tokens: maximum tokens of an embedding input.
     """
 
     tokenizer: Tokenizer
@@ -62,7 +64,6 @@ class LocalReplica:
         self._engine = Engine(config.key, self._build_core, config.source)
         self._files: ModelFiles | None = None
         self.failure: str | None = None
-        """Why the model is not served: its file cannot be, or was written to. Other models go on."""
 
     @property
     def key(self) -> str:
@@ -74,37 +75,37 @@ class LocalReplica:
 
     @property
     def load(self) -> float:
-        """0 while every request has a sequence of its own, 1 once as many again wait for one; without batches."""
+        """0 while every request that is not batch runs, 1 once as many again wait."""
         n_parallel = self._config.n_parallel
         return min(1.0, max(0.0, (self._engine.num_urgent - n_parallel) / n_parallel))
 
     @property
     def num_live(self) -> int:
-        """Sequences that wait or run."""
+        """Requests that wait or run."""
         return self._engine.num_live
 
     @property
     def speed(self) -> Speed:
-        """Of all sequences together, lately."""
+        """Last reported speed of all sequences together."""
         return self._engine.speed
 
     @property
     def n_parallel(self) -> int:
-        """Most requests that run at once."""
+        """Maximum number of requests that run at once."""
         return self._config.n_parallel
 
     @property
     def max_context(self) -> int:
-        """Most tokens of one request, prompt and completion together."""
+        """Maximum tokens of one request, prompt and completion together."""
         return self._config.max_context
 
     async def check(self) -> None:
-        """Raises ConfigError if the model cannot be served; see `check_model`."""
+        """Raise ConfigError if the model cannot be served; see `check_model`."""
         await asyncio.to_thread(check_model, self._config)
 
     async def start(self) -> None:
-        """Loads and warms up the model (seconds to minutes). Raises ConfigError, also if another process writes to its
-        files meanwhile, or what llama.cpp ran into."""
+        """Load and warm up the model (seconds to minutes). Raises ConfigError, also if another process writes to its
+        files meanwhile, and RuntimeError if llama.cpp cannot compute."""
         files = self._files = ModelFiles(shards_of(self._config.source))
         await self._engine.start()
         if self.failure is not None:  # `look_at_files` has stopped it
@@ -129,16 +130,15 @@ class LocalReplica:
         await self.stop()
 
     def submit(self, request: AddRequest | EmbedRequest) -> OutputStream:
-        """Queues a request. Raises OverloadedError."""
+        """Queue a request. Raises OverloadedError."""
         return self._engine.submit(request)
 
     def abort(self, request_id: str) -> None:
         self._engine.abort(request_id)
 
     async def stop(self) -> None:
-        """Ends live requests with an error and frees the model, then lets others write its files. Harmless if it has
-        stopped."""
-        if hasattr(self, "constraints"):  # of an engine that has failed too: they read its vocabulary
+        """End live requests with an error, free the model and release its files. Does nothing if it has stopped."""
+        if hasattr(self, "constraints"):  # also of a failed engine: compiling reads its vocabulary
             await asyncio.to_thread(self.constraints.close)
         await self._engine.stop()
         if self._files is not None:
@@ -146,7 +146,7 @@ class LocalReplica:
             self._files = None
 
     def _build_core(self) -> ModelCore:
-        """On the engine thread; what it sets here is read only after the engine reports that it is ready."""
+        """Load the model, on the engine thread. The attributes set here are read only after the engine is ready."""
         config = self._config
         model = load_model(config.source, n_gpu_layers=config.n_gpu_layers)
         self.tokenizer = model.vocabulary
@@ -169,7 +169,7 @@ class LocalReplica:
         return build_core(model, config, self._compute_turn)
 
     def _fingerprint(self, llama_version: str, template: str) -> str:
-        """Names build, model and configuration: equal ones, and only those, give equal output for an equal seed."""
+        """Return an id of build, model and configuration: equal ones, and only those, give equal output for a seed."""
         config = self._config
         parts = (
             __version__,
@@ -193,7 +193,7 @@ def _template(config: ModelConfig, model: Model) -> str | None:
 
 
 def _chat_format(config: ModelConfig, model: Model) -> ChatFormat | None:
-    """None if the model does not chat: one made for vectors may do without a template. Raises ConfigError."""
+    """Return the chat format, or None for an embedding model without a template. Raises ConfigError."""
     if not model.is_causal:
         return None
     source = _template(config, model)

@@ -1,4 +1,4 @@
-"""The files of a model that is served: whether another process changes them."""
+"""Files of a served model, watched for writes by other processes."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class ModelFiles:
 
     @property
     def are_leased(self) -> bool:
-        """Whether a writer of any of them has to wait."""
+        """Whether a writer of any of the files has to wait."""
         return all(is_leased for _, _, is_leased in self._opened.values())
 
     def change(self) -> str | None:
-        """Return a sentence about the first file that another process writes to, or has written to; else None."""
+        """Return a sentence about the first file that another process writes or has written to; else None."""
         for path, (descriptor, before, is_leased) in self._opened.items():
             if is_leased:
                 if fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
@@ -53,7 +53,7 @@ class ModelFiles:
         return None
 
     def replaced(self) -> Path | None:
-        """Return the first path that names another file by now, as after a rename; else None."""
+        """Return the first path that now names another file, as after a rename; else None."""
         for path, (_, before, _) in self._opened.items():
             try:
                 now = path.stat()
@@ -64,18 +64,18 @@ class ModelFiles:
         return None
 
     def close(self) -> None:
-        """Give the leases back: writers go on."""
+        """Release the leases, so that writers continue."""
         for descriptor, _, _ in self._opened.values():
             os.close(descriptor)
         self._opened.clear()
 
 
 def _take_lease(descriptor: int) -> bool:
-    """Whether it could be had: not while the file is open for writing."""
+    """Take a read lease; return False if that fails, such as while the file is open for writing."""
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
     try:
-        # The kernel tells of a writer by a signal, whose default, SIGIO, would end the process. `change` asks instead.
+        # The kernel reports a writer by a signal, whose default, SIGIO, would end the process. `change` polls instead.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:

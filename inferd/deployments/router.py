@@ -1,4 +1,4 @@
-"""From the name in a request to the deployment that answers."""
+"""Router: from the name in a request to the deployment that answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Router:
     """All deployments of a configuration, and the replicas behind them.
 
     Args:
-        clock_ms: Unix time, for deployments that go.
+        clock_ms: Unix time, for retired deployments.
     """
 
     def __init__(self, deployments: Mapping[str, Deployment], clock_ms: Callable[[], int]) -> None:
@@ -26,7 +26,7 @@ class Router:
 
     @classmethod
     def from_config(cls, config: Config, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> Router:
-        """One replica for each model that a deployment opens onto; nothing is loaded yet."""
+        """Return a router with one replica for each model that a deployment uses; nothing is loaded yet."""
         used = {deployment.model for deployment in config.deployments.values()}
         # All models share the one device that llama.cpp puts them on.
         turn = ComputeTurn()
@@ -52,12 +52,12 @@ class Router:
 
     @property
     def replicas(self) -> list[LocalReplica]:
-        """Each replica once."""
+        """All replicas, each once."""
         return list({id(d.replica): d.replica for d in self._deployments.values()}.values())
 
     @property
     def is_ready(self) -> bool:
-        """Whether every model is served but those whose files cannot be, and not all of them."""
+        """Whether every model is ready except failed ones, and not all have failed."""
         replicas = self.replicas
         served = [replica for replica in replicas if replica.failure is None]
         return bool(served or not replicas) and all(replica.is_ready for replica in served)
@@ -69,16 +69,16 @@ class Router:
 
     @property
     def load(self) -> float:
-        """How full the fullest replica is, 0 to 1."""
+        """Load of the fullest replica, 0 to 1."""
         return max((deployment.replica.load for deployment in self._deployments.values()), default=0.0)
 
     def deployments(self) -> list[Deployment]:
-        """Those that take requests."""
+        """Return the deployments that take requests."""
         now_ms = self._clock_ms()
         return [deployment for deployment in self._deployments.values() if not deployment.is_gone(now_ms)]
 
     def find(self, name: str) -> Deployment:
-        """Raises ModelNotFoundError."""
+        """Return the deployment of that name. Raises ModelNotFoundError."""
         deployment = self._deployments.get(name)
         if deployment is None:
             raise ModelNotFoundError(

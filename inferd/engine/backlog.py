@@ -92,7 +92,7 @@ class Backlog:
         return self._num_tokens + request.max_total_tokens - self._max_tokens
 
     def _measured_s(self, num_requests: int, num_tokens: int) -> float | None:
-        """Return the seconds until so many have ended, by the completion rate; None if that is unknown."""
+        """Return the seconds until these have ended, by the completion rate; None if that is unknown."""
         now_s = self._clock_s()
         while self._ended and self._ended[0][0] < now_s - _WINDOW_S:
             self._ended.popleft()
@@ -105,7 +105,7 @@ class Backlog:
         return max(num_requests / requests_per_s, num_tokens / tokens_per_s)
 
     def _expected_s(self, num_requests: int, num_tokens: int) -> float:
-        """Return the seconds for so many tokens at engine speed, with the backlog's own mixture of prompts and
+        """Return the seconds for these tokens at engine speed, with the backlog's own mixture of prompts and
         outputs."""
         if not self._live:
             return MAX_RETRY_AFTER_S  # the request alone is above the limit

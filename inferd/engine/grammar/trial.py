@@ -1,4 +1,4 @@
-"""A grammar's trial: it is compiled first in a process of its own, where it may do what hostile ones do.
+"""Trial of a grammar: it is compiled first in a process of its own, which a hostile grammar may end.
 
 llguidance bounds most work, but not all: a chain of 20,000 `$ref`s overflows the stack, which ends the process, and
 some regular expressions take minutes and gigabytes. A child process holds the vocabulary and forks for each trial, so
@@ -25,31 +25,31 @@ from multiprocessing.connection import Connection
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 TRIAL_CPU_S = 2.0
-"""Processor time of one trial."""
+"""Limit of processor time of one trial."""
 QUICK_CPU_S = 0.3
-"""Processor time of a trial that others wait for. Most take some milliseconds."""
+"""Limit of processor time of a quick trial. Most take some milliseconds."""
 TRIAL_PATIENCE_S = 20.0
-"""How long a trial may last on a machine that has no time for it."""
+"""Limit of the duration of a trial on a busy machine."""
 START_TIMEOUT_S = 60.0
 NICENESS = 10
 QUICK_NICENESS = 3
-"""Threads that compute go first: two that wait for each other are as slow as the slower one. A quick trial takes little
-from them, and a request waits for it."""
+"""Lower priority than the threads that compute: two that wait for each other are as slow as the slower one. A quick
+trial takes little from them, and a request waits for it."""
 MEMORY_BYTES = 2 * 2**30
 STACK_BYTES = 1024 * 1024
-"""Less than any thread has on which it is compiled again."""
+"""Less than the stack of any thread that compiles the grammar again."""
 MAX_MATCH_BYTES = 16
-"""Of a token that forced text is cut into."""
+"""Maximum length of a token that forced text is cut into."""
 MAX_FORCED_BYTES = 1024
-"""Of forced text: each mask needs its first token only, and a grammar of 1 KB can force gigabytes."""
+"""Limit of forced text: each mask needs its first token only, and a grammar of 1 KB can force gigabytes."""
 _REASON_BYTES = 16 * 1024
 _END = b"\0"
 _FROM_OUTSIDE = frozenset((signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-"""Signals that no grammar causes: the system takes memory back, or an operator ends the process."""
+"""Signals that no grammar causes: the system reclaims memory, or an operator ends the process."""
 LIMITS = LLParserLimits(
     initial_lexer_fuel=200_000, step_lexer_fuel=100_000, max_lexer_states=50_000, verbose_errors=False
 )
-"""Some masks of a large regular expression take as long as these allow: a second at most."""
+"""Masks of a large regular expression take at most a second with these."""
 logger = logging.getLogger(__name__)
 
 UNFINISHED = "its trial takes longer than a quick one may"
@@ -58,11 +58,11 @@ TOO_COMPLEX = "it is too complex to be compiled here; make it smaller"
 
 @dataclass(frozen=True, slots=True)
 class GrammarVocabulary:
-    """What llguidance needs of a vocabulary, as plain data.
+    """A vocabulary as llguidance needs it, as plain data.
 
     Attributes:
         tokens: each token's bytes; control tokens begin with 0xFF, which no text has.
-        control_ids: of the control tokens.
+        control_ids: ids of the control tokens.
         end_ids: tokens that end a turn.
     """
 
@@ -72,12 +72,12 @@ class GrammarVocabulary:
 
 
 class Outcome(Enum):
-    """How a trial ended."""
+    """End of a trial."""
 
-    JUDGED = "judged"  # llguidance said what it thinks of the grammar
+    JUDGED = "judged"  # llguidance accepted or refused the grammar
     FATAL = "fatal"  # the grammar ended the process
     LATE = "late"  # it used up its processor time
-    KILLED = "killed"  # the process was ended from outside, or could not be made: that says nothing
+    KILLED = "killed"  # the process was ended from outside, or could not be made: no verdict on the grammar
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class GrammarTrial:
         A trial whose process was killed from outside is repeated once.
 
         Args:
-            is_quick: after QUICK_CPU_S return UNFINISHED, which says nothing of the grammar.
+            is_quick: after QUICK_CPU_S return UNFINISHED, which is no verdict on the grammar.
 
         Raises:
             OSError: no process can be started, or it was killed twice.
@@ -150,7 +150,7 @@ class GrammarTrial:
         return Verdict(Outcome.KILLED)
 
     def close(self) -> None:
-        """End the child, whatever it does."""
+        """End the child at once."""
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
@@ -172,7 +172,7 @@ class GrammarTrial:
             theirs.close()
         self._process, self._connection = process, ours
         try:
-            # Not as an argument: multiprocessing waits for ever for a child that ends before it has read all of those.
+            # Not as an argument: multiprocessing waits for ever for a child that ends before it has read its arguments.
             ours.send(self._vocabulary)
             if ours.poll(START_TIMEOUT_S) and ours.recv() == "ready":
                 return
@@ -204,7 +204,7 @@ class TrialPool:
             self._give_back(trial)
 
     def close(self) -> None:
-        """End all children that are not borrowed, and those that are when they come back."""
+        """End all children, the borrowed ones when they are returned."""
         with self._changed:
             self._is_closed = True
             idle, starter = list(self._idle), self._starter
@@ -214,7 +214,7 @@ class TrialPool:
             starter.join()
 
     def _take(self) -> GrammarTrial:
-        """One that runs, if there is one."""
+        """Take an idle child, a running one if possible."""
         with self._changed:
             self._changed.wait_for(lambda: self._idle)
             trial = next((trial for trial in self._idle if trial.is_alive), self._idle[0])
@@ -248,7 +248,7 @@ class TrialPool:
 
 
 class LongestMatch(TokenizerWrapper):
-    """A vocabulary as llguidance takes it from Python; it tokenises by the longest token that matches."""
+    """Vocabulary for llguidance that tokenises by the longest matching token."""
 
     def __init__(self, vocabulary: GrammarVocabulary) -> None:
         self.eos_token_id = vocabulary.end_ids[0]
@@ -280,7 +280,7 @@ def tokenizer_of(vocabulary: GrammarVocabulary, tokens: LongestMatch | None = No
 
 
 def first_fault(tokenizer: LLTokenizer, grammar: str) -> str:
-    """Compiles a grammar and asks for its first token: llguidance's reason against it, or "" """
+    """Compile a grammar and ask for its first token; return llguidance's reason against it, or ""."""
     matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
     if matcher.is_error():
         return matcher.get_error() or "it cannot be compiled"
@@ -289,14 +289,14 @@ def first_fault(tokenizer: LLTokenizer, grammar: str) -> str:
 
 
 def _serve(connection: Connection) -> None:
-    """The child's life: ends with the pipe. It has one thread, so that it may fork."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the server's business
+    """Serve trials until the pipe closes. The child has one thread, so that it may fork."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server handles the terminal's Ctrl-C
     try:
         tokenizer = tokenizer_of(connection.recv())
     except EOFError:
         return
     gc.collect()
-    gc.freeze()  # a fork copies no page only to count references in it
+    gc.freeze()  # so that a fork copies no page only to count references
     _limit_memory()
     threading.stack_size(STACK_BYTES)
     connection.send("ready")
@@ -344,7 +344,7 @@ def _forked_trial(tokenizer: LLTokenizer, grammar: str, limit_s: float) -> Verdi
 
 
 def _report_fault(tokenizer: LLTokenizer, grammar: str, writer: int) -> None:
-    """On a thread with a small stack."""
+    """Write the fault of a grammar to the pipe; called on a thread with a small stack."""
     os.write(writer, first_fault(tokenizer, grammar).encode()[:_REASON_BYTES] + _END)
 
 

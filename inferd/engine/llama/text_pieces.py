@@ -1,10 +1,10 @@
-"""Pieces of a long text, each short enough for one native call, whose tokens are those of the whole text.
+"""Cutting of a long text into pieces, each short enough for one native call, with the tokens of the whole text.
 
-llama.cpp's regular expressions take stack by the character (323 bytes, for a run that one expression matches), and its
-search for control tokens takes time by the square of how many it has found. So a long text is cut: before a control
-token, or where the words of every pre-tokenizer end and no token of the vocabulary spans the place. A run of thousands
-of characters without such a place is cut within, between letters that no token joins if there are any (base64 and
-hexadecimal have them), else anywhere; its tokens beside the cut may then be others than llama.cpp's.
+llama.cpp's regular expressions take 323 bytes of stack for each character of a run that one expression matches, and its
+search for control tokens is quadratic in their number. So a long text is cut before a control token, or where the words
+of every pre-tokenizer end and no token of the vocabulary spans the place. A run of thousands of characters without such
+a place is cut between two letters that no token joins (base64 and hexadecimal have them), else anywhere; its tokens
+beside the cut may then differ from llama.cpp's.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from collections.abc import Iterable, Iterator, Sequence
 from inferd.tokenizer import longest_match
 
 PIECE_CHARS = 4096
-"""1.3 MB of stack at most, and 5 ms of a core for usual vocabularies."""
+"""At most 1.3 MB of stack, and 5 ms of a core for usual vocabularies."""
 PIECE_SPECIALS = 256
 _LETTERS = "0-9A-Za-zÀ-ÖØ-öø-ÿА-яぁ-ゖァ-ヺ一-龥가-힣"
 _PLACES = re.compile(rf"(?<=[^\s▁])(?= \S)|(?<=[{_LETTERS}])(?=[\n。，、！？；：])")
-"""Where the words of every pre-tokenizer end: before a single blank, and between a letter and what is none."""
+"""Ends of words for every pre-tokenizer: before a single blank, and between a letter and a line feed or CJK mark."""
 _BLANK = " "
 _WHITE_SPACE = re.compile(r"\s*")
 _PARTIAL = "\ufffd"
 _PAIRS = re.compile(rf"(?=([\s\S][ \n。，、！？；：{_PARTIAL}]|[0-9A-Za-z]{{2}}))")
 _IN_WORD = re.compile("(?<=[A-Za-z]{2})(?=[0-9A-Za-z])|(?<=[A-Za-z][0-9])(?=[A-Za-z])|(?<=[0-9]{2})(?=[A-Za-z])")
-"""A cut there changes no token if none spans the place: not beside signs, of which some begin a word with letters, and
-not between digits."""
+"""Places within a word where a cut changes no token unless one spans it: not beside signs, which may begin a word with
+letters, and not between digits."""
 NUM_IN_WORD = 1024
-"""Characters before the last possible cut in which such a place is looked for; base64 has one in some ten."""
+"""Characters before the last possible cut that are searched for such a place; base64 has one in some ten."""
 DIGITS_OF_WORD = 3
-"""Many pre-tokenizers make words of so many digits, counted from a number's first."""
+"""Digits of a word in many pre-tokenizers, counted from the first of a number."""
 
 
 class TextCutter:
-    """Cuts texts for one vocabulary. Any thread may use it.
+    """Cutter of texts for one vocabulary. Any thread may use it.
 
     Args:
-        token_texts: of every token as it is written in a text; what is no UTF-8 in them is U+FFFD.
-        control_texts: read as tokens in special text only.
-        user_texts: read as tokens in any text.
-        cuts_words: cut between words; else only at tokens of these texts.
+        token_texts: text of every token; invalid UTF-8 in it is U+FFFD.
+        control_texts: texts that are tokens in special text only.
+        user_texts: texts that are tokens in any text.
+        cuts_words: cut between words; else only at the tokens above.
         cuts_runs: also cut within words, if there is no other place.
-        cuts_unknown: tokens are of whole characters; also cut before those that no longer token has.
+        cuts_unknown: tokens are of whole characters; also cut before characters that no longer token has.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TextCutter:
             self._places = re.compile(rf"{_PLACES.pattern}|(?=[^{''.join(map(re.escape, known))}])")
 
     def pieces(self, text: str, *, special: bool) -> Iterator[tuple[str, bool]]:
-        """Each piece, and whether it goes on with the words before it: no control token stands between them."""
+        """Yield each piece, and whether it continues the words before it: no control token stands between them."""
         if len(text) <= PIECE_SPECIALS:
             yield text, False
             return
@@ -96,12 +96,12 @@ class TextCutter:
             yield text[start:], goes_on
 
     def without_tokens(self, text: str, *, special: bool) -> str:
-        """The text but for what is read as tokens of these texts."""
+        """Return the text without its control and user tokens."""
         pattern = self._in_special if special else self._in_plain
         return text if pattern is None else pattern.sub("", text)
 
     def _specials(self, text: str, *, special: bool) -> Iterator[tuple[int, int]]:
-        """(start, end) of each token that is read as such, and the end of the text."""
+        """Yield (start, end) of each control or user token, then the end of the text."""
         pattern = self._in_special if special else self._in_plain
         if pattern is not None:
             for match in pattern.finditer(text):
@@ -109,15 +109,15 @@ class TextCutter:
         yield len(text), len(text)
 
     def _place(self, text: str, low: int, high: int, end: int) -> int | None:
-        """The last place between words in (low, high], if there is one."""
+        """Return the last place between words in (low, high], if there is one."""
         if not self._cuts_words:
             return None
         places = [match.start() for match in self._places.finditer(text, low + 1, min(high + 2, end))]
         return next((place for place in reversed(places) if place <= high and self._is_apart(text, place)), None)
 
     def _emergency_place(self, text: str, low: int, high: int, end: int) -> int | None:
-        """One within a word, at `high` or where fewer tokens change; or the first place between words in (high, end),
-        if there is one."""
+        """Return a place within a word, at `high` or where fewer tokens change; or the first place between words in
+        (high, end), if there is one."""
         if not self._cuts_words:
             return None
         if not self._cuts_runs:
@@ -133,7 +133,7 @@ class TextCutter:
         return next((place for place in reversed(places) if text[place - 1 : place + 1] not in joined), high)
 
     def _is_apart(self, text: str, place: int) -> bool:
-        """Whether no token spans the place; of bytes, not even with a part of the characters beside it."""
+        """Return whether no token spans the place, not even with a part of the characters beside it."""
         before, after = text[place - 1], text[place]
         befores = [before] if self._has_whole_characters or before.isascii() else [before, _PARTIAL]
         afters = [after] if self._has_whole_characters or after.isascii() else [after, _PARTIAL]
@@ -141,7 +141,7 @@ class TextCutter:
 
 
 def _after_space(text: str, start: int) -> int:
-    """Some control tokens take the white space behind them."""
+    """Return the end of the white space from `start` on, which some control tokens include."""
     found = _WHITE_SPACE.match(text, start)
     return found.end() if found else start
 

@@ -16,7 +16,7 @@ from inferd.engine.grammar.trial import MAX_FORCED_BYTES, GrammarVocabulary, Lon
 from inferd.engine.llama.library import Library
 from inferd.engine.llama.text_pieces import TextCutter
 from inferd.errors import InvalidRequestError, OverloadedError
-from inferd.tokenizer import Check, Segment
+from inferd.tokenizer import NO_LIMITS, EncodeLimits, Segment
 
 MAX_CPU_S = 2.0
 """Limit of processor time for one text, or for each million characters of a longer one."""
@@ -126,23 +126,18 @@ class Vocabulary:
         )
 
     def encode(
-        self,
-        segments: Sequence[Segment],
-        *,
-        add_bos: bool = True,
-        max_tokens: int | None = None,
-        check: Check | None = None,
+        self, segments: Sequence[Segment], limits: EncodeLimits = NO_LIMITS, *, add_bos: bool = True
     ) -> list[int]:
         """Return token ids; control tokens are read in `special` segments only. BOS comes first, once, if it is asked
         for and the text does not begin with it."""
-        token_ids = self._encode(segments, max_tokens, check)
+        token_ids = self._encode(segments, limits)
         if add_bos and self._bos is not None and token_ids[:1] != [self._bos]:
             token_ids.insert(0, self._bos)
         return token_ids
 
-    def encode_document(self, text: str, *, max_tokens: int | None = None, check: Check | None = None) -> list[int]:
+    def encode_document(self, text: str, limits: EncodeLimits = NO_LIMITS) -> list[int]:
         before, behind = self._frames
-        return [*before, *self._encode([Segment(text, special=False)], max_tokens, check), *behind]
+        return [*before, *self._encode([Segment(text, special=False)], limits), *behind]
 
     def encode_forced(self, text: str) -> list[int]:
         """Return token ids of a short text that continues another one, and holds no control token."""
@@ -224,8 +219,9 @@ class Vocabulary:
                 self._num_calls -= 1
                 self._calls.notify_all()
 
-    def _encode(self, segments: Sequence[Segment], max_tokens: int | None, check: Check | None) -> list[int]:
+    def _encode(self, segments: Sequence[Segment], limits: EncodeLimits) -> list[int]:
         """Tokenise piece by piece, so that a long text ends when it is too long, too slow or no longer wanted."""
+        max_tokens, check = limits.max_tokens, limits.check
         token_ids: list[int] = []
         num_chars = sum(len(segment.text) for segment in segments)
         ends_s = time.thread_time() + MAX_CPU_S * max(1.0, num_chars / _CHARS)

@@ -15,7 +15,7 @@ from inferd.errors import ContextLengthError, InvalidRequestError
 from inferd.serving.completion import Admission, AnswerWriter, Finished
 from inferd.serving.endpoints.endpoint import Call, Endpoint, RequestLabels
 from inferd.serving.endpoints.prompt import check_token_ids, no_tokens
-from inferd.tokenizer import Check
+from inferd.tokenizer import Check, EncodeLimits
 from inferd.wire.errors import invalid
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.embeddings import (
@@ -164,7 +164,7 @@ def _token_ids(one: TextInput, replica: LocalReplica, check: Check | None) -> tu
         _check_bytes(one.content, one.param, replica)
         most = replica.max_embedding_tokens
         try:
-            token_ids = tuple(replica.tokenizer.encode_document(one.content, max_tokens=most, check=check))
+            token_ids = tuple(replica.tokenizer.encode_document(one.content, EncodeLimits(most, check)))
         except InvalidRequestError as error:
             error.param = error.param or one.param
             raise

@@ -13,7 +13,7 @@ from inferd.errors import ContextLengthError, InvalidRequestError
 from inferd.sampling_params import SamplingParams
 from inferd.serving.completion import Admission
 from inferd.serving.endpoints.endpoint import RequestLabels
-from inferd.tokenizer import Check, Segment
+from inferd.tokenizer import Check, EncodeLimits, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def encoded(
     """
     most = replica.max_context - room
     try:
-        token_ids = tuple(replica.tokenizer.encode(segments, add_bos=add_bos, max_tokens=most, check=check))
+        token_ids = tuple(replica.tokenizer.encode(segments, EncodeLimits(most, check), add_bos=add_bos))
     except InvalidRequestError as error:
         error.param = error.param or param
         raise

@@ -18,7 +18,7 @@ import pytest
 from inferd.engine.llama import text_pieces
 from inferd.engine.llama.vocabulary import MAX_CPU_S, Vocabulary
 from inferd.errors import InvalidRequestError, OverloadedError
-from inferd.tokenizer import Segment
+from inferd.tokenizer import EncodeLimits, Segment
 from tests.engine.llama.tiny_vocabularies import (
     ALL_BYTES,
     PRE_TOKENIZERS,
@@ -156,8 +156,8 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_text_ends_soon_after_the_most_tokens_that_are_wanted(smollm2):
     vocabulary = load_vocabulary(smollm2)
     text = "word " * MIB
-    assert 100 < len(vocabulary.encode([Segment(text, special=False)], max_tokens=100)) < 2000
-    assert 100 < len(vocabulary.encode_document(text, max_tokens=100)) < 2000
+    assert 100 < len(vocabulary.encode([Segment(text, special=False)], EncodeLimits(100))) < 2000
+    assert 100 < len(vocabulary.encode_document(text, EncodeLimits(100))) < 2000
 
 
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.b16encode], ids=["base64", "hexadecimal"])
@@ -184,7 +184,7 @@ def test_text_ends_when_its_check_raises(smollm2):
             raise OverloadedError("stopped")
 
     with pytest.raises(OverloadedError):
-        load_vocabulary(smollm2).encode([Segment("word " * MIB, special=False)], check=check)
+        load_vocabulary(smollm2).encode([Segment("word " * MIB, special=False)], EncodeLimits(check=check))
     assert num_checks == 3
 
 
@@ -201,7 +201,7 @@ SMALL_STACK = """
 import sys, threading
 from pathlib import Path
 from inferd.cli.composition import STACK_BYTES
-from inferd.tokenizer import Segment
+from inferd.tokenizer import EncodeLimits, Segment
 from tests.engine.llama.tiny_vocabularies import load_vocabulary
 threading.stack_size(STACK_BYTES)
 vocabulary = load_vocabulary(Path(sys.argv[1]))
