@@ -51,7 +51,17 @@ class OperationError(InferdError):
 
 
 class NotFoundError(OperationError):
-    """The named team, project, user, key or grant does not exist."""
+    """The named team, project, user, key or grant does not exist.
+
+    Attributes:
+        noun: what was looked up, such as `team`; None: the message says all.
+        names: the names that it was looked up by, the team first.
+    """
+
+    def __init__(self, message: str, *, noun: str | None = None, names: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.noun = noun
+        self.names = names
 
 
 class ConflictError(OperationError):

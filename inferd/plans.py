@@ -24,6 +24,7 @@ GRANT_KINDS: tuple[GrantKind, ...] = ("paid", "promotional")
 DEFAULT_PRIORITY = 50
 """Priority of a grant, 0 to 100; grants with a lower number are debited first."""
 TOP_TIER = 5
+DEFAULT_PLAN = "free"
 EARNED_TIERS = (2, 3, 4)
 """Tiers earned by an amount of paid money. Tier 1 is earned by any payment, or by a payment method on file."""
 

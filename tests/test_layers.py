@@ -76,6 +76,9 @@ ROWS = {
     "inferd.server": (("transport",), ("middleware",), ("endpoints",), ("admin",)),
 }
 
+# The ledger's packages without a facade: their modules are tools that load much. Others are imported by the package.
+TOOLS = ("inferd.ledger.audit", "inferd.ledger.maintenance")
+
 # What a part must not know of, its own modules and outside ones.
 STRANGERS = {
     "inferd.engine": ("inferd.money", "inferd.price", "json", "msgspec", "http", "httpx"),
@@ -150,6 +153,12 @@ def import_fault(importer: str, imported: str) -> str | None:
                 return f"{part} must not know of {stranger}"
     if not within(imported, "inferd"):
         return None
+    if within(imported, "inferd.ledger.storage") and not within(importer, "inferd.ledger"):
+        return "other packages import the ledger's file from inferd.ledger"
+    if imported.startswith("inferd.ledger.") and imported.count(".") > 3 and not within(importer, "inferd.ledger"):
+        package = imported.rsplit(".", 2)[0]
+        if package not in TOOLS:
+            return f"other packages import {package}, not its modules"
     own, other = layer(importer), layer(imported)
     if other not in LAYERS and imported.count(".") == 1:
         other = "__init__"  # `from inferd import __version__`: a name, not a module
@@ -228,6 +237,8 @@ def test_every_import_of_inferd_keeps_to_the_layers() -> None:
             "from importlib import import_module\nimport_module(name)",
             "at run time",
         ),
+        ("inferd/server/auth.py", "from inferd.ledger.identity.keys import Key", "import inferd.ledger.identity, not"),
+        ("inferd/server/auth.py", "from inferd.ledger.storage import Store", "file from inferd.ledger"),
         ("inferd/server/app.py", "from inferd.cli.main import main", "cli is L6"),
         ("inferd/engine/core.py", "import llama_cpp.llama_cpp as lib", "only inferd.engine.llama may import llama_cpp"),
         ("inferd/engine/core.py", "import ctypes", "only inferd.engine.llama may import ctypes"),
@@ -291,6 +302,10 @@ def test_a_broken_rule_is_found_and_named(path: str, source: str, rule: str) -> 
         ),
         ("inferd/cli/serve.py", "import uvicorn\nimport typer\nfrom inferd.server.app import App"),
         ("inferd/wire/openai/chat_request.py", "import msgspec"),
+        (
+            "inferd/server/auth.py",
+            "from inferd.ledger.identity import Key\nfrom inferd.ledger import Store, operations",
+        ),
         ("inferd/chat/format.py", "from inferd.wire.openai.chat_request import ChatRequest"),
         ("inferd/wire/anthropic/requests.py", "from inferd.wire.openai.chat_request import ChatRequest"),
     ],

@@ -12,7 +12,8 @@ from inferd.errors import OperationError
 from inferd.server.transport.local_socket import ANSWER_TIMEOUT_S, actor_of, ask_server
 
 if TYPE_CHECKING:
-    from inferd.ledger.storage.store import Store
+    from inferd.ledger import Store
+    from inferd.ledger.operations import Author
 
 
 def open_store(option: Path | None, *, creates: bool = False) -> Store:
@@ -25,8 +26,7 @@ def open_store(option: Path | None, *, creates: bool = False) -> Store:
         OperationError: there is no ledger.
         ConfigError: the ledger or its folder cannot be used.
     """
-    from inferd.ledger.storage.data_dir import FILE_NAME
-    from inferd.ledger.storage.store import Store
+    from inferd.ledger import FILE_NAME, Store
 
     folder = data_dir(option)
     if not (creates or folder.is_file() or (folder / FILE_NAME).exists()):
@@ -37,9 +37,11 @@ def open_store(option: Path | None, *, creates: bool = False) -> Store:
     return Store(folder)
 
 
-def actor() -> str:
-    """Return the actor for the audit log: `cli:alice`, or `cli:1000` if the user of the process has no name."""
-    return actor_of(os.getuid())
+def author(now_ms: int) -> Author:
+    """Return the author of a change: `cli:alice`, or `cli:1000` if the user of the process has no name."""
+    from inferd.ledger.operations import Author
+
+    return Author(actor_of(os.getuid()), now_ms)
 
 
 def ask_running_server(option: Path | None, method: str, path: str) -> tuple[int, dict[str, Any]] | None:

@@ -28,14 +28,10 @@ from inferd.deployments.local_replica import LocalReplica
 from inferd.deployments.router import Router
 from inferd.errors import InferdError, OverloadedError
 from inferd.instants import steady_clock_ms, wall_clock_ms
-from inferd.ledger import operations
-from inferd.ledger.identity.authenticator import Authenticator
-from inferd.ledger.requests.settlement import begin_epoch
-from inferd.ledger.storage.client import LedgerClient
-from inferd.ledger.storage.data_dir import DataLock, write_deployments
-from inferd.ledger.storage.store import Store
-from inferd.ledger.storage.writer import LedgerWriter
-from inferd.ledger.terms.expiry_clock import PauseClock
+from inferd.ledger import DataLock, LedgerClient, LedgerWriter, Store, operations, write_deployments
+from inferd.ledger.identity import Authenticator
+from inferd.ledger.requests import begin_epoch
+from inferd.ledger.terms import PauseClock
 from inferd.limits.rate_limits import RateLimits
 from inferd.server.app import build_app
 from inferd.server.errors import encoded_error
@@ -97,7 +93,7 @@ def _run(config: Config, folder: Path, lock: DataLock, listeners: Listeners) -> 
     store = Store(folder, lock)
     epoch = begin_epoch(store, wall_clock_ms())
     with store.immediate() as conn:
-        operations.apply_plans(conn, config.catalog, actor=_ACTOR, now_ms=wall_clock_ms())
+        operations.apply_plans(conn, config.catalog, by=operations.Author(_ACTOR, wall_clock_ms()))
     write_deployments(folder, config.deployments)
     new_key = _ensure_default_key(store, folder)
     warn_of_plain_http(console, listeners.tcp, config.server)
@@ -111,7 +107,7 @@ def _ensure_default_key(store: Store, folder: Path) -> str | None:
     not a team with a lost key.
     """
     with store.immediate() as conn:
-        new_key = operations.ensure_default_team(conn, actor=_ACTOR, now_ms=wall_clock_ms())
+        new_key = operations.ensure_default_team(conn, by=operations.Author(_ACTOR, wall_clock_ms()))
         if new_key is None:
             return None
         descriptor = os.open(folder / KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

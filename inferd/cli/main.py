@@ -31,7 +31,7 @@ from inferd.cli.commands import (
 )
 from inferd.cli.output import say
 from inferd.cli.serve import serve
-from inferd.errors import ConfigError, InferdError
+from inferd.errors import ConfigError, InferdError, NotFoundError
 
 # File errors that an operator can fix: no permission, no space. Others are bugs and show a traceback.
 _OPERATORS_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
@@ -45,6 +45,16 @@ _NUMBER_ERRORS = {
     "int_parsing": "{input!r} is not a whole number such as 7",
     "greater_than_equal": "{input} is too small: the minimum is {ge}",
     "less_than_equal": "{input} is too large: the maximum is {le}",
+}
+# Noun that was not found -> what to do; `{0}` and `{1}` are the names that it was looked up by.
+_REMEDIES = {
+    "team": "`inferd teams list` shows the teams",
+    "project": "`inferd projects create {0} {1}` creates it",
+    "user": "`inferd users create {0} {1}` creates it",
+    "key": "`inferd keys list` shows the ids",
+    "grant": "`inferd credits list TEAM` shows the grants of a team",
+    "budget": "`inferd budgets list {0}` shows the budgets",
+    "request": "`inferd usage --by request` lists the requests",
 }
 
 
@@ -144,6 +154,13 @@ def inferd(
     """
 
 
+def _message(error: InferdError) -> str:
+    """Return the message of an error, with the command that helps if a noun was not found."""
+    if not isinstance(error, NotFoundError) or error.noun is None:
+        return error.message
+    return f"{error.message}; {_REMEDIES[error.noun].format(*error.names)}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
@@ -159,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=arguments, prog_name="inferd")
     except InferdError as error:
-        sys.stderr.write(f"inferd: {' '.join(error.message.split())}\n")
+        sys.stderr.write(f"inferd: {' '.join(_message(error).split())}\n")
         return CONFIG_STATUS if isinstance(error, ConfigError) else OPERATION_STATUS
     except OSError as error:
         if error.errno not in _OPERATORS_ERRNOS or error.filename is None:

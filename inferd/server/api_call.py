@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from inferd.deployments.deployment import Deployment
 from inferd.errors import ClientGoneError, InvalidRequestError
-from inferd.ledger.identity.keys import Caller
+from inferd.ledger.identity import Caller
 from inferd.limits.ticket import RateLimitTicket
 from inferd.server.auth import authenticate_request, require_model, require_scope
 from inferd.server.middleware.response_headers import remember_ignored, remember_retirement

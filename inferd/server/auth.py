@@ -8,8 +8,7 @@ from starlette.requests import Request
 
 from inferd.errors import AuthenticationError, PermissionDeniedError, TooManyFailuresError
 from inferd.instants import wall_clock_ms
-from inferd.ledger.identity.authenticator import Authenticator
-from inferd.ledger.identity.keys import Caller, Scope
+from inferd.ledger.identity import Authenticator, Caller, Scope
 from inferd.server.middleware.client_address import site_of
 from inferd.server.services import services_of
 

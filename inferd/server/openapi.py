@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from inferd import __version__
-from inferd.ledger.reports.buckets import GroupField
-from inferd.server.admin import budgets, credits, keys, members, paging, teams
+from inferd.ledger.reports import GroupField
+from inferd.server.admin import budgets, credits, keys, members, paging, suspensions, teams
 from inferd.server.endpoints import batches, files
 from inferd.wire.anthropic.errors import MessagesError, speaks_messages
 from inferd.wire.anthropic.requests import CountTokensRequest, MessagesRequest
@@ -166,20 +166,20 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("GET", "/v1/models/{model:path}"): Shape(gives=ModelObject),
     ("POST", "/admin/teams"): Shape(teams.NewTeam),
     ("PATCH", _TEAM): Shape(teams.TeamChange),
-    ("POST", f"{_TEAM}/suspend"): Shape(teams.Reason),
-    ("POST", f"{_TEAM}/resume"): Shape(teams.Nothing),
+    ("POST", f"{_TEAM}/suspend"): Shape(suspensions.Reason),
+    ("POST", f"{_TEAM}/resume"): Shape(suspensions.Nothing),
     ("POST", f"{_TEAM}/projects"): Shape(members.NewProject),
     ("PATCH", f"{_TEAM}/projects/{{project}}"): Shape(members.Concurrency),
-    ("POST", f"{_TEAM}/projects/{{project}}/suspend"): Shape(teams.Reason),
-    ("POST", f"{_TEAM}/projects/{{project}}/resume"): Shape(teams.Nothing),
+    ("POST", f"{_TEAM}/projects/{{project}}/suspend"): Shape(suspensions.Reason),
+    ("POST", f"{_TEAM}/projects/{{project}}/resume"): Shape(suspensions.Nothing),
     ("POST", f"{_TEAM}/users"): Shape(members.NewUser),
     ("PATCH", f"{_TEAM}/users/{{user}}"): Shape(members.Concurrency),
-    ("POST", f"{_TEAM}/users/{{user}}/suspend"): Shape(teams.Reason),
-    ("POST", f"{_TEAM}/users/{{user}}/resume"): Shape(teams.Nothing),
+    ("POST", f"{_TEAM}/users/{{user}}/suspend"): Shape(suspensions.Reason),
+    ("POST", f"{_TEAM}/users/{{user}}/resume"): Shape(suspensions.Nothing),
     ("POST", f"{_TEAM}/keys"): Shape(keys.NewKeyBody),
-    ("POST", f"{_TEAM}/keys/{{key_id}}/revoke"): Shape(teams.Nothing),
-    ("POST", f"{_TEAM}/keys/{{key_id}}/suspend"): Shape(teams.Reason),
-    ("POST", f"{_TEAM}/keys/{{key_id}}/resume"): Shape(teams.Nothing),
+    ("POST", f"{_TEAM}/keys/{{key_id}}/revoke"): Shape(suspensions.Nothing),
+    ("POST", f"{_TEAM}/keys/{{key_id}}/suspend"): Shape(suspensions.Reason),
+    ("POST", f"{_TEAM}/keys/{{key_id}}/resume"): Shape(suspensions.Nothing),
     ("PUT", f"{_TEAM}/budgets"): Shape(budgets.NewBudget),
     ("DELETE", f"{_TEAM}/budgets"): Shape(budgets.BudgetOf),
     ("POST", f"{_TEAM}/raises"): Shape(budgets.NewRaise),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from starlette.types import Scope
 
-from inferd.ledger.identity.keys import Caller
+from inferd.ledger.identity import Caller
 from inferd.server.middleware.client_address import site_of
 from inferd.wire.errors import shorten
 

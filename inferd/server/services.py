@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from inferd.deployments.router import Router
-from inferd.ledger.identity.authenticator import Authenticator
-from inferd.ledger.storage.client import LedgerClient
+from inferd.ledger import LedgerClient
+from inferd.ledger.identity import Authenticator
 from inferd.serving.batches.batches import Batches
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from inferd.errors import OverloadedError, RateLimitError
-from inferd.ledger.storage.data_dir import RESERVE_BYTES, free_bytes
+from inferd.ledger import RESERVE_BYTES, free_bytes
 
 logger = logging.getLogger(__name__)
 

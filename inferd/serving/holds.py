@@ -7,10 +7,8 @@ from contextlib import suppress
 
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import InsufficientCreditError, OverloadedError
-from inferd.ledger.requests.holds import AlertRefusal, OpenHold
-from inferd.ledger.requests.settlement import Settlement
-from inferd.ledger.storage.group_commit import Command
-from inferd.ledger.storage.writer import LedgerWriter
+from inferd.ledger import Command, LedgerWriter
+from inferd.ledger.requests import AlertRefusal, OpenHold, Settlement
 from inferd.limits.ticket import BLOCK_TOKENS, RateLimitTicket
 
 MIN_RETRY_AFTER_S = 1.0

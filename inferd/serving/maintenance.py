@@ -11,21 +11,12 @@ from contextlib import closing
 from inferd.config import AlertsConfig
 from inferd.errors import InferdError
 from inferd.instants import format_instant, steady_clock_ms, wall_clock_ms
-from inferd.ledger.alerts.alerts import Alert
-from inferd.ledger.alerts.deliveries import (
-    Delivery,
-    Outbox,
-    PlanDeliveries,
-    RecordDelivery,
-    alert_json,
-    alert_text,
-)
-from inferd.ledger.credit.grants import ExpireGrants, expired_between
+from inferd.ledger import Connection, LedgerWriter, Store
+from inferd.ledger.alerts import Alert, Delivery, Outbox, PlanDeliveries, RecordDelivery, alert_text
+from inferd.ledger.credit import ExpireGrants, expired_between
 from inferd.ledger.maintenance.retention import RollUpUsage, cutoff_ms
-from inferd.ledger.storage.client import Connection
-from inferd.ledger.storage.store import Store
-from inferd.ledger.storage.writer import LedgerWriter
-from inferd.ledger.terms.expiry_clock import ObserveClock
+from inferd.ledger.reports import alert_record
+from inferd.ledger.terms import ObserveClock
 from inferd.serving.webhook import WebhookSender
 
 logger = logging.getLogger(__name__)
@@ -161,7 +152,7 @@ class Maintenance:
         await asyncio.gather(*(self._deliver(delivery, alert) for delivery, alert in waiting))
 
     async def _deliver(self, delivery: Delivery, alert: Alert) -> None:
-        message = {"type": f"alert.{alert.kind}", "timestamp": format_instant(alert.at_ms), "data": alert_json(alert)}
+        message = {"type": f"alert.{alert.kind}", "timestamp": format_instant(alert.at_ms), "data": alert_record(alert)}
         body = json.dumps(message).encode()
         error = await self._sender.send(delivery.url, f"alert_{alert.alert_id}", self._clock() // 1000, body)
         after = await self._writer.execute(RecordDelivery(alert.alert_id, delivery.url, error, self._clock()))

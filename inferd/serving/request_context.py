@@ -9,9 +9,7 @@ from typing import Literal
 
 from inferd.engine.messages import FinishReason, TrafficClass
 from inferd.errors import GenerationError, InferdError
-from inferd.ledger.requests.holds import OpenHold
-from inferd.ledger.requests.settlement import SettleHold, VoidHold
-from inferd.ledger.requests.usage import RecordFree
+from inferd.ledger.requests import OpenHold, RecordFree, SettleHold, VoidHold
 from inferd.limits.ticket import RateLimitTicket
 from inferd.money import display_usd
 from inferd.price import ServiceTier

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from inferd.ledger.identity.authenticator import Authenticator
-from inferd.ledger.identity.keys import Caller
-from inferd.ledger.reports.recent_usage import recent_usage
-from inferd.ledger.storage.client import Connection
-from inferd.ledger.terms.limits import team_limits
+from inferd.ledger import Connection
+from inferd.ledger.identity import Authenticator, Caller
+from inferd.ledger.reports import recent_usage
+from inferd.ledger.terms import team_limits
 from inferd.limits.allowance import Allowance, TeamRates, rates_of
 from inferd.limits.rate_limits import PastRequests, RateLimits
 from inferd.limits.ticket import RateLimitTicket, change_refusal, unlimited_ticket

@@ -25,9 +25,11 @@ def fill(folder: Path, *, teams: int, usage_rows: int) -> None:
     with store.immediate() as conn:
         for number in range(teams):
             team = f"team-{number}"
-            operations.create_team(conn, team, "enterprise", actor="bench", now_ms=FIRST_MS)
-            operations.create_key(conn, team, actor="bench", now_ms=FIRST_MS)
-            operations.grant_credit(conn, team, GRANT_NANOUSD, actor="bench", now_ms=FIRST_MS)
+            operations.create_team(conn, team, "enterprise", by=operations.Author("bench", FIRST_MS))
+            operations.create_key(conn, team, by=operations.Author("bench", FIRST_MS))
+            operations.grant_credit(
+                conn, team, operations.NewGrant(GRANT_NANOUSD), by=operations.Author("bench", FIRST_MS)
+            )
     if usage_rows:
         with closing(store.connect_writer()) as conn:
             _add_history(conn, usage_rows)

@@ -15,8 +15,7 @@ from pathlib import Path
 from inferd.errors import RateLimitError
 from inferd.instants import steady_clock_ms, wall_clock_ms
 from inferd.ledger import operations
-from inferd.ledger.identity.authenticator import Authenticator
-from inferd.ledger.identity.keys import Caller
+from inferd.ledger.identity.authenticator import Authenticator, Caller
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.limits.rate_limits import RateLimits
@@ -116,8 +115,8 @@ def _callers(store: Store, n_teams: int) -> Iterator[Caller]:
     with store.immediate() as conn:
         for number in range(n_teams):
             team = f"team-{number}"
-            operations.create_team(conn, team, "academic", actor="bench", now_ms=now_ms)
-            operations.create_user(conn, team, "ada", actor="bench", now_ms=now_ms)
+            operations.create_team(conn, team, "academic", by=operations.Author("bench", now_ms))
+            operations.create_member(conn, "user", team, "ada", by=operations.Author("bench", now_ms))
             yield Caller(team, "inference", "ada", "key", "academic")
 
 

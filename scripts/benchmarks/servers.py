@@ -103,10 +103,12 @@ def new_team(data: Path, team: str, tier: int, scopes: Sequence[str] = DEFAULT_S
     """The key of a new team with 100 USD of credit."""
     now_ms = wall_clock_ms()
     with Store(data).immediate() as conn:
-        operations.create_team(conn, team, "academic", actor="bench", now_ms=now_ms)
-        operations.grant_credit(conn, team, 10**11, actor="bench", now_ms=now_ms)
-        operations.set_team(conn, team, tier=tier, actor="bench", now_ms=now_ms)
-        return operations.create_key(conn, team, scopes=scopes, actor="bench", now_ms=now_ms).key
+        operations.create_team(conn, team, "academic", by=operations.Author("bench", now_ms))
+        operations.grant_credit(conn, team, operations.NewGrant(10**11), by=operations.Author("bench", now_ms))
+        operations.set_team(conn, team, operations.TeamChange(tier=tier), by=operations.Author("bench", now_ms))
+        return operations.create_key(
+            conn, team, operations.KeyRequest(scopes=scopes), by=operations.Author("bench", now_ms)
+        ).key
 
 
 def _second_team(command: list[str], data: Path) -> str:

@@ -13,9 +13,10 @@ import pytest
 
 import inferd as package
 from inferd.cli import commands
-from inferd.cli.access import actor
+from inferd.cli.access import author
 from inferd.cli.main import CONFIG_STATUS, main
 from inferd.cli.output import BROKEN_PIPE_STATUS
+from inferd.ledger.operations import Author
 
 PROGRAM = Path(sys.executable).with_name("inferd")
 HEAVY = {"llama_cpp", "numpy", "starlette", "uvicorn", "jinja2", "sqlite3", "sqlite_utils", "rich"}
@@ -116,9 +117,9 @@ def test_ctrl_c_has_status_130(inferd, monkeypatch):
 
 def test_actor_is_the_user_of_the_operating_system(monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 0)
-    assert actor() == "cli:root"
+    assert author(5) == Author("cli:root", 5)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
-    assert actor() == "cli:4000000000"
+    assert author(5) == Author("cli:4000000000", 5)
 
 
 def test_lock_that_cannot_be_opened_is_one_line(data_dir, capsys, tmp_path):

@@ -130,11 +130,13 @@ class ServerProcess:
         and in the tier without rate limits."""
         now_ms = time.time_ns() // 1_000_000
         with Store(self.data_dir).immediate() as conn:
-            operations.create_team(conn, name, "academic", actor="test", now_ms=now_ms)
-            operations.set_team(conn, name, tier=5, actor="test", now_ms=now_ms)
+            operations.create_team(conn, name, "academic", by=operations.Author("test", now_ms))
+            operations.set_team(conn, name, operations.TeamChange(tier=5), by=operations.Author("test", now_ms))
             if credit_nanousd:
-                operations.grant_credit(conn, name, credit_nanousd, actor="test", now_ms=now_ms)
-            key = operations.create_key(conn, name, actor="test", now_ms=now_ms)
+                operations.grant_credit(
+                    conn, name, operations.NewGrant(credit_nanousd), by=operations.Author("test", now_ms)
+                )
+            key = operations.create_key(conn, name, by=operations.Author("test", now_ms))
         return Team(self, name, key.id, key.key)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from inferd.ledger import operations
+from inferd.ledger.identity.authenticator import Caller
 from inferd.ledger.storage.store import Store
 from tests.e2e.after_a_crash import read_books
 from tests.e2e.refold import nanousd
@@ -135,14 +136,9 @@ def test_a_batch_survives_kills_between_each_two_steps_of_its_beginning_and_end(
     with Store(server.data_dir).immediate() as conn:
         made = operations.create_batch(
             conn,
-            team.name,
-            "inference",
-            user=None,
-            key_id=team.key_id,
-            endpoint="/v1/chat/completions",
-            input_file_id=file.id,
-            actor="test",
-            now_ms=time.time_ns() // 1_000_000,
+            Caller(team.name, "inference", None, team.key_id, "free"),
+            operations.NewBatch("/v1/chat/completions", file.id),
+            by=operations.Author("test", time.time_ns() // 1_000_000),
         )
     for step in STEPS:
         server.spawn((*FAKE, "--die", *map(str, step)))

@@ -35,10 +35,10 @@ NOW_MS = 1_800_000_000_000
 def team_of(server: ServerProcess, tier: int) -> Team:
     name = f"tier-{tier}"
     with Store(server.data_dir).immediate() as conn:
-        operations.create_team(conn, name, "free", actor="test", now_ms=NOW_MS)
-        operations.set_team(conn, name, tier=tier, actor="test", now_ms=NOW_MS)
-        operations.grant_credit(conn, name, 10**9, actor="test", now_ms=NOW_MS)
-        key = operations.create_key(conn, name, actor="test", now_ms=NOW_MS)
+        operations.create_team(conn, name, "free", by=operations.Author("test", NOW_MS))
+        operations.set_team(conn, name, operations.TeamChange(tier=tier), by=operations.Author("test", NOW_MS))
+        operations.grant_credit(conn, name, operations.NewGrant(10**9), by=operations.Author("test", NOW_MS))
+        key = operations.create_key(conn, name, by=operations.Author("test", NOW_MS))
     return Team(server, name, key.id, key.key)
 
 

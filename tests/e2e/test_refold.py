@@ -34,9 +34,11 @@ def lines(tmp_path: Path) -> list[str]:
         store = Store(tmp_path, lock)
         epoch = begin_epoch(store, NOW_MS)
         with store.immediate() as conn:
-            operations.create_team(conn, "acme", actor="test", now_ms=NOW_MS)
-            operations.grant_credit(conn, "acme", 10**9, expires_at_ms=NOW_MS + 5, actor="test", now_ms=NOW_MS)
-            key_id = operations.create_key(conn, "acme", actor="test", now_ms=NOW_MS).id
+            operations.create_team(conn, "acme", by=operations.Author("test", NOW_MS))
+            operations.grant_credit(
+                conn, "acme", operations.NewGrant(10**9, expires_at_ms=NOW_MS + 5), by=operations.Author("test", NOW_MS)
+            )
+            key_id = operations.create_key(conn, "acme", by=operations.Author("test", NOW_MS)).id
             attribution = Attribution("acme", "inference", None, key_id, "a/b", "default")
             who: dict[str, Any] = {"attribution": attribution, "admitted_at_ms": NOW_MS}
             asked: dict[str, Any] = {"price": Price(333_333, 700_001), "prompt_tokens": 11, "max_completion_tokens": 7}
@@ -46,7 +48,7 @@ def lines(tmp_path: Path) -> list[str]:
             for request_id in ("settled", "voided", "open"):
                 OpenHold(request_id=request_id, epoch=epoch, **asked, **who).apply(conn)
             SettleHold("settled", Usage(11, 4, 5, 60), "completed", NOW_MS + 9, "stop").apply(conn)
-            operations.refund_request(conn, "settled", 3, reason="slow", actor="test", now_ms=NOW_MS + 9)
+            operations.refund_request(conn, "settled", 3, reason="slow", by=operations.Author("test", NOW_MS + 9))
             VoidHold("voided", "failed", NOW_MS + 9).apply(conn)
             free = {**who, "attribution": msgspec.structs.replace(attribution, deployment="a/free")}
             RecordFree("free", usage=Usage(3, 0, 2, 1), status="completed", finished_at_ms=NOW_MS + 1, **free).apply(

@@ -262,7 +262,10 @@ def new_target(server: ServerProcess, team: str) -> Target:
     server.team(team, CREDIT_NANOUSD)
     with Store(server.data_dir).immediate() as conn:
         key = operations.create_key(
-            conn, team, scopes=("inference", "manage"), actor="test", now_ms=time.time_ns() // 1_000_000
+            conn,
+            team,
+            operations.KeyRequest(scopes=("inference", "manage")),
+            by=operations.Author("test", time.time_ns() // 1_000_000),
         )
     return Target(server.base_url.removesuffix("/v1"), team, key.key, MODEL, FREE_MODEL)
 

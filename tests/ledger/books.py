@@ -36,12 +36,25 @@ class Books:
         self.conn = conn
         self.ids = itertools.count()
         self.epoch = next_epoch(conn, 1, NOW_MS)
-        operations.create_team(conn, "acme", "academic", actor="test", now_ms=NOW_MS)
-        self.key = operations.create_key(conn, "acme", actor="test", now_ms=NOW_MS)
+        operations.create_team(conn, "acme", "academic", by=operations.Author("test", NOW_MS))
+        self.key = operations.create_key(conn, "acme", by=operations.Author("test", NOW_MS))
 
-    def grant(self, nanousd: int, kind: Any = "paid", **options: Any) -> Any:
+    def grant(
+        self,
+        nanousd: int,
+        kind: Any = "paid",
+        *,
+        actor: str = "test",
+        now_ms: int | None = None,
+        idempotency_key: str | None = None,
+        **terms: Any,
+    ) -> Any:
         return operations.grant_credit(
-            self.conn, "acme", nanousd, kind, **{"actor": "test", "now_ms": self.now_ms, **options}
+            self.conn,
+            "acme",
+            operations.NewGrant(nanousd, kind, **terms),
+            idempotency_key=idempotency_key,
+            by=operations.Author(actor, self.now_ms if now_ms is None else now_ms),
         )
 
     def open_hold(self, prompt: int = 1, completion: int = 0, **changes: Any) -> OpenHold:
@@ -99,7 +112,7 @@ class Books:
     def alert(self, *policy: Any) -> None:
         """From now on by this AlertPolicy."""
         catalog = replace(catalog_in_force(self.conn), alerts=AlertPolicy(*policy))
-        operations.apply_plans(self.conn, catalog, actor="test", now_ms=self.now_ms)
+        operations.apply_plans(self.conn, catalog, by=operations.Author("test", self.now_ms))
 
     def remaining(self) -> dict[int, int]:
         return dict(self.conn.execute("SELECT grant_id, remaining_nanousd FROM grants").fetchall())

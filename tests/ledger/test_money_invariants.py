@@ -39,10 +39,10 @@ class Money(RuleBasedStateMachine):
         self.requests: list[Request] = []
         self.budgets: dict[tuple[str, str], int] = {}
         self.raises: list[tuple[int, int, int]] = []
-        who: Any = {"actor": "test", "now_ms": self.books.now_ms}
+        who: Any = {"by": operations.Author("test", self.books.now_ms)}
         for user in ("ada", "bob"):
-            operations.create_user(self.books.conn, "acme", user, **who)
-        operations.create_project(self.books.conn, "acme", "web", **who)
+            operations.create_member(self.books.conn, "user", "acme", user, **who)
+        operations.create_member(self.books.conn, "project", "acme", "web", **who)
         operations.apply_plans(self.books.conn, CATALOG, **who)
         self.plan, self.overage, self.payment_method, self.earned = CATALOG.plans["academic"], None, False, 0
         self.override: tuple[int, float] | None = None
@@ -60,7 +60,7 @@ class Money(RuleBasedStateMachine):
 
     @property
     def who(self) -> Any:
-        return {"actor": "test", "now_ms": self.books.now_ms}
+        return {"by": operations.Author("test", self.books.now_ms)}
 
     def attempt(self, operation: Any, *args: Any, **options: Any) -> Any:
         """An operation that a state may refuse; then it has changed nothing."""
@@ -148,23 +148,25 @@ class Money(RuleBasedStateMachine):
 
     @rule(plan=st.sampled_from(sorted(CATALOG.plans)))
     def change_plan(self, plan: str) -> None:
-        operations.set_team(self.books.conn, "acme", plan=plan, **self.who)
+        operations.set_team(self.books.conn, "acme", operations.TeamChange(plan=plan), **self.who)
         self.plan = CATALOG.plans[plan]
 
     @rule(tier=st.sampled_from([0, 1, 2, 4, 5]), days=st.none() | st.integers(1, 40))
     def override_tier(self, tier: int, days: int | None) -> None:
         until_ms = None if days is None else self.books.now_ms + days * DAY_MS
-        operations.set_team(self.books.conn, "acme", tier=tier, tier_until_ms=until_ms, **self.who)
+        operations.set_team(
+            self.books.conn, "acme", operations.TeamChange(tier=tier, tier_until_ms=until_ms), **self.who
+        )
         self.override = tier, inf if until_ms is None else until_ms
 
     @rule()
     def earn_the_tier_again(self) -> None:
-        operations.set_team(self.books.conn, "acme", earn_tier=True, **self.who)
+        operations.set_team(self.books.conn, "acme", operations.TeamChange(earn_tier=True), **self.who)
         self.override = None
 
     @rule(on=st.booleans())
     def change_payment_method(self, on: bool) -> None:
-        operations.set_team(self.books.conn, "acme", payment_method=on, **self.who)
+        operations.set_team(self.books.conn, "acme", operations.TeamChange(payment_method=on), **self.who)
         self.payment_method = on
         if on:
             self.money_came_in()
@@ -175,7 +177,7 @@ class Money(RuleBasedStateMachine):
         allowed = overage != "postpaid" or self.postpaid
         self.books.conn.execute("SAVEPOINT change")
         try:
-            operations.set_team(self.books.conn, "acme", overage=overage, **self.who)
+            operations.set_team(self.books.conn, "acme", operations.TeamChange(overage=overage), **self.who)
             assert allowed
         except OperationError:
             assert not allowed
@@ -191,7 +193,7 @@ class Money(RuleBasedStateMachine):
     )
     def set_budget(self, owner: Any, kind: Any, amount: int) -> None:
         own = {"key_id": self.books.key.id} if owner == "key" else owner
-        operations.set_budget(self.books.conn, "acme", amount, kind, **own, **self.who)
+        operations.set_budget(self.books.conn, "acme", amount, kind, operations.BudgetOwner(**own), **self.who)
         scope = "key" if owner == "key" else "/".join(next(iter(owner.items()), ("team",)))
         self.budgets[scope, kind] = amount
 
@@ -201,14 +203,14 @@ class Money(RuleBasedStateMachine):
             scope, kind = data.draw(st.sampled_from(sorted(self.budgets)))
             name, _, value = scope.partition("/")
             own = {"team": {}, "key": {"key_id": self.books.key.id}}.get(name, {name: value})
-            operations.remove_budget(self.books.conn, "acme", kind, **own, **self.who)
+            operations.remove_budget(self.books.conn, "acme", kind, operations.BudgetOwner(**own), **self.who)
             del self.budgets[scope, kind]
 
     @rule(amount=st.integers(1, 40), begin=st.integers(-3, 20), days=st.integers(1, 40))
     def raise_caps(self, amount: int, begin: int, days: int) -> None:
         from_ms = self.books.now_ms + begin * DAY_MS
         until_ms = from_ms + days * DAY_MS
-        if self.attempt(operations.raise_caps, "acme", amount, from_ms=from_ms, until_ms=until_ms, reason="a fair"):
+        if self.attempt(operations.raise_caps, "acme", operations.NewRaise(amount, until_ms, "a fair", from_ms)):
             self.raises.append((from_ms, until_ms, amount))
 
     @rule(
@@ -304,7 +306,9 @@ class Money(RuleBasedStateMachine):
         if not months:
             return
         owed = self.books.credit().owed_nanousd
-        paid = self.attempt(operations.pay_statement, "acme", data.draw(st.sampled_from(months)), amount)
+        paid = self.attempt(
+            operations.pay_statement, "acme", operations.NewPayment(data.draw(st.sampled_from(months)), amount)
+        )
         if paid is None:
             return
         assert self.books.credit().owed_nanousd == owed - paid.amount_nanousd

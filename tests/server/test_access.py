@@ -19,7 +19,7 @@ def as_key(key, **headers):
 
 def change(provider, operation, *names, **options):
     with provider.store.immediate() as conn:
-        return operation(conn, *names, actor="test", now_ms=1, **options)
+        return operation(conn, *names, by=operations.Author("test", 1), **options)
 
 
 async def chat(provider, key, model=PRICED, **headers):
@@ -52,7 +52,7 @@ async def test_a_key_may_call_the_models_of_its_list_only(provider):
 
 async def test_the_project_header_decides_whose_usage_it_is(provider):
     """R9"""
-    change(provider, operations.create_project, "acme", "search")
+    change(provider, operations.create_member, "project", "acme", "search")
     for header in ("search", "acme/search"):
         response = await chat(provider, provider.key, **{"openai-project": header})
         assert response.status_code == 200
@@ -62,7 +62,7 @@ async def test_the_project_header_decides_whose_usage_it_is(provider):
 
 async def test_the_official_client_says_its_project(provider):
     """R9"""
-    change(provider, operations.create_project, "acme", "search")
+    change(provider, operations.create_member, "project", "acme", "search")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(provider.app)) as http_client:
         client = AsyncOpenAI(
             api_key=provider.key, project="search", base_url="http://localhost/v1", http_client=http_client
@@ -77,7 +77,7 @@ async def test_the_official_client_says_its_project(provider):
 async def test_a_project_that_is_not_the_caller_s_is_refused_before_anything_happens(provider):
     """R9"""
     provider.new_key("other")
-    change(provider, operations.create_project, "other", "secret")
+    change(provider, operations.create_member, "project", "other", "secret")
     messages = set()
     for header in ("other/secret", "other/nothing", "nobody/secret"):
         response = await chat(provider, provider.key, **{"openai-project": header})
@@ -98,7 +98,7 @@ async def test_a_suspended_team_is_refused_and_what_is_under_way_settles(provide
     provider.runner.hold_back()
     under_way = call(provider, max_tokens=2)
     await provider.until(lambda: provider.hold_states() == ["held"])
-    change(provider, operations.suspend_team, "acme")
+    change(provider, operations.suspend, "team", ("acme",))
     for path in ("/v1/models", "/v1/key", "/v1/organization/costs?start_time=1"):
         response = await provider.client.get(path)
         error_of(response, 403, "permission_error", "team_suspended")
@@ -107,13 +107,13 @@ async def test_a_suspended_team_is_refused_and_what_is_under_way_settles(provide
     await under_way.ended()
     assert under_way.status == 200
     assert provider.hold_states() == ["settled"]
-    change(provider, operations.resume_team, "acme")
+    change(provider, operations.resume, "team", ("acme",))
     assert (await chat(provider, provider.key)).status_code == 200
 
 
 async def test_a_key_is_told_what_it_is_and_what_it_can_spend(provider):
-    change(provider, operations.create_project, "acme", "search")
-    change(provider, operations.create_user, "acme", "ada")
+    change(provider, operations.create_member, "project", "acme", "search")
+    change(provider, operations.create_member, "user", "acme", "ada")
     key = provider.new_key("acme", project="search", user="ada", label="laptop", models=(PRICED,))
     answer = (await provider.client.get("/v1/key", headers=as_key(key))).json()
     limits, rates = answer.pop("limits"), answer.pop("rates")

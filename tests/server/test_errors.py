@@ -54,7 +54,7 @@ async def test_a_revoked_or_expired_key_is_401_from_the_next_request_on(provider
     headers = {"authorization": f"Bearer {key}"}
     assert (await provider.client.get("/v1/models", headers=headers)).status_code == 200
     with provider.store.immediate() as conn:
-        operations.revoke_key(conn, key.split("-")[2], actor="test", now_ms=wall_clock_ms())
+        operations.revoke_key(conn, key.split("-")[2], by=operations.Author("test", wall_clock_ms()))
     response = await provider.client.get("/v1/models", headers=headers)
     assert "revoked" in error_of(response, 401, "authentication_error", "invalid_api_key")
 

@@ -72,7 +72,7 @@ class Fuzzed:
         self._provider = provider
         self._key = provider.new_key("ops", scopes=("admin",))
         with provider.store.immediate() as conn:
-            operations.create_team(conn, "fuzzed", "academic", actor="test", now_ms=wall_clock_ms())
+            operations.create_team(conn, "fuzzed", "academic", by=operations.Author("test", wall_clock_ms()))
         self.statuses: Counter[int] = Counter()
         self.n_parsed = 0
 

@@ -220,7 +220,7 @@ def operator(provider):
     """Headers of somebody who may do everything."""
     provider.new_key("other")
     with provider.store.immediate() as conn:
-        operations.create_user(conn, "other", "ann", actor="test", now_ms=wall_clock_ms())
+        operations.create_member(conn, "user", "other", "ann", by=operations.Author("test", wall_clock_ms()))
     key = provider.new_key("acme", scopes=("inference", "usage", "manage", "admin"))
     return {"authorization": f"Bearer {key}", "idempotency-key": "once"}
 

@@ -10,7 +10,6 @@ import pytest
 
 from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
-from inferd.ledger.operations import set_project_concurrency
 from inferd.limits.adaptive_rate import Bounds
 from inferd.plans import SHIPPED_TIERS
 from inferd.server.rate_limit_headers import duration
@@ -24,7 +23,7 @@ N_PROMPT = len(prompt_of())
 
 def set_team(provider, **terms):
     with provider.store.immediate() as conn:
-        operations.set_team(conn, "acme", **terms, actor="test", now_ms=wall_clock_ms())
+        operations.set_team(conn, "acme", operations.TeamChange(**terms), by=operations.Author("test", wall_clock_ms()))
 
 
 def used(provider):
@@ -88,7 +87,7 @@ async def test_what_counts_in_the_minute(provider, fields, credit, status, count
     if credit is not None:
         now_ms = wall_clock_ms()
         with provider.store.immediate() as conn:
-            operations.set_budget(conn, "acme", 1, actor="test", now_ms=now_ms)
+            operations.set_budget(conn, "acme", 1, by=operations.Author("test", now_ms))
     answer = await provider.chat(**fields)
     assert answer.status_code == status, answer.text
     await provider.idle()
@@ -106,7 +105,9 @@ async def test_a_server_that_stops_gives_back_what_it_refuses(provider):
 async def test_of_four_times_the_concurrency_exactly_the_limit_passes(provider):
     """R10: from admission to the terminal output, 429 `Concurrency limit reached for requests`."""
     with provider.store.immediate() as conn:
-        set_project_concurrency(conn, "acme", "inference", 5, actor="test", now_ms=wall_clock_ms())
+        operations.set_concurrency(
+            conn, "project", "acme", "inference", 5, by=operations.Author("test", wall_clock_ms())
+        )
     provider.runner.hold_back()
     asked = [asyncio.create_task(provider.chat(max_tokens=1)) for _ in range(20)]
     await provider.until(lambda: sum(task.done() for task in asked) == 15)

@@ -53,7 +53,7 @@ async def ask(provider, served: Served, **fields):
 async def test_429_is_retried_after_the_time_given_and_then_succeeds(provider, monkeypatch):
     """R11: Retry-After is true."""
     with provider.store.immediate() as conn:
-        operations.set_team(conn, "acme", tier=0, actor="test", now_ms=wall_clock_ms())
+        operations.set_team(conn, "acme", operations.TeamChange(tier=0), by=operations.Author("test", wall_clock_ms()))
 
     async def turn_the_clock(seconds: float) -> None:
         provider.steady_ms += round(seconds * 1000)
@@ -82,7 +82,7 @@ async def test_503_is_retried_after_the_time_given(provider, monkeypatch):
 
 async def test_402_is_not_retried(provider, monkeypatch):
     with provider.store.immediate() as conn:
-        operations.set_budget(conn, "acme", 1, actor="test", now_ms=wall_clock_ms())
+        operations.set_budget(conn, "acme", 1, by=operations.Author("test", wall_clock_ms()))
 
     async def nothing(seconds: float) -> None: ...
 
@@ -100,7 +100,7 @@ async def test_credit_that_is_merely_held_is_retried(provider, monkeypatch):
     one = cost_of(N_PROMPT, 5)
     with provider.store.immediate() as conn:
         # Room for one and a half: the second waits for the first, which comes to less than its hold.
-        operations.set_budget(conn, "acme", one * 2 - 1, actor="test", now_ms=wall_clock_ms())
+        operations.set_budget(conn, "acme", one * 2 - 1, by=operations.Author("test", wall_clock_ms()))
     provider.runner.hold_back()
 
     async def let_the_first_end(seconds: float) -> None:
@@ -120,7 +120,7 @@ async def test_credit_that_is_merely_held_is_retried(provider, monkeypatch):
 async def test_whoever_is_refused_before_a_large_body_was_read_can_go_on(provider):
     """R11: the refusal comes at once, and the connection stays good."""
     with provider.store.immediate() as conn:
-        operations.set_team(conn, "acme", tier=0, actor="test", now_ms=wall_clock_ms())
+        operations.set_team(conn, "acme", operations.TeamChange(tier=0), by=operations.Author("test", wall_clock_ms()))
     async with served_on_socket(provider) as served:
         for _ in range(10):
             assert (await served.client.post("/v1/chat/completions", content=b"{")).status_code == 400

@@ -141,8 +141,8 @@ class Provider:
         self.store = Store(self.data_dir, self.lock)
         self.epoch = begin_epoch(self.store, wall_clock_ms())
         with self.store.immediate() as conn:
-            operations.create_team(conn, "acme", "academic", actor="test", now_ms=wall_clock_ms())
-            self.key = operations.create_key(conn, "acme", actor="test", now_ms=wall_clock_ms()).key
+            operations.create_team(conn, "acme", "academic", by=operations.Author("test", wall_clock_ms()))
+            self.key = operations.create_key(conn, "acme", by=operations.Author("test", wall_clock_ms())).key
         self.writer: LedgerWriter = make_writer(self.store)
         self.router = Router.from_config(_config(folder))
         self.holds = Holds(self.writer, epoch=self.epoch, clock_ms=wall_clock_ms)
@@ -227,13 +227,16 @@ class Provider:
 
     def grant(self, nanousd: int, team: str = "acme") -> None:
         with self.store.immediate() as conn:
-            operations.grant_credit(conn, team, nanousd, actor="test", now_ms=wall_clock_ms())
+            operations.grant_credit(
+                conn, team, operations.NewGrant(nanousd), by=operations.Author("test", wall_clock_ms())
+            )
 
     def new_key(self, team: str, **options: Any) -> str:
         with self.store.immediate() as conn:
             if team not in {known.team for known in operations.list_teams(conn)}:
-                operations.create_team(conn, team, "academic", actor="test", now_ms=wall_clock_ms())
-            return operations.create_key(conn, team, actor="test", now_ms=wall_clock_ms(), **options).key
+                operations.create_team(conn, team, "academic", by=operations.Author("test", wall_clock_ms()))
+            request = operations.KeyRequest(**options)
+            return operations.create_key(conn, team, request, by=operations.Author("test", wall_clock_ms())).key
 
     async def chat(self, **fields: Any) -> httpx.Response:
         return await self.client.post("/v1/chat/completions", json=chat_body(**fields))

@@ -16,7 +16,13 @@ async def test_budget_used_up_is_a_402_with_its_code_and_alerts_once(tmp_path, m
     async with running_provider(tmp_path, monkeypatch) as provider:
         provider.grant(10**9)
         with provider.store.immediate() as conn:
-            operations.set_budget(conn, "acme", 1, project="inference", actor="test", now_ms=wall_clock_ms())
+            operations.set_budget(
+                conn,
+                "acme",
+                1,
+                owner=operations.BudgetOwner(project="inference"),
+                by=operations.Author("test", wall_clock_ms()),
+            )
         for _ in range(2):
             response = await provider.chat()
             assert (response.status_code, response.headers["x-should-retry"]) == (402, "false")

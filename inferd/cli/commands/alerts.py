@@ -9,7 +9,7 @@ from inferd.cli.options import DataDir, Json, OneTeam
 from inferd.cli.output import moment_text, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from inferd.ledger.alerts.deliveries import Delivery
+    from inferd.ledger.alerts import Delivery
 
 
 def alerts(
@@ -26,15 +26,16 @@ def alerts(
     $ inferd alerts --team acme
     ```
     """
-    from inferd.ledger.alerts.deliveries import alert_states, alert_text
-    from inferd.ledger.identity.teams import find_team
+    from inferd.ledger.alerts import alert_states, alert_text
+    from inferd.ledger.identity import find_team
+    from inferd.ledger.reports import alert_state_record
 
     with open_store(data_dir).reading() as conn:
         if team is not None:
             find_team(conn, team)
         states = alert_states(conn, team)
     if json:
-        print_json([state.to_json() for state in states])
+        print_json([alert_state_record(state) for state in states])
     elif not states:
         say("There are no alerts.")
     else:

@@ -9,14 +9,14 @@ from urllib.parse import quote
 
 import typer
 
-from inferd.cli.access import actor, ask_running_server, open_store
+from inferd.cli.access import ask_running_server, author, open_store
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, moment_text, print_fields, print_json, print_table, say, say_next
 from inferd.instants import wall_clock_ms
 from inferd.money import display_usd
 
 if TYPE_CHECKING:
-    from inferd.ledger.batches.records import BatchRecord
+    from inferd.ledger.batches import BatchRecord
 
 WATCH_S = 1.0
 
@@ -42,11 +42,12 @@ def list_(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import batch_record
 
     with open_store(data_dir).reading() as conn:
         batches = operations.list_batches(conn, team, limit=limit)
     if json:
-        print_json([batch.to_json() for batch in batches])
+        print_json([batch_record(batch) for batch in batches])
         return
     if not batches:
         say("There are no batches yet. API clients create them with POST /v1/batches.")
@@ -72,13 +73,14 @@ def show(
     $ inferd batches show batch_1f0c --watch
     ```
     """
-    from inferd.ledger.batches.records import MOMENTS
+    from inferd.ledger.batches import MOMENTS
+    from inferd.ledger.reports import batch_record
 
     found = _find(data_dir, batch)
     if watch and found.is_active:
         found = _follow(data_dir, found, quiet=json)
     if json:
-        print_json(found.to_json())
+        print_json(batch_record(found))
         return
     total, completed, failed = _counts(found)
     fields: dict[str, object] = {
@@ -119,12 +121,13 @@ def cancel(batch: BatchId, json: Json = False, data_dir: DataDir = None) -> None
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import batch_record
 
     store = open_store(data_dir)
     answer = ask_running_server(data_dir, "POST", f"/admin/batches/{quote(batch, safe='')}/cancel")
     if answer is None:
         with store.immediate() as conn:
-            cancelled = operations.cancel_batch(conn, batch, actor=actor(), now_ms=wall_clock_ms()).to_json()
+            cancelled = batch_record(operations.cancel_batch(conn, batch, by=author(wall_clock_ms())))
     else:
         _, cancelled = answer
     if json:
@@ -135,7 +138,7 @@ def cancel(batch: BatchId, json: Json = False, data_dir: DataDir = None) -> None
 
 
 def _find(data_dir: Path | None, batch_id: str) -> BatchRecord:
-    from inferd.ledger.batches.records import find_batch
+    from inferd.ledger.batches import find_batch
 
     with open_store(data_dir).reading() as conn:
         return find_batch(conn, batch_id)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from inferd.cli.access import actor, open_store
+from inferd.cli.access import author, open_store
 from inferd.cli.options import DATE_HELP, DataDir, IdempotencyKey, Json, RequiredReason, Team, Usd, amount_nanousd
 from inferd.cli.output import command_line, moment_text, print_json, print_table, say, say_next
 from inferd.instants import parse_instant_ms, wall_clock_ms
@@ -57,6 +57,7 @@ def set_(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import budget_record
 
     with open_store(data_dir).immediate() as conn:
         made = operations.set_budget(
@@ -64,14 +65,11 @@ def set_(
             team,
             amount_nanousd(usd),
             by,
-            project=project,
-            user=user,
-            key_id=key,
-            actor=actor(),
-            now_ms=wall_clock_ms(),
+            operations.BudgetOwner(project=project, user=user, key_id=key),
+            by=author(wall_clock_ms()),
         )
     if json:
-        print_json(made.to_json())
+        print_json(budget_record(made))
         return
     say(f"Set the budget of {made.scope} to {display_usd(made.amount_nanousd)} {_each(by)}.")
     say_next("Show what is left of each limit", command_line(data_dir, "teams", "show", team))
@@ -88,12 +86,15 @@ def list_(team: Team, json: Json = False, data_dir: DataDir = None) -> None:
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import budget_record, raise_record
 
     with open_store(data_dir).reading() as conn:
         budgets = operations.list_budgets(conn, team)
         raises = operations.show_limits(conn, team, now_ms=wall_clock_ms()).raises
     if json:
-        print_json({"budgets": [each.to_json() for each in budgets], "raises": [each.to_json() for each in raises]})
+        print_json(
+            {"budgets": [budget_record(each) for each in budgets], "raises": [raise_record(each) for each in raises]}
+        )
         return
     if budgets:
         print_table(
@@ -146,7 +147,7 @@ def remove(
 
     with open_store(data_dir).immediate() as conn:
         removed = operations.remove_budget(
-            conn, team, by, project=project, user=user, key_id=key, actor=actor(), now_ms=wall_clock_ms()
+            conn, team, by, operations.BudgetOwner(project=project, user=user, key_id=key), by=author(wall_clock_ms())
         )
     if json:
         print_json({"scope": removed.scope, "period": by, "authority": removed.authority})
@@ -180,21 +181,23 @@ def raise_(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import raise_record
 
     with open_store(data_dir).immediate() as conn:
         made = operations.raise_caps(
             conn,
             team,
-            amount_nanousd(usd),
-            until_ms=parse_instant_ms(until),
-            from_ms=None if since is None else parse_instant_ms(since),
-            reason=reason,
+            operations.NewRaise(
+                amount_nanousd(usd),
+                until_ms=parse_instant_ms(until),
+                from_ms=None if since is None else parse_instant_ms(since),
+                reason=reason,
+            ),
             idempotency_key=idempotency_key,
-            actor=actor(),
-            now_ms=wall_clock_ms(),
+            by=author(wall_clock_ms()),
         )
     if json:
-        print_json(made.to_json())
+        print_json(raise_record(made))
         return
     span = f"from {moment_text(made.from_ms)} until {moment_text(made.until_ms)} UTC"
     say(f"Raised every limit of team {team} by {display_usd(made.amount_nanousd)}, {span}.")

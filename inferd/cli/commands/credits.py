@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inferd.cli.access import actor, open_store
+from inferd.cli.access import author, open_store
 from inferd.cli.options import (
     DATE_HELP,
     INTEGER_MAX,
@@ -24,7 +24,7 @@ from inferd.money import display_usd
 from inferd.plans import DEFAULT_PRIORITY, GRANT_KINDS, GrantKind
 
 if TYPE_CHECKING:
-    from inferd.ledger.credit.balance import Credit
+    from inferd.ledger.credit import Credit
 
 app = typer.Typer(no_args_is_help=True, help="Manage credit, the prepaid money of teams.")
 
@@ -65,7 +65,8 @@ def grant(
     ```
     """
     from inferd.ledger import operations
-    from inferd.ledger.credit.balance import caps_below_balance
+    from inferd.ledger.credit import caps_below_balance
+    from inferd.ledger.reports import grant_record
 
     moment_ms = wall_clock_ms()
     granted_nanousd = amount_nanousd(usd)
@@ -73,19 +74,20 @@ def grant(
         made = operations.grant_credit(
             conn,
             team,
-            granted_nanousd,
-            kind,
-            priority=priority,
-            expires_at_ms=None if expires is None else parse_instant_ms(expires),
-            note=note,
+            operations.NewGrant(
+                granted_nanousd,
+                kind,
+                priority=priority,
+                expires_at_ms=None if expires is None else parse_instant_ms(expires),
+                note=note,
+            ),
             idempotency_key=idempotency_key,
-            actor=actor(),
-            now_ms=moment_ms,
+            by=author(moment_ms),
         )
         credit = operations.show_credit(conn, team, now_ms=moment_ms)
         warnings = caps_below_balance(conn, team, moment_ms)
     if json:
-        print_json(made.to_json() | {"warnings": warnings})
+        print_json(grant_record(made) | {"warnings": warnings})
         return
     amount = f"{display_usd(made.amount_nanousd)} of {made.kind} credit"
     if made.created_at_ms < moment_ms:
@@ -117,11 +119,12 @@ def show(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import credit_record
 
     with open_store(data_dir).reading() as conn:
         credit = operations.show_credit(conn, team, now_ms=wall_clock_ms())
     if json:
-        print_json(credit.to_json())
+        print_json(credit_record(credit))
     else:
         print_credit(credit)
 
@@ -160,11 +163,12 @@ def list_(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import grant_state_record
 
     with open_store(data_dir).reading() as conn:
         grants = operations.list_grants(conn, team, now_ms=wall_clock_ms())
     if json:
-        print_json([grant.state_json() for grant in grants])
+        print_json([grant_state_record(grant) for grant in grants])
         return
     print_table(
         ("Grant", "Kind", "Priority", "Amount", "Left", "Expires", "State", "Note"),
@@ -211,6 +215,7 @@ def refund(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import refund_record
 
     with open_store(data_dir).immediate() as conn:
         made = operations.refund_request(
@@ -219,11 +224,10 @@ def refund(
             None if usd is None else amount_nanousd(usd),
             reason=reason,
             idempotency_key=idempotency_key,
-            actor=actor(),
-            now_ms=wall_clock_ms(),
+            by=author(wall_clock_ms()),
         )
     if json:
-        print_json(made.to_json())
+        print_json(refund_record(made))
         return
     say(f"Refunded {display_usd(made.amount_nanousd)} of request {request} to team {made.team}.")
     say(f"The request costs {display_usd(made.left_nanousd)} now.")
@@ -249,19 +253,14 @@ def withdraw(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import withdrawal_record
 
     with open_store(data_dir).immediate() as conn:
         made = operations.withdraw_credit(
-            conn,
-            team,
-            amount_nanousd(usd),
-            reason=reason,
-            idempotency_key=idempotency_key,
-            actor=actor(),
-            now_ms=wall_clock_ms(),
+            conn, team, amount_nanousd(usd), reason=reason, idempotency_key=idempotency_key, by=author(wall_clock_ms())
         )
     if json:
-        print_json(made.to_json())
+        print_json(withdrawal_record(made))
         return
     say(f"Withdrew {display_usd(made.amount_nanousd)} of paid credit from team {team}.")
     say_next("Show its credit", command_line(data_dir, "credits", "show", team))
@@ -290,13 +289,14 @@ def void(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import void_record
 
     with open_store(data_dir).immediate() as conn:
         made = operations.void_grant(
-            conn, grant, reason=reason, idempotency_key=idempotency_key, actor=actor(), now_ms=wall_clock_ms()
+            conn, grant, reason=reason, idempotency_key=idempotency_key, by=author(wall_clock_ms())
         )
     if json:
-        print_json(made.to_json())
+        print_json(void_record(made))
         return
     say(f"Voided grant {grant} of team {made.team}, and removed {display_usd(made.amount_nanousd)}.")
     say_next("Show its credit", command_line(data_dir, "credits", "show", made.team))

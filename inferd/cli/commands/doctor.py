@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inferd.cli.access import actor, ask_running_server, open_store
+from inferd.cli.access import ask_running_server, author, open_store
 from inferd.cli.options import DataDir, Json
 from inferd.cli.output import command_line, print_json, print_table, say_next
 from inferd.errors import OperationError
@@ -45,13 +45,13 @@ def doctor(
     store = open_store(data_dir)
     if accept_clock:
         with store.immediate() as conn:
-            health.accept_clock(conn, actor=actor(), now_ms=wall_clock_ms())
+            health.accept_clock(conn, by=author(wall_clock_ms()))
     with store.reading() as conn:
         checks = health.checks(conn, store, wall_clock_ms(), needs_server=server)
     checks = [_with_answer(check, data_dir) if check.name == "server" else check for check in checks]
     well = all(check.well for check in checks)
     if json:
-        print_json({"well": well, "checks": [check.to_json() for check in checks]})
+        print_json({"well": well, "checks": [asdict(check) for check in checks]})
     else:
         print_table(
             ("Check", "State", "Finding"),

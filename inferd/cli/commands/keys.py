@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inferd.cli.access import actor, open_store
+from inferd.cli.access import author, open_store
 from inferd.cli.commands import suspension
 from inferd.cli.options import DATE_HELP, DataDir, Json, OneTeam
 from inferd.cli.output import budgets_text, command_line, moment_text, print_json, print_table, say, say_next
@@ -16,8 +16,6 @@ from inferd.config import data_dir as data_folder
 from inferd.config import default_config_path, load_config
 from inferd.errors import ConfigError
 from inferd.instants import parse_instant_ms, wall_clock_ms
-from inferd.ledger.identity.names import unknown_deployments
-from inferd.ledger.storage.data_dir import read_deployments
 
 Scopes = Annotated[
     list[str] | None,
@@ -75,8 +73,8 @@ def create(
     ```
     """
     from inferd.ledger import operations
-    from inferd.ledger.identity.keys import DEFAULT_SCOPES
-    from inferd.ledger.reports.records import key_record
+    from inferd.ledger.identity import find_key
+    from inferd.ledger.reports import key_record
 
     warnings = _model_warnings(model or [], data_dir)
     moment_ms = wall_clock_ms()
@@ -84,16 +82,17 @@ def create(
         new_key = operations.create_key(
             conn,
             team,
-            project=project,
-            user=user,
-            label=name,
-            expires_at_ms=None if expires is None else parse_instant_ms(expires),
-            scopes=scope or DEFAULT_SCOPES,
-            models=model or None,
-            actor=actor(),
-            now_ms=moment_ms,
+            operations.KeyRequest(
+                project=project,
+                user=user,
+                label=name,
+                expires_at_ms=None if expires is None else parse_instant_ms(expires),
+                scopes=scope or None,
+                models=model or None,
+            ),
+            by=author(moment_ms),
         )
-        (key,) = (key for key in operations.list_keys(conn, team) if key.key_id == new_key.id)
+        key = find_key(conn, new_key.id)
         credit = operations.show_credit(conn, team, now_ms=moment_ms)
     if json:
         print_json({"id": new_key.id, "key": new_key.key} | key_record(key, moment_ms) | {"warnings": warnings})
@@ -127,7 +126,7 @@ def list_(
     $ inferd keys list --team acme
     ```
     """
-    from inferd.ledger.reports.listings import listed_keys
+    from inferd.ledger.reports import listed_keys
 
     store = open_store(data_dir)
     with store.reading() as conn:
@@ -156,11 +155,11 @@ def revoke(
     ```
     """
     from inferd.ledger import operations
-    from inferd.ledger.reports.records import key_record
+    from inferd.ledger.reports import key_record
 
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
-        key = operations.revoke_key(conn, key_id, actor=actor(), now_ms=moment_ms)
+        key = operations.revoke_key(conn, key_id, by=author(moment_ms))
     if json:
         print_json(key_record(key, moment_ms))
         return
@@ -180,6 +179,9 @@ def _model_warnings(models: Sequence[str], option: Path | None) -> list[str]:
 
     Before the first server of a data folder, the deployments of models.toml count.
     """
+    from inferd.ledger import read_deployments
+    from inferd.ledger.identity import unknown_deployments
+
     names = read_deployments(data_folder(option)) if models else []
     if names is None:
         try:

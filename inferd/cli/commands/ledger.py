@@ -45,7 +45,7 @@ def export(
     $ inferd ledger export | jq -c 'select(.record == "usage")'
     ```
     """
-    from inferd.ledger.reports.export import export_lines
+    from inferd.ledger.reports import export_lines
 
     path = None if file == "-" else Path(file)
     store = open_store(data_dir)
@@ -171,8 +171,8 @@ def restore(
     $ inferd restore ledger-2026-11-21.db --yes
     ```
     """
+    from inferd.ledger import DataLock
     from inferd.ledger.maintenance.restore import prepared_restore
-    from inferd.ledger.storage.data_dir import DataLock
 
     folder = folder_of(data_dir)
     with DataLock(folder) as lock, prepared_restore(folder, file, lock) as prepared:

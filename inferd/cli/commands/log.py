@@ -56,20 +56,23 @@ def log(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import log_record
 
     with open_store(data_dir).reading() as conn:
         entries = operations.read_log(
             conn,
-            team=team,
-            actor=actor,
-            action=action,
-            since_ms=None if since is None else parse_instant_ms(since),
-            until_ms=None if until is None else parse_instant_ms(until),
-            before_seq=before,
-            limit=limit,
+            operations.LogQuery(
+                team=team,
+                actor=actor,
+                action=action,
+                since_ms=None if since is None else parse_instant_ms(since),
+                until_ms=None if until is None else parse_instant_ms(until),
+                before_seq=before,
+                limit=limit,
+            ),
         )
     if json:
-        print_json([entry.to_json() for entry in entries])
+        print_json([log_record(entry) for entry in entries])
     elif entries:
         _print_entries(entries)
     else:

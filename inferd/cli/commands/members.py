@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from inferd.cli.access import actor, open_store
+from inferd.cli.access import author, open_store
 from inferd.cli.commands import suspension
 from inferd.cli.options import DataDir, Json, Reason, Team, help_text
 from inferd.cli.output import budgets_text, command_line, moment_text, print_json, print_table, say, say_next
@@ -72,18 +72,12 @@ def _members_app(noun: Noun, example: str, about: str) -> typer.Typer:
 
 def _create(noun: Noun, team: str, name: str, json: bool, data_dir: Path | None) -> None:
     from inferd.ledger import operations
-    from inferd.ledger.reports.records import project_record, user_record
+    from inferd.ledger.reports import member_record
 
-    moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
-        if noun == "project":
-            project = operations.create_project(conn, team, name, actor=actor(), now_ms=moment_ms)
-            record = project_record(project, frozenset())
-        else:
-            user = operations.create_user(conn, team, name, actor=actor(), now_ms=moment_ms)
-            record = user_record(user, frozenset())
+        member = operations.create_member(conn, noun, team, name, by=author(wall_clock_ms()))
     if json:
-        print_json(record)
+        print_json(member_record(member))
         return
     say(f"Created {noun} {name} of team {team}.")
     say_next(
@@ -93,11 +87,10 @@ def _create(noun: Noun, team: str, name: str, json: bool, data_dir: Path | None)
 
 
 def _list(noun: Noun, team: str, json: bool, data_dir: Path | None) -> None:
-    from inferd.ledger.reports.listings import listed_projects, listed_users
+    from inferd.ledger.reports import listed_members
 
-    listed = listed_projects if noun == "project" else listed_users
     with open_store(data_dir).reading() as conn:
-        records = listed(conn, team, now_ms=wall_clock_ms())
+        records = listed_members(conn, noun, team, now_ms=wall_clock_ms())
     if json:
         print_json(records)
     elif records:
@@ -126,13 +119,9 @@ def _print_members(noun: Noun, records: Sequence[Mapping[str, Any]]) -> None:
 def _set(noun: Noun, names: tuple[str, str], concurrency: str, json: bool, data_dir: Path | None) -> None:
     from inferd.ledger import operations
 
-    is_project = noun == "project"
-    operation = operations.set_project_concurrency if is_project else operations.set_user_concurrency
     max_requests = _max_requests(concurrency)
     with open_store(data_dir).immediate() as conn:
-        limits = operation(conn, *names, max_requests, actor=actor(), now_ms=wall_clock_ms())
-    value = limits.project_concurrency if is_project else limits.user_concurrency
-    source = limits.project_source if is_project else limits.user_source
+        value, source = operations.set_concurrency(conn, noun, *names, max_requests, by=author(wall_clock_ms()))
     team, name = names
     if json:
         print_json({"team": team, noun: name, "concurrency": value, "source": source})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inferd.cli.access import actor, open_store
+from inferd.cli.access import author, open_store
 from inferd.cli.options import ConfigFile, Csv, DataDir, Json
 from inferd.cli.output import command_line, print_csv, print_json, print_table, say, say_next
 from inferd.instants import wall_clock_ms
@@ -44,7 +44,7 @@ def list_plans(json: Json = False, csv: Csv = False, config: FromFile = None, da
     $ inferd plans list
     ```
     """
-    from inferd.ledger.reports.plan_records import plan_record
+    from inferd.ledger.reports import plan_record
 
     catalog = _catalog(json, csv, config, data_dir)
     records = [plan_record(plan) for plan in catalog.plans.values()]
@@ -84,7 +84,7 @@ def apply(config: ConfigFile = None, json: Json = False, data_dir: DataDir = Non
     path = default_config_path(config)
     catalog = load_catalog(path)
     with open_store(data_dir, creates=True).immediate() as conn:
-        changed = operations.apply_plans(conn, catalog, actor=actor(), now_ms=wall_clock_ms())
+        changed = operations.apply_plans(conn, catalog, by=author(wall_clock_ms()))
     if json:
         print_json({"config": str(path), "changed": changed})
         return
@@ -102,7 +102,7 @@ def list_tiers(json: Json = False, csv: Csv = False, config: FromFile = None, da
     $ inferd tiers list
     ```
     """
-    from inferd.ledger.reports.plan_records import tier_record
+    from inferd.ledger.reports import tier_record
 
     catalog = _catalog(json, csv, config, data_dir)
     records = [tier_record(tier) for tier in catalog.tiers]

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inferd.cli.access import actor, open_store
+from inferd.cli.access import author, open_store
 from inferd.cli.options import Csv, DataDir, IdempotencyKey, Json, Team, amount_nanousd
 from inferd.cli.output import command_line, print_csv, print_fields, print_json, print_table, say, say_next
 from inferd.errors import InvalidValueError
 from inferd.instants import wall_clock_ms
-from inferd.ledger.terms.periods import parse_month, periods_of
 from inferd.money import display_usd
 
 if TYPE_CHECKING:
-    from inferd.ledger.credit.statements import Statement, StatementLine
+    from inferd.ledger.credit import Statement, StatementLine
 
 Month = Annotated[
     str | None,
@@ -43,12 +42,13 @@ def list_(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import statement_record
 
     _check_format(json, csv)
     with open_store(data_dir).reading() as conn:
         statements = operations.list_statements(conn, team)
     moment_ms = wall_clock_ms()
-    records = [statement.to_json(moment_ms) for statement in statements]
+    records = [statement_record(statement, moment_ms) for statement in statements]
     columns = ("team", "period", "state", "charged_usd", "refunded_usd", "paid_usd", "due_usd")
     if json:
         print_json(records)
@@ -79,17 +79,18 @@ def show(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import statement_line_record, statement_record
 
     _check_format(json, csv)
     moment_ms = wall_clock_ms()
     with open_store(data_dir).reading() as conn:
         statement, lines = operations.show_statement(conn, team, _month(month, moment_ms))
-    records = [line.to_json() for line in lines]
+    records = [statement_line_record(line) for line in lines]
     columns = (
         *("deployment", "requests", "prompt_tokens", "cached_tokens", "completion_tokens"),
         *("cost_usd", "refunded_usd", "net_usd"),
     )
-    head = statement.to_json(moment_ms)
+    head = statement_record(statement, moment_ms)
     if json:
         print_json(head | {"lines": records})
         return
@@ -144,21 +145,19 @@ def pay(
     ```
     """
     from inferd.ledger import operations
+    from inferd.ledger.reports import payment_record
 
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
         made = operations.pay_statement(
             conn,
             team,
-            _month(month, moment_ms),
-            None if usd is None else amount_nanousd(usd),
-            note=note,
+            operations.NewPayment(_month(month, moment_ms), None if usd is None else amount_nanousd(usd), note=note),
             idempotency_key=idempotency_key,
-            actor=actor(),
-            now_ms=moment_ms,
+            by=author(moment_ms),
         )
     if json:
-        print_json(made.to_json())
+        print_json(payment_record(made))
         return
     say(f"Recorded {display_usd(made.amount_nanousd)} paid by team {team} for {made.period}.")
     if made.raised_nanousd:
@@ -171,8 +170,12 @@ def _row(statement: Statement, moment_ms: int) -> tuple[object, ...]:
         *(statement.charged_nanousd, statement.refunded_nanousd or None),
         *(statement.paid_nanousd, statement.due_nanousd),
     )
-    state = statement.to_json(moment_ms)["state"]
-    return statement.team, statement.period, state, *(None if each is None else display_usd(each) for each in amounts)
+    return (
+        statement.team,
+        statement.period,
+        statement.state(moment_ms),
+        *(None if each is None else display_usd(each) for each in amounts),
+    )
 
 
 def _line_row(line: StatementLine) -> tuple[object, ...]:
@@ -189,6 +192,8 @@ def _no_statements(team: str | None) -> tuple[str, ...]:
 
 
 def _month(month: str | None, moment_ms: int) -> str:
+    from inferd.ledger.terms import parse_month, periods_of
+
     return periods_of(moment_ms)[0] if month is None else parse_month(month)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import typer
 
-from inferd.cli.access import actor, open_store
+from inferd.cli.access import author, open_store
 from inferd.cli.options import DataDir, Json, Reason, help_text
 from inferd.cli.output import command_line, moment_text, print_json, say, say_next
 from inferd.instants import wall_clock_ms
@@ -41,18 +41,13 @@ def add_commands(app: typer.Typer, noun: Literal["team", "key"], argument: Any, 
 def suspend(noun: Noun, names: tuple[str, ...], reason: str | None, json: bool, data_dir: Path | None) -> None:
     """Suspend the team, project, user or key of these names, and print the result."""
     from inferd.ledger import operations
+    from inferd.ledger.reports import suspension_record
 
-    operation: Any = {
-        "team": operations.suspend_team,
-        "project": operations.suspend_project,
-        "user": operations.suspend_user,
-        "key": operations.suspend_key,
-    }[noun]
     moment_ms = wall_clock_ms()
     with open_store(data_dir).immediate() as conn:
-        suspension = operation(conn, *names, reason=reason, actor=actor(), now_ms=moment_ms)
+        suspension = operations.suspend(conn, noun, names, reason=reason, by=author(moment_ms))
     if json:
-        print_json(suspension.to_json())
+        print_json(suspension_record(suspension))
         return
     kind, _, name = suspension.subject.partition(":")
     if suspension.suspended_at_ms < moment_ms:
@@ -65,16 +60,10 @@ def suspend(noun: Noun, names: tuple[str, ...], reason: str | None, json: bool, 
 def resume(noun: Noun, names: tuple[str, ...], json: bool, data_dir: Path | None) -> None:
     """End the operator's suspension of the team, project, user or key of these names, and print the result."""
     from inferd.ledger import operations
-    from inferd.ledger.identity.suspensions import resumed_record
+    from inferd.ledger.reports import resumed_record
 
-    operation: Any = {
-        "team": operations.resume_team,
-        "project": operations.resume_project,
-        "user": operations.resume_user,
-        "key": operations.resume_key,
-    }[noun]
     with open_store(data_dir).immediate() as conn:
-        ended = operation(conn, *names, actor=actor(), now_ms=wall_clock_ms())
+        ended = operations.resume(conn, noun, names, by=author(wall_clock_ms()))
         record = resumed_record(conn, ended)
     subject = f"{noun} {'/'.join(names)}"
     if json:

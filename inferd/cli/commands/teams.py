@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from inferd.cli.access import actor, open_store
+from inferd.cli.access import author, open_store
 from inferd.cli.commands import credits, keys, suspension
 from inferd.cli.commands.plans import adaptive
 from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import command_line, moment_text, print_fields, print_json, print_table, say, say_next
 from inferd.errors import InvalidValueError
 from inferd.instants import display_instant, parse_instant_ms, wall_clock_ms
-from inferd.ledger.identity.names import DEFAULT_PLAN
-from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.money import display_usd
-from inferd.plans import OVERAGES, TOP_TIER, Overage
+from inferd.plans import DEFAULT_PLAN, OVERAGES, TOP_TIER, Overage
 
 if TYPE_CHECKING:
     from inferd.ledger.operations import Limits
@@ -59,11 +57,11 @@ def create(
     ```
     """
     from inferd.ledger import operations
-    from inferd.ledger.reports.records import team_record
+    from inferd.ledger.reports import team_record
 
     moment_ms = wall_clock_ms()
     with open_store(data_dir, creates=True).immediate() as conn:
-        team = operations.create_team(conn, name, plan, actor=actor(), now_ms=moment_ms)
+        team = operations.create_team(conn, name, plan, by=author(moment_ms))
         credit = operations.show_credit(conn, name, now_ms=moment_ms)
     if json:
         print_json(team_record(team, frozenset()))
@@ -85,7 +83,7 @@ def list_(json: Json = False, data_dir: DataDir = None) -> None:
     $ inferd teams list
     ```
     """
-    from inferd.ledger.reports.listings import listed_teams
+    from inferd.ledger.reports import listed_teams
 
     store = open_store(data_dir)
     with store.reading() as conn:
@@ -147,7 +145,7 @@ def set_(
     ```
     """
     from inferd.ledger import operations
-    from inferd.ledger.reports.records import limits_record
+    from inferd.ledger.reports import limits_record
 
     if tier is not None and tier != _EARNED and tier not in map(str, range(TOP_TIER + 1)):
         raise InvalidValueError(f"--tier must be 0 to {TOP_TIER} or {_EARNED}, not {tier!r}")
@@ -158,14 +156,15 @@ def set_(
         operations.set_team(
             conn,
             name,
-            plan=plan,
-            tier=None if tier in (None, _EARNED) else int(tier or ""),
-            tier_until_ms=None if until is None else parse_instant_ms(until),
-            earn_tier=tier == _EARNED,
-            overage=overage,
-            payment_method=None if payment_method is None else payment_method == "on",
-            actor=actor(),
-            now_ms=moment_ms,
+            operations.TeamChange(
+                plan=plan,
+                tier=None if tier in (None, _EARNED) else int(tier or ""),
+                tier_until_ms=None if until is None else parse_instant_ms(until),
+                earn_tier=tier == _EARNED,
+                overage=overage,
+                payment_method=None if payment_method is None else payment_method == "on",
+            ),
+            by=author(moment_ms),
         )
         limits = operations.show_limits(conn, name, now_ms=moment_ms)
     if json:
@@ -189,9 +188,8 @@ def show(
     $ inferd teams show acme
     ```
     """
-    from inferd.ledger import operations
-    from inferd.ledger.reports.listings import listed_keys
-    from inferd.ledger.reports.records import limits_record, team_details_record
+    from inferd.ledger import WHOLE, Page, operations
+    from inferd.ledger.reports import limits_record, listed_keys, team_details_record
     from inferd.subjects import team_subject
 
     moment_ms = wall_clock_ms()
@@ -209,8 +207,8 @@ def show(
             "Team": team.team,
             "Status": "suspended" if team_subject(team.team) in details.suspended else "active",
             "Created": f"{moment_text(team.created_at_ms)} UTC by {team.created_by}",
-            "Projects": _first([project.project for project in details.projects]),
-            "Users": _first([user.user for user in details.users]) or None,
+            "Projects": _first([project.name for project in details.projects]),
+            "Users": _first([user.name for user in details.users]) or None,
         }
     )
     _print_limits(limits)

@@ -15,7 +15,7 @@ from inferd.money import parse_usd
 from inferd.usage import GroupBy
 
 if TYPE_CHECKING:
-    from inferd.ledger.reports.usage import UsageReport
+    from inferd.ledger.reports import UsageReport
 
 _GROUPS: tuple[str, ...] = get_args(GroupBy)
 _SUMS = {
@@ -53,7 +53,7 @@ def usage(
     $ inferd usage --by request --csv > requests.csv
     ```
     """
-    from inferd.ledger.reports.usage import usage_report
+    from inferd.ledger.reports import usage_report
 
     if json and as_csv:
         raise typer.BadParameter("--json and --csv exclude each other: give one of them")
@@ -64,7 +64,7 @@ def usage(
     with open_store(data_dir).reading() as conn:
         report = usage_report(conn, by, team=team, since_ms=since_ms, until_ms=until_ms)
     if json:
-        print_json(report.to_json())
+        print_json({"rows": list(report.rows), "total": report.total})
     elif as_csv:
         print_csv(_columns(by), report.rows)
     elif report.rows:

@@ -1,4 +1,4 @@
-"""The steps that a server takes with a batch, and what it looks up for them (BILLING R23)."""
+"""Steps that a server takes with a batch, and its look-ups (BILLING R23)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,29 @@ from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.limits import team_limits
 from inferd.usage import Usage
 
+# The end of a batch that was begun; failed: its input file was gone.
 End = Literal["completed", "expired", "cancelled", "failed"]
-"""How a batch that was begun has ended; failed: its input file was gone before its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """End of a batch, with its files on disk. A file without a line is None."""
+
+    end: End
+    num_completed: int
+    num_failed: int
+    totals: BatchTotals
+    output: FileRecord | None = None
+    errors: FileRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Billed:
-    """What an answer came to, as its usage row has it."""
+    """Usage and cost of an answer, as its usage row has them.
+
+    Attributes:
+        by_time: whether the deployment is billed by time.
+    """
 
     usage: Usage
     cost_nanousd: int
@@ -29,36 +45,33 @@ class Billed:
 
 
 class BatchBook:
-    """What a running server reads of batches; belongs to one thread, on a connection of its own."""
+    """Batches as a running server reads them, on a connection of its own. Belongs to one thread."""
 
     def __init__(self, store: Store) -> None:
         self._conn = store.connect()
         self._version: int | None = None
 
     def changed(self) -> bool:
-        """Whether anybody has written to the ledger since the last call, in this process or another."""
+        """Return whether this process or another has written to the ledger since the last call."""
         version = self._conn.execute("PRAGMA data_version").fetchone()[0]
         before, self._version = self._version, version
         return bool(version != before)
 
     def active(self) -> list[BatchRecord]:
-        """The batches that have not ended, oldest first."""
+        """Return the batches that have not ended, oldest first."""
         return records.active_batches(self._conn)
 
     def find(self, batch_id: str) -> BatchRecord:
+        """Return a batch. Raises NotFoundError."""
         return records.find_batch(self._conn, batch_id)
 
     def close(self) -> None:
+        """Close the connection."""
         self._conn.close()
 
 
-def is_delivered(conn: sqlite3.Connection, request_id: str) -> bool:
-    """Whether a line's answer was kept and settled: a line whose usage row says less is run again."""
-    return billed(conn, request_id) is not None
-
-
 def billed(conn: sqlite3.Connection, request_id: str) -> Billed | None:
-    """None: it was not settled, so there is nothing to deliver."""
+    """Return usage and cost of a settled request; None if it was not settled, so there is nothing to deliver."""
     row = conn.execute(
         "SELECT prompt_tokens, cached_tokens, completion_tokens, compute_ms, cost_nanousd, compute_picousd IS NOT NULL "
         "FROM usage WHERE request_id = ? AND status = 'completed'",
@@ -71,22 +84,19 @@ def billed(conn: sqlite3.Connection, request_id: str) -> Billed | None:
 
 
 def begin_batch(
-    conn: sqlite3.Connection,
-    batch_id: str,
-    *,
-    num_total: int,
-    num_failed: int,
-    tokens: int,
-    now_ms: int,
+    conn: sqlite3.Connection, batch_id: str, *, num_total: int, num_failed: int, tokens: int, now_ms: int
 ) -> BatchRecord:
-    """Its lines were validated: let it run, unless it was cancelled meanwhile. Raises InvalidValueError if its team
-    would have too many tokens queued (R15)."""
+    """Start a batch whose lines were validated, unless it was cancelled meanwhile; return it as it is then.
+
+    Raises:
+        InvalidValueError: its team would have too many tokens queued (R15).
+    """
     batch = records.find_batch(conn, batch_id)
-    most = team_limits(conn, batch.team, now_ms).tier.batch_queued_tokens
-    if most is not None and records.queued_tokens(conn, batch.team) + tokens > most:
+    maximum = team_limits(conn, batch.team, now_ms).tier.batch_queued_tokens
+    if maximum is not None and records.queued_tokens(conn, batch.team) + tokens > maximum:
         raise InvalidValueError(
             f"with its {tokens:,} prompt tokens the batches of team {batch.team!r} that have not ended would have more "
-            f"than {most:,}: wait for some, or cancel them"
+            f"than {maximum:,}: wait for some, or cancel them"
         )
     conn.execute(
         "UPDATE batches SET num_total = ?, num_failed = ?, queued_tokens = ? WHERE batch_id = ?",
@@ -101,7 +111,7 @@ def begin_batch(
 
 @dataclass(frozen=True, slots=True)
 class RecordProgress:
-    """How many lines have ended, for whoever looks; what counts are the files."""
+    """Command that stores how many lines have ended, for readers of the batch; the files decide in the end."""
 
     durable: ClassVar[bool] = False
     batch_id: str
@@ -117,7 +127,7 @@ class RecordProgress:
 
 
 def fail_batch(conn: sqlite3.Connection, batch_id: str, *, num_total: int, num_failed: int, now_ms: int) -> None:
-    """None of it was run, nor will be."""
+    """End a batch of which no line is run."""
     batch = records.find_batch(conn, batch_id)
     conn.execute(
         "UPDATE batches SET status = 'failed', failed_at_ms = ?, num_total = ?, num_completed = 0, num_failed = ? "
@@ -128,7 +138,7 @@ def fail_batch(conn: sqlite3.Connection, batch_id: str, *, num_total: int, num_f
 
 
 def start_finalizing(conn: sqlite3.Connection, batch_id: str, *, now_ms: int) -> None:
-    """No more lines are run; its files are being written. One that is being cancelled stays `cancelling`."""
+    """Run no more lines of a batch and write its files. A batch in cancellation stays `cancelling`."""
     assert records.find_batch(conn, batch_id).is_active, "a batch ends once: its files are not written over"
     conn.execute(
         "UPDATE batches SET finalizing_at_ms = ?, status = CASE status WHEN 'in_progress' THEN 'finalizing' ELSE "
@@ -137,39 +147,39 @@ def start_finalizing(conn: sqlite3.Connection, batch_id: str, *, now_ms: int) ->
     )
 
 
-def finish_batch(
-    conn: sqlite3.Connection,
-    batch_id: str,
-    end: End,
-    *,
-    num_completed: int,
-    num_failed: int,
-    output: FileRecord | None,
-    errors: FileRecord | None,
-    totals: BatchTotals,
-    now_ms: int,
-) -> None:
-    """Its files are on disk under their names: make them known, and end it, in one transaction."""
+def finish_batch(conn: sqlite3.Connection, batch_id: str, result: BatchResult, *, now_ms: int) -> None:
+    """End a batch and insert its files, which are on disk under their names, in one transaction."""
     batch = records.find_batch(conn, batch_id)
+    output, errors, totals = result.output, result.errors, result.totals
     for file in (output, errors):
         if file is not None:
             records.insert_file(conn, file)
     conn.execute(
-        f"UPDATE batches SET status = ?, {end}_at_ms = ?, num_total = max(num_total, ?), num_completed = ?, "
-        "num_failed = ?, output_file_id = ?, error_file_id = ?, prompt_tokens = ?, cached_tokens = ?, "
-        "completion_tokens = ?, reasoning_tokens = ?, cost_nanousd = ? WHERE batch_id = ?",
-        (
-            *(end, now_ms, num_completed + num_failed, num_completed, num_failed),
-            *(output and output.file_id, errors and errors.file_id),
-            *(totals.prompt_tokens, totals.cached_tokens, totals.completion_tokens, totals.reasoning_tokens),
-            *(totals.cost_nanousd, batch_id),
-        ),
+        f"UPDATE batches SET status = :end, {result.end}_at_ms = :now_ms, num_total = max(num_total, :num_ended), "
+        "num_completed = :num_completed, num_failed = :num_failed, output_file_id = :output, error_file_id = :errors, "
+        "prompt_tokens = :prompt_tokens, cached_tokens = :cached_tokens, completion_tokens = :completion_tokens, "
+        "reasoning_tokens = :reasoning_tokens, cost_nanousd = :cost_nanousd WHERE batch_id = :batch_id",
+        {
+            "batch_id": batch_id,
+            "end": result.end,
+            "now_ms": now_ms,
+            "num_ended": result.num_completed + result.num_failed,
+            "num_completed": result.num_completed,
+            "num_failed": result.num_failed,
+            "output": output and output.file_id,
+            "errors": errors and errors.file_id,
+            "prompt_tokens": totals.prompt_tokens,
+            "cached_tokens": totals.cached_tokens,
+            "completion_tokens": totals.completion_tokens,
+            "reasoning_tokens": totals.reasoning_tokens,
+            "cost_nanousd": totals.cost_nanousd,
+        },
     )
     _keep(conn, batch.input_file_id, now_ms)
 
 
 def expire_files(conn: sqlite3.Connection, *, now_ms: int) -> list[str]:
-    """Forget files whose time is over and that no batch reads; returns their ids. None, while the clock is doubted."""
+    """Delete the rows of expired files that no batch reads, and return their ids; none while the clock is in doubt."""
     rows: Sequence[tuple[str]] = conn.execute(
         "SELECT file_id FROM files WHERE expires_at_ms <= ? AND deleted_at_ms IS NULL", (expiry_ms(conn, now_ms),)
     ).fetchall()
@@ -180,7 +190,7 @@ def expire_files(conn: sqlite3.Connection, *, now_ms: int) -> list[str]:
 
 
 def _keep(conn: sqlite3.Connection, file_id: str, now_ms: int) -> None:
-    """From the end of the batch that reads it on; one whose uploader wants it gone earlier goes then."""
+    """Keep an input file from the end of its batch on, unless its uploader set a shorter retention."""
     conn.execute(
         "UPDATE files SET expires_at_ms = max(expires_at_ms, ?) WHERE file_id = ? AND deleted_at_ms IS NULL "
         "AND expires_at_ms - created_at_ms >= ?",

@@ -1,4 +1,4 @@
-"""Rows of `files` and `batches`: all that is known of uploaded files and batches, save what they hold (R23)."""
+"""Rows of uploaded files and batches, without their contents (BILLING R23)."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from inferd.errors import NotFoundError
-from inferd.instants import DAY_MS, format_instant
+from inferd.instants import DAY_MS
 from inferd.ledger.storage.rows import insert
-from inferd.money import format_usd
 from inferd.usage import Usage
 
 Purpose = Literal["batch", "batch_output"]
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
+# Names of the moments `NAME_at_ms` of a batch.
 MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
-"""Names of the moments `NAME_at_ms` of a batch."""
+# Retention of a file after its upload, and after the end of a batch that read or made it.
 KEPT_MS = 30 * DAY_MS
-"""How long a file is kept: after its upload, and after the end of a batch that read or made it."""
 ACTIVE: tuple[Status, ...] = ("validating", "in_progress", "finalizing", "cancelling")
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """An uploaded file, or what a batch made. Moments in ms since 1970.
+    """An uploaded file, or a file that a batch made. Moments in ms since 1970.
 
     Attributes:
-        filename: as its uploader called it; never a path here.
-        expires_at_ms: the first moment at which it may be gone.
+        filename: the uploader's name; never a path of this server.
+        expires_at_ms: the end of the retention, exclusive.
     """
 
     file_id: str
@@ -45,8 +44,24 @@ class FileRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class FilePage:
+    """A page of files.
+
+    Attributes:
+        purpose: only files of this purpose; None: all.
+        after: id of the file before the page; None: the first page.
+        descending: newest first.
+    """
+
+    limit: int
+    purpose: str | None = None
+    after: str | None = None
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class BatchTotals:
-    """What the answers of a batch came to together."""
+    """Sums of usage and cost of a batch's answers."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -55,7 +70,7 @@ class BatchTotals:
     cost_nanousd: int = 0
 
     def plus(self, usage: Usage, reasoning_tokens: int, cost_nanousd: int) -> BatchTotals:
-        """With one answer more."""
+        """Return the totals with one more answer."""
         return BatchTotals(
             self.prompt_tokens + usage.prompt_tokens,
             self.cached_tokens + usage.cached_tokens,
@@ -64,16 +79,6 @@ class BatchTotals:
             self.cost_nanousd + cost_nanousd,
         )
 
-    def to_json(self) -> dict[str, int | str]:
-        """Return the fields of `usage` of a batch."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "cached_tokens": self.cached_tokens,
-            "completion_tokens": self.completion_tokens,
-            "reasoning_tokens": self.reasoning_tokens,
-            "cost_usd": format_usd(self.cost_nanousd),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
@@ -81,11 +86,11 @@ class BatchRecord:
 
     Attributes:
         metadata: the caller's tags.
-        num_total: lines of its file that were read; of them, so many were answered, and so many ended in errors.
-        queued_tokens: prompt tokens of its valid lines.
-        output_kept_ms: how long its output and error files are kept; None: as long as other files.
-        prompt_tokens ... cost_nanousd: what its answers came to, once it has ended; see `totals`.
-        *_at_ms: when it came to that status; None: it did not.
+        num_total: lines of the input file; `num_completed` were answered, `num_failed` ended in errors.
+        queued_tokens: prompt tokens of the valid lines.
+        output_kept_ms: retention of the output and error files; None: as other files.
+        prompt_tokens ... cost_nanousd: sums over the answers, after the end; see `totals`.
+        *_at_ms: the moment of that status; None: never reached.
     """
 
     batch_id: str
@@ -121,7 +126,7 @@ class BatchRecord:
 
     @property
     def totals(self) -> BatchTotals | None:
-        """None before its end, and if it failed before any line was run."""
+        """Sums over the answers; None before the end, and if no line was run."""
         if self.cost_nanousd is None:
             return None
         return BatchTotals(
@@ -134,31 +139,8 @@ class BatchRecord:
 
     @property
     def is_active(self) -> bool:
+        """Whether the batch has not ended."""
         return self.status in ACTIVE
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `inferd batches show --json`."""
-        totals = self.totals
-        return {
-            "batch_id": self.batch_id,
-            "team": self.team,
-            "project": self.project,
-            "user": self.user,
-            "key_id": self.key_id,
-            "status": self.status,
-            "endpoint": self.endpoint,
-            "input_file_id": self.input_file_id,
-            "output_file_id": self.output_file_id,
-            "error_file_id": self.error_file_id,
-            "request_counts": {"total": self.num_total, "completed": self.num_completed, "failed": self.num_failed},
-            "metadata": self.metadata,
-            "usage": None if totals is None else totals.to_json(),
-            **{f"{name}_at": _instant(getattr(self, f"{name}_at_ms")) for name in ("created", "expires", *MOMENTS)},
-        }
-
-
-def _instant(at_ms: int | None) -> str | None:
-    return None if at_ms is None else format_instant(at_ms)
 
 
 _FILE_COLUMNS = "file_id, team, project, user, key_id, filename, purpose, num_bytes, created_at_ms, expires_at_ms"
@@ -167,51 +149,48 @@ _ACTIVE_SQL = f"status IN ({', '.join(repr(status) for status in ACTIVE)})"
 
 
 def insert_file(conn: sqlite3.Connection, file: FileRecord) -> None:
+    """Insert a file."""
     values = {name: getattr(file, name) for name in FileRecord.__dataclass_fields__}
     insert(conn, "files", values | {"deleted_at_ms": None})
 
 
 def find_file(conn: sqlite3.Connection, file_id: str, team: str, project: str) -> FileRecord:
-    """Raises NotFoundError: no such file, another team's or project's, or a deleted one; all the same to a caller."""
+    """Return a file of a project.
+
+    Raises:
+        NotFoundError: there is no such file, it is deleted, or another project's; a caller cannot tell which.
+    """
     row = conn.execute(
         f"SELECT {_FILE_COLUMNS} FROM files WHERE file_id = ? AND team = ? AND project = ? AND deleted_at_ms IS NULL",
         (file_id, team, project),
     ).fetchone()
     if row is None:
-        raise NotFoundError(f"there is no file {file_id[:64]!r} in this project; GET /v1/files lists them")
+        raise NotFoundError(f"there is no file {file_id[:64]!r} in this project; list the files to see their ids")
     return FileRecord(*row)
 
 
-def files_of(
-    conn: sqlite3.Connection,
-    team: str,
-    project: str,
-    *,
-    purpose: str | None = None,
-    after: FileRecord | None = None,
-    descending: bool = True,
-    limit: int,
-) -> list[FileRecord]:
-    """At most `limit` files after that one, by their moment."""
-    order, beyond = ("DESC", "<") if descending else ("ASC", ">")
+def list_files(conn: sqlite3.Connection, team: str, project: str, page: FilePage) -> list[FileRecord]:
+    """Return the files of a page, by their time of creation. Raises NotFoundError if there is no file `page.after`."""
+    order, beyond = ("DESC", "<") if page.descending else ("ASC", ">")
     conditions = ["team = ?", "project = ?", "deleted_at_ms IS NULL"]
     values: list[object] = [team, project]
-    if purpose is not None:
+    if page.purpose is not None:
         conditions.append("purpose = ?")
-        values.append(purpose)
-    if after is not None:
+        values.append(page.purpose)
+    if page.after is not None:
+        after = find_file(conn, page.after, team, project)
         conditions.append(f"(created_at_ms, file_id) {beyond} (?, ?)")
         values += [after.created_at_ms, after.file_id]
     rows = conn.execute(
         f"SELECT {_FILE_COLUMNS} FROM files WHERE {' AND '.join(conditions)} "
         f"ORDER BY created_at_ms {order}, file_id {order} LIMIT ?",
-        (*values, limit),
+        (*values, page.limit),
     )
     return [FileRecord(*row) for row in rows]
 
 
 def stored_bytes(conn: sqlite3.Connection, team: str) -> int:
-    """What a team's files take, of all projects."""
+    """Return the bytes of a team's files, of all projects."""
     row = conn.execute(
         "SELECT coalesce(sum(num_bytes), 0) FROM files WHERE team = ? AND deleted_at_ms IS NULL", (team,)
     ).fetchone()
@@ -219,12 +198,12 @@ def stored_bytes(conn: sqlite3.Connection, team: str) -> int:
 
 
 def kept_files(conn: sqlite3.Connection) -> set[str]:
-    """The ids of all files that are not deleted."""
+    """Return the ids of all files that are not deleted."""
     return {file_id for (file_id,) in conn.execute("SELECT file_id FROM files WHERE deleted_at_ms IS NULL")}
 
 
 def kept_batches(conn: sqlite3.Connection) -> set[str]:
-    """The ids of all batches whose input file is not deleted."""
+    """Return the ids of all batches whose input file is not deleted."""
     rows = conn.execute(
         "SELECT batch_id FROM batches JOIN files ON file_id = input_file_id WHERE deleted_at_ms IS NULL"
     )
@@ -232,6 +211,7 @@ def kept_batches(conn: sqlite3.Connection) -> set[str]:
 
 
 def insert_batch(conn: sqlite3.Connection, batch: BatchRecord) -> None:
+    """Insert a batch."""
     values = {name: getattr(batch, name) for name in BatchRecord.__dataclass_fields__}
     values["metadata"] = None if batch.metadata is None else json.dumps(batch.metadata, ensure_ascii=False)
     insert(conn, "batches", values)
@@ -240,7 +220,7 @@ def insert_batch(conn: sqlite3.Connection, batch: BatchRecord) -> None:
 def find_batch(
     conn: sqlite3.Connection, batch_id: str, team: str | None = None, project: str | None = None
 ) -> BatchRecord:
-    """Raises NotFoundError: no such batch, or, where those are given, another team's or project's."""
+    """Return a batch, of one team and project if they are given. Raises NotFoundError."""
     row = conn.execute(
         f"SELECT {_BATCH_COLUMNS} FROM batches WHERE batch_id = ?1 AND (?2 IS NULL OR team = ?2) "
         "AND (?3 IS NULL OR project = ?3)",
@@ -259,7 +239,7 @@ def batches_of(
     after: BatchRecord | None = None,
     limit: int,
 ) -> list[BatchRecord]:
-    """The newest first, at most `limit` after that one; of all teams or projects if none is given."""
+    """Return at most `limit` batches after the batch `after`, newest first, of one team and project or of all."""
     moment, batch_id = (None, None) if after is None else (after.created_at_ms, after.batch_id)
     rows = conn.execute(
         f"SELECT {_BATCH_COLUMNS} FROM batches WHERE (?1 IS NULL OR team = ?1) AND (?2 IS NULL OR project = ?2) "
@@ -271,13 +251,13 @@ def batches_of(
 
 
 def active_batches(conn: sqlite3.Connection) -> list[BatchRecord]:
-    """Those that have not ended, oldest first."""
+    """Return the batches that have not ended, oldest first."""
     rows = conn.execute(f"SELECT {_BATCH_COLUMNS} FROM batches WHERE {_ACTIVE_SQL} ORDER BY created_at_ms, batch_id")
     return [_batch(row) for row in rows]
 
 
 def queued_tokens(conn: sqlite3.Connection, team: str) -> int:
-    """Prompt tokens of all lines of a team's batches that have not ended (R15)."""
+    """Return the prompt tokens of all lines of a team's batches that have not ended (R15)."""
     row = conn.execute(
         f"SELECT coalesce(sum(queued_tokens), 0) FROM batches WHERE team = ? AND {_ACTIVE_SQL}", (team,)
     ).fetchone()
@@ -285,13 +265,13 @@ def queued_tokens(conn: sqlite3.Connection, team: str) -> int:
 
 
 def is_in_use(conn: sqlite3.Connection, file_id: str) -> bool:
-    """Whether a batch that has not ended reads that file."""
+    """Return whether a batch that has not ended reads the file."""
     row = conn.execute(f"SELECT 1 FROM batches WHERE input_file_id = ? AND {_ACTIVE_SQL}", (file_id,)).fetchone()
     return row is not None
 
 
 def batches_reading(conn: sqlite3.Connection, file_ids: Sequence[str]) -> list[str]:
-    """The ids of all batches, ended or not, of these input files."""
+    """Return the ids of all batches, ended or not, of these input files."""
     return [
         batch_id
         for file_id in file_ids

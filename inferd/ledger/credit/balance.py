@@ -12,7 +12,7 @@ from inferd.ledger.terms import counters
 from inferd.ledger.terms.caps import Cap, team_caps
 from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.terms import terms_of
-from inferd.money import display_usd, format_usd
+from inferd.money import display_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,6 @@ class Credit:
         if self.balance_nanousd:
             return f"{credit}; postpaid: it may spend up to {self.postpaid_bound} and owe what credit does not cover"
         return f"{credit}; postpaid: it may owe up to {self.postpaid_bound}"
-
-    def to_json(self) -> dict[str, str]:
-        """Return the fields of `inferd credits show --json`; amounts are decimal strings."""
-        return {
-            "team": self.team,
-            "balance_usd": format_usd(self.balance_nanousd),
-            "held_usd": format_usd(self.held_nanousd),
-            "available_usd": format_usd(self.available_nanousd),
-            "owed_usd": format_usd(self.owed_nanousd),
-            "overage": self.overage,
-        }
 
 
 def caps_below_balance(conn: sqlite3.Connection, team: str, now_ms: int) -> list[str]:

@@ -6,12 +6,11 @@ import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
 from inferd.errors import NotFoundError
-from inferd.instants import format_instant
 from inferd.ledger.alerts.alerts import alert_low_balance
 from inferd.ledger.credit.accounts import BY_RULE, EXPIRED, Transaction, credit_account, funding_account, post
 from inferd.ledger.storage.paging import WHOLE, Page
@@ -19,7 +18,6 @@ from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms import counters
 from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.terms import terms_of
-from inferd.money import format_usd
 from inferd.plans import DEFAULT_PRIORITY, GrantKind
 
 
@@ -61,34 +59,6 @@ class Grant(msgspec.Struct, frozen=True):
         """Priority, then earliest expiry, then promotional before paid, then oldest."""
         ends_at_ms = self.ends_at_ms
         return self.priority, math.inf if ends_at_ms is None else ends_at_ms, self.kind == "paid", self.grant_id
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the grant as it was made."""
-        return {
-            "grant_id": self.grant_id,
-            "team": self.team,
-            "kind": self.kind,
-            "amount_usd": format_usd(self.amount_nanousd),
-            "priority": self.priority,
-            "expires_at": None if self.expires_at_ms is None else format_instant(self.expires_at_ms),
-            "note": self.note,
-            "created_at": format_instant(self.created_at_ms),
-            "created_by": self.created_by,
-        }
-
-    def state_json(self) -> dict[str, Any]:
-        """Return the grant as it is now."""
-        return {
-            "grant_id": self.grant_id,
-            "team": self.team,
-            "kind": self.kind,
-            "priority": self.priority,
-            "amount_usd": format_usd(self.amount_nanousd),
-            "remaining_usd": format_usd(self.remaining_nanousd),
-            "expires_at": None if self.expires_at_ms is None else format_instant(self.expires_at_ms),
-            "note": self.note,
-            "state": self.state,
-        }
 
 
 # The columns in the order of the fields, so that a row is `Grant(*row)`.
@@ -154,7 +124,7 @@ def find_grant(conn: sqlite3.Connection, grant_id: int) -> Grant:
     """Raises NotFoundError if there is no such grant."""
     row = conn.execute(_SELECT + "WHERE grant_id = ?", (grant_id,)).fetchone()
     if row is None:
-        raise NotFoundError(f"there is no grant {grant_id}; `inferd credits list TEAM` shows a team's")
+        raise NotFoundError(f"there is no grant {grant_id}", noun="grant")
     return Grant(*row)
 
 

@@ -26,7 +26,7 @@ from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms import counters
 from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.periods import periods_of
-from inferd.money import display_usd, format_usd
+from inferd.money import display_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,6 @@ class Refund:
     amount_nanousd: int
     left_nanousd: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "txn": self.txn,
-            "request_id": self.request_id,
-            "team": self.team,
-            "refunded_usd": format_usd(self.amount_nanousd),
-            "left_usd": format_usd(self.left_nanousd),
-        }
-
 
 def team_of(conn: sqlite3.Connection, request_id: str) -> str:
     """Return the team of a request that has ended. Raises NotFoundError, see `refund_request`."""
@@ -60,21 +51,21 @@ def team_of(conn: sqlite3.Connection, request_id: str) -> str:
         (request_id,),
     ).fetchone()
     if row is None:
-        raise NotFoundError(_why_no_refund(conn, request_id))
+        raise _no_refund(conn, request_id)
     team: str = row[0]
     return team
 
 
-def _why_no_refund(conn: sqlite3.Connection, request_id: str) -> str:
-    """Return the message for a request without a usage row. Entries stay when detail is rolled up."""
+def _no_refund(conn: sqlite3.Connection, request_id: str) -> NotFoundError:
+    """Return the error of a request without a usage row. Its entries remain when its detail is rolled up."""
     settled = conn.execute(
         "SELECT 1 FROM transactions WHERE kind = 'settlement' AND request_id = ?", (request_id,)
     ).fetchone()
     if settled is None:
-        return f"there is no ended request {request_id!r}; `inferd usage --by request` lists them"
-    return (
+        return NotFoundError(f"there is no ended request {request_id!r}", noun="request")
+    return NotFoundError(
         f"request {request_id!r} is too old for a refund: its detail was rolled up into daily rows "
-        "(`usage_retention_days` of models.toml); give its team credit instead with `inferd credits grant`"
+        "(`usage_retention_days` of models.toml); grant credit to its team instead"
     )
 
 
@@ -94,7 +85,7 @@ def refund_request(
         (request_id,),
     ).fetchone()
     if row is None:
-        raise NotFoundError(_why_no_refund(conn, request_id))
+        raise _no_refund(conn, request_id)
     cost_nanousd, settlement, admitted_at_ms, *columns = row
     attribution = Attribution(*columns)
     left_nanousd = cost_nanousd - refunded_nanousd(conn, request_id)

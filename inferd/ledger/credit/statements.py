@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import Any
 
 from sqlite_utils import Database
 
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms.periods import period_bounds_ms
-from inferd.money import format_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +40,6 @@ class Statement:
             return "open"
         return "due" if self.due_nanousd > 0 else "paid"
 
-    def to_json(self, now_ms: int) -> dict[str, Any]:
-        return {
-            "team": self.team,
-            "period": self.period,
-            "state": self.state(now_ms),
-            "charged_usd": format_usd(self.charged_nanousd),
-            "refunded_usd": format_usd(self.refunded_nanousd),
-            "paid_usd": format_usd(self.paid_nanousd),
-            "due_usd": format_usd(self.due_nanousd),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class StatementLine:
@@ -69,18 +56,6 @@ class StatementLine:
     @property
     def net_nanousd(self) -> int:
         return self.cost_nanousd - self.refunded_nanousd
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "deployment": self.deployment,
-            "requests": self.requests,
-            "prompt_tokens": self.prompt_tokens,
-            "cached_tokens": self.cached_tokens,
-            "completion_tokens": self.completion_tokens,
-            "cost_usd": format_usd(self.cost_nanousd),
-            "refunded_usd": format_usd(self.refunded_nanousd),
-            "net_usd": format_usd(self.net_nanousd),
-        }
 
 
 def change(

@@ -1,1 +1,18 @@
-"""Teams, projects, users, keys, and what a key may do."""
+"""Teams, their members and keys: authentication of callers, and the rights of a key."""
+
+from inferd.ledger.identity.authenticator import Authenticator, Caller
+from inferd.ledger.identity.keys import Key, Scope, find_key, unknown_deployments
+from inferd.ledger.identity.suspensions import Suspension
+from inferd.ledger.identity.teams import MemberKind, find_team
+
+__all__ = [
+    "Authenticator",
+    "Caller",
+    "Key",
+    "MemberKind",
+    "Scope",
+    "Suspension",
+    "find_key",
+    "find_team",
+    "unknown_deployments",
+]

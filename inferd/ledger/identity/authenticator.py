@@ -1,30 +1,164 @@
-"""Keys, and the limits of whose they are, looked up at every request, on a reading connection of its own."""
+"""Authentication of callers by their API keys (BILLING R21), at every request on a connection of its own."""
 
 from __future__ import annotations
 
-from inferd.ledger.identity.keys import Caller, authenticate, recall
+import hmac
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from inferd.attribution import Attribution
+from inferd.errors import AuthenticationError, PermissionDeniedError
+from inferd.ledger.identity.keys import DEFAULT_SCOPES, KEY_PREFIX, Scope, key_digest, key_id_of, stored_models
+from inferd.ledger.identity.suspensions import first_suspended
+from inferd.ledger.identity.teams import DEFAULT_PROJECT
 from inferd.ledger.storage.store import Store
 from inferd.ledger.terms.limits import TeamLimits, team_limits
+from inferd.subjects import subjects_of
+
+# Compared with the key of an unknown id, so that an unknown id takes as long as a wrong secret.
+_NO_DIGEST = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The author of a request, as its key says.
+
+    Attributes:
+        project: the project that the request chose, else the key's, else the team's default project.
+        models: the deployments that the key may call; None: all.
+    """
+
+    team: str
+    project: str
+    user: str | None
+    key_id: str
+    plan: str
+    scopes: tuple[Scope, ...] = DEFAULT_SCOPES
+    models: tuple[str, ...] | None = None
+
+    def has_scope(self, scope: Scope) -> bool:
+        """Return whether the key has a scope. `admin` includes `usage` and `manage` of all teams, but no calls."""
+        return scope in self.scopes or ("admin" in self.scopes and scope != "inference")
+
+    def may_use(self, model: str) -> bool:
+        """Return whether the key may call a deployment."""
+        return self.models is None or model in self.models
+
+    def attribution(self, deployment: str, service_tier: str) -> Attribution:
+        """Return the attribution of a request of this caller."""
+        return Attribution(self.team, self.project, self.user, self.key_id, deployment, service_tier)
+
+    def log_fields(self) -> str:
+        """Return `team=T project=P user=U key=ID`, for a line of the log."""
+        user = "" if self.user is None else f" user={self.user}"
+        return f"team={self.team} project={self.project}{user} key={self.key_id}"
 
 
 class Authenticator:
-    """Belongs to one thread. A point query of microseconds, which in WAL mode never waits for a writer; so keys are
-    not cached, and a revocation by another process works on the next request."""
+    """Point queries for keys and limits, of microseconds each. Belongs to one thread.
+
+    In WAL mode a read never waits for a writer, so keys are not cached, and a revocation by another process is in
+    effect at the next request.
+    """
 
     def __init__(self, store: Store) -> None:
         self._conn = store.connect()
 
     def authenticate(self, presented: str, now_ms: int, project: str | None = None) -> Caller:
-        """The caller whose key was presented. Raises AuthenticationError, PermissionDeniedError; see `keys`."""
+        """Return the caller that presented a key. Raises as `authenticate` does."""
         return authenticate(self._conn, presented, now_ms, project)
 
     def recall(self, key_id: str, now_ms: int, project: str) -> Caller:
-        """The caller of a key that was presented before; see `keys.recall`."""
+        """Return the caller of a key that was presented before. Raises as `recall` does."""
         return recall(self._conn, key_id, now_ms, project)
 
     def limits(self, caller: Caller, now_ms: int) -> TeamLimits:
-        """What the caller's plan and tier allow it now; as cheap and as true as the look-up of its key."""
+        """Return the limits of the caller's team, project and user."""
         return team_limits(self._conn, caller.team, now_ms, project=caller.project, user=caller.user)
 
     def close(self) -> None:
+        """Close the connection."""
         self._conn.close()
+
+
+def authenticate(conn: sqlite3.Connection, presented: str, now_ms: int, project: str | None = None) -> Caller:
+    """Return the caller that presented a key.
+
+    Args:
+        project: the project that the request asks for, `P` or `TEAM/P`; None: the key's, else the default one (R9).
+
+    Raises:
+        AuthenticationError: the key is malformed, unknown, revoked or expired.
+        PermissionDeniedError: the project is unknown or not the key's; or it, the team, the user or the key is
+            suspended.
+    """
+    key_id = key_id_of(presented)
+    if key_id is None:
+        raise AuthenticationError(
+            f"This is not an API key of this server: keys look like {KEY_PREFIX}xxxxxxxxxxxx-...; "
+            "ask the operator for one."
+        )
+    row = _stored(conn, key_id)
+    same = hmac.compare_digest(key_digest(presented), _NO_DIGEST if row is None else row[0])
+    if row is None or not same:
+        raise AuthenticationError(f"Incorrect API key provided: {KEY_PREFIX}{key_id}-... is unknown here.")
+    return _caller(conn, key_id, row, now_ms, project)
+
+
+def recall(conn: sqlite3.Connection, key_id: str, now_ms: int, project: str) -> Caller:
+    """Return the caller of a key that was presented before, as it is now, for work that continues in its name.
+
+    Raises as `authenticate` does.
+    """
+    row = _stored(conn, key_id)
+    assert row is not None, "keys are never deleted"
+    return _caller(conn, key_id, row, now_ms, project)
+
+
+def _stored(conn: sqlite3.Connection, key_id: str) -> tuple[Any, ...] | None:
+    row: tuple[Any, ...] | None = conn.execute(
+        "SELECT secret_sha256, team, project, user, plan, revoked_at_ms, expires_at_ms, scopes, models "
+        "FROM keys JOIN teams USING (team) WHERE key_id = ?",
+        (key_id,),
+    ).fetchone()
+    return row
+
+
+def _caller(conn: sqlite3.Connection, key_id: str, row: tuple[Any, ...], now_ms: int, project: str | None) -> Caller:
+    _, team, bound_to, user, plan, revoked_at_ms, expires_at_ms, scopes, models = row
+    if revoked_at_ms is not None:
+        raise AuthenticationError(f"The API key {KEY_PREFIX}{key_id}-... has been revoked.")
+    if expires_at_ms is not None and expires_at_ms <= now_ms:
+        raise AuthenticationError(f"The API key {KEY_PREFIX}{key_id}-... has expired.")
+    chosen = _chosen_project(conn, team, bound_to, project)
+    caller = Caller(team, chosen, user, key_id, plan, tuple(scopes.split()), stored_models(models))
+    _refuse_suspended(conn, caller)
+    return caller
+
+
+def _chosen_project(conn: sqlite3.Connection, team: str, bound_to: str | None, wanted: str | None) -> str:
+    """Return the name of the request's project. Raises PermissionDeniedError."""
+    if wanted is None:
+        return DEFAULT_PROJECT if bound_to is None else bound_to
+    owner, slash, name = wanted.rpartition("/")
+    if bound_to is not None and name != bound_to:
+        raise PermissionDeniedError(
+            f"This API key is bound to project `{bound_to}`: name that project, or none.", code="invalid_project"
+        )
+    known = conn.execute("SELECT 1 FROM projects WHERE team = ? AND project = ?", (team, name)).fetchone()
+    # One answer for another team's project, whether it exists or not.
+    if known is None or (slash and owner != team):
+        raise PermissionDeniedError(f"Your team has no project `{wanted}`.", code="invalid_project")
+    return name
+
+
+def _refuse_suspended(conn: sqlite3.Connection, caller: Caller) -> None:
+    """Raise PermissionDeniedError if the caller's team, project, user or key is suspended."""
+    suspended = first_suspended(conn, subjects_of(caller.team, caller.project, caller.user, caller.key_id))
+    if suspended is not None:
+        kind, _, name = suspended.partition(":")
+        raise PermissionDeniedError(
+            f"The {kind} `{name}` is suspended: it can make no new requests until it is resumed.",
+            code=f"{kind}_suspended",
+        )

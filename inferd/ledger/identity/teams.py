@@ -1,12 +1,26 @@
-"""Teams, and their projects and users: names in tables (BILLING R1, R9)."""
+"""Teams and their members, which are projects and users (BILLING R1, R9), and the rules for names and texts."""
 
 from __future__ import annotations
 
+import difflib
+import re
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
-from inferd.errors import ConflictError, NotFoundError
+from inferd.errors import ConflictError, InvalidValueError, NotFoundError
 from inferd.ledger.storage.paging import WHOLE, Page
+from inferd.subjects import project_subject, user_subject
+
+DEFAULT_TEAM = "default"
+DEFAULT_PROJECT = "inference"
+_MAX_TEXT = 200
+
+# No colon and no slash: a name is a part of account names (`team:NAME:...`) and of `TEAM/PROJECT`.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+
+MemberKind = Literal["project", "user"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +29,7 @@ class Team:
 
     Attributes:
         tier_override: the operator's tier; None: the tier is earned.
-        tier_override_until_ms: the first moment at which that holds no more; None: it stays.
+        tier_override_until_ms: the end of the override, exclusive; None: no end.
     """
 
     team: str
@@ -27,30 +41,31 @@ class Team:
 
 
 @dataclass(frozen=True, slots=True)
-class Project:
-    """A project of a team."""
+class Member:
+    """A project of a team, or a user of it, which owns keys."""
 
+    kind: MemberKind
     team: str
-    project: str
+    name: str
     created_at_ms: int
     created_by: str
 
+    @property
+    def subject(self) -> str:
+        """`project:TEAM/NAME` or `user:TEAM/NAME`."""
+        return member_subject(self.kind, self.team, self.name)
 
-@dataclass(frozen=True, slots=True)
-class User:
-    """A user of a team: the owner of keys."""
 
-    team: str
-    user: str
-    created_at_ms: int
-    created_by: str
+def member_subject(kind: MemberKind, team: str, name: str) -> str:
+    """Return the subject that counters, budgets and suspensions name the member by."""
+    return project_subject(team, name) if kind == "project" else user_subject(team, name)
 
 
 _TEAM = "team, plan, tier_override, created_at_ms, created_by, tier_override_until_ms"
 
 
 def all_teams(conn: sqlite3.Connection, page: Page = WHOLE) -> list[Team]:
-    """In order of name."""
+    """Return the teams of a page, in order of name."""
     rows = conn.execute(
         f"SELECT {_TEAM} FROM teams WHERE team > coalesce(?, '') ORDER BY team LIMIT ?", (page.after, page.limit)
     )
@@ -58,26 +73,26 @@ def all_teams(conn: sqlite3.Connection, page: Page = WHOLE) -> list[Team]:
 
 
 def find_team(conn: sqlite3.Connection, name: str) -> Team:
-    """Raises NotFoundError if there is none of that name."""
+    """Return the team of a name. Raises NotFoundError."""
     row = conn.execute(f"SELECT {_TEAM} FROM teams WHERE team = ?", (name,)).fetchone()
     if row is None:
-        raise NotFoundError(f"there is no team {name!r}; `inferd teams list` shows those there are")
+        raise NotFoundError(f"there is no team {name!r}", noun="team")
     return Team(*row)
 
 
 def add_team(conn: sqlite3.Connection, team: Team) -> None:
-    """Raises ConflictError if the name is taken."""
+    """Insert a team. Raises ConflictError if the name is taken."""
     try:
         conn.execute(
             "INSERT INTO teams (team, plan, tier_override, created_at_ms, created_by) VALUES (?, ?, ?, ?, ?)",
             (team.team, team.plan, team.tier_override, team.created_at_ms, team.created_by),
         )
-    except sqlite3.IntegrityError as exc:
-        raise ConflictError(f"there is a team {team.team!r} already") from exc
+    except sqlite3.IntegrityError as error:
+        raise ConflictError(f"there is a team {team.team!r} already") from error
 
 
 def set_tier_override(conn: sqlite3.Connection, team: str, tier: int | None, until_ms: int | None) -> None:
-    """The operator's tier of an existing team, until a moment or (None) until it is changed; `tier` None: earned."""
+    """Set the operator's tier of an existing team, up to `until_ms` if that is given; `tier` None: earned again."""
     conn.execute(
         "UPDATE teams SET tier_override = ?1, tier_override_until_ms = ?2 WHERE team = ?3 "
         "AND (tier_override IS NOT ?1 OR tier_override_until_ms IS NOT ?2)",
@@ -85,59 +100,54 @@ def set_tier_override(conn: sqlite3.Connection, team: str, tier: int | None, unt
     )
 
 
-def projects_of(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[Project]:
-    """In order of name."""
+def members_of(conn: sqlite3.Connection, kind: MemberKind, team: str, page: Page = WHOLE) -> list[Member]:
+    """Return a page of the projects or users of a team, in order of name."""
     rows = conn.execute(
-        "SELECT team, project, created_at_ms, created_by FROM projects WHERE team = ? AND project > coalesce(?, '') "
-        "ORDER BY project LIMIT ?",
+        f"SELECT team, {kind}, created_at_ms, created_by FROM {kind}s WHERE team = ? AND {kind} > coalesce(?, '') "
+        f"ORDER BY {kind} LIMIT ?",
         (team, page.after, page.limit),
     )
-    return [Project(*row) for row in rows]
+    return [Member(kind, *row) for row in rows]
 
 
-def find_project(conn: sqlite3.Connection, team: str, name: str) -> Project | None:
-    """The project of an existing team; None if there is none of that name."""
-    row = conn.execute(
-        "SELECT team, project, created_at_ms, created_by FROM projects WHERE team = ? AND project = ?", (team, name)
-    ).fetchone()
-    return None if row is None else Project(*row)
+def require_member(conn: sqlite3.Connection, kind: MemberKind, team: str, name: str) -> None:
+    """Raise NotFoundError unless the team exists and has a project or user of the name."""
+    find_team(conn, team)
+    if conn.execute(f"SELECT 1 FROM {kind}s WHERE team = ? AND {kind} = ?", (team, name)).fetchone() is None:
+        raise NotFoundError(f"team {team!r} has no {kind} {name!r}", noun=kind, names=(team, name))
 
 
-def add_project(conn: sqlite3.Connection, project: Project) -> None:
-    """Raises ConflictError if the team has it already."""
+def add_member(conn: sqlite3.Connection, member: Member) -> None:
+    """Insert a project or user of an existing team. Raises ConflictError if the team has one of the name."""
+    kind = member.kind
     try:
         conn.execute(
-            "INSERT INTO projects (team, project, created_at_ms, created_by) VALUES (?, ?, ?, ?)",
-            (project.team, project.project, project.created_at_ms, project.created_by),
+            f"INSERT INTO {kind}s (team, {kind}, created_at_ms, created_by) VALUES (?, ?, ?, ?)",
+            (member.team, member.name, member.created_at_ms, member.created_by),
         )
-    except sqlite3.IntegrityError as exc:
-        raise ConflictError(f"team {project.team!r} has a project {project.project!r} already") from exc
+    except sqlite3.IntegrityError as error:
+        raise ConflictError(f"team {member.team!r} has a {kind} {member.name!r} already") from error
 
 
-def users_of(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[User]:
-    """In order of name."""
-    rows = conn.execute(
-        "SELECT team, user, created_at_ms, created_by FROM users WHERE team = ? AND user > coalesce(?, '') "
-        "ORDER BY user LIMIT ?",
-        (team, page.after, page.limit),
-    )
-    return [User(*row) for row in rows]
-
-
-def find_user(conn: sqlite3.Connection, team: str, name: str) -> User | None:
-    """The user of an existing team; None if there is none of that name."""
-    row = conn.execute(
-        "SELECT team, user, created_at_ms, created_by FROM users WHERE team = ? AND user = ?", (team, name)
-    ).fetchone()
-    return None if row is None else User(*row)
-
-
-def add_user(conn: sqlite3.Connection, user: User) -> None:
-    """Raises ConflictError if the team has it already."""
-    try:
-        conn.execute(
-            "INSERT INTO users (team, user, created_at_ms, created_by) VALUES (?, ?, ?, ?)",
-            (user.team, user.user, user.created_at_ms, user.created_by),
+def check_name(kind: str, name: str) -> None:
+    """Raise InvalidValueError unless a `kind` (team, project, user) may have the name."""
+    if _NAME.fullmatch(name) is None:
+        raise InvalidValueError(
+            f"{name!r} cannot be the name of a {kind}: use 1 to 64 ASCII letters, digits and . _ - @ +, "
+            "and begin with a letter or a digit"
         )
-    except sqlite3.IntegrityError as exc:
-        raise ConflictError(f"team {user.team!r} has a user {user.user!r} already") from exc
+
+
+def check_text(what: str, text: str | None) -> None:
+    """Raise InvalidValueError unless the text (a label, note or reason; None: not given) can be stored."""
+    if text is not None and not (0 < len(text) <= _MAX_TEXT and text.isprintable()):
+        raise InvalidValueError(f"a {what} is 1 to {_MAX_TEXT} printable characters")
+
+
+def check_choice(what: str, word: str, known: Iterable[str]) -> None:
+    """Raise InvalidValueError, with the nearest known word or all of them, unless the word is known."""
+    words = list(known)
+    if word not in words:
+        near = difflib.get_close_matches(word, words, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(words)}"
+        raise InvalidValueError(f"there is no {what} {word!r}; {remedy}")

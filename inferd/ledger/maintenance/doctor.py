@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from inferd.instants import format_instant
-from inferd.ledger.operations.audit_log import record
+from inferd.ledger.operations.audit_log import Author, record
 from inferd.ledger.storage.data_dir import RESERVE_BYTES, DataLock, free_bytes, is_nearly_full
 from inferd.ledger.storage.schema import schema_version
 from inferd.ledger.storage.store import Store
@@ -31,9 +30,6 @@ class Check:
     well: bool
     said: str
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def checks(conn: sqlite3.Connection, store: Store, now_ms: int, *, needs_server: bool = True) -> list[Check]:
     """Carry out all checks, in the order in which they are shown.
@@ -52,12 +48,12 @@ def checks(conn: sqlite3.Connection, store: Store, now_ms: int, *, needs_server:
     ]
 
 
-def accept_clock(conn: sqlite3.Connection, *, actor: str, now_ms: int) -> None:
+def accept_clock(conn: sqlite3.Connection, *, by: Author) -> None:
     """Trust the wall clock again on the operator's word: credit expires by it."""
     state = clock.clock_state(conn)
-    clock.accept_clock(conn, now_ms)
+    clock.accept_clock(conn, by.now_ms)
     details = {"seen_before": format_instant(state.seen_ms), "paused_because": state.paused_because}
-    record(conn, "clock.accept", team=None, details=details, actor=actor, now_ms=now_ms)
+    record(conn, "clock.accept", None, details, by)
 
 
 def _server(data_dir: Path, is_needed: bool) -> Check:

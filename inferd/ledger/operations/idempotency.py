@@ -1,58 +1,81 @@
-"""Mutations of money that can be repeated safely (BILLING R22): one key, one body, one answer, for ever."""
+"""Changes of money that can be repeated safely (BILLING R22): one key, one body, one answer.
+
+An operation looks up its answer first, and stores it after the change:
+
+    stored = idempotency.find(conn, request)
+    if stored is not None:
+        return Grant(**stored)
+    ...
+    idempotency.keep(conn, request, asdict(made), now_ms)
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from inferd.errors import IdempotencyConflictError
+from inferd.ledger.identity.teams import check_text
 from inferd.ledger.operations.audit_log import details_text
 from inferd.ledger.storage.rows import insert
 
 
-def once(
-    conn: sqlite3.Connection,
-    team: str,
-    verb: str,
-    key: str | None,
-    body: dict[str, Any],
-    perform: Callable[[], dict[str, Any]],
-    *,
-    now_ms: int,
-) -> dict[str, Any]:
-    """Perform a mutation, or return the stored answer if the same one was performed under this key before.
+@dataclass(frozen=True, slots=True)
+class IdempotentRequest:
+    """A change of money as it was asked for.
 
-    Args:
-        key: unique for team and verb; None performs in any case.
-        body: what was asked for, as JSON values.
+    Attributes:
+        key: unique for team and verb; None: the change is made each time.
+        body: the arguments, as JSON values.
+    """
+
+    team: str
+    verb: str
+    key: str | None
+    body: dict[str, Any]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The body and the key, for the audit log."""
+        return self.body | {"idempotency_key": self.key}
+
+
+def find(conn: sqlite3.Connection, request: IdempotentRequest) -> dict[str, Any] | None:
+    """Return the stored answer of the same request; None: the change is to be made.
 
     Raises:
+        InvalidValueError: the key cannot be stored.
         IdempotencyConflictError: the key was used with another body.
     """
-    if key is None:
-        return perform()
+    check_text("idempotency key", request.key)
     row = conn.execute(
-        "SELECT body, answer FROM idempotency WHERE team = ? AND verb = ? AND key = ?", (team, verb, key)
+        "SELECT body, answer FROM idempotency WHERE team = ? AND verb = ? AND key = ?",
+        (request.team, request.verb, request.key),
     ).fetchone()
-    body_text = json.dumps(body, sort_keys=True)
     if row is None:
-        answer = perform()
-        values = {
-            "team": team,
-            "verb": verb,
-            "key": key,
-            "body": body_text,
-            "answer": json.dumps(answer, sort_keys=True),
-            "created_at_ms": now_ms,
-        }
-        insert(conn, "idempotency", values)
-        return answer
-    if row[0] != body_text:
+        return None
+    body, answer = (json.loads(text) for text in row)
+    if body != request.body:
         raise IdempotencyConflictError(
-            f"idempotency key {key!r} stands for another {verb} of team {team!r} "
-            f"({details_text(json.loads(row[0]))}); use a new key for a new {verb}"
+            f"idempotency key {request.key!r} stands for another {request.verb} of team {request.team!r} "
+            f"({details_text(body)}); use a new key for a new {request.verb}"
         )
-    stored: dict[str, Any] = json.loads(row[1])
+    stored: dict[str, Any] = answer
     return stored
+
+
+def keep(conn: sqlite3.Connection, request: IdempotentRequest, answer: dict[str, Any], now_ms: int) -> None:
+    """Store the answer of a request that has a key."""
+    if request.key is None:
+        return
+    values = {
+        "team": request.team,
+        "verb": request.verb,
+        "key": request.key,
+        "body": json.dumps(request.body, sort_keys=True),
+        "answer": json.dumps(answer, sort_keys=True),
+        "created_at_ms": now_ms,
+    }
+    insert(conn, "idempotency", values)

@@ -1,85 +1,70 @@
-"""Operations on the projects and users of a team."""
+"""Operations on the members of a team, which are projects and users."""
 
 from __future__ import annotations
 
 import sqlite3
+from typing import NamedTuple
 
-from inferd.errors import InvalidValueError, NotFoundError
+from inferd.errors import InvalidValueError
 from inferd.ledger.identity import teams
-from inferd.ledger.identity.names import (
-    check_name,
-)
-from inferd.ledger.identity.teams import Project, User
-from inferd.ledger.operations.audit_log import logged
+from inferd.ledger.identity.teams import Member, MemberKind, member_subject
+from inferd.ledger.operations import audit_log
+from inferd.ledger.operations.audit_log import Author
 from inferd.ledger.storage.paging import WHOLE, Page
-from inferd.ledger.terms.limits import ConcurrencyLimit, TeamLimits, drop_concurrency, put_concurrency, team_limits
-from inferd.subjects import project_subject, user_subject
+from inferd.ledger.terms.limits import ConcurrencyLimit, drop_concurrency, put_concurrency, team_limits
 
 _MAX_CONCURRENCY = 1_000_000
 
 
-@logged("projects.create")
-def create_project(conn: sqlite3.Connection, team: str, name: str, *, actor: str, now_ms: int) -> Project:
-    """A new project of a team."""
+class Concurrency(NamedTuple):
+    """Maximum number of concurrent requests and its origin; None: no limit."""
+
+    max_requests: int | None
+    source: str
+
+
+def create_member(conn: sqlite3.Connection, kind: MemberKind, team: str, name: str, *, by: Author) -> Member:
+    """Create a project or user of a team. Raises NotFoundError, ConflictError, InvalidValueError."""
     teams.find_team(conn, team)
-    check_name("project", name)
-    project = Project(team, name, now_ms, actor)
-    teams.add_project(conn, project)
-    return project
+    teams.check_name(kind, name)
+    member = Member(kind, team, name, by.now_ms, by.actor)
+    teams.add_member(conn, member)
+    audit_log.record(conn, f"{kind}s.create", team, {"name": name}, by)
+    return member
 
 
-@logged("users.create")
-def create_user(conn: sqlite3.Connection, team: str, name: str, *, actor: str, now_ms: int) -> User:
-    """A new user of a team."""
+def list_members(conn: sqlite3.Connection, kind: MemberKind, team: str, page: Page = WHOLE) -> list[Member]:
+    """Return a page of the projects or users of a team, by name. Raises NotFoundError."""
     teams.find_team(conn, team)
-    check_name("user", name)
-    user = User(team, name, now_ms, actor)
-    teams.add_user(conn, user)
-    return user
+    return teams.members_of(conn, kind, team, page)
 
 
-def list_projects(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[Project]:
-    """The projects of a team, by name."""
-    teams.find_team(conn, team)
-    return teams.projects_of(conn, team, page)
+def set_concurrency(
+    conn: sqlite3.Connection, kind: MemberKind, team: str, name: str, max_requests: int | None, *, by: Author
+) -> Concurrency:
+    """Set the maximum number of concurrent requests of a project or user; None: the plan's number (R10).
 
-
-def list_users(conn: sqlite3.Connection, team: str, page: Page = WHOLE) -> list[User]:
-    """The users of a team, by name."""
-    teams.find_team(conn, team)
-    return teams.users_of(conn, team, page)
-
-
-@logged("projects.set")
-def set_project_concurrency(
-    conn: sqlite3.Connection, team: str, project: str, max_requests: int | None, *, actor: str, now_ms: int
-) -> TeamLimits:
-    """How many requests of a project may be under way at once; None: what the plan says (R10)."""
-    teams.find_team(conn, team)
-    if teams.find_project(conn, team, project) is None:
-        raise NotFoundError(f"team {team!r} has no project {project!r}")
-    _set_concurrency(conn, team, project_subject(team, project), max_requests, actor, now_ms)
-    return team_limits(conn, team, now_ms, project=project)
-
-
-@logged("users.set")
-def set_user_concurrency(
-    conn: sqlite3.Connection, team: str, user: str, max_requests: int | None, *, actor: str, now_ms: int
-) -> TeamLimits:
-    """How many requests of a user may be under way at once; None: what the plan says (R10)."""
-    teams.find_team(conn, team)
-    if teams.find_user(conn, team, user) is None:
-        raise NotFoundError(f"team {team!r} has no user {user!r}")
-    _set_concurrency(conn, team, user_subject(team, user), max_requests, actor, now_ms)
-    return team_limits(conn, team, now_ms, user=user)
-
-
-def _set_concurrency(
-    conn: sqlite3.Connection, team: str, scope: str, max_requests: int | None, actor: str, now_ms: int
-) -> None:
+    Returns:
+        The limit that is in effect.
+    """
+    teams.require_member(conn, kind, team, name)
+    if max_requests is not None and not 1 <= max_requests <= _MAX_CONCURRENCY:
+        raise InvalidValueError(f"a number of concurrent requests is 1 to {_MAX_CONCURRENCY}, not {max_requests}")
+    subject = member_subject(kind, team, name)
+    changes = conn.total_changes
     if max_requests is None:
-        drop_concurrency(conn, scope)
-        return
-    if not 1 <= max_requests <= _MAX_CONCURRENCY:
-        raise InvalidValueError(f"a number of requests at once is 1 to {_MAX_CONCURRENCY}, not {max_requests}")
-    put_concurrency(conn, ConcurrencyLimit(scope, team, max_requests, now_ms, actor))
+        drop_concurrency(conn, subject)
+    else:
+        put_concurrency(conn, ConcurrencyLimit(subject, team, max_requests, by.now_ms, by.actor))
+    if conn.total_changes != changes:
+        audit_log.record(conn, f"{kind}s.set", team, {kind: name, "max_requests": max_requests}, by)
+    return member_concurrency(conn, kind, team, name, now_ms=by.now_ms)
+
+
+def member_concurrency(conn: sqlite3.Connection, kind: MemberKind, team: str, name: str, *, now_ms: int) -> Concurrency:
+    """Return the concurrency limit that is in effect for an existing project or user."""
+    if kind == "project":
+        limits = team_limits(conn, team, now_ms, project=name)
+        return Concurrency(limits.project_concurrency, limits.project_source)
+    limits = team_limits(conn, team, now_ms, user=name)
+    return Concurrency(limits.user_concurrency, limits.user_source)

@@ -1,1 +1,72 @@
 """Reports: usage, listings, the export and the JSON of rows."""
+
+from inferd.ledger.reports.buckets import BucketSums, GroupField, Selection, sum_by_bucket
+from inferd.ledger.reports.export import export_lines
+from inferd.ledger.reports.listings import key_status, listed_keys, listed_members, listed_teams, resumed_record
+from inferd.ledger.reports.money_records import (
+    credit_record,
+    grant_record,
+    grant_state_record,
+    payment_record,
+    refund_record,
+    statement_line_record,
+    statement_record,
+    team_details_record,
+    void_record,
+    withdrawal_record,
+)
+from inferd.ledger.reports.records import (
+    alert_record,
+    alert_state_record,
+    batch_record,
+    budget_record,
+    key_record,
+    limits_record,
+    log_record,
+    member_record,
+    plan_record,
+    raise_record,
+    suspension_record,
+    team_record,
+    tier_record,
+)
+from inferd.ledger.reports.usage import UsageReport, recent_usage, usage_report
+
+__all__ = [
+    "BucketSums",
+    "GroupField",
+    "Selection",
+    "UsageReport",
+    "alert_record",
+    "alert_state_record",
+    "batch_record",
+    "budget_record",
+    "credit_record",
+    "export_lines",
+    "grant_record",
+    "grant_state_record",
+    "key_record",
+    "key_status",
+    "limits_record",
+    "listed_keys",
+    "listed_members",
+    "listed_teams",
+    "log_record",
+    "member_record",
+    "payment_record",
+    "plan_record",
+    "raise_record",
+    "recent_usage",
+    "refund_record",
+    "resumed_record",
+    "statement_line_record",
+    "statement_record",
+    "sum_by_bucket",
+    "suspension_record",
+    "team_details_record",
+    "team_record",
+    "tier_record",
+    "usage_report",
+    "void_record",
+    "withdrawal_record",
+]

@@ -28,12 +28,12 @@ _FIELDS: Mapping[GroupField, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which requests count.
+    """Filter of requests.
 
     Attributes:
-        team: only of this one; None: of all.
-        projects: `NAME` or `TEAM/NAME`, of which one fits; empty: all. So for `users`.
-        batch: only those of batches (or not); None: both.
+        team: None: all teams.
+        projects: names, `NAME` or `TEAM/NAME`; empty: all..
+        batch: True: only lines of batches, False: only other requests; None: both.
     """
 
     since_ms: int
@@ -46,7 +46,7 @@ class Selection:
     batch: bool | None = None
 
     def where(self) -> tuple[str, list[object]]:
-        """The SQL condition, and its parameters."""
+        """Return the SQL condition and its parameters."""
         conditions, parameters = ["admitted_at_ms >= ? AND admitted_at_ms < ?"], [self.since_ms, self.until_ms]
         values: list[object] = [*parameters]
         if self.team is not None:
@@ -70,7 +70,11 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class BucketSums:
-    """One result of one bucket. `groups` has the fields that were grouped by."""
+    """Sums of one group in one bucket.
+
+    Attributes:
+        groups: the fields that were grouped by, with their values.
+    """
 
     start_ms: int
     requests: int
@@ -85,9 +89,9 @@ class BucketSums:
 def sum_by_bucket(
     conn: sqlite3.Connection, selection: Selection, width_ms: int, group_by: Sequence[GroupField] = ()
 ) -> list[BucketSums]:
-    """The sums of each bucket and group that has any, in order. Buckets begin at multiples of `width_ms` (UTC).
+    """Return the sums of each bucket and group with usage, in order. Buckets begin at multiples of `width_ms` (UTC).
 
-    What was rolled up counts at the beginning of its day.
+    Usage that was rolled up counts at the beginning of its day.
     """
     where, parameters = selection.where()
     groups = "".join(f', {_FIELDS[name]} AS "{name}"' for name in group_by)

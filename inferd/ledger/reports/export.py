@@ -13,8 +13,8 @@ from sqlite_utils import Database
 
 from inferd.ledger.storage.schema import SCHEMA_VERSION
 
-# record -> (columns, table, order). Everything but the digests of keys, the stored answers of idempotent calls, and
-# what is no part of the books: the clock, deliveries of alerts, how far tables have come, the version of the terms.
+# record -> (columns, table, order). All but the digests of keys, the stored answers of idempotent calls,
+# and tables without accounting: the clock, deliveries of alerts, progress of tables, the version of the terms.
 _RECORDS = {
     "team": ("*", "teams", "team"),
     "project": ("*", "projects", "team, project"),
@@ -50,7 +50,10 @@ _RECORDS = {
 
 
 def export_lines(conn: sqlite3.Connection, *, now_ms: int) -> Iterator[str]:
-    """One JSON object a line, without line ends. Run it within `Store.reading`, so that it is one moment's truth."""
+    """Yield the lines of the export, one JSON object each, without line ends.
+
+    Call it within `Store.reading`, so that all lines are of one snapshot.
+    """
     db = Database(conn, execute_plugins=False)
     yield _line({"record": "ledger", "schema": SCHEMA_VERSION, "exported_at_ms": now_ms})
     for record, (columns, table, order) in _RECORDS.items():

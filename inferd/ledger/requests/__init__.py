@@ -1,1 +1,7 @@
 """Requests: holds, their settlement, prices and usage rows."""
+
+from inferd.ledger.requests.holds import AlertRefusal, OpenHold
+from inferd.ledger.requests.settlement import SettleHold, Settlement, VoidHold, begin_epoch
+from inferd.ledger.requests.usage import RecordFree
+
+__all__ = ["AlertRefusal", "OpenHold", "RecordFree", "SettleHold", "Settlement", "VoidHold", "begin_epoch"]

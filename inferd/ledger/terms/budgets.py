@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
-from inferd.instants import format_instant
 from inferd.ledger.identity.authority import Authority
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.storage.rows import insert
-from inferd.money import format_usd
 from inferd.plans import PeriodKind
 
 
@@ -35,17 +32,6 @@ class Budget:
         """`project:acme/website/month/operator`."""
         return f"{self.scope}/{self.period}/{self.authority}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "scope": self.scope,
-            "period": self.period,
-            "authority": self.authority,
-            "team": self.team,
-            "amount_usd": format_usd(self.amount_nanousd),
-            "set_at": format_instant(self.set_at_ms),
-            "set_by": self.set_by,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class CapAdjustment:
@@ -65,18 +51,6 @@ class CapAdjustment:
     actor: str
     at_ms: int
     txn: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "adjustment_id": self.adjustment_id,
-            "team": self.team,
-            "from": format_instant(self.from_ms),
-            "until": format_instant(self.until_ms),
-            "amount_usd": format_usd(self.amount_nanousd),
-            "reason": self.reason,
-            "actor": self.actor,
-            "at": format_instant(self.at_ms),
-        }
 
 
 _COLUMNS = "scope, period, authority, team, amount_nanousd, set_at_ms, set_by"

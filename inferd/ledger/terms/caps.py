@@ -13,11 +13,10 @@ from typing import Literal
 import msgspec
 
 from inferd.attribution import Attribution
-from inferd.instants import format_instant
 from inferd.ledger.terms.counters import CounterKey, Spend, spend_of
 from inferd.ledger.terms.periods import LIFETIME, period_bounds_ms, period_label
 from inferd.ledger.terms.terms import Terms
-from inferd.money import display_usd, format_usd
+from inferd.money import display_usd
 from inferd.subjects import team_subject
 
 CapSource = Literal["plan", "tier", "budget", "team_budget"]
@@ -86,21 +85,6 @@ class Cap(msgspec.Struct, frozen=True):
             f"{display_usd(self.spend.posted_nanousd)} is spent and {display_usd(self.spend.held_nanousd)} held by "
             f"requests under way"
         )
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "scope": self.scope,
-            "source": self.source,
-            "source_name": self.source_name,
-            "period": self.period,
-            "limit_usd": format_usd(self.limit_nanousd),
-            "base_usd": format_usd(self.base_nanousd),
-            "raised_usd": format_usd(self.raised_nanousd),
-            "posted_usd": format_usd(self.spend.posted_nanousd),
-            "held_usd": format_usd(self.spend.held_nanousd),
-            "left_usd": format_usd(self.left_nanousd),
-            "resets_at": None if self.resets_at_ms is None else format_instant(self.resets_at_ms),
-        }
 
 
 def team_caps(conn: sqlite3.Connection, team: str, terms: Terms, at_ms: int) -> list[Cap]:

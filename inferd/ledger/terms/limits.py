@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from inferd.instants import format_instant
 from inferd.ledger.storage.rows import insert
@@ -44,9 +43,6 @@ class LimitRow:
     value: int | None
     source: str
     least: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {"limit": self.name, "value": self.value, "least": self.least, "source": self.source}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +127,6 @@ class ConcurrencyLimit:
     max_requests: int
     set_at_ms: int
     set_by: str
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "scope": self.scope,
-            "team": self.team,
-            "max_requests": self.max_requests,
-            "set_at": format_instant(self.set_at_ms),
-            "set_by": self.set_by,
-        }
 
 
 def concurrency_of(conn: sqlite3.Connection, team: str) -> list[ConcurrencyLimit]:

@@ -1,20 +1,17 @@
-"""Budgets of a team and what belongs to it, and raises of its caps."""
+"""Budgets of a team, its members and keys, and raises of its caps."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.instants import parse_instant_ms
-from inferd.ledger import operations
+from inferd.ledger import Connection, operations
 from inferd.ledger.identity import delegation
-from inferd.ledger.storage.client import Connection
-from inferd.ledger.terms.budgets import Budget
+from inferd.ledger.reports import budget_record, raise_record
+from inferd.ledger.terms import Budget
 from inferd.plans import PeriodKind
-from inferd.server.admin.call import amount_nanousd, answer, operator_call, team_call
+from inferd.server.admin.call import AdminCall, amount_nanousd, answer
 from inferd.server.admin.paging import Paging
 
 
@@ -25,6 +22,10 @@ class BudgetOf(msgspec.Struct, forbid_unknown_fields=True):
     project: str | None = None
     user: str | None = None
     key: str | None = None
+
+    def owner(self) -> operations.BudgetOwner:
+        """Return the owner as the ledger has it."""
+        return operations.BudgetOwner(self.project, self.user, self.key)
 
 
 class NewBudget(BudgetOf, kw_only=True):
@@ -38,73 +39,45 @@ class NewRaise(msgspec.Struct, forbid_unknown_fields=True, rename={"from_": "fro
     from_: str | None = None
 
 
-async def list_budgets(request: Request) -> Response:
-    call, paging = team_call(request), Paging.of(request)
+async def list_budgets(call: AdminCall) -> Response:
+    paging = Paging.of(call.request)
     found = await call.read(lambda conn: operations.list_budgets(conn, call.team, paging.page))
-    return paging.answer("budgets", found, lambda budget: budget.name, lambda budget: budget.to_json())
+    return paging.answer("budgets", found, lambda budget: budget.name, budget_record)
 
 
-async def set_budget(request: Request) -> Response:
-    call = team_call(request)
+async def set_budget(call: AdminCall) -> Response:
     body = await call.body(NewBudget)
     amount = amount_nanousd(body.amount_usd)
 
-    def change(conn: Connection) -> dict[str, Any]:
+    def change(conn: Connection) -> Budget:
         if not call.is_operator:
             delegation.check_budget(call.manager(conn), body.key)
-        return operations.set_budget(
-            conn,
-            call.team,
-            amount,
-            body.period,
-            project=body.project,
-            user=body.user,
-            key_id=body.key,
-            actor=call.actor,
-            now_ms=call.now_ms,
-        ).to_json()
+        return operations.set_budget(conn, call.team, amount, body.period, body.owner(), by=call.author)
 
-    return answer(await call.change(change))
+    return answer(budget_record(await call.change(change)))
 
 
-async def remove_budget(request: Request) -> Response:
-    call = team_call(request)
+async def remove_budget(call: AdminCall) -> Response:
     body = await call.body(BudgetOf)
 
     def change(conn: Connection) -> Budget:
         if not call.is_operator:
             delegation.check_budget(call.manager(conn), body.key)
-        return operations.remove_budget(
-            conn,
-            call.team,
-            body.period,
-            project=body.project,
-            user=body.user,
-            key_id=body.key,
-            actor=call.actor,
-            now_ms=call.now_ms,
-        )
+        return operations.remove_budget(conn, call.team, body.period, body.owner(), by=call.author)
 
     removed = await call.change(change)
     return answer({"removed": removed.scope, "period": removed.period})
 
 
-async def raise_caps(request: Request) -> Response:
-    call = operator_call(request)
+async def raise_caps(call: AdminCall) -> Response:
     key, body = call.idempotency_key(), await call.body(NewRaise)
-    amount, until_ms = amount_nanousd(body.amount_usd), parse_instant_ms(body.until)
-    from_ms = None if body.from_ is None else parse_instant_ms(body.from_)
-    made = await call.change(
-        lambda conn: operations.raise_caps(
-            conn,
-            call.team,
-            amount,
-            until_ms=until_ms,
-            from_ms=from_ms,
-            reason=body.reason,
-            idempotency_key=key,
-            actor=call.actor,
-            now_ms=call.now_ms,
-        )
+    new = operations.NewRaise(
+        amount_nanousd(body.amount_usd),
+        until_ms=parse_instant_ms(body.until),
+        from_ms=None if body.from_ is None else parse_instant_ms(body.from_),
+        reason=body.reason,
     )
-    return answer(made.to_json())
+    made = await call.change(
+        lambda conn: operations.raise_caps(conn, call.team, new, idempotency_key=key, by=call.author)
+    )
+    return answer(raise_record(made))

@@ -1,34 +1,28 @@
-"""`GET /admin/log`: who changed what."""
+"""`GET /admin/log`: the audit log."""
 
 from __future__ import annotations
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
-from inferd.ledger.operations import MAX_ENTRIES
-from inferd.server.admin.call import answer, operator_call
+from inferd.ledger.reports import log_record
+from inferd.server.admin.call import AdminCall, answer
 from inferd.server.query import Query
 
 
-async def show_log(request: Request) -> Response:
-    call = operator_call(request)
-    query = Query(request)
-    team, actor, action = query.text("team"), query.text("actor"), query.text("action")
+async def show_log(call: AdminCall) -> Response:
+    query = Query(call.request)
     since, until = query.text("since"), query.text("until")
-    before, limit = query.integer("before"), query.integer("limit", 1, MAX_ENTRIES) or 100
-    query.finish()
-    entries = await call.read(
-        lambda conn: operations.read_log(
-            conn,
-            team=team,
-            actor=actor,
-            action=action,
-            since_ms=None if since is None else parse_instant_ms(since),
-            until_ms=None if until is None else parse_instant_ms(until),
-            before_seq=before,
-            limit=limit,
-        )
+    wanted = operations.LogQuery(
+        team=query.text("team"),
+        actor=query.text("actor"),
+        action=query.text("action"),
+        since_ms=None if since is None else parse_instant_ms(since),
+        until_ms=None if until is None else parse_instant_ms(until),
+        before_seq=query.integer("before"),
+        limit=query.integer("limit", 1, operations.MAX_ENTRIES) or 100,
     )
-    return answer({"entries": [entry.to_json() for entry in entries]})
+    query.finish()
+    entries = await call.read(lambda conn: operations.read_log(conn, wanted))
+    return answer({"entries": [log_record(entry) for entry in entries]})

@@ -1,4 +1,4 @@
-"""`after` and `limit` of a list, and the answer that says how it goes on."""
+"""Pages of lists: the parameters `after` and `limit`, and the answer with the next `after`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inferd.ledger.storage.paging import Page
+from inferd.ledger import Page
 from inferd.server.admin.call import answer
 from inferd.server.query import Query
 
@@ -21,14 +21,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """What a caller asked for: at most `limit` items after one."""
+    """A page as a caller asked for it: at most `limit` items after `after`."""
 
     after: str | int | None
     limit: int
 
     @classmethod
     def of(cls, request: Request, *, numbered: bool = False) -> Paging:
-        """Raises InvalidRequestError. `numbered`: items are named by numbers."""
+        """Return the page of a request. Raises InvalidRequestError.
+
+        Args:
+            numbered: items are named by numbers.
+        """
         query = Query(request)
         after = query.integer("after") if numbered else query.text("after")
         limit = query.integer("limit", 1, MAX_LIMIT) or DEFAULT_LIMIT
@@ -37,7 +41,7 @@ class Paging:
 
     @property
     def page(self) -> Page:
-        """One more than is shown, which tells whether there is more."""
+        """The page to look up: one item more than is shown, which tells whether there is a next page."""
         return Page(self.after, self.limit + 1)
 
     def answer(
@@ -47,11 +51,12 @@ class Paging:
         name: Callable[[T], str | int],
         record: Callable[[T], object] = lambda item: item,
     ) -> Response:
-        """The items under `noun`, `has_more`, and `next`: what `after` is to be in the next call, null at the end.
+        """Return the items under `noun`, `has_more`, and `next`: the `after` of the next call, null at the end.
 
         Args:
-            found: what `page` brought.
-            name: of an item, as `after` has it.
+            found: the items of `page`.
+            name: returns the name of an item, as in `after`.
+            record: returns the JSON of an item.
         """
         shown, has_more = found[: self.limit], len(found) > self.limit
         following = name(shown[-1]) if has_more else None

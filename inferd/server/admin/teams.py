@@ -1,34 +1,29 @@
-"""Teams: list, create, show, set, suspend, resume."""
+"""Teams: list, create, show, set."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.errors import InvalidValueError, PermissionDeniedError
 from inferd.instants import parse_instant_ms
-from inferd.ledger import operations
+from inferd.ledger import Connection, Page, operations
 from inferd.ledger.identity import delegation
-from inferd.ledger.identity.suspensions import resumed_record
-from inferd.ledger.reports.listings import listed_teams
-from inferd.ledger.reports.records import limits_record, team_details_record, team_record
-from inferd.ledger.storage.client import Connection
-from inferd.ledger.storage.paging import Page
-from inferd.plans import Overage
-from inferd.server.admin.call import AdminCall, answer, operator_call, team_call
+from inferd.ledger.reports import limits_record, listed_teams, team_details_record, team_record
+from inferd.plans import DEFAULT_PLAN, Overage
+from inferd.server.admin.call import AdminCall, answer
 from inferd.server.admin.paging import DEFAULT_LIMIT, MAX_LIMIT, Paging
 from inferd.server.query import Query
 
-# What a team may choose for itself; the rest is the operator's.
+# What a team may choose for itself; None: it does not change.
 _OWN_OVERAGES = (None, "block", "postpaid")
 
 
 class NewTeam(msgspec.Struct, forbid_unknown_fields=True):
     team: str
-    plan: str = "free"
+    plan: str = DEFAULT_PLAN
 
 
 class TeamChange(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,32 +36,20 @@ class TeamChange(msgspec.Struct, forbid_unknown_fields=True):
     payment_method: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-class Reason(msgspec.Struct, forbid_unknown_fields=True):
-    reason: str | None = None
-
-
-class Nothing(msgspec.Struct, forbid_unknown_fields=True):
-    pass
-
-
-async def list_teams(request: Request) -> Response:
-    call, paging = operator_call(request), Paging.of(request)
+async def list_teams(call: AdminCall) -> Response:
+    paging = Paging.of(call.request)
     found = await call.read(lambda conn: listed_teams(conn, paging.page, now_ms=call.now_ms))
     return paging.answer("teams", found, lambda team: team["team"])
 
 
-async def create_team(request: Request) -> Response:
-    call = operator_call(request)
+async def create_team(call: AdminCall) -> Response:
     body = await call.body(NewTeam)
-    team = await call.change(
-        lambda conn: operations.create_team(conn, body.team, body.plan, actor=call.actor, now_ms=call.now_ms)
-    )
-    return answer(team_record(team, frozenset()))
+    team = await call.change(lambda conn: operations.create_team(conn, body.team, body.plan, by=call.author))
+    return answer(team_record(team))
 
 
-async def show_team(request: Request) -> Response:
-    call = team_call(request)
-    query = Query(request)
+async def show_team(call: AdminCall) -> Response:
+    query = Query(call.request)
     limit = query.integer("limit", 1, MAX_LIMIT) or DEFAULT_LIMIT
     query.finish()
 
@@ -82,51 +65,33 @@ async def show_team(request: Request) -> Response:
     return answer(await call.read(read))
 
 
-async def set_team(request: Request) -> Response:
-    call = team_call(request)
+async def set_team(call: AdminCall) -> Response:
     body = await call.body(TeamChange)
     given: dict[str, Any] = {
         name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not msgspec.UNSET
     }
     if given.get("tier", 0) is None:
-        given = given | {"earn_tier": True}
+        given["earn_tier"] = True
     until = given.pop("tier_until", None)
     if until is not None:
-        given = given | {"tier_until_ms": parse_instant_ms(until)}
+        given["tier_until_ms"] = parse_instant_ms(until)
 
     def change(conn: Connection) -> dict[str, Any]:
         if not call.is_operator:
             _check_own_terms(call, conn, given)
         if body.tier_until is None and body.tier is msgspec.UNSET:
             raise InvalidValueError("`tier_until` ends the `tier` that is set with it: give both")
-        operations.set_team(conn, call.team, **given, actor=call.actor, now_ms=call.now_ms)
+        operations.set_team(conn, call.team, operations.TeamChange(**given), by=call.author)
         return limits_record(operations.show_limits(conn, call.team, Page(limit=DEFAULT_LIMIT), now_ms=call.now_ms))
 
     return answer(await call.change(change))
 
 
 def _check_own_terms(call: AdminCall, conn: Connection, given: dict[str, Any]) -> None:
+    """Raise PermissionDeniedError unless a team may make the change itself."""
     delegation.check_unbound(call.manager(conn))
     if set(given) - {"overage"} or given.get("overage") not in _OWN_OVERAGES:
         raise PermissionDeniedError(
             "A team chooses `overage` for itself, block or postpaid; the rest is the operator's.",
             code="beyond_own_limits",
         )
-
-
-async def suspend_team(request: Request) -> Response:
-    call = operator_call(request)
-    body = await call.body(Reason)
-    made = await call.change(
-        lambda conn: operations.suspend_team(conn, call.team, reason=body.reason, actor=call.actor, now_ms=call.now_ms)
-    )
-    return answer(made.to_json())
-
-
-async def resume_team(request: Request) -> Response:
-    call = operator_call(request)
-    await call.body(Nothing)
-    ended = await call.change(
-        lambda conn: resumed_record(conn, operations.resume_team(conn, call.team, actor=call.actor, now_ms=call.now_ms))
-    )
-    return answer(ended)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
-from inferd.ledger.batches.records import BatchRecord, BatchTotals, find_batch
+from inferd.ledger.batches import BatchRecord, BatchTotals, find_batch
 from inferd.money import format_usd
 from inferd.server.api_call import api_call
 from inferd.server.endpoints.files import answer, caller_of
@@ -40,21 +40,9 @@ async def create_batch(request: Request) -> Response:
     services = services_of(request)
     async with api_call(request) as call:
         wanted, caller = parse_create_batch(call.body), call.caller
-        batch = await services.ledger.change(
-            lambda conn: operations.create_batch(
-                conn,
-                caller.team,
-                caller.project,
-                user=caller.user,
-                key_id=caller.key_id,
-                endpoint=wanted.endpoint,
-                input_file_id=wanted.input_file_id,
-                metadata=wanted.metadata,
-                output_kept_ms=wanted.output_kept_ms,
-                actor=f"key:{caller.key_id}",
-                now_ms=wall_clock_ms(),
-            )
-        )
+        new = operations.NewBatch(wanted.endpoint, wanted.input_file_id, wanted.metadata, wanted.output_kept_ms)
+        author = operations.Author(f"key:{caller.key_id}", wall_clock_ms())
+        batch = await services.ledger.change(lambda conn: operations.create_batch(conn, caller, new, by=author))
         call.ticket.settle(Usage())
     services.batches.wake()
     return answer(await _batch_object(services.files, batch), limit_headers(request))
@@ -85,7 +73,7 @@ async def cancel_batch(request: Request) -> Response:
     batch_id = request.path_params["batch_id"]
     batch = await services.ledger.change(
         lambda conn: operations.cancel_batch(
-            conn, batch_id, caller.team, caller.project, actor=f"key:{caller.key_id}", now_ms=wall_clock_ms()
+            conn, batch_id, caller.team, caller.project, by=operations.Author(f"key:{caller.key_id}", wall_clock_ms())
         )
     )
     services.batches.wake()

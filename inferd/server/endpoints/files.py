@@ -13,8 +13,8 @@ from starlette.responses import FileResponse, Response
 from inferd.errors import InferdError, InvalidRequestError, NotFoundError, OverloadedError
 from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
-from inferd.ledger.batches.records import FileRecord, find_file
-from inferd.ledger.identity.keys import Caller
+from inferd.ledger.batches import FileRecord, find_file
+from inferd.ledger.identity import Caller
 from inferd.server.api_call import rate_limited
 from inferd.server.auth import authenticate_request, require_scope
 from inferd.server.query import Query
@@ -42,16 +42,9 @@ async def create_file(request: Request) -> Response:
                 record = await services.ledger.change(
                     lambda conn: operations.create_file(
                         conn,
-                        caller.team,
-                        caller.project,
-                        stored.file_id,
-                        user=caller.user,
-                        key_id=caller.key_id,
-                        filename=stored.form.file,
-                        num_bytes=stored.num_bytes,
-                        kept_ms=stored.kept_ms,
-                        actor=f"key:{caller.key_id}",
-                        now_ms=wall_clock_ms(),
+                        caller,
+                        operations.NewFile(stored.file_id, stored.form.file, stored.num_bytes, stored.kept_ms),
+                        by=operations.Author(f"key:{caller.key_id}", wall_clock_ms()),
                     )
                 )
             except InferdError:
@@ -114,10 +107,7 @@ async def list_files(request: Request) -> Response:
             conn,
             caller.team,
             caller.project,
-            purpose=purpose,
-            after=after,
-            descending=order != "asc",
-            limit=limit + 1,
+            operations.FilePage(limit + 1, purpose=purpose, after=after, descending=order != "asc"),
         )
     )
     return answer(file_list([file_object(file) for file in files[:limit]], has_more=len(files) > limit))
@@ -142,7 +132,7 @@ async def delete_file(request: Request) -> Response:
     file_id = request.path_params["file_id"]
     await services.ledger.change(
         lambda conn: operations.delete_file(
-            conn, caller.team, caller.project, file_id, actor=f"key:{caller.key_id}", now_ms=wall_clock_ms()
+            conn, caller.team, caller.project, file_id, by=operations.Author(f"key:{caller.key_id}", wall_clock_ms())
         )
     )
     await services.batches.forget([file_id])

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from inferd.instants import wall_clock_ms
-from inferd.ledger.reports.key_status import key_status
+from inferd.ledger.reports import key_status
 from inferd.server.auth import authenticate_request
 from inferd.server.services import services_of
 

@@ -1,6 +1,6 @@
-"""`GET /v1/organization/usage/completions` and `/v1/organization/costs`: of the caller's team, for admins of all.
+"""`GET /v1/organization/usage/completions` and `/v1/organization/costs`: of the caller's team; for admins of all teams.
 
-They read the ledger beside everything else, on a connection of their own; no request waits for them.
+The reports read the ledger on connections of their own, so no request waits for them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from starlette.responses import Response
 
 from inferd.errors import InvalidRequestError
 from inferd.instants import wall_clock_ms
-from inferd.ledger.identity.keys import Caller
-from inferd.ledger.reports.buckets import BucketSums, GroupField, Selection, sum_by_bucket
+from inferd.ledger.identity import Caller
+from inferd.ledger.reports import BucketSums, GroupField, Selection, sum_by_bucket
 from inferd.server.auth import authenticate_request, require_scope
 from inferd.server.query import Query
 from inferd.server.services import services_of
 from inferd.wire.openai.usage_pages import Bucket, CompletionsResult, CostsResult, Page, Result, amount_of, encode_page
 
 _SECONDS = {"1m": 60, "1h": 3600, "1d": 86_400}
-# bucket_width -> (default, most) buckets of a page
+# bucket_width -> (default, maximum) buckets of a page
 _LIMITS = {"1m": (60, 1440), "1h": (24, 168), "1d": (7, 31)}
 _COSTS_LIMITS = {"1d": (7, 180)}
 _PAGE_PREFIX = "page_"
@@ -32,7 +32,7 @@ _COSTS_FIELDS = ("project_id", "line_item", "api_key_id")
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """The buckets of one page, in Unix seconds: from `start` on, at most `limit`, none after `end`."""
+    """Buckets of one page, in Unix seconds: at most `limit` in [start, end)."""
 
     start: int
     end: int
@@ -40,7 +40,7 @@ class _Range:
     limit: int
 
     def bounds(self) -> list[tuple[int, int]]:
-        """[start, end) of each bucket. They lie at multiples of the width; the first and last may be cut."""
+        """Return [start, end) of each bucket. Buckets lie at multiples of the width; the first and last may be cut."""
         found: list[tuple[int, int]] = []
         start = self.start
         while start < self.end and len(found) < self.limit:
@@ -51,7 +51,7 @@ class _Range:
 
 
 async def usage_completions(request: Request) -> Response:
-    """Tokens and requests."""
+    """Answer with tokens and requests."""
     caller = _caller(request)
     query = Query(request)
     span = _range(query, _LIMITS)
@@ -63,7 +63,7 @@ async def usage_completions(request: Request) -> Response:
 
 
 async def costs(request: Request) -> Response:
-    """USD, less refunds."""
+    """Answer with USD, less refunds."""
     caller = _caller(request)
     query = Query(request)
     span = _range(query, _COSTS_LIMITS)
@@ -74,15 +74,17 @@ async def costs(request: Request) -> Response:
 
 
 def _caller(request: Request) -> Caller:
+    """Return the caller. Raises AuthenticationError, PermissionDeniedError."""
     caller = authenticate_request(request, services_of(request).authenticator)
     require_scope(caller, "usage")
     return caller
 
 
 def _range(query: Query, limits: dict[str, tuple[int, int]]) -> _Range:
+    """Return the buckets of the page that was asked for. Raises InvalidRequestError."""
     width = query.choice("bucket_width", tuple(limits)) or "1d"
-    default, most = limits[width]
-    start, limit = query.integer("start_time"), query.integer("limit", 1, most) or default
+    default, maximum = limits[width]
+    start, limit = query.integer("start_time"), query.integer("limit", 1, maximum) or default
     end = query.integer("end_time")
     page = query.text("page")
     if start is None:
@@ -92,7 +94,7 @@ def _range(query: Query, limits: dict[str, tuple[int, int]]) -> _Range:
             code="missing_required_parameter",
         )
     if end is None:
-        # The bucket that is going on is shown whole.
+        # The current bucket is shown whole.
         end = max((wall_clock_ms() // 1000 // _SECONDS[width] + 1) * _SECONDS[width], start + 1)
     if end <= start:
         raise InvalidRequestError("'end_time' must lie after 'start_time'.", param="end_time", code="invalid_value")
@@ -113,7 +115,7 @@ def _selection(
     models: Sequence[str] = (),
     batch: bool | None = None,
 ) -> Selection:
-    """A team's keys see their team, whatever they ask for."""
+    """Return the requests to count. Keys of a team see only their team, whatever filters they send."""
     bounds = span.bounds()
     return Selection(
         since_ms=span.start * 1000,
@@ -156,7 +158,7 @@ async def _answer(
 
 
 def _completions_result(sums: BucketSums) -> CompletionsResult | None:
-    # Without requests: a refund of one that was rolled up into the first bucket of its day.
+    # A refund of a request that was rolled up into the first bucket of its day.
     if sums.requests == 0:
         return None
     return CompletionsResult(
@@ -169,7 +171,7 @@ def _completions_result(sums: BucketSums) -> CompletionsResult | None:
 
 
 def _costs_result(sums: BucketSums) -> CostsResult | None:
-    # What was free is no line of a bill.
+    # A bill has no line for free usage.
     if sums.cost_nanousd == 0:
         return None
     return CostsResult(amount=amount_of(sums.cost_nanousd - sums.refunded_nanousd), **sums.groups)

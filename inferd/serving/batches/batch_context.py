@@ -11,9 +11,8 @@ from typing import TypeVar
 
 from inferd.deployments.local_replica import LocalReplica
 from inferd.deployments.router import Router
-from inferd.ledger.identity.authenticator import Authenticator
-from inferd.ledger.storage.client import LedgerClient
-from inferd.ledger.storage.store import Store
+from inferd.ledger import LedgerClient, Store
+from inferd.ledger.identity import Authenticator
 from inferd.serving.batches.input_lines import MAX_LINE_BYTES
 from inferd.serving.batches.line_run import ErrorEncoder
 from inferd.serving.completions import Completions

@@ -11,14 +11,13 @@ from typing import Literal
 import msgspec
 
 from inferd.errors import GenerationError, InferdError, RequestError
+from inferd.ledger.batches import BatchRecord, BatchResult, billed, find_batch
 from inferd.ledger.batches import progress as batch_progress
-from inferd.ledger.batches.progress import billed
-from inferd.ledger.batches.records import BatchRecord, find_batch
 from inferd.serving.batches.batch_context import BatchContext
 from inferd.serving.batches.batch_validation import GONE, LINE_FAULT, BatchValidation, write_errors
 from inferd.serving.batches.input_lines import Line, LineReader, RawLine
 from inferd.serving.batches.line_run import MAX_ATTEMPTS, LineAttempts, LineRun, attempts_name, can_wait
-from inferd.serving.batches.results import Results, write_results
+from inferd.serving.batches.results import write_results
 from inferd.serving.batches.spool import Record, Spool, spool_name
 from inferd.serving.request_id import new_request_id
 from inferd.wire.openai.batches import custom_id_of
@@ -290,17 +289,7 @@ class BatchRun:
         )
         results = await self._context.in_background(self._write_results)
         await self._context.ledger.change(
-            lambda conn: batch_progress.finish_batch(
-                conn,
-                self.batch_id,
-                results.end,
-                num_completed=results.num_completed,
-                num_failed=results.num_failed,
-                output=results.output,
-                errors=results.errors,
-                totals=results.totals,
-                now_ms=self._context.clock_ms(),
-            )
+            lambda conn: batch_progress.finish_batch(conn, self.batch_id, results, now_ms=self._context.clock_ms())
         )
         self._context.files.remove(spool_name(self.batch_id))
         logger.info(
@@ -308,7 +297,7 @@ class BatchRun:
             *(self.batch_id, self._batch.team, results.end, results.num_completed, results.num_failed),
         )
 
-    def _write_results(self) -> Results:
+    def _write_results(self) -> BatchResult:
         with self._context.store.reading() as conn:
             batch = find_batch(conn, self.batch_id)
             results = write_results(self._context.files, conn, batch, self._context.clock_ms())

@@ -21,9 +21,9 @@ from inferd.errors import (
     InvalidValueError,
     RequestError,
 )
+from inferd.ledger.batches import BatchRecord
 from inferd.ledger.batches import progress as batch_progress
-from inferd.ledger.batches.records import BatchRecord
-from inferd.ledger.identity.keys import Caller
+from inferd.ledger.identity import Caller
 from inferd.serving.batches.batch_context import BatchContext, InputLimits
 from inferd.serving.batches.input_lines import LineReader, RawLine
 from inferd.serving.batches.line_run import LineAttempts, attempts_name, can_wait

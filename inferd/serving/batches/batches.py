@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing, suppress
 
 from inferd.errors import InferdError, OverloadedError
+from inferd.ledger import LedgerWriter
+from inferd.ledger.batches import BatchBook, BatchRecord, RecordProgress
 from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.batches import records as batch_records
-from inferd.ledger.batches.progress import BatchBook, RecordProgress
-from inferd.ledger.batches.records import BatchRecord
-from inferd.ledger.storage.writer import LedgerWriter
-from inferd.ledger.terms.expiry_clock import expiry_ms
+from inferd.ledger.terms import expiry_ms
 from inferd.serving.batches.batch_context import BatchContext
 from inferd.serving.batches.batch_run import BatchRun
 from inferd.serving.batches.batch_validation import errors_name

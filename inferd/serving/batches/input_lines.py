@@ -10,7 +10,7 @@ from pathlib import Path
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.router import Router
 from inferd.errors import InvalidRequestError, PermissionDeniedError
-from inferd.ledger.identity.keys import Caller
+from inferd.ledger.identity import Caller
 from inferd.price import ServiceTier
 from inferd.serving.endpoints.chat import ChatCompletions
 from inferd.serving.endpoints.embeddings import Embeddings

@@ -20,8 +20,8 @@ from inferd.errors import (
     OverloadedError,
     PermissionDeniedError,
 )
-from inferd.ledger.batches.records import BatchRecord
-from inferd.ledger.identity.keys import Caller
+from inferd.ledger.batches import BatchRecord
+from inferd.ledger.identity import Caller
 from inferd.price import ServiceTier
 from inferd.serving.batches.input_lines import Line
 from inferd.serving.batches.spool import ANSWERED, Record, Spool

@@ -6,14 +6,12 @@ They are written anew from the start whenever that has to be repeated, and get t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
 import msgspec
 
-from inferd.ledger.batches.progress import Billed, End, billed
-from inferd.ledger.batches.records import KEPT_MS, BatchRecord, BatchTotals, FileRecord
-from inferd.ledger.storage.client import Connection
+from inferd.ledger import Connection
+from inferd.ledger.batches import KEPT_MS, BatchRecord, BatchResult, BatchTotals, Billed, End, FileRecord, billed
 from inferd.serving.batches.input_lines import read_lines
 from inferd.serving.batches.spool import Record, read_records, spool_name
 from inferd.serving.file_store import FileStore
@@ -25,19 +23,7 @@ from inferd.wire.openai.responses.objects import response_usage
 _ID_BYTES = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
-    """End of a batch. A file without a line is None. `end` is "failed" if the input file is gone, and lines with it."""
-
-    end: End
-    num_completed: int
-    num_failed: int
-    output: FileRecord | None
-    errors: FileRecord | None
-    totals: BatchTotals
-
-
-def write_results(files: FileStore, conn: Connection, batch: BatchRecord, now_ms: int) -> Results:
+def write_results(files: FileStore, conn: Connection, batch: BatchRecord, now_ms: int) -> BatchResult:
     """Write both files, on a worker thread. Raises OSError."""
     kind: Literal["cancelled", "expired"] = "cancelled" if batch.status == "cancelling" else "expired"
     output, errors = _Results(files, batch, "output"), _Results(files, batch, "error")
@@ -52,7 +38,7 @@ def write_results(files: FileStore, conn: Connection, batch: BatchRecord, now_ms
                 end = "failed"
         num_failed = errors.num_lines if end != "failed" else max(batch.num_total, len(done)) - output.num_lines
         num_completed, totals = output.num_lines, output.totals
-        return Results(end, num_completed, num_failed, output.finish(now_ms), errors.finish(now_ms), totals)
+        return BatchResult(end, num_completed, num_failed, totals, output.finish(now_ms), errors.finish(now_ms))
     finally:
         output.give_up()
         errors.give_up()

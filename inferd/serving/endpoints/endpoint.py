@@ -13,7 +13,7 @@ from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.messages import AddRequest, EmbedRequest, TrafficClass
 from inferd.errors import InvalidRequestError
-from inferd.ledger.identity.keys import Caller
+from inferd.ledger.identity import Caller
 from inferd.price import ServiceTier
 from inferd.serving.completion import Admission, AnswerWriter, Finished
 from inferd.serving.request_id import PREFIX

@@ -11,6 +11,7 @@ from inferd.cli.commands import batches
 from inferd.ledger import operations
 from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.batches.records import BatchTotals
+from inferd.ledger.identity.authenticator import Caller
 from inferd.ledger.storage.store import Store
 
 TOTALS = BatchTotals(1200, 200, 30, 10, 4_500)
@@ -19,20 +20,18 @@ TOTALS = BatchTotals(1200, 200, 30, 10, 4_500)
 @pytest.fixture
 def batch(data_dir):
     """One of team acme, to be validated."""
-    who = {"actor": "test", "now_ms": 10**12}
+    who = {"by": operations.Author("test", 10**12)}
     with Store(data_dir).immediate() as conn:
         operations.create_team(conn, "acme", **who)
         key = operations.create_key(conn, "acme", **who)
-        owner = {"user": None, "key_id": key.id}
-        operations.create_file(conn, "acme", "inference", "file-1", filename="in.jsonl", num_bytes=9, **owner, **who)
-        return operations.create_batch(
-            conn, "acme", "inference", endpoint="/v1/chat/completions", input_file_id="file-1", **owner, **who
-        )
+        owner = Caller("acme", "inference", None, key.id, "free")
+        operations.create_file(conn, owner, operations.NewFile("file-1", "in.jsonl", 9), **who)
+        return operations.create_batch(conn, owner, operations.NewBatch("/v1/chat/completions", "file-1"), **who)
 
 
 def finish(conn, batch, **counts):
-    files = {"output": None, "errors": None}
-    batch_progress.finish_batch(conn, batch.batch_id, "completed", **counts, **files, totals=TOTALS, now_ms=10**12)
+    result = batch_progress.BatchResult("completed", **counts, totals=TOTALS)
+    batch_progress.finish_batch(conn, batch.batch_id, result, now_ms=10**12)
 
 
 def test_batch_is_listed_and_shown(inferd, batch):
@@ -77,17 +76,7 @@ def test_cancel_that_a_running_server_refuses_shows_its_message(inferd, batch, m
 
 def test_ended_batch_is_shown_at_once_and_not_cancelled(inferd, batch, data_dir):
     with Store(data_dir).immediate() as conn:
-        batch_progress.finish_batch(
-            conn,
-            batch.batch_id,
-            "completed",
-            num_completed=0,
-            num_failed=0,
-            output=None,
-            errors=None,
-            totals=TOTALS,
-            now_ms=10**12,
-        )
+        finish(conn, batch, num_completed=0, num_failed=0)
     shown = json.loads(inferd("batches", "show", batch.batch_id, "--watch", "--json").out)
     assert shown["status"] == "completed"
     assert shown["usage"] == {
@@ -111,17 +100,7 @@ def test_watch_follows_a_batch_to_its_end_with_a_bar(inferd, batch, data_dir, mo
         ),
         lambda conn: batch_progress.RecordProgress(batch.batch_id, 16, 1).apply(conn),
         lambda conn: batch_progress.start_finalizing(conn, batch.batch_id, now_ms=10**12 + 2),
-        lambda conn: batch_progress.finish_batch(
-            conn,
-            batch.batch_id,
-            "completed",
-            num_completed=39,
-            num_failed=1,
-            output=None,
-            errors=None,
-            totals=TOTALS,
-            now_ms=10**12,
-        ),
+        lambda conn: finish(conn, batch, num_completed=39, num_failed=1),
     ]
     seen = []
 

@@ -9,7 +9,7 @@ import pytest
 
 from inferd.errors import AuthenticationError
 from inferd.instants import parse_instant_ms
-from inferd.ledger.identity.keys import authenticate
+from inferd.ledger.identity.authenticator import authenticate
 from inferd.ledger.storage.data_dir import write_deployments
 from inferd.ledger.storage.store import Store
 
@@ -126,8 +126,8 @@ def test_key_expires_on_its_date(inferd, data_dir):
     ("words", "said"),
     [
         (("create", "--team", "x"), "there is no team 'x'"),
-        (("create", "--team", "acme", "--project", "p"), "`inferd projects create acme p` makes it"),
-        (("create", "--team", "acme", "--user", "u"), "`inferd users create acme u` makes it"),
+        (("create", "--team", "acme", "--project", "p"), "`inferd projects create acme p` creates it"),
+        (("create", "--team", "acme", "--user", "u"), "`inferd users create acme u` creates it"),
         (("create", "--team", "acme", "--expires", "2020-01-01"), "is in the past"),
         (("create", "--team", "acme", "--expires", "soon"), "is not a date"),
         (("create", "--team", "acme", "--name", ""), "label"),

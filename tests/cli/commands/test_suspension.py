@@ -9,7 +9,7 @@ import pytest
 from inferd.errors import PermissionDeniedError
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
-from inferd.ledger.identity.keys import authenticate
+from inferd.ledger.identity.authenticator import authenticate
 from inferd.ledger.storage.store import Store
 
 NOW_MS = parse_instant_ms("2026-12-01")
@@ -64,7 +64,7 @@ def test_resume_names_the_suspension_by_the_team(inferd, data_dir, key):
     """R9, R21"""
     manager = inferd("keys", "create", "--team", "acme", "--scope", "manage", "--json").json
     with Store(data_dir).immediate() as conn:
-        operations.suspend_user(conn, "acme", "alice", actor=f"key:{manager['id']}", now_ms=NOW_MS)
+        operations.suspend(conn, "user", ("acme", "alice"), by=operations.Author(f"key:{manager['id']}", NOW_MS))
     inferd("users", "suspend", "acme", "alice")
     ended = inferd("users", "resume", "acme", "alice").out
     assert "Ended the operator's suspension of user acme/alice. Its team has suspended it as well." in ended

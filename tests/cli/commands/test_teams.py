@@ -135,4 +135,4 @@ def test_unknown_team_is_refused_with_the_command_that_lists_teams(inferd):
     for words in (("teams", "show", "x"), ("projects", "create", "x", "p"), ("users", "create", "x", "u")):
         refused = inferd(*words)
         assert refused.status == 1
-        assert refused.err == "inferd: there is no team 'x'; `inferd teams list` shows those there are\n"
+        assert refused.err == "inferd: there is no team 'x'; `inferd teams list` shows the teams\n"

@@ -9,8 +9,7 @@ import pytest
 from inferd.errors import InsufficientCreditError
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
-from inferd.ledger.alerts.alerts import all_alerts
-from inferd.ledger.alerts.deliveries import alert_text
+from inferd.ledger.alerts.alerts import alert_text, all_alerts
 from inferd.ledger.credit.grants import ExpireGrants
 from inferd.ledger.requests.holds import AlertRefusal
 from inferd.plans import SHIPPED
@@ -31,7 +30,13 @@ def thresholds(books):
 @pytest.fixture
 def capped(books):
     books.grant(100_000)
-    operations.set_budget(books.conn, "acme", 100, project="inference", actor="test", now_ms=books.now_ms)
+    operations.set_budget(
+        books.conn,
+        "acme",
+        100,
+        owner=operations.BudgetOwner(project="inference"),
+        by=operations.Author("test", books.now_ms),
+    )
     return books
 
 
@@ -73,10 +78,10 @@ def test_thresholds_are_the_operators(capped):
 def test_a_budget_set_below_what_was_spent_alerts(capped):
     """R7"""
     spend(capped, 40)
-    operations.set_budget(capped.conn, "acme", 45, actor="test", now_ms=capped.now_ms)
+    operations.set_budget(capped.conn, "acme", 45, by=operations.Author("test", capped.now_ms))
     assert [(row[0], row[3]) for row in thresholds(capped)] == [("team:acme", 50), ("team:acme", 80)]
     capped.alert((60,), 0)
-    operations.set_budget(capped.conn, "acme", 50, "year", actor="test", now_ms=capped.now_ms)
+    operations.set_budget(capped.conn, "acme", 50, "year", by=operations.Author("test", capped.now_ms))
     assert [(row[2], row[3]) for row in thresholds(capped)][2:] == [("2026-11", 60), ("2026", 60)]
 
 
@@ -169,7 +174,7 @@ def low_balances(books):
 
 def expire_lazily(books, how):
     """By what a team or its operator does next, without a sweep."""
-    who = {"actor": "test", "now_ms": books.now_ms}
+    who = {"by": operations.Author("test", books.now_ms)}
     if how == "hold":
         books.hold(1)
     elif how == "settle":
@@ -242,7 +247,7 @@ def test_refusal_counts_included_credit_that_is_due(books):
     """R3, R7"""
     plan = replace(SHIPPED.plans["academic"], included_nanousd=50, included_every="month")
     catalog = replace(SHIPPED, plans={**SHIPPED.plans, "academic": plan})
-    operations.apply_plans(books.conn, catalog, actor="test", now_ms=books.now_ms)
+    operations.apply_plans(books.conn, catalog, by=operations.Author("test", books.now_ms))
     refuse(books, 51)
     assert low_balances(books) == []
 

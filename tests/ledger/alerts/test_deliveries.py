@@ -6,14 +6,15 @@ from contextlib import closing
 
 import pytest
 
+from inferd.ledger.alerts.alerts import alert_text
 from inferd.ledger.alerts.deliveries import (
     MAX_ATTEMPTS,
     Outbox,
     PlanDeliveries,
     RecordDelivery,
     alert_states,
-    alert_text,
 )
+from inferd.ledger.reports.records import alert_state_record
 from tests.ledger.books import NOW_MS
 
 HERE, THERE = "https://here.example/", "https://there.example/"
@@ -91,7 +92,7 @@ def test_a_webhook_that_is_new_is_not_told_old_news(alerted, outbox):
 def test_alerts_are_listed_with_what_became_of_them(alerted):
     alerted.apply(PlanDeliveries((HERE,), NOW_MS))
     first, second = alert_states(alerted.conn, "acme")
-    assert first.to_json()["deliveries"][0]["state"] == "waiting"
+    assert alert_state_record(first)["deliveries"][0]["state"] == "waiting"
     assert "has $0.000000005 of credit left, less than 50 % of its last grant" in alert_text(first.alert)
     assert second.alert.period == "grant 2"
     assert alert_states(alerted.conn, "nobody") == []

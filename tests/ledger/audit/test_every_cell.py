@@ -55,9 +55,9 @@ def books():
     """A row or more of every table of COLUMNS."""
     books = memory_books()
     books.conn.execute("PRAGMA foreign_keys = OFF")
-    who = {"actor": "test", "now_ms": books.now_ms}
+    who = {"by": operations.Author("test", books.now_ms)}
     move_everything(books)
-    operations.set_project_concurrency(books.conn, "acme", "inference", 9, **who)
+    operations.set_concurrency(books.conn, "project", "acme", "inference", 9, **who)
     books.grant(100_000)
     for price, usage in ((TIERED, Usage(10, 4, 7, 11)), (Price.by_time(200), Usage(10, 4, 7, 11))):
         limit = {"max_compute_ms": 60} if price.is_by_time else {}

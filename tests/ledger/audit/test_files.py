@@ -8,6 +8,7 @@ from inferd.ledger import operations
 from inferd.ledger.audit.run import audit
 from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.batches.records import BatchTotals, FileRecord
+from inferd.ledger.identity.authenticator import Caller
 from inferd.ledger.storage.rows import FORMATS, checksum
 from tests.ledger.audit.test_run import tamper
 from tests.ledger.books import memory_books
@@ -18,37 +19,19 @@ def books():
     """Of team acme three uploads, one of them deleted, and two batches that delivered; team lab has a key."""
     books = memory_books()
     books.conn.execute("PRAGMA foreign_keys = OFF")
-    who = {"actor": "test", "now_ms": books.now_ms}
-    owner = {"user": None, "key_id": books.key.id}
+    who = {"by": operations.Author("test", books.now_ms)}
+    owner = Caller("acme", "inference", None, books.key.id, "academic")
     operations.create_team(books.conn, "lab", **who)
-    operations.create_project(books.conn, "acme", "search", **who)
+    operations.create_member(books.conn, "project", "acme", "search", **who)
     operations.create_key(books.conn, "lab", **who)
     for name in ("file-1", "file-2", "file-3"):
-        operations.create_file(
-            books.conn, "acme", "inference", name, filename=f"{name}.jsonl", num_bytes=9, **owner, **who
-        )
+        operations.create_file(books.conn, owner, operations.NewFile(name, f"{name}.jsonl", 9), **who)
     for number in (1, 2):
-        batch = operations.create_batch(
-            books.conn,
-            "acme",
-            "inference",
-            endpoint="/v1/chat/completions",
-            input_file_id=f"file-{number}",
-            metadata={"run": str(number)},
-            **owner,
-            **who,
-        )
-        batch_progress.finish_batch(
-            books.conn,
-            batch.batch_id,
-            "completed",
-            num_completed=1,
-            num_failed=0,
-            output=delivered(batch, f"file-out-{number}", who["now_ms"]),
-            errors=None,
-            totals=BatchTotals(),
-            now_ms=who["now_ms"],
-        )
+        new = operations.NewBatch("/v1/chat/completions", f"file-{number}", {"run": str(number)})
+        batch = operations.create_batch(books.conn, owner, new, **who)
+        output = delivered(batch, f"file-out-{number}", books.now_ms)
+        result = batch_progress.BatchResult("completed", 1, 0, BatchTotals(), output)
+        batch_progress.finish_batch(books.conn, batch.batch_id, result, now_ms=books.now_ms)
     operations.delete_file(books.conn, "acme", "inference", "file-3", **who)
     books.assert_clean()
     yield books

@@ -146,7 +146,9 @@ def test_hold_that_no_credit_covers_is_found(ledger):
 
 def test_postpaid_settlement_may_debit_credit_that_covered_another_hold(books):
     """R6"""
-    operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
+    operations.set_team(
+        books.conn, "acme", operations.TeamChange(overage="postpaid"), by=operations.Author("test", books.now_ms)
+    )
     books.grant(10)
     covered = books.hold(4)
     books.settle(books.hold(15), 12)
@@ -157,7 +159,9 @@ def test_postpaid_settlement_may_debit_credit_that_covered_another_hold(books):
 
 def test_uncovered_hold_after_a_postpaid_one_is_found(ledger):
     """R4, R6"""
-    operations.set_team(ledger.conn, "acme", overage="postpaid", actor="test", now_ms=ledger.now_ms)
+    operations.set_team(
+        ledger.conn, "acme", operations.TeamChange(overage="postpaid"), by=operations.Author("test", ledger.now_ms)
+    )
     ledger.hold(30_000)
     ledger.grant(20_000)
     ledger.hold(1)

@@ -33,7 +33,7 @@ def test_changed_terms_are_found(set_ledger, table, team, change):
 def test_default_team_has_the_tier_of_the_audit_log():
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
         migrate(conn)
-        operations.ensure_default_team(conn, actor="test", now_ms=NOW_MS)
+        operations.ensure_default_team(conn, by=operations.Author("test", NOW_MS))
         assert audit(conn).clean
         conn.execute("UPDATE teams SET tier_override = 4")
         assert [(each.table, each.row) for each in audit(conn).findings] == [("teams", "default")]

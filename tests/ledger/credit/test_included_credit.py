@@ -19,7 +19,7 @@ DAY_MS = 86_400_000
 
 
 def who(books):
-    return {"actor": "test", "now_ms": books.now_ms}
+    return {"by": operations.Author("test", books.now_ms)}
 
 
 def include(books, nanousd, every="month", days=None):
@@ -111,19 +111,19 @@ def test_included_credit_is_not_given_twice_after_a_change_of_plan_and_back(book
     """R3: changes in the middle of a period."""
     include(books, 100)
     books.settle(books.hold(100), 100)
-    operations.set_team(books.conn, "acme", plan="free", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="free"), **who(books))
     assert books.credit().available_nanousd == 0
-    operations.set_team(books.conn, "acme", plan="academic", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="academic"), **who(books))
     assert books.credit().available_nanousd == 0
     assert len(grants(books)) == 1
 
 
 def test_signup_credit_comes_with_creation_and_not_with_a_change_of_plan(books):
     """R3."""
-    operations.set_team(books.conn, "acme", plan="free", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="free"), **who(books))
     assert books.credit().available_nanousd == 0
     operations.create_team(books.conn, "new", **who(books))
-    operations.set_team(books.conn, "new", plan="academic", **who(books))
+    operations.set_team(books.conn, "new", operations.TeamChange(plan="academic"), **who(books))
     assert operations.show_credit(books.conn, "new", now_ms=books.now_ms).available_nanousd == 5 * 10**9
 
 
@@ -158,7 +158,9 @@ def test_earned_tier_of_concurrent_purchases_is_that_of_their_sum(served, store)
 
     def buy(number):
         with store.immediate() as conn:
-            operations.grant_credit(conn, "acme", 10 * 10**9, idempotency_key=str(number), **who(served))
+            operations.grant_credit(
+                conn, "acme", operations.NewGrant(10 * 10**9), idempotency_key=str(number), **who(served)
+            )
 
     in_threads(5, buy)
     assert operations.show_limits(served.conn, "acme", now_ms=served.now_ms).terms.earned_tier == 2

@@ -13,7 +13,7 @@ from inferd.money import NANOUSD_PER_USD
 
 
 def who(books, **more):
-    return {"reason": "test", "actor": "test", "now_ms": books.now_ms, **more}
+    return {"reason": "test", "by": operations.Author("test", books.now_ms), **more}
 
 
 def refund(books, request, amount=None, **more):
@@ -21,7 +21,9 @@ def refund(books, request, amount=None, **more):
 
 
 def postpaid(books):
-    operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
+    operations.set_team(
+        books.conn, "acme", operations.TeamChange(overage="postpaid"), by=operations.Author("test", books.now_ms)
+    )
 
 
 def spent(books, cost):
@@ -109,7 +111,7 @@ def test_refund_lowers_the_counters_of_the_period_of_admission(books):
 def test_refund_makes_room_under_a_cap(books):
     """R7"""
     books.grant(100)
-    operations.set_budget(books.conn, "acme", 30, actor="test", now_ms=books.now_ms)
+    operations.set_budget(books.conn, "acme", 30, by=operations.Author("test", books.now_ms))
     request = spent(books, 30)
     refund(books, request, 10)
     books.hold(10)
@@ -233,7 +235,7 @@ def test_refund_withdrawal_and_void_need_a_reason(books, reason):
     """R19"""
     books.grant(30)
     with pytest.raises(InvalidValueError, match="reason"):
-        operations.withdraw_credit(books.conn, "acme", 1, reason=reason, actor="test", now_ms=1)
+        operations.withdraw_credit(books.conn, "acme", 1, reason=reason, by=operations.Author("test", 1))
 
 
 def test_earned_tier_stays_after_a_withdrawal(books):
@@ -257,7 +259,7 @@ def test_withdrawn_credit_does_not_qualify_for_a_tier(books):
 
 def pay(books, period, amount=None, **more):
     return operations.pay_statement(
-        books.conn, "acme", period, amount, **{"actor": "test", "now_ms": books.now_ms, **more}
+        books.conn, "acme", operations.NewPayment(period, amount), by=operations.Author("test", books.now_ms), **more
     )
 
 
@@ -280,7 +282,7 @@ def test_statement_has_the_month_of_admission(books):
 def test_payment_of_the_open_statement_lifts_the_caps_of_its_period(books):
     """R7"""
     postpaid(books)
-    operations.set_budget(books.conn, "acme", 30, actor="test", now_ms=books.now_ms)
+    operations.set_budget(books.conn, "acme", 30, by=operations.Author("test", books.now_ms))
     spent(books, 30)
     assert books.credit().available_nanousd == 0
     assert pay(books, "2026-11", 20).raised_nanousd == 20
@@ -304,7 +306,12 @@ def test_payment_above_the_due_amount_is_refused(books, amount, said):
 
 def test_payment_earns_a_tier(books):
     """R2"""
-    operations.set_team(books.conn, "acme", plan="free", payment_method=True, actor="test", now_ms=books.now_ms)
+    operations.set_team(
+        books.conn,
+        "acme",
+        operations.TeamChange(plan="free", payment_method=True),
+        by=operations.Author("test", books.now_ms),
+    )
     postpaid(books)
     spent(books, 50 * NANOUSD_PER_USD)
     pay(books, "2026-11")

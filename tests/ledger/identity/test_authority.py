@@ -7,8 +7,8 @@ import pytest
 from inferd.errors import InsufficientCreditError, InvalidValueError, NotFoundError, PermissionDeniedError
 from inferd.ledger import operations
 from inferd.ledger.audit.run import audit
+from inferd.ledger.identity.authenticator import authenticate
 from inferd.ledger.identity.authority import authority_of
-from inferd.ledger.identity.keys import authenticate
 from inferd.ledger.identity.suspensions import is_suspended
 from inferd.ledger.storage.paging import Page
 from inferd.ledger.storage.rows import checksum
@@ -17,71 +17,67 @@ from inferd.subjects import key_subject
 from tests.ledger.audit.test_run import tamper
 from tests.ledger.terms.test_caps import DEAR
 
-OPERATOR = {"actor": "cli:test", "now_ms": 7}
+OPERATOR = {"by": operations.Author("cli:test", 7)}
 
 
 @pytest.fixture
 def team(books):
     """As whom a key with the scope `manage` of acme acts."""
-    key = operations.create_key(books.conn, "acme", scopes=("inference", "manage"), **OPERATOR)
-    return {"actor": f"key:{key.id}", "now_ms": 8}
+    key = operations.create_key(books.conn, "acme", operations.KeyRequest(scopes=("inference", "manage")), **OPERATOR)
+    return {"by": operations.Author(f"key:{key.id}", 8)}
 
 
 def test_authority_of_an_actor_is_the_team_s_only_for_a_key_of_it_without_admin(books, team):
     conn = books.conn
     operations.create_team(conn, "lab", **OPERATOR)
-    admin = operations.create_key(conn, "acme", scopes=("manage", "admin"), **OPERATOR)
+    admin = operations.create_key(conn, "acme", operations.KeyRequest(scopes=("manage", "admin")), **OPERATOR)
     actors = {
-        team["actor"]: "team",
+        team["by"].actor: "team",
         f"key:{admin.id}": "operator",
         "key:unknown": "operator",
         "cli:alice": "operator",
         "inferd": "operator",
     }
     assert {actor: authority_of(conn, "acme", actor) for actor in actors} == actors
-    assert authority_of(conn, "lab", team["actor"]) == "operator"
+    assert authority_of(conn, "lab", team["by"].actor) == "operator"
 
 
-SUBJECTS = {
-    "project": (operations.suspend_project, operations.resume_project),
-    "user": (operations.suspend_user, operations.resume_user),
-    "key": (operations.suspend_key, operations.resume_key),
-}
+SUBJECTS = ("project", "user", "key")
 
 
 @pytest.fixture
 def names(books):
-    operations.create_user(books.conn, "acme", "ada", **OPERATOR)
+    operations.create_member(books.conn, "user", "acme", "ada", **OPERATOR)
     return {"project": ("acme", "inference"), "user": ("acme", "ada"), "key": (books.key.id,)}
 
 
 @pytest.mark.parametrize("first", ["team", "operator"])
 @pytest.mark.parametrize("kind", SUBJECTS)
 def test_suspension_by_the_operator_holds_whichever_came_first(books, team, names, kind, first):
-    (suspend, resume), subject = SUBJECTS[kind], names[kind]
+    conn, subject = books.conn, names[kind]
     for who in (team, OPERATOR) if first == "team" else (OPERATOR, team):
-        suspend(books.conn, *subject, **who)
+        operations.suspend(conn, kind, subject, **who)
     with pytest.raises(PermissionDeniedError, match="operator suspended it"):
-        resume(books.conn, *subject, **team)
-    assert resume(books.conn, *subject, **OPERATOR).authority == "operator"
-    ended = resume(books.conn, *subject, **team)
-    assert (ended.authority, ended.suspended_by) == ("team", team["actor"])
+        operations.resume(conn, kind, subject, **team)
+    assert operations.resume(conn, kind, subject, **OPERATOR).authority == "operator"
+    ended = operations.resume(conn, kind, subject, **team)
+    assert (ended.authority, ended.suspended_by) == ("team", team["by"].actor)
     assert not is_suspended(books.conn, ended.subject)
 
 
 def test_suspension_by_both_refuses_requests_until_both_have_ended(books, team):
-    operations.suspend_key(books.conn, books.key.id, **team)
-    operations.suspend_key(books.conn, books.key.id, **OPERATOR)
+    operations.suspend(books.conn, "key", (books.key.id,), **team)
+    operations.suspend(books.conn, "key", (books.key.id,), **OPERATOR)
     for _ in range(2):
         with pytest.raises(PermissionDeniedError):
             authenticate(books.conn, books.key.key, 9)
-        operations.resume_key(books.conn, books.key.id, **OPERATOR)
+        operations.resume(books.conn, "key", (books.key.id,), **OPERATOR)
     assert authenticate(books.conn, books.key.key, 9).team == "acme"
 
 
 def test_suspension_of_the_team_is_ended_by_an_operator_who_has_none(books, team):
-    operations.suspend_key(books.conn, books.key.id, **team)
-    assert operations.resume_key(books.conn, books.key.id, **OPERATOR).authority == "team"
+    operations.suspend(books.conn, "key", (books.key.id,), **team)
+    assert operations.resume(books.conn, "key", (books.key.id,), **OPERATOR).authority == "team"
     assert not is_suspended(books.conn, key_subject(books.key.id))
 
 
@@ -92,17 +88,18 @@ OWNERS = [{}, {"project": "inference"}, {"user": "ada"}, {"key_id": True}]
 @pytest.mark.parametrize("period", ["month", "year", "lifetime"])
 def test_budget_of_the_operator_is_neither_removed_nor_raised_by_the_team(books, team, names, owner, period):
     """R7"""
-    conn, owner = books.conn, {"key_id": books.key.id} if "key_id" in owner else owner
-    operator_s = operations.set_budget(conn, "acme", 10, period, **owner, **OPERATOR)
+    conn = books.conn
+    owner = operations.BudgetOwner(**({"key_id": books.key.id} if "key_id" in owner else owner))
+    operator_s = operations.set_budget(conn, "acme", 10, period, owner, **OPERATOR)
     with pytest.raises(PermissionDeniedError, match="operator set this budget"):
-        operations.remove_budget(conn, "acme", period, **owner, **team)
+        operations.remove_budget(conn, "acme", period, owner, **team)
     with pytest.raises(PermissionDeniedError, match="is more"):
-        operations.set_budget(conn, "acme", 11, period, **owner, **team)
-    stricter = operations.set_budget(conn, "acme", 4, period, **owner, **team)
+        operations.set_budget(conn, "acme", 11, period, owner, **team)
+    stricter = operations.set_budget(conn, "acme", 4, period, owner, **team)
     assert operations.list_budgets(conn, "acme") == [operator_s, stricter]
-    assert operations.remove_budget(conn, "acme", period, **owner, **team) == stricter
+    assert operations.remove_budget(conn, "acme", period, owner, **team) == stricter
     assert operations.list_budgets(conn, "acme") == [operator_s]
-    operations.remove_budget(conn, "acme", period, **owner, **OPERATOR)
+    operations.remove_budget(conn, "acme", period, owner, **OPERATOR)
 
 
 def test_budget_of_the_team_is_its_own_to_raise_and_remove(books, team):
@@ -156,8 +153,8 @@ def test_budgets_of_both_come_in_pages_each_once(books, team):
     ]
 
 
-def overage(books, **change):
-    terms = operations.set_team(books.conn, "acme", **change)
+def overage(books, *, by, **change):
+    terms = operations.set_team(books.conn, "acme", operations.TeamChange(**change), by=by)
     return terms.overage, terms.overage_source
 
 
@@ -198,13 +195,13 @@ def test_overage_that_the_operator_sets_ends_the_team_s_choice(books, team):
 
 def test_overage_that_needs_a_payment_method_needs_it_for_a_team_too(books, team):
     """R6"""
-    operations.set_team(books.conn, "acme", plan="free", tier=1, **OPERATOR)
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="free", tier=1), **OPERATOR)
     books.conn.execute("SAVEPOINT refused")
     with pytest.raises(InvalidValueError, match="payment method"):
         overage(books, overage="postpaid", **team)
     books.conn.execute("ROLLBACK TO refused")
     books.conn.execute("RELEASE refused")
-    operations.set_team(books.conn, "acme", payment_method=True, **OPERATOR)
+    operations.set_team(books.conn, "acme", operations.TeamChange(payment_method=True), **OPERATOR)
     assert overage(books, overage="postpaid", **team) == ("postpaid", "chosen by the team")
 
 
@@ -219,7 +216,7 @@ def test_overage_that_needs_a_payment_method_needs_it_for_a_team_too(books, team
 )
 def test_authority_that_was_changed_is_found_though_the_checksum_fits(books, team, sql, table):
     conn = books.conn
-    operations.suspend_key(conn, books.key.id, **OPERATOR)
+    operations.suspend(conn, "key", (books.key.id,), **OPERATOR)
     operations.set_budget(conn, "acme", 5, **OPERATOR)
     overage(books, overage="block", **team)
     assert audit(conn).clean

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from inferd.errors import AuthenticationError
 from inferd.ledger import operations
-from inferd.ledger.identity import keys
-from inferd.ledger.identity.keys import Caller, authenticate, encode_base62
+from inferd.ledger.identity import authenticator
+from inferd.ledger.identity.authenticator import Caller, authenticate
+from inferd.ledger.identity.keys import encode_base62
 
 
 def create(books, **options):
-    return operations.create_key(books.conn, "acme", actor="test", now_ms=books.now_ms, **options)
+    request = operations.KeyRequest(**options)
+    return operations.create_key(books.conn, "acme", request, by=operations.Author("test", books.now_ms))
 
 
 def test_a_key_has_its_documented_form(books):
@@ -49,8 +51,8 @@ def test_32_bytes_are_43_digits_that_give_them_back(secret):
 
 def test_a_key_names_its_caller(books):
     """R21, R9"""
-    operations.create_project(books.conn, "acme", "search", actor="test", now_ms=1)
-    operations.create_user(books.conn, "acme", "ada@example.org", actor="test", now_ms=1)
+    operations.create_member(books.conn, "project", "acme", "search", by=operations.Author("test", 1))
+    operations.create_member(books.conn, "user", "acme", "ada@example.org", by=operations.Author("test", 1))
     bound = create(books, project="search", user="ada@example.org")
     free = create(books)
     assert authenticate(books.conn, bound.key, 1) == Caller("acme", "search", "ada@example.org", bound.id, "academic")
@@ -82,8 +84,10 @@ def test_a_wrong_secret_and_an_unknown_id_are_refused_alike(books):
 def test_a_comparison_takes_place_for_unknown_ids_too(books, monkeypatch):
     """R21: in constant time."""
     compared = []
-    compare_digest = keys.hmac.compare_digest
-    monkeypatch.setattr(keys.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or compare_digest(a, b))
+    compare_digest = authenticator.hmac.compare_digest
+    monkeypatch.setattr(
+        authenticator.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or compare_digest(a, b)
+    )
     key = create(books)
     authenticate(books.conn, key.key, 1)
     with pytest.raises(AuthenticationError):
@@ -96,7 +100,7 @@ def test_a_revocation_by_another_connection_works_on_the_next_request(store, ser
     with closing(store.connect()) as reader:
         assert authenticate(reader, served.key.key, 1).key_id == served.key.id
         with store.immediate() as conn:
-            operations.revoke_key(conn, served.key.id, actor="cli", now_ms=5)
+            operations.revoke_key(conn, served.key.id, by=operations.Author("cli", 5))
         with pytest.raises(AuthenticationError, match="has been revoked"):
             authenticate(reader, served.key.key, 6)
 

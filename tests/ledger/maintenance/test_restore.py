@@ -31,9 +31,9 @@ def backed_up(served, store, tmp_path):
     before = rows(store.path)
     served.grant(50)
     served.settle(served.hold(7), 7)
-    operations.create_team(served.conn, "late", "pro", actor="test", now_ms=NOW_MS)
-    operations.create_key(served.conn, "late", actor="test", now_ms=NOW_MS)
-    operations.revoke_key(served.conn, served.key.id, actor="test", now_ms=NOW_MS)
+    operations.create_team(served.conn, "late", "pro", by=operations.Author("test", NOW_MS))
+    operations.create_key(served.conn, "late", by=operations.Author("test", NOW_MS))
+    operations.revoke_key(served.conn, served.key.id, by=operations.Author("test", NOW_MS))
     served.conn.close()
     return before
 

@@ -15,7 +15,7 @@ from inferd.instants import DAY_MS
 from inferd.ledger import operations
 from inferd.ledger.audit.run import audit
 from inferd.ledger.identity import teams
-from inferd.ledger.identity.teams import Project, User
+from inferd.ledger.identity.teams import Member
 from inferd.ledger.maintenance.retention import RollUpUsage, cutoff_ms
 from inferd.ledger.reports.export import export_lines
 from inferd.ledger.reports.usage import GROUPS, usage_report
@@ -34,9 +34,11 @@ def populated(moments):
     """A request for each (ms after midnight, kind), by two projects, keys, users, models and tiers."""
     books = memory_books()
     books.grant(10**9)
-    teams.add_project(books.conn, Project("acme", "film", 1, "test"))
-    teams.add_user(books.conn, User("acme", "ada", 1, "test"))
-    other = operations.create_key(books.conn, "acme", project="film", user="ada", actor="test", now_ms=NOW_MS)
+    teams.add_member(books.conn, Member("project", "acme", "film", 1, "test"))
+    teams.add_member(books.conn, Member("user", "acme", "ada", 1, "test"))
+    other = operations.create_key(
+        books.conn, "acme", operations.KeyRequest(project="film", user="ada"), by=operations.Author("test", NOW_MS)
+    )
     for number, (after_ms, kind) in enumerate(moments):
         at_ms = MIDNIGHT_MS + after_ms
         who = {"project": "film", "user": "ada", "key_id": other.id} if number % 3 else {}
@@ -66,9 +68,7 @@ def reports(books):
         for since_ms in (None, MIDNIGHT_MS, MIDNIGHT_MS + DAY_MS):
             for until_ms in (None, MIDNIGHT_MS + DAY_MS):
                 if None in (since_ms, until_ms) or since_ms < until_ms:
-                    found[by, since_ms, until_ms] = usage_report(
-                        books.conn, by, since_ms=since_ms, until_ms=until_ms
-                    ).to_json()
+                    found[by, since_ms, until_ms] = usage_report(books.conn, by, since_ms=since_ms, until_ms=until_ms)
     return found
 
 
@@ -153,14 +153,14 @@ def test_refunds_statements_and_postpaid_requests_outlive_their_usage_rows(books
     books.assert_clean()
     assert Export(export_lines(books.conn, now_ms=NOW_MS)).faults() == []
     with pytest.raises(NotFoundError):
-        operations.refund_request(books.conn, ids["request"], 1, reason="late", actor="test", now_ms=NOW_MS)
+        operations.refund_request(books.conn, ids["request"], 1, reason="late", by=operations.Author("test", NOW_MS))
 
 
 def test_refund_of_a_rolled_up_request_is_refused(rolled):
     settled = rolled.one("SELECT request_id FROM transactions WHERE kind = 'settlement' ORDER BY txn LIMIT 1")
     for request_id, problem in ((settled, "rolled up into daily rows .* `inferd credits grant`"), ("none", "no ended")):
         with pytest.raises(NotFoundError, match=problem):
-            operations.refund_request(rolled.conn, request_id, 1, reason="late", actor="test", now_ms=NOW_MS)
+            operations.refund_request(rolled.conn, request_id, 1, reason="late", by=operations.Author("test", NOW_MS))
 
 
 def test_repeated_refund_after_a_roll_up_has_its_first_answer(books):
@@ -168,7 +168,7 @@ def test_repeated_refund_after_a_roll_up_has_its_first_answer(books):
     books.grant(100)
     request = books.hold(10)
     books.settle(request, 10)
-    again = {"reason": "slow", "idempotency_key": "k", "actor": "test", "now_ms": NOW_MS}
+    again = {"reason": "slow", "idempotency_key": "k", "by": operations.Author("test", NOW_MS)}
     first = operations.refund_request(books.conn, request, 3, **again)
     books.apply(RollUpUsage(NOW_MS + 1, NOW_MS))
     before = books.dump()

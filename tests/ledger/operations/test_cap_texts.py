@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from inferd.ledger.reports.records import cap_record
 from inferd.ledger.requests.pricing import hold_nanousd
 from inferd.ledger.terms.caps import Cap
 from inferd.ledger.terms.counters import Spend
@@ -59,7 +60,7 @@ def test_a_cap_says_when_it_resets(period, when, resets_at):
     """R7"""
     cap = msgspec.structs.replace(CAP, period=period)
     assert f" {when} (plan pro)" in cap.describe()
-    assert cap.to_json()["resets_at"] == resets_at
+    assert cap_record(cap)["resets_at"] == resets_at
 
 
 def test_nothing_is_held_for_counts_that_cannot_be():

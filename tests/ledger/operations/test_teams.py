@@ -6,10 +6,11 @@ import pytest
 
 from inferd.errors import ConflictError, InvalidValueError, NotFoundError
 from inferd.ledger import operations
-from inferd.ledger.identity.keys import authenticate
+from inferd.ledger.identity.authenticator import authenticate
+from inferd.ledger.reports.money_records import credit_record
 from inferd.money import NANOUSD_PER_USD
 
-WHO = {"actor": "cli:ada", "now_ms": 1_795_176_000_000}
+WHO = {"by": operations.Author("cli:ada", 1_795_176_000_000)}
 SIGNUP = 5 * NANOUSD_PER_USD
 
 
@@ -36,7 +37,7 @@ def test_other_plans_begin_with_nothing(books, plan):
 def test_every_team_has_project_inference(books):
     """R9"""
     details = operations.show_team(books.conn, "acme", now_ms=1)
-    assert [project.project for project in details.projects] == ["inference"]
+    assert [project.name for project in details.projects] == ["inference"]
 
 
 def test_the_default_team_is_made_once_and_only_in_an_empty_ledger(store):
@@ -58,13 +59,13 @@ def test_no_default_team_beside_another(books):
 
 def test_teams_are_listed_by_name_and_shown_with_all_they_have(books):
     operations.create_team(books.conn, "aaa", **WHO)
-    operations.create_project(books.conn, "acme", "search", **WHO)
-    operations.create_user(books.conn, "acme", "ada", **WHO)
+    operations.create_member(books.conn, "project", "acme", "search", **WHO)
+    operations.create_member(books.conn, "user", "acme", "ada", **WHO)
     assert [team.team for team in operations.list_teams(books.conn)] == ["aaa", "acme"]
     details = operations.show_team(books.conn, "acme", now_ms=1)
-    assert [project.project for project in details.projects] == ["inference", "search"]
-    assert [user.user for user in details.users] == ["ada"]
-    assert details.credit.to_json() == {
+    assert [project.name for project in details.projects] == ["inference", "search"]
+    assert [user.name for user in details.users] == ["ada"]
+    assert credit_record(details.credit) == {
         "team": "acme",
         "balance_usd": "0.000000000",
         "held_usd": "0.000000000",
@@ -78,8 +79,8 @@ def test_teams_are_listed_by_name_and_shown_with_all_they_have(books):
 def test_a_bad_name_is_refused_with_the_rule(books, name):
     for create in (
         lambda: operations.create_team(books.conn, name, **WHO),
-        lambda: operations.create_project(books.conn, "acme", name, **WHO),
-        lambda: operations.create_user(books.conn, "acme", name, **WHO),
+        lambda: operations.create_member(books.conn, "project", "acme", name, **WHO),
+        lambda: operations.create_member(books.conn, "user", "acme", name, **WHO),
     ):
         with pytest.raises(InvalidValueError, match="1 to 64 ASCII letters"):
             create()
@@ -87,7 +88,7 @@ def test_a_bad_name_is_refused_with_the_rule(books, name):
 
 @pytest.mark.parametrize("name", ["a", "Team-1", "ada@example.org", "x" * 64, "1.2_3+4"])
 def test_a_good_name_is_taken(books, name):
-    assert operations.create_user(books.conn, "acme", name, **WHO).user == name
+    assert operations.create_member(books.conn, "user", "acme", name, **WHO).name == name
 
 
 def test_names_that_exist_or_do_not_are_told_apart(books):
@@ -95,26 +96,26 @@ def test_names_that_exist_or_do_not_are_told_apart(books):
     with pytest.raises(InvalidValueError, match="free, academic, pro, enterprise"):
         operations.create_team(books.conn, "lab", "gold", **WHO)
     with pytest.raises(ConflictError):
-        operations.create_project(books.conn, "acme", "inference", **WHO)
-    operations.create_user(books.conn, "acme", "ada", **WHO)
+        operations.create_member(books.conn, "project", "acme", "inference", **WHO)
+    operations.create_member(books.conn, "user", "acme", "ada", **WHO)
     with pytest.raises(ConflictError):
-        operations.create_user(books.conn, "acme", "ada", **WHO)
-    for operation in (operations.create_project, operations.create_user):
-        with pytest.raises(NotFoundError, match=r"no team 'nobody'.*teams list"):
-            operation(books.conn, "nobody", "x", **WHO)
+        operations.create_member(books.conn, "user", "acme", "ada", **WHO)
+    for kind in ("project", "user"):
+        with pytest.raises(NotFoundError, match="no team 'nobody'"):
+            operations.create_member(books.conn, kind, "nobody", "x", **WHO)
     with pytest.raises(NotFoundError):
         operations.show_team(books.conn, "nobody", now_ms=1)
     with pytest.raises(NotFoundError):
         operations.show_credit(books.conn, "nobody", now_ms=1)
     with pytest.raises(NotFoundError):
         operations.create_key(books.conn, "nobody", **WHO)
-    with pytest.raises(NotFoundError, match="projects create acme p"):
-        operations.create_key(books.conn, "acme", project="p", **WHO)
-    with pytest.raises(NotFoundError, match="users create acme u"):
-        operations.create_key(books.conn, "acme", user="u", **WHO)
+    with pytest.raises(NotFoundError, match="team 'acme' has no project 'p'"):
+        operations.create_key(books.conn, "acme", operations.KeyRequest(project="p"), **WHO)
+    with pytest.raises(NotFoundError, match="team 'acme' has no user 'u'"):
+        operations.create_key(books.conn, "acme", operations.KeyRequest(user="u"), **WHO)
     with pytest.raises(NotFoundError):
         operations.list_keys(books.conn, "nobody")
-    with pytest.raises(NotFoundError, match="keys list"):
+    with pytest.raises(NotFoundError, match="no key 'nobody'"):
         operations.revoke_key(books.conn, "nobody", **WHO)
 
 
@@ -129,24 +130,24 @@ def test_a_whole_key_given_for_its_id_is_not_repeated(books):
 def test_keys_are_listed_and_revoked_without_their_secret(books):
     """R21"""
     operations.create_team(books.conn, "lab", **WHO)
-    key = operations.create_key(books.conn, "lab", label="ci", **WHO)
+    key = operations.create_key(books.conn, "lab", operations.KeyRequest(label="ci"), **WHO)
     assert [shown.key_id for shown in operations.list_keys(books.conn)] == [books.key.id, key.id]
     (shown,) = operations.list_keys(books.conn, "lab")
     assert (shown.label, shown.last4, shown.revoked_at_ms) == ("ci", key.key[-4:], None)
     assert key.key not in repr(shown)
-    revoked = operations.revoke_key(books.conn, key.id, actor="cli:bob", now_ms=7)
+    revoked = operations.revoke_key(books.conn, key.id, by=operations.Author("cli:bob", 7))
     assert (revoked.revoked_at_ms, revoked.revoked_by) == (7, "cli:bob")
-    assert operations.revoke_key(books.conn, key.id, actor="cli:eve", now_ms=8) == revoked
+    assert operations.revoke_key(books.conn, key.id, by=operations.Author("cli:eve", 8)) == revoked
 
 
 def test_a_label_and_an_expiry_make_sense(books):
-    for options in ({"label": ""}, {"label": "a\nb"}, {"label": "x" * 201}, {"expires_at_ms": WHO["now_ms"]}):
+    for options in ({"label": ""}, {"label": "a\nb"}, {"label": "x" * 201}, {"expires_at_ms": WHO["by"].now_ms}):
         with pytest.raises(InvalidValueError):
-            operations.create_key(books.conn, "acme", **options, **WHO)
+            operations.create_key(books.conn, "acme", operations.KeyRequest(**options), **WHO)
 
 
 def test_a_grant_is_two_entries_with_its_actor(books):
-    grant = operations.grant_credit(books.conn, "acme", 12_500_000_000, note="invoice 7", **WHO)
+    grant = operations.grant_credit(books.conn, "acme", operations.NewGrant(12_500_000_000, note="invoice 7"), **WHO)
     assert (grant.kind, grant.amount_nanousd, grant.note, grant.created_by) == (
         *("paid", 12_500_000_000, "invoice 7", "cli:ada"),
     )
@@ -162,12 +163,12 @@ def test_a_grant_is_two_entries_with_its_actor(books):
 @pytest.mark.parametrize(
     "options",
     [
-        {"amount_nanousd": 0},
-        {"amount_nanousd": -1},
-        {"amount_nanousd": 10**18},
+        {"nanousd": 0},
+        {"nanousd": -1},
+        {"nanousd": 10**18},
         {"kind": "gift"},
         {"priority": 101},
-        {"expires_at_ms": WHO["now_ms"]},
+        {"expires_at_ms": WHO["by"].now_ms},
         {"note": ""},
         {"idempotency_key": ""},
     ],
@@ -175,7 +176,7 @@ def test_a_grant_is_two_entries_with_its_actor(books):
 def test_a_grant_that_makes_no_sense_changes_nothing(books, options):
     before = books.dump()
     with pytest.raises(InvalidValueError):
-        operations.grant_credit(books.conn, "acme", **{"amount_nanousd": 5, **WHO, **options})
+        books.grant(**{"nanousd": 5, **options}, actor=WHO["by"].actor, now_ms=WHO["by"].now_ms)
     assert books.dump() == before
 
 
@@ -209,7 +210,7 @@ def test_an_idempotency_key_is_the_teams_own(books):
     """R22"""
     operations.create_team(books.conn, "lab", "pro", **WHO)
     books.grant(100, idempotency_key="k")
-    operations.grant_credit(books.conn, "lab", 200, idempotency_key="k", **WHO)
+    operations.grant_credit(books.conn, "lab", operations.NewGrant(200), idempotency_key="k", **WHO)
     assert operations.show_credit(books.conn, "lab", now_ms=1).balance_nanousd == 200
 
 

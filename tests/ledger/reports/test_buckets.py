@@ -36,8 +36,8 @@ REQUESTS = st.lists(
 
 def books_with(requests):
     books = memory_books()
-    operations.create_project(books.conn, "acme", "search", actor="test", now_ms=1)
-    operations.create_user(books.conn, "acme", "ada", actor="test", now_ms=1)
+    operations.create_member(books.conn, "project", "acme", "search", by=operations.Author("test", 1))
+    operations.create_member(books.conn, "user", "acme", "ada", by=operations.Author("test", 1))
     books.grant(10_000)
     for after_ms, project, user, model, prompt, completion, refunded in sorted(requests, key=str):
         books.now_ms = NOW_MS + after_ms

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from inferd.ledger.reports.recent_usage import RecentUsage, recent_usage
+from inferd.ledger.reports.usage import RecentUsage, recent_usage
 from inferd.usage import Usage
 
 

@@ -120,7 +120,9 @@ def test_free_request_needs_no_credit_and_writes_a_usage_row_at_cost_zero(books)
 def test_hold_beyond_the_credit_is_marked_postpaid(books, prompt, over):
     """R6: to the nano-dollar; what credit covers is no debt in the making."""
     books.grant(30)
-    operations.set_team(books.conn, "acme", overage="postpaid", actor="test", now_ms=books.now_ms)
+    operations.set_team(
+        books.conn, "acme", operations.TeamChange(overage="postpaid"), by=operations.Author("test", books.now_ms)
+    )
     books.hold(prompt, 0)
     assert books.one("SELECT postpaid FROM holds") == over
     books.assert_clean()

@@ -25,7 +25,11 @@ for number in range(30):
         # Twice with one idempotency key: granted once.
         for _ in range(2):
             operations.grant_credit(
-                conn, "acme", 1000, idempotency_key=f"grant-{number}", actor="other", now_ms=int(sys.argv[2])
+                conn,
+                "acme",
+                operations.NewGrant(1000),
+                idempotency_key=f"grant-{number}",
+                by=operations.Author("other", int(sys.argv[2])),
             )
 """
 

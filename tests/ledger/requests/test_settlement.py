@@ -198,7 +198,7 @@ def test_resolving_twice_names_the_first_resolution(books):
 def test_settlement_alerts_only_above_cost_zero(books, tokens, alerts):
     """R7: one nano-dollar of a budget of none but that crosses its lines; nothing crosses nothing."""
     books.grant(1_000)
-    operations.set_budget(books.conn, "acme", 2, "month", actor="test", now_ms=books.now_ms)
+    operations.set_budget(books.conn, "acme", 2, "month", by=operations.Author("test", books.now_ms))
     books.alert((1, 50), 0)
     books.settle(books.hold(2, 0), tokens, 0)
     assert books.one("SELECT count(*) FROM alerts") == alerts

@@ -84,14 +84,18 @@ async def stream(writer: LedgerWriter, number: int, epoch: int, key_id: str, set
 
 async def treasury(writer: LedgerWriter, settled: list[str]) -> None:
     """Grants that last and grants that expire, the sweep, and refunds, in turn. Time goes on by a second a turn."""
-    who: dict[str, Any] = {"actor": "test"}
     for turn in itertools.count(1):
         now_ms = NOW_MS + 1000 * turn
         for expires_at_ms in (None, now_ms + 500):
             amount = 1000 + turn
 
             def grant(conn, now_ms=now_ms, amount=amount, expires_at_ms=expires_at_ms):
-                return operations.grant_credit(conn, "acme", amount, expires_at_ms=expires_at_ms, now_ms=now_ms, **who)
+                return operations.grant_credit(
+                    conn,
+                    "acme",
+                    operations.NewGrant(amount, expires_at_ms=expires_at_ms),
+                    by=operations.Author("test", now_ms),
+                )
 
             say("grant", (await writer.execute(Change("grant", grant))).grant_id, amount)
         await writer.execute(ExpireGrants(now_ms + 900))
@@ -100,7 +104,9 @@ async def treasury(writer: LedgerWriter, settled: list[str]) -> None:
         request_id = settled.pop()
 
         def refund(conn, request_id=request_id, now_ms=now_ms):
-            return operations.refund_request(conn, request_id, REFUNDED_NANOUSD, reason="load", now_ms=now_ms, **who)
+            return operations.refund_request(
+                conn, request_id, REFUNDED_NANOUSD, reason="load", by=operations.Author("test", now_ms)
+            )
 
         say("refund", (await writer.execute(Change("refund", refund))).txn, REFUNDED_NANOUSD)
 
@@ -118,9 +124,9 @@ def main() -> None:
     store = Store(Path(data_dir), lock)
     epoch = begin_epoch(store, NOW_MS)
     with store.immediate() as conn:
-        operations.create_team(conn, "acme", "academic", actor="test", now_ms=NOW_MS)
-        key = operations.create_key(conn, "acme", actor="test", now_ms=NOW_MS)
-        operations.grant_credit(conn, "acme", 10**9, actor="test", now_ms=NOW_MS)
+        operations.create_team(conn, "acme", "academic", by=operations.Author("test", NOW_MS))
+        key = operations.create_key(conn, "acme", by=operations.Author("test", NOW_MS))
+        operations.grant_credit(conn, "acme", operations.NewGrant(10**9), by=operations.Author("test", NOW_MS))
     writer = KilledWriter(store, kind, moment, int(count))
     writer.start()
     say("ready")

@@ -31,7 +31,7 @@ async def client(store):
 
 
 def create(conn):
-    return operations.create_team(conn, "acme", actor="test", now_ms=1)
+    return operations.create_team(conn, "acme", by=operations.Author("test", 1))
 
 
 async def test_change_is_seen_by_the_next_read(client):

@@ -69,7 +69,9 @@ def test_admin_change_on_a_full_disk_is_refused_at_once(served, writer, store):
     async def create(client, names):
         for name in names:
             await client.change(
-                lambda conn, name=name: operations.create_team(conn, name, "free", actor="test", now_ms=served.now_ms)
+                lambda conn, name=name: operations.create_team(
+                    conn, name, "free", by=operations.Author("test", served.now_ms)
+                )
             )
 
     with closing(LedgerClient(store, writer)) as client:

@@ -62,7 +62,7 @@ def test_ledger_of_an_older_build_is_written_after_it_was_opened(tmp_path, versi
         store = Store(tmp_path / "data", lock)
         begin_epoch(store, LATER_MS)
         with store.immediate() as conn:
-            operations.grant_credit(conn, "acme", 10**9, actor="test", now_ms=LATER_MS)
+            operations.grant_credit(conn, "acme", operations.NewGrant(10**9), by=operations.Author("test", LATER_MS))
             assert operations.show_team(conn, "acme", now_ms=LATER_MS).credit.held_nanousd == 0
         with store.reading() as conn:
             assert [str(finding) for finding in audit(conn).findings] == []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from inferd.attribution import Attribution
 from inferd.ledger import operations
-from inferd.ledger.identity.keys import authenticate, recall
-from inferd.ledger.reports.key_status import key_status
+from inferd.ledger.identity.authenticator import authenticate, recall
+from inferd.ledger.reports.listings import key_status
 from inferd.ledger.requests.holds import AlertRefusal
 from inferd.ledger.requests.usage import RecordFree
 from inferd.ledger.terms.limits import team_limits
@@ -18,13 +18,13 @@ QUERIES = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 
 def statements_of_a_request(books):
     """All SQL from the key to the settlement, with budgets of every kind, alerts, refusals, and `GET /v1/key`."""
-    who = {"actor": "test", "now_ms": books.now_ms}
-    operations.create_user(books.conn, "acme", "ada", **who)
+    who = {"by": operations.Author("test", books.now_ms)}
+    operations.create_member(books.conn, "user", "acme", "ada", **who)
     books.grant(10_000)
     books.grant(10_000, expires_at_ms=books.now_ms + 10**9)
     for own in ({"project": "inference"}, {"user": "ada"}, {"key_id": books.key.id}, {}):
         for period in ("month", "year", "lifetime"):
-            operations.set_budget(books.conn, "acme", 1_000, period, **own, **who)
+            operations.set_budget(books.conn, "acme", 1_000, period, operations.BudgetOwner(**own), **who)
     found = []
     books.conn.set_trace_callback(found.append)
     caller = authenticate(books.conn, books.key.key, books.now_ms, "inference")

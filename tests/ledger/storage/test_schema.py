@@ -73,7 +73,7 @@ def test_open_hold_has_no_resolved_at(full):
 
 def test_revoked_key_cannot_be_restored(full):
     """R21"""
-    operations.revoke_key(full.conn, full.key.id, actor="test", now_ms=full.now_ms)
+    operations.revoke_key(full.conn, full.key.id, by=operations.Author("test", full.now_ms))
     with pytest.raises(sqlite3.IntegrityError, match="stays so"):
         full.conn.execute("UPDATE keys SET revoked_at_ms = NULL, revoked_by = NULL")
 

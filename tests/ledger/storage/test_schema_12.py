@@ -15,7 +15,7 @@ from inferd.ledger.storage.rows import checksum
 from inferd.ledger.storage.schema import migrate
 from tests.ledger.storage.test_migrations import FIXTURES, contents
 
-OPERATOR = {"actor": "cli:test", "now_ms": 7}
+OPERATOR = {"by": operations.Author("cli:test", 7)}
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def ledger():
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
         conn.executescript(FIXTURES[12].read_text(encoding="utf-8"))
         operations.create_team(conn, "shop", "academic", **OPERATOR)
-        key = operations.create_key(conn, "shop", scopes=("manage",), **OPERATOR)
+        key = operations.create_key(conn, "shop", operations.KeyRequest(scopes=("manage",)), **OPERATOR)
         yield conn, f"key:{key.id}"
 
 

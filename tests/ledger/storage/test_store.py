@@ -34,7 +34,7 @@ def test_data_folder_and_its_files_are_private(tmp_path):
     """R20"""
     store = Store(tmp_path / "a" / "data")
     with store.immediate() as conn:
-        operations.create_team(conn, "acme", actor="test", now_ms=1)
+        operations.create_team(conn, "acme", by=operations.Author("test", 1))
         files = sorted(store.data_dir.iterdir())
         assert {file.name for file in files} >= {"ledger.db", "ledger.db-wal", "server.lock"}
         assert [mode(file) for file in files] == [0o600] * len(files)
@@ -242,7 +242,7 @@ def test_reading_connection_cannot_write(store):
 def test_immediate_transaction_that_raises_changes_nothing(store):
     def create_and_fail():
         with store.immediate() as conn:
-            operations.create_team(conn, "acme", actor="test", now_ms=1)
+            operations.create_team(conn, "acme", by=operations.Author("test", 1))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -264,7 +264,7 @@ def test_write_lock_held_by_another_is_an_operation_error(tmp_path, lock):
 def test_immediate_transactions_of_threads_wait_for_each_other(store):
     def make(name):
         with store.immediate() as conn:
-            operations.create_team(conn, name, actor="test", now_ms=1)
+            operations.create_team(conn, name, by=operations.Author("test", 1))
 
     threads = [threading.Thread(target=make, args=(f"team-{i}",)) for i in range(8)]
     for thread in threads:
@@ -284,7 +284,7 @@ def test_immediate_transaction_is_synced(store):
 
 def test_writing_connection_enforces_references_and_triggers(store):
     with store.immediate() as conn:
-        operations.create_team(conn, "acme", actor="test", now_ms=1)
+        operations.create_team(conn, "acme", by=operations.Author("test", 1))
         with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
             conn.execute("INSERT INTO projects VALUES ('nobody', 'inference', 1, 'test')")
         with pytest.raises(sqlite3.IntegrityError, match="never deleted"):
@@ -293,7 +293,7 @@ def test_writing_connection_enforces_references_and_triggers(store):
 
 def test_damaged_file_is_explained_to_readers_and_writers(store):
     with store.immediate() as conn:
-        operations.create_team(conn, "acme", actor="test", now_ms=1)
+        operations.create_team(conn, "acme", by=operations.Author("test", 1))
     with closing(sqlite3.connect(store.path)) as conn:
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     data = bytearray(store.path.read_bytes())

@@ -69,12 +69,12 @@ def writer(store):
 def limit(books, cap, each):
     """Room for K requests of `each` nano-USD, and almost one more, by one cap alone."""
     room = K * each + each - 1
-    who = {"actor": "test", "now_ms": books.now_ms}
-    operations.create_user(books.conn, "acme", "ada", **who)
+    who = {"by": operations.Author("test", books.now_ms)}
+    operations.create_member(books.conn, "user", "acme", "ada", **who)
     books.grant(room if cap == "credit" else 100 * room)
     own = {"project": {"project": "inference"}, "key": {"key_id": books.key.id}, "user": {"user": "ada"}, "team": {}}
     if cap in own:
-        operations.set_budget(books.conn, "acme", room, **own[cap], **who)
+        operations.set_budget(books.conn, "acme", room, owner=operations.BudgetOwner(**own[cap]), **who)
     if cap == "tier":
         tiers = tuple(replace(tier, monthly_nanousd=room) for tier in SHIPPED.tiers)
         operations.apply_plans(books.conn, replace(SHIPPED, tiers=tiers), **who)
@@ -133,8 +133,10 @@ def test_cap_shared_by_two_processes_admits_exactly_k(served, writer, store, cap
 
 def test_cap_alone_bounds_a_postpaid_team_under_concurrency(served, writer, monkeypatch):
     """R6, R7"""
-    operations.set_team(served.conn, "acme", overage="postpaid", actor="test", now_ms=served.now_ms)
-    operations.set_budget(served.conn, "acme", K * 30 + 29, actor="test", now_ms=served.now_ms)
+    operations.set_team(
+        served.conn, "acme", operations.TeamChange(overage="postpaid"), by=operations.Author("test", served.now_ms)
+    )
+    operations.set_budget(served.conn, "acme", K * 30 + 29, by=operations.Author("test", served.now_ms))
     commands = [served.open_hold(PROMPT, MAX_TOKENS) for _ in range(N)]
     outcomes = in_threads(N, lambda number: writer.submit(commands[number]).result(30))
     assert sum(isinstance(outcome, InsufficientCreditError) for outcome in outcomes) == N - K

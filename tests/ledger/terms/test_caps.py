@@ -28,18 +28,18 @@ OWN = {"project": {"project": "inference"}, "user": {"user": "ada"}, "team": {}}
 @pytest.fixture
 def rich(books):
     """Team acme with a user and more credit than any cap of these tests."""
-    operations.create_user(books.conn, "acme", "ada", actor="test", now_ms=books.now_ms)
+    operations.create_member(books.conn, "user", "acme", "ada", by=operations.Author("test", books.now_ms))
     books.grant(10_000)
     return books
 
 
 def who(books):
-    return {"actor": "test", "now_ms": books.now_ms}
+    return {"by": operations.Author("test", books.now_ms)}
 
 
 def budget(books, scope, amount, period="month"):
     own = {"key_id": books.key.id} if scope == "key" else OWN[scope]
-    return operations.set_budget(books.conn, "acme", amount, period, **own, **who(books))
+    return operations.set_budget(books.conn, "acme", amount, period, operations.BudgetOwner(**own), **who(books))
 
 
 def refusal(books, *tokens, **changes):
@@ -72,12 +72,8 @@ def test_refusal_by_a_cap_names_the_limit_the_fit_and_the_reset(rich, scope):
     assert "the largest max_tokens that would fit is 10." in error.message
     assert "This limit resets at 2026-12-01T00:00:00.000Z." in error.message
     budget(rich, scope, 29, "lifetime")
-    operations.remove_budget(
-        rich.conn,
-        "acme",
-        **({"key_id": rich.key.id} if scope == "key" else OWN[scope]),
-        **who(rich),
-    )
+    owner = operations.BudgetOwner(**({"key_id": rich.key.id} if scope == "key" else OWN[scope]))
+    operations.remove_budget(rich.conn, "acme", owner=owner, **who(rich))
     assert "in all (budget)" in refusal(rich, 10, 20).message
     assert "never resets" in refusal(rich, 10, 20).message
 
@@ -114,8 +110,8 @@ def test_budget_is_not_spent_by_other_scopes(rich):
     """R7"""
     for scope in ("project", "key", "user"):
         budget(rich, scope, 30)
-    operations.create_project(rich.conn, "acme", "web", **who(rich))
-    operations.create_user(rich.conn, "acme", "bob", **who(rich))
+    operations.create_member(rich.conn, "project", "acme", "web", **who(rich))
+    operations.create_member(rich.conn, "user", "acme", "bob", **who(rich))
     other = operations.create_key(rich.conn, "acme", **who(rich))
     rich.hold(50, 50, user="bob", project="web", key_id=other.id)
     rich.hold(15, 15, user="ada")
@@ -178,9 +174,9 @@ def test_caps_of_plans_and_tiers(books, plan, tier, caps):
 def test_cap_after_a_change_of_plan_counts_earlier_spend(books):
     """R7: team counters are kept for month and year always."""
     books.grant(800_000 * USD)
-    operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="enterprise"), **who(books))
     books.settle(books.hold(200, 0, price=DEAR), 200, 0)
-    operations.set_team(books.conn, "acme", plan="academic", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="academic"), **who(books))
     assert refusal(books, 1, user=None).code == "team_spend_limit_exceeded"
 
 
@@ -189,7 +185,10 @@ def test_cap_adjustment_lifts_every_cap_of_the_team_in_its_span_only(rich):
     budget(rich, "team", 30)
     budget(rich, "project", 60)
     made = operations.raise_caps(
-        rich.conn, "acme", 20, from_ms=rich.now_ms + 10, until_ms=rich.now_ms + 20, reason="a fair", **who(rich)
+        rich.conn,
+        "acme",
+        operations.NewRaise(20, from_ms=rich.now_ms + 10, until_ms=rich.now_ms + 20, reason="a fair"),
+        **who(rich),
     )
     assert refusal(rich, 31).code == "team_spend_limit_exceeded"
     rich.now_ms += 10
@@ -204,9 +203,9 @@ def test_cap_adjustment_lifts_every_cap_of_the_team_in_its_span_only(rich):
 
 def test_cap_adjustment_repeated_with_its_idempotency_key_is_one(rich):
     """R22"""
-    once = {"until_ms": rich.now_ms + 9, "reason": "x", "idempotency_key": "k", **who(rich)}
-    first = operations.raise_caps(rich.conn, "acme", 5, **once)
-    assert operations.raise_caps(rich.conn, "acme", 5, **once) == first
+    new = operations.NewRaise(5, rich.now_ms + 9, "x")
+    first = operations.raise_caps(rich.conn, "acme", new, idempotency_key="k", **who(rich))
+    assert operations.raise_caps(rich.conn, "acme", new, idempotency_key="k", **who(rich)) == first
     assert rich.one("SELECT count(*) FROM cap_adjustments") == 1
 
 
@@ -214,12 +213,12 @@ def test_cap_adjustments_have_a_bounded_sum(rich):
     """R7: their sum is SQLite's, which has 64 bits."""
     span = {"until_ms": rich.now_ms + 9, "reason": "x"}
     for _ in range(4):
-        operations.raise_caps(rich.conn, "acme", 10**9 * USD, **span, **who(rich))
+        operations.raise_caps(rich.conn, "acme", operations.NewRaise(10**9 * USD, **span), **who(rich))
     with pytest.raises(InvalidValueError, match=r"cannot exceed \$4,000,000,000\.00 together"):
-        operations.raise_caps(rich.conn, "acme", 1, **span, **who(rich))
+        operations.raise_caps(rich.conn, "acme", operations.NewRaise(1, **span), **who(rich))
     rich.hold(1)
     rich.now_ms += 9
-    operations.raise_caps(rich.conn, "acme", 1, until_ms=rich.now_ms + 1, reason="x", **who(rich))
+    operations.raise_caps(rich.conn, "acme", operations.NewRaise(1, until_ms=rich.now_ms + 1, reason="x"), **who(rich))
 
 
 def test_available_credit_is_the_largest_hold(rich):
@@ -238,7 +237,7 @@ def test_available_credit_is_the_largest_hold(rich):
     [
         ({"amount_nanousd": -1}, "the amount of a budget must be"),
         ({"period": "week"}, "no period of budgets 'week'"),
-        ({"project": "inference", "user": "ada"}, "one project, one user or one key"),
+        ({"owner": operations.BudgetOwner("inference", "ada")}, "one project, one user or one key"),
     ],
 )
 def test_budget_with_invalid_values_is_refused(rich, change, message):
@@ -250,7 +249,7 @@ def test_budget_with_invalid_values_is_refused(rich, change, message):
 @pytest.mark.parametrize("own", [{"project": "nix"}, {"user": "nix"}, {"key_id": "nix"}])
 def test_budget_of_an_unknown_scope_is_refused(rich, own):
     """R9"""
-    for act in (lambda: operations.set_budget(rich.conn, "acme", 1, **own, **who(rich)),):
+    for act in (lambda: operations.set_budget(rich.conn, "acme", 1, owner=operations.BudgetOwner(**own), **who(rich)),):
         with pytest.raises(NotFoundError, match="nix"):
             act()
 
@@ -259,12 +258,12 @@ def test_budget_for_a_key_of_another_team_is_refused(rich):
     """R9"""
     operations.create_team(rich.conn, "beta", "free", **who(rich))
     with pytest.raises(NotFoundError):
-        operations.set_budget(rich.conn, "beta", 1, key_id=rich.key.id, **who(rich))
+        operations.set_budget(rich.conn, "beta", 1, owner=operations.BudgetOwner(key_id=rich.key.id), **who(rich))
 
 
 def test_postpaid_team_spends_credit_first_and_owes_the_rest(books):
     """R6"""
-    operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(overage="postpaid"), **who(books))
     books.grant(10)
     assert books.settle(books.hold(20, 20), 20, 5) == 25
     credit = books.credit()
@@ -275,7 +274,7 @@ def test_postpaid_team_spends_credit_first_and_owes_the_rest(books):
 
 def test_cap_alone_bounds_a_postpaid_team(books):
     """R6, R7"""
-    operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(overage="postpaid"), **who(books))
     budget(books, "team", 30)
     books.hold(10, 20)
     assert refusal(books, 1, user=None).code == "in_flight_budget_exhausted"
@@ -283,7 +282,7 @@ def test_cap_alone_bounds_a_postpaid_team(books):
 
 def test_postpaid_holds_keep_expired_credit_and_are_paid_from_it(books):
     """R6, R8"""
-    operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(overage="postpaid"), **who(books))
     books.grant(10, expires_at_ms=books.now_ms + 5)
     request = books.hold(20)
     books.now_ms += 5
@@ -294,10 +293,10 @@ def test_postpaid_holds_keep_expired_credit_and_are_paid_from_it(books):
 
 def test_postpaid_team_that_stops_settles_requests_admitted_before(books):
     """R6"""
-    operations.set_team(books.conn, "acme", overage="postpaid", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(overage="postpaid"), **who(books))
     books.grant(10)
     request = books.hold(20)
-    operations.set_team(books.conn, "acme", overage="block", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(overage="block"), **who(books))
     assert refusal(books, 1, user=None).code == "in_flight_budget_exhausted"
     books.settle(request, 20)
     assert books.credit().owed_nanousd == 10
@@ -306,7 +305,7 @@ def test_postpaid_team_that_stops_settles_requests_admitted_before(books):
 
 def test_overage_contact_blocks_and_names_the_contact(books):
     """R6"""
-    operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="enterprise"), **who(books))
     assert "contact billing@example.org." in refusal(books, 1, user=None, contact="billing@example.org").message
     error = refusal(books, 1, user=None)
     assert error.code == "credit_balance_exhausted"
@@ -318,16 +317,18 @@ def test_postpaid_on_plan_free_needs_a_payment_method(books):
     operations.create_team(books.conn, "small", "free", **who(books))
     books.conn.execute("BEGIN")
     with pytest.raises(InvalidValueError, match="impossible at tier 0"):
-        operations.set_team(books.conn, "small", overage="postpaid", **who(books))
+        operations.set_team(books.conn, "small", operations.TeamChange(overage="postpaid"), **who(books))
     books.conn.execute("ROLLBACK")
 
 
 def test_postpaid_on_plan_free_ends_without_a_payment_method(books):
     """R6, R2: the tier that the method earned stays."""
     operations.create_team(books.conn, "small", "free", **who(books))
-    terms = operations.set_team(books.conn, "small", overage="postpaid", payment_method=True, **who(books))
+    terms = operations.set_team(
+        books.conn, "small", operations.TeamChange(overage="postpaid", payment_method=True), **who(books)
+    )
     assert (terms.overage, terms.tier) == ("postpaid", 1)
-    terms = operations.set_team(books.conn, "small", payment_method=False, **who(books))
+    terms = operations.set_team(books.conn, "small", operations.TeamChange(payment_method=False), **who(books))
     assert (terms.overage, terms.tier) == ("block", 1)
     assert "payment method" in terms.overage_source
 
@@ -340,8 +341,8 @@ def test_earned_tier_follows_paid_money(books, usd, tier):
     assert SHIPPED.earned_tier(parse_usd(usd), payment_method=False) == tier
     operations.create_team(books.conn, "small", "free", **who(books))
     if tier:
-        operations.grant_credit(books.conn, "small", parse_usd(usd), **who(books))
-    operations.grant_credit(books.conn, "small", 9_000 * USD, "promotional", **who(books))
+        operations.grant_credit(books.conn, "small", operations.NewGrant(parse_usd(usd)), **who(books))
+    operations.grant_credit(books.conn, "small", operations.NewGrant(9_000 * USD, "promotional"), **who(books))
     assert terms_of(books.conn, "small", books.now_ms).tier == tier
 
 
@@ -349,13 +350,13 @@ def test_tier_override_takes_precedence_over_the_earned_tier(books):
     """R1"""
     books.grant(500 * USD)
     assert terms_of(books.conn, "acme", 0).tier == 3
-    assert operations.set_team(books.conn, "acme", tier=0, **who(books)).tier == 0
-    assert operations.set_team(books.conn, "acme", earn_tier=True, **who(books)).tier == 3
+    assert operations.set_team(books.conn, "acme", operations.TeamChange(tier=0), **who(books)).tier == 0
+    assert operations.set_team(books.conn, "acme", operations.TeamChange(earn_tier=True), **who(books)).tier == 3
 
 
 def test_team_set_to_equal_values_is_not_logged(books):
     before = books.dump()
-    operations.set_team(books.conn, "acme", plan="academic", payment_method=False, **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="academic", payment_method=False), **who(books))
     assert books.dump() == before
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from inferd.errors import ConfigError, InvalidValueError, NotFoundError
 from inferd.ledger import operations
-from inferd.ledger.operations import read_log
 from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms.catalog import catalog_in_force
 from inferd.ledger.terms.limits import TierChoice, team_limits
@@ -19,7 +18,7 @@ from inferd.plans import SHIPPED, AlertPolicy
 
 
 def who(books):
-    return {"actor": "test", "now_ms": books.now_ms}
+    return {"by": operations.Author("test", books.now_ms)}
 
 
 def limits(books, team="acme", **whose):
@@ -63,26 +62,30 @@ def test_team_limits_have_a_source_for_every_number(books):
 
 def test_concurrency_limit_of_a_project_and_a_user_replaces_the_plans(books):
     """R10."""
-    operations.create_user(books.conn, "acme", "ada", **who(books))
-    operations.set_project_concurrency(books.conn, "acme", "inference", 3, **who(books))
-    operations.set_user_concurrency(books.conn, "acme", "ada", 200, **who(books))
+    operations.create_member(books.conn, "user", "acme", "ada", **who(books))
+    operations.set_concurrency(books.conn, "project", "acme", "inference", 3, **who(books))
+    operations.set_concurrency(books.conn, "user", "acme", "ada", 200, **who(books))
     own = limits(books, project="inference", user="ada")
     assert (own.project_concurrency, own.project_source) == (3, "set by the operator")
     assert (own.user_concurrency, own.user_source) == (200, "set by the operator")
     assert (limits(books).project_concurrency, limits(books, project="other").project_concurrency) == (64, 64)
     books.assert_clean()
-    back = operations.set_project_concurrency(books.conn, "acme", "inference", None, **who(books))
-    assert (back.project_concurrency, back.project_source) == (64, "plan academic")
-    assert [entry.action for entry in read_log(books.conn, limit=3)] == ["projects.set", "users.set", "projects.set"]
+    back = operations.set_concurrency(books.conn, "project", "acme", "inference", None, **who(books))
+    assert back == (64, "plan academic")
+    assert [entry.action for entry in operations.read_log(books.conn, operations.LogQuery(limit=3))] == [
+        "projects.set",
+        "users.set",
+        "projects.set",
+    ]
 
 
 def test_concurrency_limit_with_invalid_values_is_refused(books):
     with pytest.raises(NotFoundError, match="no project 'nope'"):
-        operations.set_project_concurrency(books.conn, "acme", "nope", 1, **who(books))
+        operations.set_concurrency(books.conn, "project", "acme", "nope", 1, **who(books))
     with pytest.raises(NotFoundError, match="no user 'nope'"):
-        operations.set_user_concurrency(books.conn, "acme", "nope", 1, **who(books))
-    with pytest.raises(InvalidValueError, match="at once is 1 to"):
-        operations.set_project_concurrency(books.conn, "acme", "inference", 0, **who(books))
+        operations.set_concurrency(books.conn, "user", "acme", "nope", 1, **who(books))
+    with pytest.raises(InvalidValueError, match="concurrent requests is 1 to"):
+        operations.set_concurrency(books.conn, "project", "acme", "inference", 0, **who(books))
 
 
 def test_catalog_in_force_applies_to_the_next_request(books):
@@ -94,7 +97,7 @@ def test_catalog_in_force_applies_to_the_next_request(books):
     assert operations.apply_plans(books.conn, changed, **who(books))
     assert catalog_in_force(books.conn) == changed
     assert (limits(books).tier.rpm, limits(books).project_concurrency) == (7, 2)
-    (entry,) = read_log(books.conn, action="plans")
+    (entry,) = operations.read_log(books.conn, operations.LogQuery(action="plans"))
     assert (entry.actor, entry.details) == ("test", {"plans": ["academic"], "tiers": [1]})
     assert [cap.limit_nanousd for cap in operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps] == [
         parse_usd("100"),
@@ -125,7 +128,7 @@ def test_catalog_without_an_alert_policy_has_the_shipped_one(books):
     assert not operations.apply_plans(books.conn, changed, **who(books))
     assert operations.apply_plans(books.conn, replace(changed, alerts=AlertPolicy((7,), 3)), **who(books))
     assert terms_of(books.conn, "acme", books.now_ms).alerts == AlertPolicy((7,), 3)
-    (entry,) = read_log(books.conn, action="plans")
+    (entry,) = operations.read_log(books.conn, operations.LogQuery(action="plans"))
     assert entry.details == {
         "plans": [],
         "tiers": [],

@@ -19,7 +19,7 @@ from tests.ledger.books import memory_books
 
 
 def who(books):
-    return {"actor": "test", "now_ms": books.now_ms}
+    return {"by": operations.Author("test", books.now_ms)}
 
 
 @contextmanager
@@ -51,16 +51,18 @@ def reads_terms(books):
 
 
 def set_team(**changes):
-    return lambda books: operations.set_team(books.conn, "acme", **changes, **who(books))
+    return lambda books: operations.set_team(books.conn, "acme", operations.TeamChange(**changes), **who(books))
 
 
 def budget(books):
-    operations.set_budget(books.conn, "acme", 5, "month", key_id=books.key.id, **who(books))
+    operations.set_budget(books.conn, "acme", 5, "month", operations.BudgetOwner(key_id=books.key.id), **who(books))
 
 
 def raise_caps(books, first_day=0, last_day=2):
     from_ms, until_ms = books.now_ms + first_day * DAY_MS, books.now_ms + last_day * DAY_MS
-    operations.raise_caps(books.conn, "acme", 9, from_ms=from_ms, until_ms=until_ms, reason="a fair", **who(books))
+    operations.raise_caps(
+        books.conn, "acme", operations.NewRaise(9, from_ms=from_ms, until_ms=until_ms, reason="a fair"), **who(books)
+    )
 
 
 def alert(books):
@@ -100,7 +102,7 @@ def test_snapshot_after_a_removed_budget_equals_the_one_before_it(books):
     before = terms(books)
     budget(books)
     assert terms(books).has_budgets
-    operations.remove_budget(books.conn, "acme", "month", key_id=books.key.id, **who(books))
+    operations.remove_budget(books.conn, "acme", "month", operations.BudgetOwner(key_id=books.key.id), **who(books))
     assert terms(books) == before
 
 

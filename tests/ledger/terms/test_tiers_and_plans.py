@@ -32,7 +32,7 @@ DEAR = Price(10**12, 10**12, 10**12)
 
 
 def who(books):
-    return {"actor": "test", "now_ms": books.now_ms}
+    return {"by": operations.Author("test", books.now_ms)}
 
 
 def effective(books: Any, team: str) -> dict[str, Any]:
@@ -81,10 +81,10 @@ def test_team_earns_all_tiers_by_purchases_and_moves_through_all_plans(books):
     operations.create_team(books.conn, "lab", **who(books))
 
     def buy(usd: str) -> None:
-        operations.grant_credit(books.conn, "lab", parse_usd(usd), **who(books))
+        operations.grant_credit(books.conn, "lab", operations.NewGrant(parse_usd(usd)), **who(books))
 
     def set_(**change: Any) -> None:
-        operations.set_team(books.conn, "lab", **change, **who(books))
+        operations.set_team(books.conn, "lab", operations.TeamChange(**change), **who(books))
 
     assert effective(books, "lab") == expected("free", 0, "minimum of plan free")
     assert operations.show_credit(books.conn, "lab", now_ms=books.now_ms).available_nanousd == parse_usd("5")
@@ -113,7 +113,7 @@ def test_team_earns_all_tiers_by_purchases_and_moves_through_all_plans(books):
         set_(plan=plan)
         why = f"minimum of plan {plan}" if floor >= 4 else "earned"
         assert effective(books, "lab") == expected(plan, max(4, floor), why)
-        operations.set_team(books.conn, "poor", plan=plan, **who(books))
+        operations.set_team(books.conn, "poor", operations.TeamChange(plan=plan), **who(books))
         assert effective(books, "poor") == expected(plan, floor, f"minimum of plan {plan}")
     assert operations.show_credit(books.conn, "poor", now_ms=books.now_ms).available_nanousd == 0
     books.assert_clean()
@@ -121,13 +121,15 @@ def test_team_earns_all_tiers_by_purchases_and_moves_through_all_plans(books):
 
 def test_payment_earns_a_tier_in_its_own_transaction(books):
     """R2."""
-    operations.set_team(books.conn, "acme", plan="pro", tier=4, **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="pro", tier=4), **who(books))
     request = books.hold(60, 0, price=DEAR)
     books.settle(request, usage=Usage(60, 0, 0, 1))
-    assert operations.set_team(books.conn, "acme", earn_tier=True, **who(books)).earned_tier == 0
-    operations.pay_statement(books.conn, "acme", "2026-11", parse_usd("49.999999999"), **who(books))
+    assert operations.set_team(books.conn, "acme", operations.TeamChange(earn_tier=True), **who(books)).earned_tier == 0
+    operations.pay_statement(
+        books.conn, "acme", operations.NewPayment("2026-11", parse_usd("49.999999999")), **who(books)
+    )
     assert operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 1
-    operations.pay_statement(books.conn, "acme", "2026-11", **who(books))
+    operations.pay_statement(books.conn, "acme", operations.NewPayment("2026-11"), **who(books))
     assert operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.earned_tier == 2
     books.assert_clean()
 
@@ -158,26 +160,26 @@ def test_tier_end_must_be_in_the_future_and_needs_a_tier(books, change, what):
     """R1."""
     before = books.dump()
     with pytest.raises(InvalidValueError, match=what):
-        operations.set_team(books.conn, "acme", **change, **who(books))
+        operations.set_team(books.conn, "acme", operations.TeamChange(**change), **who(books))
     assert books.dump() == before
 
 
 def test_tier_set_again_without_an_end_has_none(books):
     """R1."""
-    operations.set_team(books.conn, "acme", tier=2, tier_until_ms=books.now_ms + 1, **who(books))
-    operations.set_team(books.conn, "acme", tier=2, **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(tier=2, tier_until_ms=books.now_ms + 1), **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(tier=2), **who(books))
     books.now_ms += 1
     assert operations.show_limits(books.conn, "acme", now_ms=books.now_ms).terms.tier == 2
 
 
 def test_spend_before_a_change_of_plan_counts_against_the_new_cap(books):
     """R3, R7: month and year are counted always, so a plan by the year knows what January cost."""
-    operations.set_team(books.conn, "acme", plan="pro", tier=4, **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="pro", tier=4), **who(books))
     books.settle(books.hold(90, 0, price=DEAR), usage=Usage(90, 0, 0, 1))
-    operations.set_team(books.conn, "acme", plan="enterprise", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="enterprise"), **who(books))
     (year, tier) = operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps
     assert (year.period, year.spend.posted_nanousd, tier.period) == ("2026", parse_usd("90"), "2026-11")
-    operations.set_team(books.conn, "acme", plan="academic", **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan="academic"), **who(books))
     books.grant(parse_usd("500"))
     with pytest.raises(InsufficientCreditError, match=r"may spend \$100.00 in 2026-11 \(plan academic\)") as no:
         books.hold(11, 0, price=DEAR)
@@ -195,8 +197,8 @@ def test_refusal_by_a_cap_names_the_contact_or_the_key_that_can_change_it(books)
     operations.set_budget(books.conn, "acme", 1, **who(books))
     with pytest.raises(InsufficientCreditError, match=r"To raise it, ask the operator of this server.$"):
         books.hold(1, 0, price=DEAR)
-    manager = operations.create_key(books.conn, "acme", scopes=("manage",), **who(books))
-    operations.set_budget(books.conn, "acme", 0, actor=f"key:{manager.id}", now_ms=books.now_ms)
+    manager = operations.create_key(books.conn, "acme", operations.KeyRequest(scopes=("manage",)), **who(books))
+    operations.set_budget(books.conn, "acme", 0, by=operations.Author(f"key:{manager.id}", books.now_ms))
     operations.remove_budget(books.conn, "acme", **who(books))
     with pytest.raises(InsufficientCreditError, match=r"Team 'acme' set this budget itself; a key of it"):
         books.hold(1, 0, price=DEAR)
@@ -212,7 +214,7 @@ def test_refusal_by_a_cap_names_the_contact_or_the_key_that_can_change_it(books)
 )
 def test_refusal_for_lack_of_credit_names_the_remedy(books, plan, advice):
     """R6."""
-    operations.set_team(books.conn, "acme", plan=plan, payment_method=True, **who(books))
+    operations.set_team(books.conn, "acme", operations.TeamChange(plan=plan, payment_method=True), **who(books))
     with pytest.raises(InsufficientCreditError) as refused:
         books.hold(1, 0, contact="room 2.14")
     assert refused.value.message.endswith(advice)

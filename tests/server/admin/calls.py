@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from inferd.ledger.operations import Author
 from tests.server.test_errors import error_of
 
 
@@ -31,4 +32,4 @@ class Admin:
 
 def change(provider, operation, *names, **options):
     with provider.store.immediate() as conn:
-        return operation(conn, *names, actor="cli:test", now_ms=1, **options)
+        return operation(conn, *names, by=Author("cli:test", 1), **options)

@@ -32,18 +32,18 @@ LISTS = {
 def many(provider, admin):
     """Seven or more of everything. Keys of one moment, so that their order is not that of their ids."""
     with provider.store.immediate() as conn:
-        who = {"actor": "cli:test", "now_ms": 1}
+        who = {"by": operations.Author("cli:test", 1)}
         for number in range(MANY):
             operations.create_team(conn, f"team-{number}", **who)
         for number in range(MANY):
-            operations.create_project(conn, "acme", f"project-{number}", **who)
-            operations.create_user(conn, "acme", f"user-{number}", **who)
+            operations.create_member(conn, "project", "acme", f"project-{number}", **who)
+            operations.create_member(conn, "user", "acme", f"user-{number}", **who)
             operations.create_key(conn, "acme", **who)
             operations.create_key(conn, "team-1", **who)
-            operations.grant_credit(conn, "acme", 1, **who)
-            operations.grant_credit(conn, "team-1", 1, **who)
+            operations.grant_credit(conn, "acme", operations.NewGrant(1), **who)
+            operations.grant_credit(conn, "team-1", operations.NewGrant(1), **who)
             for period in ("month", "lifetime"):
-                operations.set_budget(conn, "acme", 10**9, period, user=f"user-{number}", **who)
+                operations.set_budget(conn, "acme", 10**9, period, operations.BudgetOwner(user=f"user-{number}"), **who)
         owe_in_many_months(provider, conn)
     return admin
 
@@ -51,11 +51,11 @@ def many(provider, admin):
 def owe_in_many_months(provider, conn):
     """Each makes a statement, and an alert of a budget that is used up to half."""
     now_ms = parse_instant_ms("2026-11-20")
-    who = {"actor": "cli:test", "now_ms": now_ms}
+    who = {"by": operations.Author("cli:test", now_ms)}
     for (grant_id,) in conn.execute("SELECT grant_id FROM grants WHERE team = 'acme'").fetchall():
         operations.void_grant(conn, grant_id, reason="to owe", **who)
-    operations.set_team(conn, "acme", plan="pro", **who)
-    operations.set_budget(conn, "acme", 20, project="inference", **who)
+    operations.set_team(conn, "acme", operations.TeamChange(plan="pro"), **who)
+    operations.set_budget(conn, "acme", 20, owner=operations.BudgetOwner(project="inference"), **who)
     (key_id, *_) = conn.execute("SELECT key_id FROM keys WHERE team = 'acme'").fetchone()
     for month in range(1, MANY + 1):
         request_id, at_ms = f"req-{month}", parse_instant_ms(f"2026-{month:02}-15")
@@ -89,7 +89,7 @@ async def test_pages_follow_each_other_without_gap_or_overlap(many, path):
 async def test_a_page_is_of_a_hundred_unless_it_is_said(provider, admin):
     with provider.store.immediate() as conn:
         for number in range(101):
-            operations.create_project(conn, "acme", f"p{number:03}", actor="cli:test", now_ms=1)
+            operations.create_member(conn, "project", "acme", f"p{number:03}", by=operations.Author("cli:test", 1))
     page = await admin.do("GET", "teams/acme/projects")
     assert (len(page["projects"]), page["has_more"], page["next"]) == (100, True, "p098")
     rest = await admin.do("GET", "teams/acme/projects?after=p098")
@@ -135,10 +135,10 @@ async def test_a_page_has_no_row_of_another_team(many, manager):
 
 async def test_lists_show_limits(provider, admin):
     """R1, R7, R10"""
-    change(provider, operations.create_user, "acme", "ada")
-    change(provider, operations.set_budget, "acme", 2 * 10**9, user="ada")
-    change(provider, operations.set_budget, "acme", 3 * 10**9, "year", project="inference")
-    change(provider, operations.set_team, "acme", plan="pro", tier=3)
+    change(provider, operations.create_member, "user", "acme", "ada")
+    change(provider, operations.set_budget, "acme", 2 * 10**9, owner=operations.BudgetOwner(user="ada"))
+    change(provider, operations.set_budget, "acme", 3 * 10**9, "year", operations.BudgetOwner(project="inference"))
+    change(provider, operations.set_team, "acme", operations.TeamChange(plan="pro", tier=3))
     await admin.do("PATCH", "teams/acme/users/ada", {"concurrency": 5})
     (user,) = (await admin.do("GET", "teams/acme/users"))["users"]
     assert user["budgets"] == {"month": "2.000000000"}

@@ -47,7 +47,7 @@ async def test_no_key_of_a_team_reaches_or_probes_another(provider, method, rout
         provider.new_key("acme", scopes=("usage",)),
     ]
     change(provider, operations.create_team, "lab")
-    change(provider, operations.create_user, "lab", "ada")
+    change(provider, operations.create_member, "user", "lab", "ada")
     before = len(provider.rows("log"))
     for key in keys:
         answers = set()
@@ -151,9 +151,9 @@ async def test_a_manager_runs_its_team(provider, manager):
 )
 async def test_a_manager_makes_no_key_that_may_more_than_its_own(provider, own, wish):
     """R21"""
-    change(provider, operations.create_project, "acme", "search")
+    change(provider, operations.create_member, "project", "acme", "search")
     for user in ("ada", "bob"):
-        change(provider, operations.create_user, "acme", user)
+        change(provider, operations.create_member, "user", "acme", user)
     manager = Admin(provider, provider.new_key("acme", scopes=("inference", "manage"), **own))
     before = len(provider.rows("keys"))
     await manager.refused(403, "beyond_own_limits", "POST", "teams/acme/keys", wish)
@@ -170,7 +170,7 @@ async def test_a_manager_makes_no_key_that_may_more_than_its_own(provider, own, 
 async def test_a_manager_with_a_budget_cannot_shake_it_off(provider, manager):
     """R21"""
     own_id = manager.key.split("-")[2]
-    change(provider, operations.set_budget, "acme", USD, key_id=own_id)
+    change(provider, operations.set_budget, "acme", USD, owner=operations.BudgetOwner(key_id=own_id))
     await manager.refused(403, "beyond_own_limits", "POST", "teams/acme/keys", {})
     await manager.refused(403, "beyond_own_limits", "PUT", "teams/acme/budgets", {"amount_usd": "9", "key": own_id})
     await manager.refused(403, "beyond_own_limits", "DELETE", "teams/acme/budgets", {"key": own_id})
@@ -179,7 +179,7 @@ async def test_a_manager_with_a_budget_cannot_shake_it_off(provider, manager):
 @pytest.mark.parametrize("bound", [{"project": "inference"}, {"user": "ada"}])
 async def test_a_bound_manager_manages_its_own_keys_alone(provider, bound):
     """R21"""
-    change(provider, operations.create_user, "acme", "ada")
+    change(provider, operations.create_member, "user", "acme", "ada")
     manager = Admin(provider, provider.new_key("acme", scopes=("inference", "manage"), **bound))
     for method, path, body in (
         ("POST", "projects", {"project": "x"}),
@@ -201,9 +201,9 @@ async def test_a_manager_touches_no_key_above_it_and_undoes_nothing_of_the_opera
     above = provider.new_key("acme", scopes=("admin",)).split("-")[2]
     for verb in ("revoke", "suspend", "resume"):
         await manager.refused(403, "beyond_own_limits", "POST", f"teams/acme/keys/{above}/{verb}")
-    change(provider, operations.create_user, "acme", "ada")
+    change(provider, operations.create_member, "user", "acme", "ada")
     low = provider.new_key("acme", scopes=("inference",)).split("-")[2]
-    change(provider, operations.suspend_user, "acme", "ada")
+    change(provider, operations.suspend, "user", ("acme", "ada"))
     await admin.do("POST", f"teams/acme/keys/{low}/suspend")
     await manager.refused(403, "beyond_own_limits", "POST", "teams/acme/users/ada/resume")
     await manager.refused(403, "beyond_own_limits", "POST", f"teams/acme/keys/{low}/resume")

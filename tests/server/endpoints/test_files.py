@@ -93,7 +93,7 @@ async def test_two_teams_and_two_projects_do_not_see_each_other(provider, custom
     from inferd.ledger import operations
 
     with provider.store.immediate() as conn:
-        operations.create_project(conn, "acme", "web", actor="test", now_ms=1)
+        operations.create_member(conn, "project", "acme", "web", by=operations.Author("test", 1))
     file = await customer.upload(jsonl([line("a")]))
     body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
     batch = await customer.post("/v1/batches", json=body)

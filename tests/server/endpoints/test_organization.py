@@ -32,11 +32,13 @@ async def used(provider):
     """Rows of free requests on three days of November 2026 by two teams, written as the ledger writes them."""
     with provider.store.immediate() as conn:
         acme, lab = "acme", "lab"
-        operations.create_team(conn, lab, actor="test", now_ms=1)
-        operations.create_project(conn, acme, "search", actor="test", now_ms=1)
-        operations.create_user(conn, acme, "ada", actor="test", now_ms=1)
-        admin = operations.create_key(conn, lab, scopes=("admin",), actor="test", now_ms=1)
-        other = operations.create_key(conn, lab, actor="test", now_ms=1)
+        operations.create_team(conn, lab, by=operations.Author("test", 1))
+        operations.create_member(conn, "project", acme, "search", by=operations.Author("test", 1))
+        operations.create_member(conn, "user", acme, "ada", by=operations.Author("test", 1))
+        admin = operations.create_key(
+            conn, lab, operations.KeyRequest(scopes=("admin",)), by=operations.Author("test", 1)
+        )
+        other = operations.create_key(conn, lab, by=operations.Author("test", 1))
         mine = provider.key.split("-")[2]
         rows = [
             (acme, "inference", None, mine, "local/tiny", DAY_1, 10, 4, 5),

@@ -17,6 +17,7 @@ import pytest
 from inferd.config import RegionsConfig, ServerConfig
 from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
+from inferd.ledger.identity.authenticator import Caller
 from inferd.server.app import build_app
 from inferd.server.transport import local_socket
 from inferd.server.transport.local_socket import (
@@ -62,7 +63,7 @@ async def test_admin_call_over_socket_needs_no_key_and_is_logged_as_the_user(pro
     async with served(provider), over_socket(provider) as client:
         created = await client.post("/admin/teams", json={"team": "beta"})
         assert created.status_code == 200
-    entry = operations.read_log(provider.reader, limit=1)[0]
+    entry = operations.read_log(provider.reader, operations.LogQuery(limit=1))[0]
     assert entry.action == "teams.create"
     assert entry.actor == ACTOR
 
@@ -95,12 +96,11 @@ async def test_batch_cancelled_over_socket_is_woken_and_logged(provider, monkeyp
     woken = []
     monkeypatch.setattr(provider.batches, "wake", lambda: woken.append(True))
     key_id = provider.key.split("-")[2]
-    who = {"user": None, "key_id": key_id, "actor": "test", "now_ms": wall_clock_ms()}
+    owner = Caller("acme", "inference", None, key_id, "academic")
+    author = operations.Author("test", wall_clock_ms())
     with provider.store.immediate() as conn:
-        operations.create_file(conn, "acme", "inference", "file-1", filename="in.jsonl", num_bytes=9, **who)
-        batch = operations.create_batch(
-            conn, "acme", "inference", endpoint="/v1/chat/completions", input_file_id="file-1", **who
-        )
+        operations.create_file(conn, owner, operations.NewFile("file-1", "in.jsonl", 9), by=author)
+        batch = operations.create_batch(conn, owner, operations.NewBatch("/v1/chat/completions", "file-1"), by=author)
     path = f"/admin/batches/{batch.batch_id}/cancel"
     async with served(provider):
         status, body = await asyncio.to_thread(ask_server, provider.data_dir, "POST", path)
@@ -108,7 +108,7 @@ async def test_batch_cancelled_over_socket_is_woken_and_logged(provider, monkeyp
     assert json.loads(body)["batch_id"] == batch.batch_id
     assert json.loads(body)["status"] == "cancelling"
     assert woken == [True]
-    assert operations.read_log(provider.reader, limit=1)[0].actor == ACTOR
+    assert operations.read_log(provider.reader, operations.LogQuery(limit=1))[0].actor == ACTOR
 
 
 def test_socket_is_private_whatever_the_umask_and_removed_at_the_end(tmp_path):

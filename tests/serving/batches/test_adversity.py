@@ -22,7 +22,7 @@ from tests.serving.provider import FREE, INPUT_NANOUSD, OUTPUT_NANOUSD, PRICED, 
 pytestmark = pytest.mark.anyio
 ENDED = ("completed", "failed", "expired", "cancelled")
 DAY_MS = 86_400_000
-WHO = {"actor": "test", "now_ms": 1}
+WHO = {"by": operations.Author("test", 1)}
 
 
 def lines(count, **fields):
@@ -92,12 +92,12 @@ async def test_batch_of_a_suspended_team_ends_though_it_was_never_validated(prov
     with provider.store.immediate() as conn:
         if end == "cancelled":
             operations.cancel_batch(conn, batch["id"], **WHO)
-        operations.suspend_team(conn, "acme", **WHO)
+        operations.suspend(conn, "team", ("acme",), **WHO)
     provider.ahead_ms = DAY_MS if end == "expired" else 0
     async with provider.batching():
         await provider.until(lambda: provider.rows("batches")[0]["status"] in ENDED)
     with provider.store.immediate() as conn:
-        operations.resume_team(conn, "acme", **WHO)
+        operations.resume(conn, "team", ("acme",), **WHO)
     batch = await customer.get(f"/v1/batches/{batch['id']}")
     assert (batch["status"], batch["request_counts"]["failed"]) == (end, 3)
     _, errors = await assert_each_line_once(provider, customer, batch, 3)

@@ -170,21 +170,21 @@ async def test_batch_that_is_cancelled_delivers_its_answers(provider, customer):
 
 async def test_batch_of_a_suspended_team_waits_and_a_revoked_key_ends_its_lines(provider, customer):
     """R9, R21, R23"""
-    who = {"actor": "test", "now_ms": 1}
+    who = {"by": operations.Author("test", 1)}
     lines = [line(str(number), max_tokens=20) for number in range(8)]
     async with provider.batching():
         provider.runner.hold_back()
         batch = await customer.create(lines)
         await provider.until(lambda: provider.runner.waits)
         with provider.store.immediate() as conn:
-            operations.suspend_team(conn, "acme", **who)
+            operations.suspend(conn, "team", ("acme",), **who)
         provider.runner.let_go()
         await provider.until(lambda: provider.completions.num_live == 0)
         await asyncio.sleep(0.1)
         num_before = len(provider.rows("usage"))
         assert 0 < num_before < 8
         with provider.store.immediate() as conn:
-            operations.resume_team(conn, "acme", **who)
+            operations.resume(conn, "team", ("acme",), **who)
             other = operations.create_key(conn, "acme", **who)
             operations.revoke_key(conn, provider.key.split("-")[2], **who)
         customer.headers = {"authorization": f"Bearer {other.key}"}
