@@ -1,1 +1,1 @@
-"""HTTP: Starlette and nothing below it knows of it."""
+"""HTTP server: transport, middleware, endpoints and admin API. No lower layer imports Starlette."""

@@ -1,4 +1,4 @@
-"""Who calls: the key in the Authorization header, or in x-api-key, looked up in the ledger at every request."""
+"""Authentication: the key of the Authorization header, or of x-api-key, looked up in the ledger at every request."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from inferd.server.services import services_of
 
 PROJECT_HEADER = "openai-project"
 KEY_HEADER = "x-api-key"
-"""Anthropic's."""
+"""Anthropic's header for keys."""
 
 
 def authenticate_request(request: Request, authenticator: Authenticator) -> Caller:
-    """Raises AuthenticationError; TooManyFailuresError if its address has caused too many of those;
-    PermissionDeniedError if its project is not its key's, or something is suspended."""
+    """Return the caller of a request.
+
+    Raises:
+        AuthenticationError: the key is missing or invalid.
+        TooManyFailuresError: the key is missing or invalid, as in too many other requests from the same address.
+        PermissionDeniedError: the project is not the key's, or the key, user, project or team is suspended.
+    """
     try:
         caller = _authenticated(request, authenticator)
-        request.state.caller = caller  # for the log of refusals
+        request.state.caller = caller  # for the refusal log
         return caller
     except AuthenticationError as error:
         site = site_of(request.state.client_address)
@@ -30,8 +35,8 @@ def authenticate_request(request: Request, authenticator: Authenticator) -> Call
         if wait_s is None:
             raise
         raise TooManyFailuresError(
-            f"Too many requests without a valid API key came from your address ({site}); try again in "
-            f"{math.ceil(wait_s)} s. A valid key is not affected.",
+            f"Too many requests without a valid API key arrived from your address ({site}); send a valid key, which is "
+            f"served at once, or try again in {math.ceil(wait_s)} s.",
             retry_after_s=wait_s,
         ) from error
 
@@ -42,7 +47,7 @@ def _authenticated(request: Request, authenticator: Authenticator) -> Caller:
 
 
 def _key(request: Request) -> str:
-    """An Authorization of another scheme may be for a proxy, so the key may stand beside it in its own header."""
+    """Return the key of a request. An Authorization of another scheme may be for a proxy, so x-api-key is read then."""
     authorization = request.headers.get("authorization", "").strip()
     scheme, _, token = authorization.partition(" ")
     key = token.strip() if scheme.lower() == "bearer" else request.headers.get(KEY_HEADER, "").strip()
@@ -59,19 +64,19 @@ def _key(request: Request) -> str:
 
 
 def require_scope(caller: Caller, scope: Scope) -> None:
-    """Raises PermissionDeniedError unless the caller's key has it."""
+    """Raise PermissionDeniedError unless the caller's key has the scope."""
     if not caller.has_scope(scope):
         raise PermissionDeniedError(
-            f"This API key does not have the scope `{scope}`; it has {', '.join(caller.scopes)}.",
+            f"This API key lacks the scope `{scope}`; it has {', '.join(caller.scopes)}. Use a key with `{scope}`.",
             code="insufficient_scope",
         )
 
 
 def require_model(caller: Caller, model: str) -> None:
-    """Raises PermissionDeniedError unless the caller's key may call it."""
+    """Raise PermissionDeniedError unless the caller's key may use the model."""
     if not caller.may_use(model):
         raise PermissionDeniedError(
-            f"This API key may not call the model `{model}`; GET /v1/models lists the ones that it may.",
+            f"This API key may not use the model `{model}`; GET /v1/models lists the models that it may use.",
             code="model_not_allowed",
             param="model",
         )

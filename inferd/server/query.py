@@ -1,4 +1,4 @@
-"""Query parameters, read strictly: what is wrong or unknown is a 400 that names it."""
+"""Query parameters, parsed strictly: a wrong or unknown parameter is a 400 that names it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_INTEGER = 2**53
 
 
 class Query:
-    """Read each parameter once, then call `finish`."""
+    """Query parameters of a request. Read each parameter once, then call `finish`."""
 
     def __init__(self, request: Request) -> None:
         self._values: dict[str, list[str]] = {}
@@ -23,14 +23,14 @@ class Query:
         self._known: list[str] = []
 
     def text(self, name: str) -> str | None:
-        """Its only value; None if it is not there."""
+        """Return the value of a parameter, or None without one. Raise InvalidRequestError if there are several."""
         values = self.texts(name)
         if len(values) > 1:
-            raise _wrong(name, "it is given more than once")
+            raise _wrong(name, "it has several values; give one")
         return values[0] if values else None
 
     def texts(self, name: str) -> list[str]:
-        """All its values."""
+        """Return all values of a parameter."""
         self._known.append(name)
         return self._values.get(name, [])
 
@@ -53,18 +53,21 @@ class Query:
         return text
 
     def choices(self, name: str, choices: Sequence[str]) -> list[str]:
-        """All its values, each once."""
+        """Return the distinct values of a parameter, each one of `choices`."""
         found = list(dict.fromkeys(self.texts(name)))
         if not set(found) <= set(choices):
             raise _wrong(name, f"each must be one of {', '.join(choices)}")
         return found
 
     def finish(self) -> None:
-        """Raises InvalidRequestError if there is a parameter that nobody read."""
+        """Raise InvalidRequestError if the request has a parameter that was not read."""
         for name in self._values:
             if name not in self._known:
+                known = f"allowed: {', '.join(self._known)}" if self._known else "this URL takes none"
                 raise InvalidRequestError(
-                    f"Unknown query parameter '{shorten(name)}'.", param=shorten(name), code="unknown_parameter"
+                    f"Unknown query parameter '{shorten(name)}'; {known}.",
+                    param=shorten(name),
+                    code="unknown_parameter",
                 )
 
 

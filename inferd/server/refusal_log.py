@@ -1,4 +1,4 @@
-"""A line in the log for each request that was refused, so that "my request failed at 15:10" can be answered."""
+"""Log of refused requests, by which an operator finds the cause of "my request failed at 15:10"."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from inferd.wire.errors import shorten
 logger = logging.getLogger(__name__)
 
 MAX_LINES = 20
-"""A minute, of one team (or of one address, while the team is unknown) and one error code. The rest is counted."""
+"""Limit on the lines a minute for one team (or one address, if the team is unknown) and one error code. Further ones
+are counted."""
 MAX_SOURCES = 1000
 INTERVAL_S = 60.0
 
@@ -23,10 +24,10 @@ _Source = tuple[str, str]
 
 
 class RefusalLog:
-    """Writes what is known of a request that got an error: never a word of what was asked.
+    """Writer of one line for each request that got an error, without any content of the request.
 
     Args:
-        clock_s: monotonic.
+        clock_s: monotonic clock.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -35,7 +36,7 @@ class RefusalLog:
         self._num_refused: dict[_Source, int] = {}
 
     def write(self, scope: Scope, status: int, took_ms: int) -> None:
-        """Log the request of an ASGI scope, which was answered with `status`."""
+        """Log the request of an ASGI scope that was answered with `status`."""
         if self._clock_s() >= self._began_s + INTERVAL_S:
             self._sum_up()
         state = scope.get("state", {})

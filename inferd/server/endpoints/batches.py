@@ -1,4 +1,4 @@
-"""`/v1/batches`. A batch is seen by its team's keys in its project."""
+"""`/v1/batches`. The keys of a batch's team and project see the batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ERRORS = msgspec.json.Decoder(BatchErrors)
 
 
 async def create_batch(request: Request) -> Response:
-    """It counts in the team's minute; its lines do not."""
+    """Create a batch, which counts toward the team's requests per minute; its lines do not."""
     services = services_of(request)
     async with api_call(request) as call:
         wanted, caller = parse_create_batch(call.body), call.caller
@@ -49,7 +49,7 @@ async def create_batch(request: Request) -> Response:
 
 
 async def list_batches(request: Request) -> Response:
-    """The newest first."""
+    """List batches, newest first."""
     services, caller = caller_of(request)
     query = Query(request)
     after, limit = query.text("after"), query.integer("limit", 1, LIST_LIMIT_MAX) or LIST_LIMIT

@@ -1,4 +1,4 @@
-"""`/v1/files`: what batches read and write. A file is seen by its team's keys in its project."""
+"""`/v1/files`: input and output of batches. The keys of a file's team and project see the file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SPACE_CHECK_BYTES = 16 * 2**20
 
 
 async def create_file(request: Request) -> Response:
-    """Stores an upload. It counts in the team's minute."""
+    """Store an upload, which counts toward the team's requests per minute."""
     services = services_of(request)
     with rate_limited(request) as (caller, ticket):
         with services.files.upload(caller.team, declared_bytes(request)) as upload:
@@ -56,7 +56,7 @@ async def create_file(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A file on the disk that nobody knows of yet."""
+    """File on the disk that the ledger does not list yet."""
 
     file_id: str
     form: UploadForm
@@ -69,13 +69,14 @@ class _Stored:
 
 
 async def store_upload(request: Request, services: Services, upload: Upload) -> _Stored:
-    """Raises InvalidRequestError, OverloadedError; then nothing is left of it."""
+    """Write an upload to the disk, and return its form. Remove it again, and raise InvalidRequestError or
+    OverloadedError, if it is invalid or does not fit."""
     files, file_id = services.files, operations.new_file_id()
     file = await asyncio.to_thread(files.begin, file_id)
     checked_at = 0
 
     def written(num_bytes: int) -> None:
-        """A disk that fills up for another reason ends this upload, and leaves room for the ledger."""
+        """End this upload if the disk fills up for another reason, so that room remains for the ledger."""
         nonlocal checked_at
         upload.num_written += num_bytes
         if upload.num_written - checked_at >= SPACE_CHECK_BYTES:
@@ -86,11 +87,13 @@ async def store_upload(request: Request, services: Services, upload: Upload) -> 
         read = await read_upload(request, file, written)
         form = parse_upload_form(read.fields, read.filename)
         if read.num_bytes == 0:
-            raise InvalidRequestError("The file is empty.", param="file", code="empty_file")
+            raise InvalidRequestError("The file is empty; send at least one line.", param="file", code="empty_file")
         return _Stored(file_id, form, await asyncio.to_thread(files.finish, file_id, file))
     except OSError as error:
         files.give_up(file_id, file)
-        raise OverloadedError(f"The file cannot be stored: {error.strerror}.", retry_after_s=RETRY_AFTER_S) from error
+        raise OverloadedError(
+            f"The file cannot be stored: {error.strerror}; try again later.", retry_after_s=RETRY_AFTER_S
+        ) from error
     except BaseException:
         files.give_up(file_id, file)
         raise
@@ -118,12 +121,12 @@ async def get_file(request: Request) -> Response:
 
 
 async def get_content(request: Request) -> Response:
-    """The file itself."""
+    """Answer with the content of a file."""
     services = services_of(request)
     file = await _file(request)
     path = services.files.path(file.file_id)
-    if not path.exists():  # restored from a backup, which has no files
-        raise NotFoundError(f"what the file {file.file_id!r} held is not on this server any more")
+    if not path.exists():  # the ledger was restored from a backup, which has no files
+        raise NotFoundError(f"the content of file {file.file_id!r} is no longer on this server; upload the file again")
     return FileResponse(path, media_type="application/jsonl")
 
 
@@ -140,7 +143,7 @@ async def delete_file(request: Request) -> Response:
 
 
 def caller_of(request: Request) -> tuple[Services, Caller]:
-    """Raises AuthenticationError, PermissionDeniedError."""
+    """Return the caller of a request. Raise AuthenticationError; PermissionDeniedError without scope `inference`."""
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator)
     require_scope(caller, "inference")
@@ -148,7 +151,7 @@ def caller_of(request: Request) -> tuple[Services, Caller]:
 
 
 def answer(value: object, headers: Mapping[str, str] | None = None) -> Response:
-    """200 with JSON."""
+    """Return a response of `value` as JSON."""
     return Response(msgspec.json.encode(value), headers=headers, media_type="application/json")
 
 

@@ -1,4 +1,4 @@
-"""`GET /v1/key`: what the key that asks is, and what it can still spend."""
+"""`GET /v1/key`: the caller's key and the amounts that it can still spend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inferd.server.services import services_of
 
 
 async def get_key(request: Request) -> Response:
-    """Any key may ask about itself."""
+    """Answer with the state of the caller's own key, whatever its scopes."""
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator)
     return JSONResponse(await services.ledger.read(lambda conn: key_status(conn, caller, now_ms=wall_clock_ms())))

@@ -21,7 +21,7 @@ from inferd.wire.openai.models import ModelObject, encode_model, encode_model_li
 
 
 async def list_models(request: Request) -> Response:
-    """Every deployment that the caller may use; Anthropic's `limit`, `after_id`, `before_id` cut a page out of them."""
+    """List the deployments that the caller may use. Anthropic's `limit`, `after_id` and `before_id` select a page."""
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator)
     allowed = [deployment for deployment in services.router.deployments() if caller.may_use(deployment.name)]
@@ -32,7 +32,7 @@ async def list_models(request: Request) -> Response:
 
 
 async def get_model(request: Request) -> Response:
-    """One of them; its id contains a slash."""
+    """Answer with one deployment. Its id contains a slash."""
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator)
     if not request.path_params["model"]:  # `/v1/models/`
@@ -44,7 +44,7 @@ async def get_model(request: Request) -> Response:
 
 
 def _page(query: Query, deployments: Sequence[Deployment]) -> tuple[Sequence[Deployment], bool]:
-    """Those asked for, and whether there are more. Raises InvalidRequestError."""
+    """Return the page of deployments, and whether more follow. Raise InvalidRequestError for wrong parameters."""
     limit = query.integer("limit", 1, 1000)
     names = [deployment.name for deployment in deployments]
     start, end = 0, len(names)
@@ -55,7 +55,7 @@ def _page(query: Query, deployments: Sequence[Deployment]) -> tuple[Sequence[Dep
             continue
         if name not in names:
             raise InvalidRequestError(
-                f"The query parameter '{parameter}' must be the id of a model in the list.",
+                f"The query parameter '{parameter}' must be the id of a model; GET /v1/models lists them.",
                 param=parameter,
                 code="invalid_value",
             )

@@ -1,4 +1,4 @@
-"""Where a request really comes from: through proxies, but only those that the operator trusts."""
+"""Address of the client of a request, behind the proxies that the operator trusts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SITE_BITS = 64
 
 
 def client_address(scope: Scope, trusted_proxies: Sequence[Network]) -> Address | None:
-    """The nearest address that is no trusted proxy; None if it cannot be told.
+    """Return the nearest address that is no trusted proxy, or None if it is unknown.
 
-    Each proxy appends to `X-Forwarded-For` whom it got the request from. What stands left of the nearest untrusted
-    address may be invented, and so is the whole header if the peer itself is not trusted.
+    Each proxy appends the address of its peer to `X-Forwarded-For`. Values left of the nearest untrusted address may be
+    forged, and so may the whole header if the peer itself is not trusted.
     """
     peer = scope.get("client")
     address = None if peer is None else parse_address(peer[0])
@@ -36,14 +36,16 @@ def is_within(address: Address, networks: Iterable[Network]) -> bool:
 
 
 def site_of(address: Address | None) -> str:
-    """What counts as one caller: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer gets."""
+    """Return the name under which an address is limited: an IPv4 address, or an IPv6 network of 64 bits, which is the
+    share of one customer."""
     if isinstance(address, IPv6Address):
         return str(IPv6Network((int(address), _SITE_BITS), strict=False))
     return str(address)
 
 
 def parse_address(text: str) -> Address | None:
-    """`192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`; IPv4 within IPv6 is given as IPv4."""
+    """Parse `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`; return IPv4 within IPv6 as IPv4, and None
+    for other texts."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -1,4 +1,4 @@
-"""From which countries and networks the server may be called."""
+"""Countries and networks from which the server may be called."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from inferd.errors import ConfigError, PermissionDeniedError
 from inferd.server.middleware.client_address import Address, is_within
 
 MESSAGE = "Country, region, or territory not supported"
-"""Weights & Biases' words, which clients of theirs know."""
+"""Weights & Biases' message, which its clients recognize."""
 
-_SAMPLE = 10_000
+_NUM_SAMPLED = 10_000
+"""Records of a database that are searched for a country before it is refused."""
 
 
 class Regions:
-    """The first list that holds an address decides: deny_networks, allow_networks, deny_countries, allow_countries.
-    An address in none of them is refused if allow_countries is given, or allow_networks without any country.
+    """Rules of the networks and countries that may call.
+
+    The first list that holds an address decides: deny_networks, allow_networks, deny_countries, allow_countries. An
+    address in none of them is refused if allow_countries is given, or allow_networks without any country.
 
     Args:
-        country_of: ISO 3166-1 alpha-2 code of an address, None if it is unknown.
+        country_of: returns the ISO 3166-1 alpha-2 code of an address, None if it is unknown.
     """
 
     def __init__(self, config: RegionsConfig, country_of: Callable[[Address], str | None]) -> None:
@@ -31,13 +34,13 @@ class Regions:
 
     @classmethod
     def open(cls, config: RegionsConfig) -> Regions:
-        """Raises ConfigError if the database cannot be used."""
+        """Open the country database of `config`, if it names one. Raise ConfigError if the database cannot be used."""
         if config.country_database is None:
             return cls(config, lambda address: None)
         return cls(config, _open_database(config.country_database))
 
     def check(self, address: Address | None) -> None:
-        """Raises PermissionDeniedError; None, an address that cannot be told, is in no list."""
+        """Raise PermissionDeniedError if the address may not call. None, an unknown address, is in no list."""
         if not self._permits(address):
             raise PermissionDeniedError(MESSAGE, code="unsupported_country_region_territory")
 
@@ -56,28 +59,30 @@ class Regions:
 
 
 def _open_database(path: Path) -> Callable[[Address], str | None]:
-    # An extra of the package: only who restricts countries needs it.
+    # The package is an optional extra, which only country rules need.
     try:
         import maxminddb
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "[server] country_database: the package maxminddb is missing; `pip install 'inferd[regions]'` brings it"
+            "[server] country_database: the package maxminddb is missing; run `pip install 'inferd[regions]'`"
         ) from error
     try:
         reader = maxminddb.open_database(path)
-        known = any(_country(record) for _, record in islice(reader, _SAMPLE))
+        known = any(_country(record) for _, record in islice(reader, _NUM_SAMPLED))
     except (maxminddb.InvalidDatabaseError, OSError, ValueError) as error:
-        raise ConfigError(f"[server] country_database: {path} is not a MaxMind database: {error}") from error
+        raise ConfigError(
+            f"[server] country_database: {path} is not a MaxMind database ({error}); give the path of one"
+        ) from error
     if not known:
         raise ConfigError(
-            f"[server] country_database: {path} ({reader.metadata().database_type}) says nothing of countries; "
+            f"[server] country_database: {path} ({reader.metadata().database_type}) has no countries; "
             "use GeoLite2-Country or another database with country.iso_code"
         )
     return lambda address: _country(reader.get(address))
 
 
 def _country(record: object) -> str | None:
-    """GeoIP2's records: where the address is used; where it is registered only for those used nowhere in particular."""
+    """Return the country of a GeoIP2 record: where the address is used, else where it is registered."""
     for field in ("country", "registered_country"):
         country = record.get(field) if isinstance(record, dict) else None
         if isinstance(country, dict) and isinstance(country.get("iso_code"), str):

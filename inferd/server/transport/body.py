@@ -1,4 +1,4 @@
-"""Reading a request's body, never more of it than allowed."""
+"""Bodies of requests, read with limits on size and time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from inferd.errors import InvalidRequestError, RequestTimeoutError, RequestTooLa
 from inferd.wire.errors import shorten
 
 MAX_BODY_BYTES = 8 * 2**20
-"""Far more text than any context holds."""
+"""More text than any context holds."""
 BODY_TIMEOUT_S = 60.0
-"""From the end of the headers to the end of the body: 140 kB/s for the largest one."""
+"""Time from the end of the headers to the end of the body: 140 kB/s for the largest body."""
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body. Raises RequestTooLargeError as soon as that is known, RequestTimeoutError if it comes too
-    slowly, InvalidRequestError if it was cut off or is compressed."""
+    """Return the whole body.
+
+    Raises:
+        RequestTooLargeError: the body is larger than MAX_BODY_BYTES; raised before the rest is read.
+        RequestTimeoutError: the body did not arrive within BODY_TIMEOUT_S.
+        InvalidRequestError: the body is incomplete or compressed.
+    """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise InvalidRequestError(
-            f"Bodies are read as they are; send this one without the Content-Encoding '{shorten(encoding)}'.",
+            f"The Content-Encoding '{shorten(encoding)}' is not supported; send the body without compression.",
             param="content-encoding",
             code="unsupported_value",
         )
@@ -38,11 +43,17 @@ async def read_body(request: Request) -> bytes:
                     raise _too_large()
                 chunks.append(chunk)
     except TimeoutError as error:
-        raise RequestTimeoutError(f"The request's body did not come within {BODY_TIMEOUT_S:.0f} s.") from error
+        raise RequestTimeoutError(
+            f"The request's body did not arrive within {BODY_TIMEOUT_S:.0f} s; send a smaller body or send it faster."
+        ) from error
     except ClientDisconnect as error:
-        raise InvalidRequestError("The request's body was cut off.", code="incomplete_body") from error
+        raise InvalidRequestError(
+            "The request's body is incomplete; send all of it.", code="incomplete_body"
+        ) from error
     return b"".join(chunks)
 
 
 def _too_large() -> RequestTooLargeError:
-    return RequestTooLargeError(f"The request's body is larger than {MAX_BODY_BYTES // 2**20} MiB.")
+    return RequestTooLargeError(
+        f"The request's body is larger than {MAX_BODY_BYTES // 2**20} MiB, the largest allowed; send a smaller one."
+    )

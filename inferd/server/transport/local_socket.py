@@ -1,7 +1,7 @@
-"""UNIX socket of a server, through which commands of the same user reach it while it runs.
+"""UNIX socket of a running server, for commands of the same user.
 
-The socket belongs to the data folder and has mode 600. A connection on it speaks for the operator: it may call the
-admin API without a key. This module has both ends and imports only the standard library, as commands import it.
+The socket belongs to the data folder and has mode 600. A connection on it acts for the operator: it may call the admin
+API without a key. The module has both ends and imports only the standard library, as commands import it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def socket_path(data_dir: Path) -> Path:
 def local_listener(data_dir: Path) -> Iterator[socket.socket | None]:
     """Listen on the socket of the data folder, whose lock the process holds; remove the socket at the end.
 
-    A socket file that a killed server left is replaced. None, with a warning in the log, if the socket cannot be bound:
+    A socket file of a killed server is replaced. Yield None, with a warning in the log, if the socket cannot be bound:
     the server works without it.
     """
     path = socket_path(data_dir)
@@ -61,7 +61,7 @@ def _bind(path: Path) -> socket.socket | None:
         )
         return None
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The mask holds for the whole process, and is set before it has other threads.
+    # The mask applies to the whole process, which has no other threads yet.
     mask = os.umask(_PRIVATE_UMASK)
     try:
         path.unlink(missing_ok=True)
@@ -97,7 +97,7 @@ def peer_actor(connection: socket.socket) -> str:
 def ask_server(data_dir: Path, method: str, path: str) -> tuple[int, bytes] | None:
     """Send a request to the server of the data folder, and return status and body of its answer.
 
-    None if no server listens on the socket.
+    Return None if no server listens on the socket.
 
     Raises:
         TimeoutError: the server did not answer within ANSWER_TIMEOUT_S.

@@ -1,12 +1,14 @@
-"""uvicorn's HTTP/1.1 connection with limits: on the size of a request's head, on time, on how many may be open.
+"""uvicorn's HTTP/1.1 connection with limits on the size of heads, on time and on the number of connections.
 
-What a body may take is read_body's to say; here is what happens before and after an application sees a request.
+The limits hold before and after the application handles a request. `read_body` limits the body.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import httptools
@@ -20,28 +22,45 @@ from inferd.serving.request_id import new_request_id
 from inferd.wire.errors import encode_error
 
 MAX_HEAD_BYTES = 32 * 1024
-"""Request line and headers."""
-HEAD_TIMEOUT_S = 30.0
-"""From the connection, or the answer before, to the end of a request's headers: how long a connection may idle."""
-LINGER_S = 5.0
-"""How long the rest of a body that nobody wanted is read, so that its sender can read why; then the connection ends."""
-STALL_S = 30.0
-"""A reader who has let the buffers fill must take STALL_BYTES in that time, or counts as gone."""
-STALL_BYTES = 16 * 1024
+"""Limit on request line and headers together."""
+MIN_READ_BYTES = 16 * 1024
+"""Bytes that a client with full buffers must read within `Timeouts.stall_s`."""
 MAX_PIPELINED = 8
 
-# Bytes that are no body: chunk sizes (6 for a chunk of one byte), trailers, heads. Twice, as they come in pieces.
+# Bytes outside a body: chunk sizes (6 for a chunk of one byte), trailers, heads. Doubled, as they arrive in pieces.
 _OVERHEAD_BYTES = 2 * MAX_HEAD_BYTES
 _OVERHEAD_PER_BODY_BYTE = 6
+_HEAD_TOO_LARGE = (
+    f"The request's headers are larger than {MAX_HEAD_BYTES // 1024} KiB, the most allowed; send fewer or shorter ones."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Time limits of connections.
+
+    Attributes:
+        head_s: from the connection, or the previous answer, to the end of a request's headers, so also idle time.
+        linger_s: for the rest of a refused body, which is read so that its sender can read the answer.
+        stall_s: for a client with full buffers to read MIN_READ_BYTES, before the connection is aborted.
+        close_s: at a stop, until the requests that still run are cancelled.
+        answer_s: at a stop, for writing answers that wait for nothing else.
+    """
+
+    head_s: float = 30.0
+    linger_s: float = 5.0
+    stall_s: float = 30.0
+    close_s: int = 5
+    answer_s: float = 2.0
 
 
 class _UnservedRequestError(Exception):
-    """Ends the parsing of a request whose head asks for what this server does not speak.
+    """End of the parsing of a request whose head needs a feature of HTTP that this server lacks.
 
     Args:
-        status: of the answer.
-        message: of the answer's error.
-        code: of the answer's error.
+        status: status of the answer.
+        message: message of the answer's error.
+        code: code of the answer's error.
     """
 
     def __init__(self, status: int, message: str, code: str) -> None:
@@ -52,21 +71,36 @@ class _UnservedRequestError(Exception):
 
 
 class HttpConfig(Config):
-    """uvicorn's configuration, and what all connections of one server share."""
+    """uvicorn's configuration, and the state that all connections of one server share."""
 
-    def __init__(self, app: ASGIApp, connections: Connections, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
-        super().__init__(app, http=GuardedProtocol, ws="none", timeout_keep_alive=int(HEAD_TIMEOUT_S), **options)
+    def __init__(
+        self,
+        app: ASGIApp,
+        connections: Connections,
+        timeouts: Timeouts,
+        **options: Any,  # noqa: ANN401 - uvicorn's own
+    ) -> None:
+        super().__init__(
+            app,
+            http=GuardedProtocol,
+            ws="none",
+            timeout_keep_alive=math.ceil(timeouts.head_s),
+            timeout_graceful_shutdown=timeouts.close_s,
+            **options,
+        )
         self.guarded_connections = connections
+        self.timeouts = timeouts
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. Every wait on the client has an end: for a head, for the rest of a body, for its reading."""
+    """One HTTP/1.1 connection. Each wait for the client has a time limit: for heads, refused bodies and reading."""
 
     config: HttpConfig
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._connections = self.config.guarded_connections
+        self._timeouts = self.config.timeouts
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._num_bytes = 0
@@ -85,11 +119,11 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def close(self) -> None:
-        """For Connections: makes room."""
+        """Close the connection, for `Connections`, which needs room."""
         self.transport.close()
 
     def cut(self) -> None:
-        """For Connections: gives up a reader."""
+        """Abort the connection, for `Connections`, as its client does not read."""
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -105,11 +139,11 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.send_400_response("Invalid HTTP request received.")
         allowed = _OVERHEAD_BYTES + _OVERHEAD_PER_BODY_BYTE * self._num_body_bytes
         if self._num_bytes - self._num_body_bytes > allowed and not self.transport.is_closing():
-            self._refuse(431, f"The request's headers are larger than {MAX_HEAD_BYTES // 1024} KiB.", "head_too_large")
+            self._refuse(431, _HEAD_TOO_LARGE, "head_too_large")
 
     def _feed(self, data: bytes) -> None:
-        """Parse `data`. A head that offers an upgrade is parsed once more without the offer: the parser takes all that
-        follows such a head for another protocol, which would lose the body and read it as the next request."""
+        """Parse `data`. A head that offers an upgrade is parsed again without the offer: the parser treats all bytes
+        after such a head as another protocol, which would lose the body and read it as the next request."""
         while True:
             try:
                 self.parser.feed_data(data)
@@ -131,7 +165,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_is_open = True
 
     def on_headers_complete(self) -> None:
-        """Start the application, unless the head is to be parsed once more: see `_feed`."""
+        """Start the application, unless the head is to be parsed again (see `_feed`)."""
         self._check_framing()
         if self.parser.should_upgrade():
             return
@@ -152,13 +186,13 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _lingering(self, app: ASGIApp) -> ASGIApp:
-        """Wrap `app` for a request whose connection ends with its answer: uvicorn would close at once, and the rest of
-        a body that is still being sent would reset the connection before the answer is read."""
+        """Return `app` for a request whose connection ends with its answer. uvicorn would close at once, and the rest
+        of a body that is still being sent would reset the connection before the answer is read."""
 
         async def run(scope: Scope, receive: Receive, send: Send) -> None:
             async def send_then_linger(message: Message) -> None:
                 is_last = message["type"] == "http.response.body" and not message.get("more_body")
-                if is_last and self._message_is_open:  # the last request of the connection: `cycle` is its own
+                if is_last and self._message_is_open:  # `cycle` is this request's: no other follows on the connection
                     self._closes = self.cycle.keep_alive = True
                 await send(message)
 
@@ -167,24 +201,24 @@ class GuardedProtocol(HttpToolsProtocol):
         return run
 
     def _check_framing(self) -> None:
-        """Raise _UnservedRequestError if the end of the body cannot be known for sure, or needs a decoder."""
+        """Raise _UnservedRequestError if the end of the body is ambiguous or the body needs a decoder."""
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
-            message = f"HTTP/{version} is not supported here: use HTTP/1.1."
+            message = f"HTTP/{version} is not supported; use HTTP/1.1."
             raise _UnservedRequestError(505, message, "unknown_http_version")
         if self.parser.get_method() == b"CONNECT":
-            raise _UnservedRequestError(501, "CONNECT is not supported: this server is no proxy.", "unknown_method")
+            raise _UnservedRequestError(501, "CONNECT is not supported, as this server is no proxy.", "unknown_method")
         codings = b",".join(value for name, value in self.headers if name == b"transfer-encoding").strip().lower()
         if codings and version == "1.0":
-            message = "HTTP/1.0 has no Transfer-Encoding: send the body with Content-Length, or use HTTP/1.1."
+            message = "HTTP/1.0 has no Transfer-Encoding; send the body with Content-Length, or use HTTP/1.1."
             raise _UnservedRequestError(400, message, "invalid_http")
         if codings not in (b"", b"chunked"):
             shown = codings.decode("ascii", "backslashreplace")[:64]
-            message = f"The transfer coding {shown!r} is not supported: use chunked alone, or Content-Length."
+            message = f"The transfer coding {shown!r} is not supported; use chunked alone, or Content-Length."
             raise _UnservedRequestError(501, message, "unknown_transfer_coding")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._message_is_open:  # else a trailer, which nobody reads
+        if not self._message_is_open:  # else it is a trailer, which is ignored
             super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
@@ -192,7 +226,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._head_is_open:  # of a head that offers an upgrade: see _feed
+        if self._head_is_open:  # the head offers an upgrade, see `_feed`
             return
         self._message_is_open = False
         super().on_message_complete()
@@ -206,7 +240,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or not self.cycle.response_complete:
             return
         if self._message_is_open:
-            self._arm(LINGER_S, self.transport.close)
+            self._arm(self._timeouts.linger_s, self.transport.close)
         else:
             self._wait_for_request()
 
@@ -223,21 +257,24 @@ class GuardedProtocol(HttpToolsProtocol):
             self._stall.cancel()
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn calls when it cannot parse a request."""
+        """Refuse a request that uvicorn cannot parse."""
         self._refuse(400, msg, "invalid_http")
 
     def _wait_for_request(self) -> None:
-        self._arm(HEAD_TIMEOUT_S, self._end_wait)
+        self._arm(self._timeouts.head_s, self._end_wait)
         self._connections.waits(self)
 
     def _end_wait(self) -> None:
         if self._head_is_open:
-            self._refuse(408, "The request's headers did not come in time.", "request_timeout")
+            message = (
+                f"The request's headers did not arrive within {self._timeouts.head_s:g} s; send the request again."
+            )
+            self._refuse(408, message, "request_timeout")
         else:
             self.transport.close()
 
     def _refuse(self, status: int, message: str, code: str) -> None:
-        """Answers outside of any application, and ends the connection; without words if an answer is under way."""
+        """Answer with an error without the application and close the connection; if an answer has begun, abort it."""
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
@@ -258,21 +295,21 @@ class GuardedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _watch_reader(self, buffered_bytes: int) -> None:
-        self._stall = self.loop.call_later(STALL_S, self._check_reader, buffered_bytes)
+        self._stall = self.loop.call_later(self._timeouts.stall_s, self._check_reader, buffered_bytes)
 
     def _check_reader(self, buffered_bytes: int) -> None:
-        """Nothing is written while the buffer is full, so it only shrinks."""
+        """Abort the connection if its client has read too little. The full buffer only shrinks: writers wait for it."""
         left_bytes = self.transport.get_write_buffer_size()
-        if left_bytes > buffered_bytes - STALL_BYTES:
+        if left_bytes > buffered_bytes - MIN_READ_BYTES:
             self.transport.abort()
         else:
             self._watch_reader(left_bytes)
 
 
 class LocalProtocol(GuardedProtocol):
-    """Connection on the server's UNIX socket: marks its requests with the operator at its other end.
+    """Connection on the server's UNIX socket, which marks its requests with the operator at its other end.
 
-    The mark is set here alone. A TCP connection is a GuardedProtocol, so no header or path of a caller can set it.
+    Only this class sets the mark. A TCP connection is a GuardedProtocol, so no header or path of a caller can set it.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -289,8 +326,8 @@ def _from_operator(app: ASGIApp, actor: str) -> ASGIApp:
 
 
 def _ended_by_closing(app: ASGIApp) -> ASGIApp:
-    """Wrap `app` for a client of HTTP/1.0, which knows no chunks: an answer without Content-Length goes out as it is,
-    and ends with the connection. uvicorn closes that after each answer to HTTP/1.0."""
+    """Return `app` for a client of HTTP/1.0, which has no chunks: an answer without Content-Length is sent without
+    framing and ends with the connection, which uvicorn closes after each answer to HTTP/1.0."""
 
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
         cycle: RequestResponseCycle = send.__self__  # type: ignore[attr-defined]
@@ -301,7 +338,7 @@ def _ended_by_closing(app: ASGIApp) -> ASGIApp:
             if message["type"] == "http.response.start":
                 has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
                 cycle.chunked_encoding = None if has_length else False
-            elif not has_length:  # uvicorn counts what it sends against a length
+            elif not has_length:  # uvicorn checks the sent bytes against this length
                 cycle.expected_content_length = len(message.get("body", b""))
             await send(message)
 
@@ -311,11 +348,7 @@ def _ended_by_closing(app: ASGIApp) -> ASGIApp:
 
 
 async def _head_too_large(scope: Scope, receive: Receive, send: Send) -> None:
-    body = encode_error(
-        f"The request's headers are larger than {MAX_HEAD_BYTES // 1024} KiB.",
-        "invalid_request_error",
-        code="head_too_large",
-    )
+    body = encode_error(_HEAD_TOO_LARGE, "invalid_request_error", code="head_too_large")
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(b"x-request-id", new_request_id().encode()), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 431, "headers": headers})

@@ -1,4 +1,4 @@
-"""uvicorn, stopped in our order: refuse new requests, let the live ones end, then close."""
+"""uvicorn with its own order of a stop: refuse new requests, let the running ones end, then close."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from inferd.errors import ConfigError, OverloadedError
 from inferd.server.errors import error_response
 from inferd.server.transport.connections import MAX_CONNECTIONS, Connections
-from inferd.server.transport.protocol import HttpConfig, LocalProtocol
+from inferd.server.transport.protocol import HttpConfig, LocalProtocol, Timeouts
 from inferd.serving.completions import RETRY_AFTER_S
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
-_CLOSE_TIMEOUT_S = 5
-_ANSWER_TIMEOUT_S = 2.0
-"""How long answers may take to be written that have nothing left to wait for."""
-# Files that are none of a client's: the ledger, its readers, models, webhooks.
 _RESERVED_FILES = 256
+"""Open files beside connections: the ledger, its readers, models, webhooks."""
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class HttpServer(uvicorn.Server):
-    """The first SIGINT, SIGTERM or SIGHUP drains; a second SIGINT or SIGTERM ends the drain; later ones do nothing.
+    """HTTP server that drains before it stops.
 
-    sse-starlette cuts every stream once `should_exit` is set, and uvicorn cancels what still runs soon after: both look
-    like clients that hang up. So it is set only after all requests have their ends.
+    The first SIGINT, SIGTERM or SIGHUP starts the drain; a second SIGINT or SIGTERM ends it; later signals do nothing.
+
+    sse-starlette cuts every stream once `should_exit` is set, and uvicorn cancels the running requests soon after.
+    Both look like clients that hang up, so the flag is set only after all requests have ended.
 
     Args:
-        drain: refuses new requests and waits for the live ones; a second signal cancels it.
-        cut: ends the requests that are still live, each with its error.
-        tls: for HTTPS; see `tls_context`.
+        drain: refuses new requests and waits for the running ones; a second signal cancels it.
+        cut: ends the requests that still run, each with its error.
+        tls: context for HTTPS, see `tls_context`; None: plain HTTP.
+        connections: None: as many as the limit of open files allows, at most MAX_CONNECTIONS.
     """
 
     def __init__(
@@ -53,44 +53,47 @@ class HttpServer(uvicorn.Server):
         drain: Callable[[], Coroutine[Any, Any, None]],
         cut: Callable[[], None],
         tls: ssl.SSLContext | None = None,
+        connections: Connections | None = None,
+        timeouts: Timeouts = Timeouts(),
     ) -> None:
         self._app = app
         config = HttpConfig(
             self._answer_or_refuse,
-            Connections(_max_connections()),
+            Connections(_max_connections()) if connections is None else connections,
+            timeouts,
             interface="asgi3",
             loop="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # the gate reads them
+            proxy_headers=False,  # `Gate` reads them
             ssl_context_factory=None if tls is None else lambda config, default: tls,
-            timeout_graceful_shutdown=_CLOSE_TIMEOUT_S,
         )
         super().__init__(config)
         self._drain = drain
         self._cut = cut
+        self._answer_timeout_s = timeouts.answer_s
         self._local: socket.socket | None = None
         self._draining: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop, from the start of the drain on."""
+        """True from the start of the drain on."""
         return self._draining is not None
 
     async def run_on(self, listener: socket.socket, local: socket.socket | None = None) -> None:
-        """Serve until told to stop.
+        """Serve until `stop`.
 
         Args:
-            local: listening UNIX socket, see `local_socket`; its requests are the operator's.
+            local: listening UNIX socket for requests of the operator, see `local_socket`.
         """
         self._local = local
         await self.serve(sockets=[listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen on the UNIX socket too, in plain HTTP, with connections that count among all others."""
+        """Listen on the UNIX socket too, in plain HTTP. Its connections count toward the same limits."""
         await super().startup(sockets)
         if self._local is None:
             return
@@ -100,13 +103,13 @@ class HttpServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `handle_signals`: uvicorn would give them back while engines and batches still end."""
+        """Leave signals to `handle_signals`: uvicorn would restore the handlers while engines and batches still end."""
         yield
 
     @contextmanager
     def handle_signals(self) -> Iterator[None]:
-        """Stop at signals, in the main thread, as long as the context lasts. After it the process only ends, and
-        ignores them. A loop's own handlers would give them back in between."""
+        """Stop the server at signals within the block, in the main thread. After the block the process only ends, and
+        ignores signals. An event loop's own handlers would restore the default handlers in between."""
         loop = asyncio.get_running_loop()
 
         def handle(number: int, frame: FrameType | None) -> None:
@@ -128,7 +131,7 @@ class HttpServer(uvicorn.Server):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def stop(self) -> None:
-        """Drains and ends; called again, drains no longer."""
+        """Drain and stop; called again, end the drain."""
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain())
             self._stopping = asyncio.create_task(self._exit_after(self._draining))
@@ -143,15 +146,17 @@ class HttpServer(uvicorn.Server):
             self.stop()
 
     async def _answer_or_refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application; uvicorn cancels it, at the end of a stop only, and would answer in plain text."""
+        """Run the application. If uvicorn cancels it at the end of a stop, answer with an error in JSON."""
         try:
             await self._app(scope, receive, send)
         except asyncio.CancelledError:
             if not self.is_stopping:
                 raise
-            error = OverloadedError("The server is shutting down.", retry_after_s=RETRY_AFTER_S)
+            error = OverloadedError(
+                "The server is shutting down; send the request again later.", retry_after_s=RETRY_AFTER_S
+            )
             headers = {"x-request-id": scope["state"]["request_id"]}
-            with suppress(RuntimeError):  # uvicorn's: an answer has begun already
+            with suppress(RuntimeError):  # raised by uvicorn if an answer has begun
                 await error_response(error, scope, headers)(scope, receive, send)
 
     async def _exit_after(self, draining: asyncio.Task[None]) -> None:
@@ -159,7 +164,7 @@ class HttpServer(uvicorn.Server):
             await asyncio.wait([draining])
             self._cut()
             if self.server_state.tasks:
-                await asyncio.wait(self.server_state.tasks, timeout=_ANSWER_TIMEOUT_S)
+                await asyncio.wait(self.server_state.tasks, timeout=self._answer_timeout_s)
             if not draining.cancelled():
                 draining.result()
         finally:
@@ -167,11 +172,14 @@ class HttpServer(uvicorn.Server):
 
 
 def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """For a server: Python's defaults, TLS 1.2 and newer. Raises ConfigError if the files are no certificate and its
-    key."""
+    """Return the TLS context of a server: Python's defaults, TLS 1.2 and newer.
+
+    Raises:
+        ConfigError: the files are no certificate with its key.
+    """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        # Without a password: a server that starts by itself has nobody to ask.
+        # An empty password: a server that starts unattended cannot ask for one.
         context.load_cert_chain(certificate, key, password=lambda: b"")
     except (ssl.SSLError, OSError) as error:
         raise ConfigError(f"[server] tls_certificate: {certificate} and its key cannot be used: {error}") from error
@@ -179,17 +187,19 @@ def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
 
 
 def certificate_end_s(certificate: Path, key: Path | None) -> float:
-    """Return the Unix time at which a certificate expires. Raises ConfigError as `tls_context` does, and if it is
-    expired or not valid yet.
+    """Return the Unix time at which a certificate expires.
 
-    Python reads the dates of a peer's certificate alone, so a client in this process shakes hands with a server.
+    Python parses only the dates of a peer's certificate, so a client in this process shakes hands with a server.
+
+    Raises:
+        ConfigError: as `tls_context` does, and if the certificate has expired or is not valid yet.
     """
     ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
     server = tls_context(certificate, key).wrap_bio(ours, theirs, server_side=True)
     trusting.load_verify_locations(certificate)
-    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the file is trusted without the authority that signed it
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trust the file without the authority that signed it
     client = trusting.wrap_bio(theirs, ours)
     for side in (client, server, client):
         try:
@@ -205,7 +215,7 @@ def certificate_end_s(certificate: Path, key: Path | None) -> float:
 
 
 def _max_connections() -> int:
-    """As many as there may be files; the soft limit on those is raised to the hard one as far as needed."""
+    """Raise the soft limit of open files as far as needed, and return the number of connections that it allows."""
     wanted = MAX_CONNECTIONS + _RESERVED_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -215,7 +225,7 @@ def _max_connections() -> int:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises ConfigError if the address cannot be had."""
+    """Return a listening socket; port 0 takes a free port. Raise ConfigError if the address cannot be bound."""
     listener: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

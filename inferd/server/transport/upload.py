@@ -1,4 +1,4 @@
-"""`multipart/form-data` with one file, which goes to the disk as it comes (RFC 7578)."""
+"""Upload of one file as `multipart/form-data` (RFC 7578), written to disk as it arrives."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ MAX_FIELD_BYTES = 1024
 MAX_FIELDS = 16
 MAX_FORM_BYTES = MAX_FILE_BYTES + 64 * 1024
 UPLOAD_TIMEOUT_S = 1500.0
-"""From the end of the headers: 140 kB/s for the largest file."""
-FILENAME_CHARACTERS_MAX = 256
+"""Time from the end of the headers to the end of the form: 140 kB/s for the largest file."""
+MAX_FILENAME_CHARACTERS = 256
 _WRITE_BYTES = 2**20
 
 
 @dataclass(slots=True)
 class UploadedForm:
-    """Attributes:
-    fields: the form's values that are no file.
-    filename: as the client called it; None: there was no file.
+    """Form of an upload, without the content of its file.
+
+    Attributes:
+        fields: values of the fields other than the file.
+        filename: the client's name for the file; None: there was no file.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
@@ -40,7 +42,7 @@ class UploadedForm:
 
 
 def declared_bytes(request: Request) -> int:
-    """Return the size of the form, or the largest that there may be. Raises RequestTooLargeError."""
+    """Return the declared size of the form, MAX_FORM_BYTES without one. Raise RequestTooLargeError above that."""
     declared = request.headers.get("content-length", "")
     num_bytes = int(declared) if declared.isdecimal() else MAX_FORM_BYTES
     if num_bytes > MAX_FORM_BYTES:
@@ -49,15 +51,21 @@ def declared_bytes(request: Request) -> int:
 
 
 async def read_upload(request: Request, file: BinaryIO, written: Callable[[int], None]) -> UploadedForm:
-    """The form's fields; its field `file` is written to `file`, from a worker thread, and `written` is called with the
-    bytes of each write.
+    """Read a form, and write the content of its field `file` to `file` on a worker thread.
 
-    Raises InvalidRequestError: it is no such form; RequestTooLargeError, RequestTimeoutError, what `written` raises.
+    Args:
+        written: called with the number of bytes of each write; its exceptions end the upload.
+
+    Raises:
+        InvalidRequestError: the body is incomplete or no form with one file.
+        RequestTooLargeError: the form is larger than MAX_FORM_BYTES, or its file than MAX_FILE_BYTES.
+        RequestTimeoutError: the form did not arrive within UPLOAD_TIMEOUT_S.
     """
     kind, parameters = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data" or b"boundary" not in parameters:
         raise InvalidRequestError(
-            "Upload a file as multipart/form-data, with the fields 'purpose' and 'file'.", code="invalid_form"
+            "The body is no form; upload a file as multipart/form-data, with the fields 'purpose' and 'file'.",
+            code="invalid_form",
         )
     form = _Form()
     try:
@@ -66,7 +74,7 @@ async def read_upload(request: Request, file: BinaryIO, written: Callable[[int],
         async with asyncio.timeout(UPLOAD_TIMEOUT_S):
             async for chunk in request.stream():
                 num_bytes += len(chunk)
-                if num_bytes > MAX_FORM_BYTES:  # of whatever: parts, or what follows them
+                if num_bytes > MAX_FORM_BYTES:  # parts and bytes after them
                     raise _too_large()
                 parser.write(chunk)
                 if form.num_waiting >= _WRITE_BYTES:
@@ -74,22 +82,31 @@ async def read_upload(request: Request, file: BinaryIO, written: Callable[[int],
             parser.finalize()
             await asyncio.to_thread(file.write, form.take())
     except FormParserError as error:
-        raise InvalidRequestError(f"The form cannot be read: {error}.", code="invalid_form") from error
+        raise InvalidRequestError(
+            f"The form cannot be parsed: {error}; send multipart/form-data (RFC 7578).", code="invalid_form"
+        ) from error
     except TimeoutError as error:
-        raise RequestTimeoutError(f"The file did not come within {UPLOAD_TIMEOUT_S:.0f} s.") from error
+        raise RequestTimeoutError(
+            f"The file did not arrive within {UPLOAD_TIMEOUT_S:.0f} s; send a smaller file or send it faster."
+        ) from error
     except ClientDisconnect as error:
-        raise InvalidRequestError("The request's body was cut off.", code="incomplete_body") from error
+        raise InvalidRequestError(
+            "The request's body is incomplete; send all of it.", code="incomplete_body"
+        ) from error
     if not form.is_whole:
-        raise InvalidRequestError("The form has no end: its body was cut off.", code="invalid_form")
+        raise InvalidRequestError("The form is incomplete; send it with its final boundary.", code="invalid_form")
     return form.upload
 
 
 def _too_large() -> RequestTooLargeError:
-    return RequestTooLargeError(f"A file for batches has at most {MAX_FILE_BYTES // 1_000_000} MB.", param="file")
+    return RequestTooLargeError(
+        f"The file is larger than {MAX_FILE_BYTES // 1_000_000} MB, the most allowed; split it into several batches.",
+        param="file",
+    )
 
 
 class _Form:
-    """What the parser has found so far."""
+    """Handler of the parser's events: the form as far as it has been parsed."""
 
     def __init__(self) -> None:
         self.upload = UploadedForm()
@@ -103,7 +120,7 @@ class _Form:
         self._disposition = b""
 
     def callbacks(self) -> MultipartCallbacks:
-        """By the parser's names of events."""
+        """Return the callbacks by the parser's names of events."""
         return {
             "on_part_begin": self._begin_part,
             "on_part_data": self._add_data,
@@ -116,7 +133,7 @@ class _Form:
         }
 
     def take(self) -> bytes:
-        """The file's bytes that were not taken before."""
+        """Return the bytes of the file that no earlier call has returned."""
         data, self._waiting, self.num_waiting = b"".join(self._waiting), [], 0
         return data
 
@@ -141,10 +158,12 @@ class _Form:
         self._is_file = self._name == "file"
         if self._is_file:
             if self.upload.filename is not None:
-                raise InvalidRequestError("The form has more than one 'file'.", param="file", code="invalid_form")
+                raise InvalidRequestError(
+                    "The form has several fields 'file'; send one.", param="file", code="invalid_form"
+                )
             filename = options.get(b"filename", b"").decode(errors="replace") or "file.jsonl"
             kept = "".join(character for character in filename if character.isprintable())
-            self.upload.filename = kept[:FILENAME_CHARACTERS_MAX]
+            self.upload.filename = kept[:MAX_FILENAME_CHARACTERS]
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
@@ -157,12 +176,15 @@ class _Form:
         self._value += data[start:end]
         if len(self._value) > MAX_FIELD_BYTES:
             name = shorten(self._name)
-            raise InvalidRequestError(f"The field '{name}' is too long.", param=name, code="invalid_value")
+            message = f"The field '{name}' is longer than {MAX_FIELD_BYTES} bytes, the most allowed."
+            raise InvalidRequestError(message, param=name, code="invalid_value")
 
     def _end_part(self) -> None:
         if not self._is_file:
             if len(self.upload.fields) >= MAX_FIELDS:
-                raise InvalidRequestError("The form has too many fields.", code="invalid_form")
+                raise InvalidRequestError(
+                    f"The form has more than {MAX_FIELDS} fields; send 'purpose' and 'file'.", code="invalid_form"
+                )
             self.upload.fields[self._name] = self._value.decode(errors="replace")
 
     def _end(self) -> None:

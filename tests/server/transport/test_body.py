@@ -1,4 +1,4 @@
-"""A body is never read further than allowed."""
+"""Limits on the size of bodies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 def padded(size: int) -> bytes:
-    """A good request of that many bytes."""
+    """Return a valid request of `size` bytes."""
     request = json.dumps(chat_body(max_tokens=1)).encode()
     return request + b" " * (size - len(request))
 
@@ -24,7 +24,7 @@ async def post(provider: Provider, content: bytes | AsyncIterator[bytes]):
     return await provider.client.post("/v1/chat/completions", content=content)
 
 
-async def test_the_largest_body_is_read_and_one_byte_more_is_413(provider, monkeypatch):
+async def test_body_of_the_largest_size_is_read_and_one_byte_more_is_413(provider, monkeypatch):
     monkeypatch.setattr(body_module, "MAX_BODY_BYTES", 2**20)
     assert (await post(provider, padded(2**20))).status_code == 200
     response = await post(provider, padded(2**20 + 1))
@@ -33,7 +33,7 @@ async def test_the_largest_body_is_read_and_one_byte_more_is_413(provider, monke
     assert "1 MiB" in response.json()["error"]["message"]
 
 
-async def test_a_declared_size_is_refused_before_a_byte_is_read(provider):
+async def test_body_with_a_too_large_declared_size_is_413_before_a_byte_is_read(provider):
     read = []
 
     async def content() -> AsyncIterator[bytes]:
@@ -46,7 +46,7 @@ async def test_a_declared_size_is_refused_before_a_byte_is_read(provider):
     assert read == []
 
 
-async def test_a_body_without_a_size_is_refused_as_soon_as_it_is_too_large(provider):
+async def test_body_without_a_size_is_413_as_soon_as_it_is_too_large(provider):
     read = []
 
     async def content() -> AsyncIterator[bytes]:
@@ -59,7 +59,7 @@ async def test_a_body_without_a_size_is_refused_as_soon_as_it_is_too_large(provi
     assert len(read) == MAX_BODY_BYTES // 2**20 + 1
 
 
-async def test_a_body_in_many_pieces_is_one_body(provider):
+async def test_body_in_many_pieces_is_read_whole(provider):
     async def content() -> AsyncIterator[bytes]:
         for byte in padded(200):
             yield bytes([byte])
@@ -67,7 +67,7 @@ async def test_a_body_in_many_pieces_is_one_body(provider):
     assert (await post(provider, content())).status_code == 200
 
 
-async def test_a_wrong_content_length_is_not_believed(provider):
+async def test_body_with_an_invalid_content_length_is_read(provider):
     response = await provider.client.post(
         "/v1/chat/completions", content=padded(200), headers={"content-length": "many"}
     )

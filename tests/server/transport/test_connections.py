@@ -1,4 +1,4 @@
-"""Who goes when too many connections are open."""
+"""Choice of the connection that is closed when too many are open."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def opened(connections: Connections) -> FakeConnection:
     return connection
 
 
-def test_the_one_that_has_waited_longest_makes_room():
+def test_connection_above_the_limit_closes_the_one_that_has_waited_longest():
     connections = Connections(max_open=3)
     first, second, third = (opened(connections) for _ in range(3))
     connections.busy(first)
@@ -36,7 +36,7 @@ def test_the_one_that_has_waited_longest_makes_room():
     assert len(connections) == 3
 
 
-def test_when_all_are_at_work_the_newcomer_goes():
+def test_new_connection_is_closed_if_all_others_serve_requests():
     connections = Connections(max_open=2)
     for connection in (old := [opened(connections) for _ in range(2)]):
         connections.busy(connection)
@@ -46,7 +46,7 @@ def test_when_all_are_at_work_the_newcomer_goes():
 
 
 @pytest.mark.parametrize("n_floods", [1, 5])
-def test_a_flood_of_idle_connections_never_ends_a_request(n_floods):
+def test_idle_connections_above_the_limit_never_close_one_with_a_request(n_floods):
     connections = Connections(max_open=10)
     working = [opened(connections) for _ in range(5)]
     for connection in working:
@@ -59,7 +59,7 @@ def test_a_flood_of_idle_connections_never_ends_a_request(n_floods):
     assert len(connections) == 5
 
 
-def test_what_nobody_takes_is_bounded_and_the_largest_is_cut_first():
+def test_unread_bytes_above_the_limit_cut_the_connection_with_most():
     connections = Connections(max_unread_bytes=100)
     first, second, third, fourth = (opened(connections) for _ in range(4))
     connections.stalls(first, 40)
@@ -74,7 +74,7 @@ def test_what_nobody_takes_is_bounded_and_the_largest_is_cut_first():
     assert not first.is_cut
 
 
-def test_a_single_answer_may_be_as_large_as_it_is():
+def test_single_unread_answer_above_the_limit_is_cut_only_beside_another():
     connections = Connections(max_unread_bytes=100)
     one, another = opened(connections), opened(connections)
     connections.stalls(one, 1000)

@@ -1,6 +1,5 @@
-"""Clients that only hold what they have, over a real socket: idle connections, and streams that nobody reads. Others
-are served as if they were not there, and what they hold is bounded. What they cost in time: `scripts/bench serve
-held-connections`."""
+"""Idle connections and unread streams over a real socket: other clients are served as without them, and their memory is
+bounded. Their cost in time: `scripts/bench serve held-connections`."""
 
 from __future__ import annotations
 
@@ -13,8 +12,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from inferd.server.streaming import EventStream
-from inferd.server.transport import protocol as protocol_module
 from inferd.server.transport.connections import Connections
+from inferd.server.transport.protocol import Timeouts
 from tests.server.raw_client import RawClient, head, raw_client
 from tests.server.transport.test_server import Served, served_on_socket
 from tests.serving.provider import PRICED, Provider, chat_body, running_provider
@@ -25,11 +24,11 @@ N_IDLE = 200
 N_READERS = 10
 N_TOKENS = 200
 PROTOCOL_BUFFER_BYTES = 64 * 1024
-"""asyncio's and uvloop's high-water mark: above it, nobody writes to a connection."""
+"""asyncio's and uvloop's high-water mark: above it, writers to a connection wait."""
 
 
 class Unread:
-    """A stream whose client takes nothing: segments and buffers are small, so that the server's are soon full."""
+    """Stream whose client reads nothing. Its segments and buffers are small, so that the server's are soon full."""
 
     def __init__(self, served: Served, provider: Provider) -> None:
         self._socket = socket.socket()
@@ -52,7 +51,7 @@ async def served(provider: Provider) -> AsyncIterator[Served]:
 
 
 async def idle(stack: AsyncExitStack, served: Served, provider: Provider, n: int) -> list[RawClient]:
-    """Half of them have never said anything, half have got an answer."""
+    """Return idle clients: half have sent nothing, half have got an answer."""
     clients = []
     for number in range(n):
         client = await stack.enter_async_context(raw_client(served.port))
@@ -67,7 +66,7 @@ def buffered_bytes(served: Served) -> list[int]:
     return [each.transport.get_write_buffer_size() for each in served.server.server_state.connections]
 
 
-async def test_streams_that_nobody_reads_are_computed_and_billed_and_hold_no_more_than_a_buffer(provider, served):
+async def test_unread_streams_are_computed_and_billed_and_hold_at_most_a_buffer(provider, served):
     async with AsyncExitStack() as stack:
         await idle(stack, served, provider, N_IDLE)
         for _ in range(N_READERS):
@@ -75,7 +74,7 @@ async def test_streams_that_nobody_reads_are_computed_and_billed_and_hold_no_mor
         await provider.until(lambda: len(provider.rows("usage")) == N_READERS)
         rows = provider.rows("usage")
         assert {(row["status"], row["completion_tokens"]) for row in rows} == {("completed", N_TOKENS)}
-        await provider.idle()  # the engine and the books have done with them
+        await provider.idle()  # the engine and the ledger have ended them
         sizes = buffered_bytes(served)
         assert len(sizes) >= N_IDLE + N_READERS
         chunk_bytes = 4096  # of one token
@@ -85,10 +84,10 @@ async def test_streams_that_nobody_reads_are_computed_and_billed_and_hold_no_mor
         assert other.json()["usage"]["completion_tokens"] == 3
 
 
-async def test_streams_that_nobody_reads_are_given_up(provider, served, monkeypatch):
+async def test_unread_streams_are_cut_after_a_while(provider, monkeypatch):
     monkeypatch.setattr(EventStream, "send_timeout_s", 0.1)
-    monkeypatch.setattr(protocol_module, "STALL_S", 0.2)
-    async with AsyncExitStack() as stack:
+    provider.grant(10**12)
+    async with served_on_socket(provider, timeouts=Timeouts(stall_s=0.2)) as served, AsyncExitStack() as stack:
         for _ in range(N_READERS):
             stack.callback(Unread(served, provider).close)
         await provider.until(lambda: len(provider.rows("usage")) == N_READERS)
@@ -96,7 +95,7 @@ async def test_streams_that_nobody_reads_are_given_up(provider, served, monkeypa
 
 
 async def rows_of_a_request(provider: Provider, n_idle: int, n_unread: int) -> list[int]:
-    """That the engine computes step by step, beside so many."""
+    """Return the rows of each step of a request, beside idle connections and unread streams."""
     async with served_on_socket(provider) as served, AsyncExitStack() as stack:
         await idle(stack, served, provider, n_idle)
         for _ in range(n_unread):
@@ -108,7 +107,7 @@ async def rows_of_a_request(provider: Provider, n_idle: int, n_unread: int) -> l
         return provider.runner.rows_per_step[n_before:]
 
 
-async def test_another_request_takes_the_engine_as_many_steps_beside_them_as_alone(tmp_path, monkeypatch):
+async def test_request_beside_held_connections_takes_as_many_steps_as_alone(tmp_path, monkeypatch):
     found = []
     for n_idle, n_unread in ((0, 0), (N_IDLE, N_READERS)):
         async with running_provider(tmp_path / str(n_idle), monkeypatch, credit_nanousd=10**12) as provider:
@@ -116,9 +115,9 @@ async def test_another_request_takes_the_engine_as_many_steps_beside_them_as_alo
     assert found[0] == found[1]
 
 
-async def test_too_many_idle_connections_make_room_for_a_caller_and_not_for_each_other(provider, monkeypatch):
-    monkeypatch.setattr("inferd.server.transport.server.MAX_CONNECTIONS", 50)
-    async with served_on_socket(provider) as served, AsyncExitStack() as stack:
+async def test_idle_connections_above_the_limit_never_end_a_request(provider):
+    connections = Connections(max_open=50)
+    async with served_on_socket(provider, connections=connections) as served, AsyncExitStack() as stack:
         provider.runner.hold_back()
         asked = asyncio.create_task(served.client.post("/v1/chat/completions", json=chat_body(max_tokens=5)))
         await provider.until(lambda: provider.runner.waits)
@@ -126,16 +125,16 @@ async def test_too_many_idle_connections_make_room_for_a_caller_and_not_for_each
             await stack.enter_async_context(raw_client(served.port))
         await provider.until(lambda: len(served.server.server_state.connections) <= 50)
         provider.runner.let_go()
-        assert (await asked).status_code == 200, "who is at work is never closed"
+        assert (await asked).status_code == 200, "a connection with a request is never closed"
         assert (await served.client.post("/v1/chat/completions", json=chat_body(max_tokens=1))).status_code == 200
 
 
-async def test_large_answers_that_nobody_takes_are_cut_when_they_are_too_many_together(provider, monkeypatch):
+async def test_unread_answers_above_the_limit_of_bytes_are_cut(provider, monkeypatch):
     monkeypatch.setattr("inferd.server.endpoints.models.encode_model_list", lambda models, **_: b" " * 2**24)
-    monkeypatch.setattr(Connections.__init__, "__defaults__", (100, 2**24))
-    async with served_on_socket(provider) as served, AsyncExitStack() as stack:
+    connections = Connections(100, 2**24)
+    async with served_on_socket(provider, connections=connections) as served, AsyncExitStack() as stack:
         for _ in range(N_READERS):
             client = await stack.enter_async_context(raw_client(served.port))
             await client.send(head(provider, "/v1/models", "GET"))
         await provider.until(lambda: len(buffered_bytes(served)) < N_READERS and sum(buffered_bytes(served)) <= 2**24)
-        assert any(buffered_bytes(served)), "one of them may be as slow as it likes"
+        assert any(buffered_bytes(served)), "one of them may be slow"

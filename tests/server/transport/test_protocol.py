@@ -1,4 +1,4 @@
-"""What a socket's other end may do to a server, and what it costs: a clear 4xx or a closed connection."""
+"""Hostile and faulty clients on a socket: each gets a clear 4xx or a closed connection."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import json
 import pytest
 
 from inferd.server.transport import body as body_module
-from inferd.server.transport import protocol as protocol_module
-from inferd.server.transport.protocol import MAX_HEAD_BYTES
+from inferd.server.transport.protocol import MAX_HEAD_BYTES, MAX_PIPELINED, Timeouts
 from tests.server.raw_client import head, raw_client
 from tests.server.transport.test_server import served_on_socket
 from tests.serving.provider import chat_body
@@ -20,14 +19,14 @@ SHORT_S = 0.1
 
 
 @pytest.fixture
-async def served(provider):
-    async with served_on_socket(provider) as served:
+async def served(provider, request):
+    async with served_on_socket(provider, timeouts=getattr(request, "param", Timeouts())) as served:
         yield served
-        # Whatever was done to it, it answers.
+        # The server still answers after each test.
         assert (await served.client.post("/v1/chat/completions", json=chat_body(max_tokens=1))).status_code == 200
 
 
-async def test_headers_up_to_the_limit_are_read_and_more_are_431(provider, served):
+async def test_headers_up_to_the_limit_are_read_and_larger_ones_are_431(provider, served):
     async with raw_client(served.port) as client:
         await client.send(head(provider, "/v1/models", "GET", x_long="a" * (MAX_HEAD_BYTES - 1000)))
         assert (await client.answer())[0] == 200
@@ -43,22 +42,22 @@ async def test_many_small_headers_count_like_a_long_one(provider, served):
 
 
 @pytest.mark.parametrize("start", [b"GET /v1/models HTTP/1.1\r\nx-endless: ", b"GET /"])
-async def test_a_header_that_never_ends_is_cut_off(served, start):
+async def test_header_that_never_ends_is_cut_off(served, start):
     async with raw_client(served.port) as client:
         await client.send(start)
         assert await client.flood(b"a" * 65536, 1024)
 
 
-async def test_headers_that_do_not_come_are_408(served, monkeypatch):
-    monkeypatch.setattr(protocol_module, "HEAD_TIMEOUT_S", SHORT_S)
+@pytest.mark.parametrize("served", [Timeouts(head_s=SHORT_S)], indirect=True)
+async def test_headers_that_do_not_arrive_are_408(served):
     async with raw_client(served.port) as client:
         await client.send(b"GET /v1/models HTTP/1.1\r\nhost: local")
         assert await client.error() == (408, "request_timeout")
         assert await client.rest() == b""
 
 
-async def test_a_connection_that_says_nothing_is_closed_before_and_after_an_answer(provider, served, monkeypatch):
-    monkeypatch.setattr(protocol_module, "HEAD_TIMEOUT_S", SHORT_S)
+@pytest.mark.parametrize("served", [Timeouts(head_s=SHORT_S)], indirect=True)
+async def test_idle_connection_is_closed_before_and_after_an_answer(provider, served):
     async with raw_client(served.port) as client:
         assert await client.rest() == b""
     async with raw_client(served.port) as client:
@@ -67,14 +66,14 @@ async def test_a_connection_that_says_nothing_is_closed_before_and_after_an_answ
         assert await client.rest() == b""
 
 
-async def test_blank_lines_do_not_keep_a_connection_alive(served, monkeypatch):
-    monkeypatch.setattr(protocol_module, "HEAD_TIMEOUT_S", SHORT_S)
+@pytest.mark.parametrize("served", [Timeouts(head_s=SHORT_S)], indirect=True)
+async def test_blank_lines_do_not_keep_a_connection_alive(served):
     async with raw_client(served.port) as client:
         await client.send(b"\r\n" * 10)
         assert await client.rest() == b""
 
 
-async def test_a_body_that_does_not_come_is_408(provider, served, monkeypatch):
+async def test_body_that_does_not_arrive_is_408(provider, served, monkeypatch):
     monkeypatch.setattr(body_module, "BODY_TIMEOUT_S", SHORT_S)
     async with raw_client(served.port) as client:
         await client.send(head(provider, content_length=100) + b'{"model":')
@@ -82,8 +81,8 @@ async def test_a_body_that_does_not_come_is_408(provider, served, monkeypatch):
         assert await client.rest() == b""
 
 
-async def test_the_rest_of_a_refused_body_is_read_so_that_the_answer_arrives(served):
-    """A reset connection would take the answer away from whoever is still sending."""
+async def test_rest_of_a_refused_body_is_read_so_that_the_answer_arrives(served):
+    """A reset connection would lose the answer for a client that is still sending."""
     async with raw_client(served.port) as client:
         await client.send(head(None, content_length=2**20) + b" " * 2**20)
         assert await client.error() == (401, "invalid_api_key")
@@ -91,8 +90,8 @@ async def test_the_rest_of_a_refused_body_is_read_so_that_the_answer_arrives(ser
         assert (await client.answer())[0] == 200
 
 
-async def test_the_rest_of_a_refused_body_is_not_waited_for_long(served, monkeypatch):
-    monkeypatch.setattr(protocol_module, "LINGER_S", SHORT_S)
+@pytest.mark.parametrize("served", [Timeouts(linger_s=SHORT_S)], indirect=True)
+async def test_rest_of_a_refused_body_that_does_not_arrive_closes_the_connection(served):
     async with raw_client(served.port) as client:
         await client.send(head(None, content_length=2**20) + b" ")
         assert await client.error() == (401, "invalid_api_key")
@@ -132,25 +131,25 @@ async def test_trailers_and_chunks_of_one_byte_are_read(provider, served):
         assert (await client.answer())[0] == 200
 
 
-async def test_a_few_pipelined_requests_are_answered_in_order_and_a_flood_of_them_is_not(provider, served):
+async def test_pipelined_requests_are_answered_in_order_up_to_a_limit(provider, served):
     async with raw_client(served.port) as client:
         await client.send(head(provider, "/v1/models", "GET") * 4)
         assert [(await client.answer())[0] for _ in range(4)] == [200] * 4
     async with raw_client(served.port) as client:
         await client.send(head(provider, "/v1/models", "GET") * 400)
-        assert (await client.rest()).count(b"HTTP/1.1 200") <= protocol_module.MAX_PIPELINED + 1
+        assert (await client.rest()).count(b"HTTP/1.1 200") <= MAX_PIPELINED + 1
 
 
 @pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nx\r\n\r\n"])
-async def test_what_is_no_http_is_400(served, data):
+async def test_bytes_that_are_no_http_are_400(served, data):
     async with raw_client(served.port) as client:
         await client.send(data)
         assert await client.error() == (400, "invalid_http")
         assert await client.rest() == b""
 
 
-async def test_both_lengths_at_once_are_refused(provider, served):
-    """Request smuggling: a proxy may have believed the other one."""
+async def test_both_lengths_of_a_body_at_once_are_400(provider, served):
+    """Request smuggling: a proxy may have used the other length."""
     async with raw_client(served.port) as client:
         await client.send(head(provider, content_length=5, transfer_encoding="chunked") + b"0\r\n\r\n")
         assert await client.error() == (400, "invalid_http")
@@ -273,8 +272,8 @@ async def test_connection_close_is_not_contradicted_by_a_stream(provider, served
     assert [line for line in lines if line.startswith(b"connection")] == [b"connection: close"]
 
 
-async def test_a_reader_of_a_long_answer_who_takes_nothing_is_cut_off(provider, served, monkeypatch):
-    monkeypatch.setattr(protocol_module, "STALL_S", SHORT_S)
+@pytest.mark.parametrize("served", [Timeouts(stall_s=SHORT_S)], indirect=True)
+async def test_client_that_does_not_read_a_long_answer_is_cut_off(provider, served, monkeypatch):
     monkeypatch.setattr("inferd.server.endpoints.models.encode_model_list", lambda models, has_more: b" " * 2**26)
     async with raw_client(served.port) as client:
         await client.send(head(provider, "/v1/models", "GET"))
@@ -283,7 +282,7 @@ async def test_a_reader_of_a_long_answer_who_takes_nothing_is_cut_off(provider, 
         assert 0 < len(await client.rest()) < 2**26
 
 
-async def test_a_slow_reader_who_does_read_gets_all_of_it(provider, served, monkeypatch):
+async def test_client_that_reads_a_long_answer_slowly_gets_all_of_it(provider, served, monkeypatch):
     monkeypatch.setattr("inferd.server.endpoints.models.encode_model_list", lambda models, has_more: b" " * 2**24)
     async with raw_client(served.port) as client:
         await client.send(head(provider, "/v1/models", "GET"))

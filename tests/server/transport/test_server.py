@@ -1,4 +1,4 @@
-"""The real server on a real socket: how it ends, and what a socket does that an ASGI call does not."""
+"""The server on a real socket: stops, TLS, and clients that hang up or do not read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 
 from inferd.errors import ConfigError
 from inferd.server.streaming import EventStream
-from inferd.server.transport import server as server_module
+from inferd.server.transport.connections import Connections
+from inferd.server.transport.protocol import Timeouts
 from inferd.server.transport.server import HttpServer, bind, tls_context
 from inferd.wire.answer_deltas import ContentDelta
 from inferd.wire.openai.chat_response import ChatResponse
@@ -35,14 +36,16 @@ def trusted() -> ssl.SSLContext:
 class Served:
     """A provider behind a socket."""
 
-    def __init__(self, provider: Provider, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, provider: Provider, tls: ssl.SSLContext | None, connections: Connections | None, timeouts: Timeouts
+    ) -> None:
         async def drain() -> None:
             provider.completions.close()
             await provider.completions.wait_idle(PATIENCE_S)
 
         self.listener = bind("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
-        self.server = HttpServer(provider.app, drain, provider.completions.cut_off, tls)
+        self.server = HttpServer(provider.app, drain, provider.completions.cut_off, tls, connections, timeouts)
         headers = {"authorization": f"Bearer {provider.key}"}
         base_url = f"http://127.0.0.1:{self.port}" if tls is None else f"https://localhost:{self.port}"
         self.client = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=PATIENCE_S, verify=trusted())
@@ -54,8 +57,13 @@ class Served:
 
 
 @asynccontextmanager
-async def served_on_socket(provider: Provider, tls: ssl.SSLContext | None = None) -> AsyncIterator[Served]:
-    served = Served(provider, tls)
+async def served_on_socket(
+    provider: Provider,
+    tls: ssl.SSLContext | None = None,
+    connections: Connections | None = None,
+    timeouts: Timeouts = Timeouts(),
+) -> AsyncIterator[Served]:
+    served = Served(provider, tls, connections, timeouts)
     with closing(served.listener):
         try:
             await provider.until(lambda: served.server.started)
@@ -68,7 +76,7 @@ async def served_on_socket(provider: Provider, tls: ssl.SSLContext | None = None
             await served.ended()
 
 
-async def test_it_answers_over_a_socket_and_ends_when_told(provider):
+async def test_server_on_a_socket_answers_and_ends_at_a_stop(provider):
     async with served_on_socket(provider) as served:
         assert (await served.client.get("/health")).json() == {"status": "ok"}
         response = await served.client.post("/v1/chat/completions", json=chat_body(max_tokens=3))
@@ -79,7 +87,7 @@ async def test_it_answers_over_a_socket_and_ends_when_told(provider):
         socket.create_connection(("127.0.0.1", served.port))
 
 
-async def test_a_stream_that_runs_is_finished_before_the_server_ends(provider):
+async def test_stream_at_a_stop_is_finished_before_the_server_ends(provider):
     provider.runner.hold_back()
     async with (
         served_on_socket(provider) as served,
@@ -99,7 +107,7 @@ async def test_a_stream_that_runs_is_finished_before_the_server_ends(provider):
     assert provider.usage_row()["status"] == "completed"
 
 
-async def test_stopping_twice_does_not_wait(provider):
+async def test_second_stop_ends_the_drain(provider):
     provider.runner.hold_back()
     async with (
         served_on_socket(provider) as served,
@@ -110,7 +118,7 @@ async def test_stopping_twice_does_not_wait(provider):
         served.server.stop()
         served.server.stop()
         await served.ended()
-        assert provider.hold_states() == ["held"], "the engine has not given it back"
+        assert provider.hold_states() == ["held"], "the engine still runs it"
         provider.runner.let_go()
         await provider.idle()
         assert provider.hold_states() == ["voided"]
@@ -118,10 +126,8 @@ async def test_stopping_twice_does_not_wait(provider):
         assert "you were not billed" in json.loads(last.removeprefix("data: "))["error"]["message"]
 
 
-async def test_upload_that_a_stop_interrupts_is_refused_in_json(provider, monkeypatch):
-    monkeypatch.setattr(server_module, "_CLOSE_TIMEOUT_S", 0)
-    monkeypatch.setattr(server_module, "_ANSWER_TIMEOUT_S", 0.0)
-    async with served_on_socket(provider) as served:
+async def test_upload_that_a_stop_interrupts_is_refused_in_json(provider):
+    async with served_on_socket(provider, timeouts=Timeouts(close_s=0, answer_s=0.0)) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(
             b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\nAuthorization: Bearer %s\r\n"
@@ -137,7 +143,7 @@ async def test_upload_that_a_stop_interrupts_is_refused_in_json(provider, monkey
     assert json.loads(body)["error"]["code"] == "server_overloaded"
 
 
-async def test_a_client_that_hangs_up_a_socket_ends_its_generation(provider):
+async def test_stream_whose_client_hangs_up_is_cancelled(provider):
     provider.runner.hold_back()
     async with served_on_socket(provider) as served:
         async with served.client.stream(
@@ -154,7 +160,7 @@ async def test_a_client_that_hangs_up_a_socket_ends_its_generation(provider):
         assert (row["status"], row["prompt_tokens"], row["completion_tokens"]) == ("cancelled", N_PROMPT, 4)
 
 
-async def test_a_client_that_hangs_up_while_it_waits_for_a_whole_answer_ends_its_generation(provider):
+async def test_whole_answer_whose_client_hangs_up_is_cancelled(provider):
     provider.runner.hold_back()
     async with served_on_socket(provider) as served:
         asked = asyncio.create_task(served.client.post("/v1/chat/completions", json=chat_body(max_tokens=200)))
@@ -168,7 +174,7 @@ async def test_a_client_that_hangs_up_while_it_waits_for_a_whole_answer_ends_its
         assert (row["status"], row["completion_tokens"]) == ("cancelled", 1)
 
 
-async def test_a_reader_whose_socket_is_full_is_given_up(provider, monkeypatch):
+async def test_stream_whose_client_does_not_read_is_cancelled(provider, monkeypatch):
     monkeypatch.setattr(EventStream, "send_timeout_s", 0.2)
     # A short answer does not fill a socket's buffers, so each chunk is made a megabyte.
     delta_chunk = ChatResponse.delta_chunk
@@ -200,7 +206,7 @@ def _raw_request(provider: Provider, **fields: Any) -> bytes:
     )
 
 
-async def test_a_free_request_is_waited_for_too(provider):
+async def test_free_request_at_a_stop_is_finished(provider):
     provider.runner.hold_back()
     async with served_on_socket(provider) as served:
         asked = asyncio.create_task(served.client.post("/v1/chat/completions", json=chat_body(model=FREE)))
@@ -211,7 +217,7 @@ async def test_a_free_request_is_waited_for_too(provider):
         await served.ended()
 
 
-async def test_with_a_certificate_it_speaks_tls_and_nothing_else(provider):
+async def test_server_with_a_certificate_answers_only_over_tls(provider):
     tls = tls_context(TLS / "certificate.pem", TLS / "key.pem")
     async with served_on_socket(provider, tls) as served:
         response = await served.client.post("/v1/chat/completions", json=chat_body(max_tokens=2, stream=True))
@@ -223,12 +229,12 @@ async def test_with_a_certificate_it_speaks_tls_and_nothing_else(provider):
 
 
 @pytest.mark.parametrize("key", [None, TLS / "certificate.pem"])
-def test_a_certificate_without_its_key_is_said_at_the_start(key):
+def test_tls_context_without_the_certificates_key_raises(key):
     with pytest.raises(ConfigError, match=r"tls_certificate: .*certificate\.pem and its key cannot be used: "):
         tls_context(TLS / "certificate.pem", key)
 
 
-def test_a_port_in_use_and_a_host_that_is_not_ours_are_said_in_one_line():
+def test_bind_to_a_used_port_or_foreign_host_raises_in_one_line():
     with closing(bind("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: .*choose another --port") as caught:
