@@ -1,4 +1,4 @@
-"""One request made of an ASGI application, by a client that can hang up or stop reading whenever the test wants."""
+"""Request to an ASGI application whose client can hang up or stop reading at any time."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class AsgiCall:
         self._reads.set()
 
     def stop_reading(self) -> None:
-        """From now on the socket's buffers are full."""
+        """Let the socket's buffers be full from now on."""
         self._reads.clear()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits for what the answer brings; fails if it ends before."""
+        """Wait until `condition` holds, and fail if the answer ends before."""
         async with asyncio.timeout(PATIENCE_S):
             while not condition():
                 assert not self._task.done(), f"it ended with {self.status} {self.body!r}"
@@ -64,7 +64,7 @@ class AsgiCall:
                 waiter.cancel()
 
     async def ended(self) -> None:
-        """The application has done with it; raises what it raised."""
+        """Wait until the application has ended, and raise its exception."""
         async with asyncio.timeout(PATIENCE_S):
             await self._task
 

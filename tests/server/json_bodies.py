@@ -21,7 +21,7 @@ _DEPTH_MAX = 4
 
 
 def bodies(schema: Mapping[str, Any], components: Mapping[str, Any], usual: Mapping[str, Any]) -> st.SearchStrategy:
-    """Objects of this schema: required fields, some of the others, one in twelve bodies with a field that is wrong.
+    """Return objects of a schema: required fields, some of the others, one in twelve bodies with a field that is wrong.
 
     Args:
         usual: values that most bodies have for these fields, so that they get as far as the work.

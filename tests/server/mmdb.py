@@ -1,4 +1,4 @@
-"""Writes a small MaxMind database: https://maxmind.github.io/MaxMind-DB/, version 2.0, IPv6 tree, 24-bit records."""
+"""Writer of a small MaxMind database: https://maxmind.github.io/MaxMind-DB/, version 2.0, IPv6 tree, 24-bit records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MARKER = b"\xab\xcd\xefMaxMind.com"
 
 
 def write_mmdb(path: Path, records: dict[str, Any], database_type: str = "Test-Country") -> Path:
-    """`records`: network in CIDR -> what the database says of it. No network contains another."""
+    """Write a database of `records` by network in CIDR notation; no network may contain another."""
     nodes: list[list[int | None]] = [[None, None]]
     data, offsets = b"", []
     for number, (text, record) in enumerate(records.items()):

@@ -1,4 +1,4 @@
-"""A client that says what it likes, byte by byte, to a server in the same loop."""
+"""Client that sends raw bytes to a server in the same event loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RawClient:
         await self._writer.drain()
 
     async def flood(self, data: bytes, n_times: int) -> bool:
-        """Sends it over and over; whether the server put an end to that."""
+        """Send `data` repeatedly, and return whether the server closed the connection."""
         try:
             for _ in range(n_times):
                 await self.send(data)
@@ -32,7 +32,7 @@ class RawClient:
         return False
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of the next answer, which has a length."""
+        """Return status, headers and body of the next answer, which has a length."""
         async with asyncio.timeout(PATIENCE_S):
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
             first, *lines = head.strip().split("\r\n")
@@ -40,13 +40,13 @@ class RawClient:
             return int(first.split(" ")[1]), headers, await self._reader.readexactly(int(headers["content-length"]))
 
     async def error(self) -> tuple[int, str]:
-        """Status and code of the next answer, which has an id as every answer does."""
+        """Return status and code of the next answer, and check that it has a request id."""
         status, headers, body = await self.answer()
         assert headers["x-request-id"].startswith("req_")
         return status, json.loads(body)["error"]["code"]
 
     async def rest(self) -> bytes:
-        """Everything until the server closes the connection."""
+        """Return all bytes until the server closes the connection."""
         async with asyncio.timeout(PATIENCE_S):
             try:
                 return await self._reader.read()
@@ -64,7 +64,7 @@ async def raw_client(port: int) -> AsyncIterator[RawClient]:
 
 
 def head(provider: Provider | None, path: str = "/v1/chat/completions", method: str = "POST", **headers: Any) -> bytes:
-    """A request up to its body; `provider` None: without a key."""
+    """Return a request up to its body; `provider` None: without a key."""
     lines = [f"{method} {path} HTTP/1.1", "host: localhost"]
     if provider is not None:
         lines.append(f"authorization: Bearer {provider.key}")

@@ -1,4 +1,4 @@
-"""What a key may do over HTTP: its scopes, models, project; suspensions; and what it is told of itself."""
+"""Rights of a key over HTTP: its scopes, models and project, suspensions, and `GET /v1/key`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def chat(provider, key, model=PRICED, **headers):
     )
 
 
-async def test_calls_need_the_scope_inference(provider):
+async def test_call_without_the_scope_inference_is_403(provider):
     """R21"""
     for scopes in (("usage",), ("admin",), ("manage", "usage")):
         response = await chat(provider, provider.new_key("acme", scopes=scopes))
@@ -37,7 +37,7 @@ async def test_calls_need_the_scope_inference(provider):
     assert provider.rows("holds") == []
 
 
-async def test_a_key_may_call_the_models_of_its_list_only(provider):
+async def test_key_with_models_may_use_only_those_models(provider):
     """R21"""
     key = provider.new_key("acme", models=(FREE,))
     error_of(await chat(provider, key), 403, "permission_error", "model_not_allowed", "model")
@@ -50,7 +50,7 @@ async def test_a_key_may_call_the_models_of_its_list_only(provider):
     error_of(unknown, 404, "invalid_request_error", "model_not_found", "model")
 
 
-async def test_the_project_header_decides_whose_usage_it_is(provider):
+async def test_project_header_decides_the_project_of_the_usage(provider):
     """R9"""
     change(provider, operations.create_member, "project", "acme", "search")
     for header in ("search", "acme/search"):
@@ -60,7 +60,7 @@ async def test_the_project_header_decides_whose_usage_it_is(provider):
     assert [row["project"] for row in provider.rows("usage")] == ["search", "search", "inference"]
 
 
-async def test_the_official_client_says_its_project(provider):
+async def test_project_of_the_official_client_is_used(provider):
     """R9"""
     change(provider, operations.create_member, "project", "acme", "search")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(provider.app)) as http_client:
@@ -74,7 +74,7 @@ async def test_the_official_client_says_its_project(provider):
     assert provider.usage_row()["project"] == "search"
 
 
-async def test_a_project_that_is_not_the_caller_s_is_refused_before_anything_happens(provider):
+async def test_project_of_another_team_is_refused_before_any_hold(provider):
     """R9"""
     provider.new_key("other")
     change(provider, operations.create_member, "project", "other", "secret")
@@ -87,13 +87,13 @@ async def test_a_project_that_is_not_the_caller_s_is_refused_before_anything_hap
     assert provider.rows("holds") == []
 
 
-async def test_the_body_s_user_is_no_user_of_the_team(provider):
+async def test_user_of_the_body_is_no_user_of_the_team(provider):
     """R9: it is a tag."""
     await provider.chat(user="ada", max_tokens=1)
     assert provider.usage_row()["user"] is None
 
 
-async def test_a_suspended_team_is_refused_and_what_is_under_way_settles(provider, call):
+async def test_suspended_team_is_refused_and_its_running_request_settles(provider, call):
     """R9"""
     provider.runner.hold_back()
     under_way = call(provider, max_tokens=2)
@@ -111,7 +111,7 @@ async def test_a_suspended_team_is_refused_and_what_is_under_way_settles(provide
     assert (await chat(provider, provider.key)).status_code == 200
 
 
-async def test_a_key_is_told_what_it_is_and_what_it_can_spend(provider):
+async def test_key_status_has_the_key_and_its_spendable_amounts(provider):
     change(provider, operations.create_member, "project", "acme", "search")
     change(provider, operations.create_member, "user", "acme", "ada")
     key = provider.new_key("acme", project="search", user="ada", label="laptop", models=(PRICED,))
@@ -139,7 +139,7 @@ async def test_a_key_is_told_what_it_is_and_what_it_can_spend(provider):
     assert key not in str(answer)
 
 
-async def test_a_key_without_usage_may_ask_about_itself(provider):
+async def test_key_status_needs_no_scope(provider):
     """R21"""
     key = provider.new_key("acme", scopes=("inference",))
     assert (await provider.client.get("/v1/key", headers=as_key(key))).status_code == 200

@@ -1,4 +1,4 @@
-"""Every way to be refused: status, OpenAI's body, and the hints that SDKs obey."""
+"""Errors over HTTP: status, OpenAI's body, and the hints that SDKs obey."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ N_PROMPT = len(prompt_of())
 
 
 def error_of(response: Any, status: int, error_type: str, code: str | None, param: str | None = None) -> str:
-    """Checks all but the message, which it returns."""
+    """Check all of an error but its message, and return the message."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"].startswith("req_")
@@ -33,7 +33,7 @@ def error_of(response: Any, status: int, error_type: str, code: str | None, para
     return str(body["error"]["message"])
 
 
-async def test_no_key_and_wrong_keys_are_401(provider):
+async def test_key_that_is_missing_or_wrong_is_401(provider):
     wrong = "sk-inferd-" + "0" * 12 + "-" + "A" * 43
     tampered = provider.key[:-1] + ("a" if provider.key[-1] != "a" else "b")
     for header in ("", "Bearer ", "Bearer nonsense", f"Bearer {wrong}", f"Bearer {tampered}", f"Basic {provider.key}"):
@@ -46,7 +46,7 @@ async def test_no_key_and_wrong_keys_are_401(provider):
     assert provider.rows("holds") == []
 
 
-async def test_a_revoked_or_expired_key_is_401_from_the_next_request_on(provider):
+async def test_key_that_is_revoked_or_expired_is_401_from_the_next_request(provider):
     from inferd.instants import wall_clock_ms
     from inferd.ledger import operations
 
@@ -64,7 +64,7 @@ async def test_the_key_is_checked_before_the_body_is_read(provider):
     assert response.status_code == 401
 
 
-async def test_an_unknown_model_is_404(provider):
+async def test_model_that_is_unknown_is_404(provider):
     response = await provider.chat(model="local/nothing")
     message = error_of(response, 404, "invalid_request_error", "model_not_found", "model")
     assert "local/nothing" in message
@@ -86,13 +86,13 @@ async def test_an_unknown_model_is_404(provider):
         (json.dumps(chat_body(logit_bias={"99999": 1})).encode(), "invalid_value", "logit_bias"),
     ],
 )
-async def test_a_broken_body_is_400_and_names_the_field(provider, content, code, param):
+async def test_body_that_is_invalid_is_400_and_names_the_field(provider, content, code, param):
     response = await provider.client.post("/v1/chat/completions", content=content)
     error_of(response, 400, "invalid_request_error", code, param)
     assert (provider.rows("holds"), provider.rows("usage")) == ([], [])
 
 
-async def test_a_prompt_too_long_is_400_with_both_numbers(provider):
+async def test_prompt_above_the_context_is_400_with_both_numbers(provider):
     content = "x" * (MAX_CONTEXT - 1)  # with the template around it
     response = await provider.chat(content=content)
     message = error_of(response, 400, "invalid_request_error", "context_length_exceeded", "messages")
@@ -100,7 +100,7 @@ async def test_a_prompt_too_long_is_400_with_both_numbers(provider):
     assert str(len(prompt_of(content))) in message
 
 
-async def test_no_credit_is_402_that_an_sdk_does_not_repeat(tmp_path, monkeypatch):
+async def test_credit_that_is_spent_is_402_without_a_retry(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=cost_of(N_PROMPT, 3)) as provider:
         response = await provider.chat(max_tokens=4)
         message = error_of(response, 402, "insufficient_quota", "credit_balance_exhausted")
@@ -111,7 +111,7 @@ async def test_no_credit_is_402_that_an_sdk_does_not_repeat(tmp_path, monkeypatc
         assert (await provider.chat(max_tokens=3)).status_code == 200
 
 
-async def test_credit_that_others_hold_is_402_with_a_time_to_come_back(tmp_path, monkeypatch, call):
+async def test_credit_that_is_held_is_402_with_retry_after(tmp_path, monkeypatch, call):
     async with running_provider(tmp_path, monkeypatch, credit_nanousd=cost_of(N_PROMPT, 9)) as provider:
         provider.runner.hold_back()
         first = call(provider, max_tokens=9)
@@ -124,7 +124,7 @@ async def test_credit_that_others_hold_is_402_with_a_time_to_come_back(tmp_path,
         await first.ended()
 
 
-async def test_before_the_model_is_warm_and_at_the_end_it_is_503_with_a_time_to_come_back(tmp_path, monkeypatch):
+async def test_model_before_its_start_and_after_its_end_is_503_with_retry_after(tmp_path, monkeypatch):
     async with running_provider(tmp_path, monkeypatch, started=False) as provider:
         response = await provider.chat()
         error_of(response, 503, "server_error", "server_overloaded")
@@ -137,7 +137,7 @@ async def test_before_the_model_is_warm_and_at_the_end_it_is_503_with_a_time_to_
         error_of(await provider.chat(), 503, "server_error", "server_overloaded")
 
 
-async def test_a_full_engine_is_503_and_gives_the_hold_back(provider):
+async def test_engine_that_is_full_is_503_and_the_hold_is_voided(provider):
     provider.limit_live_requests(0)
     response = await provider.chat()
     error_of(response, 503, "server_error", "server_overloaded")
@@ -145,7 +145,7 @@ async def test_a_full_engine_is_503_and_gives_the_hold_back(provider):
     assert provider.hold_states() == ["voided"]
 
 
-async def test_an_engine_that_crashes_is_500_and_costs_nothing(provider):
+async def test_engine_that_crashes_is_500_and_costs_nothing(provider):
     provider.runner.crash = RuntimeError("the device is gone")
     message = error_of(await provider.chat(), 500, "server_error", None)
     assert "not billed" in message
@@ -155,7 +155,7 @@ async def test_an_engine_that_crashes_is_500_and_costs_nothing(provider):
     assert (row["status"], row["cost_nanousd"], row["finish_reason"]) == ("failed", 0, None)
 
 
-async def test_an_engine_that_crashes_within_a_stream_ends_it_with_an_error_event(provider, call):
+async def test_engine_that_crashes_ends_a_stream_with_an_error_event(provider, call):
     provider.runner.hold_back()
     stream = call(provider, stream=True, max_tokens=50)
     await provider.until(lambda: provider.runner.waits)
@@ -173,7 +173,7 @@ async def test_an_engine_that_crashes_within_a_stream_ends_it_with_an_error_even
     assert provider.usage_row()["status"] == "failed"
 
 
-async def test_a_settlement_that_fails_ends_the_stream_without_a_finish_reason(tmp_path, monkeypatch, call):
+async def test_settlement_that_fails_ends_the_stream_without_a_finish_reason(tmp_path, monkeypatch, call):
     def make_writer(store: Any) -> FailingWriter:
         return FailingWriter(store, sqlite3.DatabaseError("malformed"), n_failures=1)
 
@@ -188,7 +188,7 @@ async def test_a_settlement_that_fails_ends_the_stream_without_a_finish_reason(t
         begin_epoch(provider.store, 1)
 
 
-async def test_books_that_cannot_be_written_are_503(tmp_path, monkeypatch):
+async def test_ledger_that_cannot_be_written_is_503(tmp_path, monkeypatch):
     def make_writer(store: Any) -> FailingWriter:
         error = sqlite3.OperationalError("disk full")
         return FailingWriter(store, error, n_failures=2, applies=lambda names: not resolves(names))
@@ -200,7 +200,7 @@ async def test_books_that_cannot_be_written_are_503(tmp_path, monkeypatch):
         assert (await provider.chat(model=FREE, max_tokens=1)).status_code == 200
 
 
-async def test_a_bug_is_500_without_its_words_and_with_an_id(provider, monkeypatch):
+async def test_bug_is_500_without_its_message_and_with_an_id(provider, monkeypatch):
     def bug(*_: object) -> None:
         raise ZeroDivisionError("secret detail")
 
@@ -210,7 +210,7 @@ async def test_a_bug_is_500_without_its_words_and_with_an_id(provider, monkeypat
     assert "secret" not in message
 
 
-async def test_unknown_urls_and_wrong_methods_are_answered_as_openai_does(provider):
+async def test_unknown_url_is_404_and_wrong_method_is_405(provider):
     message = error_of(await provider.client.get("/v1/nothing"), 404, "invalid_request_error", "not_found")
     assert "GET /v1/nothing" in message
     response = await provider.client.get("/v1/chat/completions")
@@ -218,7 +218,7 @@ async def test_unknown_urls_and_wrong_methods_are_answered_as_openai_does(provid
     assert response.headers["allow"] == "POST"
 
 
-async def test_every_error_that_a_caller_can_meet_has_a_status_of_its_own():
+async def test_status_of_every_request_error_is_listed():
     assert {error: status_of(error("words")) for error in _all(errors.RequestError)} == {
         errors.InvalidRequestError: (400, "invalid_request_error"),
         errors.ContextLengthError: (400, "invalid_request_error"),
@@ -242,7 +242,7 @@ def _all(base: type) -> list[type]:
     return [kind for direct in base.__subclasses__() for kind in (direct, *_all(direct))]
 
 
-async def test_a_client_that_cuts_its_body_off_leaves_nothing(provider):
+async def test_body_that_is_cut_off_leaves_no_hold_and_no_usage(provider):
     headers = {"authorization": f"Bearer {provider.key}", "content-length": "100"}
     asked = AsgiCall(provider.app, "POST", "/v1/chat/completions", headers=headers)
     asked._to_send = [{"type": "http.request", "body": b'{"model":', "more_body": True}]
@@ -260,7 +260,7 @@ async def test_a_client_that_cuts_its_body_off_leaves_nothing(provider):
         ("GET", "/v1/models/", "/v1/models"),
     ],
 )
-async def test_an_unknown_url_is_told_which_one_was_meant_and_never_sent_elsewhere(provider, method, path, meant):
+async def test_unknown_url_is_404_with_a_suggestion_and_no_redirect(provider, method, path, meant):
     response = await provider.client.request(method, path)
     assert response.status_code == 404
     assert f"Did you mean {meant}?" in response.text
@@ -268,18 +268,18 @@ async def test_an_unknown_url_is_told_which_one_was_meant_and_never_sent_elsewhe
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/"])
-async def test_whoever_looks_at_the_root_is_told_where_the_api_is(provider, path):
+async def test_root_url_is_404_that_names_the_api(provider, path):
     response = await provider.client.get(path)
     assert "GET /v1/models" in error_of(response, 404, "invalid_request_error", "not_found")
 
 
-async def test_a_wrong_method_is_told_the_right_ones(provider):
+async def test_wrong_method_is_405_with_the_allowed_ones(provider):
     response = await provider.client.put("/v1/files")
     assert response.headers.get_list("allow") == ["GET, HEAD, POST"]
     assert "allowed: GET, HEAD, POST" in error_of(response, 405, "invalid_request_error", "method_not_allowed")
 
 
-async def test_a_key_that_is_put_wrongly_is_told_how(provider):
+async def test_key_without_bearer_is_401_that_names_bearer(provider):
     url = "/v1/models"
     bare = await provider.client.get(url, headers={"authorization": provider.key})
     assert "the word Bearer" in error_of(bare, 401, "authentication_error", "invalid_api_key")
@@ -287,12 +287,12 @@ async def test_a_key_that_is_put_wrongly_is_told_how(provider):
     assert beside.status_code == 200
 
 
-async def test_an_empty_body_is_called_empty(provider):
+async def test_body_that_is_empty_is_400_that_says_so(provider):
     response = await provider.client.post("/v1/chat/completions", content=b"")
     assert "is empty" in error_of(response, 400, "invalid_request_error", "invalid_json")
 
 
-async def test_a_compressed_body_is_refused_as_such(provider):
+async def test_body_that_is_compressed_is_400_with_its_encoding(provider):
     headers = {"content-encoding": "gzip"}
     response = await provider.client.post("/v1/chat/completions", json=chat_body(), headers=headers)
     assert "'gzip'" in error_of(response, 400, "invalid_request_error", "unsupported_value", "content-encoding")

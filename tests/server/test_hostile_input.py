@@ -35,7 +35,7 @@ def schema(value: Any, *, strict: bool = False) -> bytes:
 
 
 def nested(kind: str, depth: int) -> bytes:
-    """A schema `depth` levels deep, written by hand: json.dumps recurses."""
+    """Return a schema of `depth` levels, without json.dumps, which recurses."""
     start, end = ('{"properties": {"a": ', "}}") if kind == "properties" else ('{"anyOf": [', "]}")
     body = start * depth + '{"type": "string"}' + end * depth
     return chat(response_format="S").replace(
@@ -217,7 +217,7 @@ async def test_absurd_inputs_are_400(served):
 
 @pytest.fixture
 def operator(provider):
-    """Headers of somebody who may do everything."""
+    """Return headers of a key with all scopes."""
     provider.new_key("other")
     with provider.store.immediate() as conn:
         operations.create_member(conn, "user", "other", "ann", by=operations.Author("test", wall_clock_ms()))
@@ -226,7 +226,7 @@ def operator(provider):
 
 
 def plain(path: str) -> str:
-    """With something in the place of each parameter; nothing is done to the caller's own team."""
+    """Return the path with a value for each parameter, and another team than the caller's."""
     return re.sub(r"\{(\w+)(:path)?\}", lambda part: {"team": "other"}.get(part[1], "nothing"), path)
 
 
@@ -240,7 +240,7 @@ async def test_a_body_that_cannot_be_read_is_a_4xx_on_every_route(served, operat
 
 
 async def test_a_body_that_is_too_large_is_a_4xx_on_every_route_before_it_comes(served, operator):
-    """A file is 413 by its own limit: see test_files.py."""
+    # A file is 413 by its own limit: see test_files.py.
     headers = {name.replace("-", "_"): value for name, value in operator.items()}
     for method, path in CHANGING:
         length = MAX_BODY_BYTES + 1 if path != "/v1/files" else 10**12

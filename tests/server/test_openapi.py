@@ -1,4 +1,4 @@
-"""`/openapi.json` describes the routes that there are and the bodies that they take."""
+"""`/openapi.json`: the document describes all routes, their bodies and their answers."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def plain(path: str) -> str:
     return path.replace(":path", "")
 
 
-def test_every_route_is_described_and_nothing_else(described):
+def test_document_describes_exactly_the_routes(described):
     found = {(method.upper(), path) for path, operations in described["paths"].items() for method in operations}
     assert found == {(method, plain(route.path)) for method, route in OPERATIONS}
     assert set(SHAPES) <= {(method, route.path) for method, route in OPERATIONS}
 
 
 @pytest.mark.parametrize(("method", "route"), OPERATIONS, ids=lambda value: getattr(value, "path", value))
-def test_a_route_that_parses_a_body_is_described_with_that_body(described, method, route):
+def test_document_describes_the_body_that_a_route_parses(described, method, route):
     source = inspect.getsource(GENERATION[route.path].parse if route.path in GENERATION else route.endpoint)
     parsed = re.findall(r"\.body\((\w+)\)", source) + [
         name for parser, name in PARSERS.items() if re.search(rf"\b{parser}\b", source)
@@ -71,7 +71,7 @@ def test_a_route_that_parses_a_body_is_described_with_that_body(described, metho
 
 
 @pytest.mark.parametrize(("method", "route"), OPERATIONS, ids=lambda value: getattr(value, "path", value))
-def test_the_query_of_a_list_is_described_as_it_is_read(described, method, route):
+def test_document_describes_the_query_that_a_list_reads(described, method, route):
     if route.path not in ("/v1/files", "/v1/batches") or method != "GET":
         return
     read = re.findall(r"query\.\w+\(\s*\"(\w+)\"", inspect.getsource(route.endpoint))
@@ -79,7 +79,7 @@ def test_the_query_of_a_list_is_described_as_it_is_read(described, method, route
     assert {parameter["name"] for parameter in parameters} == set(read)
 
 
-def test_path_parameters_and_who_needs_a_key(described):
+def test_document_describes_path_parameters_and_keys(described):
     for path, operations in described["paths"].items():
         for operation in operations.values():
             named = [each["name"] for each in operation.get("parameters", []) if each["in"] == "path"]
@@ -88,8 +88,8 @@ def test_path_parameters_and_who_needs_a_key(described):
 
 
 @pytest.mark.anyio
-async def test_every_query_parameter_is_described_and_no_other_is_taken(provider, described):
-    """Of the routes that have any; each is asked with every name that one of them knows."""
+async def test_document_describes_every_query_parameter_that_is_accepted(provider, described):
+    """Ask each route with query parameters for every name that one of the routes accepts."""
     queries = {
         path: {each["name"] for each in operations["get"].get("parameters", []) if each["in"] == "query"}
         for path, operations in described["paths"].items()
@@ -113,14 +113,14 @@ async def test_every_query_parameter_is_described_and_no_other_is_taken(provider
             assert (code == "unknown_parameter") == (is_strict and name not in known), (url, name, response.text)
 
 
-def test_every_reference_leads_somewhere(described):
+def test_document_resolves_every_reference(described):
     names = set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(described)))
     assert names
     assert names <= set(described["components"]["schemas"])
 
 
 @pytest.mark.anyio
-async def test_its_schemas_take_what_the_server_takes_and_give_what_it_gives(provider):
+async def test_document_schemas_validate_requests_and_answers(provider):
     response = await provider.client.get("/openapi.json", headers={"authorization": ""})
     assert response.status_code == 200
     described = response.json()

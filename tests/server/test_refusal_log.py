@@ -1,4 +1,4 @@
-"""Each refused request leaves a line that its id finds, and a flood of them does not fill the log."""
+"""Lines of refused requests, found by their ids and bounded in number."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The OpenAI SDK's own retries against a real socket: what it is told is true, so the second try succeeds.
+"""Retries of the OpenAI SDK against a real socket: after the stated wait, the second attempt succeeds.
 
-Nobody sleeps: the SDK's pauses turn the clock of the rate limits, and let happen what the caller waits for.
+The SDK does not sleep: its pauses advance the clock of the rate limits and run the event that the caller waits for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ N_PROMPT = len(prompt_of())
 
 
 class Pauses:
-    """What the SDK slept, in seconds, and what happened meanwhile."""
+    """Pauses of the SDK, in seconds, and the event that each of them runs."""
 
     def __init__(self, monkeypatch, meanwhile: Callable[[float], Awaitable[None]]) -> None:
         self.seconds: list[float] = []
@@ -37,7 +37,7 @@ class Pauses:
 
 
 async def ask(provider, served: Served, **fields):
-    """A call of the synchronous client, which retries as it does by default: twice."""
+    """Call the synchronous client, which by default retries twice."""
     client = openai.OpenAI(
         base_url=f"http://127.0.0.1:{served.port}/v1", api_key=provider.key, default_headers={"connection": "close"}
     )
@@ -95,7 +95,7 @@ async def test_402_is_not_retried(provider, monkeypatch):
     assert pauses.seconds == []
 
 
-async def test_credit_that_is_merely_held_is_retried(provider, monkeypatch):
+async def test_402_for_held_credit_is_retried(provider, monkeypatch):
     """402 in_flight_budget_exhausted has a Retry-After and x-should-retry: true."""
     one = cost_of(N_PROMPT, 5)
     with provider.store.immediate() as conn:
@@ -117,7 +117,7 @@ async def test_credit_that_is_merely_held_is_retried(provider, monkeypatch):
     assert provider.hold_states() == ["settled", "settled"]
 
 
-async def test_whoever_is_refused_before_a_large_body_was_read_can_go_on(provider):
+async def test_connection_refused_before_a_large_body_was_read_stays_usable(provider):
     """R11: the refusal comes at once, and the connection stays good."""
     with provider.store.immediate() as conn:
         operations.set_team(conn, "acme", operations.TeamChange(tier=0), by=operations.Author("test", wall_clock_ms()))

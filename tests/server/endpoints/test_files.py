@@ -1,4 +1,4 @@
-"""`/v1/files` and lists of `/v1/batches`: uploads, pages, and who sees what."""
+"""`/v1/files` and lists of `/v1/batches`: uploads, pages, visibility."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def expiring(anchor="created_at", seconds="3600"):
     return {"files": {"file": ("a", b"x")}, "data": form}
 
 
-async def test_a_file_is_kept_for_its_owner_alone_and_comes_back_as_it_was(provider, customer):
+async def test_file_is_read_back_unchanged_by_its_owner_only(provider, customer):
     content = jsonl([line("a")]) * 3 + b"\r\nno end"
     file = await customer.upload(content)
     assert (
@@ -72,7 +72,7 @@ async def test_a_file_is_kept_for_its_owner_alone_and_comes_back_as_it_was(provi
         ({"content": b"nonsense", "headers": {"content-type": "multipart/form-data; boundary=x"}}, None),
     ],
 )
-async def test_a_wrong_upload_is_refused_and_leaves_nothing(provider, form, param):
+async def test_upload_that_is_invalid_is_400_and_leaves_nothing(provider, form, param):
     response = await provider.client.post("/v1/files", **form)
     assert response.status_code == 400, response.text
     assert param is None or response.json()["error"]["param"] == param
@@ -80,7 +80,7 @@ async def test_a_wrong_upload_is_refused_and_leaves_nothing(provider, form, para
     assert provider.rows("files") == []
 
 
-async def test_a_file_that_is_too_large_is_refused_while_it_comes(provider, customer, monkeypatch):
+async def test_upload_that_is_too_large_is_413_while_it_arrives(provider, customer, monkeypatch):
     monkeypatch.setattr(upload, "MAX_FILE_BYTES", 1000)
     error = await customer.upload(b"x" * 1001, 413)
     assert error["error"]["code"] == "request_too_large"
@@ -88,7 +88,7 @@ async def test_a_file_that_is_too_large_is_refused_while_it_comes(provider, cust
     await customer.upload(b"x" * 1000)
 
 
-async def test_two_teams_and_two_projects_do_not_see_each_other(provider, customer):
+async def test_files_and_batches_of_another_team_or_project_are_404(provider, customer):
     """R9, R23"""
     from inferd.ledger import operations
 
@@ -112,7 +112,7 @@ async def test_two_teams_and_two_projects_do_not_see_each_other(provider, custom
     assert [each["id"] for each in (await customer.get("/v1/batches"))["data"]] == [batch["id"]]
 
 
-async def test_lists_come_in_pages(customer):
+async def test_files_are_listed_in_pages(customer):
     files = [await customer.upload(b"x" * number) for number in (1, 2, 3)]
     page = await customer.get("/v1/files", limit=2, order="asc")
     assert page["has_more"]
@@ -124,11 +124,12 @@ async def test_lists_come_in_pages(customer):
     batches = [await customer.post("/v1/batches", json=body) for _ in range(3)]
     page = await customer.get("/v1/batches", limit=2)
     rest = await customer.get("/v1/batches", limit=2, after=page["last_id"])
-    assert (page["has_more"], rest["has_more"]) == (True, False)
+    assert page["has_more"] is True
+    assert rest["has_more"] is False
     assert {each["id"] for each in page["data"] + rest["data"]} == {batch["id"] for batch in batches}
 
 
-async def test_a_file_that_a_batch_still_reads_stays(provider, customer):
+async def test_file_that_a_batch_reads_cannot_be_deleted(provider, customer):
     batch = await customer.create([line("a")])
     response = await provider.client.delete(f"/v1/files/{batch['input_file_id']}")
     assert response.status_code == 409
@@ -156,7 +157,7 @@ async def test_files_are_listed_by_purpose_and_order(provider, customer):
     await customer.get("/v1/batches", 404, after="batch_none")
 
 
-async def test_the_largest_metadata_come_back_as_they_were(customer):
+async def test_batch_metadata_of_the_largest_size_is_read_back_unchanged(customer):
     file = await customer.upload(b"x")
     body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
     metadata = {f"{number:064}": "\u00e4" * 512 for number in range(16)}
@@ -179,7 +180,7 @@ async def test_the_largest_metadata_come_back_as_they_were(customer):
         {"x": 1},
     ],
 )
-async def test_a_wrong_batch_is_refused(provider, customer, fields):
+async def test_batch_that_is_invalid_is_refused(provider, customer, fields):
     file = await customer.upload(b"x")
     body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"} | fields
     error = await customer.post("/v1/batches", 400, json=body)
@@ -194,7 +195,7 @@ async def test_a_key_without_the_scope_is_refused(provider):
     await reports.upload(b"x", 403)
 
 
-async def test_uploads_and_new_batches_count_in_the_teams_minute_and_looks_do_not(provider, customer):
+async def test_uploads_and_new_batches_count_toward_the_rate_limit_and_reads_do_not(provider, customer):
     """R11: a tier of 100 requests a minute, and a clock that stands still."""
     for number in range(1, 50):
         file = await customer.upload(b"x")
@@ -211,7 +212,7 @@ async def test_uploads_and_new_batches_count_in_the_teams_minute_and_looks_do_no
     await customer.get("/v1/files")
 
 
-async def test_the_log_says_who_made_and_deleted_what(provider, customer):
+async def test_audit_log_has_the_actor_of_each_creation_and_deletion(provider, customer):
     """R9"""
     file = await customer.upload(b"x")
     await provider.client.delete(f"/v1/files/{file['id']}")
@@ -222,7 +223,7 @@ async def test_the_log_says_who_made_and_deleted_what(provider, customer):
 
 @asynccontextmanager
 async def upload_held_open(port, provider, declared):
-    """An upload that has sent its headers and the beginning of its file."""
+    """Send the headers and the first bytes of an upload, and hold it open within the block."""
     form = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\nabc'
     async with raw_client(port) as client:
         length = {} if declared is None else {"content_length": declared}

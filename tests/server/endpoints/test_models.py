@@ -1,4 +1,4 @@
-"""`GET /v1/models`: what a caller can use."""
+"""`GET /v1/models`: the deployments that a caller may use."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def retire(provider: Provider, gone_at_ms: int) -> None:
     provider.router._deployments[PRICED] = replace(deployment, retirement=retirement)
 
 
-async def test_the_list_has_every_deployment_in_the_files_order(provider):
+async def test_models_list_has_every_deployment_in_the_files_order(provider):
     response = await provider.client.get("/v1/models")
     body = response.json()
     assert response.headers["content-type"] == "application/json"
@@ -45,7 +45,9 @@ async def test_the_list_has_every_deployment_in_the_files_order(provider):
     for model in body["data"]:
         Model.model_validate(model, strict=True)
     assert (priced["max_model_len"], priced["default_max_tokens"]) == (MAX_CONTEXT, DEFAULT_MAX_TOKENS)
-    assert (priced["serverless"], priced["free"], free["free"]) == (True, False, True)
+    assert priced["serverless"] is True
+    assert priced["free"] is False
+    assert free["free"] is True
     assert [priced[price] for price in PRICES] == ["0.002000000", "0.001000000", "0.005000000", None]
     assert [free[price] for price in PRICES] == [None] * 4
     assert [timed[price] is not None for price in PRICES] == [False, False, False, True]
@@ -54,7 +56,7 @@ async def test_the_list_has_every_deployment_in_the_files_order(provider):
     assert set(tiered["service_tiers"]) == {"default", "batch", "priority", "flex"}
 
 
-async def test_anthropics_sdk_reads_the_list_page_by_page_and_each_model(provider):
+async def test_models_are_read_by_anthropics_sdk_page_by_page_and_each(provider):
     async with (
         served_on_socket(provider) as served,
         AsyncAnthropic(base_url=f"http://127.0.0.1:{served.port}", api_key=provider.key) as client,
@@ -73,25 +75,25 @@ async def test_anthropics_sdk_reads_the_list_page_by_page_and_each_model(provide
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "x"])
-async def test_a_page_of_no_size_is_refused(provider, limit):
+async def test_models_page_with_a_wrong_limit_is_400(provider, limit):
     response = await provider.client.get("/v1/models", params={"limit": limit})
     assert (response.status_code, response.json()["error"]["param"]) == (400, "limit")
 
 
 @pytest.mark.parametrize("cursor", ["after_id", "before_id"])
-async def test_a_cursor_that_is_gone_is_refused_so_that_nobody_goes_round_in_circles(provider, cursor):
+async def test_models_page_after_an_unknown_id_is_400(provider, cursor):
     response = await provider.client.get("/v1/models", params={cursor: "local/gone"})
     assert (response.status_code, response.json()["error"]["param"]) == (400, cursor)
 
 
-async def test_one_model_is_found_by_an_id_with_a_slash_escaped_or_not(provider):
+async def test_model_is_found_by_an_id_with_a_plain_or_escaped_slash(provider):
     first, *_ = (await provider.client.get("/v1/models")).json()["data"]
     assert (await provider.client.get(f"/v1/models/{PRICED}")).json() == first
     assert (await provider.client.get(f"/v1/models/{PRICED.replace('/', '%2F')}")).json() == first
 
 
 @pytest.mark.parametrize("name", ["local/nothing", "nothing", "local", "local/tiny/more"])
-async def test_an_unknown_model_is_404(provider, name):
+async def test_model_that_is_unknown_is_404(provider, name):
     response = await provider.client.get(f"/v1/models/{name}")
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "model_not_found"
@@ -99,11 +101,11 @@ async def test_an_unknown_model_is_404(provider, name):
 
 
 @pytest.mark.parametrize("path", ["/v1/models", f"/v1/models/{PRICED}", "/v1/models/local/nothing"])
-async def test_models_need_a_key(provider, path):
+async def test_models_without_a_key_are_401(provider, path):
     assert (await provider.client.get(path, headers={"authorization": ""})).status_code == 401
 
 
-async def test_callers_of_a_deployment_that_goes_are_told_in_every_answer(provider):
+async def test_deployment_being_retired_adds_headers_to_every_answer(provider):
     gone_at_ms = wall_clock_ms() // 1000 * 1000 + 60_000
     retire(provider, gone_at_ms)
     answers = [
@@ -124,7 +126,7 @@ async def test_callers_of_a_deployment_that_goes_are_told_in_every_answer(provid
     assert not {"deprecation", "sunset"} & set(others.headers)
 
 
-async def test_a_deployment_that_is_gone_is_neither_listed_nor_found(provider):
+async def test_deployment_after_its_retirement_is_neither_listed_nor_found(provider):
     retire(provider, wall_clock_ms())
     listed = (await provider.client.get("/v1/models")).json()["data"]
     assert PRICED not in [model["id"] for model in listed]
@@ -133,7 +135,7 @@ async def test_a_deployment_that_is_gone_is_neither_listed_nor_found(provider):
         assert "has been retired" in answer.json()["error"]["message"]
 
 
-async def test_a_request_that_is_under_way_when_its_deployment_goes_ends_as_it_began(provider):
+async def test_request_that_runs_at_the_retirement_is_finished(provider):
     provider.runner.hold_back()
     asking = asyncio.create_task(provider.chat(max_tokens=2))
     while not provider.runner.waits:

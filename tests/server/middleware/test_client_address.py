@@ -1,4 +1,4 @@
-"""Who a request is from, and whose word is taken for it."""
+"""Address of a request's client, and the proxies that are trusted to state it."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def address_of(peer: str | None, *forwarded: str) -> str:
         (None, ("198.51.100.1",), "None"),
     ],
 )
-def test_the_right_most_hop_that_is_not_trusted_is_the_client(peer, forwarded, found):
+def test_client_address_is_the_rightmost_untrusted_hop(peer, forwarded, found):
     assert address_of(peer, *forwarded) == found
 
 
-def test_one_customer_of_ipv6_is_one_site():
+def test_site_of_an_ipv6_address_is_its_network():
     sites = {site_of(parse_address(text)) for text in ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1")}
     assert sites == {"2001:db8::/64", "2001:db8:0:1::/64"}
     assert site_of(parse_address("192.0.2.1")) == "192.0.2.1"

@@ -1,4 +1,4 @@
-"""What every request must pass: names, regions, pages of other origins."""
+"""Checks of every request: host names, regions, origins of web pages."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ async def status_for_host(provider: Provider, host: str, bound_host: str = "127.
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:8000", "[::1]:8000", "192.168.1.5:80", "localhost."]
 )
-async def test_loopback_and_addresses_are_answered(provider, host):
+async def test_host_of_loopback_or_an_address_is_200(provider, host):
     assert await status_for_host(provider, host) == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", ""]
 )
-async def test_a_name_that_was_rebound_to_this_machine_gets_nothing(provider, host):
+async def test_host_of_a_rebound_name_is_421(provider, host):
     assert await status_for_host(provider, host) == 421
 
 
-async def test_the_refusal_names_the_key_that_allows_it(provider):
+async def test_refusal_of_a_host_names_the_setting_that_allows_it(provider):
     async with client(provider, ServerConfig()) as asking:
         response = await asking.post("/v1/chat/completions", json=chat_body(), headers={"host": "ai.example.org"})
     error = response.json()["error"]
@@ -56,19 +56,19 @@ async def test_the_refusal_names_the_key_that_allows_it(provider):
     assert response.headers["x-request-id"].startswith("req_")
 
 
-async def test_names_that_are_configured_or_bound_are_answered(provider):
+async def test_host_that_is_configured_or_bound_is_200(provider):
     assert await status_for_host(provider, "AI.example.org:443", hosts=("ai.example.org",)) == 200
     assert await status_for_host(provider, "box.lan:8000", bound_host="Box.lan") == 200
 
 
-async def test_health_answers_by_any_name_and_from_everywhere(provider):
+async def test_health_by_any_host_and_from_any_region_is_200(provider):
     config = ServerConfig(regions=RegionsConfig(allow_networks=(ip_network("192.0.2.0/24"),)))
     async with client(provider, config) as asking:
         assert (await asking.get("/health", headers={"host": "probe"})).status_code == 200
         assert (await asking.get("/v1/models")).status_code == 403
 
 
-async def test_a_region_that_is_not_served_is_403_before_the_key_is_looked_at(provider, tmp_path):
+async def test_region_that_is_denied_is_403_before_the_key_is_checked(provider, tmp_path):
     database = write_mmdb(tmp_path / "c.mmdb", {"192.0.2.0/24": {"country": {"iso_code": "DE"}}})
     regions = RegionsConfig(database, deny_countries=frozenset({"DE"}))
     async with client(provider, ServerConfig(regions=regions), peer=CLIENT) as asking:
@@ -84,7 +84,7 @@ async def test_a_region_that_is_not_served_is_403_before_the_key_is_looked_at(pr
 
 
 @pytest.mark.parametrize(("peer", "status"), [(PROXY, 403), ("198.51.100.1", 200)])
-async def test_only_a_trusted_proxy_says_who_the_client_is(provider, peer, status):
+async def test_forwarded_address_counts_only_from_a_trusted_proxy(provider, peer, status):
     config = ServerConfig(
         trusted_proxies=(ip_network(PROXY),), regions=RegionsConfig(deny_networks=(ip_network(CLIENT),))
     )
@@ -93,7 +93,7 @@ async def test_only_a_trusted_proxy_says_who_the_client_is(provider, peer, statu
     assert response.status_code == status
 
 
-async def test_a_database_that_cannot_be_used_stops_the_start(provider, tmp_path):
+async def test_app_with_an_unusable_country_database_raises(provider, tmp_path):
     path = tmp_path / "c.mmdb"
     path.write_bytes(b"")
     with pytest.raises(ConfigError):
@@ -107,7 +107,7 @@ PREFLIGHT = {
 }
 
 
-async def test_pages_of_other_origins_get_nothing_unless_configured(provider):
+async def test_cors_without_origins_adds_no_headers(provider):
     async with client(provider, ServerConfig()) as asking:
         preflight = await asking.options("/v1/chat/completions", headers=PREFLIGHT)
         answer = await asking.get("/v1/models", headers={"origin": "https://chat.example.org"})
@@ -118,7 +118,7 @@ async def test_pages_of_other_origins_get_nothing_unless_configured(provider):
 @pytest.mark.parametrize(
     ("origins", "allowed"), [(("https://chat.example.org",), "https://chat.example.org"), (("*",), "*")]
 )
-async def test_a_configured_origin_passes_its_preflight_and_reads_answers_and_refusals(provider, origins, allowed):
+async def test_cors_origin_that_is_configured_reads_answers_and_refusals(provider, origins, allowed):
     async with client(provider, ServerConfig(cors_origins=origins)) as asking:
         preflight = await asking.options("/v1/chat/completions", headers=PREFLIGHT)
         assert preflight.status_code == 200
@@ -132,7 +132,7 @@ async def test_a_configured_origin_passes_its_preflight_and_reads_answers_and_re
             assert answer.headers["access-control-expose-headers"] == "*"
 
 
-async def test_another_origin_than_the_configured_one_is_refused(provider):
+async def test_cors_origin_that_is_not_configured_is_refused(provider):
     async with client(provider, ServerConfig(cors_origins=("https://chat.example.org",))) as asking:
         preflight = await asking.options("/v1/models", headers=PREFLIGHT | {"origin": "https://evil.example"})
         answer = await asking.get("/v1/models", headers={"origin": "https://evil.example"})

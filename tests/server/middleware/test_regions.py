@@ -1,4 +1,4 @@
-"""Who may call from where; the database is a real one, of a few networks."""
+"""Countries and networks that may call, with a real database of a few networks."""
 
 from __future__ import annotations
 
@@ -42,28 +42,28 @@ def networks(*texts: str) -> tuple:
     return tuple(ip_network(text) for text in texts)
 
 
-def test_without_rules_everyone_is_served():
+def test_regions_without_rules_permit_every_address():
     assert len(of_those_served(Regions.open(RegionsConfig()))) == 6
 
 
-def test_only_the_countries_allowed_are_served_and_an_unknown_one_is_not(database):
+def test_regions_with_allowed_countries_refuse_others_and_unknown_ones(database):
     regions = Regions.open(RegionsConfig(database, allow_countries=frozenset({"DE", "KR", "NO"})))
     assert of_those_served(regions) == {GERMAN, KOREAN, SATELLITE}
 
 
-def test_the_countries_denied_are_refused_and_an_unknown_one_is_not(database):
+def test_regions_with_denied_countries_permit_others_and_unknown_ones(database):
     regions = Regions.open(RegionsConfig(database, deny_countries=frozenset({"FR", "KR"})))
     assert of_those_served(regions) == {GERMAN, SATELLITE, NOWHERE, None}
 
 
-def test_networks_alone_need_no_database():
+def test_regions_of_networks_need_no_database():
     assert of_those_served(Regions.open(RegionsConfig(deny_networks=networks("192.0.2.7/32")))) == {
         *(FRENCH, KOREAN, SATELLITE, NOWHERE, None)
     }
     assert of_those_served(Regions.open(RegionsConfig(allow_networks=networks("10.0.0.0/8")))) == {NOWHERE}
 
 
-def test_a_network_goes_before_its_country_and_a_denied_one_before_an_allowed(database):
+def test_network_rules_precede_countries_and_denied_networks_allowed_ones(database):
     regions = Regions.open(
         RegionsConfig(
             database,
@@ -79,21 +79,21 @@ def test_a_network_goes_before_its_country_and_a_denied_one_before_an_allowed(da
     assert of_those_served(added) == {GERMAN, NOWHERE}
 
 
-def test_a_file_that_is_no_database_is_said_at_the_start(tmp_path):
+def test_regions_with_a_file_that_is_no_database_raise(tmp_path):
     path = tmp_path / "x.mmdb"
     path.write_bytes(b"not one")
     with pytest.raises(ConfigError, match=r"country_database: .*x\.mmdb is not a MaxMind database"):
         Regions.open(RegionsConfig(path, allow_countries=frozenset({"DE"})))
 
 
-def test_a_database_of_something_else_is_said_at_the_start(tmp_path):
-    """It would allow everyone, or nobody, without a word."""
+def test_regions_with_a_database_without_countries_raise(tmp_path):
+    # Such a database would silently allow every address, or none.
     path = write_mmdb(tmp_path / "asn.mmdb", {"192.0.2.0/24": {"as_name": "x"}}, "GeoLite2-ASN")
-    with pytest.raises(ConfigError, match=r"GeoLite2-ASN.* says nothing of countries"):
+    with pytest.raises(ConfigError, match=r"GeoLite2-ASN.* has no countries"):
         Regions.open(RegionsConfig(path, deny_countries=frozenset({"DE"})))
 
 
-def test_without_the_package_the_message_names_it(database, monkeypatch):
+def test_regions_without_the_package_raise_and_name_it(database, monkeypatch):
     monkeypatch.setitem(sys.modules, "maxminddb", None)
     with pytest.raises(ConfigError, match=r"pip install 'inferd\[regions\]'"):
         Regions.open(RegionsConfig(database, deny_countries=frozenset({"DE"})))

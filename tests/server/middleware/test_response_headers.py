@@ -1,4 +1,4 @@
-"""Every response has an id of the server's own."""
+"""Headers of every response: its id and its processing time."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ pytestmark = pytest.mark.anyio
         ("POST", "/v1/chat/completions", 400),
     ],
 )
-async def test_every_response_has_an_id(provider, method, path, status):
+async def test_request_id_is_in_every_response(provider, method, path, status):
     response = await provider.client.request(method, path)
     assert response.status_code == status
     assert re.fullmatch(r"req_[0-9a-f]{32}", response.headers["x-request-id"])
 
 
-async def test_a_bug_has_an_id_too(provider, monkeypatch):
+async def test_request_id_is_in_the_response_of_a_bug(provider, monkeypatch):
     monkeypatch.setattr(provider.router, "find", lambda name: 1 / 0)
     response = await provider.chat()
     assert response.status_code == 500
     assert response.headers["x-request-id"].startswith("req_")
 
 
-async def test_it_is_the_ledgers_and_never_the_clients(provider):
+async def test_request_id_is_the_ledgers_and_never_the_clients(provider):
     headers = {"x-request-id": "mine", "x-client-request-id": "mine"}
     responses = [
         await provider.client.post("/v1/chat/completions", json=chat_body(max_tokens=1), headers=headers)
@@ -48,7 +48,7 @@ async def test_it_is_the_ledgers_and_never_the_clients(provider):
     assert {row["deployment"] for row in provider.rows("usage")} == {PRICED}
 
 
-async def test_the_time_until_the_headers_is_told_in_whole_milliseconds_as_openai_does(provider):
+async def test_processing_time_is_in_whole_milliseconds_on_openais_paths(provider):
     chat = await provider.chat(max_tokens=1)
     refused = await provider.client.get("/nothing")
     for response in (chat, refused):

@@ -82,7 +82,7 @@ async def test_body_that_does_not_arrive_is_408(provider, served, monkeypatch):
 
 
 async def test_rest_of_a_refused_body_is_read_so_that_the_answer_arrives(served):
-    """A reset connection would lose the answer for a client that is still sending."""
+    # A reset connection would lose the answer for a client that is still sending.
     async with raw_client(served.port) as client:
         await client.send(head(None, content_length=2**20) + b" " * 2**20)
         assert await client.error() == (401, "invalid_api_key")
