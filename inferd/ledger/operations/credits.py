@@ -86,8 +86,7 @@ def grant_credit(
     conn: sqlite3.Connection, team: str, new: NewGrant, *, idempotency_key: str | None = None, by: Author
 ) -> Grant:
     """Give credit to a team. Repeated under the same idempotency key: return the first grant again (R22)."""
-    find_team(conn, team)
-    _check_grant(new)
+    _check_grant(conn, team, new)
     body = {
         "amount_nanousd": new.amount_nanousd,
         "kind": new.kind,
@@ -112,8 +111,9 @@ def grant_credit(
     return made
 
 
-def _check_grant(new: NewGrant) -> None:
-    """Raise InvalidValueError unless such a grant can be made at some time."""
+def _check_grant(conn: sqlite3.Connection, team: str, new: NewGrant) -> None:
+    """Raise NotFoundError without the team, InvalidValueError unless it can have such a grant at some time."""
+    find_team(conn, team)
     check_choice("kind of credit", new.kind, GRANT_KINDS)
     if not 0 <= new.priority <= 100:
         raise InvalidValueError(f"a priority is 0 to 100, not {new.priority}")

@@ -50,7 +50,7 @@ class AdminCall:
     @property
     def is_operator(self) -> bool:
         """Whether the caller's key has the scope `admin`."""
-        return self.caller.has_scope("admin")
+        return "admin" in self.caller.scopes
 
     @property
     def now_ms(self) -> int:

@@ -158,7 +158,10 @@ def test_refunds_statements_and_postpaid_requests_outlive_their_usage_rows(books
 
 def test_refund_of_a_rolled_up_request_is_refused(rolled):
     settled = rolled.one("SELECT request_id FROM transactions WHERE kind = 'settlement' ORDER BY txn LIMIT 1")
-    for request_id, problem in ((settled, "rolled up into daily rows .* `inferd credits grant`"), ("none", "no ended")):
+    for request_id, problem in (
+        (settled, "rolled up into daily rows .* grant credit to its team"),
+        ("none", "no ended"),
+    ):
         with pytest.raises(NotFoundError, match=problem):
             operations.refund_request(rolled.conn, request_id, 1, reason="late", by=operations.Author("test", NOW_MS))
 
