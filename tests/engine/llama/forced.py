@@ -71,7 +71,7 @@ class ForcedRunner(LlamaRunner):
 
     def logits(self, row: int) -> Logits:
         pointer = self._model.library.api.llama_get_logits_ith(self.handle, row)
-        return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).copy()
+        return np.ctypeslib.as_array(pointer, shape=(self.vocab_size,)).copy()
 
 
 @dataclass

@@ -228,5 +228,5 @@ def test_a_model_that_keeps_states_is_partitioned(kind, n_streams, tmp_path) -> 
     core = core_on(load_model(path), 512, n_parallel=4, kv_cells=1200)
     assert (runner_of(core).num_pool_cells, runner_of(core).max_sequences) == (None, n_streams)
     core.close()
-    with pytest.raises(ConfigError, match=r'tiny\.gguf: kv_layout = "unified" is not for this model'):
+    with pytest.raises(ConfigError, match=r'tiny\.gguf: kv_layout must not be "unified" for this model'):
         core_on(load_model(path), 512, n_parallel=4, kv_cells=1200, kv_layout=KVLayout.UNIFIED)
