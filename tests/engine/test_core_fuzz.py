@@ -150,7 +150,7 @@ class Life:
 
     def evict(self) -> None:
         """A branch in host RAM goes, as if the budget had been used up by others."""
-        cache = self.driver.core._kv_cache.prefix_cache
+        cache = self.driver.core._kv_cache._prefix_cache
         if in_host := [branch for branch in cache.branches() if branch.state is not None]:
             cache.drop(self.rng.choice(in_host))
 
@@ -265,7 +265,7 @@ def test_a_life_of_ten_thousand_operations_of_sequences_that_copy(layout, kind, 
 def copying_life(layout: str, kind: str, monkeypatch, *, seed: int, n_operations: int) -> None:
     happened = counted(monkeypatch)
     Life(layout, kind, HOST_BYTES["little"], seed, copies=True).play(n_operations)
-    assert happened["resync"] > 0
+    assert happened["recover"] > 0
     if "window" in kind or kind == "plain":
         assert min(happened["accepted"], happened["rejected"]) > n_operations / 4, happened
     else:
