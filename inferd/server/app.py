@@ -16,9 +16,8 @@ from inferd.server.admin.routes import ADMIN_ROUTES
 from inferd.server.endpoints.batches import cancel_batch, create_batch, get_batch, list_batches
 from inferd.server.endpoints.files import create_file, delete_file, get_content, get_file, list_files
 from inferd.server.endpoints.generation import generation_route
-from inferd.server.endpoints.key import get_key
 from inferd.server.endpoints.models import get_model, list_models
-from inferd.server.endpoints.organization import costs, usage_completions
+from inferd.server.endpoints.organization import costs, get_key, usage_completions
 from inferd.server.endpoints.tokenize import count_tokens, detokenize, tokenize
 from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
 from inferd.server.middleware.gate import Gate

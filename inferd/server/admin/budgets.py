@@ -16,7 +16,7 @@ from inferd.server.admin.paging import Paging
 
 
 class BudgetOf(msgspec.Struct, forbid_unknown_fields=True):
-    """Of the team, or of one project, user or key (its id)."""
+    """Budget of the team, or of one project, user or key (its id)."""
 
     period: PeriodKind = "month"
     project: str | None = None
@@ -24,7 +24,7 @@ class BudgetOf(msgspec.Struct, forbid_unknown_fields=True):
     key: str | None = None
 
     def owner(self) -> operations.BudgetOwner:
-        """Return the owner as the ledger has it."""
+        """Return the owner for the ledger's operations."""
         return operations.BudgetOwner(self.project, self.user, self.key)
 
 

@@ -49,7 +49,7 @@ class AdminCall:
 
     @property
     def is_operator(self) -> bool:
-        """Whether the caller's key has the scope `admin`."""
+        """True if the caller's key has the scope `admin`."""
         return "admin" in self.caller.scopes
 
     @property

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """A page as a caller asked for it: at most `limit` items after `after`."""
+    """Page that a caller asked for: at most `limit` items after `after`."""
 
     after: str | int | None
     limit: int

@@ -17,7 +17,7 @@ from inferd.server.admin.call import AdminCall, answer
 from inferd.server.admin.paging import DEFAULT_LIMIT, MAX_LIMIT, Paging
 from inferd.server.query import Query
 
-# What a team may choose for itself; None: it does not change.
+# Values of `overage` that a team may set for itself; None: it stays the same.
 _OWN_OVERAGES = (None, "block", "postpaid")
 
 
@@ -27,7 +27,7 @@ class NewTeam(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TeamChange(msgspec.Struct, forbid_unknown_fields=True):
-    """What is not given stays. `tier` null: earned again; `tier_until`: a date, or null for no end."""
+    """Change of a team. Missing fields stay. `tier` null: earned again; `tier_until`: a date, or null for no end."""
 
     plan: str | msgspec.UnsetType = msgspec.UNSET
     tier: int | msgspec.UnsetType | None = msgspec.UNSET

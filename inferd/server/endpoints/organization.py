@@ -1,6 +1,7 @@
-"""`GET /v1/organization/usage/completions` and `/v1/organization/costs`: of the caller's team; for admins of all teams.
+"""Usage and costs of the caller's team (of all teams for admins), and the state of its key.
 
-The reports read the ledger on connections of their own, so no request waits for them.
+`GET /v1/organization/usage/completions`, `/v1/organization/costs` and `/v1/key`. Usage and costs read the ledger on
+connections of their own, so no request waits for them.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from inferd.errors import InvalidRequestError
 from inferd.instants import wall_clock_ms
 from inferd.ledger.identity import Caller
-from inferd.ledger.reports import BucketSums, GroupField, Selection, sum_by_bucket
+from inferd.ledger.reports import BucketSums, GroupField, Selection, key_status, sum_by_bucket
 from inferd.server.auth import authenticate_request, require_scope
 from inferd.server.query import Query
 from inferd.server.services import services_of
@@ -71,6 +72,13 @@ async def costs(request: Request) -> Response:
     selection = _selection(query, caller, span)
     query.finish()
     return await _answer(request, caller, span, selection, group_by, _costs_result)
+
+
+async def get_key(request: Request) -> Response:
+    """Answer with the state of the caller's own key, whatever its scopes."""
+    services = services_of(request)
+    caller = authenticate_request(request, services.authenticator)
+    return JSONResponse(await services.ledger.read(lambda conn: key_status(conn, caller, now_ms=wall_clock_ms())))
 
 
 def _caller(request: Request) -> Caller:
