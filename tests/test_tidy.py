@@ -1,173 +1,41 @@
-"""What keeps the tree liveable: small functions and files, no dead modules, no calls with a better replacement."""
+"""The tidy rules, run over the tree: sizes, structure, names, signatures, prose. tests/rules/ holds them."""
 
 from __future__ import annotations
 
 import ast
-import io
 import re
-import statistics
-import tokenize
 import tomllib
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import inferd
-
-ROOT = Path(__file__).resolve().parents[1]
-MAX_FUNCTION_LINES = 70
-MAX_FILE_LINES = 400
+from tests.rules.callers import parameter_faults, uncalled
+from tests.rules.graph import ROOT, ImportGraph, sources_under
+from tests.rules.prose import page_faults, prose_faults
+from tests.rules.source import size_faults, source_faults
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Started from outside, so nothing in inferd imports them: `inferd` and `python -m inferd`.
 ENTRY_POINTS = {*(target.partition(":")[0] for target in PROJECT["scripts"].values()), "inferd.__main__"}
-VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}
-
-# Called thing -> what to write instead.
-BANNED_CALLS = {
-    "datetime.utcnow": "datetime.now(UTC)",
-    "datetime.utcfromtimestamp": "datetime.fromtimestamp(seconds, UTC)",
-    "asyncio.get_event_loop": "asyncio.get_running_loop()",
-    "os.system": "subprocess.run([...])",
-    "print": "rich's console in cli, logging elsewhere",
-    "breakpoint": "nothing",
+MAX_MODULES_IN_A_FOLDER = 16
+MAX_SHARE_OF_ONE_IMPORTER = 0.20
+MAX_LINES_OF_A_CRUMB = 60
+# Modules that list others of one kind: each of those has this importer and needs no other.
+REGISTRIES = {"inferd.cli.main", "inferd.server.app", "inferd.server.admin.routes", "inferd.ledger.audit.run"}
+# Names that a library calls, or reads from a class.
+CALLED_BY_LIBRARIES = {
+    "concat": "jinja2.Environment",
+    "visit_For": "jinja2.compiler.CodeGenerator",
+    "visit_Concat": "jinja2.compiler.CodeGenerator",
+    "visit_Compare": "jinja2.compiler.CodeGenerator",
+    "visit_Getitem": "jinja2.compiler.CodeGenerator",
+    "visit_Pair": "jinja2.compiler.CodeGenerator",
+    "data_received": "asyncio.Protocol",
+    "capture_signals": "uvicorn.Server",
 }
-# Called thing -> how many arguments it needs before it is given a time zone.
-NEEDS_TIME_ZONE = {"datetime.now": 1, "datetime.fromtimestamp": 2}
-FOR_TOOLS = re.compile(r"noqa(:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*)?|type:\s*ignore(\[[^\]]*\])?")
-UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
-
-
-def dotted(node: ast.expr) -> str:
-    """`datetime.datetime.now` -> `datetime.now`: the last two names, as modules are imported in both ways."""
-    names: list[str] = []
-    while isinstance(node, ast.Attribute):
-        names.append(node.attr)
-        node = node.value
-    names.append(node.id if isinstance(node, ast.Name) else "?")
-    return ".".join(reversed(names[:2]))
-
-
-def size_faults(tree: ast.Module, source: str) -> Iterator[tuple[int, str]]:
-    """(line, fault) of files and functions that are too long; a function counts from `def`, without decorators."""
-    lines = len(source.splitlines())
-    if lines > MAX_FILE_LINES:
-        yield 1, f"{lines} lines, and a file has at most {MAX_FILE_LINES}: one idea a file"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
-            length = node.end_lineno - node.lineno + 1
-            if length > MAX_FUNCTION_LINES:
-                yield node.lineno, f"{node.name} has {length} lines, and a function has at most {MAX_FUNCTION_LINES}"
-
-
-def comments_by_line(source: str) -> dict[int, str]:
-    """The comment of each line that has one, without what is meant for a tool (`noqa`, `type: ignore`)."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = ((token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT)
-    return {line: FOR_TOOLS.sub("", text).strip("# -:") for line, text in comments}
-
-
-def except_faults(tree: ast.Module, source: str) -> Iterator[tuple[int, str]]:
-    """(line, fault) of each handler that swallows everything and neither raises nor says why on its line."""
-    comments = comments_by_line(source)
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.ExceptHandler):
-            continue
-        caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-        broad = any(kind is None or dotted(kind).split(".")[-1] in {"Exception", "BaseException"} for kind in caught)
-        raises = any(isinstance(inner, ast.Raise) for statement in node.body for inner in ast.walk(statement))
-        if broad and not raises and not comments.get(node.lineno):
-            yield node.lineno, "catches everything: name the errors, raise again, or say why in a comment on this line"
-
-
-def call_faults(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """(line, fault) of each banned call, with its replacement."""
-    own_print = any(
-        isinstance(node, ast.ImportFrom)
-        and node.module == "rich"
-        and any(alias.name == "print" for alias in node.names)
-        for node in ast.walk(tree)
-    )
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
-            continue
-        called = dotted(node.func)
-        if called in BANNED_CALLS and not (called == "print" and own_print):
-            yield node.lineno, f"{called}(): instead {BANNED_CALLS[called]}"
-        if called in NEEDS_TIME_ZONE and len(node.args) + len(node.keywords) < NEEDS_TIME_ZONE[called]:
-            yield node.lineno, f"{called}() without a time zone is local time: give it UTC"
-
-
-def statement_faults(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """(line, fault) of asserts that do not say what was assumed."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assert) and node.msg is None:
-            yield node.lineno, "an assert carries a sentence: what a programmer got wrong if it fails"
-
-
-def unfinished_faults(source: str) -> Iterator[tuple[int, str]]:
-    """(line, fault) of each reminder left behind."""
-    for line, text in enumerate(source.splitlines(), start=1):
-        found = UNFINISHED.search(text)
-        if found:
-            yield line, f"{found[0]} left behind: do it, or file an issue"
-
-
-def source_faults(path: Path, source: str) -> list[str]:
-    """Every fault of one file of inferd, as `file:line: what`."""
-    tree = ast.parse(source, str(path))
-    found = [
-        *size_faults(tree, source),
-        *except_faults(tree, source),
-        *call_faults(tree),
-        *statement_faults(tree),
-        *unfinished_faults(source),
-    ]
-    if not ast.get_docstring(tree):
-        found.append((1, "a module says in a docstring what it holds"))
-    if VAGUE_NAMES & {path.stem, path.parent.name}:
-        found.append((1, "a module is named for the one idea it holds"))
-    return [f"{path}:{line}: {what}" for line, what in sorted(found)]
-
-
-def module_name(path: Path) -> str:
-    """`inferd/ledger/__init__.py` -> `inferd.ledger`."""
-    parts = path.with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def dead_modules(sources: dict[Path, str]) -> list[str]:
-    """Modules that no entry point reaches by imports; a package is reached with any module of it."""
-    modules = {module_name(path): path for path in sources}
-    imported = {name: _imported_modules(path, sources[path], modules) for name, path in modules.items()}
-    reached: set[str] = set()
-    todo = [name for name in ENTRY_POINTS if name in modules]
-    while todo:
-        name = todo.pop()
-        if name not in reached:
-            reached.add(name)
-            todo += [*imported[name], *([name.rpartition(".")[0]] if "." in name else [])]
-    return sorted(set(modules) - reached)
-
-
-def _imported_modules(path: Path, source: str, modules: dict[str, Path]) -> set[str]:
-    package = path.with_suffix("").parts[:-1]
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source, str(path))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            origin = ".".join([*base, *([node.module] if node.module else [])])
-            names |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-    return names & modules.keys()
-
-
-def sources_under(folder: str) -> dict[Path, str]:
-    """Relative path -> text of each Python file in a folder of the repository."""
-    files = sorted((ROOT / folder).rglob("*.py"))
-    return {file.relative_to(ROOT): file.read_text(encoding="utf-8") for file in files}
+PAGES = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def test_every_file_of_inferd_is_tidy() -> None:
@@ -184,14 +52,105 @@ def test_every_test_is_of_a_size_to_be_read() -> None:
     assert not found, "\n" + "\n".join(found)
 
 
-def test_the_median_file_stays_small() -> None:
-    lengths = [len(source.splitlines()) for path, source in sources_under("inferd").items() if path.stem != "__init__"]
-    assert statistics.median(lengths) <= 150, "files grow: about 100 lines is the target"
-
-
-def test_no_module_is_dead() -> None:
-    dead = dead_modules(sources_under("inferd"))
+def test_every_module_is_reached_from_an_entry_point() -> None:
+    graph = ImportGraph.of(sources_under("inferd"))
+    dead = sorted(graph.files.keys() - graph.reached_from(ENTRY_POINTS))
     assert not dead, f"nothing reaches {', '.join(dead)} from {' or '.join(sorted(ENTRY_POINTS))}: use or delete"
+
+
+def test_every_folder_holds_at_most_16_modules() -> None:
+    graph = ImportGraph.of(sources_under("inferd"))
+    sizes = Counter(graph.folder(module) for module in graph.modules())
+    assert {folder: size for folder, size in sizes.items() if size > MAX_MODULES_IN_A_FOLDER} == {}
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    assert ImportGraph.of(sources_under("inferd")).cycles() == []
+
+
+def one_importer_modules(graph: ImportGraph) -> list[str]:
+    """Return the modules of inferd with a single importer, scripts included, that is no registry.
+
+    A package's face stands for its importers.
+    """
+    importers = graph.importers()
+    found = []
+    for module in graph.modules():
+        if not module.startswith("inferd."):
+            continue
+        names = set(importers[module])
+        face = module.rpartition(".")[0]
+        if names == {face}:
+            names = importers[face] - {face}
+        if len(names) == 1 and not names & REGISTRIES:
+            found.append(module)
+    return found
+
+
+def test_few_modules_have_a_single_importer() -> None:
+    graph = ImportGraph.of(sources_under("inferd") | sources_under("scripts"))
+    found = one_importer_modules(graph)
+    share = len(found) / sum(module.startswith("inferd.") for module in graph.modules())
+    assert share <= MAX_SHARE_OF_ONE_IMPORTER, f"{share:.0%}, merge some into their importers:\n" + "\n".join(found)
+
+
+def test_no_small_module_has_a_single_importer() -> None:
+    sources = sources_under("inferd") | sources_under("scripts")
+    graph = ImportGraph.of(sources)
+    lines = {module: len(sources[graph.files[module]].splitlines()) for module in one_importer_modules(graph)}
+    assert {module: num for module, num in lines.items() if num < MAX_LINES_OF_A_CRUMB} == {}
+
+
+def test_every_function_has_a_caller() -> None:
+    found = [each for each in uncalled(sources_under("inferd")) if each.split(": ")[1] not in CALLED_BY_LIBRARIES]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_functions_have_at_most_six_parameters() -> None:
+    found = [
+        f"{path}:{line}: {what}"
+        for path, source in sources_under("inferd").items()
+        for line, what in parameter_faults(ast.parse(source, str(path)))
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_prose_of_the_code_names_the_noun() -> None:
+    found = [fault for path, source in sources_under("inferd").items() for fault in prose_faults(path, source)]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_prose_of_a_page_names_the_noun_within_120_columns(page: Path) -> None:
+    found = [f"{page}:{line}: {what}" for line, what in page_faults((ROOT / page).read_text(encoding="utf-8"))]
+    assert not found, "\n" + "\n".join(found)
+
+
+def tree_of(readme: str) -> set[str]:
+    """Return the paths below `inferd/` in the tree of the README, folders with a slash at their end."""
+    block = readme.partition("\ninferd/\n")[2].partition("\ntests/")[0]
+    paths, parents = set(), []
+    for line in block.splitlines():
+        found = re.match(r"( +)([\w.]+/?)(?:  |$)", line)
+        if found:
+            depth = len(found[1]) // 2
+            parents[depth - 1 :] = [found[2]]
+            paths.add("".join(parents))
+    return paths
+
+
+def test_tree_of_the_readme_equals_the_tree() -> None:
+    there = {
+        *(
+            f"{path.relative_to(ROOT / 'inferd')}/"
+            for path in (ROOT / "inferd").glob("*/")
+            if (path / "__init__.py").exists()
+        ),
+        *(path.name for path in (ROOT / "inferd").glob("*.py") if not path.stem.startswith("__")),
+    }
+    told = tree_of((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert {path for path in told if path.count("/") <= path.endswith("/")} == there
+    assert {path for path in told if not (ROOT / "inferd" / path).exists()} == set()
 
 
 def test_the_version_is_the_newest_of_the_changelog() -> None:
@@ -274,9 +233,62 @@ def test_modules_that_only_import_each_other_are_dead() -> None:
         Path("inferd/ledger/old.py"): "import inferd.ledger.older\n",
         Path("inferd/ledger/older.py"): "import inferd.ledger.old\n",
     }
-    assert dead_modules(sources) == ["inferd.ledger.old", "inferd.ledger.older"]
+    graph = ImportGraph.of(sources)
+    assert graph.files.keys() - graph.reached_from(ENTRY_POINTS) == {"inferd.ledger.old", "inferd.ledger.older"}
+    assert graph.cycles() == [["inferd.ledger.old", "inferd.ledger.older"]]
 
 
 def test_the_newest_version_of_a_changelog_is_its_first() -> None:
     assert newest_version("# Changelog\n\n## Unreleased\n\n## [1.2.0] - 2026-01-31\n\n## 1.1.0\n") == "1.2.0"
     assert newest_version("# Changelog\n") is None
+
+
+def test_a_module_with_one_importer_is_found_unless_a_registry_lists_it() -> None:
+    graph = ImportGraph.of(
+        {
+            Path("inferd/cli/main.py"): "from inferd.cli import keys, console\n",
+            Path("inferd/cli/keys.py"): "from inferd.cli import console, words\n",
+            Path("inferd/cli/console.py"): "",
+            Path("inferd/cli/words.py"): "",
+            Path("inferd/cli/__init__.py"): "",
+        }
+    )
+    assert one_importer_modules(graph) == ["inferd.cli.words"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ('"""Keys."""\ndef f():\n    """What a key may do."""\n', "begins with 'what'"),
+        ('"""Keys."""\ndef f():\n    """Returns the key."""\n', "begins with 'returns'"),
+        ('"""Keys."""\ndef f():\n    """The key."""\n', "begins with 'the'"),
+        ('"""Keys."""\nclass A:\n    """Whether a key is valid."""\n', "begins with 'whether'"),
+        ('"""Keys."""\nclass A:\n    """Likewise."""\n', "is a fragment"),
+        ('"""What keys are."""\n', "begins with 'what'"),
+        ('"""Keys."""\n# nobody reads it\nx = 1\n', "'nobody'"),
+        ('"""Keys."""\nraise ValueError("so many keys")\n', "'so many'"),
+    ],
+)
+def test_prose_without_a_noun_is_found(source: str, said: str) -> None:
+    assert said in "\n".join(prose_faults(Path("inferd/sample.py"), source))
+
+
+def test_plain_prose_passes() -> None:
+    source = '"""Keys."""\nclass A:\n    """A key."""\n    @property\n    def name(self):\n        """The name."""\n'
+    assert prose_faults(Path("inferd/sample.py"), source + '\ndef f():\n    """Return the key, or None."""\n') == []
+
+
+def test_a_wide_line_of_prose_is_found_and_tables_and_code_are_exempt() -> None:
+    wide = "word " * 30
+    page = f"{wide}\n| {wide} |\n```\n{wide}\n```\n[link](https://example.org/{'x' * 120})\n"
+    assert [line for line, _ in page_faults(page)] == [1]
+
+
+def test_a_function_without_a_caller_is_found() -> None:
+    sources = {Path("inferd/a.py"): "def used(): ...\ndef unused(): ...\n@app.command\ndef told(): ...\nused()\n"}
+    assert uncalled(sources) == ["inferd/a.py:2: unused"]
+
+
+def test_a_seventh_parameter_is_found() -> None:
+    source = "class A:\n    def f(self, a, b, c, d, e, *, f): ...\n    def g(self, a, b, c, d, e, f, *, g): ...\n"
+    assert [line for line, _ in parameter_faults(ast.parse(source))] == [3]

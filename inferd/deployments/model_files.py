@@ -35,11 +35,6 @@ class ModelFiles:
                 raise ConfigError(f"{path}: {error.strerror}") from error
             self._opened[path] = (descriptor, os.fstat(descriptor), _take_lease(descriptor))
 
-    @property
-    def are_leased(self) -> bool:
-        """Whether a writer of any of the files has to wait."""
-        return all(is_leased for _, _, is_leased in self._opened.values())
-
     def change(self) -> str | None:
         """Return a sentence about the first file that another process writes or has written to; else None."""
         for path, (descriptor, before, is_leased) in self._opened.items():

@@ -76,7 +76,7 @@ class RateLimitTicket:
         return RateLimitTicket(self._limits, self._allowance, self._contact)
 
     def take_request(self) -> None:
-        """Raises RateLimitError."""
+        """Count one request against the team's requests per minute. Raise RateLimitError if they are used up."""
         bounds = self._allowance.rates.requests
         if bounds is not None:
             now_ms = self._limits.now_ms()

@@ -183,7 +183,7 @@ class Completion:
         return taken
 
     def cancel(self) -> None:
-        """End the call because its client has gone. What was computed is billed (BILLING R16)."""
+        """End the call because its client has gone. The tokens computed so far are billed (BILLING R16)."""
         self.cancelled.set()
 
     def cut(self, error: InferdError) -> None:

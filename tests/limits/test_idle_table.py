@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferd.limits.idle_table import IdleTable
+from inferd.limits.rate_limits import IdleTable
 
 
 class Entry:

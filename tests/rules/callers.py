@@ -28,6 +28,8 @@ def parameter_faults(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _is_command(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    if any(".command(" in ast.unparse(decorator) for decorator in node.decorator_list):
+        return True
     annotated = [arg.annotation for arg in [*node.args.args, *node.args.kwonlyargs] if arg.annotation is not None]
     return any("typer." in ast.unparse(annotation) for annotation in annotated)
 

@@ -49,6 +49,8 @@ def docstring_faults(tree: ast.Module) -> Iterator[Fault]:
                     line,
                     f"the docstring of {node.name} begins with {start!r}: begin with a verb (Return, Write, Raise)",
                 )
+        elif start == "whether" and isinstance(node, ast.FunctionDef):
+            continue  # a property is a noun: "Whether the key is valid"
         elif start in {"what", "who", "whom", "whose", "whether", "of", "those", "likewise", "where", "how"}:
             yield line, f"a docstring begins with {start!r}: begin with a noun"
 

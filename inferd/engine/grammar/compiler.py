@@ -372,7 +372,7 @@ def _too_fatal(wait_s: float, *, is_batch: bool) -> RateLimitError | OverloadedE
     """Return the error for a tenant over MAX_FATAL. A batch's line waits on a 503; a 429 would be its result."""
     message = (
         f"{MAX_FATAL} schemas or grammars of yours were too complex within {WINDOW_S:.0f} seconds; new ones are taken "
-        f"again in {math.ceil(wait_s)} seconds. Those that were compiled before work meanwhile."
+        f"again in {math.ceil(wait_s)} seconds. Schemas compiled before keep working."
     )
     if is_batch:
         return OverloadedError(message, retry_after_s=wait_s)

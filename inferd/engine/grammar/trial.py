@@ -194,7 +194,7 @@ class TrialPool:
 
     @contextmanager
     def borrowed(self) -> Iterator[GrammarTrial]:
-        """A child that no other thread uses until the block ends. Raises OSError if it cannot be started."""
+        """Lend a child that no other thread uses until the block ends. Raise OSError if it cannot be started."""
         trial = self._take()
         try:
             trial.start()

@@ -107,7 +107,7 @@ class PrefixCache:
 
     def find(self, sequence: Sequence, preferred: Owner | None = None, *, on_device_only: bool = False) -> Hit | None:
         """Return the longest prefix in memory, at least MIN_SHARED_TOKENS. It is never the whole sequence: the last
-        token is computed again, for its logits. Of equal hits, that of `preferred`, else the oldest."""
+        token is computed again, for its logits. Among equal hits, that of `preferred` wins, else the oldest."""
         best: Hit | None = None
         limit = sequence.num_tokens - 1
         for depth, owners in self._matches(sequence):

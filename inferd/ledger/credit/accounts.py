@@ -63,7 +63,7 @@ def balance_nanousd(conn: sqlite3.Connection, account: str) -> int:
 
 
 def check_amount(what: str, amount_nanousd: int, most_nanousd: int | None = None, *, may_be_zero: bool = False) -> None:
-    """Raises InvalidValueError unless the amount of a `what` (grant, refund, ...) is positive and at most
+    """Raise InvalidValueError unless the amount of a `what` (grant, refund, ...) is positive and at most
     `most_nanousd`."""
     if amount_nanousd < 0 or (amount_nanousd == 0 and not may_be_zero):
         raise InvalidValueError(f"the amount of a {what} must be more than $0.00, not {display_usd(amount_nanousd)}")

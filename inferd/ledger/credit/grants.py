@@ -121,7 +121,7 @@ def open_grants(conn: sqlite3.Connection, team: str) -> list[Grant]:
 
 
 def find_grant(conn: sqlite3.Connection, grant_id: int) -> Grant:
-    """Raises NotFoundError if there is no such grant."""
+    """Return a grant. Raise NotFoundError if there is no such grant."""
     row = conn.execute(_SELECT + "WHERE grant_id = ?", (grant_id,)).fetchone()
     if row is None:
         raise NotFoundError(f"there is no grant {grant_id}", noun="grant")

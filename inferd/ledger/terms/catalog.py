@@ -30,7 +30,7 @@ def catalog_in_force(conn: sqlite3.Connection) -> Catalog:
 
 
 def find_plan(conn: sqlite3.Connection, name: str) -> Plan:
-    """Raises InvalidValueError unless there is a plan of that name."""
+    """Return the plan of that name. Raise InvalidValueError if there is none."""
     plans = catalog_in_force(conn).plans
     if name not in plans:
         raise InvalidValueError(
