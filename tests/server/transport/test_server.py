@@ -115,6 +115,7 @@ async def test_second_stop_ends_the_drain(provider):
     ):
         lines = response.aiter_lines()
         await anext(lines)
+        await provider.until(lambda: provider.runner.waits)
         served.server.stop()
         served.server.stop()
         await served.ended()
