@@ -172,7 +172,7 @@ def import_fault(importer: str, imported: str) -> str | None:
 
 
 def layer_fault(path: Path) -> str | None:
-    """What is wrong if the part of inferd that the file belongs to has no layer."""
+    """Return the fault of a file whose part of inferd has no layer, or None."""
     part = path.parts[1].removesuffix(".py")
     if part in LAYERS:
         return None

@@ -55,7 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, webhook_port: int) -> Itera
 
 @pytest.fixture(scope="module")
 def environment(server: ServerProcess) -> dict[str, str]:
-    """What a user of the examples exports."""
+    """Environment of a user of the examples."""
     key = server.team("examples", 10**9).key
     return {
         **os.environ,
