@@ -23,7 +23,7 @@ from inferd.wire.openai.batches import parse_line
 MAX_LINE_BYTES = 8 * 2**20
 """The limit of the body of a live call."""
 
-_ENDPOINTS: dict[str, type[Endpoint]] = {
+ENDPOINT_OF_PATH: dict[str, type[Endpoint]] = {
     endpoint.path: endpoint for endpoint in (ChatCompletions, TextCompletions, Embeddings, Responses)
 }
 
@@ -100,7 +100,7 @@ class LineReader:
             raise InvalidRequestError(f"The line is longer than {self.max_line_bytes:,} bytes.", code="line_too_long")
         ignored = IgnoredFields(strict=self._strict)
         parsed = parse_line(raw.text, self._path, ignored)
-        endpoint = _ENDPOINTS[self._path].parse(bytes(parsed.body), ignored)
+        endpoint = ENDPOINT_OF_PATH[self._path].parse(bytes(parsed.body), ignored)
         endpoint.check_line()
         deployment = self._router.find(endpoint.model)
         deployment.check_tier(ServiceTier.BATCH)

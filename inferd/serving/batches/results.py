@@ -6,19 +6,14 @@ They are written anew from the start whenever that has to be repeated, and get t
 from __future__ import annotations
 
 import hashlib
-from typing import Any, BinaryIO, Literal
-
-import msgspec
+from typing import BinaryIO, Literal
 
 from inferd.ledger import Connection
-from inferd.ledger.batches import KEPT_MS, BatchRecord, BatchResult, BatchTotals, Billed, End, FileRecord, billed
-from inferd.serving.batches.input_lines import read_lines
+from inferd.ledger.batches import KEPT_MS, BatchRecord, BatchResult, BatchTotals, End, FileRecord, billed
+from inferd.serving.batches.input_lines import ENDPOINT_OF_PATH, read_lines
 from inferd.serving.batches.spool import Record, read_records, spool_name
 from inferd.serving.file_store import FileStore
 from inferd.wire.openai.batches import LineError, LineResponse, OutputLine, custom_id_of, encode_line, with_usage
-from inferd.wire.openai.chat_response import usage_body
-from inferd.wire.openai.embeddings import embedding_usage
-from inferd.wire.openai.responses.objects import response_usage
 
 _ID_BYTES = 12
 
@@ -78,29 +73,14 @@ def _write_answer(conn: Connection, batch: BatchRecord, record: Record, output: 
     bill = billed(conn, record.request_id)
     if bill is None:
         return False
-    body, reasoning_tokens = with_usage(record.body, _known(batch, bill))
+    endpoint = ENDPOINT_OF_PATH[batch.endpoint]
+    known = endpoint.usage_fields(bill.usage, bill.cost_nanousd, by_time=bill.by_time)
+    body, reasoning_tokens = with_usage(record.body, known)
     output.totals = output.totals.plus(bill.usage, reasoning_tokens, bill.cost_nanousd)
     response = LineResponse(record.status, record.request_id, body, record.ignored)
     line_id = _line_id(batch, record.line)
     output.write(OutputLine(id=line_id, custom_id=record.custom_id, response=response, error=None))
     return True
-
-
-def _known(batch: BatchRecord, bill: Billed) -> dict[str, Any]:
-    """Return the ledger's usage of an answer, under the names of the batch's endpoint."""
-    if batch.endpoint == "/v1/embeddings":
-        return _fields(embedding_usage(bill.usage, bill.cost_nanousd, by_time=bill.by_time))
-    usage = usage_body(bill.usage, bill.cost_nanousd, by_time=bill.by_time)
-    if batch.endpoint != "/v1/responses":
-        return _fields(usage)
-    known = _fields(response_usage(usage))
-    del known["output_tokens_details"]  # tokens of the reasoning, which only the answer has
-    return known
-
-
-def _fields(usage: msgspec.Struct) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(usage)
-    return fields
 
 
 def _refused(batch: BatchRecord, record: Record) -> OutputLine:

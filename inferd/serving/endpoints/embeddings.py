@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Self
+from typing import Any, Self
+
+import msgspec
 
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
@@ -16,10 +18,12 @@ from inferd.serving.completion import Admission, AnswerWriter, Finished
 from inferd.serving.endpoints.endpoint import Call, Endpoint, RequestLabels
 from inferd.serving.endpoints.prompt import check_token_ids, no_tokens
 from inferd.tokenizer import Check, EncodeLimits
+from inferd.usage import Usage
 from inferd.wire.errors import invalid
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.embeddings import (
     EmbeddingRequest,
+    embedding_usage,
     encode_embeddings,
     parse_embedding_request,
 )
@@ -59,6 +63,11 @@ class Embeddings(Endpoint):
                 code="invalid_value",
             )
         return PreparedInputs(tuple(_token_ids(one, replica, check) for one in asked.inputs()), replica)
+
+    @classmethod
+    def usage_fields(cls, usage: Usage, cost_nanousd: int, *, by_time: bool) -> dict[str, Any]:
+        fields: dict[str, Any] = msgspec.to_builtins(embedding_usage(usage, cost_nanousd, by_time=by_time))
+        return fields
 
     def answer(self, call: Call, admission: Admission, *, streamed: bool) -> EmbeddingsWriter:
         return EmbeddingsWriter(call, self._asked)

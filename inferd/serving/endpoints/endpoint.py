@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import msgspec
 
@@ -18,8 +18,10 @@ from inferd.price import ServiceTier
 from inferd.serving.completion import Admission, AnswerWriter, Finished
 from inferd.serving.request_id import PREFIX
 from inferd.tokenizer import Check
+from inferd.usage import Usage
 from inferd.wire.field_names import OWN_NAMES, FieldNames
 from inferd.wire.ignored_fields import IgnoredFields
+from inferd.wire.openai.chat_response import usage_body
 
 Persist = Callable[[Finished], Awaitable[bool]]
 """Called once with a request's end before it is settled; returning False voids its hold (BILLING R23)."""
@@ -152,6 +154,12 @@ class Endpoint(ABC):
             InvalidRequestError: the input makes no sense to the model.
             ContextLengthError: the input is too long.
         """
+
+    @classmethod
+    def usage_fields(cls, usage: Usage, cost_nanousd: int, *, by_time: bool) -> dict[str, Any]:
+        """Return the `usage` of an answer as the ledger has it, without fields that only the answer has."""
+        fields: dict[str, Any] = msgspec.to_builtins(usage_body(usage, cost_nanousd, by_time=by_time))
+        return fields
 
     @abstractmethod
     def answer(self, call: Call, admission: Admission, *, streamed: bool) -> AnswerWriter: ...
