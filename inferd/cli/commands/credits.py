@@ -24,7 +24,7 @@ from inferd.money import display_usd
 from inferd.plans import DEFAULT_PRIORITY, GRANT_KINDS, GrantKind
 
 if TYPE_CHECKING:
-    from inferd.ledger.credit import Credit
+    from inferd.ledger.credit import Credit, Grant
 
 app = typer.Typer(no_args_is_help=True, help="Manage credit, the prepaid money of teams.")
 
@@ -89,17 +89,20 @@ def grant(
     if json:
         print_json(grant_record(made) | {"warnings": warnings})
         return
-    amount = f"{display_usd(made.amount_nanousd)} of {made.kind} credit"
-    if made.created_at_ms < moment_ms:
-        made_at = f"{moment_text(made.created_at_ms)} UTC"
-        say(f"Unchanged: this idempotency key already made grant {made.grant_id} ({amount} to team {team}, {made_at}).")
-    else:
-        say(f"Granted {amount} to team {team} (grant {made.grant_id}).")
+    say(_granted(made, is_new=made.created_at_ms >= moment_ms))
     available = f"{display_usd(credit.available_nanousd)} available"
     say(f"Team {team} has {available if credit.postpaid_bound is None else credit.describe()}.")
     for warning in warnings:
         say(f"Warning: {warning}; `{command_line(data_dir, 'teams', 'show', team)}` shows all limits.")
     say_next("Show its credit", command_line(data_dir, "credits", "show", team))
+
+
+def _granted(made: Grant, *, is_new: bool) -> str:
+    amount = f"{display_usd(made.amount_nanousd)} of {made.kind} credit to team {made.team}"
+    if is_new:
+        return f"Granted {amount} (grant {made.grant_id})."
+    made_at = f"{moment_text(made.created_at_ms)} UTC"
+    return f"Unchanged: this idempotency key already made grant {made.grant_id} ({amount}, {made_at})."
 
 
 @app.command()
