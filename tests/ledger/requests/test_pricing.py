@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.ledger.requests.pricing import cost_nanousd, hold_nanousd, largest_max_tokens
+from inferd.ledger.requests.pricing import cost_nanousd, hold_nanousd, largest_max_tokens, possible_price
 from inferd.price import PPM, Price
 from inferd.usage import Usage
 
@@ -119,3 +120,14 @@ def test_largest_max_tokens_fits_and_one_more_does_not(price, prompt, available)
     else:
         assert largest == 0 or hold_nanousd(price, prompt, largest) <= available
         assert hold_nanousd(price, prompt, largest + 1) > available
+
+
+def test_hold_at_a_price_per_token_ignores_compute_time():
+    price = Price(1000, 4000)
+    assert hold_nanousd(price, 10, 5, max_compute_ms=10_000) == hold_nanousd(price, 10, 5)
+
+
+@pytest.mark.parametrize("rates", [(None, None), (1, None), (None, 1), (-1, 1), (1, -1)])
+def test_possible_price_needs_both_rates_from_zero_on(rates):
+    input_picousd, output_picousd = rates
+    assert possible_price((input_picousd, None, output_picousd, None, None)) is None

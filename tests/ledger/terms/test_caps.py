@@ -11,7 +11,8 @@ from inferd.errors import InsufficientCreditError, InvalidValueError, NotFoundEr
 from inferd.instants import parse_instant_ms
 from inferd.ledger import operations
 from inferd.ledger.audit.run import audit
-from inferd.ledger.terms.caps import caps_of, team_caps
+from inferd.ledger.terms.caps import Cap, caps_of, team_caps
+from inferd.ledger.terms.counters import Spend
 from inferd.ledger.terms.terms import terms_of
 from inferd.money import NANOUSD_PER_USD, parse_usd
 from inferd.plans import SHIPPED
@@ -389,3 +390,8 @@ def test_counters_have_the_cost_of_credit_and_postpaid_requests(rich):
     rich.settle(rich.hold(10, 10, user="ada", price=replace(rich.price, cached_input_picousd=0)), 10, 5)
     caps = team_caps(rich.conn, "acme", terms_of(rich.conn, "acme", rich.now_ms), rich.now_ms)
     assert {cap.spend.posted_nanousd for cap in caps} == {15}
+
+
+@pytest.mark.parametrize(("period", "span"), [("2026-11", "a month"), ("2026", "a year"), ("lifetime", "in all")])
+def test_cap_names_its_span(period, span):
+    assert Cap("team:acme", "budget", "budget", period, USD, 0, Spend(0, 0)).span == span
