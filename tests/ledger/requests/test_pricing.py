@@ -131,3 +131,13 @@ def test_hold_at_a_price_per_token_ignores_compute_time():
 def test_possible_price_needs_both_rates_from_zero_on(rates):
     input_picousd, output_picousd = rates
     assert possible_price((input_picousd, None, output_picousd, None, None)) is None
+
+
+@pytest.mark.parametrize("rates", [(5, 0), (0, 5), (5, 5)])
+def test_possible_price_by_time_has_no_rate_per_token(rates):
+    input_picousd, output_picousd = rates
+    assert possible_price((input_picousd, None, output_picousd, 3, None)) is None
+
+
+def test_possible_price_by_time_may_be_zero():
+    assert possible_price((0, None, 0, 0, None)) is not None
