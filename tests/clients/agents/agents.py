@@ -1,4 +1,4 @@
-"""Coding agents as docs/api.md sets them up, and what each is asked without a terminal."""
+"""Coding agents as docs/clients/agents.md sets them up, and what each is asked without a terminal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.e2e.server_process import ROOT
 
+PAGE = "docs/clients/agents.md"
 NOTE = "note.txt"
 CONTENT = "hello\n"
 PATIENCE_S = 180.0
@@ -21,7 +22,7 @@ PATIENCE_S = 180.0
 @dataclass(frozen=True)
 class Agent:
     """Attributes:
-    section: of docs/api.md, whose block sets the agent up and ends with its command.
+    section: of docs/clients/agents.md, whose block sets the agent up and ends with its command.
     options: behind that command; the prompt comes last.
     resuming: options that go on with the newest session, in place of `options`.
     tool, arguments: its call that writes CONTENT into NOTE, with the arguments in the order of the tool's schema.
@@ -144,11 +145,11 @@ def ask(agent: Agent, prompt: str, setting: Setting, *, resumes: bool = False) -
 
 
 def _setup(agent: Agent, setting: Setting) -> str:
-    """The agent's block in docs/api.md, with this setting's address, key and model."""
-    page = (ROOT / "docs" / "api.md").read_text()
-    section = page.partition(f"\n### {agent.section}\n")[2].partition("\n#")[0]
+    """Return the agent's block in docs/clients/agents.md, with this setting's address, key and model."""
+    page = (ROOT / PAGE).read_text()
+    section = page.partition(f"\n## {agent.section}\n")[2].partition("\n## ")[0]
     block = re.search(r"```bash\n(.*?)\n```", section, re.DOTALL)
-    assert block is not None, f"docs/api.md sets up {agent.section} in a block of bash"
+    assert block is not None, f"{PAGE} sets up {agent.section} in a block of bash"
     text = block[1]
     for old, new in agent.swaps.items():
         text = text.replace(old, new)
@@ -157,6 +158,6 @@ def _setup(agent: Agent, setting: Setting) -> str:
         ("sk-inferd-...", setting.key),
         ("acme/qwen", setting.model),
     ):
-        assert example in text, f"docs/api.md has {example} where a user of {agent.section} puts something else"
+        assert example in text, f"{PAGE} has {example} where a user of {agent.section} puts something else"
         text = text.replace(example, real)
     return text

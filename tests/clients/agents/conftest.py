@@ -26,7 +26,7 @@ AIDER = "aider-chat==0.86.2"
 AIDER_PYTHON_MAX = (3, 12)
 INSTALL_S = 900.0
 MAX_CONTEXT = 65536
-TEMPLATES = ROOT / "tests" / "openai" / "dialects" / "templates"
+TEMPLATES = ROOT / "tests" / "chat" / "dialects" / "templates"
 THINKS = "local/qwen3.5"
 """A deployment whose template has a switch for thinking and takes a system message in the first place only; its calls
 are tags."""

@@ -1,4 +1,5 @@
-"""Coding agents with the setup of docs/api.md: one prompt, one tool round trip, on a server whose models are scripted.
+"""Coding agents with the setup of docs/clients/agents.md: one prompt, one tool round trip, on a server with
+scripted models.
 
 No request is refused, and the ledger has the tokens that each answer said.
 """
