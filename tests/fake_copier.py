@@ -54,7 +54,7 @@ class DrawingFakeRunner(CopyingFakeRunner):
         super().__init__(**options)
         self.seed = seed
 
-    def new_sampler(self, params: SamplingParams) -> DrawingSampler:
+    def new_sampler(self, params: SamplingParams, prompt: Sequence[int] = ()) -> DrawingSampler:
         sampler = DrawingSampler(params, f"{self.seed}-{len(self.samplers)}")
         self.samplers.append(sampler)
         return sampler

@@ -279,7 +279,7 @@ class FakeRunner:
         """As many as there are requests that the engine has taken and that have not ended."""
         return sum(not sampler.closed for sampler in self.samplers)
 
-    def new_sampler(self, params: SamplingParams) -> FakeSampler:
+    def new_sampler(self, params: SamplingParams, prompt: Sequence[int] = ()) -> FakeSampler:
         sampler = FakeSampler(params)
         self.samplers.append(sampler)
         return sampler

@@ -108,8 +108,9 @@ class EngineCore:
         assert request.max_total_tokens <= self._runner.cells_per_sequence, "the request fits"
         assert all(0 <= token_id < self._runner.vocab_size for token_id in request.prompt), "token ids are in range"
         matcher = None if request.constraint is None else request.constraint.matcher()
-        detokenizer = Detokenizer(request.params.stop)
-        sequence = Sequence(request, self._runner.new_sampler(request.params), detokenizer, matcher)
+        detokenizer = Detokenizer(request.params.stop, includes_stop=request.params.includes_stop)
+        sampler = self._runner.new_sampler(request.params, request.prompt)
+        sequence = Sequence(request, sampler, detokenizer, matcher)
         self._sampling.prepare(sequence)
         self._sequences[request.request_id] = sequence
         self._scheduler.add(sequence)
@@ -230,8 +231,12 @@ class EngineCore:
         sequence.token_ids.append(token_id)
         if self._runner.is_end_of_generation(token_id):
             return self._finish(sequence, FinishReason.STOP, sampled=SampledToken(token_id))
-        text = sequence.detokenizer.push(self._runner.token_to_piece(token_id))
-        if sequence.detokenizer.stopped:
+        params, may_stop = sequence.params, sequence.may_stop
+        is_stop_token = may_stop and token_id in params.stop_token_ids
+        if is_stop_token and not params.includes_stop:
+            return self._finish(sequence, FinishReason.STOP, sampled=SampledToken(token_id))
+        text = sequence.detokenizer.push(self._runner.token_to_piece(token_id), may_stop=may_stop)
+        if sequence.detokenizer.stopped or is_stop_token:
             return self._finish(sequence, FinishReason.STOP, text=text, sampled=sampled)
         if sequence.matcher is not None:
             if not sequence.matcher.accept(token_id):

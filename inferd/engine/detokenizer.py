@@ -11,12 +11,17 @@ class Detokenizer:
     that could still become a stop string.
 
     Of several stop strings the one that is complete first counts, so the text does not depend on how tokens cut it.
+
+    Args:
+        stop: stop strings, none empty.
+        includes_stop: return the stop string that ends the text, too.
     """
 
-    def __init__(self, stop: Sequence[str]) -> None:
+    def __init__(self, stop: Sequence[str], *, includes_stop: bool = False) -> None:
         assert all(stop), "stop strings are not empty"
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stop = tuple(stop)
+        self._includes_stop = includes_stop
         self._held = ""
         self.stop_string: str | None = None
 
@@ -24,11 +29,11 @@ class Detokenizer:
     def stopped(self) -> bool:
         return self.stop_string is not None
 
-    def push(self, piece: bytes) -> str:
-        """Return the text that is certain after this piece. When a stop string is complete, set `stop_string` and
-        return the text before it; the rest is dropped."""
+    def push(self, piece: bytes, *, may_stop: bool = True) -> str:
+        """Return the text that is certain after this piece. When a stop string is complete, and `may_stop`, set
+        `stop_string` and return the text before it; the rest is dropped."""
         assert not self.stopped, "no text follows a stop string"
-        return self._release(self._held + self._decoder.decode(piece))
+        return self._release(self._held + self._decoder.decode(piece), may_stop=may_stop)
 
     def flush(self) -> str:
         """Return the text that was held back for stop strings, at the end of generation.
@@ -38,14 +43,14 @@ class Detokenizer:
         held, self._held = self._held, ""
         return held
 
-    def _release(self, text: str) -> str:
+    def _release(self, text: str, *, may_stop: bool) -> str:
         if not self._stop:
             return text
         matches = [(start + len(stop), start, stop) for stop in self._stop if (start := text.find(stop)) >= 0]
-        if matches:
+        if matches and may_stop:
             self._held = ""
-            _, start, self.stop_string = min(matches)
-            return text[:start]
+            end, start, self.stop_string = min(matches)
+            return text[: end if self._includes_stop else start]
         num_held = max((_partial_match(text, stop) for stop in self._stop), default=0)
         certain = len(text) - num_held
         self._held = text[certain:]

@@ -133,8 +133,8 @@ class Runner(Protocol):
         """Sample like `sample`, from a copy of a row's logits; independent of later `execute` calls."""
         ...
 
-    def new_sampler(self, params: SamplingParams) -> Sampler:
-        """Return a new sampler; every token id of `logit_bias` lies in [0, vocab_size)."""
+    def new_sampler(self, params: SamplingParams, prompt: tuple[int, ...] = ()) -> Sampler:
+        """Return a new sampler for a completion of `prompt`; every token id of `logit_bias` lies in [0, vocab_size)."""
         ...
 
     def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:

@@ -52,6 +52,7 @@ class TokenSampling:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
+        self._end_ids = [token for token in range(runner.vocab_size) if runner.is_end_of_generation(token)]
         self._workers = ThreadPoolExecutor(NUM_WORKERS, thread_name_prefix="inferd-mask")
         self._slow_worker = ThreadPoolExecutor(1, thread_name_prefix="inferd-slow-mask", initializer=_lower_priority)
         self._late: dict[Sequence, Logits] = {}
@@ -113,11 +114,16 @@ class TokenSampling:
         num_top = sequence.request.params.top_logprobs
         # Before the mask is written over the logits: these are the model's own probabilities.
         logprobs = None if num_top is None else log_softmax(logits)
+        if sequence.params.allowed_token_ids is not None:
+            _allow_only(sequence.params.allowed_token_ids, logits)
         if sequence.matcher is not None:
             mask = sequence.matcher.take_mask()
             if mask is None:
                 return NotSampled.IMPOSSIBLE
             logits[~mask] = -np.inf
+            if sequence.params.allowed_token_ids is not None and np.isneginf(logits.max()):
+                return NotSampled.IMPOSSIBLE
+        self._ban_ends(sequence, logits)
         if row is None:
             token_id = self._runner.sample_from(sequence.sampler, logits)
         else:
@@ -129,6 +135,26 @@ class TokenSampling:
         piece_of = self._runner.token_to_piece
         top = tuple(TokenAlternative(piece_of(best), float(logprobs[best])) for best in _top(logprobs, num_top))
         return SampledToken(token_id, TokenLogprob(piece_of(token_id), float(logprobs[token_id]), top))
+
+    def _ban_ends(self, sequence: Sequence, logits: Logits) -> None:
+        """Make the tokens that must not end the text yet impossible, unless nothing else is possible: the text of a
+        grammar may be complete before `min_tokens`."""
+        params = sequence.params
+        is_early = sequence.num_completion_tokens < params.min_tokens
+        if not is_early and not params.ignores_end:
+            return
+        banned = [*self._end_ids, *params.stop_token_ids] if is_early else self._end_ids
+        kept = logits[banned]
+        logits[banned] = -np.inf
+        if not logits.max() > -np.inf:
+            logits[banned] = kept
+
+
+def _allow_only(token_ids: tuple[int, ...], logits: Logits) -> None:
+    ids = list(token_ids)
+    allowed = logits[ids]
+    logits.fill(-np.inf)
+    logits[ids] = allowed
 
 
 def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:

@@ -9,6 +9,7 @@ from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.grammar.constraint import Matcher
 from inferd.engine.messages import AddRequest, TrafficClass
 from inferd.engine.runner import NO_SEQ_ID, Sampler
+from inferd.sampling_params import SamplingParams
 from inferd.usage import NS_PER_MS, Usage, rounded_ms
 
 PROGRESS_TOKENS = 32
@@ -84,6 +85,10 @@ class Sequence:
         return self.request.request_id
 
     @property
+    def params(self) -> SamplingParams:
+        return self.request.params
+
+    @property
     def is_batch(self) -> bool:
         return self.request.traffic_class is TrafficClass.BATCH
 
@@ -98,6 +103,11 @@ class Sequence:
     @property
     def num_completion_tokens(self) -> int:
         return len(self.token_ids) - len(self.request.prompt)
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether its last token may end it by a stop string, or as a stop token."""
+        return self.num_completion_tokens > self.params.min_tokens
 
     @property
     def num_tokens_to_come(self) -> int:

@@ -162,9 +162,9 @@ class LlamaRunner:
         assert isinstance(sampler, AnySampler), "samplers come from new_sampler"
         return sampler.sample(logits)
 
-    def new_sampler(self, params: SamplingParams) -> Sampler:
+    def new_sampler(self, params: SamplingParams, prompt: tuple[int, ...] = ()) -> Sampler:
         history = self.cells_per_sequence
-        return new_sampler(self._library, params, vocab_size=self.vocab_size, history=history)
+        return new_sampler(self._library, params, prompt, vocab_size=self.vocab_size, history=history)
 
     def seq_rm(self, seq_id: int, start: int, end: int = -1) -> bool:
         assert 0 <= seq_id < self.max_sequences, "sequence ids are in range"

@@ -24,10 +24,13 @@ _BLOCK = 256
 Ids = npt.NDArray[np.intp]
 
 
-def new_sampler(library: Library, params: SamplingParams, *, vocab_size: int, history: int) -> AnySampler:
-    """Return the fastest sampler for these parameters; `history` is the maximum number of tokens it samples."""
+def new_sampler(
+    library: Library, params: SamplingParams, prompt: tuple[int, ...] = (), *, vocab_size: int, history: int
+) -> AnySampler:
+    """Return the fastest sampler for these parameters; `history` is the maximum number of tokens of the prompt and the
+    completion together."""
     if params.penalizes or params.typical_p < 1.0:
-        return SamplerChain(library, params, vocab_size=vocab_size, history=history)
+        return SamplerChain(library, params, prompt, vocab_size=vocab_size, history=history)
     if params.temperature < MIN_TEMPERATURE:
         return GreedySampler(params, vocab_size=vocab_size)
     return SoftmaxSampler(params, vocab_size=vocab_size)
@@ -138,16 +141,24 @@ class SamplerChain:
     """llama.cpp's samplers in the order that OpenAI's parameters imply (nucleus after temperature): logit bias,
     penalties, temperature, top-k, typical-p, top-p, min-p, sample.
 
-    Penalties count the generated tokens: only these are accepted, and `history` is at least as many as can be
-    generated.
+    Frequency and presence penalty count the generated tokens, as OpenAI's do: a sampler of their own accepts only
+    these. The sampler of the repeat penalty accepts the prompt too. `history` is at least as long as both together.
     """
 
-    def __init__(self, library: Library, params: SamplingParams, *, vocab_size: int, history: int) -> None:
+    def __init__(
+        self,
+        library: Library,
+        params: SamplingParams,
+        prompt: tuple[int, ...] = (),
+        *,
+        vocab_size: int,
+        history: int,
+    ) -> None:
         self._library = library
         api = library.api
         assert all(0 <= token_id < vocab_size for token_id, _ in params.logit_bias), "biased ids lie in the vocabulary"
         self.handle: Any = api.llama_sampler_chain_init(api.llama_sampler_chain_default_params())
-        for sampler in self._samplers(api, params, vocab_size, history):
+        for sampler in self._samplers(params, prompt, vocab_size, history):
             api.llama_sampler_chain_add(self.handle, sampler)
 
     def sample(self, logits: Logits) -> int | None:
@@ -170,16 +181,18 @@ class SamplerChain:
     def close(self) -> None:
         self._library.short.llama_sampler_free(self.handle)
 
-    @staticmethod
-    def _samplers(api: Any, params: SamplingParams, vocab_size: int, history: int) -> list[Any]:
+    def _samplers(self, params: SamplingParams, prompt: tuple[int, ...], vocab_size: int, history: int) -> list[Any]:
+        api = self._library.api
         samplers = []
         if params.logit_bias:
             biases = (api.llama_logit_bias * len(params.logit_bias))(*params.logit_bias)
             samplers.append(api.llama_sampler_init_logit_bias(vocab_size, len(biases), biases))
-        if params.penalizes:
+        if params.penalizes_repeats:
+            samplers.append(self._repeat_penalty(params, prompt, vocab_size, history))
+        if params.frequency_penalty or params.presence_penalty:
             samplers.append(
                 api.llama_sampler_init_penalties(
-                    vocab_size, history, params.repeat_penalty, params.frequency_penalty, params.presence_penalty
+                    vocab_size, history, 1.0, params.frequency_penalty, params.presence_penalty
                 )
             )
         if params.temperature < MIN_TEMPERATURE:
@@ -196,6 +209,16 @@ class SamplerChain:
             samplers.append(api.llama_sampler_init_min_p(params.min_p, 1))
         seed = secrets.randbits(32) if params.seed is None else params.seed
         return [*samplers, api.llama_sampler_init_dist(seed if seed != _RANDOM_SEED else 0)]
+
+    def _repeat_penalty(self, params: SamplingParams, prompt: tuple[int, ...], vocab_size: int, history: int) -> Any:
+        """Return the sampler of the repeat penalty, which has accepted the prompt, or its end within the window."""
+        window = history if params.repeat_last_n is None else min(params.repeat_last_n, history)
+        sampler = self._library.api.llama_sampler_init_penalties(vocab_size, window, params.repeat_penalty, 0.0, 0.0)
+        # How often a token occurs does not count here: without a window, each different one is accepted once.
+        accepted = dict.fromkeys(prompt) if params.repeat_last_n is None else prompt[-window:]
+        for token_id in accepted:
+            self._library.short.llama_sampler_accept(sampler, token_id)
+        return sampler
 
 
 AnySampler = GreedySampler | SoftmaxSampler | SamplerChain

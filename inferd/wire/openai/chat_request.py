@@ -8,7 +8,7 @@ the answer wrong, refused with a 400 that names it. An explicit null is the same
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -16,7 +16,7 @@ from inferd.constraint import Constraint
 from inferd.errors import InvalidRequestError
 from inferd.price import ServiceTier
 from inferd.sampling_params import SamplingParams
-from inferd.wire.errors import invalid, shorten, unsupported_field, unsupported_value
+from inferd.wire.errors import shorten, unsupported_field, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
 from inferd.wire.openai.messages import Message, check_messages
@@ -24,13 +24,14 @@ from inferd.wire.openai.request_fields import (
     ASKS_FOR_NOTHING,
     MAX_METADATA,
     CompletionFields,
-    check_limit,
+    check_limits,
     check_model,
     check_num_alternatives,
     check_num_choices,
     check_sampling,
     check_stream_options,
     check_tags,
+    check_without_effect,
     is_metadata,
 )
 from inferd.wire.openai.response_format import (
@@ -45,7 +46,6 @@ from inferd.wire.openai.template_kwargs import EFFORTS, ReasoningEffort, check_t
 from inferd.wire.openai.tools import Tool, ToolChoice, ToolSet, check_tools, tool_set
 
 UNSUPPORTED = (
-    "allowed_token_ids",
     "bad_words",
     "chat_template",
     "continue_final_message",
@@ -77,6 +77,8 @@ _TAGS = ("model", "user", "safety_identifier", "prompt_cache_key", "prompt_cache
 
 class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Chat request as it came; the properties are valid once `check_chat_request` has passed it."""
+
+    limit_names: ClassVar[tuple[str, ...]] = ("max_completion_tokens", *CompletionFields.limit_names)
 
     messages: list[Message]
     max_completion_tokens: int | None = None
@@ -118,7 +120,6 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     web_search_options: Any = None
 
     # Known, so that they are refused and not ignored: the caller would get another answer than it asked for.
-    allowed_token_ids: Any = None
     bad_words: Any = None
     chat_template: Any = None
     continue_final_message: Any = None
@@ -129,12 +130,6 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     json_schema: Any = None
     moderation: Any = None
     regex: Any = None
-
-    @property
-    def completion_limit(self) -> int | None:
-        """Most completion tokens that the caller asked for; None for no limit."""
-        limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
-        return None if limit is None or limit < 0 else limit
 
     @property
     def tier(self) -> ServiceTier:
@@ -193,8 +188,10 @@ def check_chat_request(request: ChatRequest, ignored: IgnoredFields) -> ChatRequ
     check_messages(request.messages, ignored)
     check_tools(request.tools, request.tool_choice, request.parallel_tool_calls, ignored)
     check_template_kwargs(request.chat_template_kwargs)
-    _check_limits(request, ignored)
+    check_limits(request, ignored)
+    check_num_choices(request.n)
     check_sampling(request)
+    check_without_effect(request, ignored)
     _check_logprobs(request, ignored)
     check_tags(request, _TAGS)
     if not is_metadata(request.metadata):
@@ -233,17 +230,6 @@ def _check_unsupported(request: ChatRequest, ignored: IgnoredFields) -> None:
 
 def _calls_no_function(request: ChatRequest, field: str) -> bool:
     return field == "function_call" and not request.functions and request.function_call in ("none", "auto")
-
-
-def _check_limits(request: ChatRequest, ignored: IgnoredFields) -> None:
-    for field in ("max_tokens", "max_completion_tokens"):
-        check_limit(field, getattr(request, field), ignored)
-    check_num_choices(request.n)
-    both = (request.max_tokens, request.max_completion_tokens)
-    if None not in both and both[0] != both[1]:
-        raise invalid(
-            "max_tokens", "'max_tokens' and 'max_completion_tokens' are the same limit, but differ: send one of them."
-        )
 
 
 def _check_logprobs(request: ChatRequest, ignored: IgnoredFields) -> None:

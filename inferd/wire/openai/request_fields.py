@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import msgspec
 
@@ -17,6 +18,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_STOP = 16
 MAX_STOP_CHARACTERS = 1024
 MAX_LOGIT_BIAS = 1024
+MAX_STOP_TOKENS = 128
 MAX_TAG_CHARACTERS = 512
 MAX_METADATA = 16
 MAX_METADATA_KEY_CHARACTERS = 64
@@ -37,7 +39,11 @@ _RANGES = {
     "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
     "seed": (-(2**63), 2**63 - 1),
+    "min_tokens": (0, 2**31 - 1),
+    "repeat_last_n": (-1, 2**31 - 1),
 }
+_REPEAT_LAST_N = 64
+"""Default window of `repeat_penalty`, which is llama.cpp's and Ollama's."""
 _LEAST_TEMPERATURE = 1e-5  # below it, division overflows 32-bit floats before sampling differs from greedy
 _LEAST_TOP_P = 1e-6  # an empty nucleus still holds the best token
 
@@ -61,14 +67,26 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Fields of chat and text completions as they came; the properties are valid once the fields were checked."""
+    """Fields of chat and text completions as they came; the properties are valid once the fields were checked.
+
+    Attributes:
+        limit_names: fields that all are names of the completion limit: OpenAI's, llama-server's, Ollama's.
+    """
+
+    limit_names: ClassVar[tuple[str, ...]] = ("max_tokens", "n_predict", "num_predict")
 
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
+    n_predict: int | None = None
+    num_predict: int | None = None
     n: int | None = None
     stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    include_stop_str_in_output: bool | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
 
     temperature: float | None = None
     top_p: float | None = None
@@ -76,11 +94,13 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     min_p: float | None = None
     typical_p: float | None = None
     repeat_penalty: float | None = None
+    repeat_last_n: int | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
+    allowed_token_ids: list[int] | None = None
 
     user: str | None = None
     prompt_cache_key: str | None = None
@@ -102,9 +122,16 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         return self.n or 1
 
     @property
+    def limits(self) -> dict[str, int]:
+        """Limits of the completion that the caller gave, by the names of the field."""
+        named = {name: getattr(self, name) for name in self.limit_names}
+        return {name: value for name, value in named.items() if value is not None}
+
+    @property
     def completion_limit(self) -> int | None:
         """Most completion tokens that the caller asked for; None for no limit."""
-        return None if self.max_tokens is None or self.max_tokens < 0 else self.max_tokens
+        limit = next(iter(self.limits.values()), None)
+        return None if limit is None or limit < 0 else limit
 
     @property
     def isolation_key(self) -> str | None:
@@ -119,7 +146,7 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     def sampling_params(self) -> SamplingParams:
         """Return the sampling with OpenAI's defaults: temperature 1, top_p 1, no top-k, no min-p."""
         temperature = 1.0 if self.temperature is None else self.temperature
-        repeat_penalty = self.repetition_penalty if self.repeat_penalty is None else self.repeat_penalty
+        repeat_penalty, repeat_last_n = self._repeat_penalty()
         return SamplingParams(
             temperature=temperature if temperature >= _LEAST_TEMPERATURE else 0.0,
             top_p=1.0 if self.top_p is None else max(self.top_p, _LEAST_TOP_P),
@@ -131,16 +158,34 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             logit_bias=tuple((int(token_id), bias) for token_id, bias in (self.logit_bias or {}).items()),
             stop=self.stop_strings,
             typical_p=1.0 if self.typical_p is None else max(self.typical_p, _LEAST_TOP_P),
-            repeat_penalty=1.0 if repeat_penalty is None else repeat_penalty,
+            repeat_penalty=repeat_penalty,
+            repeat_last_n=repeat_last_n,
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            includes_stop=bool(self.include_stop_str_in_output),
+            min_tokens=self.min_tokens or 0,
+            ignores_end=bool(self.ignore_eos),
+            allowed_token_ids=tuple(self.allowed_token_ids) if self.allowed_token_ids else None,
         )
 
+    def _repeat_penalty(self) -> tuple[float, int | None]:
+        """Return the penalty and its window: vLLM's `repetition_penalty` looks at all of prompt and completion,
+        llama.cpp's `repeat_penalty` at the last tokens."""
+        if self.repeat_penalty is None:
+            return 1.0 if self.repetition_penalty is None else self.repetition_penalty, None
+        window = _REPEAT_LAST_N if self.repeat_last_n is None else self.repeat_last_n
+        return self.repeat_penalty, None if window < 0 else window
+
     def check_vocabulary(self, n_vocab: int) -> None:
-        """Raise InvalidRequestError if `logit_bias` names a token that the model does not have."""
-        for token_id in self.logit_bias or ():
-            if int(token_id) >= n_vocab:
-                raise invalid(
-                    "logit_bias", f"'logit_bias' names token {token_id}; this model has tokens 0 to {n_vocab - 1}."
-                )
+        """Raise InvalidRequestError if a field names a token that the model does not have."""
+        named = {
+            "logit_bias": map(int, self.logit_bias or ()),
+            "stop_token_ids": self.stop_token_ids or (),
+            "allowed_token_ids": self.allowed_token_ids or (),
+        }
+        for field, token_ids in named.items():
+            for token_id in token_ids:
+                if not 0 <= token_id < n_vocab:
+                    raise invalid(field, f"'{field}' names token {token_id}; this model has tokens 0 to {n_vocab - 1}.")
 
 
 def check_model(model: str) -> None:
@@ -186,12 +231,22 @@ def check_stream_options(request: CompletionFields, ignored: IgnoredFields) -> N
         ignored.add("stream_options.include_obfuscation", "must be false: streams are not obfuscated")
 
 
-def check_limit(field: str, value: int | None, ignored: IgnoredFields) -> None:
-    """Record a negative limit, which means no limit in llama.cpp and Ollama. Raises InvalidRequestError for 0."""
-    if value == 0:
-        raise invalid(field, f"'{field}' must be at least 1, got 0.")
-    if value is not None and value < 0:
-        ignored.add(field, "must be at least 1")
+def check_limits(request: CompletionFields, ignored: IgnoredFields) -> None:
+    """Record a negative limit, which means no limit in llama.cpp and Ollama. Raises InvalidRequestError for 0, for two
+    limits that differ, and for `min_tokens` above the limit."""
+    limits = request.limits
+    for field, value in limits.items():
+        if value == 0:
+            raise invalid(field, f"'{field}' must be at least 1, got 0.")
+        if value < 0:
+            ignored.add(field, "must be at least 1")
+    first = next(iter(limits), "")
+    for field, value in limits.items():
+        if value != limits[first]:
+            raise invalid(field, f"'{first}' and '{field}' are the same limit, but differ: send one of them.")
+    limit, least = request.completion_limit, request.min_tokens or 0
+    if limit is not None and least > limit:
+        raise invalid("min_tokens", f"'min_tokens' must be at most '{first}', {limit}, got {least}.")
 
 
 def check_num_choices(n: int | None) -> None:
@@ -212,6 +267,10 @@ def check_sampling(request: CompletionFields) -> None:
         value = getattr(request, field)
         if value is not None and not low <= value <= high:
             raise invalid(field, f"'{field}' must lie between {low} and {high}, got {shorten(str(value))}.")
+    if request.repeat_penalty is not None and request.repetition_penalty not in (None, request.repeat_penalty):
+        raise invalid(
+            "repetition_penalty", "'repetition_penalty' and 'repeat_penalty' exclude each other: send one of them."
+        )
     _check_stop(request)
     _check_logit_bias(request)
 
@@ -223,6 +282,15 @@ def _check_stop(request: CompletionFields) -> None:
         if len(text) > MAX_STOP_CHARACTERS:
             path = "stop" if isinstance(request.stop, str) else f"stop[{index}]"
             raise invalid(path, f"'{path}' has {len(text)} characters; at most {MAX_STOP_CHARACTERS} are allowed.")
+    num_tokens = len(request.stop_token_ids or ())
+    if num_tokens > MAX_STOP_TOKENS:
+        raise invalid("stop_token_ids", f"'stop_token_ids' may hold at most {MAX_STOP_TOKENS}, got {num_tokens}.")
+
+
+def check_without_effect(request: CompletionFields, ignored: IgnoredFields) -> None:
+    """Record the fields that have an effect only with others."""
+    if request.repeat_last_n is not None and request.repeat_penalty is None:
+        ignored.add("repeat_last_n", "is only used with 'repeat_penalty'")
 
 
 def _check_logit_bias(request: CompletionFields) -> None:

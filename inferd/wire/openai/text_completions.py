@@ -17,7 +17,7 @@ from inferd.wire.openai.request_fields import (
     ASKS_FOR_NOTHING,
     CompletionFields,
     TextInput,
-    check_limit,
+    check_limits,
     check_model,
     check_num_alternatives,
     check_num_choices,
@@ -25,6 +25,7 @@ from inferd.wire.openai.request_fields import (
     check_sampling,
     check_stream_options,
     check_tags,
+    check_without_effect,
     inputs_of,
 )
 
@@ -33,7 +34,6 @@ MAX_CHOICES = 128
 """Choices of all prompts together."""
 
 UNSUPPORTED = (
-    "allowed_token_ids",
     "bad_words",
     "guided_choice",
     "guided_grammar",
@@ -57,7 +57,6 @@ class TextRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     suffix: str | None = None
 
     # Known, so that they are refused and not ignored: the caller would get another text than it asked for.
-    allowed_token_ids: Any = None
     bad_words: Any = None
     guided_choice: Any = None
     guided_grammar: Any = None
@@ -96,7 +95,7 @@ def parse_text_request(body: bytes, ignored: IgnoredFields | None = None) -> Tex
             )
     check_model(request.model)
     check_stream_options(request, ignored)
-    check_limit("max_tokens", request.max_tokens, ignored)
+    check_limits(request, ignored)
     _check_prompt(request.prompt)
     _check_choices(request)
     check_num_alternatives("logprobs", request.logprobs)
@@ -107,6 +106,7 @@ def parse_text_request(body: bytes, ignored: IgnoredFields | None = None) -> Tex
     if request.suffix:
         raise unsupported_value("suffix", "'suffix' is not supported: text cannot be inserted before it. Leave it out.")
     check_sampling(request)
+    check_without_effect(request, ignored)
     check_tags(request, _TAGS)
     return request
 

@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 
 from inferd.cli.main import main
-from inferd.engine.core import EngineCore
 from inferd.engine.llama import loading
 from inferd.engine.llama.runner import LlamaRunner
-from inferd.engine.messages import AddRequest
 from inferd.engine.runner import Logits
 from inferd.sampling_params import SamplingParams
 from inferd.tokenizer import Segment
@@ -93,12 +91,10 @@ class ScriptedRunner(LlamaRunner):
     """The real model, but for the choice of tokens."""
 
     script: Path
-    prompt: tuple[int, ...] = ()
-    """Of the request whose sampler is made next."""
 
-    def new_sampler(self, params: SamplingParams) -> ScriptedSampler:  # type: ignore[override]
+    def new_sampler(self, params: SamplingParams, prompt: tuple[int, ...] = ()) -> ScriptedSampler:  # type: ignore[override]
         vocabulary = self._model.vocabulary
-        reply = Script.read(self.script).reply(vocabulary.decode(self.prompt))
+        reply = Script.read(self.script).reply(vocabulary.decode(prompt))
         text = Segment(reply, special=False), Segment(vocabulary.eos_text, special=True)
         return ScriptedSampler(vocabulary.encode(text, add_bos=False))
 
@@ -109,20 +105,11 @@ class ScriptedRunner(LlamaRunner):
         return sampler.sample(logits)
 
 
-class ScriptedCore(EngineCore):
-    """Tells its runner which prompt a sampler is for."""
-
-    def add_request(self, request: AddRequest) -> None:
-        self._runner.prompt = request.prompt  # type: ignore[attr-defined]
-        super().add_request(request)
-
-
 def run(arguments: list[str]) -> int:
     """Serve with scripted models."""
     script, *command = arguments
     ScriptedRunner.script = Path(script)
     loading.LlamaRunner = ScriptedRunner  # type: ignore[misc]
-    loading.EngineCore = ScriptedCore  # type: ignore[misc]
     return main(command)
 
 

@@ -57,7 +57,7 @@ class ForcedRunner(LlamaRunner):
         super().__init__(model, memory, **options)
         self.next_script: list[int] = []
 
-    def new_sampler(self, params: SamplingParams) -> Sampler:
+    def new_sampler(self, params: SamplingParams, prompt: tuple[int, ...] = ()) -> Sampler:
         return ForcedSampler(list(self.next_script))
 
     def sample(self, sampler: Sampler, row: int) -> int:

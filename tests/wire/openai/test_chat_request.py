@@ -208,6 +208,15 @@ def test_missing_field_is_named():
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
+        ({"max_tokens": 1, "n_predict": 2}, "n_predict"),
+        ({"max_completion_tokens": 3, "num_predict": 2}, "num_predict"),
+        ({"num_predict": 0}, "num_predict"),
+        ({"min_tokens": -1}, "min_tokens"),
+        ({"min_tokens": 6, "max_tokens": 5}, "min_tokens"),
+        ({"min_tokens": 6, "num_predict": 5}, "min_tokens"),
+        ({"repeat_last_n": -2}, "repeat_last_n"),
+        ({"repeat_penalty": 1.1, "repetition_penalty": 1.2}, "repetition_penalty"),
+        ({"stop_token_ids": [1] * 129}, "stop_token_ids"),
         ({"stop": "x" * 1025}, "stop"),
         ({"stop": ["x"] * 17}, "stop"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
@@ -233,6 +242,37 @@ def test_limit_is_read_under_either_name_or_both_if_equal():
     assert parse(max_tokens=5).completion_limit == 5
     assert parse(max_completion_tokens=6).completion_limit == 6
     assert parse(max_tokens=7, max_completion_tokens=7).completion_limit == 7
+    assert parse(n_predict=8).completion_limit == 8
+    assert parse(num_predict=9, max_tokens=9).completion_limit == 9
+    assert parse(num_predict=-2).completion_limit is None
+
+
+def test_repeat_penalty_has_the_window_of_its_own_api():
+    def penalty(**fields):
+        params = parse(**fields).sampling_params()
+        return params.repeat_penalty, params.repeat_last_n
+
+    assert penalty(repetition_penalty=1.2) == (1.2, None)
+    assert penalty(repeat_penalty=1.3) == (1.3, 64)
+    assert penalty(repeat_penalty=1.3, repeat_last_n=7) == (1.3, 7)
+    assert penalty(repeat_penalty=1.3, repeat_last_n=-1) == (1.3, None)
+    assert not parse(repeat_penalty=1.3, repeat_last_n=0).sampling_params().penalizes
+
+
+def test_fields_of_the_end_of_a_text_reach_the_sampling():
+    asked = parse(stop_token_ids=[5], include_stop_str_in_output=True, min_tokens=2, ignore_eos=True)
+    params = asked.sampling_params()
+    assert (params.stop_token_ids, params.includes_stop, params.min_tokens, params.ignores_end) == ((5,), True, 2, True)
+    assert parse(allowed_token_ids=[7, 8]).sampling_params().allowed_token_ids == (7, 8)
+    assert parse(allowed_token_ids=[]).sampling_params().allowed_token_ids is None
+
+
+@pytest.mark.parametrize("field", ["stop_token_ids", "allowed_token_ids"])
+@pytest.mark.parametrize("token_id", [-1, 100])
+def test_token_that_the_model_does_not_have_is_refused_by_name(field, token_id):
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(**{field: [1, token_id]}).check_vocabulary(100)
+    assert caught.value.param == field
 
 
 def test_usage_is_included_only_on_request():
