@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from inferd.chat.answer_reader import AnswerReader
 from inferd.chat.constraint import answer_constraint
 from inferd.chat.conversation import conversation
 from inferd.chat.dialects.answer_parser import answer_parser
 from inferd.chat.dialects.families import GENERIC, detect_dialect, with_reasoning
 from inferd.chat.dialects.spec import ReasoningState
+from inferd.chat.reasoning_mode import ReasoningMode
 from inferd.chat.schemas.reader import SchemaDetail
 from inferd.chat.template import ChatTemplate
 from inferd.chat.traits import probe_template
@@ -18,10 +21,12 @@ from inferd.chat.turn_rules import arranged
 from inferd.constraint import Constraint
 from inferd.tokenizer import Segment
 from inferd.wire.openai.chat_request import ChatRequest
-from inferd.wire.openai.messages import without_attribution
+from inferd.wire.openai.messages import Message, without_attribution
 from inferd.wire.openai.template_kwargs import (
     KWARGS_FIELD,
     effort_variables,
+    has_reasoning_switch,
+    heard_efforts,
     is_effort_heard,
     template_variables,
     turns_reasoning_off,
@@ -55,6 +60,32 @@ class ChatFormat:
     def reasons(self) -> bool:
         """True if answers may hold reasoning that the parser separates from content."""
         return self.dialect.channels or self.dialect.reasoning is not None
+
+    @property
+    def source(self) -> str:
+        """Jinja text of the template."""
+        return self._template.source
+
+    @property
+    def has_native_tools(self) -> bool:
+        """Whether the template describes tools and writes calls of them; else inferd does."""
+        return self._traits.describes_tools and self._traits.writes_calls
+
+    @property
+    def reasoning_mode(self) -> ReasoningMode:
+        """Whether answers hold reasoning, found by rendering a question with and without it."""
+        if not self.reasons:
+            return ReasoningMode.NONE
+        if not has_reasoning_switch(self._template.variables):
+            return ReasoningMode.ALWAYS
+        question = ChatRequest(model="", messages=[Message("user", "probe question")])
+        off = self.prompt(msgspec.structs.replace(question, reasoning_effort="none"))
+        return ReasoningMode.OFF if self.prompt(question).segments == off.segments else ReasoningMode.ON
+
+    @property
+    def efforts(self) -> tuple[str, ...]:
+        """Values of `reasoning_effort` that the template tells apart, the highest first."""
+        return heard_efforts(self._template.variables) if self.reasons else ()
 
     def notation(self, control_texts: Iterable[str]) -> list[str]:
         """Return the control tokens of calls and reasoning, which must be part of an answer's text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inferd.config.aliases import Aliases
 from inferd.config.deployments import NOTICE_MS, DeploymentConfig, Retirement
 from inferd.config.kv_memory import KVLayout, KVMemory, plan_kv_memory, plan_states
 from inferd.config.ledger import MIN_RETENTION_DAYS, AlertsConfig, LedgerConfig
@@ -15,6 +16,7 @@ __all__ = (
     "SETTINGS",
     "TABLES",
     "AlertsConfig",
+    "Aliases",
     "Config",
     "DeploymentConfig",
     "KVLayout",

@@ -1,7 +1,8 @@
 """The whole models.toml, and the environment.
 
 Every fault is a ConfigError of one line, `FILE: [table] key: what is wrong`.
-`TABLES` and `SETTINGS` list all keys, so that a test can compare them with docs/models-toml.md.
+`TABLES` and `SETTINGS` list all keys, except the free ones of `[aliases]`, so that a test can compare them with
+docs/models-toml.md.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import tomli
 
+from inferd.config.aliases import ALIASES, Aliases, aliases_config
 from inferd.config.deployments import DEPLOYMENT_KEYS, DeploymentConfig, deployment_config
 from inferd.config.ledger import (
     ALERTS_KEYS,
@@ -55,6 +57,7 @@ class Config:
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
     catalog: Catalog = SHIPPED
     server: ServerConfig = field(default_factory=ServerConfig)
+    aliases: Aliases = field(default_factory=Aliases)
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
@@ -76,6 +79,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         alerts=alerts_config(path, document.get("alerts", {})),
         catalog=_catalog(path, document),
         server=server_config(path, document.get("server", {})),
+        aliases=aliases_config(path, document.get(ALIASES, {}), deployments),
     )
 
 
@@ -93,10 +97,12 @@ def _document(path: Path) -> dict[str, Any]:
     """Return the TOML of a file. Raises ConfigError if it has an unknown table."""
     document = _parse(path)
     for table, value in document.items():
-        if table in SETTINGS:
+        if table in SETTINGS or table == ALIASES:
             continue
         if table not in TABLES:
-            raise ConfigError(f"{path}: [{quoted(table)}]: unknown table{nearest(table, {**TABLES, **SETTINGS})}")
+            raise ConfigError(
+                f"{path}: [{quoted(table)}]: unknown table{nearest(table, (*TABLES, *SETTINGS, ALIASES))}"
+            )
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: {table}: expected tables such as [{table}.NAME], got {kind_of(value)}")
     return document

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inferd.config import Retirement
+from inferd.deployments.capabilities import Capabilities
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import InvalidRequestError, OverloadedError
 from inferd.price import Price, ServiceTier
@@ -28,6 +29,7 @@ class Deployment:
         max_compute_ms: compute time after which a request ends; None if requests are not billed by time.
         default_max_tokens: completion limit of a request that names none (BILLING R4).
         created_s: Unix time of its model file, shown by /v1/models.
+        aliases: its other names and patterns of them, as models.toml writes them.
     """
 
     name: str
@@ -40,6 +42,20 @@ class Deployment:
     free_until_ms: int | None = None
     retirement: Retirement | None = None
     shared_cache: bool = False
+    aliases: tuple[str, ...] = ()
+
+    def capabilities(self, max_output_tokens: int | None = None) -> Capabilities:
+        """Return what requests may ask of it.
+
+        Args:
+            max_output_tokens: most completion tokens that the caller's tier allows (BILLING R18); None: any.
+        """
+        replica, facts = self.replica, self.replica.facts
+        room = replica.max_context - 1  # one token of the context is the prompt's
+        max_output = room if max_output_tokens is None else min(room, max_output_tokens)
+        if facts is not None and not facts.makes_text:
+            return Capabilities(self.name, self.aliases, facts.max_embedding_tokens, None, facts)
+        return Capabilities(self.name, self.aliases, replica.max_context, max_output, facts)
 
     def price_at(self, moment_ms: int, tier: ServiceTier = ServiceTier.DEFAULT) -> Price | None:
         """Return the price of requests of that tier admitted at that moment; None if they are free (BILLING R13)."""

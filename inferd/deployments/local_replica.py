@@ -10,6 +10,7 @@ from inferd import __version__
 from inferd.chat.format import ChatFormat
 from inferd.chat.template import ChatTemplate
 from inferd.config import ModelConfig, shards_of
+from inferd.deployments.capabilities import ModelFacts, model_facts
 from inferd.deployments.model_files import ModelFiles
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.cost_model import Speed
@@ -25,13 +26,13 @@ from inferd.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 
-def check_model(config: ModelConfig) -> None:
-    """Raise ConfigError if the model cannot be served: read its files except the weights, and render its chat template.
-    Takes tenths of a second."""
+def check_model(config: ModelConfig) -> ModelFacts:
+    """Return the facts of a model: read its files except the weights, and render its chat template. Takes tenths of a
+    second. Raises ConfigError if the model cannot be served."""
     model = load_model(config.source, n_gpu_layers=config.n_gpu_layers, header_only=True)
     try:
         fitting_memory(model, config)
-        _chat_format(config, model)
+        return model_facts(config, model, _chat_format(config, model))
     finally:
         model.close()
 
@@ -41,6 +42,7 @@ class LocalReplica:
     ready.
 
     Attributes:
+        facts: what is known of the model; None until `check` or `start` has read its header.
         failure: why the model is not served, or None; other models are.
         makes_text: False for a model that makes embeddings only; it has no `constraints` then.
         chats: whether it has a chat template, and so a `chat_format`.
@@ -63,6 +65,7 @@ class LocalReplica:
         self._config = config
         self._engine = Engine(config.key, self._build_core, config.source)
         self._files: ModelFiles | None = None
+        self.facts: ModelFacts | None = None
         self.failure: str | None = None
 
     @property
@@ -101,7 +104,7 @@ class LocalReplica:
 
     async def check(self) -> None:
         """Raise ConfigError if the model cannot be served; see `check_model`."""
-        await asyncio.to_thread(check_model, self._config)
+        self.facts = await asyncio.to_thread(check_model, self._config)
 
     async def start(self) -> None:
         """Load and warm up the model (seconds to minutes). Raises ConfigError, also if another process writes to its
@@ -162,6 +165,7 @@ class LocalReplica:
         if chat_format is not None:
             self.chat_format = chat_format
             model.vocabulary.show(chat_format.notation(model.vocabulary.control_texts))
+        self.facts = model_facts(config, model, chat_format)
         if self.makes_text:
             self.constraints = model.constraint_compiler()
         template = _template(config, model) if self.chats else None

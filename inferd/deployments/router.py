@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from inferd.config import Config
+from inferd.config import Aliases, Config
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn
@@ -18,11 +18,15 @@ class Router:
 
     Args:
         clock_ms: Unix time, for retired deployments.
+        aliases: other names of the deployments.
     """
 
-    def __init__(self, deployments: Mapping[str, Deployment], clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, deployments: Mapping[str, Deployment], clock_ms: Callable[[], int], aliases: Aliases | None = None
+    ) -> None:
         self._deployments = dict(deployments)
         self._clock_ms = clock_ms
+        self._aliases = aliases or Aliases()
 
     @classmethod
     def from_config(cls, config: Config, clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> Router:
@@ -44,10 +48,12 @@ class Router:
                     default_max_tokens=deployment.default_max_tokens,
                     shared_cache=deployment.shared_cache,
                     created_s=int(config.models[deployment.model].source.stat().st_mtime),
+                    aliases=config.aliases.of(name),
                 )
                 for name, deployment in config.deployments.items()
             },
             clock_ms,
+            config.aliases,
         )
 
     @property
@@ -78,8 +84,8 @@ class Router:
         return [deployment for deployment in self._deployments.values() if not deployment.is_gone(now_ms)]
 
     def find(self, name: str) -> Deployment:
-        """Return the deployment of that name. Raises ModelNotFoundError."""
-        deployment = self._deployments.get(name)
+        """Return the deployment of that name or alias. Raises ModelNotFoundError."""
+        deployment = self._deployments.get(name) or self._deployments.get(self._aliases.target(name) or "")
         if deployment is None:
             raise ModelNotFoundError(
                 f"The model `{name}` does not exist or you do not have access to it. GET /v1/models lists the ones "

@@ -56,9 +56,10 @@ class ApiCall:
         return await asyncio.to_thread(parser, self.body, self.ignored)
 
     def deployment(self, model: str) -> Deployment:
-        """Return the deployment of that name. Raises ModelNotFoundError, PermissionDeniedError."""
+        """Return the deployment of that name or alias. Raises ModelNotFoundError, PermissionDeniedError."""
         self.request.state.model = model
         deployment = services_of(self.request).router.find(model)
+        self.request.state.model = deployment.name
         require_model(self.caller, deployment.name)
         remember_retirement(self.request, deployment)
         return deployment

@@ -170,3 +170,21 @@ def test_reasoning_tokens_are_unknown_with_stop_strings_or_without_reasoning():
     reader = format_of("Qwen-Qwen3-0.6B").reader(request(stop=["x"]), in_reasoning=False)
     assert reader.reasoning_tokens is None
     assert format_of("Qwen-Qwen2.5-7B-Instruct").reader(request(), in_reasoning=False).reasoning_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "efforts"),
+    [
+        ("Qwen-Qwen2.5-7B-Instruct", "none", ()),
+        ("microsoft-Phi-3.5-mini-instruct", "none", ()),
+        ("Qwen-Qwen3-0.6B", "on", ("medium", "none")),
+        ("GLM-4.6", "on", ("medium", "none")),
+        ("deepseek-ai-DeepSeek-V3.1", "off", ("medium", "none")),
+        ("google-gemma-4-31B-it", "off", ("medium", "none")),
+        ("openai-gpt-oss-120b", "always", ("high", "medium", "low")),
+        ("MiniMax-M2", "always", ()),
+    ],
+)
+def test_reasoning_mode_is_what_the_template_writes_by_default(name, mode, efforts):
+    format = format_of(name)
+    assert (format.reasoning_mode, format.efforts) == (mode, efforts)

@@ -81,3 +81,19 @@ def test_a_price_holds_from_the_moment_that_the_free_time_ends(config):
     assert deployment.price_at(1_796_083_199_999) is None
     assert deployment.price_at(1_796_083_200_000) == deployment.price == Price(1_000_000, 1_000_000)
     assert Router.from_config(config).find("home/a-priced").price_at(0) == Price(100_000, 400_000)
+
+
+def test_alias_finds_its_deployment_until_that_is_retired(config):
+    text = config.path.read_text().replace(
+        "usd_per_1m_tokens = 1\n", "usd_per_1m_tokens = 1\ndeprecated_at = 2026-12-01\nretires_at = 2026-12-31\n"
+    )
+    config.path.write_text(text + '[aliases]\n"gpt-*" = "lab/b"\n"home/*" = "lab/b"\n')
+    now_ms = 0
+    router = Router.from_config(load_config(config.path), lambda: now_ms)
+    assert router.find("gpt-4o") is router.find("lab/b")
+    assert router.find("gpt-4o").aliases == ("gpt-*", "home/*")
+    assert router.find("home/a").name == "home/a", "a deployment's own name goes before a pattern"
+    assert router.find("home/none").name == "lab/b"
+    now_ms = 2**62
+    with pytest.raises(ModelNotFoundError, match="`gpt-4o` has been retired"):
+        router.find("gpt-4o")

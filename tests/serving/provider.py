@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from inferd.config import Config, DeploymentConfig, ModelConfig, ServerConfig
+from inferd.config import Aliases, Config, DeploymentConfig, ModelConfig, ServerConfig
 from inferd.deployments import local_replica
 from inferd.deployments.router import Router
 from inferd.engine.compute_turn import ComputeTurn
@@ -110,6 +110,7 @@ class FakeModel:
     library = SimpleNamespace(version="none")
 
     embedding_size = FakeEmbedder.embedding_size
+    architecture, title, num_parameters, quantization, trained_context = "fake", None, 134_515_008, "Q4_1", 512
 
     def __init__(self, chat_template: str | None = TEMPLATE, *, is_causal: bool = True) -> None:
         self.chat_template = chat_template
@@ -342,7 +343,8 @@ def _config(folder: Path) -> Config:
     }
     tiers = {ServiceTier.DEFAULT: PPM, ServiceTier.BATCH: PPM // 2, ServiceTier.PRIORITY: 3 * PPM}
     deployments[TIERED] = replace(deployments[PRICED], name=TIERED, tiers_ppm=tiers | {ServiceTier.FLEX: PPM // 2})
-    return Config(folder / "models.toml", {"tiny": model}, deployments)
+    aliases = Aliases({"gpt-4o-mini": PRICED, "claude-haiku-*": FREE})
+    return Config(folder / "models.toml", {"tiny": model}, deployments, aliases=aliases)
 
 
 def chat_body(content: str = "hello", **fields: Any) -> dict[str, Any]:

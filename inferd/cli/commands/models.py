@@ -45,20 +45,22 @@ def list_(
     if json:
         print_json(record)
         return
+    named = ("Aliases",) if settings.aliases.targets else ()
     details = ("KV cells", "Layout", "Source") if verbose else ()
     print_table(
-        ("Deployment", "Model", "Context", *_PRICE_COLUMNS, "Billing", "Tiers", *details),
+        ("Deployment", "Model", "Context", *_PRICE_COLUMNS, "Billing", "Tiers", *named, *details),
         (
             (
                 *(row["deployment"], row["model"], row["max_context"]),
                 *(None if row[price] is None else usd_text(row[price]) for price in (*_PRICES, "usd_per_second")),
                 *(_billing(row), _tiers(row["service_tiers"])),
+                *((", ".join(row["aliases"]),) if named else ()),
                 *((row["kv_cells"], row["kv_layout"], row["source"]) if verbose else ()),
             )
             for row in record["deployments"]
         ),
         right=("Context", "KV cells", *_PRICE_COLUMNS),
-        wrap=("Billing", "Tiers", "Source"),
+        wrap=("Billing", "Tiers", "Aliases", "Source"),
     )
     say(
         "",
@@ -94,11 +96,12 @@ def check(
     if json:
         print_json(_record(settings, folder))
         return
-    width = max(map(len, settings.deployments), default=0) + 2
+    width = max(map(len, (*settings.deployments, *settings.aliases.targets)), default=0) + 2
     say(
         f"{settings.path} is right: {_count(len(settings.models), 'model')}, "
         f"{_count(len(settings.deployments), 'deployment')}.",
         *(f"  {name:<{width}}{_price_sentence(d)}" for name, d in settings.deployments.items()),
+        *(f"  {alias:<{width}}is {target}" for alias, target in settings.aliases.targets.items()),
         f"Usage is written to {folder}.",
     )
 
@@ -126,6 +129,7 @@ def _deployment_record(settings: Config, deployment: DeploymentConfig) -> dict[s
     is_by_time = deployment.price is not None and deployment.price.is_by_time
     return {
         "deployment": deployment.name,
+        "aliases": list(settings.aliases.of(deployment.name)),
         "model": model.key,
         "source": model.source_text,
         "file": str(model.source),

@@ -42,6 +42,8 @@ class Model:
 
     Attributes:
         trained_context: tokens of context that the model was trained for.
+        architecture: llama.cpp's name of it, such as `qwen3`.
+        title: name of the model in the header, such as `Qwen3 0.6B`; None if it has none.
         window_size: tokens that a sliding window sees; 0 without one.
         has_cells: whether its memory has a cell for each token, perhaps beside a recurrent state.
         is_causal: whether a token attends to those before it only; otherwise the model makes no text.
@@ -70,7 +72,9 @@ class Model:
         self.is_recurrent: bool = api.llama_model_is_recurrent(handle) or api.llama_model_is_hybrid(handle)
         self.has_cells: bool = not api.llama_model_is_recurrent(handle)
         self.embedding_size: int = api.llama_model_n_embd_out(handle)
-        architecture = self._metadata("general.architecture") or ""
+        architecture = self.architecture = self._metadata("general.architecture") or ""
+        self.title: str | None = self._metadata("general.name") or None
+        self.num_parameters: int = api.llama_model_n_params(handle)
         declared = self._metadata(f"{architecture}.pooling_type")
         self.pooling = _POOLINGS.get(declared or "", Pooling.MEAN)
         is_causal = self._metadata(f"{architecture}.attention.causal") != "false"
@@ -105,6 +109,12 @@ class Model:
         buffer = ctypes.create_string_buffer(_METADATA_BYTES)
         num_bytes = self.library.api.llama_model_meta_val_str(self.handle, key.encode(), buffer, _METADATA_BYTES)
         return buffer.value.decode("utf-8", "replace") if num_bytes >= 0 else None
+
+    @property
+    def quantization(self) -> str | None:
+        """Kind of most weights, such as `Q4_K_M`; None if the header does not say or llama.cpp has no name for it."""
+        kind = self._metadata("general.file_type")
+        return None if kind is None else _file_types(self.library.api).get(kind)
 
     @property
     def chat_template(self) -> str | None:
@@ -144,3 +154,10 @@ class Model:
 
     def _attention(self, key: str) -> str | None:
         return self._metadata(f"{self._metadata('general.architecture')}.attention.{key}")
+
+
+def _file_types(api: Any) -> dict[str, str]:
+    """Return the values of llama.h's enum llama_ftype -> their names, without what all of them begin with."""
+    prefix = "LLAMA_FTYPE_"
+    found = {name.removeprefix(prefix): getattr(api, name) for name in dir(api) if name.startswith(prefix)}
+    return {str(value): name.removeprefix("ALL_").removeprefix("MOSTLY_") for name, value in found.items()}

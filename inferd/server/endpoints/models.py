@@ -32,7 +32,7 @@ async def list_models(request: Request) -> Response:
 
 
 async def get_model(request: Request) -> Response:
-    """Answer with one deployment. Its id contains a slash."""
+    """Answer with one deployment, also of an alias. Its id contains a slash."""
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator)
     if not request.path_params["model"]:  # `/v1/models/`
@@ -75,6 +75,7 @@ def _model(deployment: Deployment) -> ModelObject:
         created=deployment.created_s,
         created_at=format_instant(deployment.created_s * 1000),
         owned_by=deployment.owner,
+        aliases=list(deployment.aliases),
         max_model_len=deployment.replica.max_context,
         default_max_tokens=deployment.default_max_tokens,
         serverless=True,

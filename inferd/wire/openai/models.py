@@ -16,6 +16,7 @@ class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
         created: Unix time in seconds, for OpenAI.
         created_at: time by RFC 3339, for Anthropic.
         owned_by: the owner in `owner/name`.
+        aliases: its other names, and patterns of them.
         max_model_len: most tokens of prompt and completion together; vLLM's name, which tools look for.
         default_max_tokens: limit of a request without one.
         serverless: whether it is public and billed by use.
@@ -33,6 +34,7 @@ class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     created_at: str
     owned_by: str
+    aliases: list[str]
     max_model_len: int
     default_max_tokens: int
     serverless: bool

@@ -104,6 +104,19 @@ def turns_reasoning_off(effort: ReasoningEffort | None, variables: Mapping[str, 
     return effort == "none" or switched_off or variables.get("reasoning_effort") == "none"
 
 
+def has_reasoning_switch(known: Set[str]) -> bool:
+    """Return whether a request can turn reasoning off, with a template that reads these variables."""
+    return any(name in known for name in _SWITCHES)
+
+
+def heard_efforts(known: Set[str]) -> tuple[str, ...]:
+    """Return the efforts that a template with these variables tells apart, the highest first."""
+    levels = ("high", "medium", "low") if "reasoning_effort" in known else ()
+    if not has_reasoning_switch(known):
+        return levels
+    return (*(levels or ("medium",)), "none")
+
+
 def is_effort_heard(effort: ReasoningEffort | None, known: Set[str], *, reasons: bool) -> bool:
     """Return whether the effort has an effect. `none` has it in every template whose answers hold no reasoning.
 
@@ -112,7 +125,7 @@ def is_effort_heard(effort: ReasoningEffort | None, known: Set[str], *, reasons:
         reasons: whether answers of this template may hold reasoning.
     """
     if effort == "none":
-        return not reasons or any(name in known for name in _SWITCHES)
+        return not reasons or has_reasoning_switch(known)
     return effort is None or bool(effort_variables(effort, known))
 
 

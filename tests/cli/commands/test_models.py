@@ -62,6 +62,7 @@ def test_list_prints_json(inferd, config, data_dir, command):
     tiny, odd, free = shown["deployments"]
     assert tiny == {
         "deployment": "local/tiny",
+        "aliases": [],
         "model": "tiny",
         "source": "tiny.gguf",
         "file": str(config.parent / "tiny.gguf"),
@@ -168,6 +169,14 @@ def test_check_shows_the_date_of_a_retirement(inferd, config):
     config.write_text(MODELS_TOML + "deprecated_at = 2026-12-01\nretires_at = 2026-12-31\n")
     for command in ("check", "list"):
         assert "retires 2026-12-31 00:00" in inferd("models", command, "--config", str(config)).out
+
+
+def test_list_and_check_show_aliases(inferd, config):
+    config.write_text(MODELS_TOML + '[aliases]\n"gpt-4o-mini" = "local/free"\n"claude-*" = "local/free"\n')
+    assert "gpt-4o-mini, claude-*" in inferd("models", "list", "--config", str(config)).out
+    assert "  claude-*     is local/free\n" in inferd("models", "check", "--config", str(config)).out
+    shown = inferd("models", "list", "--config", str(config), "--json").json["deployments"]
+    assert [deployment["aliases"] for deployment in shown] == [[], [], ["gpt-4o-mini", "claude-*"]]
 
 
 def test_list_names_the_unit_of_prices(inferd, config):
