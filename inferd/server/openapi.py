@@ -21,6 +21,7 @@ from inferd.wire.anthropic.errors import MessagesError, speaks_messages
 from inferd.wire.anthropic.requests import CountTokensRequest, MessagesRequest
 from inferd.wire.anthropic.responses import AnthropicMessage, MessageEvent, TokensCount
 from inferd.wire.errors import ErrorBody
+from inferd.wire.models import ModelList, ModelObject
 from inferd.wire.openai.batches import (
     BatchList,
     BatchObject,
@@ -33,7 +34,6 @@ from inferd.wire.openai.batches import (
 from inferd.wire.openai.chat_request import ChatRequest
 from inferd.wire.openai.chat_response import ChatChunk, ChatCompletion
 from inferd.wire.openai.embeddings import EmbeddingList, EmbeddingRequest
-from inferd.wire.openai.models import ModelList, ModelObject
 from inferd.wire.openai.responses import objects as responses_api
 from inferd.wire.openai.responses.events import ResponseEvent
 from inferd.wire.openai.responses.requests import ResponsesRequest

@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inferd.chat.reasoning_mode import ReasoningMode
+from inferd.deployments.capabilities import Capabilities
 from inferd.deployments.deployment import Deployment
 from inferd.errors import InvalidRequestError
 from inferd.instants import format_instant, wall_clock_ms
@@ -17,7 +19,19 @@ from inferd.server.auth import authenticate_request, require_model
 from inferd.server.middleware.response_headers import remember_retirement
 from inferd.server.query import Query
 from inferd.server.services import services_of
-from inferd.wire.openai.models import ModelObject, encode_model, encode_model_list
+from inferd.wire.model_capabilities import model_capabilities
+from inferd.wire.models import (
+    CHAT_PARAMETERS,
+    REASONING_PARAMETERS,
+    TEXT_PARAMETERS,
+    Architecture,
+    ModelMeta,
+    ModelObject,
+    ReasoningSupport,
+    TopProvider,
+    encode_model,
+    encode_model_list,
+)
 
 
 async def list_models(request: Request) -> Response:
@@ -26,9 +40,9 @@ async def list_models(request: Request) -> Response:
     caller = authenticate_request(request, services.authenticator)
     allowed = [deployment for deployment in services.router.deployments() if caller.may_use(deployment.name)]
     page, has_more = _page(Query(request), allowed)
-    return Response(
-        encode_model_list([_model(each) for each in page], has_more=has_more), media_type="application/json"
-    )
+    most = services.ticket_issuer.issue(caller).max_output_tokens
+    models = [_model(each, each.capabilities(most)) for each in page]
+    return Response(encode_model_list(models, has_more=has_more), media_type="application/json")
 
 
 async def get_model(request: Request) -> Response:
@@ -40,7 +54,8 @@ async def get_model(request: Request) -> Response:
     deployment = services.router.find(request.path_params["model"])
     require_model(caller, deployment.name)
     remember_retirement(request, deployment)
-    return Response(encode_model(_model(deployment)), media_type="application/json")
+    most = services.ticket_issuer.issue(caller).max_output_tokens
+    return Response(encode_model(_model(deployment, deployment.capabilities(most))), media_type="application/json")
 
 
 def _page(query: Query, deployments: Sequence[Deployment]) -> tuple[Sequence[Deployment], bool]:
@@ -67,16 +82,40 @@ def _page(query: Query, deployments: Sequence[Deployment]) -> tuple[Sequence[Dep
     return (between[-limit:] if is_backward else between[:limit]), True
 
 
-def _model(deployment: Deployment) -> ModelObject:
-    retirement = deployment.retirement
+def _model(deployment: Deployment, capabilities: Capabilities) -> ModelObject:
+    retirement, facts = deployment.retirement, capabilities.facts
+    context_length, max_output = capabilities.context_length, capabilities.max_output
+    output = "text" if capabilities.makes_text else "embeddings"
     return ModelObject(
         id=deployment.name,
+        name=deployment.name,
         display_name=deployment.name,
         created=deployment.created_s,
         created_at=format_instant(deployment.created_s * 1000),
         owned_by=deployment.owner,
-        aliases=list(deployment.aliases),
-        max_model_len=deployment.replica.max_context,
+        publisher=deployment.owner,
+        aliases=list(capabilities.aliases),
+        max_model_len=context_length,
+        context_length=context_length,
+        max_context_length=context_length,
+        max_input_tokens=context_length,
+        max_tokens=max_output,
+        architecture=Architecture(modality=f"text->{output}", input_modalities=["text"], output_modalities=[output]),
+        top_provider=TopProvider(context_length=context_length, max_completion_tokens=max_output),
+        supported_parameters=_parameters(capabilities),
+        capabilities=model_capabilities(
+            thinks=capabilities.reasoning is not ReasoningMode.NONE,
+            efforts=() if facts is None else facts.efforts,
+            structured=capabilities.structured_output,
+        ),
+        reasoning=_reasoning(capabilities),
+        reasoning_mode=capabilities.reasoning,
+        state="loaded" if deployment.replica.is_ready else "not-loaded",
+        arch=None if facts is None else facts.architecture,
+        quantization=None if facts is None else facts.quantization,
+        params_string=None if facts is None else facts.parameter_size,
+        size_bytes=None if facts is None else facts.file_bytes,
+        meta=_meta(capabilities),
         default_max_tokens=deployment.default_max_tokens,
         serverless=True,
         free=deployment.price is None,
@@ -87,6 +126,39 @@ def _model(deployment: Deployment) -> ModelObject:
         lifecycle="deprecated" if retirement and retirement.announced_at_ms <= wall_clock_ms() else "active",
         deprecated_at=_instant(None if retirement is None else retirement.announced_at_ms),
         retires_at=_instant(None if retirement is None else retirement.gone_at_ms),
+    )
+
+
+def _parameters(capabilities: Capabilities) -> list[str]:
+    has_effort = capabilities.facts is not None and bool(capabilities.facts.efforts)
+    return [
+        *(TEXT_PARAMETERS if capabilities.makes_text else ()),
+        *(CHAT_PARAMETERS if capabilities.tools else ()),
+        *(REASONING_PARAMETERS if has_effort else ()),
+    ]
+
+
+def _reasoning(capabilities: Capabilities) -> ReasoningSupport | None:
+    mode, facts = capabilities.reasoning, capabilities.facts
+    if mode is ReasoningMode.NONE or facts is None:
+        return None
+    return ReasoningSupport(
+        mandatory=mode is ReasoningMode.ALWAYS,
+        default_enabled=mode is not ReasoningMode.OFF,
+        supported_efforts=list(facts.efforts),
+    )
+
+
+def _meta(capabilities: Capabilities) -> ModelMeta | None:
+    facts = capabilities.facts
+    if facts is None:
+        return None
+    return ModelMeta(
+        n_vocab=facts.num_vocabulary,
+        n_ctx_train=facts.trained_context,
+        n_embd=facts.embedding_size,
+        n_params=facts.num_parameters,
+        size=facts.file_bytes,
     )
 
 

@@ -12,10 +12,24 @@ from anthropic import AsyncAnthropic
 from anthropic.types import ModelInfo
 from openai.types import Model
 
+from inferd.chat.reasoning_mode import ReasoningMode
 from inferd.config import NOTICE_MS, Retirement
 from inferd.instants import wall_clock_ms
+from inferd.limits.ticket import unlimited_ticket
+from inferd.wire.models import CHAT_PARAMETERS, REASONING_PARAMETERS, TEXT_PARAMETERS
+from inferd.wire.openai.chat_request import ChatRequest
+from inferd.wire.openai.text_completions import TextRequest
 from tests.server.transport.test_server import served_on_socket
-from tests.serving.provider import DEFAULT_MAX_TOKENS, FREE, MAX_CONTEXT, PRICED, TIERED, TIMED, Provider
+from tests.serving.provider import (
+    DEFAULT_MAX_TOKENS,
+    FREE,
+    MAX_CONTEXT,
+    PRICED,
+    TIERED,
+    TIMED,
+    Provider,
+    running_provider,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -144,3 +158,79 @@ async def test_request_that_runs_at_the_retirement_is_finished(provider):
     provider.runner.let_go()
     assert (await asking).status_code == 200
     assert [row["status"] for row in provider.rows("usage")] == ["completed"]
+
+
+async def test_model_shows_its_capabilities_in_the_fields_of_every_reader(provider):
+    model = (await provider.client.get(f"/v1/models/{PRICED}")).json()
+    most = MAX_CONTEXT - 1
+    assert {model[field] for field in ("max_model_len", "context_length", "max_context_length")} == {MAX_CONTEXT}
+    assert (model["max_input_tokens"], model["max_tokens"]) == (MAX_CONTEXT, most)
+    assert model["architecture"] == {
+        "modality": "text->text",
+        "input_modalities": ["text"],
+        "output_modalities": ["text"],
+    }
+    assert model["top_provider"] == {
+        "context_length": MAX_CONTEXT,
+        "max_completion_tokens": most,
+        "is_moderated": False,
+    }
+    assert (model["reasoning"], model["reasoning_mode"], model["state"]) == (None, "none", "loaded")
+    assert (model["arch"], model["quantization"], model["params_string"]) == ("fake", "Q4_1", "134.52M")
+    assert model["meta"]["n_params"] == 134_515_008
+    assert model["size_bytes"] == model["meta"]["size"] == len(b"weights")
+    assert model["capabilities"]["structured_outputs"] == {"supported": True}
+    assert model["capabilities"]["image_input"] == {"supported": False}
+    assert {"tools", "structured_outputs", "max_tokens"} <= set(model["supported_parameters"])
+    assert "reasoning_effort" not in model["supported_parameters"]
+
+
+def test_supported_parameters_are_fields_of_the_requests():
+    assert set(TEXT_PARAMETERS) <= set(TextRequest.__struct_fields__)
+    assert {*TEXT_PARAMETERS, *CHAT_PARAMETERS, *REASONING_PARAMETERS} <= set(ChatRequest.__struct_fields__)
+
+
+async def test_max_tokens_of_a_model_is_what_the_callers_tier_allows(provider, monkeypatch):
+    monkeypatch.setattr(provider.ticket_issuer, "issue", lambda caller: unlimited_ticket(9))
+    listed = (await provider.client.get("/v1/models")).json()["data"]
+    one = (await provider.client.get(f"/v1/models/{PRICED}")).json()
+    assert {model["max_tokens"] for model in (*listed, one)} == {9}
+
+
+@pytest.mark.parametrize(
+    ("mode", "efforts", "shown"),
+    [
+        ("always", ("high", "medium", "low"), {"mandatory": True, "default_enabled": True}),
+        ("on", ("medium", "none"), {"mandatory": False, "default_enabled": True}),
+        ("off", ("medium", "none"), {"mandatory": False, "default_enabled": False}),
+    ],
+)
+async def test_model_whose_template_reasons_says_how(provider, mode, efforts, shown):
+    (replica,) = provider.router.replicas
+    replica.facts = replace(replica.facts, reasoning=ReasoningMode(mode), efforts=efforts)
+    model = (await provider.client.get(f"/v1/models/{PRICED}")).json()
+    assert model["reasoning"] == shown | {"supported_efforts": list(efforts)}
+    assert model["reasoning_mode"] == mode
+    assert "reasoning_effort" in model["supported_parameters"]
+    assert model["capabilities"]["thinking"]["supported"]
+    assert model["capabilities"]["effort"]["supported"] == ("low" in efforts)
+
+
+async def test_model_for_embeddings_takes_no_chats(tmp_path, monkeypatch):
+    async with running_provider(tmp_path, monkeypatch, is_causal=False) as provider:
+        model = (await provider.client.get(f"/v1/models/{PRICED}")).json()
+    assert model["architecture"]["modality"] == "text->embeddings"
+    assert (model["supported_parameters"], model["max_tokens"]) == ([], None)
+    assert model["max_model_len"] == 64, "what fits into a step"
+    assert not model["capabilities"]["structured_outputs"]["supported"]
+
+
+async def test_model_that_is_not_loaded_yet_shows_what_models_toml_says(tmp_path, monkeypatch):
+    async with running_provider(tmp_path, monkeypatch, started=False) as provider:
+        model = (await provider.client.get(f"/v1/models/{PRICED}")).json()
+    assert (model["state"], model["max_model_len"], model["arch"], model["meta"]) == (
+        "not-loaded",
+        MAX_CONTEXT,
+        None,
+        None,
+    )
