@@ -34,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also the tests marked slow, and more Hypothesis examples")
     parser.addoption("--fast", action="store_true", help="only tests that load no model, with few examples")
     parser.addoption("--clients", action="store_true", help="only the coding agents, installed at their first use")
+    parser.addoption(
+        "--record", action="store_true", help="with --clients: write the agents' traffic to tests/clients/recorded"
+    )
     parser.addoption("--soak", action="store_true", help="only the soak: honest and hostile load for half an hour")
     parser.addoption("--soak-minutes", type=float, default=30.0, help="how long the soak is; default: 30")
 

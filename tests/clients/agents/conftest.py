@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import pytest
 
 from tests.clients.agents.scripted_model import write_scripted_model
 from tests.clients.agents.scripted_server import Script
+from tests.clients.fixtures import FOLDER as RECORDED
+from tests.clients.fixtures import Recorded, write
 from tests.e2e.server_process import ROOT, ServerProcess, Team
 
 FOLDER = Path(__file__).parent
@@ -75,6 +78,16 @@ def server(tmp_path_factory: pytest.TempPathFactory, script_path: Path) -> Itera
 @pytest.fixture(scope="package")
 def team(server: ServerProcess) -> Team:
     return server.team("agents", 10**12)
+
+
+@pytest.fixture(scope="package")
+def traffic(request: pytest.FixtureRequest) -> Iterator[dict[str, list[Recorded]]]:
+    """Requests of each agent; with --record they replace its file."""
+    traffic: dict[str, list[Recorded]] = defaultdict(list)
+    yield traffic
+    if request.config.getoption("--record"):
+        for agent, requests in traffic.items():
+            write(RECORDED / f"{agent}.jsonl", requests)
 
 
 @pytest.fixture(scope="package")

@@ -26,49 +26,57 @@ RESULT_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
+class Call:
+    """A call of a tool."""
+
+    tool: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Script:
     """Answers of a model to prompts written by the Qwen templates.
 
     Attributes:
         answer: the text of an answer that calls no tool.
-        tool: the tool that is called once, in the first prompt that offers it; "" calls none.
-        arguments: of that call.
+        calls: one an answer, each in a prompt that offers its tool and has the results of those before it.
         thinking: what the model thinks before each answer, unless the prompt has closed its thinking.
     """
 
     answer: str
-    tool: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
+    calls: tuple[Call, ...] = ()
     thinking: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Script:
-        return cls(**json.loads(path.read_text()))
+        told = json.loads(path.read_text())
+        return cls(**{**told, "calls": tuple(Call(**call) for call in told["calls"])})
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
 
     def reply(self, prompt: str) -> str:
-        """Return the answer to `prompt`. After a tool result it quotes how the result begins."""
+        """Return the answer to `prompt`: the next call, or after the last result `answer` and how the result begins."""
         opening = ""
         if self.thinking and not prompt.endswith("</think>\n\n"):
             begun = "" if prompt.endswith("<think>\n") else "<think>\n"
             opening = f"{begun}{self.thinking}\n</think>\n\n"
         instructions, _, conversation = prompt.partition("<|im_start|>user\n")
-        _, called, result = conversation.rpartition("<tool_response>\n")
-        if called:
-            quoted, _, _ = result.partition("\n</tool_response>")
+        num_results = conversation.count("<tool_response>\n")
+        if num_results < len(self.calls) and f'"name": "{self.calls[num_results].tool}"' in instructions:
+            return f"{opening}<tool_call>\n{_written(self.calls[num_results], instructions)}\n</tool_call>"
+        if num_results:
+            quoted, _, _ = conversation.rpartition("<tool_response>\n")[2].partition("\n</tool_response>")
             return f"{opening}{self.answer} {quoted[:RESULT_CHARACTERS]}"
-        if self.tool and f'"name": "{self.tool}"' in instructions:
-            return f"{opening}<tool_call>\n{self._call(instructions)}\n</tool_call>"
         return opening + self.answer
 
-    def _call(self, instructions: str) -> str:
-        """Return the call in the notation that the instructions ask for: tags for Qwen3.5, JSON for Qwen2.5."""
-        if "<function=" not in instructions:
-            return json.dumps({"name": self.tool, "arguments": self.arguments})
-        values = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in self.arguments.items())
-        return f"<function={self.tool}>\n{values}</function>"
+
+def _written(call: Call, instructions: str) -> str:
+    """Return the call in the notation that the instructions ask for: tags for Qwen3.5, JSON for Qwen2.5."""
+    if "<function=" not in instructions:
+        return json.dumps({"name": call.tool, "arguments": call.arguments})
+    values = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in call.arguments.items())
+    return f"<function={call.tool}>\n{values}</function>"
 
 
 class ScriptedSampler:

@@ -13,8 +13,10 @@ import pytest
 
 from tests.clients.agents.agents import AGENTS, CONTENT, NOTE, Setting, ask
 from tests.clients.agents.conftest import PLAIN, THINKS
-from tests.clients.agents.recorder import Recorder, recording
-from tests.clients.agents.scripted_server import Script
+from tests.clients.agents.scripted_server import Call, Script
+from tests.clients.fixtures import Recorded
+from tests.clients.recorder import Recorder, recording
+from tests.clients.redaction import Redaction
 from tests.e2e.server_process import Team
 
 pytestmark = [pytest.mark.slow, pytest.mark.clients]
@@ -36,11 +38,12 @@ EDIT = f"{NOTE}\n```\n<<<<<<< SEARCH\n=======\n{CONTENT}>>>>>>> REPLACE\n```\n"
 
 
 @pytest.fixture
-def recorder(team: Team) -> Iterator[Recorder]:
+def recorder(team: Team, agent: str, tmp_path: Path, traffic: dict[str, list[Recorded]]) -> Iterator[Recorder]:
     """Record the exchanges of the agent with the server; afterwards the ledger must agree with them."""
-    upstream = team.server.base_url.removeprefix("http://").removesuffix("/v1")
-    with recording(upstream) as recorder:
+    with recording(team.server.base_url.removesuffix("/v1")) as recorder:
         yield recorder
+    redaction = Redaction({str(tmp_path / "project"): "/home/user/project", str(tmp_path / "home"): "/home/user"})
+    traffic[agent] += [Recorded.of(exchange, redaction) for exchange in recorder.exchanges]
     rows = {row["request"]: row for row in team.usage_rows()}  # settled before an answer ends
     asked = {exchange.request_id: exchange.tokens for exchange in recorder.billed}
     assert asked.keys() <= rows.keys()
@@ -70,7 +73,7 @@ def test_agent_asked_once_prints_the_answer(agent, model, setting, recorder, scr
 @pytest.mark.parametrize("agent", CALLING)
 def test_agent_given_a_tool_call_executes_it_and_returns_the_result(agent, model, setting, recorder, script_path):
     arguments = AGENTS[agent].arguments(setting.note)
-    Script(ANSWER, AGENTS[agent].tool, arguments, THINKING[model]).write(script_path)
+    Script(ANSWER, (Call(AGENTS[agent].tool, arguments),), THINKING[model]).write(script_path)
     done = ask(AGENTS[agent], f"Write hello into {NOTE}.", setting)
     assert done.returncode == 0, done.stdout + done.stderr
     assert setting.note.read_text() == CONTENT
@@ -82,7 +85,7 @@ def test_agent_given_a_tool_call_executes_it_and_returns_the_result(agent, model
 @pytest.mark.parametrize("agent", CALLING)
 def test_agent_resuming_a_session_with_a_tool_call_prints_the_answer(agent, model, setting, recorder, script_path):
     arguments = AGENTS[agent].arguments(setting.note)
-    Script(ANSWER, AGENTS[agent].tool, arguments, THINKING[model]).write(script_path)
+    Script(ANSWER, (Call(AGENTS[agent].tool, arguments),), THINKING[model]).write(script_path)
     ask(AGENTS[agent], f"Write hello into {NOTE}.", setting)
     num_before = len(recorder.billed)
     Script(ANSWER, thinking=THINKING[model]).write(script_path)
@@ -110,7 +113,7 @@ def test_agent_given_an_image_by_its_tool_goes_on(agent, model, setting, recorde
     setting.project.mkdir()
     picture = setting.project / "picture.png"
     picture.write_bytes(IMAGE)
-    Script(ANSWER, tool, {argument: str(picture)}).write(script_path)
+    Script(ANSWER, (Call(tool, {argument: str(picture)}),)).write(script_path)
     done = ask(AGENTS[agent], "Look at picture.png.", setting)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ANSWER in done.stdout

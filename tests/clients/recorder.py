@@ -5,17 +5,20 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
-from tests.e2e.server_process import PATIENCE_S
-
+PATIENCE_S = 120.0
+"""How long an answer may take before it is called a hang; asserts nothing about speed."""
 GENERATING = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
 """Paths of requests that are billed."""
 _HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "host")
+_REPLACED = (*_HOP_BY_HOP, "content-length", "accept-encoding")
+"""Headers of a request that do not pass: the answer is read, so it must not be compressed."""
 _CHUNK_BYTES = 65536
 
 
@@ -24,16 +27,33 @@ class Exchange:
     """A request and its whole answer.
 
     Attributes:
-        path: without the query.
-        request_id: that the server gave it, or "".
+        target: path and query.
+        headers: of the request, names in lower case.
+        answer_headers: names in lower case.
     """
 
     method: str
-    path: str
+    target: str
     body: bytes
     status: int
-    request_id: str
     answer: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    answer_headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Path without the query."""
+        return self.target.partition("?")[0]
+
+    @property
+    def request_id(self) -> str:
+        """Id that the server gave the request, or ""."""
+        return self.answer_headers.get("x-request-id") or self.answer_headers.get("request-id") or ""
+
+    @property
+    def ignored(self) -> str:
+        """Fields that the server said it ignored."""
+        return self.answer_headers.get("inferd-ignored", "")
 
     @property
     def is_billed(self) -> bool:
@@ -43,7 +63,7 @@ class Exchange:
     def tokens(self) -> tuple[int, int] | None:
         """Prompt and completion tokens by the answer's `usage`; None if it has none."""
         found: dict[str, Any] = {}
-        for event in self._events():
+        for event in self.events:
             holder = event.get("response") or event.get("message") or event
             found |= holder.get("usage") or {}
         if not found:
@@ -53,12 +73,22 @@ class Exchange:
         cached = found.get("cache_read_input_tokens", 0)  # the Messages API counts them apart
         return found["input_tokens"] + cached, found["output_tokens"]
 
-    def _events(self) -> list[dict[str, Any]]:
-        if not self.answer.startswith((b"data:", b"event:")):
-            return [json.loads(self.answer)]
-        lines = self.answer.decode().splitlines()
-        data = [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
-        return [json.loads(text) for text in data if text != "[DONE]"]
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events of a stream, or the one object of a whole answer; nothing of an answer that is no JSON."""
+        try:
+            if not self.is_stream:
+                whole = json.loads(self.answer)
+                return [whole] if isinstance(whole, dict) else []
+            lines = self.answer.decode().splitlines()
+            data = [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
+            return [json.loads(text) for text in data if text != "[DONE]"]
+        except ValueError:
+            return []
+
+    @property
+    def is_stream(self) -> bool:
+        return self.answer.startswith((b"data:", b"event:", b":"))
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} -> {self.status}: {self.answer[:500].decode(errors='replace')}"
@@ -118,9 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _exchange(self) -> Exchange:
         """Send the request on and its answer back."""
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
-        upstream = http.client.HTTPConnection(self.recorder.upstream, timeout=PATIENCE_S)
+        body = self._body()
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _REPLACED}
+        url = urlsplit(self.recorder.upstream)
+        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        upstream = kind(url.netloc, timeout=PATIENCE_S)
         upstream.request(self.command, self.path, body or None, headers)
         response = upstream.getresponse()
         self.send_response_only(response.status)
@@ -133,11 +165,22 @@ class _Handler(BaseHTTPRequestHandler):
             answer += chunk
             self.wfile.write(chunk)
         upstream.close()
-        request_id = response.getheader("x-request-id") or response.getheader("request-id") or ""
-        path = self.path.partition("?")[0]
-        return Exchange(self.command, path, body, response.status, request_id, answer)
+        answered = {name.lower(): value for name, value in response.getheaders()}
+        asked = {name.lower(): value for name, value in self.headers.items()}
+        return Exchange(self.command, self.path, body, response.status, answer, asked, answered)
 
-    do_GET = do_POST = do_HEAD = do_DELETE = do_PUT = do_OPTIONS = _pass_on  # noqa: N815 - names that http.server asks for
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("transfer-encoding", "").lower():
+            return self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = b""
+        while num_bytes := int(self.rfile.readline().partition(b";")[0], 16):
+            body += self.rfile.read(num_bytes)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
+        return body
+
+    do_GET = do_POST = do_HEAD = do_DELETE = do_PUT = do_PATCH = do_OPTIONS = _pass_on  # noqa: N815 - of http.server
 
     def log_message(self, format: str, *args: Any) -> None: ...
 
@@ -150,10 +193,14 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def recording(upstream: str) -> Iterator[Recorder]:
-    """A proxy to `upstream`, a host and port, while the context lasts."""
+def recording(upstream: str, port: int = 0) -> Iterator[Recorder]:
+    """A proxy to `upstream`, a URL without a path, while the context lasts.
+
+    Args:
+        port: of this machine; 0 chooses a free one.
+    """
     handler = type("Handler", (_Handler,), {})
-    server = _Server(("127.0.0.1", 0), handler)
+    server = _Server(("127.0.0.1", port), handler)
     recorder = handler.recorder = Recorder(upstream, server.server_port)  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
