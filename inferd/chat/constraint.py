@@ -40,7 +40,7 @@ def answer_constraint(
         _check_alone(own, has_tools=bool(tools.functions), in_reasoning=reasoning is ReasoningState.OPEN)
         return own
     if own is not None:
-        own = _enforceable(own, detail)
+        own = text_constraint(own, detail)
     reasons = dialect.channels or (dialect.reasoning is not None and reasoning is not ReasoningState.OFF)
     if not tools.functions and (own is None or not reasons):
         return own
@@ -82,8 +82,11 @@ def _callable_tools(
     return callables, faults, schemas
 
 
-def _enforceable(own: Constraint, detail: SchemaDetail) -> Constraint:
-    """Return a strict schema with its faults, any other schema without its unenforceable keywords."""
+def text_constraint(own: Constraint, detail: SchemaDetail = SchemaDetail.FULL) -> Constraint:
+    """Return the constraint of a text without tools or reasoning: a strict schema with its faults, any other schema
+    without its unenforceable keywords, a grammar as it is. Raises InvalidRequestError, as `answer_constraint` does."""
+    if own.kind not in _SCHEMAS:
+        return own
     if own.kind is ConstraintKind.JSON_SCHEMA:
         read = _read_source(own, SchemaDetail.FULL)
         if read.is_endless:

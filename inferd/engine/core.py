@@ -273,6 +273,7 @@ class EngineCore:
             finish_reason=reason,
             usage=sequence.usage(),
             compute_ns=sequence.charged_ns,
+            waited_ns=sequence.waited_ns,
             error=error,
             stop_string=sequence.detokenizer.stop_string if reason is FinishReason.STOP else None,
         )

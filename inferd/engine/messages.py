@@ -123,6 +123,7 @@ class RequestOutput:
         token_ids: tokens sampled in this step.
         usage: of the terminal output only; for CANCELLED, what was computed until then.
         compute_ns: of the terminal output, the exact compute time that `usage.compute_ms` is rounded from.
+        waited_ns: of the terminal output, the time from the request's arrival to its first admission.
         error: for ERROR and CONSTRAINT, the cause in words for the operator.
         logprobs: of the sampled tokens except the end token, if the request asked for them.
         stop_string: the stop string that ended the request, if one did.
@@ -135,6 +136,7 @@ class RequestOutput:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     compute_ns: int = 0
+    waited_ns: int = 0
     error: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     stop_string: str | None = None

@@ -48,6 +48,7 @@ class Sequence:
         arrived_ns: time of arrival, on the engine's clock like all times here.
         queued_ns: time at which it last began to wait.
         admitted_ns: time at which it was last admitted.
+        waited_ns: time from its arrival to its first admission.
         slice_began_ns: time at which it had recomputed the tokens that the last preemption took.
         progressed_ns: time of its last computed step, or of its admission.
         has_run: whether a step has computed some of its tokens.
@@ -72,6 +73,7 @@ class Sequence:
     arrived_ns: int = 0
     queued_ns: int = 0
     admitted_ns: int = 0
+    waited_ns: int = 0
     slice_began_ns: int = 0
     progressed_ns: int = 0
     has_run: bool = False
@@ -157,6 +159,8 @@ class Sequence:
     def start(self, now_ns: int) -> None:
         """Set the status to RUNNING, and the times of its admission."""
         self.status = SequenceStatus.RUNNING
+        if not self.has_run and not self.num_preemptions:
+            self.waited_ns = now_ns - self.arrived_ns
         self.admitted_ns = self.slice_began_ns = self.progressed_ns = now_ns
 
     def reuse(self, length: int) -> None:

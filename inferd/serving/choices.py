@@ -35,10 +35,13 @@ class Choices:
         self._number = number
         self._count = count
         self._streams: list[OutputStream] = []
+        self._submitted_ns = 0
         self._first_token_ns: int | None = None
+        self._last_token_ns = 0
 
     def submit(self, requests: Sequence[AddRequest | EmbedRequest]) -> None:
         """Hand one request a choice to the engine. Raises OverloadedError; some of them may run then: withdraw."""
+        self._submitted_ns = time.monotonic_ns()
         for request in requests:
             self._streams.append(self._replica.submit(request))
 
@@ -54,12 +57,16 @@ class Choices:
             outputs = await self._read_all()
         finally:
             aborter.cancel()
+        first_token_ns = self._first_token_ns
+        prompt_ns = 0 if first_token_ns is None else first_token_ns - self._submitted_ns - outputs[0].waited_ns
         usages = [output.usage for output in outputs if output.usage is not None]
         return Finished(
             finish_reasons=tuple(output.finish_reason for output in outputs if output.finish_reason is not None),
             usage=summed_usage(usages, sum(output.compute_ns for output in outputs)),
             error=next((output.error for output in outputs if output.error is not None), None),
-            first_token_ns=self._first_token_ns,
+            first_token_ns=first_token_ns,
+            prompt_ns=max(0, prompt_ns),
+            predicted_ns=0 if first_token_ns is None else self._last_token_ns - first_token_ns,
             stop_string=outputs[0].stop_string,
             embeddings=outputs[0].embeddings,
             number=self._number,
@@ -78,8 +85,9 @@ class Choices:
 
     def _take(self, index: int, output: RequestOutput) -> None:
         if output.token_ids:
+            self._last_token_ns = time.monotonic_ns()
             if self._first_token_ns is None:
-                self._first_token_ns = time.monotonic_ns()
+                self._first_token_ns = self._last_token_ns
             self._count(len(output.token_ids))
         if output.text or output.token_ids:
             self._completion.put(TextDelta(output.text, output.logprobs, len(output.token_ids), index))

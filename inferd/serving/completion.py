@@ -51,6 +51,8 @@ class Finished:
         cost_nanousd: 0 until it is settled.
         by_time: priced by compute time.
         ended_ns: when it was settled, on `time.monotonic_ns`.
+        prompt_ns: time from its admission in the engine to its first token.
+        predicted_ns: time from its first token to its last one.
     """
 
     finish_reasons: tuple[FinishReason, ...]
@@ -63,6 +65,8 @@ class Finished:
     cost_nanousd: int = 0
     by_time: bool = False
     ended_ns: int = 0
+    prompt_ns: int = 0
+    predicted_ns: int = 0
 
     @property
     def finish_reason(self) -> FinishReason:

@@ -15,7 +15,7 @@ from inferd.logprobs import TokenLogprob
 from inferd.price import ServiceTier
 from inferd.serving.completion import Admission, AnswerWriter, Finished, TextDelta
 from inferd.serving.endpoints.chat_prompt import prepare_chat, record_unheard
-from inferd.serving.endpoints.endpoint import CacheHints, Call, Endpoint, Prepared, performance_metrics
+from inferd.serving.endpoints.endpoint import CacheHints, Call, Endpoint, Prepared, performance_metrics, timings
 from inferd.tokenizer import Check
 from inferd.wire.answer_deltas import ContentDelta
 from inferd.wire.field_names import OWN_NAMES, FieldNames
@@ -25,6 +25,7 @@ from inferd.wire.openai.chat_response import (
     STREAM_DONE,
     ChatResponse,
     Choice,
+    RunningUsage,
     UsageBody,
     data_event,
     usage_body,
@@ -105,6 +106,7 @@ class ChatCompletions(ChatEndpoint):
             service_tier=call.tier,
             include_usage=self.chat.include_usage,
             include_perf_metrics=bool(self.chat.perf_metrics_in_response),
+            running=RunningUsage(admission.prompt_tokens) if self.chat.runs_usage else None,
         )
         readers = [self.reader(call, admission) for _ in range(self.chat.num_choices)]
         return ChatWriter(
@@ -149,6 +151,7 @@ class ChatWriter(AnswerWriter):
     def push(self, delta: TextDelta) -> Iterable[bytes]:
         """Return chunks, none where text is held back."""
         messages = self._readers[delta.index].push(delta.text, delta.num_tokens)
+        self._response.count(delta.num_tokens)
         if not self._streamed:
             if self._logprobs is not None:
                 self._logprobs[delta.index] += delta.logprobs
@@ -175,7 +178,7 @@ class ChatWriter(AnswerWriter):
             )
             for index, reader in enumerate(self._readers)
         ]
-        self._body = self._response.completion(choices, self._usage(finished), metrics)
+        self._body = self._response.completion(choices, self._usage(finished), metrics, timings(finished))
         return ()
 
     async def body(self) -> bytes:
@@ -183,15 +186,20 @@ class ChatWriter(AnswerWriter):
         return self._body
 
     def _ending(self, finished: Finished, metrics: dict[str, str]) -> Iterable[bytes]:
-        """Yield all from the finish reasons on. The last finish reason has the metrics."""
-        last = len(self._readers) - 1
+        """Yield all from the finish reasons on. The last finish reason has the metrics, the last chunk the timings."""
+        last, times = len(self._readers) - 1, timings(finished)
+        ends_in_usage = self._response.include_usage
         for index, (reader, reason) in enumerate(zip(self._readers, finished.finish_reasons, strict=True)):
             for message in reader.finish(was_cut=reason is not FinishReason.STOP):
                 yield self._response.delta_chunk(message, index=index)
-            shown = metrics if index == last else None
-            yield self._response.finish_chunk(reader.finish_reason, shown, index)
-        if self._response.include_usage:
-            yield self._response.usage_chunk(self._usage(finished))
+            if index == last:
+                yield self._response.finish_chunk(
+                    reader.finish_reason, metrics, index, None if ends_in_usage else times
+                )
+            else:
+                yield self._response.finish_chunk(reader.finish_reason, index=index)
+        if ends_in_usage:
+            yield self._response.usage_chunk(self._usage(finished), times)
         yield STREAM_DONE
 
     def _usage(self, finished: Finished) -> UsageBody:

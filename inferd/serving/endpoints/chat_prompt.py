@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from inferd.chat.dialects.spec import ReasoningState
-from inferd.chat.schemas.reader import SchemaDetail
-from inferd.constraint import Constraint, ConstraintKind
+from inferd.constraint import Constraint
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
-from inferd.engine.grammar.compiler import GrammarError
 from inferd.engine.grammar.constraint import CompiledConstraint
-from inferd.engine.grammar.trial import TOO_COMPLEX
-from inferd.engine.messages import AddRequest, EmbedRequest, TrafficClass
-from inferd.errors import InvalidRequestError
+from inferd.engine.messages import AddRequest, EmbedRequest
 from inferd.serving.completion import Admission
+from inferd.serving.endpoints.constraints import compiled_constraint
 from inferd.serving.endpoints.endpoint import RequestLabels
 from inferd.serving.endpoints.prompt import PreparedPrompt, completion_limits, encoded, no_tokens, too_long
 from inferd.tokenizer import Check
@@ -24,8 +21,6 @@ from inferd.wire.field_names import OWN_NAMES, FieldNames
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.chat_request import ChatRequest
 
-MAX_REASON_CHARACTERS = 500
-MAX_PATH_CHARACTERS = 200
 _CONTROL_TOKEN_BYTES = 64
 """No control token's text has more."""
 
@@ -52,62 +47,10 @@ class PreparedChat(PreparedPrompt):
         return self.constrained(labels, await self.compile(labels))
 
     async def compile(self, labels: RequestLabels) -> CompiledConstraint | None:
-        """Compile the constraint. Schemas that are not strict, and are refused together, are tried again with less of
-        them.
-
-        Raises:
-            InvalidRequestError: the constraint cannot be enforced.
-            OverloadedError, RateLimitError: see ConstraintCompiler.compile.
-        """
-        constraint = self.constraint
-        if constraint is None:
-            return None
-        for looser in (SchemaDetail.SHAPE, SchemaDetail.ANY):
-            try:
-                return await self._compiled(constraint, labels)
-            except InvalidRequestError:
-                if constraint.faults:
-                    raise
-                make = self.replica.chat_format.constraint
-                less = await asyncio.to_thread(make, self.chat, self.reasoning, looser)
-                if less is None or (less == constraint and looser is SchemaDetail.ANY):
-                    raise
-                constraint = less
-        return await self._compiled(constraint, labels)
-
-    async def _compiled(self, constraint: Constraint, labels: RequestLabels) -> CompiledConstraint:
-        is_batch = labels.traffic_class is TrafficClass.BATCH
-        try:
-            return await self.replica.constraints.compile(constraint, labels.tenant, is_batch=is_batch)
-        except GrammarError as error:
-            raise refused(constraint, error) from error
-
-
-def refused(constraint: Constraint, error: GrammarError) -> InvalidRequestError:
-    """Return the refusal of a constraint in the caller's terms. It names the path of its first fault, else that of the
-    schema at fault, else the field that the constraint came in."""
-    is_own = constraint.kind in (ConstraintKind.REGEX, ConstraintKind.LARK, ConstraintKind.GRAMMAR)
-    is_own = is_own and not constraint.schemas and constraint.param != "tools"
-    reason = error.reason[:MAX_REASON_CHARACTERS]
-    if constraint.faults:
-        fault = constraint.faults[0]
-        param = _one_line(fault.path)
-        message = f"The JSON schema cannot be enforced: '{param}' {fault.why}. Change it, or leave it out."
-    elif is_own:
-        param = constraint.param
-        message = f"The grammar in '{param}' cannot be enforced: {reason}"
-    else:
-        param = error.path or constraint.param
-        if constraint.kind is ConstraintKind.LARK and error.path is None:
-            # The reason would quote a grammar that the caller did not write.
-            reason = reason if reason == TOO_COMPLEX else "its schemas are too complex together; make them smaller"
-        message = f"The JSON schema in '{param}' cannot be enforced: {reason}"
-    return InvalidRequestError(message, param=param, code="invalid_grammar" if is_own else "invalid_json_schema")
-
-
-def _one_line(path: str) -> str:
-    line = " ".join(path.split())
-    return line if len(line) <= MAX_PATH_CHARACTERS else line[: MAX_PATH_CHARACTERS - 3] + "..."
+        """Compile the constraint. Raises as `compiled_constraint` does."""
+        make = self.replica.chat_format.constraint
+        loosened = partial(make, self.chat, self.reasoning)
+        return await compiled_constraint(self.constraint, loosened, self.replica.constraints, labels)
 
 
 def prepare_chat(

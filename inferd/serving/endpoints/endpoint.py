@@ -21,7 +21,7 @@ from inferd.tokenizer import Check
 from inferd.usage import Usage
 from inferd.wire.field_names import OWN_NAMES, FieldNames
 from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.openai.chat_response import usage_body
+from inferd.wire.openai.chat_response import Timings, timings_of, usage_body
 
 Persist = Callable[[Finished], Awaitable[bool]]
 """Called once with a request's end before it is settled; returning False voids its hold (BILLING R23)."""
@@ -202,6 +202,11 @@ def performance_metrics(finished: Finished, received_ns: int) -> dict[str, str]:
         metrics["server-time-to-first-token"] = _seconds(finished.first_token_ns - received_ns)
     metrics["server-processing-time"] = _seconds(finished.ended_ns - received_ns)
     return metrics
+
+
+def timings(finished: Finished) -> Timings:
+    """Return the speeds of a finished request."""
+    return timings_of(finished.usage, prompt_ns=finished.prompt_ns, predicted_ns=finished.predicted_ns)
 
 
 def _seconds(ns: int) -> str:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
+from inferd.chat.constraint import text_constraint
+from inferd.constraint import Constraint
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
-from inferd.engine.messages import FinishReason
+from inferd.engine.grammar.compiler import ConstraintCompiler
+from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason
 from inferd.errors import InvalidRequestError
 from inferd.logprobs import TokenLogprob
 from inferd.serving.completion import Admission, AnswerWriter, Finished, TextDelta
-from inferd.serving.endpoints.endpoint import CacheHints, Call, Endpoint
+from inferd.serving.endpoints.constraints import compiled_constraint
+from inferd.serving.endpoints.endpoint import CacheHints, Call, Endpoint, RequestLabels, timings
 from inferd.serving.endpoints.prompt import (
     PreparedPrompt,
     check_token_ids,
@@ -24,7 +30,15 @@ from inferd.serving.endpoints.prompt import (
 from inferd.tokenizer import Check, Segment
 from inferd.usage import Usage
 from inferd.wire.ignored_fields import IgnoredFields
-from inferd.wire.openai.chat_response import STREAM_DONE, TextFinishReason, UsageBody, data_event, usage_body
+from inferd.wire.openai.chat_response import (
+    STREAM_DONE,
+    RunningUsage,
+    TextFinishReason,
+    Timings,
+    UsageBody,
+    data_event,
+    usage_body,
+)
 from inferd.wire.openai.logprobs import TextLogprobsWriter
 from inferd.wire.openai.request_fields import TextInput
 from inferd.wire.openai.text_completions import (
@@ -83,7 +97,11 @@ class TextCompletions(Endpoint):
         limits = completion_limits(
             deployment, len(token_ids), self._asked.completion_limit, max_output_tokens, prompt.param
         )
-        return PreparedPrompt(token_ids, self._asked.sampling_params(), self._asked.num_choices, *limits)
+        params, own = self._asked.sampling_params(), self._asked.constraint
+        if own is None:
+            return PreparedPrompt(token_ids, params, self._asked.num_choices, *limits)
+        whole = text_constraint(own)
+        return ConstrainedPrompt(token_ids, params, self._asked.num_choices, *limits, own, whole, replica.constraints)
 
     def answer(self, call: Call, admission: Admission, *, streamed: bool) -> TextWriter:
         response = TextResponse(
@@ -92,6 +110,7 @@ class TextCompletions(Endpoint):
             model=call.deployment.name,
             system_fingerprint=call.deployment.replica.fingerprint,
             include_usage=self._asked.include_usage,
+            running=RunningUsage(admission.prompt_tokens) if self._asked.runs_usage else None,
         )
         echoes = [self._echo(prompt, call.deployment) for prompt in self._prompts]
         shows_logprobs = self._asked.logprobs is not None
@@ -104,6 +123,24 @@ class TextCompletions(Endpoint):
             return ""
         content = prompt.content
         return content if isinstance(content, str) else deployment.replica.tokenizer.decode(content)
+
+
+@dataclass(frozen=True, slots=True)
+class ConstrainedPrompt(PreparedPrompt):
+    """Prompt whose completion must match a constraint.
+
+    Attributes:
+        own: constraint as the caller gave it.
+        whole: the same, with all of its schema that can be enforced.
+    """
+
+    own: Constraint
+    whole: Constraint
+    compiler: ConstraintCompiler
+
+    async def engine_requests(self, labels: RequestLabels) -> Sequence[AddRequest | EmbedRequest]:
+        loosened = partial(text_constraint, self.own)
+        return self.constrained(labels, await compiled_constraint(self.whole, loosened, self.compiler, labels))
 
 
 class TextWriter(AnswerWriter):
@@ -132,6 +169,7 @@ class TextWriter(AnswerWriter):
 
     def push(self, delta: TextDelta) -> Iterable[bytes]:
         """Return one chunk, or none where text is held back."""
+        self._response.count(delta.num_tokens)
         if not self._streamed:
             self._pieces[delta.index].append(delta.text)
             if self._logprobs is not None:
@@ -148,15 +186,16 @@ class TextWriter(AnswerWriter):
         if not self._streamed:
             return ()
         first = finished.number * self._num_choices
-        written = [
-            self._chunk(TextChoice("", index, _wire_reason(reason)))
-            for index, reason in enumerate(finished.finish_reasons, first)
+        choices = [
+            TextChoice("", index, _wire_reason(reason)) for index, reason in enumerate(finished.finish_reasons, first)
         ]
-        if None not in self._ends:
-            if self._response.include_usage:
-                written.append(data_event(self._response.usage_chunk(self._usage())))
-            written.append(data_event(STREAM_DONE))
-        return written
+        if None in self._ends:
+            return [self._chunk(choice) for choice in choices]
+        last = [] if self._response.include_usage else [choices.pop()]
+        written = [self._response.chunk(choice) for choice in choices]
+        usage = self._usage() if self._response.include_usage else None
+        written += [self._response.last_chunk(last, usage, self._timings()), STREAM_DONE]
+        return [data_event(data) for data in written]
 
     async def body(self) -> bytes:
         reasons = [reason for end in self._finished() for reason in end.finish_reasons]
@@ -169,12 +208,17 @@ class TextWriter(AnswerWriter):
             )
             for index, (pieces, reason) in enumerate(zip(self._pieces, reasons, strict=True))
         ]
-        return self._response.whole(choices, self._usage())
+        return self._response.whole(choices, self._usage(), self._timings())
 
     def _finished(self) -> list[Finished]:
         ends = [end for end in self._ends if end is not None]
         assert len(ends) == len(self._ends), "every prompt has finished"
         return ends
+
+    def _timings(self) -> Timings | None:
+        """Return the timings of the only prompt: several prompts are computed at the same time."""
+        ends = self._finished()
+        return timings(ends[0]) if len(ends) == 1 else None
 
     def _usage(self) -> UsageBody:
         """Return the sums of all prompts."""

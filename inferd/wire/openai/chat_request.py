@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from inferd.constraint import Constraint
 from inferd.errors import InvalidRequestError
 from inferd.price import ServiceTier
 from inferd.sampling_params import SamplingParams
@@ -24,6 +23,7 @@ from inferd.wire.openai.request_fields import (
     ASKS_FOR_NOTHING,
     MAX_METADATA,
     CompletionFields,
+    check_constraints,
     check_limits,
     check_model,
     check_num_alternatives,
@@ -34,14 +34,6 @@ from inferd.wire.openai.request_fields import (
     check_without_effect,
     is_metadata,
 )
-from inferd.wire.openai.response_format import (
-    ResponseFormat,
-    StructuredOutputs,
-    check_guidance,
-    check_response_format,
-    guided_constraint,
-    response_constraint,
-)
 from inferd.wire.openai.template_kwargs import EFFORTS, ReasoningEffort, check_template_kwargs, known_effort
 from inferd.wire.openai.tools import Tool, ToolChoice, ToolSet, check_tools, tool_set
 
@@ -50,20 +42,16 @@ UNSUPPORTED = (
     "chat_template",
     "continue_final_message",
     "ebnf",
-    "format",
     "function_call",
     "functions",
-    "json_schema",
     "moderation",
     "regex",
 )
 IGNORED = ("audio", "prediction", "prompt_cache_options", "prompt_cache_retention", "web_search_options")
 _INSTEAD = {
     "ebnf": "use 'grammar'",
-    "format": "use 'response_format'",
     "function_call": "use 'tool_choice'",
     "functions": "use 'tools'",
-    "json_schema": "use 'response_format'",
     "regex": "use 'response_format'",
 }
 _SERVICE_TIERS = {
@@ -84,15 +72,6 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    response_format: ResponseFormat | None = None
-    grammar: str | None = None
-
-    # vLLM's.
-    guided_json: dict[str, Any] | str | None = None
-    guided_regex: str | None = None
-    guided_choice: list[str] | None = None
-    guided_grammar: str | None = None
-    structured_outputs: StructuredOutputs | None = None
 
     tools: list[Tool] | None = None
     tool_choice: str | ToolChoice | None = None
@@ -124,10 +103,8 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     chat_template: Any = None
     continue_final_message: Any = None
     ebnf: Any = None
-    format: Any = None
     function_call: Any = None
     functions: Any = None
-    json_schema: Any = None
     moderation: Any = None
     regex: Any = None
 
@@ -135,19 +112,6 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     def tier(self) -> ServiceTier:
         """Service tier that the caller asked for; the deployment may not offer it."""
         return _SERVICE_TIERS[self.service_tier or "default"]
-
-    @property
-    def constraint(self) -> Constraint | None:
-        """Constraint of the answer's text, or None."""
-        return response_constraint(self.response_format, self.grammar) or guided_constraint(*self.guidance)
-
-    @property
-    def guidance(self) -> tuple[StructuredOutputs, str]:
-        """Fields of newer or older versions of vLLM, and the beginning of their names."""
-        if self.structured_outputs is not None:
-            return self.structured_outputs, "structured_outputs."
-        older = StructuredOutputs(self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
-        return older, "guided_"
 
     @property
     def effort(self) -> ReasoningEffort | None:
@@ -196,9 +160,7 @@ def check_chat_request(request: ChatRequest, ignored: IgnoredFields) -> ChatRequ
     check_tags(request, _TAGS)
     if not is_metadata(request.metadata):
         ignored.add("metadata", f"must be an object of at most {MAX_METADATA} texts")
-    check_response_format(request.response_format, request.grammar)
-    is_alone = request.grammar is None and (request.response_format is None or request.response_format.type == "text")
-    check_guidance(*request.guidance, is_alone=is_alone)
+    check_constraints(request)
     return request
 
 

@@ -36,17 +36,48 @@ class CompletionTokensDetails(msgspec.Struct, frozen=True):
     reasoning_tokens: int
 
 
-class UsageBody(msgspec.Struct, frozen=True):
-    """Billed usage (BILLING R14). `prompt_tokens` includes cached ones; `cost` is USD with 9 places; `compute_ms` is
-    there if the deployment is billed by time."""
+class UsageCounts(msgspec.Struct, frozen=True):
+    """Usage so far of an answer that is under way: all that is known before it is billed."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+
+
+class UsageBody(UsageCounts, frozen=True):
+    """Billed usage (BILLING R14). `prompt_tokens` includes cached ones; `cost` is USD with 9 places; `compute_ms` is
+    there if the deployment is billed by time."""
+
     prompt_tokens_details: PromptTokensDetails
     cost: str
     compute_ms: int | msgspec.UnsetType = msgspec.UNSET
     completion_tokens_details: CompletionTokensDetails | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(slots=True)
+class RunningUsage:
+    """Counter of the tokens of an answer under way, all choices together."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+
+    def body(self) -> UsageCounts:
+        return UsageCounts(self.prompt_tokens, self.completion_tokens, self.prompt_tokens + self.completion_tokens)
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """llama-server's speeds of a finished answer. `cache_n` prompt tokens came from the cache, `prompt_n` were
+    computed; `predicted_n` were sampled."""
+
+    cache_n: int
+    prompt_n: int
+    prompt_ms: float
+    prompt_per_token_ms: float
+    prompt_per_second: float
+    predicted_n: int
+    predicted_ms: float
+    predicted_per_token_ms: float
+    predicted_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +135,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: ServiceTier
     system_fingerprint: str
     perf_metrics: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    timings: Timings | msgspec.UnsetType = msgspec.UNSET
 
 
 class FunctionDelta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -142,8 +174,9 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[ChunkChoice]
     service_tier: ServiceTier
     system_fingerprint: str
-    usage: UsageBody | msgspec.UnsetType | None = msgspec.UNSET
+    usage: UsageCounts | msgspec.UnsetType | None = msgspec.UNSET
     perf_metrics: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    timings: Timings | msgspec.UnsetType = msgspec.UNSET
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -178,6 +211,32 @@ def usage_body(
     )
 
 
+def timings_of(usage: Usage, *, prompt_ns: int, predicted_ns: int) -> Timings:
+    """Return the speeds of an answer; 0 where there is nothing to divide by.
+
+    Args:
+        prompt_ns: time of computing the prompt.
+        predicted_ns: time from the first token to the end.
+    """
+    prompt_n = usage.prompt_tokens - usage.cached_tokens
+    prompt_ms, predicted_ms = prompt_ns / 1e6, predicted_ns / 1e6
+    return Timings(
+        cache_n=usage.cached_tokens,
+        prompt_n=prompt_n,
+        prompt_ms=prompt_ms,
+        prompt_per_token_ms=_ratio(prompt_ms, prompt_n),
+        prompt_per_second=_ratio(1e3 * prompt_n, prompt_ms),
+        predicted_n=usage.completion_tokens,
+        predicted_ms=predicted_ms,
+        predicted_per_token_ms=_ratio(predicted_ms, usage.completion_tokens),
+        predicted_per_second=_ratio(1e3 * usage.completion_tokens, predicted_ms),
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
 def _message_delta(delta: AnswerDelta) -> MessageDelta:
     if isinstance(delta, ContentDelta):
         return MessageDelta(content=delta.text)
@@ -200,6 +259,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         service_tier: the tier that is served and billed.
         include_usage: whether the caller asked for a usage chunk.
         include_perf_metrics: whether the caller asked for metrics in the body.
+        running: usage so far, which each chunk shows; None if the caller did not ask for it.
     """
 
     id: str
@@ -209,12 +269,19 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     service_tier: ServiceTier = ServiceTier.DEFAULT
     include_usage: bool = False
     include_perf_metrics: bool = False
+    running: RunningUsage | None = None
+
+    def count(self, num_tokens: int) -> None:
+        """Count tokens of a chunk that comes next."""
+        if self.running is not None:
+            self.running.completion_tokens += num_tokens
 
     def completion(
         self,
         choices: list[Choice],
         usage: UsageBody,
         perf_metrics: dict[str, str] | None = None,
+        timings: Timings | None = None,
     ) -> bytes:
         """Return the whole `chat.completion`; `choices` are in the order of their index."""
         return _ENCODER.encode(
@@ -227,6 +294,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 service_tier=self.service_tier,
                 system_fingerprint=self.system_fingerprint,
                 perf_metrics=self._shown(perf_metrics),
+                timings=msgspec.UNSET if timings is None else timings,
             )
         )
 
@@ -236,18 +304,26 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def delta_chunk(self, delta: AnswerDelta, logprobs: Sequence[TokenLogprob] = (), index: int = 0) -> bytes:
         shown = choice_logprobs(logprobs) if logprobs else None
+        choice = ChunkChoice(_message_delta(delta), index=index, logprobs=shown)
+        if self.running is not None:
+            return self._chunk([choice])
         before, after = self._around_choice
-        return before + _ENCODER.encode(ChunkChoice(_message_delta(delta), index=index, logprobs=shown)) + after
+        return before + _ENCODER.encode(choice) + after
 
     def finish_chunk(
-        self, finish_reason: FinishReason, perf_metrics: dict[str, str] | None = None, index: int = 0
+        self,
+        finish_reason: FinishReason,
+        perf_metrics: dict[str, str] | None = None,
+        index: int = 0,
+        timings: Timings | None = None,
     ) -> bytes:
-        return self._chunk([ChunkChoice(MessageDelta(), finish_reason, index)], perf_metrics=perf_metrics)
+        choice = ChunkChoice(MessageDelta(), finish_reason, index)
+        return self._chunk([choice], perf_metrics=perf_metrics, timings=timings)
 
-    def usage_chunk(self, usage: UsageBody) -> bytes:
+    def usage_chunk(self, usage: UsageBody, timings: Timings | None = None) -> bytes:
         """Return the last chunk before `[DONE]`, for a caller that asked for it."""
         assert self.include_usage, "the caller asked for a usage chunk"
-        return self._chunk([], usage)
+        return self._chunk([], usage, timings=timings)
 
     @cached_property
     def _around_choice(self) -> tuple[bytes, bytes]:
@@ -261,9 +337,12 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def _chunk(
         self,
         choices: list[ChunkChoice],
-        usage: UsageBody | None = None,
+        usage: UsageCounts | None = None,
         perf_metrics: dict[str, str] | None = None,
+        timings: Timings | None = None,
     ) -> bytes:
+        if usage is None and self.running is not None:
+            usage = self.running.body()
         return _ENCODER.encode(
             ChatChunk(
                 id=self.id,
@@ -274,5 +353,6 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 system_fingerprint=self.system_fingerprint,
                 usage=usage if self.include_usage else msgspec.UNSET,
                 perf_metrics=self._shown(perf_metrics),
+                timings=msgspec.UNSET if timings is None else timings,
             )
         )

@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
+from inferd.constraint import Constraint
 from inferd.sampling_params import SEED_MODULUS, SamplingParams
 from inferd.wire.errors import invalid, shorten
 from inferd.wire.ignored_fields import IgnoredFields
+from inferd.wire.openai.response_format import (
+    ResponseFormat,
+    StructuredOutputs,
+    check_guidance,
+    check_response_format,
+    check_schemas,
+    guided_constraint,
+    response_constraint,
+    schema_constraint,
+)
 
 MAX_N = 16
 MAX_TOP_LOGPROBS = 20
@@ -63,6 +74,7 @@ class TextInput:
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     include_obfuscation: bool | None = None
 
 
@@ -102,6 +114,17 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     logit_bias: dict[str, float] | None = None
     allowed_token_ids: list[int] | None = None
 
+    # Constraints of the text: OpenAI's, llama.cpp's, Ollama's, vLLM's.
+    response_format: ResponseFormat | None = None
+    grammar: str | None = None
+    json_schema: dict[str, Any] | None = None
+    format: dict[str, Any] | str | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
+
     user: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_isolation_key: str | None = None
@@ -115,6 +138,11 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     def include_usage(self) -> bool:
         """True if the stream ends in a usage chunk."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def runs_usage(self) -> bool:
+        """True if each chunk of the stream has the usage so far."""
+        return self.include_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
     @property
     def num_choices(self) -> int:
@@ -132,6 +160,29 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         """Most completion tokens that the caller asked for; None for no limit."""
         limit = next(iter(self.limits.values()), None)
         return None if limit is None or limit < 0 else limit
+
+    @property
+    def constraint(self) -> Constraint | None:
+        """Constraint of the text, or None."""
+        return (
+            response_constraint(self.response_format, self.grammar)
+            or guided_constraint(*self.guidance)
+            or schema_constraint(self.schemas)
+        )
+
+    @property
+    def guidance(self) -> tuple[StructuredOutputs, str]:
+        """Fields of newer or older versions of vLLM, and the beginning of their names."""
+        if self.structured_outputs is not None:
+            return self.structured_outputs, "structured_outputs."
+        older = StructuredOutputs(self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
+        return older, "guided_"
+
+    @property
+    def schemas(self) -> dict[str, dict[str, Any] | str]:
+        """Schemas that are given by themselves, by the name of their field; "json" stands for any object."""
+        named = {"json_schema": self.json_schema, "format": self.format}
+        return {name: schema for name, schema in named.items() if schema}
 
     @property
     def isolation_key(self) -> str | None:
@@ -227,6 +278,8 @@ def check_stream_options(request: CompletionFields, ignored: IgnoredFields) -> N
         return
     if not request.streamed:
         ignored.add("stream_options", "is only used when 'stream' is true")
+    if request.stream_options.continuous_usage_stats and not request.include_usage:
+        ignored.add("stream_options.continuous_usage_stats", "is only used when 'include_usage' is true")
     if request.stream_options.include_obfuscation:
         ignored.add("stream_options.include_obfuscation", "must be false: streams are not obfuscated")
 
@@ -247,6 +300,15 @@ def check_limits(request: CompletionFields, ignored: IgnoredFields) -> None:
     limit, least = request.completion_limit, request.min_tokens or 0
     if limit is not None and least > limit:
         raise invalid("min_tokens", f"'min_tokens' must be at most '{first}', {limit}, got {least}.")
+
+
+def check_constraints(request: CompletionFields) -> None:
+    """Raise InvalidRequestError for invalid constraints, and for more than one."""
+    check_response_format(request.response_format, request.grammar)
+    is_alone = request.grammar is None and (request.response_format is None or request.response_format.type == "text")
+    check_guidance(*request.guidance, is_alone=is_alone)
+    is_alone = is_alone and guided_constraint(*request.guidance) is None
+    check_schemas(request.schemas, is_alone=is_alone)
 
 
 def check_num_choices(n: int | None) -> None:

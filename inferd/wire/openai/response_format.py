@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ class JsonSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """OpenAI's `json_schema`. With `strict`, each keyword is enforced or refused; without it, keywords that cannot be
     enforced are left out."""
 
-    name: str
+    name: str | None = None
     description: str | None = None
     schema: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     strict: bool | None = None
@@ -58,6 +59,23 @@ def guided_constraint(guidance: StructuredOutputs, prefix: str) -> Constraint | 
         return Constraint(ConstraintKind.GRAMMAR, guidance.grammar, f"{prefix}grammar")
     schema = _guided_schema(guidance)
     return Constraint(ConstraintKind.JSON_SCHEMA, schema, f"{prefix}json") if schema else None
+
+
+def schema_constraint(schemas: Mapping[str, dict[str, Any] | str]) -> Constraint | None:
+    """Return the constraint of llama-server's `json_schema` or Ollama's `format`, at most one of which is given."""
+    for name, schema in schemas.items():
+        source = _ANY_OBJECT if isinstance(schema, str) else msgspec.json.encode(schema).decode()
+        return Constraint(ConstraintKind.JSON_SCHEMA_LENIENT, source, name)
+    return None
+
+
+def check_schemas(schemas: Mapping[str, dict[str, Any] | str], *, is_alone: bool) -> None:
+    """Raise InvalidRequestError for invalid schemas. `is_alone`: no other field constrains the text."""
+    for name, schema in schemas.items():
+        if isinstance(schema, str) and schema != "json":
+            raise invalid(name, f"'{name}' must be \"json\" or a JSON schema, got '{shorten(schema)}'.")
+        if len(schemas) > 1 or not is_alone:
+            raise invalid(name, f"'{name}' excludes every other constraint of the text: send one of them.")
 
 
 def check_guidance(guidance: StructuredOutputs, prefix: str, *, is_alone: bool) -> None:
@@ -137,7 +155,7 @@ def check_response_format(response_format: ResponseFormat | None, grammar: str |
 
 
 def _check_schema(schema: JsonSchema) -> None:
-    if not _NAME.fullmatch(schema.name):
+    if schema.name is not None and not _NAME.fullmatch(schema.name):
         path = "response_format.json_schema.name"
         raise invalid(path, f"'{path}' must be 1 to 64 characters of a-z, A-Z, 0-9, _ and -.")
     path = "response_format.json_schema.schema"

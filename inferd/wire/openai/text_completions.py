@@ -11,12 +11,13 @@ from inferd.sampling_params import SamplingParams
 from inferd.wire.errors import invalid, shorten, unsupported_field, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
-from inferd.wire.openai.chat_response import TextFinishReason, UsageBody
+from inferd.wire.openai.chat_response import RunningUsage, TextFinishReason, Timings, UsageBody, UsageCounts
 from inferd.wire.openai.logprobs import TextLogprobs
 from inferd.wire.openai.request_fields import (
     ASKS_FOR_NOTHING,
     CompletionFields,
     TextInput,
+    check_constraints,
     check_limits,
     check_model,
     check_num_alternatives,
@@ -33,15 +34,7 @@ MAX_PROMPTS = 64
 MAX_CHOICES = 128
 """Choices of all prompts together."""
 
-UNSUPPORTED = (
-    "bad_words",
-    "guided_choice",
-    "guided_grammar",
-    "guided_json",
-    "guided_regex",
-    "response_format",
-    "structured_outputs",
-)
+UNSUPPORTED = ("bad_words",)
 _TAGS = ("model", "user", "prompt_cache_key", "prompt_cache_isolation_key", "cache_salt")
 
 
@@ -58,12 +51,6 @@ class TextRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
 
     # Known, so that they are refused and not ignored: the caller would get another text than it asked for.
     bad_words: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
-    response_format: Any = None
-    structured_outputs: Any = None
 
     def sampling_params(self) -> SamplingParams:
         """Return the sampling, with the number of alternatives to report for each token."""
@@ -96,6 +83,7 @@ def parse_text_request(body: bytes, ignored: IgnoredFields | None = None) -> Tex
     check_model(request.model)
     check_stream_options(request, ignored)
     check_limits(request, ignored)
+    check_constraints(request)
     _check_prompt(request.prompt)
     _check_choices(request)
     check_num_alternatives("logprobs", request.logprobs)
@@ -152,7 +140,8 @@ class TextCompletion(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     choices: list[TextChoice]
     system_fingerprint: str
-    usage: UsageBody | msgspec.UnsetType | None = msgspec.UNSET
+    usage: UsageCounts | msgspec.UnsetType | None = msgspec.UNSET
+    timings: Timings | msgspec.UnsetType = msgspec.UNSET
 
 
 class TextResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +151,7 @@ class TextResponse(msgspec.Struct, frozen=True, kw_only=True):
         id: `cmpl-...`.
         created: Unix time in seconds.
         include_usage: whether the caller asked for a usage chunk.
+        running: usage so far, which each chunk shows; None if the caller did not ask for it.
     """
 
     id: str
@@ -169,19 +159,30 @@ class TextResponse(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     system_fingerprint: str
     include_usage: bool = False
+    running: RunningUsage | None = None
 
-    def whole(self, choices: list[TextChoice], usage: UsageBody) -> bytes:
-        return self._encode(choices, usage)
+    def count(self, num_tokens: int) -> None:
+        """Count tokens of a chunk that comes next."""
+        if self.running is not None:
+            self.running.completion_tokens += num_tokens
+
+    def whole(self, choices: list[TextChoice], usage: UsageBody, timings: Timings | None) -> bytes:
+        return self._encode(choices, usage, timings)
 
     def chunk(self, choice: TextChoice) -> bytes:
-        return self._encode([choice], None if self.include_usage else msgspec.UNSET)
+        running = None if self.running is None else self.running.body()
+        return self._encode([choice], running if self.include_usage else msgspec.UNSET)
 
-    def usage_chunk(self, usage: UsageBody) -> bytes:
-        """Return the last chunk, for a caller that asked for it."""
-        assert self.include_usage, "the caller asked for a usage chunk"
-        return self._encode([], usage)
+    def last_chunk(self, choices: list[TextChoice], usage: UsageBody | None, timings: Timings | None) -> bytes:
+        """Return the last chunk before `[DONE]`: that of the usage, or the last finish reason."""
+        return self._encode(choices, msgspec.UNSET if usage is None else usage, timings)
 
-    def _encode(self, choices: list[TextChoice], usage: UsageBody | msgspec.UnsetType | None) -> bytes:
+    def _encode(
+        self,
+        choices: list[TextChoice],
+        usage: UsageCounts | msgspec.UnsetType | None,
+        timings: Timings | None = None,
+    ) -> bytes:
         return msgspec.json.encode(
             TextCompletion(
                 id=self.id,
@@ -190,5 +191,6 @@ class TextResponse(msgspec.Struct, frozen=True, kw_only=True):
                 choices=choices,
                 system_fingerprint=self.system_fingerprint,
                 usage=usage,
+                timings=msgspec.UNSET if timings is None else timings,
             )
         )

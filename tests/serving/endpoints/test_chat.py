@@ -63,6 +63,7 @@ async def test_whole_answer_has_every_field_of_openais(provider):
         "usage": usage_of(N_PROMPT, 5, cost_of(N_PROMPT, 5)),
         "service_tier": "default",
         "system_fingerprint": provider.router.find(PRICED).replica.fingerprint,
+        "timings": body["timings"],
     }
     assert isinstance(body["created"], int)
 
@@ -82,8 +83,9 @@ def expected_stream(call: AsgiCall, text: str, reason: str, usage: dict[str, Any
     fixed = {"id": first["id"], "object": "chat.completion.chunk", "created": first["created"], "model": PRICED}
     tail: dict[str, Any] = {"service_tier": "default", "system_fingerprint": first["system_fingerprint"]}
 
-    def event(choices: list[dict[str, Any]], used: dict[str, Any] | None = None) -> bytes:
+    def event(choices: list[dict[str, Any]], used: dict[str, Any] | None = None, *, is_last: bool = False) -> bytes:
         body = {**fixed, "choices": choices, **tail} | ({} if usage is None else {"usage": used})
+        body |= {"timings": call.chunks[-1]["timings"]} if is_last else {}
         return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
 
     def choice(delta: dict[str, str], finish_reason: str | None = None) -> list[dict[str, Any]]:
@@ -91,9 +93,9 @@ def expected_stream(call: AsgiCall, text: str, reason: str, usage: dict[str, Any
 
     events = [event(choice({"role": "assistant", "content": ""}))]
     events += [event(choice({"content": character})) for character in text]
-    events.append(event(choice({}, reason)))
+    events.append(event(choice({}, reason), is_last=usage is None))
     if usage is not None:
-        events.append(event([], usage))
+        events.append(event([], usage, is_last=True))
     return b"".join([*events, b"data: [DONE]\n\n"])
 
 

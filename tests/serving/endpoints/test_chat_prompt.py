@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from inferd.constraint import Constraint, ConstraintKind, SchemaFault
-from inferd.engine.grammar.compiler import GrammarError
 from inferd.errors import ContextLengthError, InvalidRequestError
-from inferd.serving.endpoints.chat_prompt import prepare_chat, refused
+from inferd.serving.endpoints.chat_prompt import prepare_chat
 from tests.fakes import N_VOCAB
 from tests.serving.provider import DEFAULT_MAX_TOKENS, MAX_CONTEXT, PRICED, Provider, chat_request, prompt_of
 
@@ -90,34 +88,3 @@ async def test_messages_without_a_token_are_refused(provider, monkeypatch):
     with pytest.raises(InvalidRequestError, match="no token at all") as caught:
         prepared(provider)
     assert caught.value.param == "messages"
-
-
-@pytest.mark.parametrize(
-    ("kind", "code"),
-    [
-        (ConstraintKind.JSON_SCHEMA, "invalid_json_schema"),
-        (ConstraintKind.REGEX, "invalid_grammar"),
-        (ConstraintKind.LARK, "invalid_grammar"),
-        (ConstraintKind.GRAMMAR, "invalid_grammar"),
-    ],
-)
-def test_refused_constraint_names_its_field_and_a_short_reason(kind, code):
-    error = refused(Constraint(kind, "{", "some.field"), GrammarError("it is wrong" + "!" * 10_000))
-    assert error.param == "some.field"
-    assert error.code == code
-    assert "cannot be enforced: it is wrong!" in error.message
-    assert len(error.message) < 700
-
-
-def test_refused_tools_name_their_first_fault():
-    fault = SchemaFault("tools[3].function.parameters.properties.a\nb.pattern", "has a look-around")
-    error = refused(Constraint(ConstraintKind.LARK, "start: g", "tools", faults=(fault,)), GrammarError("g is wrong"))
-    assert error.param == "tools[3].function.parameters.properties.a b.pattern"
-    assert f"'{error.param}' has a look-around." in error.message
-
-
-def test_refused_tools_without_a_fault_do_not_quote_the_grammar():
-    error = refused(Constraint(ConstraintKind.LARK, "start: g", "tools"), GrammarError("g is wrong"))
-    assert error.param == "tools"
-    assert error.code == "invalid_json_schema"
-    assert "g is wrong" not in error.message

@@ -52,6 +52,7 @@ async def test_text_completion_has_openais_shape_and_is_billed_like_a_chat(provi
     assert body.pop("created") > 1_700_000_000
     assert body.pop("system_fingerprint").startswith("fp_")
     usage = body.pop("usage")
+    assert body.pop("timings")["predicted_n"] == 5
     assert body == {
         "id": "cmpl-" + response.headers["x-request-id"].removeprefix("req_"),
         "object": "text_completion",
@@ -214,7 +215,7 @@ async def test_text_completion_of_a_free_deployment_costs_nothing(tmp_path, monk
         ({"logprobs": 1, "echo": True}, "unsupported_value", "logprobs"),
         ({"suffix": "x"}, "unsupported_value", "suffix"),
         ({"max_tokens": 0}, "invalid_value", "max_tokens"),
-        ({"guided_regex": "a+"}, "unsupported_parameter", "guided_regex"),
+        ({"bad_words": ["a"]}, "unsupported_parameter", "bad_words"),
         ({"temperature": 3}, "invalid_value", "temperature"),
         ({"stop": ["a"] * 17}, "invalid_value", "stop"),
         ({"logit_bias": {"258": 1}}, "invalid_value", "logit_bias"),

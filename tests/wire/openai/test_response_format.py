@@ -56,7 +56,7 @@ def test_format_becomes_a_constraint_that_names_its_field() -> None:
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"response_format": {"type": "text", "json_schema": {"name": "a"}}}, "response_format.json_schema"),
-        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.name"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": ""}}}, "response_format.json_schema.name"),
         ({"response_format": schema_format(name="a b")}, "response_format.json_schema.name"),
         ({"response_format": schema_format(schema=[])}, "response_format.json_schema.schema"),
         ({"response_format": schema_format(schema=True)}, "response_format.json_schema.schema"),
