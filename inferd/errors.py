@@ -20,6 +20,7 @@
     │   ├── ClientGoneError                499, the client has closed the connection
     │   ├── RateLimitError                 429, `retry_after_s`
     │   │   └── TooManyFailuresError       429 too_many_wrong_keys
+    │   ├── UnsupportedOperationError      501 not_implemented
     │   └── OverloadedError                503, `retry_after_s`
     ├── LedgerDamagedError         the ledger's file is broken (exit status 1, 500)
     └── GenerationError            the engine failed under an accepted request (500); never billed
@@ -191,6 +192,12 @@ class TooManyFailuresError(RateLimitError):
     """The caller's address has sent too many missing or wrong keys."""
 
     default_code = "too_many_wrong_keys"
+
+
+class UnsupportedOperationError(RequestError):
+    """The operation belongs to an API that is spoken here, but not to this server."""
+
+    default_code = "not_implemented"
 
 
 class OverloadedError(RequestError):

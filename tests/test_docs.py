@@ -13,6 +13,10 @@ from inferd.config import SETTINGS, TABLES
 from inferd.server.app import ROUTES
 from inferd.wire.anthropic import requests as messages
 from inferd.wire.anthropic.requests import MessagesRequest
+from inferd.wire.ollama import requests as ollama
+from inferd.wire.ollama.embeddings import OllamaEmbedRequest
+from inferd.wire.ollama.options import Options
+from inferd.wire.ollama.requests import OllamaChatRequest, OllamaGenerateRequest
 from inferd.wire.openai import chat_request as chat
 from inferd.wire.openai import text_completions as text
 from inferd.wire.openai.chat_request import ChatRequest
@@ -23,6 +27,7 @@ from inferd.wire.openai.text_completions import TextRequest
 
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs" / "api.md").read_text()
+OLLAMA = (ROOT / "docs" / "ollama.md").read_text()
 MODELS_TOML = (ROOT / "docs" / "models-toml.md").read_text()
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 PAGES = sorted(
@@ -45,15 +50,16 @@ def test_every_route_is_documented(route):
 
 
 class Fields(NamedTuple):
-    """A section of docs/api.md with a table of fields, and the type that the server parses them with."""
+    """A section of a page with a table of fields, and the type that the server parses them with."""
 
     section: str
     kind: type[msgspec.Struct]
     refused: tuple[str, ...] = ()
+    page: str = API
 
     def rows(self) -> dict[str, str]:
         """Each field that the table names, with what it says of it."""
-        section = API.partition(f"\n## {self.section}\n")[2].partition("\n## ")[0]
+        section = self.page.partition(f"\n## {self.section}\n")[2].partition("\n## ")[0]
         rows = [line.strip("| ").split(" | ", 1) for line in section.splitlines() if line.startswith("| `")]
         return {name.partition(".")[0]: told for cell, told in rows for name in re.findall(r"`([\w.]+)`", cell)}
 
@@ -64,6 +70,10 @@ FIELDS = [
     Fields("Embeddings", EmbeddingRequest),
     Fields("Responses", ResponsesRequest, responses.UNSUPPORTED),
     Fields("Messages", MessagesRequest, messages.UNSUPPORTED),
+    Fields("Chats", OllamaChatRequest, page=OLLAMA),
+    Fields("Completions", OllamaGenerateRequest, ollama.UNSUPPORTED, page=OLLAMA),
+    Fields("Options", Options, page=OLLAMA),
+    Fields("Embeddings", OllamaEmbedRequest, page=OLLAMA),
 ]
 
 
@@ -74,8 +84,8 @@ FIELDS = [
 )
 def test_the_table_of_fields_says_what_happens_to_each(table, field):
     told = table.rows().get(field)
-    assert told, f"docs/api.md does not describe {field}"
-    assert (field in table.refused) == told.startswith("refused"), f"docs/api.md is wrong about {field}"
+    assert told, f"{table.section} does not describe {field}"
+    assert (field in table.refused) == told.startswith("refused"), f"{table.section} is wrong about {field}"
 
 
 @pytest.mark.parametrize("table", FIELDS, ids=lambda table: table.section)

@@ -6,24 +6,22 @@ import asyncio
 import gc
 import logging
 import os
-import shlex
 import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 
 import anyio.lowlevel
 import uvloop
 from rich.console import Console
 
-from inferd.cli.output import command_line
-from inferd.config import Config, ServerConfig, data_dir
+from inferd.cli.banner import KEY_FILE, check_keyless, print_banner, warn_of_plain_http
+from inferd.config import Config
 from inferd.deployments.local_replica import LocalReplica
 from inferd.deployments.router import Router
 from inferd.errors import InferdError, OverloadedError
@@ -46,8 +44,7 @@ from inferd.serving.holds import Holds
 from inferd.serving.maintenance import Maintenance, WatchedClock
 from inferd.serving.ticket_issuer import TicketIssuer, seed
 
-KEY_FILE = "default.key"
-_ANY_ADDRESS = ("0.0.0.0", "::")
+OLLAMA_HOST = "127.0.0.1"
 DRAIN_TIMEOUT_S = 30.0
 SWITCH_INTERVAL_S = 0.0005
 FILE_CHECK_S = 1.0
@@ -66,15 +63,25 @@ class Listeners:
     Attributes:
         host: `--host` as given, a name that clients may use.
         local: UNIX socket for commands on this machine; None if it could not be bound.
+        ollama: further socket for clients of Ollama; None if the operator wants none.
     """
 
     host: str
     tcp: socket.socket
     local: socket.socket | None
+    ollama: socket.socket | None = None
+
+    @property
+    def ollama_port(self) -> int | None:
+        return None if self.ollama is None else int(self.ollama.getsockname()[1])
 
 
-def run(config: Config, folder: Path, host: str, port: int) -> None:
-    """Serve until a signal stops the server. Raises ConfigError if it cannot start."""
+def run(config: Config, folder: Path, host: str, port: int, ollama_port: int | None = None) -> None:
+    """Serve until a signal stops the server. Raises ConfigError if it cannot start.
+
+    Args:
+        ollama_port: further port, of 127.0.0.1, for clients of Ollama.
+    """
     # The device idles while the thread of an engine waits for the interpreter after a step.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     threading.stack_size(STACK_BYTES)
@@ -82,8 +89,16 @@ def run(config: Config, folder: Path, host: str, port: int) -> None:
     lock.acquire()
     try:
         # Before anything is written: a start that cannot listen leaves no epoch, and no key that was never shown.
-        with closing(bind(host, port)) as tcp, local_listener(folder) as local:
-            _run(config, folder, lock, Listeners(host, tcp, local))
+        with ExitStack() as stack:
+            tcp = stack.enter_context(closing(bind(host, port)))
+            ollama = None
+            if ollama_port is not None:
+                remedy = (
+                    "another server, such as Ollama itself, may have it: stop that, or choose another --ollama-port"
+                )
+                ollama = stack.enter_context(closing(bind(OLLAMA_HOST, ollama_port, remedy)))
+            local = stack.enter_context(local_listener(folder))
+            _run(config, folder, lock, Listeners(host, tcp, local, ollama))
     finally:
         lock.release()
 
@@ -97,6 +112,7 @@ def _run(config: Config, folder: Path, lock: DataLock, listeners: Listeners) -> 
     write_deployments(folder, config.deployments)
     new_key = _ensure_default_key(store, folder)
     warn_of_plain_http(console, listeners.tcp, config.server)
+    check_keyless(console, store, config.server)
     uvloop.run(_serve(config, store, epoch, listeners, console, new_key))
 
 
@@ -145,12 +161,14 @@ async def _serve(
             )
             batches = Batches(context, writer)
             services = Services(router, completions, authenticator, ledger, ticket_issuer, files, batches)
-            app = build_app(services, config.server, listeners.host)
+            app = build_app(services, config.server, listeners.host, listeners.ollama_port)
             server = HttpServer(app, partial(_drain, completions, batches, console), completions.cut_off, tls)
 
             def announce() -> None:
                 scheme = "http" if tls is None else "https"
                 print_banner(console, listeners.tcp, store.data_dir, _offered(router), new_key, scheme)
+                if listeners.ollama_port is not None:
+                    console.print(f"For clients of Ollama: export OLLAMA_HOST={OLLAMA_HOST}:{listeners.ollama_port}\n")
 
             await _run_until_stopped(services, server, listeners, console, announce)
     finally:
@@ -178,7 +196,7 @@ async def _run_until_stopped(
 
     loading.add_done_callback(end_of_loading)
     with server.handle_signals():
-        await server.run_on(listeners.tcp, listeners.local)
+        await server.run_on(listeners.tcp, listeners.local, listeners.ollama)
         await _until_loaded(loading, server)
         await asyncio.gather(batches.stop(), batching)
         await completions.tokenizers.close()  # its threads read vocabularies, which engines release
@@ -264,94 +282,3 @@ async def _watch_files(router: Router, end: asyncio.Event) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(FILE_CHECK_S):
                 await end.wait()
-
-
-def print_banner(
-    console: Console,
-    listener: socket.socket,
-    folder: Path,
-    deployments: Mapping[str, bool],
-    new_key: str | None,
-    scheme: str = "http",
-) -> None:
-    """Print the URL, the models and two snippets that work when pasted.
-
-    The key is printed only by the start that created it, and only on a terminal, not into a log. The snippets read it
-    from its file.
-
-    Args:
-        deployments: names, and whether each is free.
-        new_key: key that this start created.
-    """
-    base_url = f"{scheme}://{_authority(listener)}/v1"
-    key_file = folder / KEY_FILE
-    model = next(iter(deployments), "MODEL")
-    offered = [f"{name} (free for all teams)" if is_free else name for name, is_free in deployments.items()]
-    console.print(f"\n[bold]inferd is ready[/]: {base_url}\n")
-    console.print("Models:  " + (", ".join(offered) or "none: \\[deployments] in models.toml is empty"))
-    if new_key is not None and console.is_terminal:
-        console.print(f"API key: [bold]{new_key}[/]\n         not shown again; it is in {key_file}")
-    elif key_file.exists():
-        console.print(f"API key: kept in {key_file}")
-    else:
-        console.print("API key: `inferd keys create --team TEAM` makes one; then: export OPENAI_API_KEY=sk-inferd-...")
-    has_file = key_file.exists()
-    shell_key = f"$(cat {shlex.quote(str(key_file))})" if has_file else "$OPENAI_API_KEY"
-    python_key = f"open({str(key_file)!r}).read().strip()" if has_file else 'os.environ["OPENAI_API_KEY"]'
-    for title, snippet in (
-        ("curl", _curl(base_url, shell_key, model)),
-        ("Python (pip install openai)", _python(base_url, python_key, model)),
-    ):
-        console.print(f"\n[dim]# {title}[/]")
-        # rich would wrap and style a line that is to be pasted.
-        console.file.write(snippet)
-    console.print("\n[dim]# To create a team, in another terminal[/]")
-    option = None if folder == data_dir(None) else folder
-    console.file.write(f"{command_line(option, 'teams', 'create', 'NAME')}\n\n")
-    console.file.flush()
-
-
-def warn_of_plain_http(console: Console, listener: socket.socket, config: ServerConfig) -> None:
-    """Warn if keys and prompts travel in plain text: no loopback address, no TLS here, no trusted proxy."""
-    address = listener.getsockname()[0]
-    if ip_address(address.partition("%")[0]).is_loopback or config.tls_certificate or config.trusted_proxies:
-        return
-    console.print(
-        f"[bold white on red] WARNING [/] {address} is not a loopback address, and this is HTTP without TLS: keys, "
-        "prompts and answers can be read on the network. Set [bold]tls_certificate[/] in \\[server] of models.toml, or "
-        "put a proxy with TLS in front and name it in [bold]trusted_proxies[/]; see docs/security.md."
-    )
-
-
-def _authority(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    if host in _ANY_ADDRESS:
-        host = "127.0.0.1"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _curl(base_url: str, key: str, model: str) -> str:
-    return f"""\
-curl {base_url}/chat/completions \\
-  -H "Authorization: Bearer {key}" \\
-  -H "Content-Type: application/json" \\
-  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}], "max_tokens": 100}}'
-"""
-
-
-def _python(base_url: str, key: str, model: str) -> str:
-    imports = "import os\n\n" if key.startswith("os.") else ""
-    return f"""\
-{imports}from openai import OpenAI
-
-client = OpenAI(base_url="{base_url}", api_key={key})
-stream = client.chat.completions.create(
-    model="{model}",
-    messages=[{{"role": "user", "content": "Why is the sky blue?"}}],
-    max_tokens=100,
-    stream=True,
-)
-for chunk in stream:
-    if chunk.choices:
-        print(chunk.choices[0].delta.content or "", end="", flush=True)
-"""

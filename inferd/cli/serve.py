@@ -20,6 +20,16 @@ def serve(
     port: Annotated[
         int, typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8000,
+    ollama_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Further port on 127.0.0.1 for clients of Ollama, whose own is 11434; 0 takes a free one.",
+            show_default="none",
+        ),
+    ] = None,
     log_level: Annotated[
         str, typer.Option(metavar="LEVEL", help="Least level of log lines: debug, info, warning or error.")
     ] = "info",
@@ -42,7 +52,7 @@ def serve(
     # Imports llama.cpp and Starlette.
     from inferd.cli.composition import run
 
-    run(load_config(default_config_path(config)), data_dir(data), host, port)
+    run(load_config(default_config_path(config)), data_dir(data), host, port, ollama_port)
 
 
 def _level(name: str) -> int:

@@ -21,6 +21,7 @@ SERVER_KEYS = (
     "tls_key",
     "cors_origins",
     "strict",
+    "keyless",
     "country_database",
     "allow_countries",
     "deny_countries",
@@ -29,6 +30,7 @@ SERVER_KEYS = (
 )
 
 _T = TypeVar("_T")
+_KEY_ID = re.compile(r"[0-9A-Za-z]{12}")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*")
 
@@ -59,6 +61,7 @@ class ServerConfig:
         tls_certificate, tls_key: PEM files. The file of the certificate may hold the key too.
         cors_origins: origins of web pages that may call the server; `*` is any origin.
         strict: whether a request with a field that would be ignored or degraded is refused.
+        keyless: id of the key that requests of this machine without a key act as; None: every request needs a key.
     """
 
     hosts: tuple[str, ...] = ()
@@ -68,6 +71,7 @@ class ServerConfig:
     cors_origins: tuple[str, ...] = ()
     regions: RegionsConfig = RegionsConfig()
     strict: bool = False
+    keyless: str | None = None
 
 
 def server_config(path: Path, values: object) -> ServerConfig:
@@ -76,15 +80,35 @@ def server_config(path: Path, values: object) -> ServerConfig:
     certificate, key = table.file("tls_certificate"), table.file("tls_key")
     if key is not None and certificate is None:
         raise table.error("tls_key", "needs tls_certificate")
-    return ServerConfig(
+    config = ServerConfig(
         hosts=_each(table, "hosts", _host),
         trusted_proxies=_each(table, "trusted_proxies", _network),
         tls_certificate=certificate,
         tls_key=key,
         cors_origins=_each(table, "cors_origins", _origin),
         strict=table.get("strict", bool) or False,
+        keyless=table.get("keyless", str),
         regions=_regions(table),
     )
+    _check_keyless(table, config)
+    return config
+
+
+def _check_keyless(table: TomlTable, config: ServerConfig) -> None:
+    """Raise ConfigError if strangers could send requests without a key."""
+    if config.keyless is None:
+        return
+    if not _KEY_ID.fullmatch(config.keyless):
+        # Never the value itself: a whole key stays secret.
+        raise table.error("keyless", "expected the id of a key, 12 letters and digits, as `inferd keys list` shows it")
+    if config.trusted_proxies:
+        raise table.error(
+            "keyless", "excludes trusted_proxies: behind a proxy every client could send requests without a key"
+        )
+    if "*" in config.cors_origins:
+        raise table.error(
+            "keyless", 'excludes "*" in cors_origins: every web page could send requests without a key; name the pages'
+        )
 
 
 def _regions(table: TomlTable) -> RegionsConfig:

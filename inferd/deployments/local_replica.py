@@ -46,6 +46,7 @@ class LocalReplica:
         failure: why the model is not served, or None; other models are.
         makes_text: False for a model that makes embeddings only; it has no `constraints` then.
         chats: whether it has a chat template, and so a `chat_format`.
+        is_offloaded: whether layers of the model are on a GPU.
         embedding_size: numbers in a vector.
         max_embedding_tokens: maximum tokens of an embedding input.
     """
@@ -56,6 +57,7 @@ class LocalReplica:
     chat_format: ChatFormat
     constraints: ConstraintCompiler
     fingerprint: str
+    is_offloaded: bool
     embedding_size: int
     max_embedding_tokens: int
 
@@ -153,6 +155,7 @@ class LocalReplica:
         config = self._config
         model = load_model(config.source, n_gpu_layers=config.n_gpu_layers)
         self.tokenizer = model.vocabulary
+        self.is_offloaded = model.is_offloaded
         self.embedding_size = model.embedding_size
         self.max_embedding_tokens = embedding_limit(model, config)
         self.makes_text = model.is_causal

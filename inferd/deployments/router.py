@@ -11,6 +11,7 @@ from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.errors import ModelNotFoundError
 from inferd.price import Price
+from inferd.wire.ollama.models import DEFAULT_TAG
 
 
 class Router:
@@ -84,8 +85,9 @@ class Router:
         return [deployment for deployment in self._deployments.values() if not deployment.is_gone(now_ms)]
 
     def find(self, name: str) -> Deployment:
-        """Return the deployment of that name or alias. Raises ModelNotFoundError."""
-        deployment = self._deployments.get(name) or self._deployments.get(self._aliases.target(name) or "")
+        """Return the deployment of that name or alias; with the tag `:latest`, which clients of Ollama append, that of
+        the name before it if there is no other. Raises ModelNotFoundError."""
+        deployment = self._named(name) or self._named(name.removesuffix(DEFAULT_TAG))
         if deployment is None:
             raise ModelNotFoundError(
                 f"The model `{name}` does not exist or you do not have access to it. GET /v1/models lists the ones "
@@ -97,6 +99,9 @@ class Router:
                 f"The model `{name}` has been retired. GET /v1/models lists the ones you can use.", param="model"
             )
         return deployment
+
+    def _named(self, name: str) -> Deployment | None:
+        return self._deployments.get(name) or self._deployments.get(self._aliases.target(name) or "")
 
 
 def _is_by_time(price: Price | None) -> bool:

@@ -131,7 +131,7 @@ def rate_limited(request: Request) -> Iterator[tuple[Caller, RateLimitTicket]]:
     """Authenticate, check the scope and count the request in the team's minute. Before the body is read, so that
     refusing a rate-limited caller is cheap. An exception within the block gives back what the ticket took."""
     services = services_of(request)
-    caller = authenticate_request(request, services.authenticator)
+    caller = authenticate_request(request, services.authenticator, may_lack_key=True)
     require_scope(caller, "inference")
     ticket = services.ticket_issuer.issue(caller)
     remember_limits(request, ticket)

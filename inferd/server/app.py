@@ -17,9 +17,18 @@ from inferd.server.endpoints.batches import cancel_batch, create_batch, get_batc
 from inferd.server.endpoints.files import create_file, delete_file, get_content, get_file, list_files
 from inferd.server.endpoints.generation import generation_route
 from inferd.server.endpoints.models import get_model, list_models
+from inferd.server.endpoints.ollama import (
+    ollama_ps,
+    ollama_root,
+    ollama_show,
+    ollama_tags,
+    ollama_unsupported,
+    ollama_version,
+)
 from inferd.server.endpoints.organization import costs, get_key, usage_completions
 from inferd.server.endpoints.tokenize import count_tokens, detokenize, tokenize
 from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
+from inferd.server.keyless import KeylessAccess
 from inferd.server.middleware.gate import Gate
 from inferd.server.middleware.response_headers import ResponseHeaders
 from inferd.server.openapi import encoded_document, openapi
@@ -27,6 +36,8 @@ from inferd.server.services import Services, services_of
 from inferd.serving.endpoints.chat import ChatCompletions
 from inferd.serving.endpoints.embeddings import Embeddings
 from inferd.serving.endpoints.messages import Messages
+from inferd.serving.endpoints.ollama import OllamaChat, OllamaGenerate
+from inferd.serving.endpoints.ollama_embeddings import OllamaEmbed, OllamaEmbeddings
 from inferd.serving.endpoints.responses import Responses
 from inferd.serving.endpoints.text_completions import TextCompletions
 
@@ -68,15 +79,36 @@ ROUTES = (
     Route("/v1/organization/costs", costs, methods=["GET"]),
     Route("/health", health, methods=["GET"]),
     Route("/openapi.json", openapi, methods=["GET"]),
+    generation_route(OllamaChat),
+    generation_route(OllamaGenerate),
+    generation_route(OllamaEmbed),
+    generation_route(OllamaEmbeddings),
+    Route("/api/tags", ollama_tags, methods=["GET"]),
+    Route("/api/ps", ollama_ps, methods=["GET"]),
+    Route("/api/show", ollama_show, methods=["POST"]),
+    Route("/api/version", ollama_version, methods=["GET"]),
+    Route("/api/pull", ollama_unsupported, methods=["POST"]),
+    Route("/api/push", ollama_unsupported, methods=["POST"]),
+    Route("/api/create", ollama_unsupported, methods=["POST"]),
+    Route("/api/copy", ollama_unsupported, methods=["POST"]),
+    Route("/api/delete", ollama_unsupported, methods=["DELETE"]),
+    Route("/api/blobs/{digest}", ollama_unsupported, methods=["POST", "HEAD"]),
+    Route("/", ollama_root, methods=["GET"]),
     *ADMIN_ROUTES,
 )
 
 
-def build_app(services: Services, config: ServerConfig | None = None, bound_host: str = "localhost") -> ASGIApp:
+def build_app(
+    services: Services,
+    config: ServerConfig | None = None,
+    bound_host: str = "localhost",
+    ollama_port: int | None = None,
+) -> ASGIApp:
     """Return the application over `services`, which the caller starts and stops.
 
     Args:
         bound_host: the address or name that the server listens on, as the operator wrote it.
+        ollama_port: further port that the server listens on, for clients of Ollama.
 
     Raises:
         ConfigError: the country database cannot be used.
@@ -90,6 +122,8 @@ def build_app(services: Services, config: ServerConfig | None = None, bound_host
     app.router.redirect_slashes = False
     app.state.services = services
     app.state.strict = config.strict
+    app.state.keyless = KeylessAccess.of(config)
+    app.state.ollama_port = ollama_port
     app.state.openapi = encoded_document(ROUTES)
     gated: ASGIApp = Gate(app, config, bound_host)
     if config.cors_origins:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from inferd.errors import AuthenticationError, PermissionDeniedError, TooManyFailuresError
 from inferd.instants import wall_clock_ms
 from inferd.ledger.identity import Authenticator, Caller, Scope
+from inferd.server.keyless import KeylessAccess
 from inferd.server.middleware.client_address import site_of
 from inferd.server.services import services_of
 
@@ -17,8 +18,12 @@ KEY_HEADER = "x-api-key"
 """Anthropic's header for keys."""
 
 
-def authenticate_request(request: Request, authenticator: Authenticator) -> Caller:
+def authenticate_request(request: Request, authenticator: Authenticator, *, may_lack_key: bool = False) -> Caller:
     """Return the caller of a request.
+
+    Args:
+        may_lack_key: whether the request may act as the key of `[server] keyless`: it reads nothing that was stored,
+            and changes nothing.
 
     Raises:
         AuthenticationError: the key is missing or invalid.
@@ -26,7 +31,7 @@ def authenticate_request(request: Request, authenticator: Authenticator) -> Call
         PermissionDeniedError: the project is not the key's, or the key, user, project or team is suspended.
     """
     try:
-        caller = _authenticated(request, authenticator)
+        caller = _authenticated(request, authenticator, may_lack_key=may_lack_key)
         request.state.caller = caller  # for the refusal log
         return caller
     except AuthenticationError as error:
@@ -41,13 +46,24 @@ def authenticate_request(request: Request, authenticator: Authenticator) -> Call
         ) from error
 
 
-def _authenticated(request: Request, authenticator: Authenticator) -> Caller:
-    project = request.headers.get(PROJECT_HEADER, "").strip()
-    return authenticator.authenticate(_key(request), wall_clock_ms(), project or None)
+def _authenticated(request: Request, authenticator: Authenticator, *, may_lack_key: bool) -> Caller:
+    project = request.headers.get(PROJECT_HEADER, "").strip() or None
+    key = _key(request)
+    keyless: KeylessAccess | None = request.app.state.keyless
+    if key is not None:
+        return authenticator.authenticate(key, wall_clock_ms(), project)
+    if keyless is None or not may_lack_key:
+        raise AuthenticationError(
+            "You didn't provide an API key. Put it in the Authorization header, as in "
+            f"`Authorization: Bearer sk-inferd-...`, or in the header {KEY_HEADER}."
+        )
+    keyless.check(request)
+    return authenticator.stand_in(keyless.key_id, wall_clock_ms(), project)
 
 
-def _key(request: Request) -> str:
-    """Return the key of a request. An Authorization of another scheme may be for a proxy, so x-api-key is read then."""
+def _key(request: Request) -> str | None:
+    """Return the key of a request, None if it has none. An Authorization of another scheme may be for a proxy, so
+    x-api-key is read then. Raises AuthenticationError for such an Authorization alone."""
     authorization = request.headers.get("authorization", "").strip()
     scheme, _, token = authorization.partition(" ")
     key = token.strip() if scheme.lower() == "bearer" else request.headers.get(KEY_HEADER, "").strip()
@@ -57,10 +73,7 @@ def _key(request: Request) -> str:
         raise AuthenticationError(
             "The Authorization header must begin with the word Bearer, as in `Authorization: Bearer sk-inferd-...`."
         )
-    raise AuthenticationError(
-        "You didn't provide an API key. Put it in the Authorization header, as in "
-        f"`Authorization: Bearer sk-inferd-...`, or in the header {KEY_HEADER}."
-    )
+    return None
 
 
 def require_scope(caller: Caller, scope: Scope) -> None:

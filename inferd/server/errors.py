@@ -1,4 +1,4 @@
-"""HTTP answers of all errors: Anthropic's shape on its paths, OpenAI's on all others."""
+"""HTTP answers of all errors: Anthropic's and Ollama's shapes on their paths, OpenAI's on all others."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ from inferd.errors import (
     RequestTimeoutError,
     RequestTooLargeError,
     TooManyFailuresError,
+    UnsupportedOperationError,
 )
 from inferd.server.rate_limit_headers import limit_headers
 from inferd.wire.anthropic.errors import encode_messages_error, speaks_messages
 from inferd.wire.errors import encode_error, shorten
+from inferd.wire.ollama.errors import encode_ollama_error, speaks_ollama
 
 # The first class in the error's MRO that is listed here decides.
 _STATUS: dict[type[InferdError], tuple[int, str]] = {
@@ -50,6 +52,7 @@ _STATUS: dict[type[InferdError], tuple[int, str]] = {
     ModelNotFoundError: (404, "invalid_request_error"),
     ClientGoneError: (499, "invalid_request_error"),
     RateLimitError: (429, "requests"),
+    UnsupportedOperationError: (501, "invalid_request_error"),
     OverloadedError: (503, "server_error"),
     GenerationError: (500, "server_error"),
     LedgerDamagedError: (500, "server_error"),
@@ -113,7 +116,7 @@ def error_response(error: InferdError, scope: Scope, headers: dict[str, str] | N
     if retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(retry_after_s))
         headers["x-should-retry"] = "true"
-    elif status in (402, 403, 409):
+    elif status in (402, 403, 409, 501):
         headers["x-should-retry"] = "false"
     elif status == 401:
         headers["www-authenticate"] = "Bearer"
@@ -203,6 +206,8 @@ def _encode(
         # A long message repeats a value of the request in its middle; the fault stands at its end.
         half = MAX_MESSAGE_CHARACTERS // 2
         message = f"{message[:half]} ... {message[-half:]}"
+    if scope is not None and speaks_ollama(scope["path"]):
+        return encode_ollama_error(message, code, param)
     if scope is None or not speaks_messages(scope["path"]):
         return encode_error(message, error_type, param, code)
     request_id = scope.get("state", {}).get("request_id")

@@ -22,6 +22,22 @@ from inferd.wire.anthropic.requests import CountTokensRequest, MessagesRequest
 from inferd.wire.anthropic.responses import AnthropicMessage, MessageEvent, TokensCount
 from inferd.wire.errors import ErrorBody
 from inferd.wire.models import ModelList, ModelObject
+from inferd.wire.ollama.embeddings import (
+    OllamaEmbeddingsRequest,
+    OllamaEmbeddingsResponse,
+    OllamaEmbedRequest,
+    OllamaEmbedResponse,
+)
+from inferd.wire.ollama.errors import OllamaError, speaks_ollama
+from inferd.wire.ollama.models import (
+    OllamaLoadedList,
+    OllamaModelList,
+    OllamaShowRequest,
+    OllamaShowResponse,
+    OllamaVersion,
+)
+from inferd.wire.ollama.requests import OllamaChatRequest, OllamaGenerateRequest
+from inferd.wire.ollama.responses import OllamaChatResponse, OllamaGenerateResponse
 from inferd.wire.openai.batches import (
     BatchList,
     BatchObject,
@@ -40,7 +56,7 @@ from inferd.wire.openai.responses.requests import ResponsesRequest
 from inferd.wire.openai.text_completions import TextCompletion, TextRequest
 from inferd.wire.openai.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
 
-_OPEN_PATHS = ("/health", "/openapi.json")
+_OPEN_PATHS = ("/health", "/openapi.json", "/", "/api/version")
 _CLOSED_PATHS = ("/admin/", "/v1/batches", "/v1/files")
 _REF = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -125,9 +141,9 @@ class Shape:
     Attributes:
         takes: type of the body; None: there is no body.
         gives: type of the answer; None: any object.
-        chunk: type of each event of a stream; None: the route does not stream.
+        chunk: type of each event or line of a stream; None: the route does not stream.
         query: JSON schemas of query parameters, by name.
-        takes_media, gives_media: media types, JSON by default.
+        takes_media, gives_media, chunk_media: media types.
     """
 
     takes: type | None = None
@@ -136,6 +152,7 @@ class Shape:
     query: Parameters = field(default_factory=dict)
     takes_media: str = _JSON
     gives_media: str = _JSON
+    chunk_media: str = "text/event-stream"
 
 
 _FILES_QUERY = {
@@ -164,6 +181,19 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("POST", "/detokenize"): Shape(DetokenizeRequest, Text),
     ("GET", "/v1/models"): Shape(gives=ModelList, query=_MODELS_QUERY),
     ("GET", "/v1/models/{model:path}"): Shape(gives=ModelObject),
+    ("POST", "/api/chat"): Shape(
+        OllamaChatRequest, OllamaChatResponse, OllamaChatResponse, chunk_media="application/x-ndjson"
+    ),
+    ("POST", "/api/generate"): Shape(
+        OllamaGenerateRequest, OllamaGenerateResponse, OllamaGenerateResponse, chunk_media="application/x-ndjson"
+    ),
+    ("POST", "/api/embed"): Shape(OllamaEmbedRequest, OllamaEmbedResponse),
+    ("POST", "/api/embeddings"): Shape(OllamaEmbeddingsRequest, OllamaEmbeddingsResponse),
+    ("POST", "/api/show"): Shape(OllamaShowRequest, OllamaShowResponse),
+    ("GET", "/api/tags"): Shape(gives=OllamaModelList),
+    ("GET", "/api/ps"): Shape(gives=OllamaLoadedList),
+    ("GET", "/api/version"): Shape(gives=OllamaVersion),
+    ("GET", "/"): Shape(gives_media="text/plain"),
     ("POST", "/admin/teams"): Shape(teams.NewTeam),
     ("PATCH", _TEAM): Shape(teams.TeamChange),
     ("POST", f"{_TEAM}/suspend"): Shape(suspensions.Reason),
@@ -204,7 +234,7 @@ def encoded_document(routes: Iterable[BaseRoute]) -> bytes:
 
 def document(routes: Iterable[BaseRoute]) -> dict[str, Any]:
     """Return the OpenAPI document of `routes`."""
-    types: dict[type | UnionType, None] = {ErrorBody: None, MessagesError: None}
+    types: dict[type | UnionType, None] = {ErrorBody: None, MessagesError: None, OllamaError: None}
     for shape in SHAPES.values():
         types |= dict.fromkeys(kind for kind in (shape.takes, shape.gives, shape.chunk) if kind is not None)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
@@ -243,16 +273,13 @@ def _operation(route: Route, shape: Shape, refs: Mapping[type | UnionType, Any])
 
     answers = content(shape.gives, shape.gives_media)
     if shape.chunk is not None:
-        answers["text/event-stream"] = {
-            # OpenAPI 3.1 cannot describe the events of a stream.
-            "schema": {"description": f"events; data: {_names(shape.chunk)}"}
-        }
-    error = MessagesError if speaks_messages(route.path) else ErrorBody
+        # OpenAPI 3.1 cannot describe the events of a stream.
+        answers[shape.chunk_media] = {"schema": {"description": f"events; data: {_names(shape.chunk)}"}}
     operation: dict[str, Any] = {
         "summary": _summary(route.endpoint),
         "responses": {
             "200": {"description": "done", "content": answers},
-            "default": {"description": "refused or failed", "content": content(error)},
+            "default": {"description": "refused or failed", "content": content(_error_type(route.path))},
         },
         "security": [] if route.path in _OPEN_PATHS else [{"key": []}],
     }
@@ -271,6 +298,12 @@ def _operation(route: Route, shape: Shape, refs: Mapping[type | UnionType, Any])
         is_required = any(field.required for field in msgspec.structs.fields(shape.takes))
         operation["requestBody"] = {"required": is_required, "content": content(shape.takes, shape.takes_media)}
     return operation
+
+
+def _error_type(path: str) -> type:
+    if speaks_ollama(path):
+        return OllamaError
+    return MessagesError if speaks_messages(path) else ErrorBody
 
 
 def _names(kind: type | UnionType) -> str:

@@ -8,8 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from typing import ClassVar
 
-import msgspec
-from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
@@ -73,7 +71,8 @@ class EventStream(EventSourceResponse):
         events: whole events, already encoded.
         on_failure: returns the last events of a stream whose source raised.
         on_end: called once the response is over, however it ended: read to the end, hung up, too slow.
-        ping: event for long silences; None: a comment.
+        media_type: of the events.
+        ping: returns an event for long silences; None: a comment.
 
     Attributes:
         send_timeout_s: how long a reader may take nothing, with the socket's buffers full, before it counts as gone.
@@ -88,14 +87,16 @@ class EventStream(EventSourceResponse):
         on_end: Callable[[], None],
         headers: dict[str, str],
         *,
-        ping: msgspec.Struct | None = None,
+        media_type: str = "text/event-stream",
+        ping: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         super().__init__(
             events,
             headers=headers,
+            media_type=media_type,
             sep="\n",
             send_timeout=self.send_timeout_s,
-            ping_message_factory=None if ping is None else lambda: _named_event(ping),
+            ping_message_factory=None if ping() is None else ping,  # type: ignore[arg-type]  # bytes are sent as they are
             data_sender_callable=self._watch,  # the response's other tasks end with it, and it with them
         )
         del self.headers["connection"]  # the HTTP server's to say: it may have to close
@@ -166,8 +167,3 @@ class _Sender:
         self.sending_since_s = asyncio.get_running_loop().time()
         await self.raw_send(message)
         self.sending_since_s = None
-
-
-def _named_event(event: msgspec.Struct) -> ServerSentEvent:
-    name = event.__struct_config__.tag
-    return ServerSentEvent(msgspec.json.encode(event).decode(), event=str(name), sep="\n")

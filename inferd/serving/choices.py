@@ -90,7 +90,8 @@ class Choices:
                 self._first_token_ns = self._last_token_ns
             self._count(len(output.token_ids))
         if output.text or output.token_ids:
-            self._completion.put(TextDelta(output.text, output.logprobs, len(output.token_ids), index))
+            num_tokens = len(output.token_ids)
+            self._completion.put(TextDelta(output.text, output.logprobs, num_tokens, index, output.token_ids))
 
     def _abort(self) -> None:
         for stream in self._streams:

@@ -28,12 +28,14 @@ class TextDelta:
         logprobs: of the tokens sampled for it, if the request asked for them.
         num_tokens: tokens sampled for it.
         index: of the choice, counted over all requests of the call.
+        token_ids: the sampled tokens.
     """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
     num_tokens: int = 0
     index: int = 0
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from io import StringIO
 from ipaddress import ip_network
 from pathlib import Path
@@ -17,10 +17,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from inferd.cli.composition import KEY_FILE, print_banner, run, warn_of_plain_http
+from inferd.cli.banner import KEY_FILE, check_keyless, print_banner, warn_of_plain_http
+from inferd.cli.composition import run
 from inferd.config import ServerConfig, load_config
 from inferd.errors import ConfigError
+from inferd.ledger import operations
 from inferd.ledger.storage.data_dir import DataLock
+from inferd.ledger.storage.store import Store
 from inferd.server.transport.local_socket import ask_server, socket_path
 from inferd.server.transport.server import bind
 
@@ -35,6 +38,39 @@ def test_start_that_cannot_listen_creates_no_team_and_no_key(tmp_path):
     again = DataLock(folder)
     again.acquire()
     again.release()
+
+
+def test_start_whose_ollama_port_is_taken_names_the_option(tmp_path):
+    (tmp_path / "models.toml").write_text("")
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}: .*Ollama itself.*--ollama-port"):
+            run(load_config(tmp_path / "models.toml"), tmp_path / "data", "127.0.0.1", 0, port)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "said"),
+    [
+        (("inference", "usage"), ""),
+        (("inference", "manage"), "has the scope `manage`"),
+        (("usage",), "lacks the scope"),
+    ],
+)
+def test_start_checks_the_key_that_requests_without_one_act_as(tmp_path, scopes, said):
+    output = StringIO()
+    console = Console(file=output, width=200)
+    author = operations.Author("test", 0)
+    with DataLock(tmp_path) as lock:
+        store = Store(tmp_path, lock)
+        with store.immediate() as conn:
+            operations.create_team(conn, "acme", by=author)
+            key = operations.create_key(conn, "acme", operations.KeyRequest(scopes=scopes), by=author)
+        check_keyless(console, store, ServerConfig())
+        with pytest.raises(ConfigError, match=said) if said else nullcontext():
+            check_keyless(console, store, ServerConfig(keyless=key.id))
+        assert output.getvalue() == ""
+        check_keyless(console, store, ServerConfig(keyless="A" * 12))
+    assert "there is no key AAAAAAAAAAAA" in output.getvalue()
 
 
 @contextmanager

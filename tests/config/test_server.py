@@ -46,9 +46,23 @@ def test_load_reads_every_key(tmp_path):
     )
 
 
+def test_keyless_is_the_id_of_a_key(tmp_path):
+    assert load(tmp_path, 'keyless = "abcDEF012345"').keyless == "abcDEF012345"
+
+
+def test_whole_key_as_keyless_is_refused_and_not_repeated(tmp_path):
+    with pytest.raises(ConfigError, match="keyless: expected the id of a key") as caught:
+        load(tmp_path, f'keyless = "sk-inferd-abcDEF012345-{"x" * 43}"')
+    assert "abcDEF012345" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ('keyless = "abcDEF012345"\ntrusted_proxies = ["127.0.0.1"]', "keyless: excludes trusted_proxies"),
+        ('keyless = "abcDEF012345"\ncors_origins = ["*"]', 'keyless: excludes "*" in cors_origins'),
+        ('keyless = ""', "keyless: expected the id of a key"),
+        ("keyless = true", "keyless: expected a string"),
         ('hosts = ["https://a.example"]', "hosts: 'https://a.example': write a host name"),
         ('hosts = ["a.example:80"]', "hosts: 'a.example:80': write a host name"),
         ('hosts = ["*"]', "hosts: '*': write a host name"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from inferd.config import Config, load_config
+from inferd.config import Aliases, Config, load_config
 from inferd.deployments.router import Router
 from inferd.errors import ModelNotFoundError
 from inferd.price import Price
@@ -62,6 +63,16 @@ def test_deployments_of_one_model_share_its_engine_and_a_model_without_any_is_no
 
 def test_nothing_is_ready_before_it_is_started(config):
     assert not Router.from_config(config).is_ready
+
+
+def test_tag_latest_is_left_out_unless_a_name_has_it(config):
+    router = Router.from_config(replace(config, aliases=Aliases({"home/b:latest": "lab/b", "b": "lab/b"})))
+    assert router.find("home/a:latest").name == "home/a"
+    assert router.find("home/b:latest").name == "lab/b"
+    assert router.find("b:latest").name == "lab/b"
+    for name in ("home/b", "home/a:8b", "home/a:latest:latest"):
+        with pytest.raises(ModelNotFoundError, match=name):
+            router.find(name)
 
 
 @pytest.mark.parametrize("name", ["home/none", "home", "HOME/A", ""])

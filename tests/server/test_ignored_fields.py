@@ -21,11 +21,16 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/responses": {"model": PRICED, "input": "a", "max_output_tokens": 2},
     "/v1/messages": {"model": PRICED, "messages": HI, "max_tokens": 2},
     "/v1/messages/count_tokens": {"model": PRICED, "messages": HI},
+    "/api/chat": {"model": PRICED, "messages": HI, "options": {"num_predict": 2}},
+    "/api/generate": {"model": PRICED, "prompt": "a", "options": {"num_predict": 2}},
+    "/api/embed": {"model": PRICED, "input": "a"},
+    "/api/embeddings": {"model": PRICED, "prompt": "a"},
+    "/api/show": {"model": PRICED},
     "/tokenize": {"model": PRICED, "messages": HI},
     "/detokenize": {"model": PRICED, "tokens": [1]},
 }
 """Path -> the least that it takes."""
-STREAMS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
+STREAMS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/api/chat", "/api/generate")
 
 
 @pytest.mark.parametrize("path", BODIES)

@@ -15,6 +15,8 @@ from inferd.server.openapi import SHAPES, document
 from inferd.serving.endpoints.chat import ChatCompletions
 from inferd.serving.endpoints.embeddings import Embeddings
 from inferd.serving.endpoints.messages import Messages
+from inferd.serving.endpoints.ollama import OllamaChat, OllamaGenerate
+from inferd.serving.endpoints.ollama_embeddings import OllamaEmbed, OllamaEmbeddings
 from inferd.serving.endpoints.responses import Responses
 from inferd.serving.endpoints.text_completions import TextCompletions
 from tests.serving.provider import PRICED, chat_body
@@ -30,13 +32,22 @@ PARSERS = {
     "parse_embedding_request": "EmbeddingRequest",
     "parse_tokenize_request": "TokenizeRequest",
     "parse_detokenize_request": "DetokenizeRequest",
+    "parse_ollama_chat": "OllamaChatRequest",
+    "parse_ollama_generate": "OllamaGenerateRequest",
+    "parse_ollama_embed": "OllamaEmbedRequest",
+    "parse_ollama_embeddings": "OllamaEmbeddingsRequest",
+    "parse_ollama_show": "OllamaShowRequest",
     "store_upload": "UploadForm",
     "parse_create_batch": "CreateBatch",
 }
 
 
 GENERATION = {
-    endpoint.path: endpoint for endpoint in (ChatCompletions, Responses, Messages, TextCompletions, Embeddings)
+    endpoint.path: endpoint
+    for endpoint in (
+        *(ChatCompletions, Responses, Messages, TextCompletions, Embeddings),
+        *(OllamaChat, OllamaGenerate, OllamaEmbed, OllamaEmbeddings),
+    )
 }
 
 
@@ -84,7 +95,7 @@ def test_document_describes_path_parameters_and_keys(described):
         for operation in operations.values():
             named = [each["name"] for each in operation.get("parameters", []) if each["in"] == "path"]
             assert named == re.findall(r"\{(\w+)\}", path)
-            assert (operation["security"] == []) == (path in ("/health", "/openapi.json"))
+            assert (operation["security"] == []) == (path in ("/health", "/openapi.json", "/", "/api/version"))
 
 
 @pytest.mark.anyio
@@ -149,6 +160,19 @@ async def test_document_schemas_validate_requests_and_answers(provider):
     for wrong in (wanted | {"endpoint": "/v1/moderations"}, wanted | {"x": 1}, wanted | {"metadata": {"a": 1}}):
         with pytest.raises(jsonschema.ValidationError):
             check("CreateBatch", wrong)
+    ollama = {"model": PRICED, "stream": False, "messages": request["messages"]}
+    check("OllamaChatRequest", ollama)
+    check("OllamaChatResponse", (await provider.client.post("/api/chat", json=ollama)).json())
+    completion = {"model": PRICED, "prompt": "a", "stream": False}
+    check("OllamaGenerateResponse", (await provider.client.post("/api/generate", json=completion)).json())
+    check(
+        "OllamaEmbedResponse", (await provider.client.post("/api/embed", json={"model": PRICED, "input": "a"})).json()
+    )
+    check("OllamaShowResponse", (await provider.client.post("/api/show", json={"model": PRICED})).json())
+    check("OllamaModelList", (await provider.client.get("/api/tags")).json())
+    check("OllamaLoadedList", (await provider.client.get("/api/ps")).json())
+    check("OllamaVersion", (await provider.client.get("/api/version")).json())
+    check("OllamaError", (await provider.client.post("/api/chat", json={})).json())
     check("ErrorBody", (await provider.client.get("/v1/nothing")).json())
     check("MessagesError", (await provider.client.post("/v1/messages", json={})).json())
     check("ChatRequest", request | {"some_client_field": 1})

@@ -116,6 +116,7 @@ class FakeModel:
         self.chat_template = chat_template
         self.is_causal = is_causal
         self.is_for_embeddings = not is_causal
+        self.is_offloaded = False
         self.closed = False
 
     def constraint_compiler(self) -> ConstraintCompiler:

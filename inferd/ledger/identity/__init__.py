@@ -1,6 +1,6 @@
 """Teams, their members and keys: authentication of callers, and the rights of a key."""
 
-from inferd.ledger.identity.authenticator import Authenticator, Caller
+from inferd.ledger.identity.authenticator import Authenticator, Caller, stand_in_fault
 from inferd.ledger.identity.keys import Key, Scope, find_key, unknown_deployments
 from inferd.ledger.identity.suspensions import Suspension
 from inferd.ledger.identity.teams import MemberKind, find_team
@@ -14,5 +14,6 @@ __all__ = [
     "Suspension",
     "find_key",
     "find_team",
+    "stand_in_fault",
     "unknown_deployments",
 ]

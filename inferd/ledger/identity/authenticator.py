@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inferd.attribution import Attribution
@@ -73,6 +74,10 @@ class Authenticator:
         """Return the caller of a key that was presented before. Raises as `recall` does."""
         return recall(self._conn, key_id, now_ms, project)
 
+    def stand_in(self, key_id: str, now_ms: int, project: str | None = None) -> Caller:
+        """Return the caller of a request without a key. Raises as `stand_in` does."""
+        return stand_in(self._conn, key_id, now_ms, project)
+
     def limits(self, caller: Caller, now_ms: int) -> TeamLimits:
         """Return the limits of the caller's team, project and user."""
         return team_limits(self._conn, caller.team, now_ms, project=caller.project, user=caller.user)
@@ -114,6 +119,39 @@ def recall(conn: sqlite3.Connection, key_id: str, now_ms: int, project: str) -> 
     row = _stored(conn, key_id)
     assert row is not None, "keys are never deleted"
     return _caller(conn, key_id, row, now_ms, project)
+
+
+def stand_in(conn: sqlite3.Connection, key_id: str, now_ms: int, project: str | None = None) -> Caller:
+    """Return the caller of a request without a key, which acts as the key that the operator chose. It can make calls
+    only: the reports that the key may read stay with the bearer of the key.
+
+    Raises:
+        AuthenticationError: the key is unknown, revoked or expired.
+        PermissionDeniedError: the key has a scope of the admin API, or as `authenticate`.
+    """
+    row = _stored(conn, key_id)
+    if row is None:
+        raise AuthenticationError(
+            f"This server answers requests without a key as its key `{key_id}`, which does not exist. Send your own "
+            "key, or ask the operator to correct `keyless` in [server] of models.toml."
+        )
+    caller = _caller(conn, key_id, row, now_ms, project)
+    fault = stand_in_fault(caller.scopes)
+    if fault is not None:
+        raise PermissionDeniedError(
+            f"This server answers requests without a key as its key `{key_id}`, which {fault}. Send your own key, or "
+            "ask the operator to name another key as `keyless` in [server] of models.toml.",
+            code="insufficient_scope",
+        )
+    return replace(caller, scopes=("inference",))
+
+
+def stand_in_fault(scopes: Collection[str]) -> str | None:
+    """Return why requests without a key must not act as a key of these scopes; None if they may."""
+    for scope in ("manage", "admin"):
+        if scope in scopes:
+            return f"has the scope `{scope}`"
+    return None if "inference" in scopes else "lacks the scope `inference`"
 
 
 def _stored(conn: sqlite3.Connection, key_id: str) -> tuple[Any, ...] | None:

@@ -9,12 +9,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from inferd.errors import ClientGoneError
-from inferd.server.api_call import api_call
+from inferd.server.api_call import ApiCall, api_call
 from inferd.server.errors import encoded_error
 from inferd.server.rate_limit_headers import limit_headers
 from inferd.server.streaming import EventStream, cancelled_on_disconnect, failure_of
 from inferd.serving.completion import Admission, AnswerWriter, Completion
 from inferd.serving.endpoints.endpoint import Endpoint
+from inferd.usage import Usage
 
 MAX_TOKENS_HEADER = "inferd-max-tokens"
 METRIC_PREFIXES = ("inferd-", "fireworks-")
@@ -39,6 +40,8 @@ async def _answer(request: Request, kind: type[Endpoint]) -> Response:
     async with api_call(request) as api:
         endpoint = await api.parse(kind.parse)
         with endpoint.names.restored():
+            if endpoint.is_empty:
+                return _empty(api, endpoint)
             call, completion = api.begin(endpoint)
     async with cancelled_on_disconnect(completion, request):
         with endpoint.names.restored():
@@ -54,7 +57,22 @@ async def _answer(request: Request, kind: type[Endpoint]) -> Response:
         return writer.fail(failure, *encoded_error(failure))
 
     headers = _headers(request, admission)
-    return EventStream(completion.written(writer), on_failure, completion.cancel, headers, ping=endpoint.ping)
+    return EventStream(
+        completion.written(writer),
+        on_failure,
+        completion.cancel,
+        headers,
+        media_type=endpoint.media_type,
+        ping=endpoint.ping,
+    )
+
+
+def _empty(api: ApiCall, endpoint: Endpoint) -> Response:
+    """Answer a call that generates nothing. It counts as a request, and is not billed. Raises OverloadedError while the
+    model is not ready."""
+    body = endpoint.empty_answer(api.ready_deployment(endpoint.model).name)
+    api.ticket.settle(Usage())
+    return Response(body, headers=limit_headers(api.request), media_type="application/json")
 
 
 async def _whole(request: Request, completion: Completion, writer: AnswerWriter, admission: Admission) -> Response:

@@ -37,7 +37,7 @@ from inferd.wire.models import (
 async def list_models(request: Request) -> Response:
     """List the deployments that the caller may use. Anthropic's `limit`, `after_id` and `before_id` select a page."""
     services = services_of(request)
-    caller = authenticate_request(request, services.authenticator)
+    caller = authenticate_request(request, services.authenticator, may_lack_key=True)
     allowed = [deployment for deployment in services.router.deployments() if caller.may_use(deployment.name)]
     page, has_more = _page(Query(request), allowed)
     most = services.ticket_issuer.issue(caller).max_output_tokens
@@ -48,7 +48,7 @@ async def list_models(request: Request) -> Response:
 async def get_model(request: Request) -> Response:
     """Answer with one deployment, also of an alias. Its id contains a slash."""
     services = services_of(request)
-    caller = authenticate_request(request, services.authenticator)
+    caller = authenticate_request(request, services.authenticator, may_lack_key=True)
     if not request.path_params["model"]:  # `/v1/models/`
         raise HTTPException(404)
     deployment = services.router.find(request.path_params["model"])

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from inferd.errors import ConfigError, OverloadedError
 from inferd.server.errors import error_response
 from inferd.server.transport.connections import MAX_CONNECTIONS, Connections
-from inferd.server.transport.protocol import HttpConfig, LocalProtocol, Timeouts
+from inferd.server.transport.protocol import GuardedProtocol, HttpConfig, LocalProtocol, Timeouts
 from inferd.serving.completions import RETRY_AFTER_S
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class HttpServer(uvicorn.Server):
         self._cut = cut
         self._answer_timeout_s = timeouts.answer_s
         self._local: socket.socket | None = None
+        self._plain: socket.socket | None = None
         self._draining: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -83,23 +84,28 @@ class HttpServer(uvicorn.Server):
         """True from the start of the drain on."""
         return self._draining is not None
 
-    async def run_on(self, listener: socket.socket, local: socket.socket | None = None) -> None:
+    async def run_on(
+        self, listener: socket.socket, local: socket.socket | None = None, plain: socket.socket | None = None
+    ) -> None:
         """Serve until `stop`.
 
         Args:
             local: listening UNIX socket for requests of the operator, see `local_socket`.
+            plain: further listening socket, of a loopback address, with plain HTTP also where the first has TLS.
         """
         self._local = local
+        self._plain = plain
         await self.serve(sockets=[listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen on the UNIX socket too, in plain HTTP. Its connections count toward the same limits."""
+        """Listen on the further sockets too, in plain HTTP. Their connections count toward the same limits."""
         await super().startup(sockets)
-        if self._local is None:
-            return
-        protocol = partial(LocalProtocol, self.config, self.server_state, self.lifespan.state)
         loop = asyncio.get_running_loop()
-        self.servers.append(await loop.create_unix_server(protocol, sock=self._local))
+        shared = self.config, self.server_state, self.lifespan.state
+        if self._plain is not None:
+            self.servers.append(await loop.create_server(partial(GuardedProtocol, *shared), sock=self._plain))
+        if self._local is not None:
+            self.servers.append(await loop.create_unix_server(partial(LocalProtocol, *shared), sock=self._local))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -224,8 +230,9 @@ def _max_connections() -> int:
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, soft - _RESERVED_FILES))
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket; port 0 takes a free port. Raise ConfigError if the address cannot be bound."""
+def bind(host: str, port: int, remedy: str = "choose another --port or --host") -> socket.socket:
+    """Return a listening socket; port 0 takes a free port. Raise ConfigError, with `remedy`, if the address cannot be
+    bound."""
     listener: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -236,8 +243,6 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         if listener is not None:
             listener.close()
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host"
-        ) from error
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}") from error
     listener.setblocking(False)
     return listener

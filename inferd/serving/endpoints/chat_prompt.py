@@ -57,9 +57,19 @@ def prepare_chat(
     chat: ChatRequest, deployment: Deployment, max_output_tokens: int | None, check: Check | None
 ) -> PreparedChat:
     """Render and tokenise a chat, see `Endpoint.prepare`."""
+    chat.check_vocabulary(deployment.replica.tokenizer.n_vocab)
+    return prepared_chat(chat, deployment, max_output_tokens, chat_tokens(chat, deployment.replica, check))
+
+
+def prepared_chat(
+    chat: ChatRequest,
+    deployment: Deployment,
+    max_output_tokens: int | None,
+    prompt: tuple[tuple[int, ...], ReasoningState],
+) -> PreparedChat:
+    """Return a chat whose prompt was tokenised, as `chat_tokens` returns it."""
     replica = deployment.replica
-    chat.check_vocabulary(replica.tokenizer.n_vocab)
-    token_ids, reasoning = chat_tokens(chat, replica, check)
+    token_ids, reasoning = prompt
     constraint = replica.chat_format.constraint(chat, reasoning)
     max_tokens, clamped = completion_limits(
         deployment, len(token_ids), chat.completion_limit, max_output_tokens, "messages"
@@ -78,7 +88,7 @@ def prepare_chat(
 
 
 def chat_tokens(
-    chat: ChatRequest, replica: LocalReplica, check: Check | None = None
+    chat: ChatRequest, replica: LocalReplica, check: Check | None = None, *, add_bos: bool = True
 ) -> tuple[tuple[int, ...], ReasoningState]:
     """Return the tokens of the rendered messages, and whether the answer may begin with reasoning. Raises
     InvalidRequestError, ContextLengthError."""
@@ -87,7 +97,7 @@ def chat_tokens(
     prompt = replica.chat_format.prompt(chat)
     num_bytes = sum(len(segment.text.encode()) for segment in prompt.segments)
     _check_bytes(num_bytes, max(longest, _CONTROL_TOKEN_BYTES), replica)
-    token_ids = encoded(replica, prompt.segments, "messages", check)
+    token_ids = encoded(replica, prompt.segments, "messages", check, add_bos=add_bos)
     if not token_ids:
         raise no_tokens("messages")
     return token_ids, prompt.reasoning

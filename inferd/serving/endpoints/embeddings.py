@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any, Self
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
@@ -41,7 +44,7 @@ class Embeddings(Endpoint):
     reads_cache_headers = False
 
     def __init__(self, asked: EmbeddingRequest) -> None:
-        self._asked = asked
+        self.asked = asked
         self.num_embedding_inputs = len(asked.inputs())
 
     @classmethod
@@ -50,12 +53,12 @@ class Embeddings(Endpoint):
 
     @property
     def model(self) -> str:
-        return self._asked.model
+        return self.asked.model
 
     def prepare(
         self, number: int, deployment: Deployment, max_output_tokens: int | None = None, *, check: Check | None = None
     ) -> PreparedInputs:
-        replica, asked = deployment.replica, self._asked
+        replica, asked = deployment.replica, self.asked
         if asked.dimensions is not None and asked.dimensions > replica.embedding_size:
             raise InvalidRequestError(
                 f"'dimensions' must be at most {replica.embedding_size} for this model, got {asked.dimensions}.",
@@ -70,7 +73,7 @@ class Embeddings(Endpoint):
         return fields
 
     def answer(self, call: Call, admission: Admission, *, streamed: bool) -> EmbeddingsWriter:
-        return EmbeddingsWriter(call, self._asked)
+        return EmbeddingsWriter(call, partial(_encoded, self.asked, call.deployment.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +129,15 @@ class PreparedInputs:
 
 
 class EmbeddingsWriter(AnswerWriter):
-    """Writer of embeddings, which are not streamed."""
+    """Writer of embeddings, which are not streamed.
 
-    def __init__(self, call: Call, asked: EmbeddingRequest) -> None:
+    Args:
+        encode: returns the answer to a request that was computed, with its vectors.
+    """
+
+    def __init__(self, call: Call, encode: Callable[[Finished, npt.NDArray[np.float32]], bytes]) -> None:
         self._call = call
-        self._asked = asked
+        self._encode = encode
         self._finished: Finished | None = None
 
     def finish(self, finished: Finished) -> Iterable[bytes]:
@@ -144,15 +151,7 @@ class EmbeddingsWriter(AnswerWriter):
         assert end is not None, "finish comes first"
         if end.embeddings is None:
             raise self._stopped()
-        return await asyncio.to_thread(
-            encode_embeddings,
-            self._asked,
-            end.embeddings,
-            self._call.deployment.name,
-            end.usage,
-            end.cost_nanousd,
-            by_time=end.by_time,
-        )
+        return await asyncio.to_thread(self._encode, end, end.embeddings)
 
     def _stopped(self) -> InvalidRequestError:
         """Return the error of a request that took twice the compute that it may have."""
@@ -164,6 +163,10 @@ class EmbeddingsWriter(AnswerWriter):
             param="input",
             code=CODE_COMPUTE,
         )
+
+
+def _encoded(asked: EmbeddingRequest, model: str, end: Finished, vectors: npt.NDArray[np.float32]) -> bytes:
+    return encode_embeddings(asked, vectors, model, end.usage, end.cost_nanousd, by_time=end.by_time)
 
 
 def _token_ids(one: TextInput, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:

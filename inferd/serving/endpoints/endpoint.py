@@ -87,7 +87,7 @@ class Endpoint(ABC):
         path: of its route.
         name: of its handler.
         reads_cache_headers: whether the headers of prefix caching have a meaning for it.
-        ping: event for a stream in which nothing happens for long; None: a comment.
+        media_type: of its streams.
         names: what its caller calls the fields that refusals name.
         num_requests: requests that it makes, each with its own hold: more than one only of a text completion.
         num_embedding_inputs: inputs that it has vectors computed of.
@@ -96,7 +96,7 @@ class Endpoint(ABC):
     path: ClassVar[str]
     name: ClassVar[str]
     reads_cache_headers: ClassVar[bool] = True
-    ping: ClassVar[msgspec.Struct | None] = None
+    media_type: ClassVar[str] = "text/event-stream"
     names: FieldNames = OWN_NAMES
     num_requests: int = 1
     num_embedding_inputs: int = 0
@@ -126,6 +126,23 @@ class Endpoint(ABC):
     @property
     def cache_hints(self) -> CacheHints:
         return CacheHints()
+
+    @property
+    def is_empty(self) -> bool:
+        """True if the call asks only for the model to be ready; its answer is `empty_answer`."""
+        return False
+
+    def empty_answer(self, model: str) -> bytes:
+        """Return the answer to an empty call.
+
+        Args:
+            model: name of the deployment.
+        """
+        raise AssertionError("no call to this endpoint is empty")
+
+    def ping(self) -> bytes | None:
+        """Return an event for a stream in which nothing happens for long; None: a comment."""
+        return None
 
     def check_line(self) -> None:
         """Raise InvalidRequestError for fields that a line of a batch cannot have."""

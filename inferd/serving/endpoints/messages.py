@@ -10,7 +10,7 @@ from inferd.errors import InvalidRequestError
 from inferd.serving.completion import Admission
 from inferd.serving.endpoints.chat import ChatEndpoint
 from inferd.serving.endpoints.endpoint import Call
-from inferd.serving.endpoints.translated_answer import TranslatedWriter
+from inferd.serving.endpoints.translated_answer import TranslatedWriter, encode_event
 from inferd.wire.anthropic.requests import parse_messages_request
 from inferd.wire.anthropic.responses import Ping
 from inferd.wire.anthropic.writer import MessageWriter
@@ -27,7 +27,6 @@ class Messages(ChatEndpoint):
 
     path = "/v1/messages"
     name = "messages"
-    ping = Ping()
 
     @staticmethod
     def check_headers(headers: Mapping[str, str]) -> None:
@@ -43,6 +42,9 @@ class Messages(ChatEndpoint):
     @classmethod
     def parse(cls, body: bytes, ignored: IgnoredFields) -> Self:
         return cls(*parse_messages_request(body, ignored))
+
+    def ping(self) -> bytes:
+        return encode_event(Ping())
 
     def answer(self, call: Call, admission: Admission, *, streamed: bool) -> TranslatedWriter:
         writer = MessageWriter(

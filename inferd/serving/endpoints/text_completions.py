@@ -93,7 +93,7 @@ class TextCompletions(Endpoint):
     ) -> PreparedPrompt:
         prompt, replica = self._prompts[number], deployment.replica
         self._asked.check_vocabulary(replica.tokenizer.n_vocab)
-        token_ids = _prompt_tokens(prompt, replica, check)
+        token_ids = prompt_tokens(prompt, replica, check)
         limits = completion_limits(
             deployment, len(token_ids), self._asked.completion_limit, max_output_tokens, prompt.param
         )
@@ -235,7 +235,7 @@ class TextWriter(AnswerWriter):
         return data_event(self._response.chunk(choice))
 
 
-def _prompt_tokens(prompt: TextInput, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:
+def prompt_tokens(prompt: TextInput, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:
     """Return a prompt's tokens. Control tokens in a text are read as such, and BOS comes first if the vocabulary asks
     for it and the text does not bring it. Token ids are taken as they are.
 

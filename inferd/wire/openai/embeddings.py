@@ -73,7 +73,11 @@ def parse_embedding_request(body: bytes, ignored: IgnoredFields | None = None) -
     Raises:
         InvalidRequestError: `param` is the field; checks that depend on the model come later.
     """
-    request = decode(body, _DECODER, ignored or IgnoredFields())
+    return check_embedding_request(decode(body, _DECODER, ignored or IgnoredFields()))
+
+
+def check_embedding_request(request: EmbeddingRequest) -> EmbeddingRequest:
+    """Return the request unchanged. Raises InvalidRequestError, as `parse_embedding_request` does."""
     check_model(request.model)
     if request.dimensions is not None and request.dimensions < 1:
         raise invalid("dimensions", f"'dimensions' must be at least 1, got {shorten(str(request.dimensions))}.")
@@ -92,7 +96,7 @@ def encode_embeddings(
     by_time: bool,
 ) -> bytes:
     """Return the answer as JSON; `vectors` has shape (inputs, n_embd). Takes milliseconds a megabyte."""
-    wanted = _truncated(vectors, request.dimensions)
+    wanted = truncated(vectors, request.dimensions)
     answer = EmbeddingList(
         data=[Embedding(index, vector) for index, vector in enumerate(_encoded(wanted, request.encoding_format))],
         model=model,
@@ -111,7 +115,7 @@ def embedding_usage(usage: Usage, cost_nanousd: int, *, by_time: bool) -> Embedd
     )
 
 
-def _truncated(vectors: npt.NDArray[np.float32], dimensions: int | None) -> npt.NDArray[np.float32]:
+def truncated(vectors: npt.NDArray[np.float32], dimensions: int | None) -> npt.NDArray[np.float32]:
     """Return the first `dimensions` numbers of each vector, scaled to length 1 (as Matryoshka models are trained)."""
     if dimensions is None or dimensions == vectors.shape[1]:
         return vectors
