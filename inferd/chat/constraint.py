@@ -68,7 +68,7 @@ def _callable_tools(
     callables: list[CallableTool] = []
     faults: tuple[SchemaFault, ...] = ()
     schemas: tuple[tuple[str, str], ...] = ()
-    for function in tools.functions:
+    for function in tools.allowed:
         path = f"tools[{places[function.name]}].function.parameters"
         is_strict = bool(function.strict)
         read = read_schema(function.schema, path, SchemaDetail.FULL if is_strict else detail)

@@ -21,7 +21,7 @@ def conversation(
     native = traits.writes_calls
     rendered = list(_native(messages, dialect, traits)) if native else _as_text(messages, dialect)
     if tools.functions and not traits.describes_tools:
-        parallel = tools.parallel and not dialect.one_call
+        parallel = tools.tells_parallel and not dialect.one_call
         text = _tool_description(tools.template_tools(), dialect.formats[0], parallel=parallel)
         rendered = _with_instruction(rendered, text, traits)
     return rendered

@@ -21,7 +21,7 @@ from inferd.chat.turn_rules import arranged
 from inferd.constraint import Constraint
 from inferd.tokenizer import Segment
 from inferd.wire.openai.chat_request import ChatRequest
-from inferd.wire.openai.messages import Message, without_attribution
+from inferd.wire.openai.messages import Message, has_attribution, without_attribution
 from inferd.wire.openai.template_kwargs import (
     KWARGS_FIELD,
     effort_variables,
@@ -49,9 +49,14 @@ class ChatPrompt:
 class ChatFormat:
     """Chat format of one model. Every method may be called from any thread."""
 
-    def __init__(self, template: ChatTemplate) -> None:
-        """Probe the template. Raises ConfigError: it does not write a user's message, or exceeds its budget."""
+    def __init__(self, template: ChatTemplate, *, strips_attribution: bool = True) -> None:
+        """Probe the template. Raises ConfigError: it does not write a user's message, or exceeds its budget.
+
+        Args:
+            strips_attribution: leave out a first line of the system prompt that is for the client's own accounting.
+        """
         self._template = template
+        self._strips_attribution = strips_attribution
         family = detect_dialect(template.source)
         self._traits = probe_template(template, family)
         self.dialect = family if self._traits.writes_calls else with_reasoning(GENERIC, template.source)
@@ -101,13 +106,18 @@ class ChatFormat:
             variables["tools"] = tools.template_tools()
         elif self._traits.wants_list:
             variables["tools"] = []
-        rendered = conversation(without_attribution(request.messages), tools, self.dialect, self._traits)
+        written = without_attribution(request.messages) if self._strips_attribution else request.messages
+        rendered = conversation(written, tools, self.dialect, self._traits)
         messages = arranged(rendered, self._traits.turns)
         segments = self._template.render(messages, add_generation_prompt=True, **variables)
         effort = request.effort
         is_heard = is_effort_heard(effort, known, reasons=self.reasons)
         is_off = turns_reasoning_off(effort if is_heard else None, variables)
         return ChatPrompt(segments, self._reasoning_state(segments, is_off=is_off))
+
+    def strips_line(self, request: ChatRequest) -> bool:
+        """Return whether the first line of the system prompt is left out."""
+        return self._strips_attribution and has_attribution(request.messages)
 
     def unheard(self, request: ChatRequest) -> list[str]:
         """Return the paths of the request's fields that have no effect with this template."""

@@ -22,6 +22,7 @@ SERVER_KEYS = (
     "cors_origins",
     "strict",
     "keyless",
+    "strip_attribution",
     "country_database",
     "allow_countries",
     "deny_countries",
@@ -62,6 +63,7 @@ class ServerConfig:
         cors_origins: origins of web pages that may call the server; `*` is any origin.
         strict: whether a request with a field that would be ignored or degraded is refused.
         keyless: id of the key that requests of this machine without a key act as; None: every request needs a key.
+        strip_attribution: whether a first line of the system prompt for the client's own accounting is left out.
     """
 
     hosts: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ class ServerConfig:
     regions: RegionsConfig = RegionsConfig()
     strict: bool = False
     keyless: str | None = None
+    strip_attribution: bool = True
 
 
 def server_config(path: Path, values: object) -> ServerConfig:
@@ -88,6 +91,7 @@ def server_config(path: Path, values: object) -> ServerConfig:
         cors_origins=_each(table, "cors_origins", _origin),
         strict=table.get("strict", bool) or False,
         keyless=table.get("keyless", str),
+        strip_attribution=table.get("strip_attribution", bool) is not False,
         regions=_regions(table),
     )
     _check_keyless(table, config)

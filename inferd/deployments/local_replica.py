@@ -61,9 +61,15 @@ class LocalReplica:
     embedding_size: int
     max_embedding_tokens: int
 
-    def __init__(self, config: ModelConfig, compute_turn: ComputeTurn) -> None:
-        """`compute_turn` is that of the device, shared with every other replica on it."""
+    def __init__(self, config: ModelConfig, compute_turn: ComputeTurn, *, strips_attribution: bool = True) -> None:
+        """Create a replica that is not loaded.
+
+        Args:
+            compute_turn: that of the device, shared with every other replica on it.
+            strips_attribution: see ChatFormat.
+        """
         self._compute_turn = compute_turn
+        self._strips_attribution = strips_attribution
         self._config = config
         self._engine = Engine(config.key, self._build_core, config.source)
         self._files: ModelFiles | None = None
@@ -160,7 +166,7 @@ class LocalReplica:
         self.max_embedding_tokens = embedding_limit(model, config)
         self.makes_text = model.is_causal
         try:
-            chat_format = _chat_format(config, model)
+            chat_format = _chat_format(config, model, strips_attribution=self._strips_attribution)
         except ConfigError:
             model.close()
             raise
@@ -199,7 +205,7 @@ def _template(config: ModelConfig, model: Model) -> str | None:
     return config.chat_template or model.chat_template
 
 
-def _chat_format(config: ModelConfig, model: Model) -> ChatFormat | None:
+def _chat_format(config: ModelConfig, model: Model, *, strips_attribution: bool = True) -> ChatFormat | None:
     """Return the chat format, or None for an embedding model without a template. Raises ConfigError."""
     if not model.is_causal:
         return None
@@ -207,4 +213,4 @@ def _chat_format(config: ModelConfig, model: Model) -> ChatFormat | None:
     if source is None and model.is_for_embeddings:
         return None
     name = f"chat_template {config.chat_template_path or f'of {config.source}'}"
-    return ChatFormat(ChatTemplate(source, model.vocabulary, name=name))
+    return ChatFormat(ChatTemplate(source, model.vocabulary, name=name), strips_attribution=strips_attribution)

@@ -35,7 +35,12 @@ class Router:
         used = {deployment.model for deployment in config.deployments.values()}
         # All models share the one device that llama.cpp puts them on.
         turn = ComputeTurn()
-        replicas = {key: LocalReplica(model, turn) for key, model in config.models.items() if key in used}
+        strips = config.server.strip_attribution
+        replicas = {
+            key: LocalReplica(model, turn, strips_attribution=strips)
+            for key, model in config.models.items()
+            if key in used
+        }
         return cls(
             {
                 name: Deployment(

@@ -12,23 +12,23 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from inferd.deployments.deployment import Deployment
-from inferd.errors import ClientGoneError, InvalidRequestError
+from inferd.errors import ClientGoneError
 from inferd.ledger.identity import Caller
 from inferd.limits.ticket import RateLimitTicket
 from inferd.server.auth import authenticate_request, require_model, require_scope
+from inferd.server.cache_headers import header_hints
 from inferd.server.middleware.response_headers import remember_ignored, remember_retirement
 from inferd.server.rate_limit_headers import remember_limits
 from inferd.server.services import services_of
 from inferd.server.streaming import on_disconnect
 from inferd.server.transport.body import read_body
 from inferd.serving.completion import Completion
-from inferd.serving.endpoints.endpoint import CacheHints, Call, Endpoint
+from inferd.serving.endpoints.endpoint import Call, Endpoint
 from inferd.tokenizer import Check
 from inferd.wire.ignored_fields import IgnoredFields
 
 SMALL_BODY_BYTES = 64 * 1024
 """A body up to this size is parsed on the event loop, within some milliseconds; a larger one on a worker thread."""
-MAX_HEADER_CHARACTERS = 512
 
 _T = TypeVar("_T")
 
@@ -92,29 +92,17 @@ class ApiCall:
         endpoint.record_unheard(deployment.replica, self.ignored)
         cache = endpoint.cache_hints
         if endpoint.reads_cache_headers:
-            affinity, isolation_key = map(self._header, ("x-session-affinity", "x-prompt-cache-isolation-key"))
-            cache = CacheHints(affinity, isolation_key).or_else(cache)
+            cache = header_hints(self.request.headers).or_else(cache)
         call = Call(
             request_id=self.request.state.request_id,
             caller=self.caller,
             endpoint=endpoint,
             deployment=deployment,
             tier=endpoint.tier,
-            cache=cache,
+            cache=cache.for_team(self.caller.team),
             received_ns=self.received_ns,
         )
         return call, services_of(self.request).completions.begin(call, self.ticket)
-
-    def _header(self, name: str) -> str | None:
-        """Return a header's value, None if it is empty or missing. Raises InvalidRequestError if it is too long."""
-        value = self.request.headers.get(name)
-        if value is not None and len(value) > MAX_HEADER_CHARACTERS:
-            raise InvalidRequestError(
-                f"The header {name} has {len(value)} characters; at most {MAX_HEADER_CHARACTERS} are allowed.",
-                param=name,
-                code="invalid_value",
-            )
-        return value or None
 
 
 @asynccontextmanager

@@ -77,9 +77,9 @@ def model_capabilities(*, thinks: bool, efforts: tuple[str, ...], structured: bo
         efforts: levels of reasoning that the chat template tells apart.
         structured: whether answers can be bound to a schema.
     """
-    low, medium, high = (Support(level in efforts) for level in ("low", "medium", "high"))
+    levels = Support("low" in efforts)  # a template with a switch alone has no levels
     return ModelCapabilities(
-        effort=Effort(low.supported, low, medium, high),
+        effort=Effort(levels.supported, levels, levels, levels),
         structured_outputs=Support(structured),
         thinking=Thinking(thinks, ThinkingTypes(Support(thinks), Support(thinks))),
     )

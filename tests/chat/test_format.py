@@ -188,3 +188,22 @@ def test_reasoning_tokens_are_unknown_with_stop_strings_or_without_reasoning():
 def test_reasoning_mode_is_what_the_template_writes_by_default(name, mode, efforts):
     format = format_of(name)
     assert (format.reasoning_mode, format.efforts) == (mode, efforts)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_prompt_is_the_same_for_tools_in_any_order_and_for_a_tool_forced_by_name(name):
+    tools = [TOOL, {"type": "function", "function": {"name": "say"}}]
+    told = prompt(name, *HISTORY, tools=tools)
+    assert prompt(name, *HISTORY, tools=tools[::-1]) == told
+    for tool in tools:
+        forced = {"type": "function", "function": {"name": tool["function"]["name"]}}
+        assert prompt(name, *HISTORY, tools=tools, tool_choice=forced) == told
+
+
+@pytest.mark.parametrize("name", ["Qwen-Qwen3-0.6B", "google-gemma-2-2b-it"])
+def test_grammar_of_a_tool_forced_by_name_has_no_other(name):
+    tools = [TOOL, {"type": "function", "function": {"name": "say"}}]
+    asked = request(tools=tools, tool_choice={"type": "function", "function": {"name": "say"}})
+    constraint = format_of(name).constraint(asked, ReasoningState.OFF)
+    assert '"say"' in constraint.source.replace("\\", "")
+    assert "add" not in constraint.source.replace("additionalProperties", "")

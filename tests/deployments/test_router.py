@@ -108,3 +108,11 @@ def test_alias_finds_its_deployment_until_that_is_retired(config):
     now_ms = 2**62
     with pytest.raises(ModelNotFoundError, match="`gpt-4o` has been retired"):
         router.find("gpt-4o")
+
+
+def test_accounting_line_is_left_out_unless_the_server_is_told_otherwise(config):
+    text = config.path.read_text()
+    for line, strips in (("", True), ("strip_attribution = true\n", True), ("strip_attribution = false\n", False)):
+        config.path.write_text(f"{text}[server]\n{line}")
+        replicas = Router.from_config(load_config(config.path)).replicas
+        assert {replica._strips_attribution for replica in replicas} == {strips}

@@ -119,6 +119,22 @@ async def test_accounting_line_does_not_keep_sessions_from_sharing_a_prefix(tmp_
     assert counted.json()["input_tokens"] == prompt, "the line is not counted either"
 
 
+@pytest.mark.parametrize(("strips", "named"), [(True, "system"), (False, None)])
+async def test_accounting_line_is_kept_if_models_toml_says_so(tmp_path, monkeypatch, strips, named):
+    body = BODIES["/v1/messages"] | {"model": FREE, "system": "x-anthropic-billing-header: cc_version=2;\nBe brief."}
+    async with running_provider(tmp_path, monkeypatch, started=False) as provider:
+        (replica,) = provider.router.replicas
+        replica._strips_attribution = strips
+        await replica.start()
+        answer = await provider.client.post("/v1/messages", json=body)
+        prompt = {field: body[field] for field in ("model", "messages", "system")}
+        counted = await provider.client.post("/v1/messages/count_tokens", json=prompt)
+        without = await provider.client.post("/v1/messages/count_tokens", json=prompt | {"system": "Be brief."})
+    assert answer.headers.get("inferd-ignored") == counted.headers.get("inferd-ignored") == named
+    num_left_out = answer.json()["usage"]["input_tokens"] - without.json()["input_tokens"]
+    assert num_left_out == (0 if strips else len("x-anthropic-billing-header: cc_version=2;\n"))
+
+
 async def test_text_block_has_no_citations(provider):
     whole = (await provider.client.post("/v1/messages", json=BODIES["/v1/messages"])).json()
     assert set(whole["content"][0]) == {"type", "text"}

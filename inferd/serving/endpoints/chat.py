@@ -54,7 +54,7 @@ class ChatEndpoint(Endpoint):
 
     @property
     def cache_hints(self) -> CacheHints:
-        return CacheHints(self.chat.prompt_cache_key or self.chat.user, self.chat.isolation_key)
+        return CacheHints(self.chat.session, self.chat.isolation_key)
 
     def check_line(self) -> None:
         super().check_line()

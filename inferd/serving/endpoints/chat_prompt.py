@@ -106,8 +106,10 @@ def chat_tokens(
 def record_unheard(
     chat: ChatRequest, replica: LocalReplica, ignored: IgnoredFields, names: FieldNames = OWN_NAMES
 ) -> None:
-    """Record the fields that the model's chat template cannot be told. Raises InvalidRequestError if strict."""
+    """Record the fields that the model's chat template is not told. Raises InvalidRequestError if strict."""
     if replica.is_ready and replica.chats:
+        if replica.chat_format.strips_line(chat):
+            ignored.add(names.of("messages[0].content"), "begins with a line for accounting, which is removed")
         for path in replica.chat_format.unheard(chat):
             ignored.add(names.of(path), "has no effect: this model's chat template cannot be told")
 

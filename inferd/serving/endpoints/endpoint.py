@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, Self
 
 import msgspec
@@ -27,12 +28,16 @@ Persist = Callable[[Finished], Awaitable[bool]]
 """Called once with a request's end before it is settled; returning False voids its hold (BILLING R23)."""
 
 
+_DIGEST_BYTES = 16
+
+
 @dataclass(frozen=True, slots=True)
 class CacheHints:
     """Hints of a call about prefix caching.
 
     Attributes:
-        session: name of the conversation, within the team; its newest prefix stays in the cache longest.
+        session: name of the conversation, within the team; its newest prefix stays in the cache longest. A digest once
+            the team is known.
         isolation_key: prefixes are shared among requests with the same key only, within the team.
     """
 
@@ -42,6 +47,13 @@ class CacheHints:
     def or_else(self, other: CacheHints) -> CacheHints:
         """Return these hints, and `other`'s where there is none."""
         return CacheHints(self.session or other.session, self.isolation_key or other.isolation_key)
+
+    def for_team(self, team: str) -> CacheHints:
+        """Return the hints with a digest of team and session: engines keep it for long, and it may name a person."""
+        if self.session is None:
+            return self
+        digest = hashlib.blake2b(f"{team}\0{self.session}".encode(), digest_size=_DIGEST_BYTES).hexdigest()
+        return replace(self, session=digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,7 @@ class TextCompletions(Endpoint):
 
     @property
     def cache_hints(self) -> CacheHints:
-        return CacheHints(self._asked.prompt_cache_key or self._asked.user, self._asked.isolation_key)
+        return CacheHints(self._asked.session, self._asked.isolation_key)
 
     def check_line(self) -> None:
         super().check_line()

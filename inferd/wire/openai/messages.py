@@ -91,14 +91,15 @@ def omitted(kind: str) -> str:
 def without_attribution(messages: Sequence[Message]) -> Sequence[Message]:
     """Return the messages without a first line of the system prompt that is for the client's own accounting, and
     without that message if it has no other line."""
-    if not _has_attribution(messages):
+    if not has_attribution(messages):
         return messages
     rest = messages[0].text().partition("\n")[2].lstrip("\n")
     first = [msgspec.structs.replace(messages[0], content=rest)] if rest or len(messages) == 1 else []
     return [*first, *messages[1:]]
 
 
-def _has_attribution(messages: Sequence[Message]) -> bool:
+def has_attribution(messages: Sequence[Message]) -> bool:
+    """Return whether the system prompt begins with a line that is for the client's own accounting."""
     return messages[0].role in ("system", "developer") and messages[0].text().startswith(_ATTRIBUTION)
 
 
@@ -109,8 +110,6 @@ def check_messages(messages: Sequence[Message], ignored: IgnoredFields) -> None:
     )
     if not messages:
         raise invalid("messages", "'messages' is empty: send at least one message.")
-    if _has_attribution(messages):
-        ignored.add("messages[0].content", "begins with a line for accounting, which is removed")
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]", ignored)
     _check_call_history(messages, ignored)

@@ -18,6 +18,8 @@ _WORDS = {"none": "none", "auto": "auto", "required": "required", "any": "requir
 """Choices that name no tool. `any` is Mistral's and Anthropic's word; some clients send `{"type": "auto"}`."""
 LEFT_OUT = "is left out: only tools of type 'function' are supported"
 MAX_TOOLS = 128
+_MCP_PREFIX = "mcp_"
+"""Beginning of the names that Claude Code, Codex and Gemini CLI give to the tools of MCP servers."""
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """OpenAI's own rule for a function's name."""
 
@@ -65,22 +67,29 @@ class ToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class ToolSet:
-    """Tools that an answer may call.
+    """Tools that the model is told of, and those of them that an answer may call.
+
+    What the model is told does not depend on the order in which the caller sends its tools, nor on the tools that
+    `tool_choice` names, so that the prompt's prefix stays the same (decision 035).
 
     Attributes:
-        functions: functions that the model is told of; empty if it may call none.
+        functions: functions that the model is told of, in that order; empty if it may call none.
+        allowed: the ones of `functions` that the answer may call.
         required: whether the answer must call at least one.
         parallel: whether the answer may have several calls; a function that the caller chose by name is called once.
+        tells_parallel: whether the model is told that it may make several calls.
     """
 
     functions: tuple[Function, ...] = ()
+    allowed: tuple[Function, ...] = ()
     required: bool = False
     parallel: bool = True
+    tells_parallel: bool = True
 
     @property
     def schemas(self) -> dict[str, dict[str, Any]]:
-        """Names of the functions -> schemas of their parameters."""
-        return {function.name: function.schema for function in self.functions}
+        """Names of the functions that the answer may call -> schemas of their parameters."""
+        return {function.name: function.schema for function in self.allowed}
 
     def template_tools(self) -> list[dict[str, Any]]:
         """Return the tools in the form that chat templates read."""
@@ -106,14 +115,20 @@ def tool_set(tools: Sequence[Tool] | None, choice: str | ToolChoice | None, para
     word = _word(choice)
     if not functions or word == "none" or (isinstance(choice, ToolChoice) and _is_foreign(choice)):
         return NO_TOOLS
-    required = word == "required"
-    if isinstance(choice, ToolChoice) and word is None:
-        names, required = _chosen(choice)
-        functions = tuple(function for function in functions if function.name in names)
-        if not functions:
-            return NO_TOOLS
-        parallel = parallel is not False and choice.type != FUNCTION
-    return ToolSet(functions, required, parallel is not False)
+    told, tells_parallel = tuple(sorted(functions, key=_place)), parallel is not False
+    if not isinstance(choice, ToolChoice) or word is not None:
+        return ToolSet(told, told, word == "required", tells_parallel, tells_parallel)
+    names, required = _chosen(choice)
+    allowed = tuple(function for function in told if function.name in names)
+    if not allowed:
+        return NO_TOOLS
+    return ToolSet(told, allowed, required, tells_parallel and choice.type != FUNCTION, tells_parallel)
+
+
+def _place(function: Function) -> tuple[bool, str]:
+    """Return the sort key of a function among those that the model is told of: by name, tools of MCP servers last,
+    since these come and go while a client runs."""
+    return function.name.startswith(_MCP_PREFIX), function.name
 
 
 def check_tools(

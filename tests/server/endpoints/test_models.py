@@ -213,7 +213,8 @@ async def test_model_whose_template_reasons_says_how(provider, mode, efforts, sh
     assert model["reasoning_mode"] == mode
     assert "reasoning_effort" in model["supported_parameters"]
     assert model["capabilities"]["thinking"]["supported"]
-    assert model["capabilities"]["effort"]["supported"] == ("low" in efforts)
+    effort = model["capabilities"]["effort"]
+    assert effort["supported"] == effort["medium"]["supported"] == ("low" in efforts)
 
 
 async def test_model_for_embeddings_takes_no_chats(tmp_path, monkeypatch):

@@ -157,7 +157,6 @@ FORCED = {"type": "tool", "name": "web_search"}
         ({"tools": [SERVER_TOOL], "tool_choice": {"type": "any"}}, "tools[0].max_uses, tools[0], tool_choice"),
         ({"tools": [OWN_TOOL, SERVER_TOOL], "tool_choice": FORCED}, "tools[1].max_uses, tools[1], tool_choice"),
         ({"tools": [OWN_TOOL, SERVER_TOOL]}, "tools[1].max_uses, tools[1]"),
-        ({"system": "x-anthropic-billing-header: cc_version=1;\nBe brief."}, "system"),
     ],
 )
 def test_advisory_field_is_ignored_and_named(fields, ignored):

@@ -62,7 +62,31 @@ def allowed(mode: str, *names: str, left_out: tuple[dict, ...] = ()) -> dict:
 )
 def test_tool_choice_decides_the_allowed_and_required_functions(choice, names, required):
     tools = parse(tools=TOOLS, tool_choice=choice).tool_set
-    assert ([function.name for function in tools.functions], tools.required) == (names, required)
+    assert ([function.name for function in tools.allowed], tools.required) == (names, required)
+    assert list(tools.schemas) == names
+
+
+@pytest.mark.parametrize("choice", [named("say"), allowed("auto", "say"), allowed("required", "add")])
+@pytest.mark.parametrize("parallel", [None, False])
+def test_model_is_told_the_same_whatever_tool_the_choice_names(choice, parallel):
+    told = parse(tools=TOOLS, parallel_tool_calls=parallel).tool_set
+    named_one = parse(tools=TOOLS, tool_choice=choice, parallel_tool_calls=parallel).tool_set
+    assert named_one.template_tools() == told.template_tools()
+    assert named_one.tells_parallel == told.tells_parallel == (parallel is None)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+def test_model_is_told_of_tools_by_name_and_of_those_of_mcp_servers_last(order):
+    tools = [function(name) for name in ("mcp__git__log", "read", "Bash", "write")]
+    told = parse(tools=[tools[place] for place in order]).tool_set.functions
+    assert [each.name for each in told] == ["Bash", "read", "write", "mcp__git__log"]
+
+
+def test_keys_of_a_schema_keep_the_callers_order():
+    properties = {"z": {"type": "string"}, "a": {"type": "string", "description": "last"}}
+    schema = {"properties": properties, "type": "object"}
+    (told,) = parse(tools=[function("f", parameters=schema)]).tool_set.template_tools()
+    assert json.dumps(told["function"]["parameters"]) == json.dumps(schema)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +204,7 @@ def test_tools_of_other_types_are_left_out_and_named(fields, ignored):
 )
 def test_choice_of_a_tool_that_is_left_out_allows_no_other(tools, choice, names):
     chosen = parse(tools=tools, tool_choice=choice).tool_set
-    assert [function.name for function in chosen.functions] == names
+    assert [function.name for function in chosen.allowed] == names
     assert chosen.required is bool(names)
 
 
