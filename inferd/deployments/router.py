@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable, Mapping
 
@@ -89,14 +90,21 @@ class Router:
         now_ms = self._clock_ms()
         return [deployment for deployment in self._deployments.values() if not deployment.is_gone(now_ms)]
 
-    def find(self, name: str) -> Deployment:
+    def find(self, name: str, may_use: Callable[[str], bool] = lambda name: True) -> Deployment:
         """Return the deployment of that name or alias; with the tag `:latest`, which clients of Ollama append, that of
-        the name before it if there is no other. Raises ModelNotFoundError."""
+        the name before it if there is no other.
+
+        Args:
+            may_use: whether the caller may use a deployment, which an error then may name.
+
+        Raises:
+            ModelNotFoundError: there is none, or it has been retired.
+        """
         deployment = self._named(name) or self._named(name.removesuffix(DEFAULT_TAG))
         if deployment is None:
             raise ModelNotFoundError(
-                f"The model `{name}` does not exist or you do not have access to it. GET /v1/models lists the ones "
-                "you can use.",
+                f"The model `{name}` does not exist or you do not have access to it{self._guess(name, may_use)}. "
+                "GET /v1/models lists the ones you can use.",
                 param="model",
             )
         if deployment.is_gone(self._clock_ms()):
@@ -107,6 +115,13 @@ class Router:
 
     def _named(self, name: str) -> Deployment | None:
         return self._deployments.get(name) or self._deployments.get(self._aliases.target(name) or "")
+
+    def _guess(self, name: str, may_use: Callable[[str], bool]) -> str:
+        """Return a question for the nearest name or alias, or ""."""
+        usable = [deployment for deployment in self.deployments() if may_use(deployment.name)]
+        known = [known for deployment in usable for known in (deployment.name, *deployment.aliases)]
+        nearest = difflib.get_close_matches(name, known, n=1)
+        return f"; did you mean `{nearest[0]}`?" if nearest else ""
 
 
 def _is_by_time(price: Price | None) -> bool:

@@ -58,7 +58,7 @@ class ApiCall:
     def deployment(self, model: str) -> Deployment:
         """Return the deployment of that name or alias. Raises ModelNotFoundError, PermissionDeniedError."""
         self.request.state.model = model
-        deployment = services_of(self.request).router.find(model)
+        deployment = services_of(self.request).router.find(model, self.caller.may_use)
         self.request.state.model = deployment.name
         require_model(self.caller, deployment.name)
         remember_retirement(self.request, deployment)

@@ -12,12 +12,9 @@ from inferd.wire.model_capabilities import ModelCapabilities
 
 TEXT_PARAMETERS = (
     *("max_tokens", "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty"),
-    *("repetition_penalty", "stop", "seed", "logit_bias", "logprobs"),
+    *("repetition_penalty", "stop", "seed", "logit_bias", "logprobs", "response_format", "structured_outputs"),
 )
-CHAT_PARAMETERS = (
-    *("max_completion_tokens", "top_logprobs", "response_format", "structured_outputs"),
-    *("tools", "tool_choice", "parallel_tool_calls"),
-)
+CHAT_PARAMETERS = (*("max_completion_tokens", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls"),)
 REASONING_PARAMETERS = ("reasoning_effort",)
 """OpenRouter's `supported_parameters`: of every text, of chats too, and of chats whose template hears an effort."""
 

@@ -100,3 +100,23 @@ async def test_models_list_has_deployments_with_their_aliases(provider):
 @pytest.mark.parametrize(("alias", "name"), [(ALIAS, PRICED), (PATTERN, FREE)])
 async def test_model_of_an_alias_is_its_deployment(provider, alias, name):
     assert (await provider.client.get(f"/v1/models/{alias}")).json()["id"] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"), [("gpt-4o-min", ALIAS), ("local/tny", PRICED), ("claude-haiku", "claude-haiku-*"), ("zzz", None)]
+)
+async def test_unknown_model_is_asked_about_if_its_name_is_nearly_one(provider, name, guess):
+    asked = {"model": name, **BODIES["/v1/chat/completions"]}
+    for answer in (
+        await provider.client.post("/v1/chat/completions", json=asked),
+        await provider.client.get(f"/v1/models/{name}"),
+    ):
+        message = answer.json()["error"]["message"]
+        assert answer.status_code == 404
+        assert (f"did you mean `{guess}`?" in message) if guess else ("did you mean" not in message)
+
+
+async def test_unknown_model_is_no_reason_to_name_one_that_the_key_may_not_use(provider):
+    headers = {"authorization": f"Bearer {provider.new_key('acme', models=[FREE])}"}
+    answer = await provider.client.get("/v1/models/gpt-4o-min", headers=headers)
+    assert "did you mean" not in answer.json()["error"]["message"]

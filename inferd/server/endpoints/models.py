@@ -51,7 +51,7 @@ async def get_model(request: Request) -> Response:
     caller = authenticate_request(request, services.authenticator, may_lack_key=True)
     if not request.path_params["model"]:  # `/v1/models/`
         raise HTTPException(404)
-    deployment = services.router.find(request.path_params["model"])
+    deployment = services.router.find(request.path_params["model"], caller.may_use)
     require_model(caller, deployment.name)
     remember_retirement(request, deployment)
     most = services.ticket_issuer.issue(caller).max_output_tokens
