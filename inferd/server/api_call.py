@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,23 +12,34 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from inferd.deployments.deployment import Deployment
-from inferd.errors import ClientGoneError
+from inferd.errors import ClientGoneError, InvalidRequestError
 from inferd.ledger.identity import Caller
 from inferd.limits.ticket import RateLimitTicket
 from inferd.server.auth import authenticate_request, require_model, require_scope
-from inferd.server.cache_headers import header_hints
 from inferd.server.middleware.response_headers import remember_ignored, remember_retirement
 from inferd.server.rate_limit_headers import remember_limits
 from inferd.server.services import services_of
 from inferd.server.streaming import on_disconnect
 from inferd.server.transport.body import read_body
 from inferd.serving.completion import Completion
+from inferd.serving.endpoints.cache_hints import CacheHints
 from inferd.serving.endpoints.endpoint import Call, Endpoint
 from inferd.tokenizer import Check
 from inferd.wire.ignored_fields import IgnoredFields
 
 SMALL_BODY_BYTES = 64 * 1024
 """A body up to this size is parsed on the event loop, within some milliseconds; a larger one on a worker thread."""
+SESSION_HEADERS = (
+    "x-session-affinity",  # Fireworks, opencode
+    "x-session-id",
+    "session_id",  # Codex, pi
+    "x-amp-thread-id",
+    "x-litellm-session-id",
+    "x-openwebui-chat-id",
+)
+"""Names of a conversation. The first header that a request has is taken."""
+ISOLATION_HEADER = "x-prompt-cache-isolation-key"
+MAX_HEADER_BYTES = 512
 
 _T = TypeVar("_T")
 
@@ -99,7 +110,7 @@ class ApiCall:
             endpoint=endpoint,
             deployment=deployment,
             tier=endpoint.tier,
-            cache=cache.for_team(self.caller.team),
+            cache=cache,
             received_ns=self.received_ns,
         )
         return call, services_of(self.request).completions.begin(call, self.ticket)
@@ -129,3 +140,25 @@ def rate_limited(request: Request) -> Iterator[tuple[Caller, RateLimitTicket]]:
     except BaseException as error:
         ticket.refuse(error)
         raise
+
+
+def header_hints(headers: Mapping[str, str]) -> CacheHints:
+    """Return the hints of a request's headers. Raises InvalidRequestError for an isolation key that is too long.
+
+    A session is a hint only, so one that is no plain text, or too long, is as good as none. An isolation key is not:
+    without it, prefixes would be shared that the caller wants apart.
+    """
+    sessions = (headers.get(name) for name in SESSION_HEADERS)
+    isolation_key = headers.get(ISOLATION_HEADER)
+    if isolation_key is not None and len(isolation_key) > MAX_HEADER_BYTES:
+        raise InvalidRequestError(
+            f"The header {ISOLATION_HEADER} has {len(isolation_key)} bytes; at most {MAX_HEADER_BYTES} are allowed.",
+            param=ISOLATION_HEADER,
+            code="invalid_value",
+        )
+    return CacheHints(next((each for each in sessions if each and _is_name(each)), None), isolation_key or None)
+
+
+def _is_name(value: str) -> bool:
+    """Return whether a header's value, of which each character is a byte, can name a conversation."""
+    return len(value) <= MAX_HEADER_BYTES and not any(byte < " " or byte == "\x7f" for byte in value)

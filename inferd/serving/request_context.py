@@ -74,7 +74,7 @@ class RequestContext:
             request_id=self.request_id,
             tenant=team,
             cache_scope=self.call.deployment.cache_scope(team, self.call.cache.isolation_key),
-            session=self.call.cache.session,
+            session=self.call.cache.session_of(team),
             traffic_class=_TRAFFIC_CLASSES[self.call.tier],
             max_compute_ms=self._max_compute_ms,
             group=self.call.request_id,

@@ -77,7 +77,7 @@ class LineRun:
             endpoint=endpoint,
             deployment=self._line.deployment,
             tier=ServiceTier.BATCH,
-            cache=endpoint.cache_hints.for_team(caller.team),
+            cache=endpoint.cache_hints,
             received_ns=time.monotonic_ns(),
             persist=lambda finished: self._persist(call, finished),
         )

@@ -14,8 +14,9 @@ from inferd.errors import InvalidRequestError
 from inferd.logprobs import TokenLogprob
 from inferd.price import ServiceTier
 from inferd.serving.completion import Admission, AnswerWriter, Finished, TextDelta
+from inferd.serving.endpoints.cache_hints import CacheHints
 from inferd.serving.endpoints.chat_prompt import prepare_chat, record_unheard
-from inferd.serving.endpoints.endpoint import CacheHints, Call, Endpoint, Prepared, performance_metrics, timings
+from inferd.serving.endpoints.endpoint import Call, Endpoint, Prepared, performance_metrics, timings
 from inferd.tokenizer import Check
 from inferd.wire.answer_deltas import ContentDelta
 from inferd.wire.field_names import OWN_NAMES, FieldNames
@@ -54,7 +55,7 @@ class ChatEndpoint(Endpoint):
 
     @property
     def cache_hints(self) -> CacheHints:
-        return CacheHints(self.chat.session, self.chat.isolation_key)
+        return CacheHints.of(self.chat)
 
     def check_line(self) -> None:
         super().check_line()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import msgspec
@@ -17,6 +16,7 @@ from inferd.errors import InvalidRequestError
 from inferd.ledger.identity import Caller
 from inferd.price import ServiceTier
 from inferd.serving.completion import Admission, AnswerWriter, Finished
+from inferd.serving.endpoints.cache_hints import CacheHints
 from inferd.serving.request_id import PREFIX
 from inferd.tokenizer import Check
 from inferd.usage import Usage
@@ -26,34 +26,6 @@ from inferd.wire.openai.chat_response import Timings, timings_of, usage_body
 
 Persist = Callable[[Finished], Awaitable[bool]]
 """Called once with a request's end before it is settled; returning False voids its hold (BILLING R23)."""
-
-
-_DIGEST_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class CacheHints:
-    """Hints of a call about prefix caching.
-
-    Attributes:
-        session: name of the conversation, within the team; its newest prefix stays in the cache longest. A digest once
-            the team is known.
-        isolation_key: prefixes are shared among requests with the same key only, within the team.
-    """
-
-    session: str | None = None
-    isolation_key: str | None = None
-
-    def or_else(self, other: CacheHints) -> CacheHints:
-        """Return these hints, and `other`'s where there is none."""
-        return CacheHints(self.session or other.session, self.isolation_key or other.isolation_key)
-
-    def for_team(self, team: str) -> CacheHints:
-        """Return the hints with a digest of team and session: engines keep it for long, and it may name a person."""
-        if self.session is None:
-            return self
-        digest = hashlib.blake2b(f"{team}\0{self.session}".encode(), digest_size=_DIGEST_BYTES).hexdigest()
-        return replace(self, session=digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

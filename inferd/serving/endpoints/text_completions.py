@@ -17,8 +17,9 @@ from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason
 from inferd.errors import InvalidRequestError
 from inferd.logprobs import TokenLogprob
 from inferd.serving.completion import Admission, AnswerWriter, Finished, TextDelta
+from inferd.serving.endpoints.cache_hints import CacheHints
 from inferd.serving.endpoints.constraints import compiled_constraint
-from inferd.serving.endpoints.endpoint import CacheHints, Call, Endpoint, RequestLabels, timings
+from inferd.serving.endpoints.endpoint import Call, Endpoint, RequestLabels, timings
 from inferd.serving.endpoints.prompt import (
     PreparedPrompt,
     check_token_ids,
@@ -74,7 +75,7 @@ class TextCompletions(Endpoint):
 
     @property
     def cache_hints(self) -> CacheHints:
-        return CacheHints(self._asked.session, self._asked.isolation_key)
+        return CacheHints.of(self._asked)
 
     def check_line(self) -> None:
         super().check_line()

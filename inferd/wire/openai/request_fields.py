@@ -23,7 +23,6 @@ from inferd.wire.openai.response_format import (
     response_constraint,
     schema_constraint,
 )
-from inferd.wire.session import session_in
 
 MAX_N = 16
 MAX_TOP_LOGPROBS = 20
@@ -184,11 +183,6 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         """Schemas that are given by themselves, by the name of their field; "json" stands for any object."""
         named = {"json_schema": self.json_schema, "format": self.format}
         return {name: schema for name, schema in named.items() if schema}
-
-    @property
-    def session(self) -> str | None:
-        """Name of the conversation, or of the user; None if the caller names neither."""
-        return self.prompt_cache_key or (session_in(self.user) or self.user if self.user else None)
 
     @property
     def isolation_key(self) -> str | None:

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from inferd.serving.endpoints.cache_hints import CacheHints
 from inferd.serving.endpoints.chat import ChatCompletions
-from inferd.serving.endpoints.endpoint import CacheHints
 from inferd.serving.endpoints.messages import Messages
 from inferd.serving.endpoints.responses import Responses
 from inferd.serving.endpoints.text_completions import TextCompletions
@@ -45,11 +45,11 @@ def test_isolation_key_of_the_header_precedes_that_of_the_body():
 
 
 def test_session_of_a_team_is_a_digest_that_differs_between_teams():
-    one, other = (CacheHints("thread of Ada", "key").for_team(team) for team in ("a", "b"))
-    assert one == CacheHints("thread of Ada", "key").for_team("a")
-    assert (one.session != other.session, one.isolation_key) == (True, "key")
-    assert re.fullmatch("[0-9a-f]{32}", one.session)
-    assert CacheHints().for_team("a") == CacheHints()
+    hints = CacheHints("thread of Ada")
+    one, other = hints.session_of("a"), hints.session_of("b")
+    assert one == hints.session_of("a") != other
+    assert re.fullmatch("[0-9a-f]{32}", one)
+    assert CacheHints().session_of("a") is None
 
 
 BODIES = {

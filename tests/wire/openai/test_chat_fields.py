@@ -20,8 +20,8 @@ from openai.types.chat import (
 
 from inferd.errors import InvalidRequestError
 from inferd.price import ServiceTier
+from inferd.serving.endpoints.cache_hints import CacheHints
 from inferd.serving.endpoints.chat import ChatCompletions
-from inferd.serving.endpoints.endpoint import CacheHints
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.chat_request import IGNORED, UNSUPPORTED, ChatRequest, parse_chat_request
 from inferd.wire.openai.messages import ContentPart, Message

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from inferd.errors import InvalidRequestError
-from inferd.server.cache_headers import ISOLATION_HEADER, SESSION_HEADERS, header_hints
+from inferd.server.api_call import ISOLATION_HEADER, SESSION_HEADERS, header_hints
 from tests.serving.provider import FREE, running_provider
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from inferd.wire.session import session_in
+from inferd.serving.endpoints.cache_hints import session_in
 
 SESSION = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
