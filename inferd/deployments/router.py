@@ -103,7 +103,7 @@ class Router:
         deployment = self._named(name) or self._named(name.removesuffix(DEFAULT_TAG))
         if deployment is None:
             raise ModelNotFoundError(
-                f"The model `{name}` does not exist or you do not have access to it{self._guess(name, may_use)}. "
+                f"The model `{name}` does not exist or you do not have access to it{self._guess(name, may_use)} "
                 "GET /v1/models lists the ones you can use.",
                 param="model",
             )
@@ -117,11 +117,11 @@ class Router:
         return self._deployments.get(name) or self._deployments.get(self._aliases.target(name) or "")
 
     def _guess(self, name: str, may_use: Callable[[str], bool]) -> str:
-        """Return a question for the nearest name or alias, or ""."""
+        """Return a question for the nearest name or alias, or a full stop."""
         usable = [deployment for deployment in self.deployments() if may_use(deployment.name)]
         known = [known for deployment in usable for known in (deployment.name, *deployment.aliases)]
         nearest = difflib.get_close_matches(name, known, n=1)
-        return f"; did you mean `{nearest[0]}`?" if nearest else ""
+        return f"; did you mean `{nearest[0]}`?" if nearest else "."
 
 
 def _is_by_time(price: Price | None) -> bool:

@@ -66,7 +66,7 @@ async def ollama_show(request: Request) -> Response:
     services = services_of(request)
     caller = authenticate_request(request, services.authenticator, may_lack_key=True)
     name = parse_ollama_show(await read_body(request), remember_ignored(request))
-    deployment = services.router.find(name)
+    deployment = services.router.find(name, caller.may_use)
     require_model(caller, deployment.name)
     remember_retirement(request, deployment)
     return _json(_shown(deployment))
