@@ -62,6 +62,11 @@ class ChatFormat:
         self.dialect = family if self._traits.writes_calls else with_reasoning(GENERIC, template.source)
 
     @property
+    def template(self) -> str:
+        """Jinja text of the chat template."""
+        return self._template.source
+
+    @property
     def reasons(self) -> bool:
         """True if answers may hold reasoning that the parser separates from content."""
         return self.dialect.channels or self.dialect.reasoning is not None

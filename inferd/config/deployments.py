@@ -27,7 +27,9 @@ DEPLOYMENT_KEYS = (
     "batch_multiplier",
     "default_max_tokens",
     "shared_cache",
+    "reasoning_field",
 )
+REASONING_FIELDS = ("reasoning_content", "reasoning", "both")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._:-]*")
 _MAX_PRIORITY_MULTIPLIER = 1_000
@@ -66,6 +68,7 @@ class DeploymentConfig:
         free_until_ms: when `price` begins to apply, in ms since 1970; None: it applies always (BILLING R13).
         retirement: None: not planned.
         shared_cache: whether teams share cached prefixes.
+        reasoning_field: name of the reasoning in answers to chats, or "both".
         tiers_ppm: the service tiers offered, with the multiplier of the price in millionths.
         max_compute_ms: compute time at which a request ends, if the price is by time (BILLING R4).
     """
@@ -78,6 +81,7 @@ class DeploymentConfig:
     free_until_ms: int | None = None
     retirement: Retirement | None = None
     shared_cache: bool = False
+    reasoning_field: str = REASONING_FIELDS[0]
     tiers_ppm: Mapping[ServiceTier, int] = field(default_factory=lambda: _ORDINARY_TIERS)
     max_compute_ms: int = 60_000
 
@@ -112,9 +116,17 @@ def deployment_config(table: TomlTable, models: Mapping[str, object]) -> Deploym
         retirement=_retirement(table),
         default_max_tokens=table.integer("default_max_tokens", DeploymentConfig.default_max_tokens, 1, MAX_TOKENS),
         shared_cache=table.get("shared_cache", bool) or False,
+        reasoning_field=_reasoning_field(table),
         tiers_ppm=_tiers(table, price),
         max_compute_ms=table.integer("max_compute_ms", DeploymentConfig.max_compute_ms, 1, _MAX_COMPUTE_MS),
     )
+
+
+def _reasoning_field(table: TomlTable) -> str:
+    name = table.get("reasoning_field", str) or DeploymentConfig.reasoning_field
+    if name not in REASONING_FIELDS:
+        raise table.error("reasoning_field", f"must be one of {', '.join(REASONING_FIELDS)}")
+    return name
 
 
 def _retirement(table: TomlTable) -> Retirement | None:

@@ -25,6 +25,7 @@ class Deployment:
         free_until_ms: the first moment at which `price` applies; None if it always does.
         retirement: its dates; None if none is planned.
         shared_cache: whether teams share cached prefixes.
+        reasoning_field: name of the reasoning in answers to chats, "reasoning_content", "reasoning" or "both".
         tiers_ppm: multiplier of `price` for each service tier that it serves.
         max_compute_ms: compute time after which a request ends; None if requests are not billed by time.
         default_max_tokens: completion limit of a request that names none (BILLING R4).
@@ -42,6 +43,7 @@ class Deployment:
     free_until_ms: int | None = None
     retirement: Retirement | None = None
     shared_cache: bool = False
+    reasoning_field: str = "reasoning_content"
     aliases: tuple[str, ...] = ()
 
     def capabilities(self, max_output_tokens: int | None = None) -> Capabilities:

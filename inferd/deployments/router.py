@@ -54,6 +54,7 @@ class Router:
                     retirement=deployment.retirement,
                     default_max_tokens=deployment.default_max_tokens,
                     shared_cache=deployment.shared_cache,
+                    reasoning_field=deployment.reasoning_field,
                     created_s=int(config.models[deployment.model].source.stat().st_mtime),
                     aliases=config.aliases.of(name),
                 )

@@ -25,6 +25,7 @@ from inferd.serving.completion import Completion
 from inferd.serving.endpoints.cache_hints import CacheHints
 from inferd.serving.endpoints.endpoint import Call, Endpoint
 from inferd.tokenizer import Check
+from inferd.wire.errors import missing
 from inferd.wire.ignored_fields import IgnoredFields
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -75,10 +76,10 @@ class ApiCall:
         remember_retirement(self.request, deployment)
         return deployment
 
-    def ready_deployment(self, model: str) -> Deployment:
-        """Return the deployment of that name. Raises as `deployment`, and OverloadedError while its vocabulary is not
-        loaded."""
-        deployment = self.deployment(model)
+    def ready_deployment(self, model: str | None) -> Deployment:
+        """Return the deployment of that name; without a name, the only one that the caller may use. Raises as
+        `deployment` and `only_model`, and OverloadedError while its vocabulary is not loaded."""
+        deployment = self.deployment(only_model(self.request, self.caller) if model is None else model)
         deployment.check_ready()
         return deployment
 
@@ -114,6 +115,15 @@ class ApiCall:
             received_ns=self.received_ns,
         )
         return call, services_of(self.request).completions.begin(call, self.ticket)
+
+
+def only_model(request: Request, caller: Caller) -> str:
+    """Return the name of the only deployment that the caller may use, for clients that name none: vLLM and llama-server
+    serve one model. Raises InvalidRequestError if there are several."""
+    names = [each.name for each in services_of(request).router.deployments() if caller.may_use(each.name)]
+    if len(names) != 1:
+        raise missing("model")
+    return names[0]
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ from inferd.server.endpoints.ollama import (
     ollama_version,
 )
 from inferd.server.endpoints.organization import costs, get_key, usage_completions
-from inferd.server.endpoints.tokenize import count_tokens, detokenize, tokenize
+from inferd.server.endpoints.tokenize import apply_template, count_tokens, detokenize, tokenize, tokenizer_info
 from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
 from inferd.server.keyless import KeylessAccess
 from inferd.server.middleware.gate import Gate
@@ -63,6 +63,8 @@ ROUTES = (
     generation_route(Embeddings),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
+    Route("/tokenizer_info", tokenizer_info, methods=["GET"]),
+    Route("/apply-template", apply_template, methods=["POST"]),
     Route("/v1/files", create_file, methods=["POST"]),
     Route("/v1/files", list_files, methods=["GET"]),
     Route("/v1/files/{file_id}", get_file, methods=["GET"]),

@@ -54,7 +54,7 @@ from inferd.wire.openai.responses import objects as responses_api
 from inferd.wire.openai.responses.events import ResponseEvent
 from inferd.wire.openai.responses.requests import ResponsesRequest
 from inferd.wire.openai.text_completions import TextCompletion, TextRequest
-from inferd.wire.openai.tokenize import DetokenizeRequest, Text, TokenizeRequest, Tokens
+from inferd.wire.openai.tokenize import DetokenizeRequest, RenderedPrompt, Text, TokenizeRequest, TokenizerInfo, Tokens
 
 _OPEN_PATHS = ("/health", "/openapi.json", "/", "/api/version")
 _CLOSED_PATHS = ("/admin/", "/v1/batches", "/v1/files")
@@ -179,6 +179,8 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("POST", "/v1/batches/{batch_id}/cancel"): Shape(gives=BatchObject),
     ("POST", "/tokenize"): Shape(TokenizeRequest, Tokens),
     ("POST", "/detokenize"): Shape(DetokenizeRequest, Text),
+    ("GET", "/tokenizer_info"): Shape(gives=TokenizerInfo, query={"model": _TEXT}),
+    ("POST", "/apply-template"): Shape(ChatRequest, RenderedPrompt),
     ("GET", "/v1/models"): Shape(gives=ModelList, query=_MODELS_QUERY),
     ("GET", "/v1/models/{model:path}"): Shape(gives=ModelObject),
     ("POST", "/api/chat"): Shape(

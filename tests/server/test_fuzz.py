@@ -64,6 +64,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "/api/show": {"model": PRICED},
     "/tokenize": {"model": PRICED, "content": "hello"},
     "/detokenize": {"model": PRICED, "tokens": [97, 98]},
+    "/apply-template": {"model": PRICED, "messages": MESSAGES},
     "/v1/batches": {
         "input_file_id": "FILE",
         "endpoint": "/v1/chat/completions",

@@ -28,6 +28,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/api/show": {"model": PRICED},
     "/tokenize": {"model": PRICED, "messages": HI},
     "/detokenize": {"model": PRICED, "tokens": [1]},
+    "/apply-template": {"model": PRICED, "messages": HI},
 }
 """Path -> the least that it takes."""
 STREAMS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/api/chat", "/api/generate")

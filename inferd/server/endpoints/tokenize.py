@@ -1,4 +1,4 @@
-"""`POST /tokenize`, `/detokenize` and `/v1/messages/count_tokens`: a model's tokens of a text or chat, never billed."""
+"""Text and chats as a model reads them, never billed: `/tokenize`, `/apply-template`, `/v1/messages/count_tokens`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inferd.deployments.deployment import Deployment
-from inferd.server.api_call import api_call
+from inferd.server.api_call import api_call, only_model, rate_limited
+from inferd.server.auth import require_model
+from inferd.server.query import Query
 from inferd.server.rate_limit_headers import limit_headers
-from inferd.serving.endpoints.chat_prompt import chat_tokens, record_unheard
+from inferd.server.services import services_of
+from inferd.serving.endpoints.chat_prompt import chat_tokens, record_unheard, rendered_chat
 from inferd.serving.endpoints.messages import Messages
 from inferd.serving.endpoints.prompt import check_token_ids, encoded
 from inferd.tokenizer import Check, Segment
 from inferd.wire.anthropic.requests import parse_count_tokens_request
 from inferd.wire.anthropic.responses import TokensCount
+from inferd.wire.openai.chat_request import parse_chat_request
 from inferd.wire.openai.tokenize import (
+    RenderedPrompt,
     TokenizeRequest,
+    TokenizerInfo,
     encode_text,
     encode_tokens,
     parse_detokenize_request,
@@ -41,6 +47,38 @@ async def detokenize(request: Request) -> Response:
         check_token_ids(asked.tokens, deployment.replica.tokenizer.n_vocab, "tokens")
         text = await call.tokenized(deployment, lambda _: deployment.replica.tokenizer.decode(asked.tokens))
     return _response(request, encode_text(text))
+
+
+async def apply_template(request: Request) -> Response:
+    """Answer with the prompt of a chat completion, as llama-server does."""
+    async with api_call(request) as call:
+        chat = await call.parse(parse_chat_request)
+        deployment = call.ready_deployment(chat.model)
+        deployment.check_chats()
+        record_unheard(chat, deployment.replica, call.ignored)
+        segments = await call.tokenized(deployment, lambda _: rendered_chat(chat, deployment.replica).segments)
+        prompt = "".join(segment.text for segment in segments)
+    return _response(request, msgspec.json.encode(RenderedPrompt(prompt)))
+
+
+async def tokenizer_info(request: Request) -> Response:
+    """Answer with the special tokens and the chat template, as vLLM does."""
+    query = Query(request)
+    name = query.text("model")
+    query.finish()
+    with rate_limited(request) as (caller, _):
+        deployment = services_of(request).router.find(only_model(request, caller) if name is None else name)
+        require_model(caller, deployment.name)
+        deployment.check_ready()
+    replica = deployment.replica
+    info = TokenizerInfo(
+        model=deployment.name,
+        bos_token=replica.tokenizer.bos_text or None,
+        eos_token=replica.tokenizer.eos_text or None,
+        chat_template=replica.chat_format.template if replica.chats else None,
+        model_max_length=replica.max_context,
+    )
+    return _response(request, msgspec.json.encode(info))
 
 
 async def count_tokens(request: Request) -> Response:

@@ -18,7 +18,7 @@ from inferd.serving.endpoints.cache_hints import CacheHints
 from inferd.serving.endpoints.chat_prompt import prepare_chat, record_unheard
 from inferd.serving.endpoints.endpoint import Call, Endpoint, Prepared, performance_metrics, timings
 from inferd.tokenizer import Check
-from inferd.wire.answer_deltas import ContentDelta
+from inferd.wire.answer_deltas import AnswerDelta, ContentDelta, ReasoningDelta
 from inferd.wire.field_names import OWN_NAMES, FieldNames
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
@@ -108,6 +108,7 @@ class ChatCompletions(ChatEndpoint):
             include_usage=self.chat.include_usage,
             include_perf_metrics=bool(self.chat.perf_metrics_in_response),
             running=RunningUsage(admission.prompt_tokens) if self.chat.runs_usage else None,
+            reasoning_fields=self.chat.reasoning_fields(call.deployment.reasoning_field),
         )
         readers = [self.reader(call, admission) for _ in range(self.chat.num_choices)]
         return ChatWriter(
@@ -157,6 +158,7 @@ class ChatWriter(AnswerWriter):
             if self._logprobs is not None:
                 self._logprobs[delta.index] += delta.logprobs
             return ()
+        messages = self._shown(messages)
         if delta.logprobs and not messages:
             messages = [ContentDelta("")]
         return [
@@ -172,7 +174,7 @@ class ChatWriter(AnswerWriter):
             reader.finish(was_cut=reason is not FinishReason.STOP)
         choices = [
             Choice(
-                reader.message(),
+                self._response.shown(reader.message()),
                 reader.finish_reason,
                 index,
                 None if self._logprobs is None else choice_logprobs(self._logprobs[index]),
@@ -191,7 +193,7 @@ class ChatWriter(AnswerWriter):
         last, times = len(self._readers) - 1, timings(finished)
         ends_in_usage = self._response.include_usage
         for index, (reader, reason) in enumerate(zip(self._readers, finished.finish_reasons, strict=True)):
-            for message in reader.finish(was_cut=reason is not FinishReason.STOP):
+            for message in self._shown(reader.finish(was_cut=reason is not FinishReason.STOP)):
                 yield self._response.delta_chunk(message, index=index)
             if index == last:
                 yield self._response.finish_chunk(
@@ -202,6 +204,12 @@ class ChatWriter(AnswerWriter):
         if ends_in_usage:
             yield self._response.usage_chunk(self._usage(finished), times)
         yield STREAM_DONE
+
+    def _shown(self, deltas: list[AnswerDelta]) -> list[AnswerDelta]:
+        """Return the deltas without reasoning, if the caller wants none."""
+        if self._response.reasoning_fields:
+            return deltas
+        return [delta for delta in deltas if not isinstance(delta, ReasoningDelta)]
 
     def _usage(self, finished: Finished) -> UsageBody:
         """Tokens of the reasoning are shown if they are known of every choice."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from inferd.chat.dialects.spec import ReasoningState
+from inferd.chat.format import ChatPrompt
 from inferd.constraint import Constraint
 from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
@@ -92,15 +93,21 @@ def chat_tokens(
 ) -> tuple[tuple[int, ...], ReasoningState]:
     """Return the tokens of the rendered messages, and whether the answer may begin with reasoning. Raises
     InvalidRequestError, ContextLengthError."""
+    prompt = rendered_chat(chat, replica)
+    token_ids = encoded(replica, prompt.segments, "messages", check, add_bos=add_bos)
+    if not token_ids:
+        raise no_tokens("messages")
+    return token_ids, prompt.reasoning
+
+
+def rendered_chat(chat: ChatRequest, replica: LocalReplica) -> ChatPrompt:
+    """Return the rendered messages. Raises InvalidRequestError, ContextLengthError."""
     longest = replica.tokenizer.max_token_bytes
     _check_bytes(sum(len(message.text().encode()) for message in chat.messages), longest, replica)
     prompt = replica.chat_format.prompt(chat)
     num_bytes = sum(len(segment.text.encode()) for segment in prompt.segments)
     _check_bytes(num_bytes, max(longest, _CONTROL_TOKEN_BYTES), replica)
-    token_ids = encoded(replica, prompt.segments, "messages", check, add_bos=add_bos)
-    if not token_ids:
-        raise no_tokens("messages")
-    return token_ids, prompt.reasoning
+    return prompt
 
 
 def record_unheard(

@@ -60,6 +60,15 @@ _SERVICE_TIERS = {
     "priority": ServiceTier.PRIORITY,
     "flex": ServiceTier.FLEX,
 }
+_REASONING_FORMATS = {
+    "auto": "",
+    "deepseek": "reasoning_content",
+    "parsed": "reasoning",
+    "both": "both",
+    "hidden": "",
+}
+"""Names of llama-server (`auto`, `deepseek`) and Groq (`parsed`, `hidden`) -> field of the reasoning, "" for the
+default."""
 _TAGS = ("model", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_isolation_key", "cache_salt")
 
 
@@ -77,6 +86,8 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
+    reasoning_format: str | None = None
+    include_reasoning: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
     safety_identifier: str | None = None
@@ -117,6 +128,13 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     def effort(self) -> ReasoningEffort | None:
         """`reasoning_effort`; None if it is left out or unknown here."""
         return known_effort(self.reasoning_effort)
+
+    def reasoning_fields(self, default: str) -> tuple[str, ...]:
+        """Return the fields of the answer that show reasoning. `default`: "reasoning_content", "reasoning", "both"."""
+        if self.include_reasoning is False or self.reasoning_format == "hidden":
+            return ()
+        name = _REASONING_FORMATS.get(self.reasoning_format or "auto") or default
+        return ("reasoning_content", "reasoning") if name == "both" else (name,)
 
     @property
     def tool_set(self) -> ToolSet:
@@ -177,6 +195,8 @@ def _check_unsupported(request: ChatRequest, ignored: IgnoredFields) -> None:
         ignored.add("modalities", 'must be ["text"]: answers are text only')
     if request.reasoning_effort and request.effort is None:
         ignored.add("reasoning_effort", f"must be one of {', '.join(EFFORTS)}")
+    if request.reasoning_format not in (None, *_REASONING_FORMATS):
+        ignored.add("reasoning_format", f"must be one of {', '.join(_REASONING_FORMATS)}")
     if request.store:
         ignored.add("store", "must be false: completions are not stored here")
     if request.verbosity not in (None, "medium"):

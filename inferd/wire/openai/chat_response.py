@@ -109,12 +109,18 @@ class ToolCallBody(msgspec.Struct, frozen=True):
 
 
 class AssistantMessage(msgspec.Struct, frozen=True):
-    """Message of an answer. `content` is null for calls without text; absent reasoning and calls are left out."""
+    """Message of an answer. `content` is null for calls without text; absent reasoning and calls are left out.
+
+    Attributes:
+        reasoning_content: reasoning, as the reader of an answer gives it; see `ChatResponse.shown`.
+        reasoning: the same under the name that vLLM and OpenRouter use.
+    """
 
     content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+    reasoning: str | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[ToolCallBody] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -156,6 +162,7 @@ class MessageDelta(msgspec.Struct, frozen=True, omit_defaults=True):
     role: str | None = None
     content: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
 
 
@@ -237,11 +244,12 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _message_delta(delta: AnswerDelta) -> MessageDelta:
+def _message_delta(delta: AnswerDelta, reasoning_fields: Sequence[str]) -> MessageDelta:
     if isinstance(delta, ContentDelta):
         return MessageDelta(content=delta.text)
     if isinstance(delta, ReasoningDelta):
-        return MessageDelta(reasoning_content=delta.text)
+        shown = {field: delta.text for field in reasoning_fields}
+        return MessageDelta(reasoning_content=shown.get("reasoning_content"), reasoning=shown.get("reasoning"))
     if isinstance(delta, CallStart):
         function = FunctionDelta("", name=delta.name)
         return MessageDelta(tool_calls=[ToolCallDelta(delta.index, delta.id, "function", function)])
@@ -260,6 +268,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         include_usage: whether the caller asked for a usage chunk.
         include_perf_metrics: whether the caller asked for metrics in the body.
         running: usage so far, which each chunk shows; None if the caller did not ask for it.
+        reasoning_fields: fields that show reasoning; () to leave reasoning out.
     """
 
     id: str
@@ -270,6 +279,13 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     include_usage: bool = False
     include_perf_metrics: bool = False
     running: RunningUsage | None = None
+    reasoning_fields: tuple[str, ...] = ("reasoning_content",)
+
+    def shown(self, message: AssistantMessage) -> AssistantMessage:
+        """Return a message with its reasoning in the fields that show it."""
+        reasoning = message.reasoning_content
+        fields = dict.fromkeys(("reasoning_content", "reasoning"), msgspec.UNSET)
+        return msgspec.structs.replace(message, **fields | dict.fromkeys(self.reasoning_fields, reasoning))
 
     def count(self, num_tokens: int) -> None:
         """Count tokens of a chunk that comes next."""
@@ -304,7 +320,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def delta_chunk(self, delta: AnswerDelta, logprobs: Sequence[TokenLogprob] = (), index: int = 0) -> bytes:
         shown = choice_logprobs(logprobs) if logprobs else None
-        choice = ChunkChoice(_message_delta(delta), index=index, logprobs=shown)
+        choice = ChunkChoice(_message_delta(delta, self.reasoning_fields), index=index, logprobs=shown)
         if self.running is not None:
             return self._chunk([choice])
         before, after = self._around_choice

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,22 +12,31 @@ from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
 from inferd.wire.openai.chat_request import ChatRequest
 from inferd.wire.openai.messages import Message, check_messages
-from inferd.wire.openai.template_kwargs import check_template_kwargs
-from inferd.wire.openai.tools import Tool, check_tools
+from inferd.wire.openai.template_kwargs import EFFORTS, check_template_kwargs, known_effort
+from inferd.wire.openai.tools import Tool, ToolChoice, check_tools
 
 MAX_TEXT_BYTES = 2**20
 """Bytes of one text: a megabyte takes up to two seconds of a core."""
 MAX_TOKENS = 2**20
 
 _SOURCES = ("prompt", "content", "messages")
-_OF_MESSAGES = ("add_generation_prompt", "tools", "chat_template_kwargs", "chat_template", "continue_final_message")
+_OF_MESSAGES = (
+    "add_generation_prompt",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "reasoning_effort",
+    "chat_template_kwargs",
+    "chat_template",
+    "continue_final_message",
+)
 
 
 class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Request with one of `prompt` (vLLM's; begins with BOS by default), `content` (llama-server's; without BOS by
     default) and `messages` (the prompt that a chat completion would make of them)."""
 
-    model: str
+    model: str | None = None
     prompt: str | None = None
     content: str | None = None
     messages: list[Message] | None = None
@@ -38,6 +47,9 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     with_pieces: bool | None = None
     add_generation_prompt: bool | None = None
     tools: list[Tool] | None = None
+    tool_choice: str | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     chat_template: str | None = None
     continue_final_message: bool | None = None
@@ -48,9 +60,12 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         if self.messages is None:
             return None
         return ChatRequest(
-            model=self.model,
+            model=self.model or "",
             messages=self.messages,
             tools=self.tools,
+            tool_choice=self.tool_choice,
+            parallel_tool_calls=self.parallel_tool_calls,
+            reasoning_effort=self.reasoning_effort,
             chat_template_kwargs=self.chat_template_kwargs,
         )
 
@@ -75,7 +90,7 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    model: str
+    model: str | None = None
     tokens: list[int]
 
 
@@ -86,6 +101,24 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     max_model_len: int
     token_strs: list[str] | None = None
+
+
+class RenderedPrompt(msgspec.Struct, frozen=True):
+    """Answer of `/apply-template`."""
+
+    prompt: str
+
+
+class TokenizerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of `/tokenizer_info`, with names of transformers' `tokenizer_config.json`."""
+
+    model: str
+    tokenizer_class: Literal["llama.cpp"] = "llama.cpp"
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: None = None
+    chat_template: str | None
+    model_max_length: int
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +167,9 @@ def parse_tokenize_request(body: bytes, ignored: IgnoredFields | None = None) ->
 
 def _check_chat(request: TokenizeRequest, messages: list[Message], ignored: IgnoredFields) -> None:
     check_messages(messages, ignored)
-    check_tools(request.tools, None, None, ignored)
+    check_tools(request.tools, request.tool_choice, request.parallel_tool_calls, ignored)
+    if request.reasoning_effort and known_effort(request.reasoning_effort) is None:
+        ignored.add("reasoning_effort", f"must be one of {', '.join(EFFORTS)}")
     check_template_kwargs(request.chat_template_kwargs)
     for field in ("add_special_tokens", "add_special", "parse_special"):
         if getattr(request, field) is not None:

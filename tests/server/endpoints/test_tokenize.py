@@ -9,7 +9,8 @@ import pytest
 
 from inferd.wire.openai import tokenize as tokenize_module
 from tests.fakes import BEGIN, END
-from tests.serving.provider import FREE, MAX_CONTEXT, PRICED, Provider, prompt_of
+from tests.serving import provider as providers
+from tests.serving.provider import FREE, MAX_CONTEXT, PRICED, Provider, prompt_of, running_provider
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +49,77 @@ async def test_messages_come_to_what_a_chat_completion_bills(provider):
     assert found["tokens"] == prompt_of("hello <|end|>")
     billed = (await provider.chat(content="hello <|end|>", max_tokens=1)).json()["usage"]["prompt_tokens"]
     assert found["count"] == billed
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"tools": [TOOL]},
+        {"tools": [TOOL], "tool_choice": "none"},
+        {"tools": [TOOL, {"type": "web_search"}], "tool_choice": "required", "parallel_tool_calls": False},
+        {"tools": [TOOL], "reasoning_effort": "high", "chat_template_kwargs": {"enable_thinking": False}},
+    ],
+)
+async def test_chat_is_tokenised_and_rendered_as_it_is_billed(tmp_path, monkeypatch, fields):
+    monkeypatch.setattr(providers, "MAX_CONTEXT", 2048)
+    async with running_provider(tmp_path, monkeypatch) as provider:
+        await check_tokens_of_chat(provider, fields)
+
+
+async def check_tokens_of_chat(provider: Provider, fields: dict[str, Any]) -> None:
+    chat = {"messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hé"}], **fields}
+    chat |= {"model": PRICED}
+    counted = await tokens(provider, **chat)
+    rendered = await provider.client.post("/apply-template", json=chat | {"max_tokens": 1, "temperature": 0})
+    assert rendered.status_code == 200, rendered.text
+    again = await tokens(provider, prompt=rendered.json()["prompt"])
+    answer = await provider.client.post("/v1/chat/completions", json=chat | {"max_tokens": 1})
+    assert counted["count"] == answer.json()["usage"]["prompt_tokens"]
+    assert again["tokens"] == counted["tokens"], "the rendered prompt comes to the same tokens"
+    assert "web_search" not in rendered.text
+
+
+async def test_template_is_applied_for_a_key_that_may_use_the_model_and_is_never_billed(provider):
+    asked = {"model": PRICED, "messages": [{"role": "user", "content": "a"}]}
+    for headers, status in (
+        ({"authorization": ""}, 401),
+        ({"authorization": f"Bearer {provider.new_key('acme', scopes=('usage',))}"}, 403),
+        ({"authorization": f"Bearer {provider.new_key('acme', models=(FREE,))}"}, 403),
+    ):
+        assert (await provider.client.post("/apply-template", json=asked, headers=headers)).status_code == status
+        response = await provider.client.get("/tokenizer_info", params={"model": PRICED}, headers=headers)
+        assert response.status_code == status
+    assert (await provider.client.post("/apply-template", json=asked)).json() == {
+        "prompt": "<|begin|>user\na<|end|><|begin|>assistant:"
+    }
+    assert provider.rows("holds") == provider.rows("usage") == []
+
+
+async def test_tokenizer_info_has_the_names_that_vllm_uses(provider):
+    info = (await provider.client.get("/tokenizer_info", params={"model": PRICED})).json()
+    assert (info["bos_token"], info["eos_token"], info["pad_token"]) == ("<|begin|>", "<|end|>", None)
+    assert "messages" in info["chat_template"]
+    assert info["model_max_length"] == MAX_CONTEXT
+
+
+async def test_model_may_be_left_out_if_the_key_may_use_one_only(provider):
+    """lm-eval's remote tokenizer names no model."""
+    only = {"authorization": f"Bearer {provider.new_key('acme', models=(PRICED,))}"}
+    client = provider.client
+    assert (await client.get("/tokenizer_info", headers=only)).json()["model"] == PRICED
+    assert (await client.post("/tokenize", json={"prompt": "a"}, headers=only)).json()["tokens"] == [BEGIN, 97]
+    assert (await client.post("/detokenize", json={"tokens": [97]}, headers=only)).json()["prompt"] == "a"
+    for response in (
+        await client.get("/tokenizer_info"),
+        await client.post("/tokenize", json={"prompt": "a"}),
+        await client.post("/detokenize", json={"tokens": [97]}),
+    ):
+        error = response.json()["error"]
+        assert (response.status_code, error["code"], error["param"]) == (400, "missing_required_parameter", "model")
 
 
 async def test_pieces_come_in_both_shapes(provider):
