@@ -129,7 +129,8 @@ class ChatFormat:
         known = self._template.variables
         is_heard = is_effort_heard(request.effort, known, reasons=self.reasons)
         unread = [f"{KWARGS_FIELD}.{name}" for name in request.chat_template_kwargs or () if name not in known]
-        return [*unread, *([] if is_heard else ["reasoning_effort"])]
+        path = "reasoning_effort" if request.reasoning_effort else "reasoning.effort"
+        return [*unread, *([] if is_heard else [path])]
 
     def constraint(
         self, request: ChatRequest, reasoning: ReasoningState, detail: SchemaDetail = SchemaDetail.FULL

@@ -86,6 +86,7 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
+    reasoning: Any = None
     reasoning_format: str | None = None
     include_reasoning: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -126,12 +127,17 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def effort(self) -> ReasoningEffort | None:
-        """`reasoning_effort`; None if it is left out or unknown here."""
-        return known_effort(self.reasoning_effort)
+        """`reasoning_effort`, else that of `reasoning`; None if it is left out or unknown here."""
+        return known_effort(self.reasoning_effort or self._reasoning_option("effort"))
+
+    def _reasoning_option(self, name: str) -> object:
+        """Return a member of `reasoning`, which is an object of OpenRouter's and Ollama's."""
+        return self.reasoning.get(name) if isinstance(self.reasoning, dict) else None
 
     def reasoning_fields(self, default: str) -> tuple[str, ...]:
         """Return the fields of the answer that show reasoning. `default`: "reasoning_content", "reasoning", "both"."""
-        if self.include_reasoning is False or self.reasoning_format == "hidden":
+        is_excluded = self.include_reasoning is False or self._reasoning_option("exclude") is True
+        if is_excluded or self.reasoning_format == "hidden":
             return ()
         name = _REASONING_FORMATS.get(self.reasoning_format or "auto") or default
         return ("reasoning_content", "reasoning") if name == "both" else (name,)
@@ -195,6 +201,8 @@ def _check_unsupported(request: ChatRequest, ignored: IgnoredFields) -> None:
         ignored.add("modalities", 'must be ["text"]: answers are text only')
     if request.reasoning_effort and request.effort is None:
         ignored.add("reasoning_effort", f"must be one of {', '.join(EFFORTS)}")
+    for path in _unread_reasoning(request):
+        ignored.add(path, "is not used: 'reasoning' has 'effort' and 'exclude', and 'reasoning_effort' comes first")
     if request.reasoning_format not in (None, *_REASONING_FORMATS):
         ignored.add("reasoning_format", f"must be one of {', '.join(_REASONING_FORMATS)}")
     if request.store:
@@ -208,6 +216,17 @@ def _check_unsupported(request: ChatRequest, ignored: IgnoredFields) -> None:
             code="service_tier_unavailable",
         )
     check_stream_options(request, ignored)
+
+
+def _unread_reasoning(request: ChatRequest) -> list[str]:
+    """Return the paths of `reasoning` that have no effect."""
+    given = request.reasoning
+    if not isinstance(given, dict):
+        return [] if given is None else ["reasoning"]
+    unread = [f"reasoning.{name}" for name in given if name not in ("effort", "exclude") and given[name] is not None]
+    effort = given.get("effort")
+    is_read = effort is None or (not request.reasoning_effort and effort in EFFORTS)
+    return unread if is_read else [*unread, "reasoning.effort"]
 
 
 def _calls_no_function(request: ChatRequest, field: str) -> bool:

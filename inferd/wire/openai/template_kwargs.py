@@ -70,7 +70,7 @@ def template_variables(
     return {name: value for name, value in (kwargs or {}).items() if name in known}
 
 
-def known_effort(name: str | None) -> ReasoningEffort | None:
+def known_effort(name: object) -> ReasoningEffort | None:
     """Return the effort of this name, or None."""
     return cast(ReasoningEffort, name) if name in EFFORTS else None
 

@@ -54,6 +54,8 @@ async def shown(provider, **fields: Any) -> tuple[dict[str, str], dict[str, str]
         ({"reasoning_format": "hidden"}, []),
         ({"include_reasoning": False}, []),
         ({"include_reasoning": True}, ["reasoning_content"]),
+        ({"reasoning": {"exclude": True}}, []),
+        ({"reasoning": {"exclude": False, "max_tokens": 5}}, ["reasoning_content"]),
     ],
 )
 async def test_caller_chooses_the_field_of_reasoning_in_answers_and_streams(thinker, fields, names):
