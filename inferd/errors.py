@@ -23,6 +23,7 @@
     │   ├── UnsupportedOperationError      501 not_implemented
     │   └── OverloadedError                503, `retry_after_s`
     ├── LedgerDamagedError         the ledger's file is broken (exit status 1, 500)
+    ├── SealedDataError            stored data cannot be opened: it was changed, or sealed with another key
     └── GenerationError            the engine failed under an accepted request (500); never billed
 
 A programmer's fault is an `assert`, not an error of this tree. `server/errors.py` alone maps the tree to HTTP.
@@ -208,6 +209,10 @@ class OverloadedError(RequestError):
 
 class LedgerDamagedError(InferdError):
     """SQLite cannot read the ledger's file; restore a backup."""
+
+
+class SealedDataError(InferdError):
+    """Stored data cannot be opened: it was changed, moved, or sealed with another key."""
 
 
 class GenerationError(InferdError):

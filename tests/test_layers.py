@@ -19,6 +19,7 @@ LAYERS = {
     "instants": 0,
     "logprobs": 0,
     "sampling_params": 0,
+    "sealed": 0,
     "usage": 0,
     "tokenizer": 0,
     "price": 0,
@@ -56,6 +57,7 @@ OWNERS = {
     "rich": ("inferd.cli",),
     "sqlite3": ("inferd.ledger",),
     "sqlite_utils": ("inferd.ledger",),
+    "cryptography": ("inferd.sealed",),
 }
 
 # Sub-packages in the order in which they are built on each other: none imports one of a later row.
@@ -72,7 +74,7 @@ ROWS = {
         ("audit",),
         ("maintenance",),
     ),
-    "inferd.serving": (("endpoints",), ("batches",)),
+    "inferd.serving": (("endpoints",), ("batches", "responses")),
     "inferd.server": (("transport",), ("middleware",), ("endpoints",), ("admin",)),
 }
 

@@ -21,7 +21,7 @@ import uvloop
 from rich.console import Console
 
 from inferd.cli.banner import KEY_FILE, check_keyless, print_banner, warn_of_plain_http
-from inferd.config import Config
+from inferd.config import Config, master_key
 from inferd.deployments.local_replica import LocalReplica
 from inferd.deployments.router import Router
 from inferd.errors import InferdError, OverloadedError
@@ -31,6 +31,7 @@ from inferd.ledger.identity import Authenticator
 from inferd.ledger.requests import begin_epoch
 from inferd.ledger.terms import PauseClock
 from inferd.limits.rate_limits import RateLimits
+from inferd.sealed import KeyRing
 from inferd.server.app import build_app
 from inferd.server.errors import encoded_error
 from inferd.server.services import Services
@@ -41,7 +42,9 @@ from inferd.serving.batches.batches import Batches
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
 from inferd.serving.holds import Holds
-from inferd.serving.maintenance import Maintenance, WatchedClock
+from inferd.serving.maintenance import Maintenance, Retention, WatchedClock
+from inferd.serving.responses.response_store import ResponseStore
+from inferd.serving.responses.stored_responses import StoredResponses
 from inferd.serving.ticket_issuer import TicketIssuer, seed
 
 OLLAMA_HOST = "127.0.0.1"
@@ -143,8 +146,13 @@ async def _serve(
     writer = LedgerWriter(store)
     router = Router.from_config(config)
     clock = WatchedClock(partial(_pause_expiry, writer))
-    kept_days = config.ledger.usage_retention_days
-    maintenance = Maintenance(store, writer, clock, retention_days=kept_days, alerts=config.alerts)
+    keys = KeyRing(store.data_dir, master_key())
+    if config.server.responses_days:
+        keys.check()
+    response_store = ResponseStore(store.data_dir, keys)
+    response_store.scan()
+    retention = Retention(config.ledger.usage_retention_days, response_store, config.server.responses_days)
+    maintenance = Maintenance(store, writer, clock, retention=retention, alerts=config.alerts)
     limits = RateLimits(steady_clock_ms, lambda: router.load)
     with store.reading() as conn:
         seed(limits, conn, now_ms=clock())
@@ -160,7 +168,10 @@ async def _serve(
                 strict=config.server.strict,
             )
             batches = Batches(context, writer)
-            services = Services(router, completions, authenticator, ledger, ticket_issuer, files, batches)
+            responses = StoredResponses(response_store, ledger, days=config.server.responses_days)
+            if responses.keeps:
+                await responses.recover()
+            services = Services(router, completions, authenticator, ledger, ticket_issuer, files, batches, responses)
             app = build_app(services, config.server, listeners.host, listeners.ollama_port)
             server = HttpServer(app, partial(_drain, completions, batches, console), completions.cut_off, tls)
 
@@ -206,6 +217,7 @@ async def _run_until_stopped(
         for replica in router.replicas:
             await replica.stop()
         await completions.wait_idle(DRAIN_TIMEOUT_S)
+        await services.responses.stop()
     loading.result()
 
 

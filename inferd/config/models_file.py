@@ -33,6 +33,7 @@ from inferd.config.server import SERVER_KEYS, ServerConfig, server_config
 from inferd.config.toml_table import TomlTable, kind_of, nearest, one_line, quoted
 from inferd.errors import ConfigError
 from inferd.plans import SHIPPED, Catalog
+from inferd.sealed import MASTER_KEY_VARIABLE, parse_master_key
 
 TABLES: Mapping[str, tuple[str, ...]] = {
     "models": MODEL_KEYS,
@@ -130,6 +131,12 @@ def data_dir(option: Path | None, environ: Mapping[str, str] = os.environ) -> Pa
     xdg = Path(environ.get("XDG_DATA_HOME") or "")
     # The XDG specification ignores a relative XDG_DATA_HOME.
     return (xdg if xdg.is_absolute() else Path("~/.local/share").expanduser()) / "inferd"
+
+
+def master_key(environ: Mapping[str, str] = os.environ) -> bytes | None:
+    """Return the key of INFERD_MASTER_KEY; None if it is not set. Raises ConfigError."""
+    text = environ.get(MASTER_KEY_VARIABLE)
+    return parse_master_key(text, MASTER_KEY_VARIABLE) if text else None
 
 
 def _items(document: dict[str, Any], table: str) -> list[tuple[str, Any]]:

@@ -23,6 +23,7 @@ SERVER_KEYS = (
     "strict",
     "keyless",
     "strip_attribution",
+    "responses_days",
     "country_database",
     "allow_countries",
     "deny_countries",
@@ -30,6 +31,7 @@ SERVER_KEYS = (
     "deny_networks",
 )
 
+MAX_RESPONSES_DAYS = 3650
 _T = TypeVar("_T")
 _KEY_ID = re.compile(r"[0-9A-Za-z]{12}")
 _COUNTRY = re.compile(r"[A-Z]{2}")
@@ -64,6 +66,7 @@ class ServerConfig:
         strict: whether a request with a field that would be ignored or degraded is refused.
         keyless: id of the key that requests of this machine without a key act as; None: every request needs a key.
         strip_attribution: whether a first line of the system prompt for the client's own accounting is left out.
+        responses_days: for how many days responses are kept; 0: none is stored.
     """
 
     hosts: tuple[str, ...] = ()
@@ -75,6 +78,7 @@ class ServerConfig:
     strict: bool = False
     keyless: str | None = None
     strip_attribution: bool = True
+    responses_days: int = 0
 
 
 def server_config(path: Path, values: object) -> ServerConfig:
@@ -92,6 +96,7 @@ def server_config(path: Path, values: object) -> ServerConfig:
         strict=table.get("strict", bool) or False,
         keyless=table.get("keyless", str),
         strip_attribution=table.get("strip_attribution", bool) is not False,
+        responses_days=table.integer("responses_days", 0, 0, MAX_RESPONSES_DAYS),
         regions=_regions(table),
     )
     _check_keyless(table, config)

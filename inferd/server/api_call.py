@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from starlette.requests import Request
 
@@ -21,7 +21,7 @@ from inferd.server.rate_limit_headers import remember_limits
 from inferd.server.services import services_of
 from inferd.server.streaming import on_disconnect
 from inferd.server.transport.body import read_body
-from inferd.serving.completion import Completion
+from inferd.serving.completion import Completion, Finished
 from inferd.serving.endpoints.cache_hints import CacheHints
 from inferd.serving.endpoints.endpoint import Call, Endpoint
 from inferd.tokenizer import Check
@@ -43,6 +43,14 @@ ISOLATION_HEADER = "x-prompt-cache-isolation-key"
 MAX_HEADER_BYTES = 512
 
 _T = TypeVar("_T")
+
+
+class AnswerKeeper(Protocol):
+    """Store of one answer, see `Persist` and `OnSettled`."""
+
+    async def persist(self, finished: Finished) -> bool: ...
+
+    async def settled(self, finished: Finished) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +105,13 @@ class ApiCall:
             raise ClientGoneError("The client closed the connection.")
         return job.result()
 
-    def begin(self, endpoint: Endpoint) -> tuple[Call, Completion]:
+    def begin(self, endpoint: Endpoint, keeper: AnswerKeeper | None = None) -> tuple[Call, Completion]:
         """Accept a call for text or vectors, which from here on gives back itself what its ticket took. Raises the
-        error that refuses it at once."""
+        error that refuses it at once.
+
+        Args:
+            keeper: stores the answer; None: the answer is not stored.
+        """
         deployment = self.deployment(endpoint.model)
         endpoint.record_unheard(deployment.replica, self.ignored)
         cache = endpoint.cache_hints
@@ -113,6 +125,8 @@ class ApiCall:
             tier=endpoint.tier,
             cache=cache,
             received_ns=self.received_ns,
+            persist=None if keeper is None else keeper.persist,
+            on_settled=None if keeper is None else keeper.settled,
         )
         return call, services_of(self.request).completions.begin(call, self.ticket)
 

@@ -26,6 +26,13 @@ from inferd.server.endpoints.ollama import (
     ollama_version,
 )
 from inferd.server.endpoints.organization import costs, get_key, usage_completions
+from inferd.server.endpoints.responses import (
+    cancel_response,
+    create_response,
+    delete_response,
+    get_response,
+    list_input_items,
+)
 from inferd.server.endpoints.tokenize import apply_template, count_tokens, detokenize, tokenize, tokenizer_info
 from inferd.server.errors import on_bug, on_http_exception, on_inferd_error
 from inferd.server.keyless import KeylessAccess
@@ -56,7 +63,11 @@ async def health(request: Request) -> Response:
 
 ROUTES = (
     generation_route(ChatCompletions),
-    generation_route(Responses),
+    Route(Responses.path, create_response, methods=["POST"]),
+    Route("/v1/responses/{response_id}", get_response, methods=["GET"]),
+    Route("/v1/responses/{response_id}", delete_response, methods=["DELETE"]),
+    Route("/v1/responses/{response_id}/cancel", cancel_response, methods=["POST"]),
+    Route("/v1/responses/{response_id}/input_items", list_input_items, methods=["GET"]),
     generation_route(Messages),
     Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
     generation_route(TextCompletions),

@@ -76,6 +76,11 @@ def _key(request: Request) -> str | None:
     return None
 
 
+def has_key(request: Request) -> bool:
+    """Return whether a request that was authenticated brought a key of its own."""
+    return _key(request) is not None
+
+
 def require_scope(caller: Caller, scope: Scope) -> None:
     """Raise PermissionDeniedError unless the caller's key has the scope."""
     if not caller.has_scope(scope):

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from inferd import __version__
 from inferd.ledger.reports import GroupField
 from inferd.server.admin import budgets, credits, keys, members, paging, suspensions, teams
-from inferd.server.endpoints import batches, files
+from inferd.server.endpoints import batches, files, responses
 from inferd.wire.anthropic.errors import MessagesError, speaks_messages
 from inferd.wire.anthropic.requests import CountTokensRequest, MessagesRequest
 from inferd.wire.anthropic.responses import AnthropicMessage, MessageEvent, TokensCount
@@ -53,6 +53,7 @@ from inferd.wire.openai.embeddings import EmbeddingList, EmbeddingRequest
 from inferd.wire.openai.responses import objects as responses_api
 from inferd.wire.openai.responses.events import ResponseEvent
 from inferd.wire.openai.responses.requests import ResponsesRequest
+from inferd.wire.openai.responses.stored import InputItemList, ResponseDeleted
 from inferd.wire.openai.text_completions import TextCompletion, TextRequest
 from inferd.wire.openai.tokenize import DetokenizeRequest, RenderedPrompt, Text, TokenizeRequest, TokenizerInfo, Tokens
 
@@ -70,6 +71,8 @@ _REQUIRED_PARAMETERS = ("start_time",)
 _TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": _TEXT}
 _COUNT = {"type": "integer", "minimum": 0}
+_FLAG = {"type": "string", "enum": ["true", "false"]}
+_ORDER = {"type": "string", "enum": ["asc", "desc"], "default": "desc"}
 
 
 def _page(limit: int, maximum: int, after: Mapping[str, Any] = _TEXT) -> dict[str, Mapping[str, Any]]:
@@ -158,12 +161,27 @@ class Shape:
 _FILES_QUERY = {
     **_page(files.LIST_LIMIT, files.LIST_LIMIT),
     "purpose": {"type": "string"},
-    "order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"},
+    "order": _ORDER,
+}
+_RESPONSE_QUERY: Parameters = {
+    "include": _TEXTS,
+    "stream": _FLAG,
+    "starting_after": _COUNT,
+    "include_obfuscation": _FLAG,
 }
 
 SHAPES: Mapping[tuple[str, str], Shape] = {
     ("POST", "/v1/chat/completions"): Shape(ChatRequest, ChatCompletion, ChatChunk),
     ("POST", "/v1/responses"): Shape(ResponsesRequest, responses_api.Response, ResponseEvent),
+    ("GET", "/v1/responses/{response_id}"): Shape(
+        gives=responses_api.Response, chunk=ResponseEvent, query=_RESPONSE_QUERY
+    ),
+    ("DELETE", "/v1/responses/{response_id}"): Shape(gives=ResponseDeleted),
+    ("POST", "/v1/responses/{response_id}/cancel"): Shape(gives=responses_api.Response),
+    ("GET", "/v1/responses/{response_id}/input_items"): Shape(
+        gives=InputItemList,
+        query=_page(responses.LIST_LIMIT, responses.LIST_LIMIT_MAX) | {"order": _ORDER, "include": _TEXTS},
+    ),
     ("POST", "/v1/messages"): Shape(MessagesRequest, AnthropicMessage, MessageEvent),
     ("POST", "/v1/messages/count_tokens"): Shape(CountTokensRequest, TokensCount),
     ("POST", "/v1/completions"): Shape(TextRequest, TextCompletion, TextCompletion),

@@ -15,6 +15,7 @@ from inferd.ledger.identity import Authenticator
 from inferd.serving.batches.batches import Batches
 from inferd.serving.completions import Completions
 from inferd.serving.file_store import FileStore
+from inferd.serving.responses.stored_responses import StoredResponses
 from inferd.serving.ticket_issuer import TicketIssuer
 
 FAILURES_PER_MINUTE = 60
@@ -70,6 +71,7 @@ class Services:
     ticket_issuer: TicketIssuer
     files: FileStore
     batches: Batches
+    responses: StoredResponses
     unauthorized: UnauthorizedLimit = field(default_factory=UnauthorizedLimit)
 
 

@@ -1,4 +1,4 @@
-"""Periodic work on the ledger while a server runs: watch the clock, expire credit, roll up usage, deliver alerts."""
+"""Periodic work while a server runs: watch the clock, expire credit and responses, roll up usage, deliver alerts."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import dataclass
 
 from inferd.config import AlertsConfig
 from inferd.errors import InferdError
-from inferd.instants import format_instant, steady_clock_ms, wall_clock_ms
+from inferd.instants import DAY_MS, format_instant, steady_clock_ms, wall_clock_ms
 from inferd.ledger import Connection, LedgerWriter, Store
 from inferd.ledger.alerts import Alert, Delivery, Outbox, PlanDeliveries, RecordDelivery, alert_text
 from inferd.ledger.credit import ExpireGrants, expired_between
 from inferd.ledger.maintenance.retention import RollUpUsage, cutoff_ms
 from inferd.ledger.reports import alert_record
-from inferd.ledger.terms import ObserveClock
+from inferd.ledger.terms import ObserveClock, expiry_ms
+from inferd.serving.responses.response_store import ResponseStore
 from inferd.serving.webhook import WebhookSender
 
 logger = logging.getLogger(__name__)
@@ -65,12 +67,26 @@ class WatchedClock:
         return now_ms
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Ages at which data is given up.
+
+    Attributes:
+        usage_days: usage is rolled up then; None: never.
+        responses: the responses of all teams.
+        responses_days: responses are erased then; 0: all of them are.
+    """
+
+    usage_days: int | None
+    responses: ResponseStore
+    responses_days: int
+
+
 class Maintenance:
     """Runs on the event loop, reads on a connection of its own, writes through the ledger's writer.
 
     Args:
         clock: the one that the server's requests are dated by.
-        retention_days: after how many days usage is rolled up; None: never.
         clock_s: seconds between two looks at the clock.
     """
 
@@ -80,14 +96,14 @@ class Maintenance:
         writer: LedgerWriter,
         clock: WatchedClock,
         *,
-        retention_days: int | None,
+        retention: Retention,
         alerts: AlertsConfig,
         clock_s: float = CLOCK_S,
     ) -> None:
         self._store = store
         self._writer = writer
         self._clock = clock
-        self._retention_days = retention_days
+        self._retention = retention
         self._clock_s = clock_s
         self._urls = alerts.webhooks
         self._sender = WebhookSender(alerts.webhook_secret, allow_private=alerts.allow_private_addresses)
@@ -102,7 +118,7 @@ class Maintenance:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(_every(self._clock_s, self.watch_clock))
-                    group.create_task(_every(SWEEP_S, self.sweep))
+                    group.create_task(_every(SWEEP_S, lambda: self.sweep(conn)))
                     group.create_task(_every(EXPIRY_S, lambda: self.expire(conn)))
                     group.create_task(_every(ALERTS_S, lambda: self.deliver_alerts(outbox)))
             finally:
@@ -125,13 +141,17 @@ class Maintenance:
             await self._writer.execute(ExpireGrants(now_ms))
         self._expired_ms = now_ms
 
-    async def sweep(self) -> None:
-        """Expire credit of all teams, then roll up old usage, little by little."""
-        now_ms = self._clock()
+    async def sweep(self, conn: Connection) -> None:
+        """Expire credit and responses of all teams, then roll up old usage, little by little."""
+        now_ms, retention = self._clock(), self._retention
         await self._writer.execute(ExpireGrants(now_ms))
-        if self._retention_days is None:
+        before_ms = expiry_ms(conn, now_ms) - retention.responses_days * DAY_MS
+        num_erased = await asyncio.to_thread(retention.responses.expire, before_ms)
+        if num_erased:
+            logger.info("%d responses have expired and were erased", num_erased)
+        if retention.usage_days is None:
             return
-        before_ms = cutoff_ms(self._retention_days, now_ms)
+        before_ms = cutoff_ms(retention.usage_days, now_ms)
         while await self._writer.execute(RollUpUsage(before_ms, now_ms)):
             # Leave the writer to the commands of requests.
             await asyncio.sleep(0.05)

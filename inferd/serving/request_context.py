@@ -147,6 +147,8 @@ class RequestContext:
         cost_nanousd = await self._resolve(status, finished.usage, reason)
         settled = replace(finished, cost_nanousd=cost_nanousd, ended_ns=time.monotonic_ns())
         self._log(settled)
+        if self.call.on_settled is not None:
+            await self.call.on_settled(settled)
         return settled
 
     def _failure(self, finished: Finished) -> InferdError:

@@ -165,10 +165,12 @@ def calls(draw: st.DrawFn) -> tuple[str, str, Any, str]:
     else:
         body = draw(bodies(BODIES[method, path], COMPONENTS, USUAL.get(path, {})))
     parts = PARTS | {"batch_id": "batch_none", "key_id": "key_none", "grant_id": "grant_none", "request_id": "req_none"}
+    parts |= {"response_id": "resp_none"}
     return method, re.sub(r"\{(\w+)\}", lambda part: parts[part[1]], path), body, draw(st.text("abc", min_size=1))
 
 
 def fuzz(folder: Path, monkeypatch: pytest.MonkeyPatch, n_calls: int) -> None:
+    monkeypatch.setattr(Provider, "responses_days", 1)
     with fuzzed(folder, monkeypatch) as server:
 
         @settings(

@@ -36,6 +36,7 @@ from inferd.ledger.storage.writer import LedgerWriter
 from inferd.limits.rate_limits import RateLimits
 from inferd.limits.ticket import unlimited_ticket
 from inferd.price import PPM, Price, ServiceTier
+from inferd.sealed import KeyRing
 from inferd.server.app import build_app
 from inferd.server.errors import encoded_error
 from inferd.server.services import Services
@@ -47,6 +48,8 @@ from inferd.serving.endpoints.chat import ChatCompletions
 from inferd.serving.endpoints.endpoint import Call
 from inferd.serving.file_store import FileStore
 from inferd.serving.holds import Holds
+from inferd.serving.responses.response_store import ResponseStore
+from inferd.serving.responses.stored_responses import StoredResponses
 from inferd.serving.ticket_issuer import TicketIssuer
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
 from tests.fake_embedder import FakeEmbedder, fake_model_core
@@ -158,6 +161,10 @@ class Provider:
         self.ahead_ms = 0
         self.files = FileStore(folder / "data")
         self.start_batches_anew()
+        keys = KeyRing(self.data_dir)
+        self.response_store = ResponseStore(self.data_dir, keys)
+        self.response_store.scan()
+        self.responses = StoredResponses(self.response_store, self.ledger, days=self.responses_days)
         self.services = Services(
             self.router,
             self.completions,
@@ -166,6 +173,7 @@ class Provider:
             self.ticket_issuer,
             self.files,
             self.batches,
+            self.responses,
         )
         self.app = build_app(self.services, ServerConfig(strict=self.strict))
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
@@ -185,6 +193,7 @@ class Provider:
 
     reuses = False
     strict = False
+    responses_days = 0
 
     def build_core(self, model: FakeModel, config: ModelConfig, _: ComputeTurn) -> ModelCore:
         # Nothing is shared unless a test says so: what a request costs does not depend on the ones before it.
@@ -324,6 +333,7 @@ async def running_provider(
             await provider.client.aclose()
             await replica.stop()
             await provider.idle()
+            await provider.responses.stop()
             provider.assert_books_closed()
             assert provider.runner is None or provider.runner.closed or not is_causal, "the engine was released"
     finally:

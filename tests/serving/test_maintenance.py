@@ -16,7 +16,9 @@ from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.ledger.terms.expiry_clock import PauseClock, accept_clock, clock_state
-from inferd.serving.maintenance import MAX_LEAP_MS, Maintenance, WatchedClock
+from inferd.sealed import KeyRing
+from inferd.serving.maintenance import MAX_LEAP_MS, Maintenance, Retention, WatchedClock
+from inferd.serving.responses.response_store import ResponseStore
 from tests.ledger.books import NOW_MS, Books
 from tests.serving.test_webhook import SECRET, receiver
 
@@ -60,9 +62,11 @@ def watched(writer, clocks):
 
 def maintenance_of(ledger, clocks, **options):
     store, writer, _ = ledger
-    return Maintenance(
-        store, writer, watched(writer, clocks), **({"retention_days": None, "alerts": AlertsConfig()} | options)
-    )
+    days = options.pop("retention_days", None)
+    responses = ResponseStore(store.data_dir, KeyRing(store.data_dir))
+    retention = Retention(days, responses, options.pop("responses_days", 0))
+    defaults = {"retention": retention, "alerts": AlertsConfig()}
+    return Maintenance(store, writer, watched(writer, clocks), **(defaults | options))
 
 
 def test_clock_that_runs_or_sleeps_has_not_leapt(ledger, clocks):
@@ -116,10 +120,10 @@ def test_sweep_expires_credit_and_rolls_up_old_usage(ledger, clocks):
     books.grant(100, expires_at_ms=NOW_MS + DAY_MS)
     books.settle(books.hold(3), 3)
     maintenance = maintenance_of(ledger, clocks, retention_days=60)
-    asyncio.run(maintenance.sweep())
+    asyncio.run(maintenance.sweep(books.conn))
     assert books.one("SELECT count(*) FROM usage") == 1
     clocks.go(62 * DAY_MS)
-    asyncio.run(maintenance.sweep())
+    asyncio.run(maintenance.sweep(books.conn))
     assert books.remaining() == {1: 0}
     assert books.one("SELECT count(*) FROM usage") == 0
     assert books.one("SELECT sum(cost_nanousd) FROM usage_daily") == 3

@@ -2,6 +2,15 @@
 
 from inferd.ledger.requests.holds import AlertRefusal, OpenHold
 from inferd.ledger.requests.settlement import SettleHold, Settlement, VoidHold, begin_epoch
-from inferd.ledger.requests.usage import RecordFree
+from inferd.ledger.requests.usage import RecordFree, settled_cost_nanousd
 
-__all__ = ["AlertRefusal", "OpenHold", "RecordFree", "SettleHold", "Settlement", "VoidHold", "begin_epoch"]
+__all__ = [
+    "AlertRefusal",
+    "OpenHold",
+    "RecordFree",
+    "SettleHold",
+    "Settlement",
+    "VoidHold",
+    "begin_epoch",
+    "settled_cost_nanousd",
+]

@@ -84,3 +84,12 @@ class RecordFree(msgspec.Struct, frozen=True):
             finished_at_ms=self.finished_at_ms,
             txn=None,
         ).insert(conn)
+
+
+def settled_cost_nanousd(conn: sqlite3.Connection, request_id: str) -> int | None:
+    """Return the cost of a request whose answer counts, 0 of a free one; None if the answer was never settled, or the
+    request has failed."""
+    row = conn.execute(
+        "SELECT cost_nanousd FROM usage WHERE request_id = ? AND status <> 'failed'", (request_id,)
+    ).fetchone()
+    return None if row is None else int(row[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,7 +14,7 @@ from inferd.server.errors import encoded_error
 from inferd.server.rate_limit_headers import limit_headers
 from inferd.server.streaming import EventStream, cancelled_on_disconnect, failure_of
 from inferd.serving.completion import Admission, AnswerWriter, Completion
-from inferd.serving.endpoints.endpoint import Endpoint
+from inferd.serving.endpoints.endpoint import Call, Endpoint
 from inferd.usage import Usage
 
 MAX_TOKENS_HEADER = "inferd-max-tokens"
@@ -43,6 +43,12 @@ async def _answer(request: Request, kind: type[Endpoint]) -> Response:
             if endpoint.is_empty:
                 return _empty(api, endpoint)
             call, completion = api.begin(endpoint)
+    return await answer_call(request, call, completion)
+
+
+async def answer_call(request: Request, call: Call, completion: Completion) -> Response:
+    """Return the answer of a call that was accepted, as a whole or as a stream."""
+    endpoint = call.endpoint
     async with cancelled_on_disconnect(completion, request):
         with endpoint.names.restored():
             admission = await completion.admitted()
@@ -56,7 +62,7 @@ async def _answer(request: Request, kind: type[Endpoint]) -> Response:
         failure = failure_of(completion, error)
         return writer.fail(failure, *encoded_error(failure))
 
-    headers = _headers(request, admission)
+    headers = answer_headers(request, admission)
     return EventStream(
         completion.written(writer),
         on_failure,
@@ -82,11 +88,16 @@ async def _whole(request: Request, completion: Completion, writer: AnswerWriter,
     except ClientGoneError:
         return Response(status_code=STATUS_CLIENT_CLOSED)
     body = await writer.body()
-    metrics = {prefix + name: value for prefix in METRIC_PREFIXES for name, value in writer.metrics.items()}
-    return Response(body, headers=metrics | _headers(request, admission), media_type="application/json")
+    headers = metric_headers(writer.metrics) | answer_headers(request, admission)
+    return Response(body, headers=headers, media_type="application/json")
 
 
-def _headers(request: Request, admission: Admission) -> dict[str, str]:
+def metric_headers(metrics: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of an answer's performance metrics."""
+    return {prefix + name: value for prefix in METRIC_PREFIXES for name, value in metrics.items()}
+
+
+def answer_headers(request: Request, admission: Admission) -> dict[str, str]:
     """Return what every answer says of limits."""
     clamped = admission.clamped_max_tokens
     return ({} if clamped is None else {MAX_TOKENS_HEADER: str(clamped)}) | limit_headers(request)

@@ -26,6 +26,8 @@ from inferd.wire.openai.chat_response import Timings, timings_of, usage_body
 
 Persist = Callable[[Finished], Awaitable[bool]]
 """Called once with a request's end before it is settled; returning False voids its hold (BILLING R23)."""
+OnSettled = Callable[[Finished], Awaitable[None]]
+"""Called once with a request's end after it was settled, before its reader gets the end. It must not raise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +177,7 @@ class Call:
         tier: that serves and bills it.
         received_ns: when it came, on `time.monotonic_ns`.
         persist: must store the answer before it is billed; None: the answer goes to the caller once it is billed.
+        on_settled: completes what `persist` has stored; None: there is nothing to complete.
     """
 
     request_id: str
@@ -185,6 +188,7 @@ class Call:
     cache: CacheHints
     received_ns: int
     persist: Persist | None = None
+    on_settled: OnSettled | None = None
 
     def answer_id(self, prefix: str) -> str:
         """Return the id of the answer, such as `chatcmpl-...`."""

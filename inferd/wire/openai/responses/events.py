@@ -18,6 +18,10 @@ class ResponseCreated(Event, frozen=True, kw_only=True, tag="response.created"):
     response: Response
 
 
+class ResponseQueued(Event, frozen=True, kw_only=True, tag="response.queued"):
+    response: Response
+
+
 class ResponseInProgress(Event, frozen=True, kw_only=True, tag="response.in_progress"):
     response: Response
 
@@ -31,6 +35,12 @@ class ResponseIncomplete(Event, frozen=True, kw_only=True, tag="response.incompl
 
 
 class ResponseFailed(Event, frozen=True, kw_only=True, tag="response.failed"):
+    response: Response
+
+
+class ResponseCancelled(Event, frozen=True, kw_only=True, tag="response.cancelled"):
+    """End of a stream whose response was cancelled by another call; OpenAI's API has no event for it."""
+
     response: Response
 
 
@@ -91,10 +101,12 @@ class CallArgumentsDone(_OfItem, frozen=True, kw_only=True, tag="response.functi
 
 ResponseEvent = (
     ResponseCreated
+    | ResponseQueued
     | ResponseInProgress
     | ResponseCompleted
     | ResponseIncomplete
     | ResponseFailed
+    | ResponseCancelled
     | OutputItemAdded
     | OutputItemDone
     | ContentPartAdded

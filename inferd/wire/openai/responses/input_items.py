@@ -42,8 +42,8 @@ class InputPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class InputItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Item of any type; items of an output may be sent back unchanged. `id` and `status` have no effect: nothing is
-    stored."""
+    """Item of any type; items of an output may be sent back unchanged. `id` and `status` have no effect on the
+    answer."""
 
     type: str = "message"
     id: str | None = None
@@ -55,6 +55,22 @@ class InputItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     arguments: str | dict[str, Any] | None = None
     output: str | list[InputPart] | InputPart | None = None
     summary: list[InputPart] | None = None
+
+
+class EarlierTurn(msgspec.Struct, frozen=True):
+    """A turn of the conversation that was stored: what the model was given, and its answer."""
+
+    input: str | list[InputItem]
+    output: list[InputItem]
+
+    def items(self) -> list[InputItem]:
+        """Return all items of the turn, in their order."""
+        return [*items_of(self.input), *self.output]
+
+
+def items_of(given: str | list[InputItem]) -> list[InputItem]:
+    """Return an input as items. A text is a message of the user."""
+    return [InputItem(role="user", content=given)] if isinstance(given, str) else given
 
 
 _FOREIGN = {kind: [name for name in InputItem.__struct_fields__ if name not in own] for kind, own in _FIELDS.items()}
@@ -84,11 +100,22 @@ class Conversation:
         self.names[f"messages[{len(self._messages)}].content"] = path
         self._messages.append(Message(role=role, content=text))
 
+    def add_turns(self, turns: Sequence[EarlierTurn]) -> None:
+        """Add the messages of stored turns. Their fields without effect were named when the turns were new."""
+        items = [item for turn in turns for item in turn.items()]
+        ignored, self._ignored = self._ignored, IgnoredFields()
+        self._add_all(items, "previous_response_id")
+        self._end_turn()
+        self._ignored = ignored
+
     def add_items(self, items: Sequence[InputItem]) -> None:
         """Add the messages of items. Raises InvalidRequestError for an item that cannot be served."""
-        check_num_parts("input", (part for item in items for part in (item, item.content, item.output, item.summary)))
+        self._add_all(items, "input")
+
+    def _add_all(self, items: Sequence[InputItem], field: str) -> None:
+        check_num_parts(field, (part for item in items for part in (item, item.content, item.output, item.summary)))
         for index, item in enumerate(items):
-            self._add(item, f"input[{index}]")
+            self._add(item, f"{field}[{index}]")
 
     def messages(self) -> list[Message]:
         self._end_turn()

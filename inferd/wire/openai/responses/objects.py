@@ -13,7 +13,9 @@ from inferd.wire.openai.responses.requests import ResponsesRequest, TextConfig, 
 from inferd.wire.openai.responses.tools import ResponseTool, ResponseToolChoice
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
-ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
+ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+EndStatus = Literal["completed", "incomplete", "cancelled"]
+"""Status of a response that is billed."""
 
 
 class OutputText(msgspec.Struct, frozen=True, tag_field="type", tag="output_text"):
@@ -100,7 +102,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     completed_at: int | None = None
     status: ResponseStatus
-    background: bool = False
+    background: bool
     error: ResponseError | None = None
     incomplete_details: IncompleteDetails | None = None
     instructions: str | None
@@ -110,12 +112,12 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     output: list[OutputItem]
     parallel_tool_calls: bool
-    previous_response_id: None = None
+    previous_response_id: str | None
     prompt_cache_key: str | None
     reasoning: ShownReasoning
     safety_identifier: str | None
     service_tier: str
-    store: bool = False
+    store: bool
     temperature: float
     text: TextConfig
     tool_choice: str | ResponseToolChoice
@@ -141,14 +143,24 @@ def response_usage(usage: UsageBody) -> ResponseUsage:
     )
 
 
-def response_begun(asked: ResponsesRequest, *, id: str, created_at: int, model: str, service_tier: str) -> Response:
-    """Return a response in progress, without output; `model` is the name of the deployment."""
+def response_begun(
+    asked: ResponsesRequest, *, id: str, created_at: int, model: str, service_tier: str, store: bool = False
+) -> Response:
+    """Return a response without output, in progress or, in the background, queued.
+
+    Args:
+        model: the name of the deployment.
+        store: whether it is stored.
+    """
     shown: dict[str, Any] = {field: getattr(asked, field) for field in _AS_ASKED}
     return Response(
         id=id,
         created_at=created_at,
         model=model,
-        status="in_progress",
+        status="queued" if asked.background else "in_progress",
+        background=bool(asked.background),
+        store=store,
+        previous_response_id=asked.previous_response_id or None,
         service_tier=service_tier,
         output=[],
         metadata=asked.metadata if asked.metadata and is_metadata(asked.metadata) else {},

@@ -1,11 +1,12 @@
 """`POST /v1/responses`: the body, and its translation to a chat request.
 
-Nothing is stored, and fields that refer to stored objects are refused. As in a chat, each field is honoured, ignored
-and named in a header of the answer, or refused by name.
+As in a chat, each field is honoured, ignored and named in a header of the answer, or refused by name. Fields that refer
+to stored responses are refused where the server keeps none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,11 +18,11 @@ from inferd.wire.json_body import decode
 from inferd.wire.openai.chat_request import ChatRequest, check_chat_request
 from inferd.wire.openai.request_fields import ASKS_FOR_NOTHING, StreamOptions
 from inferd.wire.openai.response_format import JsonSchema, ResponseFormat
-from inferd.wire.openai.responses.input_items import Conversation, InputItem
+from inferd.wire.openai.responses.input_items import Conversation, EarlierTurn, InputItem
 from inferd.wire.openai.responses.tools import ResponseTool, ResponseToolChoice, tool_names
 
-UNSUPPORTED = ("conversation", "moderation", "previous_response_id", "prompt")
-_STATELESS = ("conversation", "previous_response_id")
+UNSUPPORTED = ("conversation", "moderation", "prompt")
+_NOT_KEPT = "responses are not stored here"
 _LOGPROBS = "message.output_text.logprobs"
 _INCLUDABLE = (_LOGPROBS, "reasoning.encrypted_content")
 _NAMES = {
@@ -84,16 +85,22 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     metadata: Any = None
     service_tier: str | None = None
 
-    # Values that ask for anything but the default are ignored or refused.
     background: bool | None = None
     store: bool | None = None
+    previous_response_id: str | None = None
+
+    # Values that ask for anything but the default are ignored.
     truncation: str | None = None
 
     # Known, so that they are refused and not ignored: the caller would get another answer than it asked for.
     conversation: Any = None
     moderation: Any = None
-    previous_response_id: Any = None
     prompt: Any = None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether a server that keeps responses stores this one, which is the default."""
+        return self.store is not False
 
 
 _DECODER = msgspec.json.Decoder(ResponsesRequest)
@@ -102,20 +109,46 @@ _DECODER = msgspec.json.Decoder(ResponsesRequest)
 def parse_responses_request(
     body: bytes, ignored: IgnoredFields | None = None
 ) -> tuple[ResponsesRequest, ChatRequest, FieldNames]:
-    """Return the body, the equivalent chat request, and the map from its fields to those of the body.
+    """Return a body that refers to nothing stored, the equivalent chat request, and the map from its fields to those
+    of the body. Raises InvalidRequestError: `param` is the field of the body."""
+    asked = read_responses_request(body, ignored)
+    return (asked, *responses_chat(asked, ignored))
+
+
+def read_responses_request(
+    body: bytes, ignored: IgnoredFields | None = None, *, keeps: bool = False
+) -> ResponsesRequest:
+    """Return the body, checked as far as it can be without the responses that it refers to.
 
     Args:
         ignored: record for fields without effect.
+        keeps: whether the server stores responses.
 
     Raises:
         InvalidRequestError: `param` is the field of the body.
     """
     ignored = ignored or IgnoredFields()
     asked = decode(body, _DECODER, ignored)
-    _check_unsupported(asked, ignored)
+    _check_unsupported(asked, ignored, keeps=keeps)
+    return asked
+
+
+def responses_chat(
+    asked: ResponsesRequest, ignored: IgnoredFields | None = None, earlier: Sequence[EarlierTurn] = ()
+) -> tuple[ChatRequest, FieldNames]:
+    """Return the equivalent chat request, and the map from its fields to those of the body.
+
+    Args:
+        earlier: the turns up to `previous_response_id`, oldest first. Their instructions and tools are not inherited.
+
+    Raises:
+        InvalidRequestError: `param` is the field of the body.
+    """
+    ignored = ignored or IgnoredFields()
     conversation = Conversation(ignored)
     if asked.instructions:
         conversation.add_text("system", asked.instructions, "instructions")
+    conversation.add_turns(earlier)
     if isinstance(asked.input, str):
         conversation.add_text("user", asked.input, "input")
     else:
@@ -123,7 +156,7 @@ def parse_responses_request(
     chat = _chat_request(asked, conversation)
     names = FieldNames(_NAMES | tool_names(len(asked.tools or ())) | conversation.names)
     with names.restored():
-        return asked, check_chat_request(chat, ignored.renamed(names.of)), names
+        return check_chat_request(chat, ignored.renamed(names.of)), names
 
 
 def _chat_request(asked: ResponsesRequest, conversation: Conversation) -> ChatRequest:
@@ -170,19 +203,27 @@ def _response_format(format: TextFormat | None) -> ResponseFormat | None:
     return ResponseFormat("json_schema", schema)
 
 
-def _check_unsupported(asked: ResponsesRequest, ignored: IgnoredFields) -> None:
+def _check_unsupported(asked: ResponsesRequest, ignored: IgnoredFields, *, keeps: bool) -> None:
     for field in UNSUPPORTED:
         if getattr(asked, field) not in ASKS_FOR_NOTHING:
-            why = "nothing is stored here: send the whole conversation as 'input'" if field in _STATELESS else ""
-            raise unsupported_field(field, f"'{field}' is not supported; {why or 'leave it out'}.")
-    if asked.background:
-        raise unsupported_value("background", "'background' must be false: responses are not stored here.")
+            why = "send the conversation as 'input'" if field == "conversation" else "leave it out"
+            raise unsupported_field(field, f"'{field}' is not supported; {why}.")
+    if asked.previous_response_id and not keeps:
+        raise unsupported_field(
+            "previous_response_id",
+            f"'previous_response_id' is not supported: {_NOT_KEPT}. Send the whole conversation as 'input'.",
+        )
+    if asked.background and not keeps:
+        raise unsupported_value("background", f"'background' must be false: {_NOT_KEPT}.")
+    if asked.background and not asked.is_stored:
+        raise unsupported_value("background", "'background' needs 'store': true, so that its response can be read.")
 
     def only(value: object, path: str, values: tuple[object, ...], why: str) -> None:
         if value is not None and value not in values:
             ignored.add(path, why)
 
-    only(asked.store, "store", (False,), "must be false: responses are not stored here")
+    if not keeps:
+        only(asked.store, "store", (False,), f"must be false: {_NOT_KEPT}")
     only(asked.truncation, "truncation", ("disabled",), "must be disabled: shorten the input yourself")
     for index, value in enumerate(asked.include or ()):
         only(value, f"include[{index}]", _INCLUDABLE, f"must be {' or '.join(_INCLUDABLE)}")

@@ -22,14 +22,17 @@ from inferd.wire.openai.responses.events import (
     OutputTextDone,
     ReasoningTextDelta,
     ReasoningTextDone,
+    ResponseCancelled,
     ResponseCompleted,
     ResponseCreated,
     ResponseEvent,
     ResponseFailed,
     ResponseIncomplete,
     ResponseInProgress,
+    ResponseQueued,
 )
 from inferd.wire.openai.responses.objects import (
+    EndStatus,
     FunctionCallItem,
     IncompleteDetails,
     ItemStatus,
@@ -47,53 +50,83 @@ ID_PREFIX = "resp_"
 
 
 class ResponseWriter:
-    """Writer of a response: begin, push ..., finish; or fail. Each method yields events; `whole` is their sum."""
+    """Writer of a response: begin, push ..., finish; or fail. Each method yields events; `whole` is their sum.
+
+    A writer of a response that is stored calls `close` and `ended` in place of `finish`, and stores the response in
+    between.
+
+    Attributes:
+        response: the response as its last event showed it.
+    """
 
     def __init__(self, begun: Response) -> None:
-        self._response = begun
+        self.response = begun
         self._numbers = itertools.count()
         self._items = _OutputItems(begun.id.removeprefix(ID_PREFIX), self._numbers)
 
     def begin(self) -> Iterator[ResponseEvent]:
         """Yield the first events."""
-        yield ResponseCreated(sequence_number=next(self._numbers), response=self._response)
-        yield ResponseInProgress(sequence_number=next(self._numbers), response=self._response)
+        yield ResponseCreated(sequence_number=next(self._numbers), response=self.response)
+        if self.response.status == "queued":
+            yield ResponseQueued(sequence_number=next(self._numbers), response=self.response)
+        else:
+            yield ResponseInProgress(sequence_number=next(self._numbers), response=self.response)
 
     def push(self, deltas: Iterable[AnswerDelta], logprobs: Sequence[TokenLogprob] = ()) -> Iterator[ResponseEvent]:
         """Yield the events of `deltas`; `logprobs` are those of the tokens that made them."""
+        if self.response.status == "queued":
+            self.response = msgspec.structs.replace(self.response, status="in_progress")
+            yield ResponseInProgress(sequence_number=next(self._numbers), response=self.response)
         self._items.hold(choice_logprobs(logprobs).content)
         for delta in deltas:
             yield from self._items.take(delta)
 
     def finish(self, end: AnswerEnd) -> Iterator[ResponseEvent]:
         """Yield the last events; called after the commit that bills the answer."""
-        is_cut = end.reason == "length"
-        yield from self._items.open_empty()
-        yield from self._items.close("incomplete" if is_cut else "completed")
-        self._response = msgspec.structs.replace(
-            self._response,
-            status="incomplete" if is_cut else "completed",
-            completed_at=None if is_cut else end.ended_at_s,
-            incomplete_details=IncompleteDetails() if is_cut else None,
+        yield from self.close("incomplete" if end.reason == "length" else "completed", end)
+        yield self.ended(end)
+
+    def close(self, status: EndStatus, end: AnswerEnd) -> Iterator[ResponseEvent]:
+        """Yield the events of the last item, and end the response: called before its commit, `end` without its cost."""
+        is_whole = status == "completed"
+        if status != "cancelled":
+            yield from self._items.open_empty()
+        yield from self._items.close("completed" if is_whole else "incomplete")
+        self.response = msgspec.structs.replace(
+            self.response,
+            status=status,
+            completed_at=end.ended_at_s if is_whole else None,
+            incomplete_details=IncompleteDetails() if status == "incomplete" else None,
             output=self._items.done,
             usage=response_usage(end.usage),
         )
+
+    def ended(self, end: AnswerEnd) -> ResponseEvent:
+        """Return the last event of a response that is closed, with its cost."""
+        self.response = msgspec.structs.replace(self.response, usage=response_usage(end.usage))
         number = next(self._numbers)
-        if is_cut:
-            yield ResponseIncomplete(sequence_number=number, response=self._response)
-        else:
-            yield ResponseCompleted(sequence_number=number, response=self._response)
+        if self.response.status == "incomplete":
+            return ResponseIncomplete(sequence_number=number, response=self.response)
+        if self.response.status == "cancelled":
+            return ResponseCancelled(sequence_number=number, response=self.response)
+        return ResponseCompleted(sequence_number=number, response=self.response)
 
     def fail(self, status: int, message: str) -> Iterator[ResponseEvent]:
         """Yield the end of a stream that failed; this API shows no `status`."""
-        error = ResponseError("server_error", message)
-        failed = msgspec.structs.replace(self._response, status="failed", error=error, output=self._items.done)
-        yield ResponseFailed(sequence_number=next(self._numbers), response=failed)
+        self.response = msgspec.structs.replace(
+            self.response,
+            status="failed",
+            error=ResponseError("server_error", message),
+            completed_at=None,
+            incomplete_details=None,
+            output=self._items.done,
+            usage=None,
+        )
+        yield ResponseFailed(sequence_number=next(self._numbers), response=self.response)
 
     def whole(self) -> bytes:
-        """Return the finished response as JSON."""
-        assert self._response.status in ("completed", "incomplete"), "finish comes first"
-        return msgspec.json.encode(self._response)
+        """Return the response as JSON."""
+        return msgspec.json.encode(self.response)
 
 
 class _OutputItems:
