@@ -113,7 +113,7 @@ LLAMA_SERVER: dict[str, Any] = {
     **OPENAI_SAMPLING,
     "verbose": True,
     "timings_per_token": True,
-    "cache_prompt": True,
+    "cache_prompt": False,
     "return_tokens": True,
     "return_progress": True,
     "sse_ping_interval": 10,
@@ -251,7 +251,7 @@ HONOURED = frozenset(
         *("response_format", "structured_outputs", "json_schema", "grammar", "format"),
         *("top_k", "min_p", "typical_p", "repetition_penalty", "repeat_penalty", "allowed_token_ids"),
         *("stop_token_ids", "include_stop_str_in_output", "ignore_eos", "min_tokens"),
-        *("n_predict", "num_predict", "max_completion_tokens", "cache_salt"),
+        *("n_predict", "num_predict", "max_completion_tokens", "cache_salt", "cache_prompt"),
         *("logprobs", "tools", "tool_choice", "parallel_tool_calls", "modalities"),
         *("reasoning", "reasoning_effort", "include_reasoning", "reasoning_format"),
     }

@@ -85,7 +85,9 @@ async def test_strict_server_refuses_what_it_would_ignore(tmp_path, monkeypatch,
         ({"reasoning": {"effort": {}}, "reasoning_effort": "none"}, "reasoning.effort"),
         ({"reasoning": True}, "reasoning"),
         ({"num_ctx": 2048, "keep_alive": "5m", "options": {"num_predict": 1}}, "num_ctx, keep_alive, options"),
-        ({"usage": {"include": True}, "cache_prompt": True, "top_a": 0.1}, "usage, cache_prompt, top_a"),
+        ({"usage": {"include": True}, "cache_prompt": True, "top_a": 0.1}, "usage, top_a"),
+        ({"prompt_cache_max_len": 0}, ""),
+        ({"prompt_cache_max_len": 100}, "prompt_cache_max_len"),
         ({"cache_salt": "abc", "tools": [], "tool_choice": "auto"}, ""),
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
     ],
@@ -139,6 +141,24 @@ async def test_accounting_line_is_kept_if_models_toml_says_so(tmp_path, monkeypa
     assert answer.headers.get("inferd-ignored") == counted.headers.get("inferd-ignored") == named
     num_left_out = answer.json()["usage"]["input_tokens"] - without.json()["input_tokens"]
     assert num_left_out == (0 if strips else len("x-anthropic-billing-header: cc_version=2;\n"))
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("fields", [{"cache_prompt": False}, {"prompt_cache_max_len": 0}])
+async def test_request_without_the_prompt_cache_is_computed_anew(tmp_path, monkeypatch, path, fields):
+    monkeypatch.setattr(providers.Provider, "reuses", True)
+    prompt = {"messages": [{"role": "user", "content": "harbour " * 16}]} if "chat" in path else {"prompt": "a" * 128}
+    body = {"model": FREE, "max_tokens": 2} | prompt
+
+    async with running_provider(tmp_path, monkeypatch) as provider:
+
+        async def cached(**more: Any) -> int:
+            answer = (await provider.client.post(path, json=body | more)).json()
+            return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+        assert await cached() == 0
+        assert await cached() > 100
+        assert [await cached(**fields), await cached(**fields)] == [0, 0]
 
 
 async def test_text_block_has_no_citations(provider):

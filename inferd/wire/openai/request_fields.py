@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -30,6 +31,7 @@ MAX_STOP = 16
 MAX_STOP_CHARACTERS = 1024
 MAX_LOGIT_BIAS = 1024
 MAX_STOP_TOKENS = 128
+_UNIQUE_KEY_BYTES = 16
 MAX_TAG_CHARACTERS = 512
 MAX_METADATA = 16
 MAX_METADATA_KEY_CHARACTERS = 64
@@ -129,6 +131,8 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     prompt_cache_key: str | None = None
     prompt_cache_isolation_key: str | None = None
     cache_salt: str | None = None
+    cache_prompt: bool | None = None
+    prompt_cache_max_len: int | None = None
 
     @property
     def streamed(self) -> bool:
@@ -186,7 +190,10 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     @property
     def isolation_key(self) -> str | None:
-        """Key of the requests that may share prefixes; None to share with all of the team's."""
+        """Key of the requests that may share prefixes; None to share with all of the team's. A request that is not to
+        be answered from the cache has a key that no other request has."""
+        if self.cache_prompt is False or self.prompt_cache_max_len == 0:
+            return secrets.token_hex(_UNIQUE_KEY_BYTES)
         return self.prompt_cache_isolation_key or self.cache_salt
 
     @property
@@ -353,6 +360,8 @@ def check_without_effect(request: CompletionFields, ignored: IgnoredFields) -> N
     """Record the fields that have an effect only with others."""
     if request.repeat_last_n is not None and request.repeat_penalty is None:
         ignored.add("repeat_last_n", "is only used with 'repeat_penalty'")
+    if request.prompt_cache_max_len:
+        ignored.add("prompt_cache_max_len", "must be 0, which turns the prompt cache off")
 
 
 def _check_logit_bias(request: CompletionFields) -> None:
