@@ -35,6 +35,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
+from inferd.plans import Unit
+
 
 class InferdError(Exception):
     """Base of the tree; the message is written for the person that can correct the fault."""
@@ -136,12 +138,12 @@ class InsufficientCreditError(RequestError):
     """Credit or a cap cannot cover the request's worst case.
 
     Attributes:
-        held_nanousd: if open holds alone are the cause, the amount of them that must be released first, by scope, such
-            as `team:acme` or `key:ID`.
+        missing: if open holds alone are the cause, the amount of them that must be released first, by scope and unit,
+            such as (`key:ID`, `tokens`); of `usd` in nano-USD.
     """
 
     default_code = "credit_balance_exhausted"
-    held_nanousd: Mapping[str, int] = MappingProxyType({})
+    missing: Mapping[tuple[str, Unit], int] = MappingProxyType({})
 
     @property
     def is_for_good(self) -> bool:

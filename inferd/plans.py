@@ -14,8 +14,11 @@ from inferd.money import NANOUSD_PER_USD
 
 Overage = Literal["block", "postpaid", "contact"]
 OVERAGES: tuple[Overage, ...] = ("block", "postpaid", "contact")
-PeriodKind = Literal["month", "year", "lifetime"]
-PERIOD_KINDS: tuple[PeriodKind, ...] = ("month", "year", "lifetime")
+PeriodKind = Literal["day", "week", "month", "year", "lifetime"]
+PERIOD_KINDS: tuple[PeriodKind, ...] = ("day", "week", "month", "year", "lifetime")
+Unit = Literal["usd", "tokens", "compute_ms"]
+"""Unit of a budget; amounts of `usd` are in nano-USD."""
+UNITS: tuple[Unit, ...] = ("usd", "tokens", "compute_ms")
 CapPeriod = Literal["month", "year"]
 IncludedEvery = Literal["once", "month"]
 INCLUDED_EVERY: tuple[IncludedEvery, ...] = ("once", "month")

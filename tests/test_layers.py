@@ -26,6 +26,7 @@ LAYERS = {
     "money": 0,
     "plans": 0,
     "subjects": 0,
+    "units": 0,
     "config": 1,
     "engine": 2,
     "ledger": 2,

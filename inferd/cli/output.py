@@ -13,10 +13,12 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from inferd.money import display_usd, parse_usd
+from inferd.units import display_amount
 
 # 128 + SIGPIPE, the status that a shell reports of a program killed by a closed pipe.
 BROKEN_PIPE_STATUS = 141
@@ -241,9 +243,14 @@ def moment_text(at: str | int | None) -> str | None:
     return display_instant(parse_instant_ms(at) if isinstance(at, str) else at)
 
 
-def budgets_text(budgets: Mapping[str, str]) -> str:
-    """Return `$50.00 a month, $100.00 in all` of budgets by period."""
-    return ", ".join(f"{usd_text(usd)} {'in all' if by == 'lifetime' else f'a {by}'}" for by, usd in budgets.items())
+def budgets_text(record: Mapping[str, Any]) -> str:
+    """Return `$50.00 a month, 2,000 tokens in all` of the budgets in the record of a project, user or key."""
+    amounts = [
+        *((usd_text(usd), by) for by, usd in record["budgets"].items()),
+        *((display_amount("tokens", amount), by) for by, amount in record["token_budgets"].items()),
+        *((display_amount("compute_ms", amount), by) for by, amount in record["compute_ms_budgets"].items()),
+    ]
+    return ", ".join(f"{text} {'in all' if by == 'lifetime' else f'a {by}'}" for text, by in amounts)
 
 
 def usd_text(usd: str) -> str:

@@ -70,7 +70,8 @@ class DeploymentConfig:
         shared_cache: whether teams share cached prefixes.
         reasoning_field: name of the reasoning in answers to chats, or "both".
         tiers_ppm: the service tiers offered, with the multiplier of the price in millionths.
-        max_compute_ms: compute time at which a request ends, if the price is by time (BILLING R4).
+        max_compute_ms: compute time at which a request ends, if the price is by time (BILLING R4) or a budget bounds
+            compute time (R7).
     """
 
     name: str
@@ -105,8 +106,6 @@ def deployment_config(table: TomlTable, models: Mapping[str, object]) -> Deploym
     price, free_until_ms = _price(table), table.instant_ms("free_until")
     if free_until_ms is not None and price is None:
         raise table.error("free_until", "needs a price, which applies from then on")
-    if "max_compute_ms" in table and (price is None or not price.is_by_time):
-        raise table.error("max_compute_ms", "needs a price by time: usd_per_second")
     return DeploymentConfig(
         name=table.name,
         model=model,

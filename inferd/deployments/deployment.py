@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from inferd.config import Retirement
+from inferd.config import DeploymentConfig, Retirement
 from inferd.deployments.capabilities import Capabilities
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import InvalidRequestError, OverloadedError
@@ -27,7 +27,7 @@ class Deployment:
         shared_cache: whether teams share cached prefixes.
         reasoning_field: name of the reasoning in answers to chats, "reasoning_content", "reasoning" or "both".
         tiers_ppm: multiplier of `price` for each service tier that it serves.
-        max_compute_ms: compute time after which a request ends; None if requests are not billed by time.
+        max_compute_ms: compute time after which a request ends, if it is billed by time or a budget bounds it.
         default_max_tokens: completion limit of a request that names none (BILLING R4).
         created_s: Unix time of its model file, shown by /v1/models.
         aliases: its other names and patterns of them, as models.toml writes them.
@@ -39,7 +39,7 @@ class Deployment:
     default_max_tokens: int
     created_s: int
     tiers_ppm: Mapping[ServiceTier, int]
-    max_compute_ms: int | None = None
+    max_compute_ms: int = DeploymentConfig.max_compute_ms
     free_until_ms: int | None = None
     retirement: Retirement | None = None
     shared_cache: bool = False

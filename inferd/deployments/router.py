@@ -11,7 +11,6 @@ from inferd.deployments.deployment import Deployment
 from inferd.deployments.local_replica import LocalReplica
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.errors import ModelNotFoundError
-from inferd.price import Price
 from inferd.wire.ollama.models import DEFAULT_TAG
 
 
@@ -49,7 +48,7 @@ class Router:
                     replica=replicas[deployment.model],
                     price=deployment.price,
                     tiers_ppm=deployment.tiers_ppm,
-                    max_compute_ms=deployment.max_compute_ms if _is_by_time(deployment.price) else None,
+                    max_compute_ms=deployment.max_compute_ms,
                     free_until_ms=deployment.free_until_ms,
                     retirement=deployment.retirement,
                     default_max_tokens=deployment.default_max_tokens,
@@ -123,7 +122,3 @@ class Router:
         known = [known for deployment in usable for known in (deployment.name, *deployment.aliases)]
         nearest = difflib.get_close_matches(name, known, n=1)
         return f"; did you mean `{nearest[0]}`?" if nearest else "."
-
-
-def _is_by_time(price: Price | None) -> bool:
-    return price is not None and price.is_by_time

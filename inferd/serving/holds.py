@@ -8,8 +8,9 @@ from contextlib import suppress
 from inferd.deployments.local_replica import LocalReplica
 from inferd.errors import InsufficientCreditError, OverloadedError
 from inferd.ledger import Command, LedgerWriter
-from inferd.ledger.requests import AlertRefusal, OpenHold, Settlement
+from inferd.ledger.requests import AlertRefusal, Hold, OpenHold, Settlement
 from inferd.limits.ticket import BLOCK_TOKENS, RateLimitTicket
+from inferd.plans import Unit
 
 MIN_RETRY_AFTER_S = 1.0
 MAX_RETRY_AFTER_S = 60.0
@@ -61,21 +62,21 @@ class HeldCredit:
         """Forget a hold that was resolved, if there was one."""
         self._running.pop(request_id, None)
 
-    def retry_after_s(self, missing_nanousd: Mapping[str, int]) -> float:
-        """Return seconds until enough requests of each scope should have ended that their holds cover what it misses.
-        Their costs are left out: most requests cost a small part of their holds."""
-        wait_s = max((self._wait_s(scope, missing) for scope, missing in missing_nanousd.items()), default=0.0)
+    def retry_after_s(self, missing: Mapping[tuple[str, Unit], int]) -> float:
+        """Return seconds until enough requests of each scope should have ended that their holds cover what it misses of
+        each unit. Their use is left out: most requests use a small part of their holds."""
+        wait_s = max((self._wait_s(*key, amount) for key, amount in missing.items()), default=0.0)
         return min(max(wait_s, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)
 
-    def _wait_s(self, scope: str, missing_nanousd: int) -> float:
+    def _wait_s(self, scope: str, unit: Unit, missing: int) -> float:
         running = [(hold, request) for hold, request in self._running.values() if scope in hold.attribution.subjects]
-        ends = sorted((request.left_s(), hold.amount_nanousd) for hold, request in running)
+        ends = sorted((request.left_s(), hold.amounts.of(unit)) for hold, request in running)
         wait_s = 0.0
-        for left_s, amount_nanousd in ends:
-            if missing_nanousd <= 0:
+        for left_s, amount in ends:
+            if missing <= 0:
                 break
             wait_s = left_s
-            missing_nanousd -= amount_nanousd
+            missing -= amount
         return wait_s
 
 
@@ -102,19 +103,20 @@ class Holds:
         """Raise OverloadedError while the disk is nearly full: then nothing new is accepted."""
         self._ledger.check_space()
 
-    async def open(self, hold: OpenHold, request: RunningRequest) -> None:
-        """Commit a hold. Raises InsufficientCreditError; if only open holds are the cause, its `retry_after_s` is when
-        enough of them should be resolved."""
+    async def open(self, hold: OpenHold, request: RunningRequest) -> Hold:
+        """Commit a hold, and return it. Raises InsufficientCreditError; if only open holds are the cause, its
+        `retry_after_s` is when enough of them should be resolved."""
         try:
-            await self._ledger.execute(hold)
+            opened = await self._ledger.execute(hold)
         except InsufficientCreditError as refusal:
             if refusal.is_for_good:
                 with suppress(OverloadedError):  # the next refusal alerts as well
                     self._ledger.submit(AlertRefusal(hold))
             if refusal.retry_after_s is not None:
-                refusal.retry_after_s = self.credit.retry_after_s(refusal.held_nanousd)
+                refusal.retry_after_s = self.credit.retry_after_s(refusal.missing)
             raise
         self.credit.add(hold, request)
+        return opened
 
     async def resolve(self, request_id: str, command: Command[Settlement | None]) -> int:
         """Commit the end of a request, which has a hold unless it is free; return its cost in nano-USD. If that fails,

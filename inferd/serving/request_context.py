@@ -55,17 +55,16 @@ class RequestContext:
         self._attribution = call.caller.attribution(call.deployment.name, call.tier)
         self._holds = holds
         self._is_held = False
+        # Whether there is a row in `holds`; set with `_is_held`.
+        self._has_hold = False
+        # Compute that each choice may have, once the request is held; None: any.
+        self._max_compute_ms: int | None = None
         self._admitted_at_ms = holds.clock_ms()
         self._price = call.deployment.price_at(self._admitted_at_ms, call.tier)
 
     @property
     def _by_time(self) -> bool:
         return self._price is not None and self._price.is_by_time
-
-    @property
-    def _max_compute_ms(self) -> int | None:
-        """Compute that each choice may have; None: any."""
-        return self.call.deployment.max_compute_ms if self._by_time else None
 
     @property
     def labels(self) -> RequestLabels:
@@ -83,15 +82,16 @@ class RequestContext:
     async def hold(self, prepared: Prepared) -> None:
         """Reserve tokens of the rate limits, and hold the worst case of the cost (BILLING R4).
 
-        A free deployment needs no credit and takes no hold (BILLING R7), but room on the disk for its usage row. Raises
-        RateLimitError, InsufficientCreditError, OverloadedError.
+        A request to a free deployment needs no credit. It takes a hold only if its team has a budget of tokens or of
+        compute time (BILLING R7), else it needs only room on the disk for its usage row. Raises RateLimitError,
+        InsufficientCreditError, OverloadedError.
         """
         num_choices, max_tokens = prepared.num_choices, prepared.max_tokens
         self.ticket.reserve(prepared.prompt_tokens, max_tokens, n_choices=num_choices)
-        if self._price is None:
+        if self._price is None and not self.call.caller.has_usage_budgets:
             self._holds.check_space()
         else:
-            max_compute_ms = self._max_compute_ms
+            max_compute_ms = self.call.deployment.max_compute_ms
             hold = OpenHold(
                 request_id=self.request_id,
                 attribution=self._attribution,
@@ -101,12 +101,14 @@ class RequestContext:
                 epoch=self._holds.epoch,
                 admitted_at_ms=self._admitted_at_ms,
                 contact=self._holds.contact,
-                max_compute_ms=None if max_compute_ms is None else num_choices * max_compute_ms,
+                max_compute_ms=num_choices * max_compute_ms,
                 n_choices=num_choices,
             )
             replica = self.call.deployment.replica
             running = RunningRequest(self.ticket, replica, prepared.prompt_tokens, max_tokens, num_choices)
-            await self._holds.open(hold, running)
+            opened = await self._holds.open(hold, running)
+            self._max_compute_ms = None if opened.max_compute_ms is None else max_compute_ms
+            self._has_hold = True
         self._is_held = True
 
     async def fail(self, error: Exception) -> None:
@@ -163,7 +165,7 @@ class RequestContext:
     async def _resolve(self, status: Status, usage: Usage, reason: FinishReason | None = None) -> int:
         """Commit the end of the request; return its cost in nano-USD."""
         now_ms, finish_reason = self._holds.clock_ms(), None if reason is None else reason.value
-        if self._price is None:
+        if not self._has_hold:
             command: RecordFree | VoidHold | SettleHold = self._free_record(status, usage, now_ms, finish_reason)
         elif status == "failed" or usage.total_tokens == 0:
             command = VoidHold(self.request_id, "failed" if status == "failed" else "cancelled", now_ms)

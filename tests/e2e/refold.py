@@ -18,6 +18,9 @@ from typing import Any
 
 Row = dict[str, Any]
 NANOUSD_PER_USD = 10**9
+DAY_MS = 86_400_000
+AMOUNTS = ("nanousd", "tokens", "compute_ms")
+"""Names of what counters add up, each with a `posted_` and a `held_` column."""
 _PRICE = "input_picousd, cached_input_picousd, output_picousd"
 _WHO = "team, project, user, key_id, deployment, service_tier"
 _COUNTS = "prompt_tokens, cached_tokens, completion_tokens, compute_ms, cost_nanousd"
@@ -32,7 +35,7 @@ CHECKED = {
     "hold": (
         "holds",
         f"request_id, epoch, {_WHO}, {_PRICE}, prompt_tokens, max_completion_tokens, amount_nanousd, admitted_at_ms",
-        "postpaid, compute_picousd, multiplier_ppm, max_compute_ms",
+        "postpaid, compute_picousd, multiplier_ppm, max_compute_ms, free",
     ),
     "usage": (
         "usage",
@@ -42,6 +45,12 @@ CHECKED = {
     "rollup": ("rollups", "rollup, until_ms, requests, at_ms", None),
     "usage_daily": ("usage_daily", f"rollup, line, day_start_ms, {_WHO}, status, requests, {_COUNTS}", None),
     "refund": ("refunds", f"txn, request_id, {_WHO}, amount_nanousd, admitted_at_ms", None),
+    "budget": ("budgets", "scope, period, authority, unit, team, amount, set_at_ms, set_by", None),
+    "alert": (
+        "alerts",
+        "alert_id, kind, team, scope, source, period, unit, threshold_percent, limit_amount, value_amount, at_ms",
+        None,
+    ),
 }
 """Record -> its table, the columns that its checksum covers, then those it covers up to the last that is not null."""
 
@@ -116,6 +125,11 @@ class Export:
                     later.pop()
                 values += later
                 text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+                for column in ("amount", "limit", "value"):
+                    # Repeats the amount that the checksum covers, if it is of money.
+                    amount = row.get(f"{column}_amount", row.get(column))
+                    if "unit" in row and row.get(f"{column}_nanousd") != (amount if row["unit"] == "usd" else None):
+                        yield f"{record} {row} says two amounts"
                 if hashlib.sha256(text.encode()).hexdigest()[:32] != row["checksum"]:
                     yield f"{record} {row} was changed"
 
@@ -169,7 +183,8 @@ class Export:
             yield "a request was settled twice"
         for request_id, row in self.usage.items():
             priced = row["input_picousd"] is not None
-            if priced != (request_id in self.holds):
+            hold = self.holds.get(request_id)
+            if (hold is None and priced) or (hold is not None and priced != (hold["free"] is None)):
                 yield f"request {request_id}: {'no hold' if priced else 'a hold for a free one'}"
             cost = price(row) if priced else 0
             if row["cost_nanousd"] != cost:
@@ -195,26 +210,51 @@ class Export:
             yield f"settlements without a usage row: {settled}"
 
     def _counter_faults(self) -> Iterator[str]:
-        posted: Counter[tuple[str, str]] = Counter()
-        held: Counter[tuple[str, str]] = Counter()
-        for row in self.rows["usage"]:
-            for key in counters_of(row, row["admitted_at_ms"]):
-                posted[key] += row["cost_nanousd"]
-        for row in self.rows["usage_daily"]:
-            for key in counters_of(row, row["day_start_ms"]):
-                posted[key] += row["cost_nanousd"]
-        for row in self.rows["refund"]:
-            for key in counters_of(row, row["admitted_at_ms"]):
-                posted[key] -= row["amount_nanousd"]
+        posted: dict[str, Counter[tuple[str, str]]] = {name: Counter() for name in AMOUNTS}
+        held: dict[str, Counter[tuple[str, str]]] = {name: Counter() for name in AMOUNTS}
+        first_days = {row["team"]: row["first_day_ms"] for row in self.rows["day_counting"]}
+        for row, at_ms, amounts in self._used():
+            keys = [*counters_of(row, at_ms)]
+            if at_ms // DAY_MS * DAY_MS >= first_days.get(row["team"], at_ms + DAY_MS):
+                keys += days_of(row, at_ms)
+            for name, amount in zip(AMOUNTS, amounts, strict=True):
+                for key in keys:
+                    posted[name][key] += amount
         for hold in self.held():
-            for key in counters_of(hold, hold["admitted_at_ms"]):
-                held[key] += hold["amount_nanousd"]
-        for row in self.rows["counter"]:
+            tokens = hold["prompt_tokens"] + hold["max_completion_tokens"]
+            amounts = (hold["amount_nanousd"], tokens, hold["max_compute_ms"] or 0)
+            for name, amount in zip(AMOUNTS, amounts, strict=True):
+                for key in counters_of(hold, hold["admitted_at_ms"]):
+                    held[name][key] += amount
+        days = [{**row, "period": day_of(row["day_start_ms"])} for row in self.rows["day_counter"]]
+        for row in (*self.rows["counter"], *days):
             key = (row["scope"], row["period"])
-            if (row["posted_nanousd"], row["held_nanousd"]) != (posted.pop(key, 0), held.pop(key, 0)):
-                yield f"counter {key} does not fit its requests: {row}"
-        if any(posted.values()) or any(held.values()):
-            yield f"no counters for {dict(posted)} and {dict(held)}"
+            for name in AMOUNTS:
+                found = (row[f"posted_{name}"], row.get(f"held_{name}", 0))
+                if found != (posted[name].pop(key, 0), 0 if row in days else held[name].pop(key, 0)):
+                    yield f"counter {key} does not fit its requests: {row}"
+        for name in AMOUNTS:
+            if any(posted[name].values()) or any(held[name].values()):
+                yield f"no counters of {name} for {dict(posted[name])} and {dict(held[name])}"
+
+    def _used(self) -> Iterator[tuple[Row, int, tuple[int, int, int]]]:
+        """(row, moment, amounts) of everything that counters add up."""
+        for record, moment in (("usage", "admitted_at_ms"), ("usage_daily", "day_start_ms")):
+            for row in self.rows[record]:
+                tokens = row["prompt_tokens"] + row["completion_tokens"]
+                yield row, row[moment], (row["cost_nanousd"], tokens, row["compute_ms"])
+        for row in self.rows["refund"]:
+            yield row, row["admitted_at_ms"], (-row["amount_nanousd"], 0, 0)
+
+
+def day_of(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def days_of(row: Row, admitted_at_ms: int) -> Iterator[tuple[str, str]]:
+    """(scope, day) of each counter of a day that a request admitted then counts in."""
+    scopes = dict.fromkeys(scope for scope, _ in counters_of(row, admitted_at_ms))
+    yield from ((scope, day_of(admitted_at_ms)) for scope in scopes)
 
 
 def counters_of(row: Row, admitted_at_ms: int) -> Iterator[tuple[str, str]]:

@@ -29,7 +29,7 @@ NOW_MS = 1_795_176_000_000
 @pytest.fixture
 def lines(tmp_path: Path) -> list[str]:
     """Two grants, one of them expiring; an old request that was rolled up; a settled one with a part of it refunded, a
-    voided, an open and a free one."""
+    voided, an open, a free one, and a free one with a hold; budgets by day, and alerts."""
     with DataLock(tmp_path) as lock:
         store = Store(tmp_path, lock)
         epoch = begin_epoch(store, NOW_MS)
@@ -48,9 +48,16 @@ def lines(tmp_path: Path) -> list[str]:
             for request_id in ("settled", "voided", "open"):
                 OpenHold(request_id=request_id, epoch=epoch, **asked, **who).apply(conn)
             SettleHold("settled", Usage(11, 4, 5, 60), "completed", NOW_MS + 9, "stop").apply(conn)
+            by = operations.Author("test", NOW_MS)
+            for unit in ("usd", "compute_ms"):
+                operations.set_budget(conn, "acme", 10**9, "day", operations.BudgetOwner(unit=unit), by=by)
+            operations.set_budget(conn, "acme", 2, by=by)
+            of_free = msgspec.structs.replace(attribution, deployment="a/free")
+            OpenHold("bounded", of_free, None, 3, 2, epoch, NOW_MS, max_compute_ms=60).apply(conn)
+            SettleHold("bounded", Usage(3, 1, 1, 9), "completed", NOW_MS + 9, "stop").apply(conn)
             operations.refund_request(conn, "settled", 3, reason="slow", by=operations.Author("test", NOW_MS + 9))
             VoidHold("voided", "failed", NOW_MS + 9).apply(conn)
-            free = {**who, "attribution": msgspec.structs.replace(attribution, deployment="a/free")}
+            free = {**who, "attribution": of_free}
             RecordFree("free", usage=Usage(3, 0, 2, 1), status="completed", finished_at_ms=NOW_MS + 1, **free).apply(
                 conn
             )
@@ -75,7 +82,7 @@ def test_good_books_have_no_fault(lines):
     assert export.faults() == []
     assert [hold["request_id"] for hold in export.held()] == ["open"]
     assert export.drawn_nanousd("acme") == export.totals("acme").cost_nanousd
-    assert export.totals("acme").requests == 4
+    assert export.totals("acme").requests == 5
     assert export.usage["settled"]["cost_nanousd"] == price(export.usage["settled"])
 
 
@@ -87,20 +94,23 @@ def test_every_changed_number_is_a_fault_without_checksums_too(lines, monkeypatc
     assert {"entry.amount_nanousd", "usage.cost_nanousd", "counter.held_nanousd", "hold.amount_nanousd"} <= tried
 
     monkeypatch.setattr("tests.e2e.refold.CHECKED", {})
-    # What a grant was once, and which tokens a voided, a free or a rolled up request used, only the checksum knows.
+    # What a grant was once, which tokens a voided, a free or a rolled up request used or held, and what a budget or an
+    # alert said, only the checksum knows.
     unknown = {what for what, bad in changed_numbers(lines) if not Export(bad).faults()}
     assert unknown <= {
         "grant.amount_nanousd",
         *(f"usage_daily.{name}" for name in ("prompt_tokens", "cached_tokens", "completion_tokens")),
         *(f"usage.{name}" for name in ("prompt_tokens", "cached_tokens", "completion_tokens")),
         *(f"usage.{name}" for name in ("input_picousd", "output_picousd")),
+        *(f"hold.{name}" for name in ("prompt_tokens", "max_completion_tokens", "input_picousd", "output_picousd")),
+        *("alert.limit_nanousd", "alert.value_nanousd", "budget.amount_nanousd"),
     }
 
 
 @pytest.mark.parametrize("record", ["entry", "account", "hold", "usage", "counter", "transaction"])
 def test_a_row_that_is_missing_is_a_fault(lines, record):
     for index, line in enumerate(lines):
-        if json.loads(line)["record"] == record and "free" not in line:
+        if json.loads(line)["record"] == record and '"a/free"' not in line:
             assert Export([*lines[:index], *lines[index + 1 :]]).faults(), line
 
 

@@ -53,6 +53,7 @@ def test_the_documented_fields_are_those_of_the_export(books):
     books.settle(books.hold(1, 1), 1, 1)
     books.conn.execute("INSERT INTO users VALUES ('acme', 'ada', 1, 'test')")
     move_everything(books)
+    operations.set_budget(books.conn, "acme", 10**12, "day", by=operations.Author("test", books.now_ms))
     operations.suspend(books.conn, "user", ("acme", "ada"), by=operations.Author("test", 1))
     export, _, _ = DOCUMENT.partition("## Export")[2].partition("**To refold it:**")
     documented = documented_tables(export)

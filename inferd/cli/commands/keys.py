@@ -201,7 +201,7 @@ def print_keys(records: Sequence[Mapping[str, Any]]) -> None:
                 *(key[column] for column in columns),
                 " ".join(key["scopes"]),
                 "all" if key["models"] is None else " ".join(key["models"]),
-                *(budgets_text(key["budgets"]), moment_text(key["created_at"]), key["status"]),
+                *(budgets_text(key), moment_text(key["created_at"]), key["status"]),
             )
             for key in records
         ),

@@ -107,7 +107,7 @@ def _print_members(noun: Noun, records: Sequence[Mapping[str, Any]]) -> None:
             (
                 *(record[noun], record["status"], moment_text(record["created_at"]), record["created_by"]),
                 "unlimited" if record["concurrency"] is None else record["concurrency"],
-                budgets_text(record["budgets"]),
+                budgets_text(record),
             )
             for record in records
         ),

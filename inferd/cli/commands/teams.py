@@ -13,11 +13,12 @@ from inferd.cli.options import DATE_HELP, DataDir, Json
 from inferd.cli.output import command_line, moment_text, print_fields, print_json, print_table, say, say_next
 from inferd.errors import InvalidValueError
 from inferd.instants import display_instant, parse_instant_ms, wall_clock_ms
-from inferd.money import display_usd
 from inferd.plans import DEFAULT_PLAN, OVERAGES, TOP_TIER, Overage
+from inferd.units import display_amount
 
 if TYPE_CHECKING:
     from inferd.ledger.operations import Limits
+    from inferd.ledger.terms import Budget, Cap
 
 SHOWN = 100
 """Projects, users and keys of a team that `show` prints at most."""
@@ -245,22 +246,9 @@ def _print_limits(limits: Limits) -> None:
     )
     say("")
     print_table(
-        ("Limit of", "From", "Period", "Limit", "Raised by", "Spent", "Held", "Left", "Starts anew"),
-        (
-            (
-                cap.scope,
-                cap.source_name,
-                cap.period,
-                display_usd(cap.limit_nanousd),
-                display_usd(cap.raised_nanousd) if cap.raised_nanousd else None,
-                display_usd(cap.spend.posted_nanousd),
-                display_usd(cap.spend.held_nanousd) if cap.spend.held_nanousd else None,
-                display_usd(cap.left_nanousd),
-                "never" if cap.resets_at_ms is None else display_instant(cap.resets_at_ms)[:10],
-            )
-            for cap in limits.caps
-        ),
-        right=("Limit", "Raised by", "Spent", "Held", "Left"),
+        ("Limit of", "From", "Period", "Limit", "Raised by", "Used", "Held", "Left", "Starts anew"),
+        (*map(_cap_row, limits.caps), *map(_default_row, limits.defaults)),
+        right=("Limit", "Raised by", "Used", "Held", "Left"),
         wrap=("Limit of", "From"),
     )
     say("")
@@ -276,3 +264,22 @@ def _print_limits(limits: Limits) -> None:
         right=("At most",),
         wrap=("Limit", "From"),
     )
+
+
+def _cap_row(cap: Cap) -> tuple[str | None, ...]:
+    return (
+        *(cap.scope, cap.source_name, cap.period, cap.text(cap.limit)),
+        cap.text(cap.raised) if cap.raised else None,
+        cap.text(cap.spend.posted),
+        cap.text(cap.spend.held) if cap.spend.held else None,
+        cap.text(cap.left),
+        "never" if cap.resets_at_ms is None else display_instant(cap.resets_at_ms)[:10],
+    )
+
+
+def _default_row(budget: Budget) -> tuple[str | None, ...]:
+    """Return the row of a budget that each project, key or user has, with a counter of its own."""
+    kind, _, _ = budget.scope.partition(":")
+    source = "default" if budget.authority == "operator" else "default, set by the team"
+    amount = display_amount(budget.unit, budget.amount)
+    return (kind.replace("-", " "), source, f"each {budget.period}", amount, None, None, None, None, None)

@@ -1,8 +1,8 @@
 """Alerts (BILLING R7): rows written in the transaction that crosses a line, once per line and period.
 
-Kind `threshold`: the spending of a scope in a period reached a share of a cap. Kind `low_balance`: a team's unspent
-credit fell below a share of its last grant (source `credit`), or a request was refused for lack of it (source
-`refusal`); its period is that grant. Deliveries of alerts have rows of their own.
+Kind `threshold`: what a scope used in a period reached a share of a cap of money, tokens or compute time. Kind
+`low_balance`: a team's unspent credit fell below a share of its last grant (source `credit`), or a request was refused
+for lack of it (source `refusal`); its period is that grant. Deliveries of alerts have rows of their own.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Literal
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.storage.rows import insert
 from inferd.ledger.terms.caps import Cap
-from inferd.money import display_usd
-from inferd.plans import AlertPolicy
+from inferd.plans import AlertPolicy, Unit
 from inferd.subjects import team_subject
+from inferd.units import Amounts, display_amount
 
 AlertKind = Literal["threshold", "low_balance"]
 
@@ -29,10 +29,11 @@ class Alert:
     Attributes:
         alert_id: 1, 2, 3, ...; 0 before it is stored.
         scope: as in counters, such as `project:acme/website`.
-        source: the cap's (`plan`, `tier`, `budget`, `team_budget`), `credit` or `refusal`.
-        period: `2026-11`, `2026`, `lifetime`; `grant 7` of a low balance, `no grant` of a team that never had one.
-        limit_nanousd: the cap, or the last grant; 0 without a grant.
-        value_nanousd: the amount spent, or the credit left.
+        source: the cap's (`plan`, `tier`, `budget`, ...), `credit` or `refusal`.
+        period: the cap's, such as `2026-11`; `grant 7` of a low balance, `no grant` of a team that never had one.
+        unit: of both amounts; those of `usd` are in nano-USD.
+        limit_amount: the cap, or the last grant; 0 without a grant.
+        value_amount: the amount used, or the credit left.
     """
 
     alert_id: int
@@ -41,9 +42,10 @@ class Alert:
     scope: str
     source: str
     period: str
+    unit: Unit
     threshold_percent: int
-    limit_nanousd: int
-    value_nanousd: int
+    limit_amount: int
+    value_amount: int
     at_ms: int
 
 
@@ -62,7 +64,7 @@ def all_alerts(conn: sqlite3.Connection, team: str | None = None, page: Page = W
 
 def alert_text(alert: Alert) -> str:
     """Return one sentence for a person."""
-    value, limit = display_usd(alert.value_nanousd), display_usd(alert.limit_nanousd)
+    value, limit = (display_amount(alert.unit, amount) for amount in (alert.value_amount, alert.limit_amount))
     if alert.source == "refusal":
         return f"team {alert.team} has {value} of credit left, which was too little for a request that was refused"
     if alert.kind == "low_balance":
@@ -70,13 +72,14 @@ def alert_text(alert: Alert) -> str:
             f"team {alert.team} has {value} of credit left, "
             f"less than {alert.threshold_percent} % of its last grant ({limit})"
         )
-    if alert.value_nanousd * 100 < alert.threshold_percent * alert.limit_nanousd:
+    used = {"usd": "spent", "tokens": "used", "compute_ms": "computed for"}[alert.unit]
+    if alert.value_amount * 100 < alert.threshold_percent * alert.limit_amount:
         return (
-            f"{alert.scope} has spent {value} of its cap of {limit} in {alert.period} ({alert.source}), "
+            f"{alert.scope} has {used} {value} of its cap of {limit} in {alert.period} ({alert.source}), "
             "which leaves too little for a request that was refused"
         )
     return (
-        f"{alert.scope} has spent {value} in {alert.period}, "
+        f"{alert.scope} has {used} {value} in {alert.period}, "
         f"{alert.threshold_percent} % or more of its cap of {limit} ({alert.source})"
     )
 
@@ -87,14 +90,14 @@ def alert_spending(
     """Write the thresholds of these caps that are newly reached; after each change of posted spending or a budget."""
     for cap in caps:
         for percent in policy.thresholds_percent:
-            if cap.spend.posted_nanousd > 0 and cap.spend.posted_nanousd * 100 >= percent * cap.limit_nanousd:
+            if cap.spend.posted > 0 and cap.spend.posted * 100 >= percent * cap.limit:
                 _add_threshold(conn, team, cap, percent, now_ms)
 
 
-def alert_exhausted(conn: sqlite3.Connection, team: str, caps: Sequence[Cap], needed_nanousd: int, now_ms: int) -> None:
+def alert_exhausted(conn: sqlite3.Connection, team: str, caps: Sequence[Cap], needed: Amounts, now_ms: int) -> None:
     """Write the caps that leave too little for a request even if every open hold were void, as their 100 %."""
     for cap in caps:
-        if needed_nanousd > cap.left_without_holds_nanousd:
+        if needed.of(cap.unit) > cap.left_without_holds:
             _add_threshold(conn, team, cap, 100, now_ms)
 
 
@@ -106,9 +109,10 @@ def _add_threshold(conn: sqlite3.Connection, team: str, cap: Cap, percent: int, 
         scope=cap.scope,
         source=cap.source,
         period=cap.period,
+        unit=cap.unit,
         threshold_percent=percent,
-        limit_nanousd=cap.limit_nanousd,
-        value_nanousd=cap.spend.posted_nanousd,
+        limit_amount=cap.limit,
+        value_amount=cap.spend.posted,
         at_ms=now_ms,
     )
     _add(conn, alert)
@@ -128,9 +132,10 @@ def alert_low_balance(
             scope=team_subject(team),
             source="credit",
             period=f"grant {grant_id}",
+            unit="usd",
             threshold_percent=percent,
-            limit_nanousd=amount_nanousd,
-            value_nanousd=left_nanousd,
+            limit_amount=amount_nanousd,
+            value_amount=left_nanousd,
             at_ms=now_ms,
         )
         _add(conn, alert)
@@ -150,9 +155,10 @@ def alert_no_credit(
             scope=team_subject(team),
             source="refusal",
             period="no grant" if grant_id is None else f"grant {grant_id}",
+            unit="usd",
             threshold_percent=percent,
-            limit_nanousd=amount_nanousd,
-            value_nanousd=left_nanousd,
+            limit_amount=amount_nanousd,
+            value_amount=left_nanousd,
             at_ms=now_ms,
         )
         _add(conn, alert)
@@ -169,8 +175,9 @@ def _last_grant(conn: sqlite3.Connection, team: str) -> tuple[int | None, int]:
 def _add(conn: sqlite3.Connection, alert: Alert) -> None:
     """Insert an alert, unless there is one of its line and period."""
     known = conn.execute(
-        "SELECT 1 FROM alerts WHERE kind = ? AND scope = ? AND source = ? AND period = ? AND threshold_percent = ?",
-        (alert.kind, alert.scope, alert.source, alert.period, alert.threshold_percent),
+        "SELECT 1 FROM alerts "
+        "WHERE kind = ? AND scope = ? AND source = ? AND period = ? AND unit = ? AND threshold_percent = ?",
+        (alert.kind, alert.scope, alert.source, alert.period, alert.unit, alert.threshold_percent),
     ).fetchone()
     if known is None:
         (alert_id,) = conn.execute("SELECT coalesce(max(alert_id), 0) + 1 FROM alerts").fetchone()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from inferd.ledger.audit import Finding
 from inferd.ledger.identity.authority import Authority, authority_of
+from inferd.ledger.terms.budgets import each_scope
 from inferd.subjects import key_subject, project_subject, team_subject, user_subject
 
 K = TypeVar("K", int, str, tuple[str, ...])
@@ -30,7 +31,9 @@ class LogRow(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """The team, project, user or key that the change was about."""
+        """The team, project, user or key that the change was about, or the scope of a default for each of them."""
+        if "each" in self.details:
+            return each_scope(self.details["each"], self.team)
         if "project" in self.details:
             return project_subject(self.team, self.details["project"])
         if "user" in self.details:

@@ -1,4 +1,4 @@
-"""Audit of money: entries against transactions, balances, grants and counters."""
+"""Audit of money: entries against transactions, balances and grants."""
 
 from __future__ import annotations
 
@@ -8,37 +8,6 @@ from typing import get_args
 
 from inferd.ledger.audit import Finding
 from inferd.ledger.credit.accounts import TransactionKind, credit_account, funding_account
-from inferd.subjects import KEY_SUBJECT_SQL, PROJECT_SUBJECT_SQL, TEAM_SUBJECT_SQL, USER_SUBJECT_SQL
-
-_COUNTERS = f"""
-    WITH moments AS (
-        SELECT team, project, user, key_id, admitted_at_ms / 1000 AS at_s, cost_nanousd AS posted
-            FROM usage WHERE input_picousd IS NOT NULL
-        UNION ALL
-        SELECT team, project, user, key_id, day_start_ms / 1000, cost_nanousd FROM usage_daily
-        UNION ALL
-        SELECT team, project, user, key_id, admitted_at_ms / 1000, -amount_nanousd FROM refunds
-    ), months AS (
-        SELECT team, project, user, key_id, strftime('%Y-%m', at_s, 'unixepoch') AS month, sum(posted) AS posted
-        FROM moments GROUP BY 1, 2, 3, 4, 5
-    ), folded (team, scope, period, posted) AS (
-        SELECT team, {TEAM_SUBJECT_SQL}, month, sum(posted) FROM months GROUP BY 1, 2, 3
-        UNION ALL
-        SELECT team, {TEAM_SUBJECT_SQL}, substr(month, 1, 4), sum(posted) FROM months GROUP BY 1, 2, 3
-        UNION ALL
-        SELECT team, {TEAM_SUBJECT_SQL}, 'lifetime', sum(posted) FROM months GROUP BY 1
-        UNION ALL
-        SELECT team, {PROJECT_SUBJECT_SQL}, month, sum(posted) FROM months GROUP BY 1, 2, 3
-        UNION ALL
-        SELECT team, {KEY_SUBJECT_SQL}, month, sum(posted) FROM months GROUP BY 1, 2, 3
-        UNION ALL
-        SELECT team, {USER_SUBJECT_SQL}, month, sum(posted) FROM months
-            WHERE user IS NOT NULL GROUP BY 1, 2, 3
-    )
-    SELECT scope, period, coalesce(posted_nanousd, 0), coalesce(posted, 0)
-    FROM (SELECT team, scope, period FROM folded UNION SELECT team, scope, period FROM counters)
-        LEFT JOIN folded USING (team, scope, period) LEFT JOIN counters USING (team, scope, period)
-"""
 
 
 def unbalanced_transactions(conn: sqlite3.Connection) -> Iterator[Finding]:
@@ -116,10 +85,3 @@ def overdrawn_teams(conn: sqlite3.Connection) -> Iterator[Finding]:
     )
     for team, held, credit in rows:
         yield Finding("teams", team, f"its open holds are {held}, but its grants have only {credit}")
-
-
-def wrong_counters(conn: sqlite3.Connection) -> Iterator[Finding]:
-    """Yield counters that are not the cost of the requests of their period, less refunds."""
-    for scope, period, posted, folded in conn.execute(_COUNTERS):
-        if posted != folded:
-            yield Finding("counters", f"{scope}/{period}", f"posted is {posted}, but its requests cost {folded} in all")

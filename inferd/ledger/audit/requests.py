@@ -7,25 +7,28 @@ from collections.abc import Iterator
 
 from inferd.ledger.audit import Finding
 from inferd.ledger.credit.accounts import receivable_account, revenue_account
-from inferd.ledger.requests.pricing import PRICE_COLUMNS, cost_nanousd, hold_nanousd, possible_price
+from inferd.ledger.requests.pricing import FREE, PRICE_COLUMNS, cost_nanousd, hold_nanousd, possible_price
 from inferd.usage import Usage
 
-_SAME = (
-    *("team", "project", "user", "key_id", "deployment", "service_tier"),
-    *(*PRICE_COLUMNS, "admitted_at_ms"),
-)
+_SAME = ("team", "project", "user", "key_id", "deployment", "service_tier", "admitted_at_ms")
 
 
 def wrong_holds(conn: sqlite3.Connection) -> Iterator[Finding]:
     """Yield holds that are not their request's worst case, lack their usage row, or belong to a dead epoch."""
     rows = conn.execute(
         f"SELECT request_id, state, resolved_at_ms IS NULL, amount_nanousd, {', '.join(PRICE_COLUMNS)}, "
-        "prompt_tokens, max_completion_tokens, max_compute_ms, epoch, (SELECT max(epoch) FROM epochs), "
+        "prompt_tokens, max_completion_tokens, max_compute_ms, free, epoch, (SELECT max(epoch) FROM epochs), "
         "EXISTS (SELECT 1 FROM usage WHERE usage.request_id = holds.request_id) FROM holds"
     )
-    for request_id, state, is_open, amount, *price_columns, prompt, completion, compute_ms, epoch, newest, used in rows:
+    for request_id, state, is_open, amount, *others in rows:
+        *price_columns, prompt, completion, compute_ms, free, epoch, newest, used = others
         price = possible_price(price_columns)
-        if price is None or min(prompt, completion) < 0 or price.is_by_time != (compute_ms is not None):
+        if (
+            price is None
+            or min(prompt, completion) < 0
+            or (price.is_by_time and compute_ms is None)
+            or (free and price != FREE)
+        ):
             yield Finding("holds", request_id, "its price or its counts are impossible")
         elif amount != (worst := hold_nanousd(price, prompt, completion, compute_ms or 0)):
             yield Finding("holds", request_id, f"it holds {amount}, but its worst case costs {worst}")
@@ -42,10 +45,11 @@ def wrong_holds(conn: sqlite3.Connection) -> Iterator[Finding]:
 def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
     """Yield usage rows with impossible counts, a cost that is not the price of the usage, or another hold's columns."""
     same = " AND ".join(f"usage.{column} IS holds.{column}" for column in _SAME)
+    prices = " AND ".join(f"usage.{column} IS iif(free = 1, NULL, holds.{column})" for column in PRICE_COLUMNS)
     rows = conn.execute(
         f"SELECT request_id, {', '.join(f'usage.{column}' for column in PRICE_COLUMNS)}, "
         "usage.prompt_tokens, cached_tokens, completion_tokens, compute_ms, cost_nanousd, usage.txn, "
-        f"state, amount_nanousd, {same} FROM usage LEFT JOIN holds USING (request_id)"
+        f"state, amount_nanousd, free, {same} AND {prices} FROM usage LEFT JOIN holds USING (request_id)"
     )
     for (
         request_id,
@@ -58,6 +62,7 @@ def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
         txn,
         state,
         held,
+        free,
         fits,
     ) in rows:
         problems = []
@@ -68,7 +73,8 @@ def wrong_usage(conn: sqlite3.Connection) -> Iterator[Finding]:
             exact = cost_nanousd(price, Usage(prompt, cached, completion, compute_ms))
             if cost != min(exact, held):
                 problems.append(f"it cost {cost}, but its usage at its price costs {exact}, of {held} held")
-        if price is None and (cost != 0 or state is not None or set(price_columns) != {None}):
+        has_priced_hold = state is not None and not free
+        if price is None and (cost != 0 or has_priced_hold or set(price_columns) != {None}):
             problems.append("it has no price, but a hold or a cost")
         if price is not None and state is None:
             problems.append("it has a price, but no hold")

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from inferd.ledger.audit import Finding, billing, completeness, files, limits, money, requests, settings
+from inferd.ledger.audit import Finding, billing, completeness, counters, files, limits, money, requests, settings
 from inferd.ledger.storage.rows import FORMATS, checksum
 from inferd.ledger.storage.schema import expected_objects, objects
 
@@ -38,7 +38,8 @@ _CHECKS = (
     money.wrong_balances,
     money.wrong_grants,
     money.overdrawn_teams,
-    money.wrong_counters,
+    counters.wrong_counters,
+    counters.wrong_day_counting,
     billing.wrong_refunds,
     billing.wrong_takings,
     billing.wrong_statements,
@@ -79,7 +80,7 @@ def audit(conn: sqlite3.Connection) -> AuditReport:
         has_texts = not any(finding.table in ("log", "catalogs") for finding in findings)
         for check in (*_CHECKS, *(_CHECKS_OF_TEXTS if has_texts else ())):
             findings += check(conn)
-        for table in (*FORMATS, "accounts", "counters", "statements"):
+        for table in (*FORMATS, "accounts", "counters", "day_counters", "statements"):
             rows[table] = conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
     except sqlite3.DatabaseError as error:
         findings.append(Finding("(file)", "", f"cannot be read: {error}"))

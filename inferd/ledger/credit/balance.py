@@ -9,7 +9,7 @@ from inferd.ledger.credit.accounts import balance_nanousd, receivable_account
 from inferd.ledger.credit.grants import available_nanousd, open_grants
 from inferd.ledger.credit.included_credit import due_grant
 from inferd.ledger.terms import counters
-from inferd.ledger.terms.caps import Cap, team_caps
+from inferd.ledger.terms.caps import Cap, spending_caps
 from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.terms import terms_of
 from inferd.money import display_usd
@@ -45,7 +45,7 @@ class Credit:
         """`$6,000.00 a month (plan pro)`: the most that a postpaid team can spend; None for other teams."""
         if self.overage != "postpaid":
             return None
-        return f"{display_usd(self.cap.limit_nanousd)} {self.cap.span} ({self.cap.source_name})"
+        return f"{display_usd(self.cap.limit)} {self.cap.span} ({self.cap.source_name})"
 
     def describe(self) -> str:
         """Return `$5.00 of credit`; for a postpaid team also the most that it may owe."""
@@ -61,11 +61,11 @@ def caps_below_balance(conn: sqlite3.Connection, team: str, now_ms: int) -> list
     """Return a sentence for each cap that keeps a team from spending all of its credit (BILLING R1)."""
     balance_nanousd = credit_of(conn, team, now_ms).balance_nanousd
     return [
-        f"{cap.source_name} lets the team spend only {display_usd(cap.left_without_holds_nanousd)} more "
+        f"{cap.source_name} lets the team spend only {display_usd(cap.left_without_holds)} more "
         f"{'in all' if cap.resets_at_ms is None else f'in {cap.period}'}, which is below its balance of "
         f"{display_usd(balance_nanousd)}"
-        for cap in team_caps(conn, team, terms_of(conn, team, now_ms), now_ms)
-        if cap.left_without_holds_nanousd < balance_nanousd
+        for cap in spending_caps(conn, team, terms_of(conn, team, now_ms), now_ms)
+        if cap.left_without_holds < balance_nanousd
     ]
 
 
@@ -77,16 +77,16 @@ def credit_of(conn: sqlite3.Connection, team: str, now_ms: int) -> Credit:
     due = due_grant(conn, team, terms.plan, at_ms, now_ms)
     if due is not None:
         grants.append(due)
-    cap = min(team_caps(conn, team, terms, now_ms), key=lambda each: each.left_nanousd)
+    cap = min(spending_caps(conn, team, terms, now_ms), key=lambda each: each.left)
     unheld_nanousd = available_nanousd(grants, held_nanousd, at_ms)
     unspent_nanousd = sum(grant.remaining_nanousd for grant in grants)
     return Credit(
         team=team,
         balance_nanousd=min(unspent_nanousd, max(available_nanousd(grants, 0, at_ms), held_nanousd)),
-        available_nanousd=cap.left_nanousd if terms.postpaid else min(unheld_nanousd, cap.left_nanousd),
+        available_nanousd=cap.left if terms.postpaid else min(unheld_nanousd, cap.left),
         held_nanousd=held_nanousd,
         owed_nanousd=-balance_nanousd(conn, receivable_account(team)),
         overage=terms.overage,
-        unheld_nanousd=min(unheld_nanousd, cap.left_nanousd),
+        unheld_nanousd=min(unheld_nanousd, cap.left),
         cap=cap,
     )

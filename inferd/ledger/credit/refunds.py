@@ -27,6 +27,7 @@ from inferd.ledger.terms import counters
 from inferd.ledger.terms.expiry_clock import expiry_ms
 from inferd.ledger.terms.periods import periods_of
 from inferd.money import display_usd
+from inferd.units import Amounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def refund_request(
     transaction = Transaction("refund", actor, now_ms, reason, request_id, month)
     txn = post(conn, transaction, [*parts, (REFUNDS, -amount_nanousd)])
     _give_back(conn, attribution.team, month, parts)
-    counters.post(conn, attribution, -amount_nanousd, admitted_at_ms)
+    counters.post(conn, attribution, Amounts(nanousd=-amount_nanousd), admitted_at_ms)
     values: dict[str, Any] = {
         "txn": txn,
         "request_id": request_id,

@@ -28,6 +28,8 @@ class Caller:
     Attributes:
         project: the project that the request chose, else the key's, else the team's default project.
         models: the deployments that the key may call; None: all.
+        has_usage_budgets: whether tokens or compute time are bounded for the team or one of its projects, keys and
+            users: then its requests to free deployments take holds, too.
     """
 
     team: str
@@ -37,6 +39,7 @@ class Caller:
     plan: str
     scopes: tuple[Scope, ...] = DEFAULT_SCOPES
     models: tuple[str, ...] | None = None
+    has_usage_budgets: bool = False
 
     def has_scope(self, scope: Scope) -> bool:
         """Return whether the key has a scope. `admin` includes `usage` and `manage` of all teams, but no calls."""
@@ -156,7 +159,8 @@ def stand_in_fault(scopes: Collection[str]) -> str | None:
 
 def _stored(conn: sqlite3.Connection, key_id: str) -> tuple[Any, ...] | None:
     row: tuple[Any, ...] | None = conn.execute(
-        "SELECT secret_sha256, team, project, user, plan, revoked_at_ms, expires_at_ms, scopes, models "
+        "SELECT secret_sha256, team, project, user, plan, revoked_at_ms, expires_at_ms, scopes, models, "
+        "EXISTS (SELECT 1 FROM budgets WHERE budgets.team = keys.team AND unit <> 'usd') "
         "FROM keys JOIN teams USING (team) WHERE key_id = ?",
         (key_id,),
     ).fetchone()
@@ -164,13 +168,14 @@ def _stored(conn: sqlite3.Connection, key_id: str) -> tuple[Any, ...] | None:
 
 
 def _caller(conn: sqlite3.Connection, key_id: str, row: tuple[Any, ...], now_ms: int, project: str | None) -> Caller:
-    _, team, bound_to, user, plan, revoked_at_ms, expires_at_ms, scopes, models = row
+    _, team, bound_to, user, plan, revoked_at_ms, expires_at_ms, scopes, models, has_usage_budgets = row
     if revoked_at_ms is not None:
         raise AuthenticationError(f"The API key {KEY_PREFIX}{key_id}-... has been revoked.")
     if expires_at_ms is not None and expires_at_ms <= now_ms:
         raise AuthenticationError(f"The API key {KEY_PREFIX}{key_id}-... has expired.")
     chosen = _chosen_project(conn, team, bound_to, project)
-    caller = Caller(team, chosen, user, key_id, plan, tuple(scopes.split()), stored_models(models))
+    rights = tuple(scopes.split())
+    caller = Caller(team, chosen, user, key_id, plan, rights, stored_models(models), bool(has_usage_budgets))
     _refuse_suspended(conn, caller)
     return caller
 

@@ -17,26 +17,37 @@ from inferd.ledger.operations import audit_log, idempotency
 from inferd.ledger.operations.audit_log import Author
 from inferd.ledger.operations.idempotency import IdempotentRequest
 from inferd.ledger.storage.paging import WHOLE, Page
-from inferd.ledger.terms import budgets
-from inferd.ledger.terms.budgets import Budget, CapAdjustment
+from inferd.ledger.terms import budgets, day_counters
+from inferd.ledger.terms.budgets import EACH, Budget, CapAdjustment, Each, each_scope
 from inferd.ledger.terms.caps import caps_of_subjects
 from inferd.ledger.terms.terms import terms_of
 from inferd.money import NANOUSD_PER_USD, display_usd
-from inferd.plans import PERIOD_KINDS, PeriodKind
+from inferd.plans import PERIOD_KINDS, UNITS, PeriodKind, Unit
 from inferd.subjects import key_subject, team_subject
+from inferd.units import MAX_COMPUTE_MS, MAX_TOKENS, display_amount
 
 _MAX_AMOUNT_NANOUSD = 1_000_000_000 * NANOUSD_PER_USD
+_OF = {"usd": "of money", "tokens": "of tokens", "compute_ms": "of compute time"}
+_MAX_AMOUNTS = {"usd": _MAX_AMOUNT_NANOUSD, "tokens": MAX_TOKENS, "compute_ms": MAX_COMPUTE_MS}
 # Their sum is taken at each request, and stays far within SQLite's 64 bits.
 _MAX_RAISES_NANOUSD = 4_000_000_000 * NANOUSD_PER_USD
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetOwner:
-    """The project, user or key that a budget bounds; none of them: the team."""
+    """Unit of a budget, and the project, user or key whose use it bounds, or the kind of which it bounds each one; none
+    of them: the team."""
 
     project: str | None = None
     user: str | None = None
     key_id: str | None = None
+    each: Each | None = None
+    unit: Unit = "usd"
+
+    @property
+    def details(self) -> dict[str, str | None]:
+        """The details for the audit log. A budget of money does not name its unit, as before there were others."""
+        return asdict(self) | {"unit": None if self.unit == "usd" else self.unit}
 
 
 WHOLE_TEAM = BudgetOwner()
@@ -60,41 +71,68 @@ class NewRaise:
 def set_budget(
     conn: sqlite3.Connection,
     team: str,
-    amount_nanousd: int,
+    amount: int,
     period: PeriodKind = "month",
     owner: BudgetOwner = WHOLE_TEAM,
     *,
     by: Author,
 ) -> Budget:
-    """Bound the spending of a team, or of one project, user or key of it, in each month or year, or in all.
+    """Bound what a team, or one project, user or key of it, or each of them, uses in each period.
 
-    The budget replaces the one of the same period and authority. Running requests are not affected. An alert is
-    written if a part of the budget is spent already.
+    The budget replaces the one of the same owner, period, unit and authority. Running requests are not affected. An
+    alert is written if a part of the budget is used already; of a default, at the next request.
+
+    Args:
+        amount: in nano-USD, tokens or milliseconds of compute, as the owner's `unit` says.
 
     Raises:
         NotFoundError: the team has no such project, user or key.
-        InvalidValueError: the amount or period cannot be accepted.
+        InvalidValueError: the amount, period or unit cannot be accepted.
         PermissionDeniedError: the author is of the team, and the operator's budget is smaller.
     """
-    scope = _scope(conn, team, owner)
+    scope, unit = _scope(conn, team, owner), owner.unit
     check_choice("period of budgets", period, PERIOD_KINDS)
-    check_amount("budget", amount_nanousd, _MAX_AMOUNT_NANOUSD, may_be_zero=True)
+    _check_budget(unit, amount)
     authority = authority_of(conn, team, by.actor)
-    of_operator = budgets.find_budget(conn, scope, period, "operator")
-    if authority == "team" and of_operator is not None and amount_nanousd > of_operator.amount_nanousd:
-        raise beyond_limits(
-            f"the operator set a budget of {display_usd(of_operator.amount_nanousd)} by {period} for {scope}, and "
-            f"{display_usd(amount_nanousd)} is more; set at most that"
-        )
-    budget = Budget(scope, period, authority, team, amount_nanousd, by.now_ms, by.actor)
+    budget = Budget(scope, period, authority, unit, team, amount, by.now_ms, by.actor)
+    if authority == "team":
+        _refuse_larger(conn, budget)
     budgets.put_budget(conn, budget)
-    terms = terms_of(conn, team, by.now_ms)
-    caps = caps_of_subjects(conn, team, terms, [scope], by.now_ms)
-    source = "budget" if authority == "operator" else "team_budget"
-    alert_spending(conn, team, [cap for cap in caps if cap.source == source], terms.alerts, now_ms=by.now_ms)
-    details = {"amount_nanousd": amount_nanousd, "period": period, **asdict(owner), "authority": authority}
+    day_counters.count_as_needed(conn, team, by.now_ms)
+    if owner.each is None:
+        terms = terms_of(conn, team, by.now_ms)
+        caps = caps_of_subjects(conn, team, terms, [scope], by.now_ms)
+        source = "budget" if authority == "operator" else "team_budget"
+        own = [cap for cap in caps if (cap.scope, cap.source, cap.unit) == (scope, source, unit)]
+        alert_spending(conn, team, own, terms.alerts, now_ms=by.now_ms)
+    logged_as = "amount_nanousd" if unit == "usd" else "amount"
+    details = {logged_as: amount, "period": period, **owner.details, "authority": authority}
     audit_log.record(conn, "budgets.set", team, details, by)
     return budget
+
+
+def _check_budget(unit: Unit, amount: int) -> None:
+    """Raise InvalidValueError unless a budget may have the amount."""
+    most = _MAX_AMOUNTS[unit]
+    if unit == "usd":
+        check_amount("budget", amount, most, may_be_zero=True)
+    elif not 0 <= amount <= most:
+        raise InvalidValueError(
+            f"the amount of a budget must be 0 to {display_amount(unit, most)}, not {display_amount(unit, amount)}"
+        )
+
+
+def _refuse_larger(conn: sqlite3.Connection, budget: Budget) -> None:
+    """Raise PermissionDeniedError if the operator's budget of the scope, or the default for it, is smaller."""
+    unit, period, kind = budget.unit, budget.period, budget.scope.partition(":")[0]
+    of_operator = budgets.find_budget(conn, budget.scope, period, "operator", unit)
+    if of_operator is None and kind in EACH:
+        of_operator = budgets.find_budget(conn, each_scope(kind, budget.team), period, "operator", unit)
+    if of_operator is not None and budget.amount > of_operator.amount:
+        raise beyond_limits(
+            f"the operator set a budget of {display_amount(unit, of_operator.amount)} by {period} for "
+            f"{of_operator.scope}, and {display_amount(unit, budget.amount)} is more; set at most that"
+        )
 
 
 def remove_budget(
@@ -111,17 +149,19 @@ def remove_budget(
         NotFoundError: there is no such budget.
         PermissionDeniedError: the author is of the team, and only the operator has set a budget.
     """
-    scope = _scope(conn, team, owner)
+    scope, unit = _scope(conn, team, owner), owner.unit
     check_choice("period of budgets", period, PERIOD_KINDS)
-    of_operator, of_team = (budgets.find_budget(conn, scope, period, each) for each in AUTHORITIES)
+    of_operator, of_team = (budgets.find_budget(conn, scope, period, each, unit) for each in AUTHORITIES)
     authority = authority_of(conn, team, by.actor)
     ended = of_team if authority == "team" else of_operator or of_team
     if ended is None and of_operator is not None:
         raise beyond_limits("the operator set this budget")
     if ended is None:
-        raise NotFoundError(f"{scope} has no budget by {period}", noun="budget", names=(team,))
+        raise NotFoundError(f"{scope} has no budget {_OF[unit]} by {period}", noun="budget", names=(team,))
     budgets.drop_budget(conn, ended)
-    audit_log.record(conn, "budgets.remove", team, {"period": period, **asdict(owner), "authority": authority}, by)
+    day_counters.count_as_needed(conn, team, by.now_ms)
+    details = {"period": period, **owner.details, "authority": authority}
+    audit_log.record(conn, "budgets.remove", team, details, by)
     return ended
 
 
@@ -168,10 +208,16 @@ def raise_caps(
 
 
 def _scope(conn: sqlite3.Connection, team: str, owner: BudgetOwner) -> str:
-    """Return the subject of the owner. Raises NotFoundError unless it belongs to the team."""
+    """Return the scope of the owner's budgets. Raises NotFoundError unless the owner belongs to the team."""
     find_team(conn, team)
-    if sum(name is not None for name in (owner.project, owner.user, owner.key_id)) > 1:
-        raise InvalidValueError("a budget is of one project, one user or one key, or of the team")
+    check_choice("unit of budgets", owner.unit, UNITS)
+    if sum(name is not None for name in (owner.project, owner.user, owner.key_id, owner.each)) > 1:
+        raise InvalidValueError(
+            "a budget is of one project, one user or one key, of each project, user or key, or of the team"
+        )
+    if owner.each is not None:
+        check_choice("kind of owner", owner.each, EACH)
+        return each_scope(owner.each, team)
     if owner.project is not None:
         require_member(conn, "project", team, owner.project)
         return member_subject("project", team, owner.project)

@@ -20,7 +20,7 @@ from inferd.ledger.operations.audit_log import Author
 from inferd.ledger.operations.keys import create_key
 from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms import budgets
-from inferd.ledger.terms.budgets import CapAdjustment
+from inferd.ledger.terms.budgets import Budget, CapAdjustment
 from inferd.ledger.terms.caps import Cap, caps_of_subjects
 from inferd.ledger.terms.catalog import find_plan
 from inferd.ledger.terms.limits import ConcurrencyLimit, TeamLimits, concurrency_of, team_limits
@@ -61,6 +61,7 @@ class Limits:
 
     Attributes:
         caps: of the team, and of its projects, keys and users with a budget, in the current periods.
+        defaults: budgets of each project, key or user without one of its own.
         raises: raises of the caps that are in force or to come.
         rates: limits of requests and tokens.
         concurrency: limits of single projects and users in place of the plan's number.
@@ -69,6 +70,7 @@ class Limits:
     team: str
     terms: Terms
     caps: tuple[Cap, ...]
+    defaults: tuple[Budget, ...]
     raises: tuple[CapAdjustment, ...]
     rates: TeamLimits
     concurrency: tuple[ConcurrencyLimit, ...]
@@ -153,11 +155,14 @@ def show_limits(conn: sqlite3.Connection, team: str, page: Page = WHOLE, *, now_
     """Return plan, tier, overage, caps and raises of a team; the caps of a page of its budgets."""
     teams.find_team(conn, team)
     terms = terms_of(conn, team, now_ms)
-    scopes = dict.fromkeys([team_subject(team), *(budget.scope for budget in budgets.budgets_of(conn, team, page))])
+    found = budgets.budgets_of(conn, team, page)
+    own = [budget.scope for budget in found if not budget.is_default]
+    scopes = dict.fromkeys([team_subject(team), *own])
     return Limits(
         team=team,
         terms=terms,
         caps=tuple(caps_of_subjects(conn, team, terms, list(scopes), now_ms)),
+        defaults=tuple(budget for budget in found if budget.is_default),
         raises=tuple(budgets.adjustments_of(conn, team, now_ms)),
         rates=team_limits(conn, team, now_ms),
         concurrency=tuple(concurrency_of(conn, team)),

@@ -18,6 +18,7 @@ from inferd.ledger.reports.money_records import (
 from inferd.ledger.reports.records import (
     alert_record,
     alert_state_record,
+    amount_fields,
     batch_record,
     budget_record,
     key_record,
@@ -39,6 +40,7 @@ __all__ = [
     "UsageReport",
     "alert_record",
     "alert_state_record",
+    "amount_fields",
     "batch_record",
     "budget_record",
     "credit_record",

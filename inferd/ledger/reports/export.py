@@ -13,9 +13,11 @@ from sqlite_utils import Database
 
 from inferd.ledger.storage.schema import SCHEMA_VERSION
 
+# An amount of money under the name that it had when there was no other unit; null in other units.
+_NANOUSD = "iif(unit = 'usd', {0}, NULL) AS {1}_nanousd"
 # record -> (columns, table, order). All but the digests of keys, the stored answers of idempotent calls,
 # and tables without accounting: the clock, deliveries of alerts, progress of tables, the version of the terms.
-_RECORDS = {
+_RECORDS: dict[str, tuple[str, str, str]] = {
     "team": ("*", "teams", "team"),
     "project": ("*", "projects", "team, project"),
     "user": ("*", "users", "team, user"),
@@ -37,13 +39,26 @@ _RECORDS = {
     "catalog": ("*", "catalogs", "seq"),
     "concurrency": ("*", "concurrency", "scope"),
     "billing": ("*", "billing", "team"),
-    "budget": ("*", "budgets", "scope, period"),
+    "budget": (
+        "scope, period, authority, unit, team, "
+        f"{_NANOUSD.format('amount', 'amount')}, amount, set_at_ms, set_by, checksum",
+        "budgets",
+        "scope, period, authority, unit",
+    ),
     "cap_adjustment": ("*", "cap_adjustments", "adjustment_id"),
     "refund": ("*", "refunds", "txn"),
     "void": ("*", "voids", "grant_id"),
     "statement": ("*", "statements", "team, period"),
-    "alert": ("*", "alerts", "alert_id"),
+    "alert": (
+        "alert_id, kind, team, scope, source, period, unit, threshold_percent, "
+        f"{_NANOUSD.format('limit_amount', 'limit')}, {_NANOUSD.format('value_amount', 'value')}, "
+        "limit_amount, value_amount, at_ms, checksum",
+        "alerts",
+        "alert_id",
+    ),
     "counter": ("*", "counts", "team, scope, period"),
+    "day_counting": ("*", "day_counting", "team"),
+    "day_counter": ("*", "day_counters", "team, day_start_ms, scope"),
     "suspension": ("*", "suspensions", "subject"),
     "log": ("*", "log", "seq"),
 }

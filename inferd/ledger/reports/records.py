@@ -5,7 +5,7 @@ Amounts are decimal strings of USD, moments ISO 8601 in UTC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from inferd.instants import format_instant
@@ -21,7 +21,7 @@ from inferd.ledger.terms.budgets import Budget, CapAdjustment
 from inferd.ledger.terms.caps import Cap
 from inferd.ledger.terms.limits import ConcurrencyLimit, LimitRow
 from inferd.money import format_usd
-from inferd.plans import Plan, Tier
+from inferd.plans import UNITS, Plan, Tier, Unit
 from inferd.subjects import team_subject
 
 Record = dict[str, Any]
@@ -72,11 +72,14 @@ def key_record(key: Key, now_ms: int) -> Record:
 
 
 def with_budgets(record: Record, budgets: Iterable[Budget]) -> Record:
-    """Return the record of a project, user or key with its budgets in USD by period; of two budgets the smaller."""
-    own: dict[str, int] = {}
+    """Return the record of a project, user or key with its own budgets by period, those in USD apart from those in
+    tokens and in milliseconds of compute; of two budgets the smaller."""
+    own: dict[Unit, dict[str, int]] = {unit: {} for unit in UNITS}
     for budget in budgets:
-        own[budget.period] = min(budget.amount_nanousd, own.get(budget.period, budget.amount_nanousd))
-    return record | {"budgets": {period: format_usd(amount_nanousd) for period, amount_nanousd in own.items()}}
+        amounts = own[budget.unit]
+        amounts[budget.period] = min(budget.amount, amounts.get(budget.period, budget.amount))
+    usd = {period: format_usd(amount) for period, amount in own["usd"].items()}
+    return record | {"budgets": usd, "token_budgets": own["tokens"], "compute_ms_budgets": own["compute_ms"]}
 
 
 def suspension_record(suspension: Suspension) -> Record:
@@ -118,6 +121,7 @@ def limits_record(limits: Limits) -> Record:
         "rates": [limit_record(row) for row in limits.rates.rows()],
         "concurrency": [_concurrency_record(limit) for limit in limits.concurrency],
         "caps": [cap_record(cap) for cap in limits.caps],
+        "defaults": [budget_record(budget) for budget in limits.defaults],
         "raises": [raise_record(each) for each in limits.raises],
     }
 
@@ -139,19 +143,30 @@ def _concurrency_record(limit: ConcurrencyLimit) -> Record:
 
 def cap_record(cap: Cap) -> Record:
     """Return a cap with its counter."""
+    amounts = {
+        "limit": cap.limit,
+        "base": cap.base,
+        "raised": cap.raised,
+        "posted": cap.spend.posted,
+        "held": cap.spend.held,
+        "left": cap.left,
+    }
     return {
         "scope": cap.scope,
         "source": cap.source,
         "source_name": cap.source_name,
         "period": cap.period,
-        "limit_usd": format_usd(cap.limit_nanousd),
-        "base_usd": format_usd(cap.base_nanousd),
-        "raised_usd": format_usd(cap.raised_nanousd),
-        "posted_usd": format_usd(cap.spend.posted_nanousd),
-        "held_usd": format_usd(cap.spend.held_nanousd),
-        "left_usd": format_usd(cap.left_nanousd),
+        **amount_fields(cap.unit, amounts),
         "resets_at": instant(cap.resets_at_ms),
     }
+
+
+def amount_fields(unit: Unit, amounts: Mapping[str, int]) -> Record:
+    """Return amounts in fields by their unit: `limit_usd` has decimal strings, null in other units; `limit` has tokens
+    or milliseconds of compute, null in USD."""
+    in_usd = unit == "usd"
+    usd = {f"{name}_usd": format_usd(amount) if in_usd else None for name, amount in amounts.items()}
+    return {"unit": unit, **usd, **{name: None if in_usd else amount for name, amount in amounts.items()}}
 
 
 def budget_record(budget: Budget) -> Record:
@@ -161,7 +176,7 @@ def budget_record(budget: Budget) -> Record:
         "period": budget.period,
         "authority": budget.authority,
         "team": budget.team,
-        "amount_usd": format_usd(budget.amount_nanousd),
+        **amount_fields(budget.unit, {"amount": budget.amount}),
         "set_at": format_instant(budget.set_at_ms),
         "set_by": budget.set_by,
     }
@@ -221,8 +236,7 @@ def alert_record(alert: Alert) -> Record:
         "source": alert.source,
         "period": alert.period,
         "threshold_percent": alert.threshold_percent,
-        "limit_usd": format_usd(alert.limit_nanousd),
-        "value_usd": format_usd(alert.value_nanousd),
+        **amount_fields(alert.unit, {"limit": alert.limit_amount, "value": alert.value_amount}),
         "at": format_instant(alert.at_ms),
         "text": alert_text(alert),
     }

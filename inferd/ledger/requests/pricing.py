@@ -16,6 +16,8 @@ PICOUSD_PER_NANOUSD = 1_000
 _UNITS_PER_NANOUSD = 2 * PICOUSD_PER_NANOUSD * PPM
 
 PRICE_COLUMNS = ("input_picousd", "cached_input_picousd", "output_picousd", "compute_picousd", "multiplier_ppm")
+FREE = Price(0, 0)
+"""The price columns of the hold of a free request; its usage row has none."""
 PriceValues = tuple[int | None, int | None, int | None, int | None, int | None]
 
 

@@ -12,8 +12,10 @@ from inferd.ledger.requests.pricing import largest_max_tokens
 from inferd.ledger.terms.caps import Cap
 from inferd.ledger.terms.terms import Terms
 from inferd.money import display_usd
+from inferd.plans import Unit
 from inferd.price import Price
 from inferd.subjects import team_subject
+from inferd.units import Amounts, display_amount
 
 # For credit that is held by requests under way. The server replaces it by the engines' estimate of when these end.
 _IN_FLIGHT_RETRY_AFTER_S = 1.0
@@ -35,89 +37,121 @@ class Funds(msgspec.Struct, frozen=True):
     available_nanousd: int
     balance_nanousd: int
 
-    @property
-    def left_nanousd(self) -> int:
-        """The largest hold that credit and every cap cover; under postpaid only the caps count."""
-        left = min(cap.left_nanousd for cap in self.caps)
-        return left if self.terms.postpaid else min(left, self.available_nanousd)
+    def left(self, unit: Unit) -> int | None:
+        """Return the largest hold in a unit that credit and every cap cover; None: any. Under postpaid only the caps
+        count."""
+        left = [cap.left for cap in self.caps if cap.unit == unit]
+        if unit == "usd" and not self.terms.postpaid:
+            left.append(self.available_nanousd)
+        return min(left, default=None)
+
+    def covers(self, amounts: Amounts) -> bool:
+        """Return whether a hold of these amounts fits."""
+        if not self.terms.postpaid and amounts.nanousd > self.available_nanousd:
+            return False
+        return all(amounts.of(cap.unit) <= cap.left for cap in self.caps)
 
 
 class WorstCase(msgspec.Struct, frozen=True):
-    """The most that a request can use, all its choices together, and its cost.
+    """The most that a request can use, all its choices together.
 
     Attributes:
-        max_compute_ms: for a price by time.
+        amounts: its cost, its tokens, and its compute time if that is bounded.
+        price: None: it is free.
     """
 
-    amount_nanousd: int
-    price: Price
+    amounts: Amounts
+    price: Price | None
     prompt_tokens: int
     max_completion_tokens: int
-    max_compute_ms: int | None = None
     n_choices: int = 1
 
-    def describe(self) -> str:
-        most = f"This request can cost up to {display_usd(self.amount_nanousd)}"
-        if self.max_compute_ms is not None:
-            return f"{most} ({self.max_compute_ms} ms of compute)"
-        tokens = f"{self.prompt_tokens} prompt tokens and at most {self.max_completion_tokens} completion tokens"
-        return f"{most} ({tokens}{f' in {self.n_choices} choices' if self.n_choices > 1 else ''})"
+    @property
+    def _by_time(self) -> bool:
+        return self.price is not None and self.price.is_by_time
 
-    def remedy(self, left_nanousd: int) -> str:
-        """Return the advice for a request that may cost at most `left_nanousd`."""
-        if self.price.is_by_time:
+    def describe(self, unit: Unit) -> str:
+        """Return the most that it can use of a unit, and what that follows from."""
+        amount = display_amount(unit, self.amounts.of(unit))
+        if unit == "compute_ms":
+            return f"This request can take up to {amount} of compute time"
+        if unit == "usd" and self._by_time:
+            return f"This request can cost up to {amount} ({self.amounts.compute_ms} ms of compute)"
+        verb = "cost" if unit == "usd" else "use"
+        tokens = f"{self.prompt_tokens} prompt tokens and at most {self.max_completion_tokens} completion tokens"
+        choices = f" in {self.n_choices} choices" if self.n_choices > 1 else ""
+        return f"This request can {verb} up to {amount} ({tokens}{choices})"
+
+    def remedy(self, unit: Unit, funds: Funds) -> str:
+        """Return the advice for a request that needs more of a unit than `funds` have left."""
+        if unit == "compute_ms":
+            return "each request to this model takes that much into account, whatever its max_tokens"
+        if unit == "usd" and self._by_time:
             return "this model is billed by time, so a smaller max_tokens does not help"
-        fits = (largest_max_tokens(self.price, self.prompt_tokens, left_nanousd) or 0) // self.n_choices
+        fits = self._fitting_tokens(funds) // self.n_choices
         if fits:
             return f"the largest max_tokens that would fit is {fits}"
         return "not even one completion token is covered"
 
+    def _fitting_tokens(self, funds: Funds) -> int:
+        """Return the most completion tokens, of all choices, that fit in credit and caps of money and of tokens."""
+        fits = []
+        left_nanousd, left_tokens = funds.left("usd"), funds.left("tokens")
+        if self.price is not None and not self._by_time and left_nanousd is not None:
+            fits.append(largest_max_tokens(self.price, self.prompt_tokens, left_nanousd))
+        if left_tokens is not None:
+            fits.append(max(0, left_tokens - self.prompt_tokens))
+        return min((number for number in fits if number is not None), default=0)
+
 
 def refusal(funds: Funds, worst_case: WorstCase, contact: str | None) -> InsufficientCreditError:
     """Return the error of a hold that `funds` do not cover. Permanent causes take precedence over temporary ones."""
-    amount_nanousd = worst_case.amount_nanousd
-    cost = f"{worst_case.describe()}, but"
-    remedy = worst_case.remedy(funds.left_nanousd)
-    terms = funds.terms
-    credit = f"{cost} team '{funds.team}' has {display_usd(funds.available_nanousd)} available; {remedy}."
-    if not terms.postpaid and amount_nanousd > funds.balance_nanousd:
+    needed, terms = worst_case.amounts, funds.terms
+    credit = (
+        f"{worst_case.describe('usd')}, but team '{funds.team}' has {display_usd(funds.available_nanousd)} available; "
+        f"{worst_case.remedy('usd', funds)}."
+    )
+    if not terms.postpaid and needed.nanousd > funds.balance_nanousd:
         return InsufficientCreditError(f"{credit} {_advice(terms, contact)}")
     for cap in funds.caps:
-        if amount_nanousd > cap.left_without_holds_nanousd:
+        if needed.of(cap.unit) > cap.left_without_holds:
             resets_at_ms = cap.resets_at_ms
             reset = "never resets" if resets_at_ms is None else f"resets at {format_instant(resets_at_ms)}"
             ask = _raise_advice(cap, funds.team, contact)
-            return InsufficientCreditError(
-                f"{cost} {cap.describe()}; {remedy}. This limit {reset}. {ask}", code=cap.code
-            )
-    if not terms.postpaid and amount_nanousd > funds.available_nanousd:
+            return InsufficientCreditError(f"{_over(cap, worst_case, funds)} This limit {reset}. {ask}", code=cap.code)
+    if not terms.postpaid and needed.nanousd > funds.available_nanousd:
         message = f"{credit} Requests under way hold {display_usd(funds.balance_nanousd - funds.available_nanousd)}"
     else:
-        cap = next(cap for cap in funds.caps if amount_nanousd > cap.left_nanousd)
-        message = f"{cost} {cap.describe()}; {remedy}. Requests under way hold the rest"
+        cap = next(cap for cap in funds.caps if needed.of(cap.unit) > cap.left)
+        message = f"{_over(cap, worst_case, funds)} Requests under way hold the rest"
     error = InsufficientCreditError(
         f"{message}: try again when they have ended.",
         code="in_flight_budget_exhausted",
         retry_after_s=_IN_FLIGHT_RETRY_AFTER_S,
     )
-    error.held_nanousd = _held_nanousd(funds, amount_nanousd)
+    error.missing = _missing(funds, needed)
     return error
 
 
-def _held_nanousd(funds: Funds, amount_nanousd: int) -> dict[str, int]:
-    """Return, by scope, the nano-USD of open holds that must be freed before the amount is covered."""
-    held_nanousd: dict[str, int] = {}
-    if not funds.terms.postpaid and amount_nanousd > funds.available_nanousd:
-        held_nanousd[team_subject(funds.team)] = amount_nanousd - funds.available_nanousd
+def _over(cap: Cap, worst_case: WorstCase, funds: Funds) -> str:
+    """Return what the request needs, what the cap says, and what would fit."""
+    return f"{worst_case.describe(cap.unit)}, but {cap.describe()}; {worst_case.remedy(cap.unit, funds)}."
+
+
+def _missing(funds: Funds, needed: Amounts) -> dict[tuple[str, Unit], int]:
+    """Return, by scope and unit, the amount of open holds that must be freed before the request is covered."""
+    missing: dict[tuple[str, Unit], int] = {}
+    if not funds.terms.postpaid and needed.nanousd > funds.available_nanousd:
+        missing[team_subject(funds.team), "usd"] = needed.nanousd - funds.available_nanousd
     for cap in funds.caps:
-        if amount_nanousd > cap.left_nanousd:
-            missing_nanousd = amount_nanousd - cap.left_nanousd
-            held_nanousd[cap.scope] = max(missing_nanousd, held_nanousd.get(cap.scope, 0))
-    return held_nanousd
+        over = needed.of(cap.unit) - cap.left
+        if over > 0:
+            missing[cap.scope, cap.unit] = max(over, missing.get((cap.scope, cap.unit), 0))
+    return missing
 
 
 def _raise_advice(cap: Cap, team: str, contact: str | None) -> str:
-    if cap.source == "team_budget":
+    if cap.set_by_team:
         return f"Team '{team}' set this budget itself; a key of it with the scope `manage` can change it."
     return f"To raise it, ask {contact or _OPERATOR}."
 

@@ -29,7 +29,6 @@ from inferd.ledger.credit.grants import Grant
 from inferd.ledger.requests.pricing import cost_nanousd, price_of
 from inferd.ledger.requests.usage import UsageRow
 from inferd.ledger.storage.store import Store
-from inferd.ledger.terms import counters
 from inferd.ledger.terms.caps import caps_of
 from inferd.ledger.terms.expiry_clock import ObserveClock
 from inferd.ledger.terms.periods import periods_of
@@ -51,11 +50,15 @@ class Settlement(msgspec.Struct, frozen=True):
 
 
 class _OpenHold(msgspec.Struct, frozen=True):
-    """The columns of an open hold that resolving it needs."""
+    """The columns of an open hold that resolving it needs.
+
+    Attributes:
+        price: None for a free deployment.
+    """
 
     rowid: int
     attribution: Attribution
-    price: Price
+    price: Price | None
     amount_nanousd: int
     admitted_at_ms: int
 
@@ -96,11 +99,14 @@ class SettleHold(msgspec.Struct, frozen=True):
         )
         _resolve(conn, held, row, "settled")
         open_grants = grants.expire(conn, team, open_grants, self.finished_at_ms)
-        if txn is not None:
-            self._alert(conn, held, sum(grant.remaining_nanousd for grant in open_grants))
+        left_nanousd = None if txn is None else sum(grant.remaining_nanousd for grant in open_grants)
+        if txn is not None or held.price is None:
+            self._alert(conn, held, left_nanousd)
         return Settlement(cost)
 
     def _cost_nanousd(self, held: _OpenHold) -> int:
+        if held.price is None:
+            return 0
         cost = cost_nanousd(held.price, self.usage)
         if cost <= held.amount_nanousd:
             return cost
@@ -140,13 +146,15 @@ class SettleHold(msgspec.Struct, frozen=True):
             statements.change(conn, team, month, charged=owed_nanousd)
         return txn, open_grants
 
-    def _alert(self, conn: sqlite3.Connection, held: _OpenHold, left_nanousd: int) -> None:
+    def _alert(self, conn: sqlite3.Connection, held: _OpenHold, left_nanousd: int | None) -> None:
+        """Write the alerts of what the request used, and of the credit that is left; None: it took none."""
         team = held.attribution.team
         snapshot = snapshot_of(conn, team, held.admitted_at_ms)
         caps = caps_of(conn, snapshot.terms, held.attribution, held.admitted_at_ms, snapshot.spend)
         alerts = snapshot.terms.alerts
         alert_spending(conn, team, caps, alerts, now_ms=self.finished_at_ms)
-        alert_low_balance(conn, team, left_nanousd, alerts, now_ms=self.finished_at_ms)
+        if left_nanousd is not None:
+            alert_low_balance(conn, team, left_nanousd, alerts, now_ms=self.finished_at_ms)
 
 
 class VoidHold(msgspec.Struct, frozen=True):
@@ -211,22 +219,22 @@ def _find_held(conn: sqlite3.Connection, request_id: str, end: Literal["settled"
     row = conn.execute(
         "SELECT rowid, state, amount_nanousd, admitted_at_ms, "
         "team, project, user, key_id, deployment, service_tier, "
-        "input_picousd, cached_input_picousd, output_picousd, compute_picousd, multiplier_ppm "
+        "free, input_picousd, cached_input_picousd, output_picousd, compute_picousd, multiplier_ppm "
         "FROM holds WHERE request_id = ?",
         (request_id,),
     ).fetchone()
     if row is None or row[1] != "held":
         was = "was never opened" if row is None else f"is {row[1]} already"
         raise HoldResolvedError(f"request {request_id} cannot be {end}: its hold {was}")
-    rowid, _, amount_nanousd, admitted_at_ms, team, project, user, key_id, deployment, service_tier, *price = row
+    rowid, _, amount_nanousd, admitted_at_ms, team, project, user, key_id, deployment, service_tier, free, *values = row
     attribution = Attribution(team, project, user, key_id, deployment, service_tier)
-    return _OpenHold(rowid, attribution, price_of(tuple(price)), amount_nanousd, admitted_at_ms)
+    price = None if free else price_of(tuple(values))
+    return _OpenHold(rowid, attribution, price, amount_nanousd, admitted_at_ms)
 
 
 def _resolve(conn: sqlite3.Connection, held: _OpenHold, row: UsageRow, state: Literal["settled", "voided"]) -> None:
-    """Write the usage row, count its cost and end the hold."""
+    """Write the usage row, count it and end the hold."""
     row.insert(conn)
-    counters.post(conn, row.attribution, row.cost_nanousd, row.admitted_at_ms)
     # By rowid, after a query: UPDATE ... RETURNING instead of both takes 1.5 times as long.
     conn.execute(
         "UPDATE holds SET state = ?, resolved_at_ms = ? WHERE rowid = ?", (state, row.finished_at_ms, held.rowid)

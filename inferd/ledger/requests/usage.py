@@ -10,7 +10,9 @@ import msgspec
 from inferd.attribution import Attribution
 from inferd.ledger.requests.pricing import values_of
 from inferd.ledger.storage.rows import insert_covered
+from inferd.ledger.terms import counters
 from inferd.price import Price
+from inferd.units import Amounts
 from inferd.usage import Usage
 
 UsageStatus = Literal["completed", "cancelled", "failed"]
@@ -36,6 +38,7 @@ class UsageRow(msgspec.Struct, frozen=True):
     txn: int | None
 
     def insert(self, conn: sqlite3.Connection) -> None:
+        """Insert the row and count it."""
         input_picousd, cached_input_picousd, output_picousd, compute_picousd, multiplier_ppm = values_of(self.price)
         covered = (
             self.request_id,
@@ -57,10 +60,12 @@ class UsageRow(msgspec.Struct, frozen=True):
             multiplier_ppm,
         )
         insert_covered(conn, "usage", covered)
+        amounts = Amounts(self.cost_nanousd, self.usage.total_tokens, self.usage.compute_ms)
+        counters.post(conn, self.attribution, amounts, self.admitted_at_ms)
 
 
 class RecordFree(msgspec.Struct, frozen=True):
-    """A request to a free deployment has ended: a usage row at cost 0; no hold, no credit, no counters (BILLING R7)."""
+    """A request to a free deployment has ended: a usage row at cost 0; no hold and no credit (BILLING R7)."""
 
     durable: ClassVar[bool] = True
     request_id: str

@@ -69,7 +69,7 @@ _FORMATS = (
         1,
         f"request_id epoch {_ATTRIBUTION} {_PRICE} prompt_tokens max_completion_tokens amount_nanousd admitted_at_ms",
         mutable="state resolved_at_ms",
-        added="postpaid compute_picousd multiplier_ppm max_compute_ms",
+        added="postpaid compute_picousd multiplier_ppm max_compute_ms free",
     ),
     _format(
         "usage",
@@ -86,7 +86,7 @@ _FORMATS = (
     ),
     _format("log", 1, "seq at_ms actor action team details"),
     _format("billing", 1, "team overage payment_method earned_tier changed_at_ms changed_by", added="team_overage"),
-    _format("budgets", 3, "scope period authority team amount_nanousd set_at_ms set_by"),
+    _format("budgets", 4, "scope period authority unit team amount set_at_ms set_by"),
     _format("cap_adjustments", 1, "adjustment_id team from_ms until_ms amount_nanousd reason actor at_ms txn"),
     _format("catalogs", 1, "seq catalog actor at_ms"),
     _format("concurrency", 1, "scope team max_requests set_at_ms set_by"),
@@ -95,7 +95,7 @@ _FORMATS = (
     _format(
         "alerts",
         1,
-        "alert_id kind team scope source period threshold_percent limit_nanousd value_nanousd at_ms",
+        "alert_id kind team scope source period unit threshold_percent limit_amount value_amount at_ms",
     ),
     _format("idempotency", 3, "team verb key body answer created_at_ms"),
     _format(

@@ -12,8 +12,9 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from inferd.ledger.storage.schema_12 import convert_schema_12
+from inferd.ledger.storage.schema_15 import convert_schema_15
 
-SCHEMA_VERSION = 15
+SCHEMA_VERSION = 16
 """The version that schema.sql describes."""
 SCHEMA_SQL = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
 # A comment, white space (both are dropped), a string, a quoted name, a word, or one other character.
@@ -37,7 +38,11 @@ def _create(db: Database) -> None:
     db.executescript(SCHEMA_SQL)
 
 
-MIGRATIONS: Mapping[int, Migration] = {0: Migration(SCHEMA_VERSION, _create), 12: Migration(15, convert_schema_12)}
+MIGRATIONS: Mapping[int, Migration] = {
+    0: Migration(SCHEMA_VERSION, _create),
+    12: Migration(15, convert_schema_12),
+    15: Migration(16, convert_schema_15),
+}
 """Version of a file -> its next migration. Version 0 is an empty file."""
 
 

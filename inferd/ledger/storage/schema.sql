@@ -1,4 +1,4 @@
--- The ledger's schema, version 15 (PRAGMA user_version). A change of it is made here and as a migration in schema.py.
+-- The ledger's schema, version 16 (PRAGMA user_version). A change of it is made here and as a migration in schema.py.
 --
 -- All tables are STRICT. Units are in the names: _nanousd (10^-9 USD), _picousd (10^-12 USD a token, or a millisecond
 -- of compute time), _ppm (millionths), _ms (an instant is milliseconds since 1970-01-01 UTC, a duration milliseconds).
@@ -191,14 +191,15 @@ CREATE TABLE holds (
     postpaid INTEGER CHECK (postpaid = 1),  -- 1: admitted on caps alone, for the team was postpaid; NULL: on credit
     compute_picousd INTEGER CHECK (compute_picousd >= 0),  -- price a millisecond; NULL: billed by token
     multiplier_ppm INTEGER CHECK (multiplier_ppm >= 0),    -- of the service tier; NULL: one
-    max_compute_ms INTEGER CHECK (max_compute_ms > 0),     -- worst case if billed by time; else NULL
+    max_compute_ms INTEGER CHECK (max_compute_ms > 0),     -- worst case if billed by time or bounded; else NULL
+    free INTEGER CHECK (free = 1),          -- 1: of a free deployment, its prices are 0; NULL: priced
     CHECK ((state = 'held') = (resolved_at_ms IS NULL)),
     FOREIGN KEY (team, project) REFERENCES projects,
     FOREIGN KEY (team, user) REFERENCES users
 ) STRICT;
 -- Covers the sums of open holds, so that they read no other page.
-CREATE INDEX holds_open ON holds (team, admitted_at_ms, project, user, key_id, amount_nanousd, state)
-    WHERE state = 'held';
+CREATE INDEX holds_open ON holds (team, admitted_at_ms, project, user, key_id, amount_nanousd, prompt_tokens,
+    max_completion_tokens, max_compute_ms, state) WHERE state = 'held';
 
 CREATE TABLE usage (
     request_id TEXT NOT NULL PRIMARY KEY,
@@ -287,17 +288,20 @@ CREATE TABLE billing (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE budgets (
-    scope TEXT NOT NULL,                    -- as in counters
-    period TEXT NOT NULL CHECK (period IN ('month', 'year', 'lifetime')),
+    scope TEXT NOT NULL,                    -- as in counters; or each-project:TEAM, each-key:TEAM, each-user:TEAM
+    period TEXT NOT NULL CHECK (period IN ('day', 'week', 'month', 'year', 'lifetime')),
     authority TEXT NOT NULL CHECK (authority IN ('operator', 'team')),  -- on whose authority; both can set one
+    unit TEXT NOT NULL CHECK (unit IN ('usd', 'tokens', 'compute_ms')),
     team TEXT NOT NULL REFERENCES teams,
-    amount_nanousd INTEGER NOT NULL CHECK (amount_nanousd >= 0),  -- the most that the scope spends in a period
+    amount INTEGER NOT NULL CHECK (amount >= 0),  -- the most that the scope uses in a period; of usd nano-USD
     set_at_ms INTEGER NOT NULL,
     set_by TEXT NOT NULL,                   -- actor
     checksum TEXT NOT NULL,
-    PRIMARY KEY (scope, period, authority)
+    PRIMARY KEY (scope, period, authority, unit)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX budgets_team ON budgets (team);
+-- Whether free requests of a team take holds.
+CREATE INDEX budgets_usage ON budgets (team) WHERE unit <> 'usd';
 
 CREATE TABLE cap_adjustments (
     adjustment_id INTEGER PRIMARY KEY,      -- 1, 2, 3, ...
@@ -335,7 +339,25 @@ CREATE TABLE counters (
     scope TEXT NOT NULL,                    -- team:TEAM, project:TEAM/PROJECT, user:TEAM/USER or key:KEY_ID
     period TEXT NOT NULL,                   -- YYYY-MM; of a team also YYYY and lifetime
     posted_nanousd INTEGER NOT NULL CHECK (posted_nanousd >= 0),  -- cost of the period's requests, less refunds
+    posted_tokens INTEGER NOT NULL DEFAULT 0 CHECK (posted_tokens >= 0),  -- of prompts and completions, free ones too
+    posted_compute_ms INTEGER NOT NULL DEFAULT 0 CHECK (posted_compute_ms >= 0),
     PRIMARY KEY (team, scope, period)
+) STRICT, WITHOUT ROWID;
+
+-- Teams with a budget by day or week, whose days are counted.
+CREATE TABLE day_counting (
+    team TEXT NOT NULL PRIMARY KEY REFERENCES teams,
+    first_day_ms INTEGER NOT NULL CHECK (first_day_ms % 86400000 = 0)  -- the Monday from which on they are
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE day_counters (
+    team TEXT NOT NULL,
+    day_start_ms INTEGER NOT NULL CHECK (day_start_ms % 86400000 = 0),
+    scope TEXT NOT NULL,                    -- as in counters; the columns below too
+    posted_nanousd INTEGER NOT NULL CHECK (posted_nanousd >= 0),
+    posted_tokens INTEGER NOT NULL CHECK (posted_tokens >= 0),
+    posted_compute_ms INTEGER NOT NULL CHECK (posted_compute_ms >= 0),
+    PRIMARY KEY (team, day_start_ms, scope)
 ) STRICT, WITHOUT ROWID;
 
 -- Alerts and their deliveries (BILLING R19) ---------------------------------------------------------------------------
@@ -345,14 +367,15 @@ CREATE TABLE alerts (
     kind TEXT NOT NULL CHECK (kind IN ('threshold', 'low_balance')),
     team TEXT NOT NULL REFERENCES teams,
     scope TEXT NOT NULL,                    -- as in counters
-    source TEXT NOT NULL,                   -- of the cap: plan, tier, budget or team_budget; else credit or refusal
+    source TEXT NOT NULL,                   -- of the cap: plan, tier, [team_]budget, [team_]default; credit, refusal
     period TEXT NOT NULL,                   -- as in counters; of a low balance `grant ID` or `no grant`
+    unit TEXT NOT NULL CHECK (unit IN ('usd', 'tokens', 'compute_ms')),
     threshold_percent INTEGER NOT NULL CHECK (threshold_percent BETWEEN 1 AND 100),
-    limit_nanousd INTEGER NOT NULL CHECK (limit_nanousd >= 0),  -- the cap, or the last grant
-    value_nanousd INTEGER NOT NULL CHECK (value_nanousd >= 0),  -- what was spent, or what is left
+    limit_amount INTEGER NOT NULL CHECK (limit_amount >= 0),  -- the cap, or the last grant; of usd nano-USD
+    value_amount INTEGER NOT NULL CHECK (value_amount >= 0),  -- what was used, or what is left
     at_ms INTEGER NOT NULL,
     checksum TEXT NOT NULL,
-    UNIQUE (kind, scope, source, period, threshold_percent)
+    UNIQUE (kind, scope, source, period, unit, threshold_percent)
 ) STRICT;
 
 CREATE TABLE deliveries (
@@ -469,19 +492,25 @@ CREATE VIEW balances AS
 -- Posted and held amounts of every scope and period; `counters` has the posted ones alone.
 CREATE VIEW counts AS
     WITH open AS (
-        SELECT team, project, user, key_id, amount_nanousd,
+        SELECT team, project, user, key_id, amount_nanousd AS nanousd,
+            prompt_tokens + max_completion_tokens AS tokens, coalesce(max_compute_ms, 0) AS compute_ms,
             strftime('%Y-%m', admitted_at_ms / 1000, 'unixepoch') AS month FROM holds WHERE state = 'held'
-    ), moved AS (
-        SELECT team, scope, period, posted_nanousd, 0 AS held_nanousd FROM counters
-        UNION ALL SELECT team, 'team:' || team, month, 0, amount_nanousd FROM open
-        UNION ALL SELECT team, 'team:' || team, substr(month, 1, 4), 0, amount_nanousd FROM open
-        UNION ALL SELECT team, 'team:' || team, 'lifetime', 0, amount_nanousd FROM open
-        UNION ALL SELECT team, 'project:' || team || '/' || project, month, 0, amount_nanousd FROM open
-        UNION ALL SELECT team, 'key:' || key_id, month, 0, amount_nanousd FROM open
+    ), held AS (
+        SELECT team, 'team:' || team AS scope, month AS period, nanousd, tokens, compute_ms FROM open
+        UNION ALL SELECT team, 'team:' || team, substr(month, 1, 4), nanousd, tokens, compute_ms FROM open
+        UNION ALL SELECT team, 'team:' || team, 'lifetime', nanousd, tokens, compute_ms FROM open
+        UNION ALL SELECT team, 'project:' || team || '/' || project, month, nanousd, tokens, compute_ms FROM open
+        UNION ALL SELECT team, 'key:' || key_id, month, nanousd, tokens, compute_ms FROM open
         UNION ALL
-        SELECT team, 'user:' || team || '/' || user, month, 0, amount_nanousd FROM open WHERE user IS NOT NULL
+        SELECT team, 'user:' || team || '/' || user, month, nanousd, tokens, compute_ms FROM open WHERE user IS NOT NULL
+    ), moved AS (
+        SELECT team, scope, period, posted_nanousd, posted_tokens, posted_compute_ms,
+            0 AS nanousd, 0 AS tokens, 0 AS compute_ms FROM counters
+        UNION ALL SELECT team, scope, period, 0, 0, 0, nanousd, tokens, compute_ms FROM held
     )
-    SELECT team, scope, period, sum(posted_nanousd) AS posted_nanousd, sum(held_nanousd) AS held_nanousd
+    SELECT team, scope, period, sum(posted_nanousd) AS posted_nanousd, sum(nanousd) AS held_nanousd,
+        sum(posted_tokens) AS posted_tokens, sum(tokens) AS held_tokens,
+        sum(posted_compute_ms) AS posted_compute_ms, sum(compute_ms) AS held_compute_ms
     FROM moved GROUP BY team, scope, period;
 
 -- Every request once, whether its usage row is there or was rolled up.
@@ -597,7 +626,7 @@ CREATE TRIGGER grants_fixed BEFORE UPDATE OF
 CREATE TRIGGER holds_fixed BEFORE UPDATE OF
     request_id, epoch, team, project, user, key_id, deployment, service_tier, input_picousd,
     cached_input_picousd, output_picousd, prompt_tokens, max_completion_tokens, amount_nanousd, admitted_at_ms,
-    postpaid, compute_picousd, multiplier_ppm, max_compute_ms, checksum
+    postpaid, compute_picousd, multiplier_ppm, max_compute_ms, free, checksum
     ON holds
     BEGIN SELECT RAISE(ABORT, 'only the state of a hold changes'); END;
 CREATE TRIGGER holds_once BEFORE UPDATE ON holds WHEN old.state <> 'held'

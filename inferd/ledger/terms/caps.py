@@ -1,59 +1,65 @@
-"""Caps (BILLING R7): the limits of spending that bound a request, each in its own period.
+"""Caps (BILLING R7): the limits that bound a request, each in its own unit and period.
 
-The team has its plan's cap, its tier's monthly limit and its own budgets, each lifted by the adjustments in force;
-project, key and user have their budgets. A cap bounds posted + held, and a hold must fit in every cap.
+The team has its plan's cap, its tier's monthly limit and its own budgets; those of money are lifted by the adjustments
+in force. Project, key and user have their budgets, or else the defaults that their team has for each of them. A cap
+bounds posted + held, and a hold must fit in every cap.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from inferd.attribution import Attribution
+from inferd.ledger.terms.budgets import EACH, each_scope
 from inferd.ledger.terms.counters import CounterKey, Spend, spend_of
-from inferd.ledger.terms.periods import LIFETIME, period_bounds_ms, period_label
+from inferd.ledger.terms.periods import LIFETIME, period_bounds_ms, period_kind, period_label
 from inferd.ledger.terms.terms import Terms
-from inferd.money import display_usd
+from inferd.plans import PeriodKind, Unit
 from inferd.subjects import team_subject
+from inferd.units import display_amount
 
-CapSource = Literal["plan", "tier", "budget", "team_budget"]
+CapSource = Literal["plan", "tier", "budget", "team_budget", "default", "team_default"]
 _KINDS = ("team", "project", "key", "user")
+_CODES = {"usd": "spend", "tokens": "token", "compute_ms": "compute"}
 
 
 class Cap(msgspec.Struct, frozen=True):
-    """One limit, and how much of it is used.
+    """One limit, and how much of it is used. All amounts are in its unit, of `usd` in nano-USD.
 
     Attributes:
         scope: the subject that it bounds, such as `team:acme`.
-        source: `budget` is the operator's, `team_budget` the team's own; `source_name` is for people.
-        period: `2026-11`, `2026` or `lifetime`.
-        base_nanousd: the limit before adjustments, which only caps of the team have.
+        source: `budget` is the operator's, `team_budget` the team's own, `default` and `team_default` the ones for each
+            project, key or user; `source_name` is for people.
+        period: `2026-11-30`, `2026-W49`, `2026-11`, `2026` or `lifetime`.
+        base: the limit before adjustments, which only caps of the team have.
     """
 
     scope: str
     source: CapSource
     source_name: str
     period: str
-    base_nanousd: int
-    raised_nanousd: int
+    base: int
+    raised: int
     spend: Spend
+    unit: Unit = "usd"
 
     @property
-    def limit_nanousd(self) -> int:
-        return self.base_nanousd + self.raised_nanousd
+    def limit(self) -> int:
+        return self.base + self.raised
 
     @property
-    def left_nanousd(self) -> int:
+    def left(self) -> int:
         """The largest hold that fits."""
-        return max(0, self.limit_nanousd - self.spend.posted_nanousd - self.spend.held_nanousd)
+        return max(0, self.limit - self.spend.posted - self.spend.held)
 
     @property
-    def left_without_holds_nanousd(self) -> int:
+    def left_without_holds(self) -> int:
         """The rest of the limit if every open hold were voided."""
-        return max(0, self.limit_nanousd - self.spend.posted_nanousd)
+        return max(0, self.limit - self.spend.posted)
 
     @property
     def kind(self) -> str:
@@ -62,7 +68,11 @@ class Cap(msgspec.Struct, frozen=True):
 
     @property
     def code(self) -> str:
-        return f"{self.kind}_spend_limit_exceeded"
+        return f"{self.kind}_{_CODES[self.unit]}_limit_exceeded"
+
+    @property
+    def set_by_team(self) -> bool:
+        return self.source in ("team_budget", "team_default")
 
     @property
     def resets_at_ms(self) -> int | None:
@@ -70,26 +80,38 @@ class Cap(msgspec.Struct, frozen=True):
 
     @property
     def span(self) -> str:
-        """`a month`, `a year` or `in all`."""
-        if self.period == LIFETIME:
-            return "in all"
-        return "a month" if "-" in self.period else "a year"
+        """`a month`, `a year`, ..., or `in all`."""
+        return "in all" if self.period == LIFETIME else f"a {period_kind(self.period)}"
+
+    def text(self, amount: int) -> str:
+        """Return an amount of its unit for people."""
+        return display_amount(self.unit, amount)
 
     def describe(self) -> str:
         """`team 'acme' may spend $100.000000000 in 2026-11 (plan free), of which ...`, for a refusal."""
         kind, _, name = self.scope.partition(":")
         name = name.partition("/")[2] if kind in ("project", "user") else name
-        when = "in all" if self.period == LIFETIME else f"in {self.period}"
+        when = (
+            "in all"
+            if self.period == LIFETIME
+            else f"{'on' if period_kind(self.period) == 'day' else 'in'} {self.period}"
+        )
+        verb, used = ("spend", "spent") if self.unit == "usd" else ("use", "used")
+        what = " of compute time" if self.unit == "compute_ms" else ""
         return (
-            f"{kind} '{name}' may spend {display_usd(self.limit_nanousd)} {when} ({self.source_name}), of which "
-            f"{display_usd(self.spend.posted_nanousd)} is spent and {display_usd(self.spend.held_nanousd)} held by "
-            f"requests under way"
+            f"{kind} '{name}' may {verb} {self.text(self.limit)}{what} {when} ({self.source_name}), of which "
+            f"{self.text(self.spend.posted)} {_is(self.unit, self.spend.posted)} {used} and "
+            f"{self.text(self.spend.held)} held by requests under way"
         )
 
 
-def team_caps(conn: sqlite3.Connection, team: str, terms: Terms, at_ms: int) -> list[Cap]:
-    """Return the caps of a team, in the periods of `at_ms`."""
-    return caps_of_subjects(conn, team, terms, [team_subject(team)], at_ms)
+def _is(unit: Unit, amount: int) -> str:
+    return "are" if unit == "tokens" and amount != 1 else "is"
+
+
+def spending_caps(conn: sqlite3.Connection, team: str, terms: Terms, at_ms: int) -> list[Cap]:
+    """Return the caps of a team's money, in the periods of `at_ms`."""
+    return [cap for cap in caps_of_subjects(conn, team, terms, [team_subject(team)], at_ms) if cap.unit == "usd"]
 
 
 def caps_of(
@@ -117,37 +139,64 @@ def caps_of_subjects(
     at_ms: int,
     known: Mapping[CounterKey, Spend] | None = None,
 ) -> list[Cap]:
-    """Return the caps of the team and the budgets of `subjects`, in the periods of `at_ms`."""
+    """Return the caps of the team and those of `subjects`, in the periods of `at_ms`."""
     spend = dict(known or {})
     caps = []
-    for subject, source, name, kind, base_nanousd in _limits(conn, team, terms, subjects):
-        key = (subject, period_label(kind, at_ms))
+    for limit in _limits(conn, team, terms, subjects):
+        key = (limit.subject, limit.unit, period_label(limit.period, at_ms))
         if key not in spend:
             spend[key] = spend_of(conn, team, *key)
-        raised = terms.raised_nanousd if subject.startswith("team:") else 0
-        caps.append(Cap(subject, source, name, key[1], base_nanousd, raised, spend[key]))
+        raised = terms.raised_nanousd if limit.unit == "usd" and limit.subject.startswith("team:") else 0
+        cap = Cap(limit.subject, limit.source, limit.name, key[2], limit.amount, raised, spend[key], limit.unit)
+        caps.append(cap)
     return caps
 
 
-def _limits(
-    conn: sqlite3.Connection, team: str, terms: Terms, subjects: Sequence[str]
-) -> Iterator[tuple[str, CapSource, str, str, int]]:
-    """Yield (subject, source, its name, month|year|lifetime, nano-USD) of each cap."""
+class _Limit(NamedTuple):
+    """A limit without its counter; `name` is that of the source."""
+
+    subject: str
+    source: CapSource
+    name: str
+    period: PeriodKind
+    unit: Unit
+    amount: int
+
+
+def _limits(conn: sqlite3.Connection, team: str, terms: Terms, subjects: Sequence[str]) -> Iterator[_Limit]:
+    """Yield the limit of each cap."""
     plan, subject = terms.plan, team_subject(team)
-    yield subject, "plan", f"plan {plan.name}", plan.cap_period, plan.cap_nanousd
+    yield _Limit(subject, "plan", f"plan {plan.name}", plan.cap_period, "usd", plan.cap_nanousd)
     tier_nanousd = terms.tier_limits.monthly_nanousd
     if tier_nanousd is not None:
-        yield subject, "tier", f"tier {terms.tier}", "month", tier_nanousd
+        yield _Limit(subject, "tier", f"tier {terms.tier}", "month", "usd", tier_nanousd)
     if not terms.has_budgets:
         return
-    places = ", ".join("?" * len(subjects))
+    yield from sorted(_budget_limits(conn, team, subjects), key=_order)
+
+
+def _order(limit: _Limit) -> tuple[int, str, str, str, str]:
+    return (_KINDS.index(limit.subject.partition(":")[0]), limit.subject, limit.period, limit.source, limit.unit)
+
+
+def _budget_limits(conn: sqlite3.Connection, team: str, subjects: Sequence[str]) -> Iterator[_Limit]:
+    """Yield the budgets of `subjects`, and the defaults of those that have no budget of the same unit, period and
+    authority."""
+    defaults = {each_scope(kind, team): kind for kind in EACH if any(each.startswith(f"{kind}:") for each in subjects)}
+    scopes = [*subjects, *defaults]
+    places = ", ".join("?" * len(scopes))
     rows = conn.execute(
-        f"SELECT scope, period, authority, amount_nanousd FROM budgets WHERE scope IN ({places})", subjects
+        f"SELECT scope, period, authority, unit, amount FROM budgets WHERE scope IN ({places})", scopes
     ).fetchall()
-    for subject, kind, authority, amount_nanousd in sorted(
-        rows, key=lambda row: (_KINDS.index(row[0].partition(":")[0]), row)
-    ):
-        if authority == "team":
-            yield subject, "team_budget", "budget of the team", kind, amount_nanousd
-        else:
-            yield subject, "budget", "budget", kind, amount_nanousd
+    own = {tuple(row[:4]) for row in rows if row[0] not in defaults}
+    for scope, period, authority, unit, amount in rows:
+        by_team = authority == "team"
+        if scope not in defaults:
+            name = "budget of the team" if by_team else "budget"
+            yield _Limit(scope, "team_budget" if by_team else "budget", name, period, unit, amount)
+            continue
+        kind = defaults[scope]
+        name = f"default of each {kind}{', set by the team' if by_team else ''}"
+        for subject in subjects:
+            if subject.startswith(f"{kind}:") and (subject, period, authority, unit) not in own:
+                yield _Limit(subject, "team_default" if by_team else "default", name, period, unit, amount)

@@ -17,7 +17,7 @@ class TeamSnapshot(msgspec.Struct, frozen=True):
     """A team's terms and spend, read in the caller's transaction.
 
     Attributes:
-        spend: of the team as a whole, in its month, its year and its lifetime.
+        spend: money of the team as a whole, in its month, its year and its lifetime.
     """
 
     terms: Terms
@@ -48,9 +48,9 @@ def snapshot_of(conn: sqlite3.Connection, team: str, at_ms: int) -> TeamSnapshot
     values = (team, subject, month, year, *period_bounds_ms(month), *period_bounds_ms(year))
     row = conn.execute(_SNAPSHOT_SQL, values).fetchone()
     month_posted, month_held, year_posted, year_held, posted, held, terms_version = row
-    spend = {
-        (subject, month): Spend(month_posted, month_held),
-        (subject, year): Spend(year_posted, year_held),
-        (subject, lifetime): Spend(posted, held),
+    spend: dict[CounterKey, Spend] = {
+        (subject, "usd", month): Spend(month_posted, month_held),
+        (subject, "usd", year): Spend(year_posted, year_held),
+        (subject, "usd", lifetime): Spend(posted, held),
     }
     return TeamSnapshot(terms_of(conn, team, at_ms, version=terms_version), spend)

@@ -86,6 +86,7 @@ def _model(deployment: Deployment, capabilities: Capabilities) -> ModelObject:
     retirement, facts = deployment.retirement, capabilities.facts
     context_length, max_output = capabilities.context_length, capabilities.max_output
     output = "text" if capabilities.makes_text else "embeddings"
+    is_by_time = deployment.price is not None and deployment.price.is_by_time
     return ModelObject(
         id=deployment.name,
         name=deployment.name,
@@ -121,7 +122,7 @@ def _model(deployment: Deployment, capabilities: Capabilities) -> ModelObject:
         free=deployment.price is None,
         free_until=_instant(deployment.free_until_ms),
         **asdict(ListedPrice.of(deployment.price)),
-        max_compute_ms=deployment.max_compute_ms,
+        max_compute_ms=deployment.max_compute_ms if is_by_time else None,
         service_tiers={tier.value: ppm / PPM for tier, ppm in deployment.tiers_ppm.items()},
         lifecycle="deprecated" if retirement and retirement.announced_at_ms <= wall_clock_ms() else "active",
         deprecated_at=_instant(None if retirement is None else retirement.announced_at_ms),

@@ -150,13 +150,14 @@ class EmbeddingsWriter(AnswerWriter):
         end = self._finished
         assert end is not None, "finish comes first"
         if end.embeddings is None:
-            raise self._stopped()
+            raise self._stopped(by_time=end.by_time)
         return await asyncio.to_thread(self._encode, end, end.embeddings)
 
-    def _stopped(self) -> InvalidRequestError:
+    def _stopped(self, *, by_time: bool) -> InvalidRequestError:
         """Return the error of a request that took twice the compute that it may have."""
         max_compute_ms = self._call.deployment.max_compute_ms
-        cost = f"{max_compute_ms} ms were billed." if self._call.persist is None else "Nothing was billed."
+        used = f"{max_compute_ms} ms were {'billed' if by_time else 'used'}."
+        cost = used if self._call.persist is None else "Nothing was billed."
         return InvalidRequestError(
             f"'input' took more than twice the {max_compute_ms} ms of compute that a request may have, and was "
             f"stopped. {cost} Send fewer or shorter inputs at once.",

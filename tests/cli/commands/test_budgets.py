@@ -45,7 +45,7 @@ def test_raise_adds_to_every_limit_of_the_team(acme):
     [
         ("set", "acme", "-1"),
         ("set", "nobody", "1"),
-        ("set", "acme", "1", "--by", "week"),
+        ("set", "acme", "1", "--by", "hour"),
         ("raise", "acme", "1", "--until", "2000-01-01", "--reason", "x"),
         ("raise", "acme", "1", "--until", "2100-01-01"),
         ("raise", "acme", "0", "--until", "2100-01-01", "--reason", "x"),

@@ -21,7 +21,7 @@ def spend(books, cost, **changes):
 
 def thresholds(books):
     return [
-        (alert.scope, alert.source, alert.period, alert.threshold_percent, alert.value_nanousd)
+        (alert.scope, alert.source, alert.period, alert.threshold_percent, alert.value_amount)
         for alert in all_alerts(books.conn)
         if alert.kind == "threshold"
     ]
@@ -93,7 +93,7 @@ def test_a_low_balance_alerts_once_a_grant(books):
     spend(books, 1)
     spend(books, 2)
     (alert,) = all_alerts(books.conn, "acme")
-    assert (alert.kind, alert.period, alert.limit_nanousd, alert.value_nanousd) == ("low_balance", "grant 1", 100, 9)
+    assert (alert.kind, alert.period, alert.limit_amount, alert.value_amount) == ("low_balance", "grant 1", 100, 9)
     books.grant(20)
     spend(books, 26)
     assert [alert.period for alert in all_alerts(books.conn)] == ["grant 1", "grant 2"]
@@ -123,7 +123,7 @@ def test_credit_that_expires_leaves_a_low_balance_too(books):
     for _ in range(2):
         books.apply(ExpireGrants(books.now_ms))
     (alert,) = all_alerts(books.conn)
-    assert (alert.kind, alert.period, alert.value_nanousd) == ("low_balance", "grant 5", 1)
+    assert (alert.kind, alert.period, alert.value_amount) == ("low_balance", "grant 5", 1)
 
 
 def test_a_low_balance_can_be_left_out(books):
@@ -166,7 +166,7 @@ def test_a_refusal_for_what_is_held_alone_alerts_nobody(capped):
 
 def low_balances(books):
     return [
-        (alert.source, alert.period, alert.limit_nanousd, alert.value_nanousd)
+        (alert.source, alert.period, alert.limit_amount, alert.value_amount)
         for alert in all_alerts(books.conn)
         if alert.kind == "low_balance"
     ]

@@ -20,9 +20,14 @@ from tests.ledger.audit.test_run import tamper
 from tests.ledger.books import NANO_A_TOKEN, memory_books
 from tests.ledger.every_record import move_everything
 
-COUNTED = re.compile(r".*_(nanousd|picousd|tokens|ppm|percent)$|.*compute_ms$|requests$|threshold.*")
+COUNTED = re.compile(r".*_(nanousd|picousd|tokens|ppm|percent)$|.*compute_ms$|requests$|threshold.*|(.*_)?amount$")
 # What names a row of the tables that have no checksum; what they say is refolded.
-KEYS = {"accounts": ("account",), "counters": ("scope", "period"), "statements": ("team", "period")}
+KEYS = {
+    "accounts": ("account",),
+    "counters": ("scope", "period"),
+    "day_counters": ("scope", "date(day_start_ms / 1000, 'unixepoch')"),
+    "statements": ("team", "period"),
+}
 # How far a batch has come bills nobody: its lines have holds and usage rows of their own.
 PROGRESS = {"batches"}
 TIERED = Price(2_000, 3_000, 500, multiplier_ppm=1_500_000)
@@ -58,6 +63,8 @@ def books():
     who = {"by": operations.Author("test", books.now_ms)}
     move_everything(books)
     operations.set_concurrency(books.conn, "project", "acme", "inference", 9, **who)
+    owner = operations.BudgetOwner(each="key", unit="tokens")
+    operations.set_budget(books.conn, "acme", 10**12, "day", owner, **who)
     books.grant(100_000)
     for price, usage in ((TIERED, Usage(10, 4, 7, 11)), (Price.by_time(200), Usage(10, 4, 7, 11))):
         limit = {"max_compute_ms": 60} if price.is_by_time else {}
@@ -135,17 +142,17 @@ def test_row_with_a_fitting_checksum_but_without_a_cause_is_found(ledger, table)
 
     now_ms = ledger.now_ms
     if table == "budgets":
-        put_budget(ledger.conn, Budget("team:acme", "year", "operator", "acme", 10**12, now_ms, "test"))
+        put_budget(ledger.conn, Budget("team:acme", "year", "operator", "usd", "acme", 10**12, now_ms, "test"))
     elif table == "cap_adjustments":
         add_adjustment(ledger.conn, CapAdjustment(0, "acme", 1, 2, 5, "mine", "test", now_ms))
     else:
-        alert = Alert(99, "threshold", "acme", "team:acme", "plan", "2025-01", 50, 10, 9, now_ms)
+        alert = Alert(99, "threshold", "acme", "team:acme", "plan", "2025-01", "usd", 50, 10, 9, now_ms)
         insert(ledger.conn, "alerts", {name: getattr(alert, name) for name in Alert.__slots__})
     found = _found(ledger)
     assert table in {name for name, _ in found}
 
 
-@pytest.mark.parametrize("change", ["UPDATE budgets SET amount_nanousd = 1", "DELETE FROM budgets"])
+@pytest.mark.parametrize("change", ["UPDATE budgets SET amount = 1", "DELETE FROM budgets"])
 def test_budget_that_differs_from_the_audit_log_is_found(ledger, change):
     tamper(ledger, change)
     assert "budgets" in {table for table, _ in _found(ledger)}

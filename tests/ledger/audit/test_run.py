@@ -27,7 +27,7 @@ MONEY_AND_TOKENS = [
         for column in (
             *("amount_nanousd", "prompt_tokens", "max_completion_tokens", "input_picousd", "output_picousd"),
             *("cached_input_picousd", "state", "resolved_at_ms", "admitted_at_ms", "team", "epoch"),
-            *("compute_picousd", "multiplier_ppm", "max_compute_ms"),
+            *("compute_picousd", "multiplier_ppm", "max_compute_ms", "free"),
         )
     ),
     *(
@@ -40,7 +40,7 @@ MONEY_AND_TOKENS = [
     ),
     *(
         ("counters", f"scope = 'team:acme' AND period = '{period}'", f"team:acme/{period}", column)
-        for column in ("posted_nanousd", "team")
+        for column in ("posted_nanousd", "posted_tokens", "posted_compute_ms", "team")
         for period in ("2026-11", "2026", "lifetime")
     ),
     *(("keys", "1", None, column) for column in ("secret_sha256", "team", "expires_at_ms")),

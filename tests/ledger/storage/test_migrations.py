@@ -32,7 +32,7 @@ FIXTURES = {
     for path in sorted((Path(__file__).parent / "fixtures").glob("schema_*.sql"))
 }
 """Version of the schema -> a ledger of that version."""
-KEPT = ("transactions", "entries", "accounts", "grants", "holds", "usage", "keys", "idempotency", "epochs", "counters")
+KEPT = ("transactions", "entries", "accounts", "grants", "holds", "usage", "keys", "idempotency", "epochs")
 LATER_MS = NOW_MS + 30 * 86_400_000
 
 
@@ -77,8 +77,41 @@ def test_ledger_of_an_older_build_is_written_after_it_was_opened(tmp_path, versi
             assert [str(finding) for finding in audit(conn).findings] == []
 
 
+@pytest.mark.parametrize("version", FIXTURES)
+def test_counters_of_an_older_ledger_keep_their_money_and_count_tokens_and_compute(tmp_path, version):
+    """R7: the sums of all usage rows, free ones too; the audit folds each counter by itself."""
+    folder = tmp_path / "data"
+    old_ledger(folder, version)
+    with closing(sqlite3.connect(folder / "ledger.db", isolation_level=None)) as conn:
+        money = conn.execute("SELECT scope, period, posted_nanousd FROM counters").fetchall()
+    with Store(folder).reading() as conn:
+        kept = dict.fromkeys(
+            conn.execute("SELECT scope, period, posted_nanousd FROM counters WHERE posted_nanousd > 0").fetchall()
+        )
+        assert set(kept) == {row for row in money if row[2] > 0}
+        counted = conn.execute(
+            "SELECT sum(posted_tokens), sum(posted_compute_ms) FROM counters WHERE period = 'lifetime'"
+        ).fetchone()
+        used = "SELECT sum(prompt_tokens + completion_tokens), sum(compute_ms) FROM usage_sums"
+        assert counted == conn.execute(used).fetchone()
+        assert counted[0] > 0
+
+
+@pytest.mark.parametrize("table", ["budgets", "alerts"])
+def test_migrated_row_that_was_changed_before_is_still_found(tmp_path, table):
+    old_ledger(tmp_path / "data", 15)
+    with closing(sqlite3.connect(tmp_path / "data" / "ledger.db", isolation_level=None)) as conn:
+        conn.execute("DROP TRIGGER alerts_no_update")
+        column = "amount_nanousd" if table == "budgets" else "limit_nanousd"
+        assert conn.execute(f"UPDATE {table} SET {column} = {column} + 1").rowcount > 0
+    with Store(tmp_path / "data").reading() as conn:
+        assert table in {finding.table for finding in audit(conn).findings}
+
+
 def test_ledger_of_the_same_schema_opens_unchanged(tmp_path):
     old_ledger(tmp_path / "data", max(FIXTURES))
+    Store(tmp_path / "data")
+    (tmp_path / "data" / f"ledger-schema-{max(FIXTURES)}.db").unlink()
     with closing(sqlite3.connect(tmp_path / "data" / "ledger.db", isolation_level=None)) as conn:
         migrate(conn)
         before = list(conn.iterdump())
@@ -105,17 +138,18 @@ def test_migration_never_replaces_an_earlier_copy(tmp_path):
     assert (tmp_path / "data" / "ledger-schema-12-1.db").exists()
 
 
-def test_migration_that_fails_leaves_the_older_file(tmp_path):
-    before = old_ledger(tmp_path / "data", 12)
+@pytest.mark.parametrize("version", FIXTURES)
+def test_migration_that_fails_leaves_the_older_file(tmp_path, version):
+    before = old_ledger(tmp_path / "data", version)
 
     def fails(db):
-        MIGRATIONS[12].apply(db)
+        MIGRATIONS[version].apply(db)
         raise RuntimeError("power cut")
 
     with closing(sqlite3.connect(tmp_path / "data" / "ledger.db", isolation_level=None)) as conn:
         with pytest.raises(RuntimeError, match="power cut"):
-            migrate(conn, {12: Migration(15, fails)})
-        assert schema_version(conn) == 12
+            migrate(conn, {version: Migration(SCHEMA_VERSION, fails)})
+        assert schema_version(conn) == version
         assert contents(conn) == before
     Store(tmp_path / "data")
 

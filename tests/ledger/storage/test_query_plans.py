@@ -23,17 +23,20 @@ def statements_of_a_request(books):
     books.grant(10_000)
     books.grant(10_000, expires_at_ms=books.now_ms + 10**9)
     for own in ({"project": "inference"}, {"user": "ada"}, {"key_id": books.key.id}, {}):
-        for period in ("month", "year", "lifetime"):
-            operations.set_budget(books.conn, "acme", 1_000, period, operations.BudgetOwner(**own), **who)
+        for period in ("day", "week", "month", "year", "lifetime"):
+            for unit in ("usd", "tokens", "compute_ms"):
+                owner = operations.BudgetOwner(**own, unit=unit)
+                operations.set_budget(books.conn, "acme", 1_000 if unit == "usd" else 10_000, period, owner, **who)
     found = []
     books.conn.set_trace_callback(found.append)
     caller = authenticate(books.conn, books.key.key, books.now_ms, "inference")
     recall(books.conn, books.key.id, books.now_ms, "inference")
     team_limits(books.conn, "acme", books.now_ms, project="inference", user="ada")
-    books.settle(books.hold(10, 10, user="ada"), 10, 10)
-    books.apply(books.void(books.hold(10, 10, user="ada")))
-    books.settle(books.hold(400, 400, user="ada"), 400, 400)
-    books.apply(AlertRefusal(books.open_hold(2_000, user="ada")))
+    books.settle(books.hold(10, 10, user="ada", max_compute_ms=60), 10, 10)
+    books.apply(books.void(books.hold(10, 10, user="ada", max_compute_ms=60)))
+    books.settle(books.hold(400, 400, user="ada", max_compute_ms=60), 400, 400)
+    books.settle(books.hold(10, 10, user="ada", price=None, max_compute_ms=60), 10, 10)
+    books.apply(AlertRefusal(books.open_hold(2_000, user="ada", max_compute_ms=60)))
     attribution = Attribution("acme", "inference", None, books.key.id, "local/free", "default")
     books.apply(RecordFree("req-free", attribution, Usage(), "completed", books.now_ms, books.now_ms))
     key_status(books.conn, caller, now_ms=books.now_ms)

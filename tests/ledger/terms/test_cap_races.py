@@ -14,6 +14,7 @@ from inferd.ledger.audit.run import audit
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.plans import SHIPPED
 from inferd.price import PPM, Price
+from inferd.usage import Usage
 from tests.ledger.requests.test_races import in_threads
 
 # Unified: a prompt token costs what a completion token does.
@@ -97,6 +98,66 @@ def test_cap_for_k_of_n_threads_admits_exactly_k(served, writer, cap, n, price, 
     assert {refusal.code for refusal in refusals} == {"in_flight_budget_exhausted"}
     assert served.credit().held_nanousd == K * each
     assert audit(served.conn).clean
+
+
+NUM_USERS, PER_USER, FITS = 40, 10, 3
+
+
+@pytest.mark.parametrize("unit", ["tokens", "compute_ms", "usd"])
+def test_default_for_3_of_10_requests_admits_exactly_3_of_each_of_40_users(served, writer, unit):
+    """R7: of all users at once, before the first request ends, and again once they have ended."""
+    who = {"by": operations.Author("test", served.now_ms)}
+    users = [f"user-{number}" for number in range(NUM_USERS)]
+    for user in users:
+        operations.create_member(served.conn, "user", "acme", user, **who)
+    served.grant(10**6)
+    each = 15 if unit == "compute_ms" else 30
+    room, owner = FITS * each + each - 1, operations.BudgetOwner(each="user", unit=unit)
+    operations.set_budget(served.conn, "acme", room, "day", owner, **who)
+    price = {} if unit == "usd" else {"price": None}
+    commands = [
+        served.open_hold(PROMPT, MAX_TOKENS, user=user, max_compute_ms=15, **price)
+        for _ in range(PER_USER)
+        for user in users
+    ]
+
+    def submit(part):
+        """One thread's part: of all users some."""
+        return [outcome_of(writer.submit(command)) for command in commands[part::N]]
+
+    outcomes = [outcome for part in in_threads(N, submit) for outcome in part]
+    assert {code for code, _ in outcomes} == {None, "in_flight_budget_exhausted"}
+    admitted = [request_id for code, request_id in outcomes if code is None]
+    assert held_by_user(served) == dict.fromkeys(users, FITS)
+    for request_id in admitted[::2]:
+        writer.submit(served.settlement(request_id, PROMPT, MAX_TOKENS, usage=Usage(PROMPT, 0, MAX_TOKENS, 15))).result(
+            30
+        )
+    for request_id in admitted[1::2]:
+        writer.submit(served.void(request_id)).result(30)
+    settled = dict(served.conn.execute("SELECT user, count(*) FROM holds WHERE state = 'settled' GROUP BY user"))
+    again = [served.open_hold(PROMPT, MAX_TOKENS, user=user, max_compute_ms=15, **price) for user in users * PER_USER]
+    for code, _ in in_threads(
+        NUM_USERS, lambda number: [outcome_of(writer.submit(each)) for each in again[number::NUM_USERS]]
+    )[0]:
+        assert code in (None, "in_flight_budget_exhausted", f"user_{CODES[unit]}_limit_exceeded")
+    assert held_by_user(served) == {user: FITS - settled.get(user, 0) for user in users if settled.get(user, 0) < FITS}
+    assert audit(served.conn).clean
+
+
+CODES = {"usd": "spend", "tokens": "token", "compute_ms": "compute"}
+
+
+def outcome_of(future):
+    """(code of the refusal or None, request id)."""
+    try:
+        return None, future.result(30).request_id
+    except InsufficientCreditError as error:
+        return error.code, None
+
+
+def held_by_user(books):
+    return dict(books.conn.execute("SELECT user, count(*) FROM holds WHERE state = 'held' GROUP BY user").fetchall())
 
 
 @pytest.mark.parametrize("cap", ["credit", "team", "user"])

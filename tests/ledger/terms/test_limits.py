@@ -99,7 +99,7 @@ def test_catalog_in_force_applies_to_the_next_request(books):
     assert (limits(books).tier.rpm, limits(books).project_concurrency) == (7, 2)
     (entry,) = operations.read_log(books.conn, operations.LogQuery(action="plans"))
     assert (entry.actor, entry.details) == ("test", {"plans": ["academic"], "tiers": [1]})
-    assert [cap.limit_nanousd for cap in operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps] == [
+    assert [cap.limit for cap in operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps] == [
         parse_usd("100"),
         9,
     ]

@@ -169,7 +169,7 @@ def test_snapshot_has_the_spend_of_month_year_and_lifetime_apart(books):
     with transaction(books):
         spend = snapshot_of(books.conn, "acme", parse_instant_ms("2026-11-20")).spend
     assert spend == {
-        ("team:acme", "2026-11"): Spend(4, 40),
-        ("team:acme", "2026"): Spend(2 + 4 + 8, 20 + 40 + 80),
-        ("team:acme", "lifetime"): Spend(31, 310),
+        ("team:acme", "usd", "2026-11"): Spend(4, 40),
+        ("team:acme", "usd", "2026"): Spend(2 + 4 + 8, 20 + 40 + 80),
+        ("team:acme", "usd", "lifetime"): Spend(31, 310),
     }

@@ -44,7 +44,7 @@ def effective(books: Any, team: str) -> dict[str, Any]:
     return {
         "tier": (limits.terms.tier, limits.terms.tier_source),
         "overage": limits.terms.overage,
-        "caps": {cap.source_name: (format_usd(cap.limit_nanousd), cap.period) for cap in limits.caps},
+        "caps": {cap.source_name: (format_usd(cap.limit), cap.period) for cap in limits.caps},
         "rates": {name: (row.least, row.value) for name, row in rows.items()},
         "sources": {name: row.source for name, row in rows.items()},
     }
@@ -178,7 +178,7 @@ def test_spend_before_a_change_of_plan_counts_against_the_new_cap(books):
     books.settle(books.hold(90, 0, price=DEAR), usage=Usage(90, 0, 0, 1))
     operations.set_team(books.conn, "acme", operations.TeamChange(plan="enterprise"), **who(books))
     (year, tier) = operations.show_limits(books.conn, "acme", now_ms=books.now_ms).caps
-    assert (year.period, year.spend.posted_nanousd, tier.period) == ("2026", parse_usd("90"), "2026-11")
+    assert (year.period, year.spend.posted, tier.period) == ("2026", parse_usd("90"), "2026-11")
     operations.set_team(books.conn, "acme", operations.TeamChange(plan="academic"), **who(books))
     books.grant(parse_usd("500"))
     with pytest.raises(InsufficientCreditError, match=r"may spend \$100.00 in 2026-11 \(plan academic\)") as no:
