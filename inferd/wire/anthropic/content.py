@@ -78,7 +78,11 @@ class Conversation:
             self._add_text("system", system, "system")
 
     def add_turns(self, turns: Sequence[Turn]) -> None:
-        """Add turns; turns of one role in a row become one message, as at Anthropic. Raises InvalidRequestError."""
+        """Add turns; turns of one role in a row become one message, as at Anthropic. Raises InvalidRequestError.
+
+        System turns before the first of the assistant go to the front. Claude Code writes its surroundings there, 2,300
+        tokens behind the user's first words: new sessions would share none of them.
+        """
         check_num_parts("messages", _all_parts(turns))
         if turns and turns[-1].role == "assistant":
             path = f"messages[{len(turns) - 1}]"
@@ -87,14 +91,16 @@ class Conversation:
                 f"'{path}' is the last message and the assistant's: prefilled answers are not supported. "
                 "End with a user's message.",
             )
-        for index, turn in enumerate(turns):
-            path = f"messages[{index}]"
+        previous = ""
+        for index in _system_first(turns):
+            turn, path = turns[index], f"messages[{index}]"
             if turn.role == "assistant":
                 self._add_assistant(turn, path)
             elif turn.role == "user":
-                self._add_user(turn, path, follows=index > 0 and turns[index - 1].role == "user")
+                self._add_user(turn, path, follows=previous == "user")
             else:
                 self._add_text("system", turn.content or "", path)
+            previous = turn.role
 
     def _add_text(
         self, role: Literal["system", "user"], content: str | Sequence[Block], path: str, *, first: int = 0
@@ -205,6 +211,13 @@ _FOREIGN = {
     kind: [name for name in Block.__struct_fields__ if name not in own | {"type", "cache_control"}]
     for kind, own in _FIELDS.items()
 }
+
+
+def _system_first(turns: Sequence[Turn]) -> Iterator[int]:
+    """Yield the indexes of the turns, those of the system before the first turn of the assistant ahead of others."""
+    num_leading = next((index for index, turn in enumerate(turns) if turn.role == "assistant"), len(turns))
+    yield from sorted(range(num_leading), key=lambda index: turns[index].role != "system")
+    yield from range(num_leading, len(turns))
 
 
 def _all_parts(turns: Sequence[Turn]) -> Iterator[object]:

@@ -10,11 +10,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tests.clients.agents.scripted_server import Call
 from tests.e2e.server_process import ROOT
 
 PAGE = "docs/clients/agents.md"
 NOTE = "note.txt"
 CONTENT = "hello\n"
+PROGRAM = "program.py"
+BEFORE, AFTER = "6 * 7", "6 * 9"
+OUTPUT = "54"
+RUN = f"python3 {PROGRAM}"
+"""The task: read PROGRAM, replace BEFORE in it by AFTER, run it."""
 PATIENCE_S = 180.0
 """How long an agent may take before it is called a hang; asserts nothing about speed."""
 
@@ -26,6 +32,7 @@ class Agent:
     options: behind that command; the prompt comes last.
     resuming: options that go on with the newest session, in place of `options`.
     tool, arguments: its call that writes CONTENT into NOTE, with the arguments in the order of the tool's schema.
+    task: its calls that read the program at a path, edit it and run it.
     environment: that keeps it from the network.
     swaps: texts of the block that are replaced, for a variant of the setup.
     """
@@ -35,20 +42,45 @@ class Agent:
     resuming: tuple[str, ...] = ()
     tool: str = ""
     arguments: Callable[[Path], dict[str, Any]] = field(default=lambda note: {})
+    task: Callable[[str], tuple[Call, ...]] = field(default=lambda program: ())
     environment: Mapping[str, str] = field(default_factory=dict)
     swaps: Mapping[str, str] = field(default_factory=dict)
 
 
+PATCH = f"""apply_patch <<'EOF'
+*** Begin Patch
+*** Update File: {PROGRAM}
+@@
+-print({BEFORE})
++print({AFTER})
+*** End Patch
+EOF
+"""
 PI = Agent(
-    "pi", ("-p",), ("-c", "-p"), "write", lambda note: {"path": str(note), "content": CONTENT}, {"PI_OFFLINE": "1"}
+    "pi",
+    ("-p",),
+    ("-c", "-p"),
+    "write",
+    lambda note: {"path": str(note), "content": CONTENT},
+    lambda program: (
+        Call("read", {"path": program}),
+        Call("edit", {"path": program, "edits": [{"oldText": BEFORE, "newText": AFTER}]}),
+        Call("bash", {"command": RUN}),
+    ),
+    {"PI_OFFLINE": "1"},
 )
 AGENTS = {
     "claude-code": Agent(
         "Claude Code",
-        ("--permission-mode", "acceptEdits", "-p"),
-        ("--permission-mode", "acceptEdits", "-c", "-p"),
+        ("--permission-mode", "acceptEdits", "--allowedTools", "Bash", "-p"),
+        ("--permission-mode", "acceptEdits", "--allowedTools", "Bash", "-c", "-p"),
         "Write",
         lambda note: {"file_path": str(note), "content": CONTENT},
+        lambda program: (
+            Call("Read", {"file_path": program}),
+            Call("Edit", {"file_path": program, "old_string": BEFORE, "new_string": AFTER}),
+            Call("Bash", {"command": RUN, "description": "Run it"}),
+        ),
     ),
     "codex": Agent(
         "Codex",
@@ -56,6 +88,11 @@ AGENTS = {
         ("exec", "resume", "--last", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"),
         "exec_command",
         lambda note: {"cmd": f"echo {CONTENT.strip()} > {NOTE} && cat {NOTE}"},
+        lambda program: (
+            Call("exec_command", {"cmd": f"cat {PROGRAM}"}),
+            Call("exec_command", {"cmd": PATCH}),
+            Call("exec_command", {"cmd": RUN}),
+        ),
     ),
     "opencode": Agent(
         "opencode",
@@ -63,6 +100,11 @@ AGENTS = {
         ("run", "-c"),
         "write",
         lambda note: {"content": CONTENT, "filePath": str(note)},
+        lambda program: (
+            Call("read", {"filePath": program}),
+            Call("edit", {"filePath": program, "oldString": BEFORE, "newString": AFTER}),
+            Call("bash", {"command": RUN, "description": "Run it"}),
+        ),
         {
             "OPENCODE_DISABLE_AUTOUPDATE": "1",
             "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
@@ -79,6 +121,11 @@ AGENTS = {
         ("--yolo", "-c", "-p"),
         "write_file",
         lambda note: {"file_path": str(note), "content": CONTENT},
+        lambda program: (
+            Call("read_file", {"file_path": program}),
+            Call("edit", {"file_path": program, "old_string": BEFORE, "new_string": AFTER}),
+            Call("run_shell_command", {"command": RUN, "is_background": False}),
+        ),
     ),
     "aider": Agent(
         "aider",
@@ -116,6 +163,13 @@ class Setting:
     @property
     def note(self) -> Path:
         return self.project / NOTE
+
+    def write_program(self) -> Path:
+        """Write the program of the task, and return its path."""
+        self.project.mkdir(exist_ok=True)
+        program = self.project / PROGRAM
+        program.write_text(f"print({BEFORE})\n")
+        return program
 
 
 def ask(agent: Agent, prompt: str, setting: Setting, *, resumes: bool = False) -> subprocess.CompletedProcess[str]:

@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.agents.agents import Setting
 from tests.clients.agents.scripted_model import write_scripted_model
 from tests.clients.agents.scripted_server import Script
 from tests.clients.fixtures import FOLDER as RECORDED
 from tests.clients.fixtures import Recorded, write
+from tests.clients.recorder import Recorder, recording
+from tests.clients.redaction import Redaction
 from tests.e2e.server_process import ROOT, ServerProcess, Team
 
 FOLDER = Path(__file__).parent
@@ -88,6 +91,27 @@ def traffic(request: pytest.FixtureRequest) -> Iterator[dict[str, list[Recorded]
     if request.config.getoption("--record"):
         for agent, requests in traffic.items():
             write(RECORDED / f"{agent}.jsonl", requests)
+
+
+@pytest.fixture
+def recorder(team: Team, agent: str, tmp_path: Path, traffic: dict[str, list[Recorded]]) -> Iterator[Recorder]:
+    """Record the exchanges of the agent with the server; afterwards the ledger must agree with them."""
+    with recording(team.server.base_url.removesuffix("/v1")) as recorder:
+        yield recorder
+    redaction = Redaction({str(tmp_path / "project"): "/home/user/project", str(tmp_path / "home"): "/home/user"})
+    traffic[agent] += [Recorded.of(exchange, redaction) for exchange in recorder.exchanges]
+    rows = {row["request"]: row for row in team.usage_rows()}  # settled before an answer ends
+    asked = {exchange.request_id: exchange.tokens for exchange in recorder.billed}
+    assert asked.keys() <= rows.keys()
+    told = {request: tokens for request, tokens in asked.items() if tokens is not None}
+    assert {name: (rows[name]["prompt_tokens"], rows[name]["completion_tokens"]) for name in told} == told
+    assert {rows[name]["status"] for name in asked} <= {"completed"}
+
+
+@pytest.fixture
+def setting(request: pytest.FixtureRequest, agent: str, model: str, recorder: Recorder, team: Team, tmp_path: Path):
+    folder = request.getfixturevalue("aider_bin" if agent == "aider" else "node_bin")
+    return Setting(recorder.base_url, team.key, model, folder, tmp_path)
 
 
 @pytest.fixture(scope="package")

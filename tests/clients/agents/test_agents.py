@@ -6,18 +6,13 @@ No request is refused, and the ledger has the tokens that each answer said.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import re
 
 import pytest
 
-from tests.clients.agents.agents import AGENTS, CONTENT, NOTE, Setting, ask
+from tests.clients.agents.agents import AFTER, AGENTS, BEFORE, CONTENT, NOTE, OUTPUT, PROGRAM, ask
 from tests.clients.agents.conftest import PLAIN, THINKS
 from tests.clients.agents.scripted_server import Call, Script
-from tests.clients.fixtures import Recorded
-from tests.clients.recorder import Recorder, recording
-from tests.clients.redaction import Redaction
-from tests.e2e.server_process import Team
 
 pytestmark = [pytest.mark.slow, pytest.mark.clients]
 
@@ -35,27 +30,6 @@ ANSWER = "The lighthouse is ready."
 THINKING = {THINKS: "The user wants something.", PLAIN: ""}
 EDIT = f"{NOTE}\n```\n<<<<<<< SEARCH\n=======\n{CONTENT}>>>>>>> REPLACE\n```\n"
 """In the notation that aider reads edits from."""
-
-
-@pytest.fixture
-def recorder(team: Team, agent: str, tmp_path: Path, traffic: dict[str, list[Recorded]]) -> Iterator[Recorder]:
-    """Record the exchanges of the agent with the server; afterwards the ledger must agree with them."""
-    with recording(team.server.base_url.removesuffix("/v1")) as recorder:
-        yield recorder
-    redaction = Redaction({str(tmp_path / "project"): "/home/user/project", str(tmp_path / "home"): "/home/user"})
-    traffic[agent] += [Recorded.of(exchange, redaction) for exchange in recorder.exchanges]
-    rows = {row["request"]: row for row in team.usage_rows()}  # settled before an answer ends
-    asked = {exchange.request_id: exchange.tokens for exchange in recorder.billed}
-    assert asked.keys() <= rows.keys()
-    told = {request: tokens for request, tokens in asked.items() if tokens is not None}
-    assert {name: (rows[name]["prompt_tokens"], rows[name]["completion_tokens"]) for name in told} == told
-    assert {rows[name]["status"] for name in asked} <= {"completed"}
-
-
-@pytest.fixture
-def setting(request: pytest.FixtureRequest, agent: str, model: str, recorder: Recorder, team: Team, tmp_path: Path):
-    folder = request.getfixturevalue("aider_bin" if agent == "aider" else "node_bin")
-    return Setting(recorder.base_url, team.key, model, folder, tmp_path)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -121,14 +95,17 @@ def test_agent_given_an_image_by_its_tool_goes_on(agent, model, setting, recorde
     assert any(b"image/png" in exchange.body for exchange in recorder.billed), "the image was sent"
 
 
-@pytest.mark.parametrize("model", [PLAIN])
-@pytest.mark.parametrize("agent", ["claude-code", "codex"])
-def test_agent_in_a_new_session_finds_its_instructions_cached(agent, model, setting, recorder, script_path, team):
-    Script(ANSWER).write(script_path)
-    ask(AGENTS[agent], "Say something about ships.", setting)
-    num_first = len(recorder.billed)
-    ask(AGENTS[agent], "Explain how a lighthouse works.", setting)
-    second = {exchange.request_id for exchange in recorder.billed[num_first:]}
-    rows = [row for row in team.usage_rows() if row["request"] in second]
-    longest = max(rows, key=lambda row: row["prompt_tokens"])
-    assert longest["cached_tokens"] > 0.9 * longest["prompt_tokens"]
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("agent", CALLING)
+def test_agent_given_a_task_reads_edits_and_runs_a_program(agent, model, setting, recorder, script_path):
+    program = setting.write_program()
+    Script(ANSWER, AGENTS[agent].task(str(program)), THINKING[model]).write(script_path)
+    done = ask(AGENTS[agent], f"Mend {PROGRAM} and run it.", setting)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert program.read_text() == f"print({AFTER})\n"
+    assert ANSWER in done.stdout, "the answer to the last result"
+    assert OUTPUT in done.stdout, "the answer quotes the output of the program"
+    assert recorder.refused == []
+    history = recorder.billed[-1].body.decode()
+    assert history.count(f"print({BEFORE})") >= 1, "the result of the first call"
+    assert re.search(rf"\b{OUTPUT}\b", history), "the result of the last call"

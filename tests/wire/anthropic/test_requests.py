@@ -22,6 +22,32 @@ def chat(**fields: Any) -> ChatRequest:
     return parse_messages_request(json.dumps(body).encode())[0]
 
 
+def written(*turns: tuple[str, str], **fields: Any) -> list[tuple[str, str]]:
+    messages = [{"role": role, "content": content} for role, content in turns]
+    return [(message.role, message.text()) for message in chat(messages=messages, **fields).messages]
+
+
+def test_system_turns_before_the_first_of_the_assistant_go_to_the_front():
+    asked = written(("user", "Hi"), ("system", "Env."), ("user", "Go"), ("system", "Date."), system="Be brief.")
+    assert asked == [("system", "Be brief."), ("system", "Env."), ("system", "Date."), ("user", "Hi\nGo")]
+
+
+def test_system_turns_behind_the_assistant_stay_in_their_place():
+    turns = [("user", "Hi"), ("assistant", "Hello"), ("user", "Go"), ("system", "Later."), ("user", "on")]
+    assert written(*turns) == turns
+
+
+def test_fault_in_a_system_turn_that_moved_names_the_place_where_it_was_sent():
+    body = {
+        "model": "o/d",
+        "max_tokens": 9,
+        "messages": [*HI, {"role": "system", "content": [{"type": "image"}]}],
+    }
+    ignored = IgnoredFields()
+    parse_messages_request(json.dumps(body).encode(), ignored)
+    assert ignored.header_value() == "messages[1].content[0]"
+
+
 def test_every_field_is_translated():
     asked = chat(
         system="Be brief.",

@@ -11,6 +11,7 @@ from inferd.wire.errors import invalid, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import required
 from inferd.wire.openai.messages import TEXT_ONLY, ContentPart, Message, check_num_parts, omitted
+from inferd.wire.openai.responses.tools import flat_name
 from inferd.wire.openai.tool_calls import CalledFunction, ToolCall
 
 _TEXT_PARTS = frozenset({"input_text", "output_text", "text", "reasoning_text", "summary_text"})
@@ -18,7 +19,7 @@ _Role = Literal["user", "assistant", "system", "developer"]
 _EVERY = {"type", "id", "status"}
 _FIELDS = {
     "message": _EVERY | {"role", "content"},
-    "function_call": _EVERY | {"call_id", "name", "arguments"},
+    "function_call": _EVERY | {"call_id", "name", "namespace", "arguments"},
     "function_call_output": _EVERY | {"call_id", "output"},
     "reasoning": _EVERY | {"content", "summary"},
 }
@@ -52,6 +53,7 @@ class InputItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     content: str | list[InputPart] | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | dict[str, Any] | None = None
     output: str | list[InputPart] | InputPart | None = None
     summary: list[InputPart] | None = None
@@ -163,7 +165,7 @@ class Conversation:
         self._calls.append(
             ToolCall(
                 id=required(item.call_id, f"{path}.call_id"),
-                function=CalledFunction(required(item.name, f"{path}.name"), item.arguments),
+                function=CalledFunction(flat_name(item.namespace, required(item.name, f"{path}.name")), item.arguments),
             )
         )
 

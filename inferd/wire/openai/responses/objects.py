@@ -52,6 +52,7 @@ class FunctionCallItem(msgspec.Struct, frozen=True, tag_field="type", tag="funct
     call_id: str
     name: str
     arguments: str
+    namespace: str | msgspec.UnsetType = msgspec.UNSET
 
 
 OutputItem = MessageItem | ReasoningItem | FunctionCallItem

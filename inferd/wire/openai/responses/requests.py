@@ -19,7 +19,7 @@ from inferd.wire.openai.chat_request import ChatRequest, check_chat_request
 from inferd.wire.openai.request_fields import ASKS_FOR_NOTHING, StreamOptions
 from inferd.wire.openai.response_format import JsonSchema, ResponseFormat
 from inferd.wire.openai.responses.input_items import Conversation, EarlierTurn, InputItem
-from inferd.wire.openai.responses.tools import ResponseTool, ResponseToolChoice, tool_names
+from inferd.wire.openai.responses.tools import ResponseTool, ResponseToolChoice, chat_tools
 
 UNSUPPORTED = ("conversation", "moderation", "prompt")
 _NOT_KEPT = "responses are not stored here"
@@ -153,8 +153,9 @@ def responses_chat(
         conversation.add_text("user", asked.input, "input")
     else:
         conversation.add_items(asked.input)
-    chat = _chat_request(asked, conversation)
-    names = FieldNames(_NAMES | tool_names(len(asked.tools or ())) | conversation.names)
+    tools, names_of_tools = chat_tools(asked.tools, ignored)
+    chat = msgspec.structs.replace(_chat_request(asked, conversation), tools=tools or None)
+    names = FieldNames(_NAMES | names_of_tools | conversation.names)
     with names.restored():
         return check_chat_request(chat, ignored.renamed(names.of)), names
 
@@ -173,7 +174,6 @@ def _chat_request(asked: ResponsesRequest, conversation: Conversation) -> ChatRe
         logprobs=shows_logprobs,
         top_logprobs=asked.top_logprobs,
         response_format=None if asked.text is None else _response_format(asked.text.format),
-        tools=[tool.chat_tool(f"tools[{index}]") for index, tool in enumerate(asked.tools or ())] or None,
         tool_choice=choice,
         parallel_tool_calls=asked.parallel_tool_calls if asked.tools else None,  # no effect without tools
         reasoning_effort=None if asked.reasoning is None else asked.reasoning.effort,

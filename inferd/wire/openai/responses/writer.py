@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -45,6 +45,7 @@ from inferd.wire.openai.responses.objects import (
     ResponseError,
     response_usage,
 )
+from inferd.wire.openai.responses.tools import names_in_namespaces
 
 ID_PREFIX = "resp_"
 
@@ -62,7 +63,7 @@ class ResponseWriter:
     def __init__(self, begun: Response) -> None:
         self.response = begun
         self._numbers = itertools.count()
-        self._items = _OutputItems(begun.id.removeprefix(ID_PREFIX), self._numbers)
+        self._items = _OutputItems(begun.id.removeprefix(ID_PREFIX), self._numbers, names_in_namespaces(begun.tools))
 
     def begin(self) -> Iterator[ResponseEvent]:
         """Yield the first events."""
@@ -135,12 +136,14 @@ class _OutputItems:
     Args:
         suffix: part of the items' ids that is unique to this response.
         numbers: counter of the events.
+        names: flat names of functions in namespaces -> namespace and name.
     """
 
-    def __init__(self, suffix: str, numbers: itertools.count[int]) -> None:
+    def __init__(self, suffix: str, numbers: itertools.count[int], names: Mapping[str, tuple[str, str]]) -> None:
         self.done: list[OutputItem] = []
         self._suffix = suffix
         self._numbers = numbers
+        self._names = names
         self._open: OutputItem | None = None
         self._pieces: list[str] = []
         self._logprobs: list[ContentLogprob] = []
@@ -160,7 +163,8 @@ class _OutputItems:
             self._logprobs_held.clear()
             yield from self.close("completed")
             item_id = f"fc_{self._suffix}_{len(self.done)}"
-            yield from self._begin(FunctionCallItem(item_id, "in_progress", delta.id, delta.name, ""))
+            namespace, name = self._names.get(delta.name, (msgspec.UNSET, delta.name))
+            yield from self._begin(FunctionCallItem(item_id, "in_progress", delta.id, name, "", namespace))
         else:
             self._logprobs_held.clear()
             yield self._arguments_delta(delta.text)
@@ -174,7 +178,7 @@ class _OutputItems:
         finished: OutputItem
         if isinstance(item, FunctionCallItem):
             yield CallArgumentsDone(sequence_number=next(self._numbers), arguments=text, **place)  # type: ignore[arg-type]
-            finished = FunctionCallItem(item.id, status, item.call_id, item.name, text)
+            finished = msgspec.structs.replace(item, status=status, arguments=text)
         elif isinstance(item, ReasoningItem):
             part = ReasoningText(text)
             yield ReasoningTextDone(sequence_number=next(self._numbers), text=text, **place)  # type: ignore[arg-type]

@@ -129,7 +129,7 @@ SEARCH = {"type": "web_search"}
         ({"metadata": {"a": 1}}, "metadata"),
         (
             {"tools": [FUNCTION, {"type": "web_search"}, {"type": "namespace", "name": "n"}]},
-            "tools[1], tools[2]",
+            "tools[2], tools[1]",
         ),
         ({"tools": [FUNCTION | {"defer_loading": True}]}, "tools[0].defer_loading"),
         ({"reasoning": {"effort": "ultra"}, "previous_response_id": ""}, "reasoning.effort"),
@@ -155,10 +155,8 @@ def test_advisory_field_is_ignored_and_named(fields, ignored):
         ),
         ({"type": "function_call", "call_id": "c", "name": "f", "arguments": "[]"}, "input[0].arguments"),
         ({"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a": "b', "status": "incomplete"}, ""),
-        (
-            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "namespace": "n"},
-            "input[0].namespace",
-        ),
+        ({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "namespace": "n"}, ""),
+        ({"role": "user", "content": "x", "namespace": "n"}, "input[0].namespace"),
         ({"type": "reasoning", "summary": [], "encrypted_content": "x"}, "input[0].encrypted_content"),
         ({"role": "assistant", "content": []}, ""),
         ({"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, ""),
@@ -188,3 +186,45 @@ def test_lone_surrogate_in_arguments_is_replaced():
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a":"\\ud83d"}'}
     messages = chat(input=[call, {"type": "function_call_output", "call_id": "c", "output": "r"}]).messages
     assert messages[0].tool_calls[0].arguments() == {"a": "\ufffd"}
+
+
+def namespace(name: str, *tools: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"type": "namespace", "name": name, "tools": list(tools), **fields}
+
+
+def test_namespace_becomes_its_functions_with_its_name_and_description():
+    listing = {"type": "function", "name": "list", "description": "Lists.", "parameters": SCHEMA, "strict": True}
+    asked = chat(input="x", tools=[namespace("crm", listing, {"type": "function", "name": "get"}, description="CRM.")])
+    first = {"name": "crm__list", "description": "CRM.\n\nLists.", "parameters": SCHEMA, "strict": True}
+    tools = [{"type": "function", "function": function} for function in (first, {"name": "crm__get"})]
+    assert asked.tools == same_chat(messages=[{"role": "user", "content": "x"}], tools=tools).tools
+
+
+def test_call_of_a_namespace_in_the_input_has_the_name_that_the_model_knows():
+    call = {"type": "function_call", "call_id": "c", "namespace": "mcp__a__", "name": "f", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "c", "output": "1"}
+    messages = chat(input=[call, result, {"role": "user", "content": "x"}]).messages
+    assert messages[0].tool_calls[0].function.name == "mcp__a__f"
+
+
+@pytest.mark.parametrize(
+    ("tools", "ignored"),
+    [
+        ([namespace("n", {"type": "custom", "name": "f"}, FUNCTION)], "tools[0].tools[0]"),
+        ([FUNCTION, namespace("n", FUNCTION | {"name": "f" * 62})], "tools[1].tools[0]"),
+        (
+            [namespace("n", *(FUNCTION | {"name": f"f{number}"} for number in range(130)))],
+            "tools[0].tools[128], tools[0].tools[129]",
+        ),
+        ([namespace("n")], "tools[0]"),
+    ],
+)
+def test_function_of_a_namespace_that_cannot_be_called_is_left_out_and_named(tools, ignored):
+    assert ignored_of(tools=tools) == ignored
+
+
+def test_fault_in_a_function_of_a_namespace_names_its_place():
+    wrong = FUNCTION | {"parameters": {"type": "array"}}
+    with pytest.raises(InvalidRequestError) as caught:
+        chat(input="x", tools=[FUNCTION, namespace("n", FUNCTION, wrong | {"name": "g"})])
+    assert caught.value.param == "tools[1].tools[1].parameters"

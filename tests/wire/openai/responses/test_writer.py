@@ -18,6 +18,7 @@ from inferd.wire.openai.chat_response import AnswerEnd, usage_body
 from inferd.wire.openai.responses.events import Event, OutputItemDone, OutputTextDelta, ReasoningTextDelta
 from inferd.wire.openai.responses.objects import response_begun
 from inferd.wire.openai.responses.requests import ResponsesRequest
+from inferd.wire.openai.responses.tools import ResponseTool
 from inferd.wire.openai.responses.writer import ResponseWriter
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 7}}\n</tool_call>'
@@ -25,11 +26,14 @@ ANSWERS = ["", "Yes.", f"Well.\n{CALL}", f"<think>\nHm.\n</think>\n\nWell.\n{CAL
 USAGE = usage_body(Usage(prompt_tokens=10, cached_tokens=4, completion_tokens=3), 1_500)
 
 
-def written(pieces: list[str], reason: str = "stop") -> tuple[list[Event], dict[str, Any]]:
+def written(
+    pieces: list[str], reason: str = "stop", *, tools: list[ResponseTool] | None = None
+) -> tuple[list[Event], dict[str, Any]]:
     """Return the events, and the whole response without the random ids of calls."""
-    parser = answer_parser(with_reasoning(GENERIC, "<think></think>"), {"add": {"type": "object"}})
+    schemas = {"add": {"type": "object"}, "math__add": {"type": "object"}}
+    parser = answer_parser(with_reasoning(GENERIC, "<think></think>"), schemas)
     reader = AnswerReader(parser, counts_reasoning=True)
-    asked = ResponsesRequest(model="o/d", input="x")
+    asked = ResponsesRequest(model="o/d", input="x", tools=tools)
     writer = ResponseWriter(response_begun(asked, id="resp_1", created_at=17, model="o/d", service_tier="default"))
     events: list[Any] = list(writer.begin())
     for piece in pieces:
@@ -41,6 +45,20 @@ def written(pieces: list[str], reason: str = "stop") -> tuple[list[Event], dict[
     for item in whole["output"]:
         item.pop("call_id", None)
     return events, whole
+
+
+def test_call_of_a_namespaced_function_has_the_namespace_apart():
+    add = ResponseTool("function", "add", "Adds.", {"type": "object"}, strict=False)
+    tools = [ResponseTool("namespace", "math", "Sums.", tools=[add])]
+    events, whole = written([CALL.replace("add", "math__add")], tools=tools)
+    (call,) = whole["output"]
+    assert (call["namespace"], call["name"], json.loads(call["arguments"])) == ("math", "add", {"a": 7})
+    (done,) = [event.item for event in events if isinstance(event, OutputItemDone)]
+    assert (done.namespace, done.name) == ("math", "add")
+
+
+def test_call_of_another_function_has_no_namespace():
+    assert "namespace" not in written([CALL])[1]["output"][0]
 
 
 @given(text=st.sampled_from(ANSWERS), places=st.lists(st.integers(0, 120)))
