@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -62,14 +62,18 @@ class Conversation:
 
     Args:
         ignored: record for fields without effect.
+        deferred: names of deferred tools -> definitions, which stand where a block refers to the tool.
 
     Attributes:
         messages: messages of the chat.
         names: paths of the messages and their parts -> the caller's paths.
+        found: names of the deferred tools that a block refers to.
     """
 
-    def __init__(self, ignored: IgnoredFields) -> None:
+    def __init__(self, ignored: IgnoredFields, deferred: Mapping[str, str]) -> None:
         self._ignored = ignored
+        self._deferred = deferred
+        self.found: set[str] = set()
         self.messages: list[Message] = []
         self.names: dict[str, str] = {}
 
@@ -193,6 +197,10 @@ class Conversation:
         parts = []
         for index, block in enumerate(blocks, first):
             place = f"{path}[{index}]"
+            if block.type == "tool_reference" and block.tool_name in self._deferred:
+                self.found.add(block.tool_name)
+                parts.append(ContentPart("text", self._deferred[block.tool_name]))
+                continue
             if block.type == "text":
                 self._note_foreign_fields(block, place)
             else:

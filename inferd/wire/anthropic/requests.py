@@ -31,6 +31,7 @@ _NAMES = {
     "response_format.json_schema": "output_config.format",
 }
 _OWN_TOOLS = (None, "custom")
+_SEARCH_OF_TOOLS = "tool_search_tool"
 _TOOL_CHOICES: dict[str, str] = {"auto": "auto", "any": "required", "none": "none"}
 _T = TypeVar("_T", bound="CountTokensRequest")
 
@@ -59,7 +60,8 @@ class OutputConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class AnthropicTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tool of any type. The caller's own tools are functions; tools that Anthropic's servers run are left out.
-    `eager_input_streaming` has no effect: input is always streamed as it is generated."""
+    `eager_input_streaming` has no effect: input is always streamed as it is generated. With `defer_loading` the model
+    learns of the tool by a `tool_reference` in the messages."""
 
     name: str | None = None
     input_schema: dict[str, Any] | None = None
@@ -68,13 +70,27 @@ class AnthropicTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strict: bool | None = None
     cache_control: CacheControl | None = None
     eager_input_streaming: bool | None = None
+    defer_loading: bool | None = None
 
-    def chat_tool(self, path: str) -> chat_tools.Tool:
-        """Return the tool of a chat at the same index. Raises InvalidRequestError."""
+    def chat_tool(self, path: str, *, is_found: bool | None) -> chat_tools.Tool:
+        """Return the tool of a chat at the same index. Raises InvalidRequestError.
+
+        Args:
+            is_found: whether a message refers to this deferred tool; None if it is not deferred.
+        """
         if self.type not in _OWN_TOOLS:
             return chat_tools.Tool(self.type or "")
         name, schema = required(self.name, f"{path}.name"), required(self.input_schema, f"{path}.input_schema")
-        return chat_tools.Tool(chat_tools.FUNCTION, chat_tools.Function(name, self.description, schema, self.strict))
+        if is_found is None:
+            function = chat_tools.Function(name, self.description, schema, self.strict)
+        else:
+            function = chat_tools.DeferredFunction(name, self.description, schema, self.strict, is_found=is_found)
+        return chat_tools.Tool(chat_tools.FUNCTION, function)
+
+    def definition(self) -> str:
+        """Return the tool as a line of JSON, for the place where a message refers to it."""
+        fields = {"name": self.name, "description": self.description or "", "parameters": self.input_schema}
+        return f"<function>{msgspec.json.encode(fields).decode()}</function>"
 
 
 class AnthropicToolChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,7 +184,8 @@ def _decoded(body: bytes, decoder: msgspec.json.Decoder[_T], ignored: IgnoredFie
 
 def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[ChatRequest, FieldNames]:
     """Return the unchecked chat request without the fields that only an answer needs."""
-    conversation = Conversation(ignored)
+    deferred = _deferred(asked.tools or (), ignored)
+    conversation = Conversation(ignored, {name: tool.definition() for name, tool in deferred.items()})
     conversation.add_system(asked.system or "")
     conversation.add_turns(asked.messages)
     effort, effort_field = _effort(asked.thinking, asked.output_config, ignored)
@@ -177,7 +194,13 @@ def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[Chat
     chat = ChatRequest(
         model=asked.model,
         messages=conversation.messages,
-        tools=[tool.chat_tool(f"tools[{index}]") for index, tool in enumerate(asked.tools or ())] or None,
+        tools=[
+            tool.chat_tool(
+                f"tools[{index}]", is_found=tool.name in conversation.found if tool.name in deferred else None
+            )
+            for index, tool in enumerate(asked.tools or ())
+        ]
+        or None,
         tool_choice=_chat_tool_choice(choice, asked.tools or ()),
         parallel_tool_calls=False if is_single and asked.tools else None,
         reasoning_effort=effort,
@@ -185,6 +208,21 @@ def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[Chat
     )
     names = _NAMES | {"reasoning_effort": effort_field} | _tool_names(len(asked.tools or ())) | conversation.names
     return chat, FieldNames(names)
+
+
+def _deferred(tools: Sequence[AnthropicTool], ignored: IgnoredFields) -> dict[str, AnthropicTool]:
+    """Return the deferred tools by name. There is none if a tool of Anthropic's servers should find them: it is left
+    out, so the model is told of all tools at once."""
+    is_searched_here = not any((tool.type or "").startswith(_SEARCH_OF_TOOLS) for tool in tools)
+    found = {}
+    for index, tool in enumerate(tools):
+        if not tool.defer_loading or tool.type not in _OWN_TOOLS:
+            continue
+        if is_searched_here and tool.name is not None:
+            found[tool.name] = tool
+        else:
+            ignored.add(f"tools[{index}].defer_loading")
+    return found
 
 
 def _chat_tool_choice(

@@ -38,6 +38,16 @@ class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.parameters or {"type": "object", "properties": {}}
 
 
+class DeferredFunction(Function, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Function that is not among those that the model is told of at the front; made only by translations of other APIs.
+
+    Attributes:
+        is_found: a message tells the model of it, so that it may be called.
+    """
+
+    is_found: bool
+
+
 class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tool; only tools of type `function` can be called, others are left out."""
 
@@ -74,7 +84,7 @@ class ToolSet:
 
     Attributes:
         functions: functions that the model is told of, in that order; empty if it may call none.
-        allowed: the ones of `functions` that the answer may call.
+        allowed: functions that the answer may call, of those and of the deferred ones.
         required: whether the answer must call at least one.
         parallel: whether the answer may have several calls; a function that the caller chose by name is called once.
         tells_parallel: whether the model is told that it may make several calls.
@@ -115,14 +125,20 @@ def tool_set(tools: Sequence[Tool] | None, choice: str | ToolChoice | None, para
     word = _word(choice)
     if not functions or word == "none" or (isinstance(choice, ToolChoice) and _is_foreign(choice)):
         return NO_TOOLS
-    told, tells_parallel = tuple(sorted(functions, key=_place)), parallel is not False
+    known, tells_parallel = tuple(sorted(functions, key=_place)), parallel is not False
+    told = tuple(function for function in known if not isinstance(function, DeferredFunction)) or known
     if not isinstance(choice, ToolChoice) or word is not None:
-        return ToolSet(told, told, word == "required", tells_parallel, tells_parallel)
+        allowed = tuple(function for function in known if function in told or _is_found(function))
+        return ToolSet(told, allowed, word == "required", tells_parallel, tells_parallel)
     names, required = _chosen(choice)
-    allowed = tuple(function for function in told if function.name in names)
+    allowed = tuple(function for function in known if function.name in names)
     if not allowed:
         return NO_TOOLS
     return ToolSet(told, allowed, required, tells_parallel and choice.type != FUNCTION, tells_parallel)
+
+
+def _is_found(function: Function) -> bool:
+    return isinstance(function, DeferredFunction) and function.is_found
 
 
 def _place(function: Function) -> tuple[bool, str]:

@@ -11,6 +11,7 @@ from inferd.errors import InvalidRequestError
 from inferd.wire.anthropic.requests import UNSUPPORTED, parse_count_tokens_request, parse_messages_request
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
+from inferd.wire.openai.tools import Function
 
 SCHEMA = {"type": "object", "properties": {}}
 NO = {"type": "text", "text": "no"}
@@ -20,6 +21,58 @@ HI = [{"role": "user", "content": "Hi"}]
 def chat(**fields: Any) -> ChatRequest:
     body = {"model": "o/d", "max_tokens": 9, "messages": HI, **fields}
     return parse_messages_request(json.dumps(body).encode())[0]
+
+
+def searched(*messages: dict[str, Any], choice: dict[str, Any] | None = None) -> ChatRequest:
+    tools = [
+        {"name": "zoom", "input_schema": SCHEMA},
+        {"name": "fetch", "description": "Gets.", "input_schema": SCHEMA, "defer_loading": True},
+        {"name": "list", "input_schema": SCHEMA, "defer_loading": True},
+        {"name": "find", "input_schema": SCHEMA},
+    ]
+    return chat(tools=tools, messages=[*HI, *messages], tool_choice=choice or {"type": "auto"})
+
+
+FOUND = (
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "find", "input": {}}]},
+    {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference", "tool_name": "fetch"}]}
+        ],
+    },
+)
+
+
+def names(functions: tuple[Function, ...]) -> list[str]:
+    return [function.name for function in functions]
+
+
+def test_deferred_tool_is_neither_told_of_nor_callable():
+    tools = searched().tool_set
+    assert (names(tools.functions), names(tools.allowed)) == (["find", "zoom"], ["find", "zoom"])
+
+
+def test_deferred_tool_that_a_result_refers_to_is_told_there_and_callable():
+    asked = searched(*FOUND)
+    tools = asked.tool_set
+    assert names(tools.functions) == ["find", "zoom"], "the front of the prompt stays the same"
+    assert names(tools.allowed) == ["fetch", "find", "zoom"]
+    result = asked.messages[-1].text()
+    assert json.loads(result.removeprefix("<function>").removesuffix("</function>")) == {
+        "name": "fetch",
+        "description": "Gets.",
+        "parameters": SCHEMA,
+    }
+
+
+def test_deferred_tool_chosen_by_name_is_callable():
+    assert names(searched(choice={"type": "tool", "name": "list"}).tool_set.allowed) == ["list"]
+
+
+def test_tools_that_are_all_deferred_are_told_at_once():
+    tools = chat(tools=[{"name": "f", "input_schema": SCHEMA, "defer_loading": True}]).tool_set
+    assert names(tools.functions) == names(tools.allowed) == ["f"]
 
 
 def written(*turns: tuple[str, str], **fields: Any) -> list[tuple[str, str]]:
@@ -179,7 +232,11 @@ FORCED = {"type": "tool", "name": "web_search"}
             {"thinking": {"type": "sometimes"}, "output_config": {"effort": "ultra"}},
             "thinking.type, output_config.effort",
         ),
-        ({"tools": [OWN_TOOL | {"defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"tools": [OWN_TOOL | {"defer_loading": True}]}, ""),
+        (
+            {"tools": [OWN_TOOL | {"defer_loading": True}, {"type": "tool_search_tool_regex_20251119", "name": "s"}]},
+            "tools[0].defer_loading, tools[1]",
+        ),
         ({"tools": [SERVER_TOOL], "tool_choice": {"type": "any"}}, "tools[0].max_uses, tools[0], tool_choice"),
         ({"tools": [OWN_TOOL, SERVER_TOOL], "tool_choice": FORCED}, "tools[1].max_uses, tools[1], tool_choice"),
         ({"tools": [OWN_TOOL, SERVER_TOOL]}, "tools[1].max_uses, tools[1]"),
