@@ -1,4 +1,4 @@
-"""Log probabilities of sampled tokens, as plain data: the engine computes them, the wire shows them."""
+"""Log probabilities of sampled and of prompt tokens, as plain data: the engine computes them, the wire shows them."""
 
 from __future__ import annotations
 
@@ -25,3 +25,28 @@ class TokenLogprob:
     piece: bytes
     logprob: float
     top: tuple[TokenAlternative, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedToken:
+    """Candidate at the place of a prompt token. `rank`: 1 for the most probable one."""
+
+    token_id: int
+    logprob: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLogprob:
+    """Prompt token; log probabilities are those of TokenLogprob, given the tokens before it.
+
+    Attributes:
+        logprob: None for the first token of a prompt, which nothing comes before.
+        rank: number of tokens that are at least as probable; 0 for the first token.
+        top: the most probable tokens, in descending order.
+    """
+
+    token_id: int
+    logprob: float | None = None
+    rank: int = 0
+    top: tuple[RankedToken, ...] = ()

@@ -31,6 +31,7 @@ class SamplingParams:
         ignores_end: whether end tokens are never sampled. A grammar takes precedence over this and `min_tokens`.
         allowed_token_ids: the only tokens that may be sampled; None for all.
         top_logprobs: number of alternatives reported beside each token's own probability; None to report neither.
+        prompt_logprobs: the same of each token of the prompt.
     """
 
     temperature: float = 1.0
@@ -51,6 +52,7 @@ class SamplingParams:
     min_tokens: int = 0
     ignores_end: bool = False
     allowed_token_ids: tuple[int, ...] | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         assert self.temperature >= 0.0, "temperature is not negative"
@@ -60,6 +62,7 @@ class SamplingParams:
         assert 0.0 < self.typical_p <= 1.0, "typical_p lies in (0, 1]"
         assert self.repeat_penalty > 0.0, "repeat_penalty is positive"
         assert self.top_logprobs is None or self.top_logprobs >= 0, "top_logprobs is not negative"
+        assert self.prompt_logprobs is None or self.prompt_logprobs >= 0, "prompt_logprobs is not negative"
         assert self.seed is None or 0 <= self.seed < 2**32, "seed has 32 bits"
         assert all(self.stop), "stop strings are not empty"
         assert self.min_tokens >= 0, "min_tokens is not negative"
@@ -77,5 +80,7 @@ class SamplingParams:
         return bool(self.frequency_penalty or self.presence_penalty) or self.penalizes_repeats
 
     def for_choice(self, index: int) -> SamplingParams:
-        """Return the parameters of one of several answers, whose seeds differ and depend on the given one, if any."""
-        return self if self.seed is None else replace(self, seed=(self.seed + index) % SEED_MODULUS)
+        """Return the parameters of one of several answers, whose seeds differ and depend on the given one, if any. The
+        first brings the log-probabilities of the prompt that they share."""
+        seed = None if self.seed is None else (self.seed + index) % SEED_MODULUS
+        return replace(self, seed=seed, prompt_logprobs=None if index else self.prompt_logprobs)

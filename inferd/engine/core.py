@@ -8,20 +8,21 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
-from inferd.engine.batch import ScheduledChunk, StepPlan, build_batch, laid_out, output_rows
+from inferd.engine.batch import ScheduledChunk, StepPlan, build_batch, first_rows, laid_out, output_rows
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.cost_model import Speed
 from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.kv.cache import KVCache
 from inferd.engine.kv.partitioned import PartitionedKVCache
 from inferd.engine.kv.unified import UnifiedKVCache
+from inferd.engine.logits.prompt_scoring import score_prompt
+from inferd.engine.logits.sampling import NotSampled, SampledToken, TokenSampling
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
 from inferd.engine.runner import Runner
-from inferd.engine.sampling import NotSampled, SampledToken, TokenSampling
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.engine.speculation import MAX_DRAFT
-from inferd.logprobs import TokenLogprob
+from inferd.logprobs import PromptLogprob, TokenLogprob
 from inferd.usage import NS_PER_MS
 
 MAX_STEP_MS = 400.0
@@ -35,18 +36,30 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredChunk:
+    """Log-probabilities of prompt tokens that a chunk brought, None if the model gave none; and the time of reading
+    them."""
+
+    chunk: ScheduledChunk
+    tokens: tuple[PromptLogprob, ...] | None
+    scoring_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """Result of an executed step.
 
     Attributes:
         code: of llama_decode.
-        step_ns: duration of computing and sampling; waiting for the compute turn does not count.
-        rows: each chunk that completes, with the row of its last known token.
+        step_ns: duration of computing, sampling and scoring; waiting for the compute turn does not count.
+        scored: the chunks that brought log-probabilities of their prompts.
+        rows: each chunk that samples, with the row of its last known token.
         tokens: the token sampled from each of these rows.
     """
 
     code: int = _GOOD
     step_ns: int = 0
+    scored: Seq[ScoredChunk] = ()
     rows: Seq[tuple[ScheduledChunk, int]] = ()
     tokens: Seq[SampledToken | NotSampled] = ()
 
@@ -161,10 +174,22 @@ class EngineCore:
             code = self._runner.execute(build_batch(chunks))
             if code != _GOOD:
                 return StepResult(code)
+            # Before a mask is written over the logits of the last rows.
+            scored = self._score(chunks)
             rows = output_rows(chunks)
             tokens = self._sampling.sample((chunk.sequence, row) for chunk, row in rows)
             step_ns = max(0, self._clock_ns() - started_ns)
-        return StepResult(code, step_ns, rows, tokens)
+        return StepResult(code, step_ns, scored, rows, tokens)
+
+    def _score(self, chunks: Seq[ScheduledChunk]) -> list[ScoredChunk]:
+        """Return the log-probabilities of prompts that the step brought."""
+        scored: list[ScoredChunk] = []
+        for chunk, row in first_rows(chunks):
+            if chunk.sequence.is_to_be_scored:
+                started_ns = self._clock_ns()
+                tokens = score_prompt(self._runner, chunk, row)
+                scored.append(ScoredChunk(chunk, tokens, max(0, self._clock_ns() - started_ns)))
+        return scored
 
     def _update(self, plan: StepPlan, result: StepResult) -> None:
         """Advance the sequences, append the sampled tokens, and end the requests that are complete."""
@@ -175,17 +200,31 @@ class EngineCore:
             return
         self._scheduler.observe(plan, result.step_ns / NS_PER_MS)
         num_rows = sum(chunk.num_rows for chunk in plan.chunks)
+        shared_ns = max(0, result.step_ns - sum(scored.scoring_ns for scored in result.scored))
         for chunk in plan.chunks:
             # The rows of a draft are charged to its sequence, accepted or not.
-            chunk.sequence.advance(chunk.num_tokens, step_ns=result.step_ns, num_rows=num_rows - len(chunk.draft))
+            chunk.sequence.advance(chunk.num_tokens, step_ns=shared_ns, num_rows=num_rows - len(chunk.draft))
             self._kv_cache.checkpoint(chunk.sequence)
+        for scored in result.scored:
+            self._put_scores(scored)
         for (chunk, row), token in zip(result.rows, result.tokens, strict=True):
-            self._append(chunk.sequence, token)
+            if chunk.sequence.status is SequenceStatus.RUNNING:
+                self._append(chunk.sequence, token)
             if chunk.draft:
                 self._verify(chunk, row)
-        for chunk in plan.chunks:
-            if chunk.sequence.is_out_of_time and chunk.sequence.status is SequenceStatus.RUNNING:
-                self._finish(chunk.sequence, FinishReason.LENGTH)
+        for sequence in (chunk.sequence for chunk in plan.chunks):
+            is_computed = sequence.num_uncomputed_tokens == sequence.num_tokens_to_come == 0
+            if (sequence.is_out_of_time or is_computed) and sequence.status is SequenceStatus.RUNNING:
+                self._finish(sequence, FinishReason.LENGTH)
+
+    def _put_scores(self, scored: ScoredChunk) -> None:
+        """Put out log-probabilities of a prompt, or end its request if the model gave none."""
+        sequence, tokens = scored.chunk.sequence, scored.tokens
+        if tokens is None:
+            return self._finish(sequence, FinishReason.ERROR, error=NotSampled.BROKEN.value)
+        sequence.charge_scoring(len(tokens), scored.scoring_ns)
+        self._put(RequestOutput(sequence.request_id, prompt_logprobs=tokens))
+        return None
 
     def _recover(self, plan: StepPlan, code: int) -> None:
         """After a failed decode, bring each sequence back to its last good step, or end it with an error if it has
@@ -229,12 +268,11 @@ class EngineCore:
             return self._finish(sequence, reason, error=sampled.value)
         token_id = sampled.token_id
         sequence.token_ids.append(token_id)
-        if self._runner.is_end_of_generation(token_id):
-            return self._finish(sequence, FinishReason.STOP, sampled=SampledToken(token_id))
         params, may_stop = sequence.params, sequence.may_stop
         is_stop_token = may_stop and token_id in params.stop_token_ids
-        if is_stop_token and not params.includes_stop:
-            return self._finish(sequence, FinishReason.STOP, sampled=SampledToken(token_id))
+        if self._runner.is_end_of_generation(token_id) or (is_stop_token and not params.includes_stop):
+            end = SampledToken(token_id)
+            return self._finish(sequence, FinishReason.STOP, sampled=end, end_logprob=sampled.logprob)
         text = sequence.detokenizer.push(self._runner.token_to_piece(token_id), may_stop=may_stop)
         if sequence.detokenizer.stopped or is_stop_token:
             return self._finish(sequence, FinishReason.STOP, text=text, sampled=sampled)
@@ -257,6 +295,7 @@ class EngineCore:
         *,
         text: str = "",
         sampled: SampledToken | None = None,
+        end_logprob: TokenLogprob | None = None,
         error: str | None = None,
     ) -> None:
         """End a request with its terminal output."""
@@ -270,6 +309,7 @@ class EngineCore:
             text=text + sequence.detokenizer.flush(),
             token_ids=() if sampled is None else (sampled.token_id,),
             logprobs=_logprobs(sampled),
+            end_logprob=end_logprob,
             finish_reason=reason,
             usage=sequence.usage(),
             compute_ns=sequence.charged_ns,

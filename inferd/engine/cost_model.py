@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 _FORGET = 0.98
 """Weight of the past at each new step: the last hundred or so count."""
-_SCALE = np.array([1.0, 1e-2, 1e-2, 1e-5])
+_SCALE = np.array([1.0, 1e-2, 1e-2, 1e-5, 1e-2])
 """Brings the features to about 1: a constant, hundreds of rows, hundreds of thousands of cells."""
-_PRIOR_MS = (1.0, 100.0, 100.0, 0.0)
+_PRIOR_MS = (1.0, 100.0, 100.0, 0.0, 100.0)
 """Per scaled feature. Deliberately slow (1 ms a row), so that the first steps are small."""
 _FLOOR_MS = 0.1
 _INERTIA = 1e-3
@@ -27,7 +27,8 @@ _MIN_STEP_MS = 0.01
 
 
 class CostModel:
-    """time = a + b x prefill rows + c x decode rows + d x sum over rows of the cells they attend to.
+    """time = a + b x prefill rows + c x decode rows + d x sum over rows of the cells they attend to + e x prefill rows
+    whose log-probabilities are wanted: their logits are computed and read.
 
     Least squares of the relative error with exponential forgetting; no weight is negative. Belongs to the engine
     thread, which does not compute while the model learns: it learns before a prediction, and otherwise from
@@ -36,26 +37,26 @@ class CostModel:
 
     def __init__(self) -> None:
         self._weights: npt.NDArray[np.float64] = np.array(_PRIOR_MS)
-        self._information: npt.NDArray[np.float64] = np.zeros((4, 4))
-        self._target: npt.NDArray[np.float64] = np.zeros(4)
+        self._information: npt.NDArray[np.float64] = np.zeros((len(_PRIOR_MS), len(_PRIOR_MS)))
+        self._target: npt.NDArray[np.float64] = np.zeros(len(_PRIOR_MS))
         self._num_learned = 0
-        self._unlearned: list[tuple[float, float, float, float, float]] = []
+        self._unlearned: list[tuple[float, ...]] = []
 
-    def observe(self, *, prefill_rows: int, decode_rows: int, cells: int, step_ms: float) -> None:
+    def observe(self, *, prefill_rows: int, decode_rows: int, cells: int, scored_rows: int = 0, step_ms: float) -> None:
         """Record the duration of a step; `cells` is the sum over its rows. A duration that is not positive (the clock
         was set back) is ignored."""
         if step_ms <= 0.0:
             return
-        self._unlearned.append((1.0, prefill_rows, decode_rows, cells, step_ms))
+        self._unlearned.append((1.0, prefill_rows, decode_rows, cells, scored_rows, step_ms))
         if len(self._unlearned) >= _MAX_UNLEARNED or self._num_learned < _NUM_CREDULOUS:
             self._learn()
 
-    def step_ms(self, *, prefill_rows: int, decode_rows: int, cells: int) -> float:
+    def step_ms(self, *, prefill_rows: int, decode_rows: int, cells: int, scored_rows: int = 0) -> float:
         """Return the expected duration of a step; never negative."""
         if self._unlearned:
             self._learn()
-        a, b, c, d = (self._weights * _SCALE).tolist()
-        return float(a + b * prefill_rows + c * decode_rows + d * cells)
+        a, b, c, d, e = (self._weights * _SCALE).tolist()
+        return float(a + b * prefill_rows + c * decode_rows + d * cells + e * scored_rows)
 
     def _learn(self) -> None:
         *columns, taken_ms = np.array(self._unlearned).T
@@ -78,11 +79,11 @@ class CostModel:
         inertia = _INERTIA / np.maximum(self._weights, _FLOOR_MS) ** 2
         matrix = self._information + np.diag(inertia)
         target = self._target + inertia * self._weights
-        free = np.ones(4, dtype=np.bool_)
+        free = np.ones(len(_PRIOR_MS), dtype=np.bool_)
         while free.any():
             solved = np.linalg.solve(matrix[np.ix_(free, free)], target[free])
             if (solved >= 0.0).all():
-                self._weights = np.zeros(4)
+                self._weights = np.zeros(len(_PRIOR_MS))
                 self._weights[free] = solved
                 return
             free[np.flatnonzero(free)[solved < 0.0]] = False

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inferd.engine.grammar.constraint import CompiledConstraint
-from inferd.logprobs import TokenLogprob
+from inferd.logprobs import PromptLogprob, TokenLogprob
 from inferd.sampling_params import SamplingParams
 from inferd.usage import Usage
 
@@ -39,7 +39,7 @@ class AddRequest:
     Attributes:
         request_id: unique among live requests.
         prompt: token ids, not empty; `len(prompt) + max_tokens` fits the context of one sequence.
-        max_tokens: maximum number of tokens to sample, at least 1.
+        max_tokens: maximum number of tokens to sample; with 0 the prompt is computed, and none is sampled.
         tenant: opaque name of the caller; fair shares of the device and of the cache are counted by it.
         cache_scope: opaque; only requests of one scope share prefixes.
         session: opaque name of a conversation, or None; its newest branch is evicted last.
@@ -63,7 +63,7 @@ class AddRequest:
 
     def __post_init__(self) -> None:
         assert self.prompt, "a prompt has at least one token"
-        assert self.max_tokens > 0, "at least one token is sampled"
+        assert self.max_tokens >= 0, "a number of tokens is not negative"
         assert self.max_compute_ms is None or self.max_compute_ms > 0, "a limit of compute time is positive"
 
     @property
@@ -126,6 +126,9 @@ class RequestOutput:
         waited_ns: of the terminal output, the time from the request's arrival to its first admission.
         error: for ERROR and CONSTRAINT, the cause in words for the operator.
         logprobs: of the sampled tokens except the end token, if the request asked for them.
+        end_logprob: of the end token that ended the request, if it asked for logprobs.
+        prompt_logprobs: of the next tokens of the prompt, if the request asked for them; all come before the first
+            sampled token.
         stop_string: the stop string that ended the request, if one did.
         embeddings: of an EmbedRequest that ended with STOP: shape (inputs, embedding size), each of length 1.
     """
@@ -139,6 +142,8 @@ class RequestOutput:
     waited_ns: int = 0
     error: str | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    end_logprob: TokenLogprob | None = None
+    prompt_logprobs: tuple[PromptLogprob, ...] = ()
     stop_string: str | None = None
     embeddings: npt.NDArray[np.float32] | None = field(default=None, compare=False)
 
@@ -153,4 +158,5 @@ class RequestOutput:
             text=self.text + later.text,
             token_ids=self.token_ids + later.token_ids,
             logprobs=self.logprobs + later.logprobs,
+            prompt_logprobs=self.prompt_logprobs + later.prompt_logprobs,
         )

@@ -47,6 +47,7 @@ class Scheduler:
         assert runner.max_rows > 0, "a step has at least one row"
         self._kv_cache = kv_cache
         self._max_rows = runner.max_rows
+        self._max_outputs = runner.max_outputs
         self._max_running = runner.max_running
         self._stops_at_checkpoints = runner.memory_kind is MemoryKind.RECURRENT
         self._max_step_ms = max_step_ms
@@ -92,6 +93,7 @@ class Scheduler:
             self.cost_model,
             max_rows=min(self._max_rows, num_free_rows),
             budget_ms=self._max_step_ms if decodes else self._max_step_ms * PREFILL_ONLY_FACTOR,
+            max_scored_rows=self._max_outputs - len(self.running),
         )
         if len(decodes) > self._max_rows:
             decodes.sort(key=lambda s: (s.request.traffic_class, self._served(s), s.arrival))
@@ -109,7 +111,7 @@ class Scheduler:
         now_ns = self._clock_ns()
         rows = prefill_rows = batch_rows = cells = 0
         for chunk in plan.chunks:
-            sequence, num_rows, completes = chunk.sequence, chunk.num_rows, chunk.completes
+            sequence, num_rows, samples = chunk.sequence, chunk.num_rows, chunk.samples
             is_batch = sequence.is_batch
             rows += num_rows
             prefill_rows += chunk.num_tokens if chunk.num_tokens > 1 else 0
@@ -117,13 +119,17 @@ class Scheduler:
             cells += sequence.num_attended_cells(num_rows)
             num_new = max(0, sequence.num_computed_tokens + chunk.num_tokens - sequence.num_charged_tokens)
             self._fair_shares[is_batch].charge(
-                sequence.request.tenant, prompt_tokens=max(0, num_new - completes), output_tokens=int(completes)
+                sequence.request.tenant, prompt_tokens=max(0, num_new - samples), output_tokens=int(samples)
             )
             sequence.progressed_ns = now_ns
             if sequence.num_computed_tokens + chunk.num_tokens <= sequence.num_charged_tokens:
                 sequence.slice_began_ns = now_ns  # it has only recomputed lost tokens so far
         self.cost_model.observe(
-            prefill_rows=prefill_rows, decode_rows=rows - prefill_rows, cells=cells, step_ms=step_ms
+            prefill_rows=prefill_rows,
+            decode_rows=rows - prefill_rows,
+            cells=cells,
+            scored_rows=plan.num_scored_rows,
+            step_ms=step_ms,
         )
         taken_ms = min(max(0.0, step_ms), self._max_step_ms * PREFILL_ONLY_FACTOR)
         self._batch_debt.charge_step(taken_ms, batch_share=batch_rows / rows)

@@ -39,6 +39,8 @@ class Sequence:
         num_charged_tokens: high-water mark of `num_computed_tokens`. A preemption does not lower it, so that no token
             and no time is billed twice.
         num_cached_tokens: prompt tokens that were in memory when the sequence was first admitted.
+        num_scored_tokens: prompt tokens whose log-probabilities were put out, the first token's place included, if the
+            request asks for them. A preemption does not lower it.
         compute_ns: this sequence's share of the time of the steps so far.
         num_failures: failed steps since the last good one.
         num_preemptions: preemptions so far.
@@ -64,6 +66,7 @@ class Sequence:
     num_computed_tokens: int = 0
     num_charged_tokens: int = 0
     num_cached_tokens: int = 0
+    num_scored_tokens: int = 0
     compute_ns: int = 0
     num_failures: int = 0
     num_preemptions: int = 0
@@ -119,6 +122,25 @@ class Sequence:
     @property
     def num_uncomputed_tokens(self) -> int:
         return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def is_to_be_scored(self) -> bool:
+        """Whether log-probabilities of its prompt are asked for, and missing."""
+        return self.request.params.prompt_logprobs is not None and self.num_scored_tokens < self.num_prompt_tokens
+
+    @property
+    def num_reusable_tokens(self) -> int:
+        """Most of its tokens that may come from memory: the last one is computed for its logits, and the prompt from
+        the first row on whose log-probabilities are missing."""
+        return max(0, self.num_scored_tokens - 1) if self.is_to_be_scored else len(self.token_ids) - 1
+
+    def rows_to_score(self, num_tokens: int) -> range:
+        """Return the positions among its next `num_tokens` rows whose logits say how probable the prompt token after
+        them was, and have not been read."""
+        if not self.is_to_be_scored:
+            return range(0)
+        start, last = self.num_computed_tokens, self.num_prompt_tokens - 1
+        return range(max(start, self.num_scored_tokens - 1), max(start, min(start + num_tokens, last)))
 
     def num_attended_cells(self, num_rows: int) -> int:
         """Return the sum, over its next rows, of the cells that each attends to."""
@@ -188,6 +210,12 @@ class Sequence:
         self.num_charged_tokens += num_new
         self.compute_ns += step_ns * num_new // num_rows
         self.num_failures = 0
+
+    def charge_scoring(self, num_tokens: int, scoring_ns: int) -> None:
+        """Record that the log-probabilities of the next `num_tokens` prompt tokens were put out, and charge the time
+        that they took to this sequence alone: others of the step did not ask for it."""
+        self.num_scored_tokens += num_tokens
+        self.compute_ns += scoring_ns
 
     @property
     def charged_ns(self) -> int:

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from inferd.constraint import ConstraintKind
+from inferd.engine.logits.sampling import log_softmax
 from inferd.engine.messages import AddRequest, FinishReason
-from inferd.engine.sampling import log_softmax
 from inferd.sampling_params import SamplingParams
 from tests.engine.driver import Driver, request
 from tests.fakes import END, FakeRunner, compiled

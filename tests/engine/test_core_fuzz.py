@@ -16,8 +16,8 @@ from inferd.engine.kv.cache import KVCache
 from inferd.engine.kv.partitioned import PartitionedKVCache
 from inferd.engine.kv.prefix_cache import PrefixCache
 from inferd.engine.kv.unified import UnifiedKVCache
+from inferd.engine.logits.sampling import TokenSampling, log_softmax
 from inferd.engine.messages import AddRequest, FinishReason, TrafficClass
-from inferd.engine.sampling import TokenSampling
 from inferd.engine.scheduler import Scheduler
 from inferd.engine.sequence import MAX_CELL_PREEMPTIONS
 from inferd.sampling_params import SamplingParams
@@ -109,7 +109,7 @@ class Life:
         request = AddRequest(
             name,
             tuple(prompt),
-            SamplingParams(),
+            SamplingParams(prompt_logprobs=1 if len(self.prompts) % 4 == 1 else None),
             max_tokens or self.rng.randint(1, 20),
             tenant,
             cache_scope=tenant,
@@ -173,10 +173,25 @@ class Life:
         assert usage.completion_tokens == num_tokens
         assert usage.cached_tokens < len(prompt)
         assert usage.prompt_tokens == len(prompt) if num_tokens else usage.prompt_tokens <= len(prompt)
+        self.check_prompt_logprobs(name)
         if self.driver.reason(name) is FinishReason.LENGTH:
             assert num_tokens == sequence.request.max_tokens
         if sequence.request.traffic_class is not TrafficClass.BATCH:
             assert sequence.num_cell_preemptions <= MAX_CELL_PREEMPTIONS
+
+    def check_prompt_logprobs(self, name: str) -> None:
+        """Each token of a prompt is scored once, by a row that has all before it in memory."""
+        prompt, sequence = self.prompts[name], self.sequences[name]
+        scored = [one for output in self.driver.outputs[name] for one in output.prompt_logprobs]
+        if sequence.request.params.prompt_logprobs is None:
+            assert scored == []
+            return
+        assert self.driver.usage(name).cached_tokens == 0, "what has to be computed is billed in full"
+        assert bytes(one.token_id for one in scored) == prompt[: len(scored)]
+        assert len(scored) == len(prompt) or not self.driver.token_ids(name)
+        for place, one in enumerate(scored[1:], start=1):
+            expected = log_softmax(self.runner.logits_of(list(prompt[:place])))
+            assert one.logprob == pytest.approx(expected[one.token_id], abs=1e-5)
 
 
 def counted(monkeypatch) -> Counter[str]:

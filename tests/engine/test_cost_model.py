@@ -118,3 +118,19 @@ def test_whatever_it_is_told_it_expects_a_finite_time_that_grows_with_the_work(s
         observe(model, step, step_ms)
     small, large = expect(model, (32, 1, 1000)), expect(model, (512, 16, 10**6))
     assert 0.0 <= small <= large < 1e300
+
+
+def test_rows_whose_log_probabilities_are_wanted_have_a_price_of_their_own() -> None:
+    rng = random.Random(1)
+    model = CostModel()
+    for _ in range(300):
+        prefill_rows, decode_rows, cells = random_step(rng)
+        scored_rows = rng.choice([0, min(64, prefill_rows)])
+        step_ms = true_ms("gpu", prefill_rows, decode_rows, cells) + 0.4 * scored_rows
+        model.observe(
+            prefill_rows=prefill_rows, decode_rows=decode_rows, cells=cells, scored_rows=scored_rows, step_ms=step_ms
+        )
+    plain_ms = model.step_ms(prefill_rows=64, decode_rows=4, cells=64_000)
+    assert plain_ms == pytest.approx(true_ms("gpu", 64, 4, 64_000), rel=0.1)
+    scored_ms = model.step_ms(prefill_rows=64, decode_rows=4, cells=64_000, scored_rows=64)
+    assert scored_ms - plain_ms == pytest.approx(0.4 * 64, rel=0.1)

@@ -64,11 +64,11 @@ def test_a_good_step_forgives_the_failed_ones() -> None:
     assert sequence.num_failures == 0
 
 
-def test_a_request_has_a_prompt_and_room_for_a_token() -> None:
+def test_a_request_has_a_prompt_and_no_negative_number_of_tokens() -> None:
     with pytest.raises(AssertionError, match="prompt"):
         request(prompt=b"")
-    with pytest.raises(AssertionError, match="sampled"):
-        request(max_tokens=0)
+    with pytest.raises(AssertionError, match="negative"):
+        request(max_tokens=-1)
 
 
 def test_what_was_in_memory_is_billed_as_cached_and_costs_no_time() -> None:

@@ -107,9 +107,10 @@ class PrefixCache:
 
     def find(self, sequence: Sequence, preferred: Owner | None = None, *, on_device_only: bool = False) -> Hit | None:
         """Return the longest prefix in memory, at least MIN_SHARED_TOKENS. It is never the whole sequence: the last
-        token is computed again, for its logits. Among equal hits, that of `preferred` wins, else the oldest."""
+        token is computed again, for its logits, and so are tokens of a prompt whose log-probabilities are asked for.
+        Among equal hits, that of `preferred` wins, else the oldest."""
         best: Hit | None = None
-        limit = sequence.num_tokens - 1
+        limit = sequence.num_reusable_tokens
         for depth, owners in self._matches(sequence):
             if best is not None and depth <= best.length:
                 break
@@ -131,7 +132,7 @@ class PrefixCache:
         if self._whole_only:
             return None
         for depth, owners in self._matches(sequence):
-            shared = min(depth, sequence.num_tokens - 1)
+            shared = min(depth, sequence.num_reusable_tokens)
             if shared < beyond + MIN_SHARED_TOKENS:
                 return None
             for owner in owners:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inferd.config import KVMemory, ModelConfig, plan_states, shards_of
+from inferd.engine.batch import MAX_SCORED_ROWS
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
 from inferd.engine.embeddings.core import EmbeddingCore
@@ -18,7 +19,6 @@ from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
 from inferd.engine.messages import AddRequest, EmbedRequest
 from inferd.engine.model_core import Core, ModelCore
-from inferd.engine.speculation import MAX_DRAFT
 from inferd.errors import ConfigError
 
 MAX_STEP_MS_CPU = 400.0
@@ -104,7 +104,7 @@ def _cores(
 
 
 def _warm_runner(model: Model, memory: KVMemory, config: ModelConfig, n_threads: int) -> LlamaRunner:
-    max_outputs = max(memory.n_seq_max, 1 + MAX_DRAFT) if config.speculation else None
+    max_outputs = memory.n_seq_max + MAX_SCORED_ROWS  # at least a draft and the token before it, too
     runner = LlamaRunner(model, memory, n_ubatch=config.n_ubatch, n_threads=n_threads, max_outputs=max_outputs)
     try:
         runner.warm_up()

@@ -33,7 +33,8 @@ class LlamaRunner:
 
         Args:
             n_ubatch: maximum number of rows of a step.
-            max_outputs: maximum number of rows with logits of a step; None for one a sequence.
+            max_outputs: maximum number of rows with logits of a step, if it may have as many rows; None for one a
+                sequence.
 
         Raises:
             ConfigError: llama.cpp cannot make the context (mostly: not enough memory).
@@ -46,7 +47,7 @@ class LlamaRunner:
         self.max_running = memory.n_running_max
         self.num_pool_cells: int | None = api.llama_n_ctx(self.handle) if memory.is_unified else None
         self.max_rows: int = api.llama_n_ubatch(self.handle)
-        self.max_outputs = memory.n_seq_max if max_outputs is None else max_outputs
+        self.max_outputs = min(memory.n_seq_max if max_outputs is None else max_outputs, self.max_rows)
         self.cells_per_sequence = memory.max_context
         self.vocab_size = model.vocabulary.n_vocab
         self.window_size = model.window_size
@@ -71,7 +72,8 @@ class LlamaRunner:
         params.n_seq_max = num_sequences
         params.n_ctx = _padded(memory.n_cells) if memory.is_unified else _padded(memory.max_context) * num_sequences
         params.n_batch = params.n_ubatch = min(n_ubatch, params.n_ctx)  # llama.cpp cuts it down to that
-        params.n_outputs_max = num_sequences if max_outputs is None else max_outputs  # 0 would mean a whole ubatch
+        num_outputs = num_sequences if max_outputs is None else max_outputs
+        params.n_outputs_max = min(num_outputs, params.n_ubatch)  # 0 would mean a whole ubatch
         assert num_sequences <= params.n_outputs_max <= params.n_ubatch, "a row of every sequence may have logits"
         params.n_threads = params.n_threads_batch = n_threads
         params.kv_unified = memory.is_unified

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inferd.engine.grammar.constraint import Matcher
+from inferd.engine.logits.probabilities import best_tokens
 from inferd.engine.runner import Logits, Runner
 from inferd.engine.sequence import Sequence, SequenceStatus
 from inferd.logprobs import TokenAlternative, TokenLogprob
@@ -133,7 +134,7 @@ class TokenSampling:
         if logprobs is None or num_top is None:
             return SampledToken(token_id)
         piece_of = self._runner.token_to_piece
-        top = tuple(TokenAlternative(piece_of(best), float(logprobs[best])) for best in _top(logprobs, num_top))
+        top = tuple(TokenAlternative(piece_of(best), float(logprobs[best])) for best in best_tokens(logprobs, num_top))
         return SampledToken(token_id, TokenLogprob(piece_of(token_id), float(logprobs[token_id]), top))
 
     def _ban_ends(self, sequence: Sequence, logits: Logits) -> None:
@@ -168,12 +169,3 @@ def _lower_priority() -> None:
     """Lower the priority of the current thread; on Linux a thread has a niceness of its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-
-
-def _top(logprobs: npt.NDArray[np.float64], num_top: int) -> list[int]:
-    """Return the ids of the largest, the best first; among equals the lower id first."""
-    num_top = min(num_top, len(logprobs))
-    if num_top == 0:
-        return []
-    best = np.argpartition(-logprobs, num_top - 1)[:num_top]
-    return [int(token_id) for token_id in best[np.lexsort((best, -logprobs[best]))]]

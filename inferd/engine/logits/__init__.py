@@ -1,0 +1,1 @@
+"""What is read from a step's logits: sampled tokens and log-probabilities."""
