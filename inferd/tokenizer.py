@@ -81,6 +81,10 @@ class Tokenizer(Protocol):
         around a text (BOS, EOS, [CLS], [SEP]) are added. Arguments and errors are those of `encode`."""
         ...
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes of a token in [0, n_vocab), possibly part of a character; of control tokens, their names."""
+        ...
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids in [0, n_vocab), control tokens by name; invalid UTF-8 becomes U+FFFD."""
         ...

@@ -76,9 +76,11 @@ class ByteTokenizer:
             limits.check()
         return [BEGIN, *text.encode("utf-8")]
 
+    def token_bytes(self, token_id: int) -> bytes:
+        return {BEGIN: b"<|begin|>", END: b"<|end|>"}.get(token_id) or bytes([token_id])
+
     def decode(self, token_ids: Sequence[int]) -> str:
-        names = {BEGIN: b"<|begin|>", END: b"<|end|>"}
-        return b"".join(names.get(token_id) or bytes([token_id]) for token_id in token_ids).decode("utf-8", "replace")
+        return b"".join(map(self.token_bytes, token_ids)).decode("utf-8", "replace")
 
 
 GRAMMAR_VOCABULARY = GrammarVocabulary(

@@ -15,7 +15,7 @@ from inferd.engine.detokenizer import Detokenizer
 from inferd.engine.kv.cache import KVCache
 from inferd.engine.kv.partitioned import PartitionedKVCache
 from inferd.engine.kv.unified import UnifiedKVCache
-from inferd.engine.logits.prompt_scoring import score_prompt
+from inferd.engine.logits.probabilities import score_prompt
 from inferd.engine.logits.sampling import NotSampled, SampledToken, TokenSampling
 from inferd.engine.messages import AddRequest, FinishReason, RequestOutput
 from inferd.engine.runner import Runner

@@ -89,9 +89,17 @@ class Choices:
             if self._first_token_ns is None:
                 self._first_token_ns = self._last_token_ns
             self._count(len(output.token_ids))
-        if output.text or output.token_ids:
-            num_tokens = len(output.token_ids)
-            self._completion.put(TextDelta(output.text, output.logprobs, num_tokens, index, output.token_ids))
+        if output.text or output.token_ids or output.prompt_logprobs:
+            delta = TextDelta(
+                output.text,
+                output.logprobs,
+                len(output.token_ids),
+                index,
+                output.token_ids,
+                output.end_logprob,
+                output.prompt_logprobs,
+            )
+            self._completion.put(delta)
 
     def _abort(self) -> None:
         for stream in self._streams:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from inferd.engine.messages import FinishReason
 from inferd.errors import ClientGoneError, InferdError
-from inferd.logprobs import TokenLogprob
+from inferd.logprobs import PromptLogprob, TokenLogprob
 from inferd.usage import Usage
 from inferd.wire.openai.chat_response import data_event
 
@@ -29,6 +29,9 @@ class TextDelta:
         num_tokens: tokens sampled for it.
         index: of the choice, counted over all requests of the call.
         token_ids: the sampled tokens.
+        end_logprob: of the end token that ended the choice, if the request asked for logprobs.
+        prompt_logprobs: of the next tokens of the prompt, if the request asked for them; the first choice of a prompt
+            has them, before its text.
     """
 
     text: str
@@ -36,6 +39,8 @@ class TextDelta:
     num_tokens: int = 0
     index: int = 0
     token_ids: tuple[int, ...] = ()
+    end_logprob: TokenLogprob | None = None
+    prompt_logprobs: tuple[PromptLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

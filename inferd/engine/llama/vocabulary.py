@@ -68,8 +68,8 @@ class Vocabulary:
         self._control_ids = {text: token for token, text in self._control.items() if text}
         self.control_texts: Sequence[str] = tuple(self._control_ids)
         self._shown: frozenset[int] = frozenset()
-        self._pieces: dict[int, bytes] = {}
-        self.max_token_bytes = max(len(self.piece(token)) for token in range(self.n_vocab))
+        self._pieces = [self._piece(token, special=False) for token in range(self.n_vocab)]
+        self.max_token_bytes = max(map(len, self._pieces))
         self._frames = self._framing_tokens(bos, eos)
         self._collapses_blanks = (
             metadata("tokenizer.ggml.pre") == "whitespace" and metadata("tokenizer.ggml.model") != "whitespace"
@@ -149,11 +149,13 @@ class Vocabulary:
             return b"".join(self._piece(token_id, special=True) for token_id in token_ids).decode("utf-8", "replace")
 
     def piece(self, token_id: int) -> bytes:
-        """Return the token's bytes; b"" for control tokens. Only for the thread that closes the model."""
-        piece = self._pieces.get(token_id)
-        if piece is None:
-            piece = self._pieces[token_id] = self._piece(token_id, special=token_id in self._shown)
-        return piece
+        """Return the token's bytes; b"" for control tokens."""
+        return self._pieces[token_id]
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the token's bytes; of control tokens, their names."""
+        name = self._control.get(token_id)
+        return self._pieces[token_id] if name is None else name.encode()
 
     def is_control(self, token_id: int) -> bool:
         """Return True for tokens that never reach the text."""
@@ -163,7 +165,8 @@ class Vocabulary:
         """Let control tokens that answers are written with reach the text, except end tokens; called before the first
         request."""
         self._shown = frozenset(self._control_ids[text] for text in texts) - self.end_of_generation
-        self._pieces.clear()
+        for token_id in self._shown:
+            self._pieces[token_id] = self._piece(token_id, special=True)
 
     def text(self, token_id: int) -> str:
         """Return the token as prompts write it, control tokens included."""

@@ -1,1 +1,1 @@
-"""What is read from a step's logits: sampled tokens and log-probabilities."""
+"""Readers of a step's logits: sampled tokens and log-probabilities."""

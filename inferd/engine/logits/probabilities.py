@@ -1,12 +1,13 @@
-"""Log-probabilities and ranks of tokens, from the logits of one row."""
+"""Log-probabilities and ranks of tokens, from the logits of a row; those of a prompt, from the rows of a step."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from inferd.engine.runner import Logits
-from inferd.logprobs import RankedToken
+from inferd.engine.batch import ScheduledChunk
+from inferd.engine.runner import Logits, Runner
+from inferd.logprobs import PromptLogprob, RankedToken
 
 Numbers = npt.NDArray[np.floating]
 """Shape (vocab_size,): logits or log-probabilities."""
@@ -46,6 +47,37 @@ class RowProbabilities:
         """Return the most probable tokens, the best first; among equals the lower id first."""
         best = best_tokens(self._logits, num_top)
         return [RankedToken(token_id, self.logprob(token_id), rank) for rank, token_id in enumerate(best, start=1)]
+
+
+def score_prompt(runner: Runner, chunk: ScheduledChunk, first_row: int) -> tuple[PromptLogprob, ...] | None:
+    """Return the log-probabilities that a computed chunk of a sequence to be scored brings, None if the model gave
+    none; called before the sequence advances.
+
+    One row at a time: a step's logits are read where llama.cpp keeps them, and nothing as large as a row is kept.
+
+    Args:
+        first_row: row of the last step that the chunk begins with.
+    """
+    sequence = chunk.sequence
+    prompt, num_top = sequence.request.prompt, sequence.request.params.prompt_logprobs
+    assert num_top is not None, "the request asks for log-probabilities of its prompt"
+    # Nothing comes before the first token that could make it probable.
+    scored = [PromptLogprob(prompt[0])] if sequence.num_scored_tokens == 0 else []
+    for position in sequence.rows_to_score(chunk.num_tokens):
+        row = first_row + position - sequence.num_computed_tokens
+        probabilities = RowProbabilities(runner.logits(row))
+        if not probabilities.is_finite:
+            return None
+        token_id = prompt[position + 1]
+        scored.append(
+            PromptLogprob(
+                token_id,
+                probabilities.logprob(token_id),
+                probabilities.rank(token_id),
+                tuple(probabilities.top(num_top)),
+            )
+        )
+    return tuple(scored)
 
 
 def best_tokens(logits: Numbers, num_best: int) -> list[int]:

@@ -32,6 +32,7 @@ from inferd.wire.openai.chat_response import (
     usage_body,
 )
 from inferd.wire.openai.logprobs import choice_logprobs
+from inferd.wire.openai.prompt_logprobs import PromptLogprobsWriter
 
 
 class ChatEndpoint(Endpoint):
@@ -116,8 +117,13 @@ class ChatCompletions(ChatEndpoint):
             readers,
             received_ns=call.received_ns,
             shows_logprobs=bool(self.chat.logprobs),
+            prompt_logprobs=self._prompt_logprobs(call),
             streamed=streamed,
         )
+
+    def _prompt_logprobs(self, call: Call) -> PromptLogprobsWriter | None:
+        num_top = self.chat.shown_prompt_logprobs
+        return None if num_top is None else PromptLogprobsWriter(num_top, call.deployment.replica.tokenizer.token_bytes)
 
 
 class ChatWriter(AnswerWriter):
@@ -127,6 +133,7 @@ class ChatWriter(AnswerWriter):
         readers: one a choice.
         received_ns: when the call came, on `time.monotonic_ns`.
         shows_logprobs: whether the request asked for them.
+        prompt_logprobs: None if it did not ask for those of the prompt.
     """
 
     def __init__(
@@ -136,8 +143,10 @@ class ChatWriter(AnswerWriter):
         *,
         received_ns: int,
         shows_logprobs: bool,
+        prompt_logprobs: PromptLogprobsWriter | None = None,
         streamed: bool,
     ) -> None:
+        self._prompt_logprobs = prompt_logprobs
         self._received_ns = received_ns
         self._response = response
         self._readers = readers
@@ -152,6 +161,8 @@ class ChatWriter(AnswerWriter):
 
     def push(self, delta: TextDelta) -> Iterable[bytes]:
         """Return chunks, none where text is held back."""
+        if self._prompt_logprobs is not None and delta.prompt_logprobs:
+            self._prompt_logprobs.add(delta.prompt_logprobs)
         messages = self._readers[delta.index].push(delta.text, delta.num_tokens)
         self._response.count(delta.num_tokens)
         if not self._streamed:
@@ -181,8 +192,13 @@ class ChatWriter(AnswerWriter):
             )
             for index, reader in enumerate(self._readers)
         ]
-        self._body = self._response.completion(choices, self._usage(finished), metrics, timings(finished))
+        self._body = self._response.completion(
+            choices, self._usage(finished), metrics, timings(finished), self._encoded_prompt_logprobs()
+        )
         return ()
+
+    def _encoded_prompt_logprobs(self) -> bytes | None:
+        return None if self._prompt_logprobs is None else self._prompt_logprobs.encoded()
 
     async def body(self) -> bytes:
         assert self._body, "finish comes first"

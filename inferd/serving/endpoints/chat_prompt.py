@@ -16,7 +16,15 @@ from inferd.engine.messages import AddRequest, EmbedRequest
 from inferd.serving.completion import Admission
 from inferd.serving.endpoints.constraints import compiled_constraint
 from inferd.serving.endpoints.endpoint import RequestLabels
-from inferd.serving.endpoints.prompt import PreparedPrompt, completion_limits, encoded, no_tokens, too_long
+from inferd.serving.endpoints.prompt import (
+    MAX_PROMPT_LOGPROBS,
+    PreparedPrompt,
+    check_num_logprobs,
+    completion_limits,
+    encoded,
+    no_tokens,
+    too_long,
+)
 from inferd.tokenizer import Check
 from inferd.wire.field_names import OWN_NAMES, FieldNames
 from inferd.wire.ignored_fields import IgnoredFields
@@ -71,13 +79,15 @@ def prepared_chat(
     """Return a chat whose prompt was tokenised, as `chat_tokens` returns it."""
     replica = deployment.replica
     token_ids, reasoning = prompt
+    params = chat.sampling_params()
+    check_num_logprobs(len(token_ids), params, most=MAX_PROMPT_LOGPROBS, param="prompt_logprobs")
     constraint = replica.chat_format.constraint(chat, reasoning)
     max_tokens, clamped = completion_limits(
         deployment, len(token_ids), chat.completion_limit, max_output_tokens, "messages"
     )
     return PreparedChat(
         token_ids=token_ids,
-        params=chat.sampling_params(),
+        params=params,
         num_choices=chat.num_choices,
         max_tokens=max_tokens,
         clamped_max_tokens=clamped,

@@ -15,6 +15,9 @@ from inferd.serving.completion import Admission
 from inferd.serving.endpoints.endpoint import RequestLabels
 from inferd.tokenizer import Check, EncodeLimits, Segment
 
+MAX_PROMPT_LOGPROBS = 2**18
+"""Log-probabilities of prompts in one answer: about 20 MB of JSON."""
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedPrompt:
@@ -90,6 +93,25 @@ def completion_limits(
     most = room if max_output_tokens is None else min(room, max_output_tokens)
     max_tokens = min(asked if asked is not None else deployment.default_max_tokens, most)
     return max_tokens, max_tokens if asked is not None and max_tokens < asked else None
+
+
+def check_num_logprobs(num_tokens: int, params: SamplingParams, *, most: int, param: str) -> None:
+    """Raise InvalidRequestError if the log-probabilities of a prompt are too many for an answer.
+
+    Args:
+        most: numbers that the prompt may have of them.
+        param: field that asks for them.
+    """
+    if params.prompt_logprobs is None:
+        return
+    num_numbers = num_tokens * (1 + params.prompt_logprobs)
+    if num_numbers > most:
+        raise InvalidRequestError(
+            f"'{param}' asks for {num_numbers} log-probabilities of a prompt of {num_tokens} tokens; this answer has "
+            f"room for {most}. Shorten the prompt, send fewer prompts at once, or ask for fewer alternatives.",
+            param=param,
+            code="invalid_value",
+        )
 
 
 def encoded(

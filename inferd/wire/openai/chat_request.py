@@ -19,6 +19,7 @@ from inferd.wire.errors import shorten, unsupported_field, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
 from inferd.wire.openai.messages import Message, check_messages
+from inferd.wire.openai.prompt_logprobs import check_prompt_logprobs
 from inferd.wire.openai.request_fields import (
     ASKS_FOR_NOTHING,
     MAX_METADATA,
@@ -234,6 +235,7 @@ def _calls_no_function(request: ChatRequest, field: str) -> bool:
 
 
 def _check_logprobs(request: ChatRequest, ignored: IgnoredFields) -> None:
+    check_prompt_logprobs(request, ignored)
     check_num_alternatives("top_logprobs", request.top_logprobs)
     if request.top_logprobs and not request.logprobs:
         ignored.add("top_logprobs", "is only used when 'logprobs' is true")

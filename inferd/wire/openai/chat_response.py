@@ -20,6 +20,7 @@ from inferd.price import ServiceTier
 from inferd.usage import Usage
 from inferd.wire.answer_deltas import AnswerDelta, CallStart, ContentDelta, ReasoningDelta
 from inferd.wire.openai.logprobs import ChoiceLogprobs, choice_logprobs
+from inferd.wire.openai.prompt_logprobs import PromptLogprobs, with_fields
 
 TextFinishReason = Literal["stop", "length"]
 FinishReason = Literal[TextFinishReason, "tool_calls"]
@@ -142,6 +143,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     system_fingerprint: str
     perf_metrics: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     timings: Timings | msgspec.UnsetType = msgspec.UNSET
+    prompt_logprobs: PromptLogprobs | msgspec.UnsetType = msgspec.UNSET
 
 
 class FunctionDelta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -298,9 +300,11 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         usage: UsageBody,
         perf_metrics: dict[str, str] | None = None,
         timings: Timings | None = None,
+        prompt_logprobs: bytes | None = None,
     ) -> bytes:
-        """Return the whole `chat.completion`; `choices` are in the order of their index."""
-        return _ENCODER.encode(
+        """Return the whole `chat.completion`; `choices` are in the order of their index, `prompt_logprobs` are
+        encoded."""
+        data = _ENCODER.encode(
             ChatCompletion(
                 id=self.id,
                 created=self.created,
@@ -313,6 +317,7 @@ class ChatResponse(msgspec.Struct, frozen=True, kw_only=True, dict=True):
                 timings=msgspec.UNSET if timings is None else timings,
             )
         )
+        return data if prompt_logprobs is None else with_fields(data, {"prompt_logprobs": prompt_logprobs})
 
     def role_chunk(self, index: int = 0) -> bytes:
         """Return the first chunk of a choice."""

@@ -40,24 +40,26 @@ def choice_logprobs(tokens: Sequence[TokenLogprob]) -> ChoiceLogprobs:
 
 def _content(token: TokenLogprob) -> ContentLogprob:
     return ContentLogprob(
-        _text(token.piece), _finite(token.logprob), list(token.piece), [_top(best) for best in token.top]
+        _text(token.piece), finite(token.logprob), list(token.piece), [_top(best) for best in token.top]
     )
 
 
 def _top(token: TokenAlternative) -> TopLogprob:
-    return TopLogprob(_text(token.piece), _finite(token.logprob), list(token.piece))
+    return TopLogprob(_text(token.piece), finite(token.logprob), list(token.piece))
 
 
 def _text(piece: bytes) -> str:
     return piece.decode("utf-8", "replace")
 
 
-def _finite(logprob: float) -> float:
+def finite(logprob: float) -> float:
+    """Return a log-probability that JSON can show."""
     return max(logprob, LEAST_LOGPROB)
 
 
 class TextLogprobs(msgspec.Struct, frozen=True):
-    """Four lists by token: all sampled tokens but the end token, those cut off by a stop string included.
+    """Four lists by token: all sampled tokens, the end token and those cut off by a stop string included; before them
+    those of an echoed prompt, whose first token has no log-probability.
 
     Attributes:
         tokens: texts; `bytes:\\xe2\\x80` for a token that is a part of a character.
@@ -66,23 +68,27 @@ class TextLogprobs(msgspec.Struct, frozen=True):
     """
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
 class TextLogprobsWriter:
-    """Writer of one choice's `logprobs`; counts the characters of its text."""
+    """Writer of one choice's `logprobs`; counts the characters of its text.
 
-    def __init__(self) -> None:
+    Args:
+        start: characters before the completion.
+    """
+
+    def __init__(self, start: int = 0) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._n_characters = 0
+        self._n_characters = start
 
     def write(self, tokens: Sequence[TokenLogprob]) -> TextLogprobs:
         """Return the lists for the next tokens of the choice."""
         return TextLogprobs(
-            tokens=[_shown_text(token.piece) for token in tokens],
-            token_logprobs=[_finite(token.logprob) for token in tokens],
+            tokens=[shown_text(token.piece) for token in tokens],
+            token_logprobs=[finite(token.logprob) for token in tokens],
             top_logprobs=[_top_by_text(token) for token in tokens],
             text_offset=[self._offset(token.piece) for token in tokens],
         )
@@ -98,12 +104,13 @@ def _top_by_text(token: TokenLogprob) -> dict[str, float]:
     """Return logprobs by text. Control tokens all have the text "": the most probable one stands for all."""
     found: dict[str, float] = {}
     for best in token.top:
-        found.setdefault(_shown_text(best.piece), _finite(best.logprob))
-    found[_shown_text(token.piece)] = _finite(token.logprob)
+        found.setdefault(shown_text(best.piece), finite(best.logprob))
+    found[shown_text(token.piece)] = finite(token.logprob)
     return found
 
 
-def _shown_text(piece: bytes) -> str:
+def shown_text(piece: bytes) -> str:
+    """Return a token's text, or its bytes if it is a part of a character."""
     try:
         return piece.decode()
     except UnicodeDecodeError:

@@ -111,6 +111,7 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     repeat_last_n: int | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
+    prompt_logprobs: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
@@ -158,6 +159,11 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         """Limits of the completion that the caller gave, by the names of the field."""
         named = {name: getattr(self, name) for name in self.limit_names}
         return {name: value for name, value in named.items() if value is not None}
+
+    @property
+    def shown_prompt_logprobs(self) -> int | None:
+        """Alternatives to show for each token of the prompt; None to show nothing of it. A stream does not show it."""
+        return None if self.streamed else self.prompt_logprobs
 
     @property
     def completion_limit(self) -> int | None:
@@ -223,6 +229,7 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             min_tokens=self.min_tokens or 0,
             ignores_end=bool(self.ignore_eos),
             allowed_token_ids=tuple(self.allowed_token_ids) if self.allowed_token_ids else None,
+            prompt_logprobs=self.shown_prompt_logprobs,
         )
 
     def _repeat_penalty(self) -> tuple[float, int | None]:
@@ -291,12 +298,12 @@ def check_stream_options(request: CompletionFields, ignored: IgnoredFields) -> N
         ignored.add("stream_options.include_obfuscation", "must be false: streams are not obfuscated")
 
 
-def check_limits(request: CompletionFields, ignored: IgnoredFields) -> None:
-    """Record a negative limit, which means no limit in llama.cpp and Ollama. Raises InvalidRequestError for 0, for two
-    limits that differ, and for `min_tokens` above the limit."""
+def check_limits(request: CompletionFields, ignored: IgnoredFields, *, may_be_0: bool = False) -> None:
+    """Record a negative limit, which means no limit in llama.cpp and Ollama. Raises InvalidRequestError for 0 unless
+    the answer shows the prompt, for two limits that differ, and for `min_tokens` above the limit."""
     limits = request.limits
     for field, value in limits.items():
-        if value == 0:
+        if value == 0 and not may_be_0:
             raise invalid(field, f"'{field}' must be at least 1, got 0.")
         if value < 0:
             ignored.add(field, "must be at least 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
 from inferd.wire.openai.chat_response import RunningUsage, TextFinishReason, Timings, UsageBody, UsageCounts
 from inferd.wire.openai.logprobs import TextLogprobs
+from inferd.wire.openai.prompt_logprobs import PromptLogprobs, check_prompt_logprobs
 from inferd.wire.openai.request_fields import (
     ASKS_FOR_NOTHING,
     CompletionFields,
@@ -30,6 +32,7 @@ from inferd.wire.openai.request_fields import (
     inputs_of,
 )
 
+_NO_CHOICES = b'"choices":[]'  # occurs in no string, whose quotes are escaped
 MAX_PROMPTS = 64
 MAX_CHOICES = 128
 """Choices of all prompts together."""
@@ -53,8 +56,18 @@ class TextRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     bad_words: Any = None
 
     def sampling_params(self) -> SamplingParams:
-        """Return the sampling, with the number of alternatives to report for each token."""
-        return replace(super().sampling_params(), top_logprobs=self.logprobs)
+        """Return the sampling, with the numbers of alternatives to report for each token."""
+        shown = (self.shown_prompt_logprobs, self.logprobs if self.echo else None)
+        return replace(
+            super().sampling_params(),
+            top_logprobs=self.logprobs,
+            prompt_logprobs=max((number for number in shown if number is not None), default=None),
+        )
+
+    @property
+    def echoes_logprobs(self) -> bool:
+        """Whether the log-probabilities of the prompt stand before those of the completion."""
+        return bool(self.echo) and self.logprobs is not None
 
     def prompts(self) -> list[TextInput]:
         """Return the prompts, at least one; each is a request of its own to the engine and the ledger."""
@@ -82,14 +95,15 @@ def parse_text_request(body: bytes, ignored: IgnoredFields | None = None) -> Tex
             )
     check_model(request.model)
     check_stream_options(request, ignored)
-    check_limits(request, ignored)
+    check_limits(request, ignored, may_be_0=bool(request.echo) or request.prompt_logprobs is not None)
     check_constraints(request)
     _check_prompt(request.prompt)
     _check_choices(request)
     check_num_alternatives("logprobs", request.logprobs)
-    if request.logprobs is not None and request.echo:
+    check_prompt_logprobs(request, ignored)
+    if request.echoes_logprobs and request.streamed and request.num_choices > 1:
         raise unsupported_value(
-            "logprobs", "'logprobs' excludes 'echo': probabilities of a prompt are not known here. Send one of them."
+            "n", "'n' must be 1 in a stream with 'echo' and 'logprobs': the choices share one prompt. Leave it out."
         )
     if request.suffix:
         raise unsupported_value("suffix", "'suffix' is not supported: text cannot be inserted before it. Leave it out.")
@@ -125,12 +139,17 @@ def _check_choices(request: TextRequest) -> None:
 
 
 class TextChoice(msgspec.Struct, frozen=True):
-    """A choice; `index` counts the choices of the first prompt, then those of the second, and so on."""
+    """A choice; `index` counts the choices of the first prompt, then those of the second, and so on.
+
+    Attributes:
+        prompt_logprobs: there if the request asked for them; all choices of a prompt have the same.
+    """
 
     text: str
     index: int
     finish_reason: TextFinishReason | None = None
-    logprobs: TextLogprobs | None = None
+    logprobs: TextLogprobs | msgspec.UnsetType | None = None
+    prompt_logprobs: PromptLogprobs | msgspec.UnsetType = msgspec.UNSET
 
 
 class TextCompletion(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,8 +185,10 @@ class TextResponse(msgspec.Struct, frozen=True, kw_only=True):
         if self.running is not None:
             self.running.completion_tokens += num_tokens
 
-    def whole(self, choices: list[TextChoice], usage: UsageBody, timings: Timings | None) -> bytes:
-        return self._encode(choices, usage, timings)
+    def whole(self, choices: Sequence[bytes], usage: UsageBody, timings: Timings | None) -> bytes:
+        """Return the whole answer; each choice is encoded."""
+        before, after = self._encode([], usage, timings).split(_NO_CHOICES, maxsplit=1)
+        return before + _NO_CHOICES[:-1] + b",".join(choices) + _NO_CHOICES[-1:] + after
 
     def chunk(self, choice: TextChoice) -> bytes:
         running = None if self.running is None else self.running.body()
