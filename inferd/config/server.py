@@ -170,8 +170,8 @@ def _country(text: str) -> str:
 
 
 def _origin(text: str) -> str:
-    """Return an origin as browsers send it: scheme, host and port."""
+    """Return an origin as browsers send it: scheme, host and port. Desktop apps have schemes of their own."""
     parts = urlsplit(text)
-    if text != "*" and (parts.scheme not in ("http", "https") or text != f"{parts.scheme}://{parts.netloc.lower()}"):
+    if text != "*" and (not parts.scheme or not parts.netloc or text != f"{parts.scheme}://{parts.netloc.lower()}"):
         raise ValueError("write an origin, such as https://chat.example.org, or *")
     return text

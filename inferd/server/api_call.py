@@ -141,20 +141,28 @@ def only_model(request: Request, caller: Caller) -> str:
 
 
 @asynccontextmanager
-async def api_call(request: Request) -> AsyncIterator[ApiCall]:
-    """Read a call. An exception within the block gives back what its ticket took."""
+async def api_call(request: Request, *, may_lack_key: bool = False) -> AsyncIterator[ApiCall]:
+    """Read a call. An exception within the block gives back what its ticket took.
+
+    Args:
+        may_lack_key: see `authenticate_request`.
+    """
     received_ns = time.monotonic_ns()
-    with rate_limited(request) as (caller, ticket):
+    with rate_limited(request, may_lack_key=may_lack_key) as (caller, ticket):
         ignored = remember_ignored(request)
         yield ApiCall(request, caller, ticket, await read_body(request), received_ns, ignored)
 
 
 @contextmanager
-def rate_limited(request: Request) -> Iterator[tuple[Caller, RateLimitTicket]]:
+def rate_limited(request: Request, *, may_lack_key: bool = False) -> Iterator[tuple[Caller, RateLimitTicket]]:
     """Authenticate, check the scope and count the request in the team's minute. Before the body is read, so that
-    refusing a rate-limited caller is cheap. An exception within the block gives back what the ticket took."""
+    refusing a rate-limited caller is cheap. An exception within the block gives back what the ticket took.
+
+    Args:
+        may_lack_key: see `authenticate_request`.
+    """
     services = services_of(request)
-    caller = authenticate_request(request, services.authenticator, may_lack_key=True)
+    caller = authenticate_request(request, services.authenticator, may_lack_key=may_lack_key)
     require_scope(caller, "inference")
     ticket = services.ticket_issuer.issue(caller)
     remember_limits(request, ticket)

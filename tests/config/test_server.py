@@ -46,6 +46,11 @@ def test_load_reads_every_key(tmp_path):
     )
 
 
+def test_origin_of_a_desktop_app_is_taken(tmp_path):
+    origins = ("app://obsidian.md", "tauri://localhost")
+    assert load(tmp_path, f"cors_origins = {list(origins)}").cors_origins == origins
+
+
 def test_keyless_is_the_id_of_a_key(tmp_path):
     assert load(tmp_path, 'keyless = "abcDEF012345"').keyless == "abcDEF012345"
 
@@ -72,6 +77,7 @@ def test_whole_key_as_keyless_is_refused_and_not_repeated(tmp_path):
         ('tls_key = "key.pem"', "tls_key: needs tls_certificate"),
         ('tls_certificate = "nothing.pem"', "tls_certificate: no such file: "),
         ('cors_origins = ["https://a.example/"]', "cors_origins: 'https://a.example/': write an origin"),
+        ('cors_origins = ["file://"]', "cors_origins: 'file://': write an origin"),
         ('cors_origins = ["a.example"]', "cors_origins: 'a.example': write an origin"),
         ('allow_countries = ["DE"]', "allow_countries: needs country_database"),
         ('country_database = "c.mmdb"', "country_database: needs allow_countries or"),

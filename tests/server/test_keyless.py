@@ -28,11 +28,19 @@ CALLS = [
     ("POST", "/tokenize", {"model": PRICED, "content": "a"}),
     ("GET", "/v1/models", None),
     ("GET", f"/v1/models/{PRICED}", None),
+    ("POST", "/v1/responses", {"model": PRICED, "input": "a", "max_output_tokens": 2}),
+    ("POST", "/v1/messages", {**CHAT, "max_tokens": 2}),
+    ("POST", "/v1/messages/count_tokens", {"model": PRICED, "messages": CHAT["messages"]}),
 ]
 CLOSED = [
     ("GET", "/v1/key"),
     ("GET", "/v1/files"),
+    ("POST", "/v1/files"),
+    ("GET", "/v1/files/file-1/content"),
+    ("DELETE", "/v1/files/file-1"),
     ("GET", "/v1/batches"),
+    ("POST", "/v1/batches"),
+    ("POST", "/v1/batches/batch_1/cancel"),
     ("GET", "/v1/organization/costs?start_time=0"),
     ("GET", "/admin/teams"),
 ]

@@ -37,7 +37,7 @@ async def _answer(request: Request, kind: type[Endpoint]) -> Response:
     """Answer a call. Refusals name the caller's own fields and come as JSON before anything is streamed; a later
     failure is an event."""
     kind.check_headers(request.headers)
-    async with api_call(request) as api:
+    async with api_call(request, may_lack_key=True) as api:
         endpoint = await api.parse(kind.parse)
         with endpoint.names.restored():
             if endpoint.is_empty:

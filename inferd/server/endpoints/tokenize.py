@@ -31,7 +31,7 @@ from inferd.wire.openai.tokenize import (
 
 
 async def tokenize(request: Request) -> Response:
-    async with api_call(request) as call:
+    async with api_call(request, may_lack_key=True) as call:
         asked = await call.parse(parse_tokenize_request)
         deployment = call.ready_deployment(asked.model)
         if asked.chat is not None:
@@ -41,7 +41,7 @@ async def tokenize(request: Request) -> Response:
 
 
 async def detokenize(request: Request) -> Response:
-    async with api_call(request) as call:
+    async with api_call(request, may_lack_key=True) as call:
         asked = await call.parse(parse_detokenize_request)
         deployment = call.ready_deployment(asked.model)
         check_token_ids(asked.tokens, deployment.replica.tokenizer.n_vocab, "tokens")
@@ -51,7 +51,7 @@ async def detokenize(request: Request) -> Response:
 
 async def apply_template(request: Request) -> Response:
     """Answer with the prompt of a chat completion, as llama-server does."""
-    async with api_call(request) as call:
+    async with api_call(request, may_lack_key=True) as call:
         chat = await call.parse(parse_chat_request)
         deployment = call.ready_deployment(chat.model)
         deployment.check_chats()
@@ -66,7 +66,7 @@ async def tokenizer_info(request: Request) -> Response:
     query = Query(request)
     name = query.text("model")
     query.finish()
-    with rate_limited(request) as (caller, _):
+    with rate_limited(request, may_lack_key=True) as (caller, _):
         deployment = services_of(request).router.find(only_model(request, caller) if name is None else name)
         require_model(caller, deployment.name)
         deployment.check_ready()
@@ -83,7 +83,7 @@ async def tokenizer_info(request: Request) -> Response:
 
 async def count_tokens(request: Request) -> Response:
     Messages.check_headers(request.headers)
-    async with api_call(request) as call:
+    async with api_call(request, may_lack_key=True) as call:
         chat, names = await call.parse(parse_count_tokens_request)
         replica = (deployment := call.ready_deployment(chat.model)).replica
         record_unheard(chat, replica, call.ignored, names)

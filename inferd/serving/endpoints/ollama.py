@@ -37,6 +37,7 @@ class OllamaEndpoint(ChatEndpoint):
     def __init__(self, ask: OllamaAsk) -> None:
         super().__init__(ask.chat, ask.names)
         self._ask = ask
+        self._deployment = ask.chat.model
 
     @property
     def is_empty(self) -> bool:
@@ -45,8 +46,12 @@ class OllamaEndpoint(ChatEndpoint):
     def empty_answer(self, model: str) -> bytes:
         return encode_load(model, is_chat=self.is_chat, is_unload=self._ask.is_unload)
 
+    def _line_writer(self, deployment: str) -> OllamaLineWriter:
+        self._deployment = deployment  # a stream's pings name it, too
+        return OllamaLineWriter(deployment, is_chat=self.is_chat)
+
     def ping(self) -> bytes:
-        return encode_line(OllamaLineWriter(self.model, is_chat=self.is_chat).ping())
+        return encode_line(self._line_writer(self._deployment).ping())
 
 
 class OllamaChat(OllamaEndpoint):
@@ -61,7 +66,7 @@ class OllamaChat(OllamaEndpoint):
         return cls(parse_ollama_chat(body, ignored))
 
     def answer(self, call: Call, admission: Admission, *, streamed: bool) -> OllamaWriter:
-        writer = OllamaLineWriter(call.deployment.name, is_chat=True)
+        writer = self._line_writer(call.deployment.name)
         return OllamaWriter(call, self.reader(call, admission), writer, streamed=streamed)
 
 
@@ -111,6 +116,6 @@ class OllamaGenerate(OllamaEndpoint):
         return AnswerReader(answer_parser(GENERIC, {}), counts_reasoning=False)
 
     def answer(self, call: Call, admission: Admission, *, streamed: bool) -> OllamaWriter:
-        writer = OllamaLineWriter(call.deployment.name, is_chat=False)
+        writer = self._line_writer(call.deployment.name)
         prompt = self._prompt if self._ask.raw is None else None
         return OllamaWriter(call, self.reader(call, admission), writer, streamed=streamed, prompt=prompt)

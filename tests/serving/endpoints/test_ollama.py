@@ -13,6 +13,7 @@ import ollama
 import pytest
 
 from inferd.money import format_usd
+from inferd.server.streaming import EventStream
 from tests.fakes import END
 from tests.server.transport.test_server import served_on_socket
 from tests.serving import provider as providers
@@ -95,6 +96,20 @@ async def test_answer_shows_the_bill(provider):
     row = provider.usage_row()
     assert answer["usage"]["cost"] == format_usd(row["cost_nanousd"])
     assert answer["usage"]["total_tokens"] == answer["prompt_eval_count"] + answer["eval_count"]
+
+
+async def test_silence_in_a_stream_is_filled_with_a_line_that_clients_read(tmp_path, monkeypatch):
+    """A blank line would break ollama-python, which reads each line as JSON."""
+    monkeypatch.setattr(EventStream, "DEFAULT_PING_INTERVAL", 0.05)
+    async with asked(tmp_path, monkeypatch, "Hi") as (provider, client):
+        provider.runner.hold_back()
+        reading = asyncio.create_task(read_all(await client.chat(f"{PRICED}:latest", HI, stream=True)))
+        await provider.until(lambda: provider.runner.waits)
+        await asyncio.sleep(0.2)
+        provider.runner.let_go()
+        lines = await reading
+    assert (lines[0].message.content, lines[0].done, lines[0].model) == ("", False, PRICED)
+    assert "".join(line.message.content for line in lines) == "Hi"
 
 
 async def test_stream_is_lines_of_json(provider):
