@@ -168,7 +168,7 @@ async def _serve(
                 strict=config.server.strict,
             )
             batches = Batches(context, writer)
-            responses = StoredResponses(response_store, ledger, days=config.server.responses_days)
+            responses = StoredResponses(response_store, ledger, clock, days=config.server.responses_days)
             if responses.keeps:
                 await responses.recover()
             services = Services(router, completions, authenticator, ledger, ticket_issuer, files, batches, responses)

@@ -15,6 +15,7 @@ from inferd.plans import AlertPolicy
 LEDGER_KEYS = ("contact", "usage_retention_days")
 ALERTS_KEYS = (
     "webhooks",
+    "event_webhooks",
     "webhook_secret",
     "allow_private_addresses",
     "thresholds_percent",
@@ -47,14 +48,16 @@ class AlertsConfig:
     """Delivery of alerts. `AlertPolicy` says when there is an alert.
 
     Attributes:
-        webhooks: URLs, https, or http to this machine.
-        webhook_secret: key that signs deliveries; not empty if there are webhooks.
+        webhooks: URLs that get alerts, https, or http to this machine.
+        event_webhooks: URLs that get the ends of batches and of responses in the background.
+        webhook_secret: key that signs deliveries; not empty if there are webhooks of either kind.
         allow_private_addresses: whether the host of a webhook may have an address of a private network.
     """
 
     webhooks: tuple[str, ...] = ()
     webhook_secret: bytes = b""
     allow_private_addresses: bool = False
+    event_webhooks: tuple[str, ...] = ()
 
 
 def ledger_config(path: Path, values: object) -> LedgerConfig:
@@ -82,21 +85,27 @@ def alert_policy(path: Path, values: object) -> AlertPolicy:
 def alerts_config(path: Path, values: object) -> AlertsConfig:
     """Return how alerts are delivered, by `[alerts]`. Raises ConfigError."""
     table = TomlTable(path, "alerts", "", values, ALERTS_KEYS)
-    webhooks = table.items("webhooks", str, ())
-    for url in webhooks:
-        fault = _url_fault(url)
-        if fault is not None:
-            raise table.error("webhooks", f"{url}: {fault}")
-    if len(set(webhooks)) < len(webhooks):
-        raise table.error("webhooks", "lists a URL twice; remove one")
+    webhooks, event_webhooks = _urls(table, "webhooks"), _urls(table, "event_webhooks")
     secret = _secret(table)
-    if webhooks and not secret:
+    if (webhooks or event_webhooks) and not secret:
         raise table.error("webhook_secret", f"is missing: {_SECRET_HELP}")
     return AlertsConfig(
         webhooks=webhooks,
+        event_webhooks=event_webhooks,
         webhook_secret=secret,
         allow_private_addresses=table.get("allow_private_addresses", bool) or False,
     )
+
+
+def _urls(table: TomlTable, key: str) -> tuple[str, ...]:
+    urls = table.items(key, str, ())
+    for url in urls:
+        fault = _url_fault(url)
+        if fault is not None:
+            raise table.error(key, f"{url}: {fault}")
+    if len(set(urls)) < len(urls):
+        raise table.error(key, "lists a URL twice; remove one")
+    return urls
 
 
 _SECRET_HELP = (

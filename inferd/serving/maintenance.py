@@ -13,7 +13,7 @@ from inferd.config import AlertsConfig
 from inferd.errors import InferdError
 from inferd.instants import DAY_MS, format_instant, steady_clock_ms, wall_clock_ms
 from inferd.ledger import Connection, LedgerWriter, Store
-from inferd.ledger.alerts import Alert, Delivery, Outbox, PlanDeliveries, RecordDelivery, alert_text
+from inferd.ledger.alerts import Alert, Delivery, Event, Outbox, PlanDeliveries, RecordDelivery, alert_text
 from inferd.ledger.credit import ExpireGrants, expired_between
 from inferd.ledger.maintenance.retention import RollUpUsage, cutoff_ms
 from inferd.ledger.reports import alert_record
@@ -105,11 +105,12 @@ class Maintenance:
         self._clock = clock
         self._retention = retention
         self._clock_s = clock_s
-        self._urls = alerts.webhooks
+        self._urls, self._event_urls = alerts.webhooks, alerts.event_webhooks
         self._sender = WebhookSender(alerts.webhook_secret, allow_private=alerts.allow_private_addresses)
         # Newest alert that was logged, and newest alert that has its rows of deliveries.
         self._logged_id: int | None = None
         self._planned_id = -1
+        self._planned_event_id = -1
         self._expired_ms = 0
 
     async def run(self) -> None:
@@ -121,6 +122,7 @@ class Maintenance:
                     group.create_task(_every(SWEEP_S, lambda: self.sweep(conn)))
                     group.create_task(_every(EXPIRY_S, lambda: self.expire(conn)))
                     group.create_task(_every(ALERTS_S, lambda: self.deliver_alerts(outbox)))
+                    group.create_task(_every(ALERTS_S, lambda: self.deliver_events(outbox)))
             finally:
                 await self._sender.close()
 
@@ -170,6 +172,31 @@ class Maintenance:
             self._planned_id = newest_id
         waiting = outbox.due(self._urls, now_ms)
         await asyncio.gather(*(self._deliver(delivery, alert) for delivery, alert in waiting))
+
+    async def deliver_events(self, outbox: Outbox) -> None:
+        """Deliver ends of batches and responses that are due."""
+        if not self._event_urls:
+            return
+        now_ms, newest_id = self._clock(), outbox.newest_event_id()
+        if newest_id > self._planned_event_id:
+            await self._writer.execute(PlanDeliveries(self._event_urls, now_ms, "event"))
+            self._planned_event_id = newest_id
+        waiting = outbox.due_events(self._event_urls, now_ms)
+        await asyncio.gather(*(self._deliver_event(delivery, event) for delivery, event in waiting))
+
+    async def _deliver_event(self, delivery: Delivery, event: Event) -> None:
+        message = {
+            "id": event.name,
+            "object": "event",
+            "created_at": event.at_ms // 1000,
+            "type": event.type,
+            "data": {"id": event.object_id},
+        }
+        error = await self._sender.send(delivery.url, event.name, self._clock() // 1000, json.dumps(message).encode())
+        record = RecordDelivery(event.event_id, delivery.url, error, self._clock(), "event")
+        after = await self._writer.execute(record)
+        if after.state != "delivered":
+            logger.warning("event %s is %s for %s: %s", event.name, after.state, delivery.url, error)
 
     async def _deliver(self, delivery: Delivery, alert: Alert) -> None:
         message = {"type": f"alert.{alert.kind}", "timestamp": format_instant(alert.at_ms), "data": alert_record(alert)}

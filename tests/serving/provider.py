@@ -164,7 +164,7 @@ class Provider:
         keys = KeyRing(self.data_dir)
         self.response_store = ResponseStore(self.data_dir, keys)
         self.response_store.scan()
-        self.responses = StoredResponses(self.response_store, self.ledger, days=self.responses_days)
+        self.responses = StoredResponses(self.response_store, self.ledger, wall_clock_ms, days=self.responses_days)
         self.services = Services(
             self.router,
             self.completions,

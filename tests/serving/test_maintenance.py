@@ -7,18 +7,20 @@ import json
 import logging
 from contextlib import closing
 
+import msgspec
 import pytest
 
 from inferd.config import AlertsConfig
 from inferd.ledger.alerts.alerts import all_alerts
 from inferd.ledger.alerts.deliveries import Outbox
+from inferd.ledger.alerts.events import record_event
 from inferd.ledger.storage.data_dir import DataLock
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.ledger.terms.expiry_clock import PauseClock, accept_clock, clock_state
 from inferd.sealed import KeyRing
 from inferd.serving.maintenance import MAX_LEAP_MS, Maintenance, Retention, WatchedClock
-from inferd.serving.responses.response_store import ResponseStore
+from inferd.serving.responses.response_store import ResponseRecord, ResponseStore
 from tests.ledger.books import NOW_MS, Books
 from tests.serving.test_webhook import SECRET, receiver
 
@@ -218,3 +220,53 @@ def test_failure_of_maintenance_is_logged_and_does_not_end_it(ledger, clocks, mo
 
     asyncio.run(run())
     assert "maintenance of the ledger failed" in caplog.text
+
+
+def test_event_reaches_its_webhooks_in_the_shape_of_openai_until_one_accepts_it(ledger, clocks):
+    _, _, books = ledger
+    books.grant(1)
+    for _ in range(2):
+        record_event(books.conn, "response.completed", "acme", "resp_0a1b", now_ms=NOW_MS)
+    with receiver(500) as (refusing, refused), receiver() as (accepting, accepted):
+        alerts = AlertsConfig(event_webhooks=(refusing, accepting), webhook_secret=SECRET)
+        maintenance = maintenance_of(ledger, clocks, alerts=alerts)
+
+        async def run():
+            with closing(Outbox(ledger[0])) as outbox:
+                for ms in (0, 4_999, 1):
+                    clocks.go(ms)
+                    await maintenance.deliver_events(outbox)
+                assert outbox.newest_id() == 0, "an event is no alert"
+
+        asyncio.run(run())
+    ((_, headers, body),) = accepted
+    assert json.loads(body) == {
+        "id": "evt_0a1b",
+        "object": "event",
+        "created_at": NOW_MS // 1000,
+        "type": "response.completed",
+        "data": {"id": "resp_0a1b"},
+    }
+    assert {sent["webhook-id"] for _, sent, _ in [*refused, *accepted]} == {"evt_0a1b"}
+    assert len(refused) == 2, "again after 5 s, and not before"
+    assert headers["webhook-signature"].startswith("v1,")
+
+
+def test_responses_expire_after_their_days_and_take_the_team_key_with_them(ledger, clocks):
+    store = ledger[0]
+    responses = ResponseStore(store.data_dir, KeyRing(store.data_dir))
+    old, young = (f"resp_{at_ms:012x}{'0' * 20}" for at_ms in (NOW_MS - DAY_MS, NOW_MS))
+    record = ResponseRecord("inference", old, msgspec.Raw(b'"text"'), msgspec.Raw(b"{}"))
+    for response_id in (old, young):
+        responses.publish("acme", response_id, record)
+    maintenance = maintenance_of(ledger, clocks, responses_days=1)
+    asyncio.run(maintenance.sweep(ledger[2].conn))
+    assert responses.read("acme", old) == record
+    clocks.go(1)
+    asyncio.run(maintenance.sweep(ledger[2].conn))
+    assert (responses.read("acme", old), responses.read("acme", young)) == (None, record)
+    assert (store.data_dir / "team-keys" / "acme").exists()
+    clocks.go(DAY_MS)
+    asyncio.run(maintenance.sweep(ledger[2].conn))
+    assert not (store.data_dir / "team-keys" / "acme").exists()
+    assert not (responses.folder / "acme").exists()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from inferd.errors import InvalidValueError
+from inferd.ledger.alerts.events import record_event
 from inferd.ledger.batches import records
 from inferd.ledger.batches.records import KEPT_MS, BatchRecord, BatchTotals, FileRecord
 from inferd.ledger.storage.store import Store
@@ -134,6 +135,7 @@ def fail_batch(conn: sqlite3.Connection, batch_id: str, *, num_total: int, num_f
         "WHERE batch_id = ?",
         (now_ms, num_total, num_failed, batch_id),
     )
+    record_event(conn, "batch.failed", batch.team, batch_id, now_ms=now_ms)
     _keep(conn, batch.input_file_id, now_ms)
 
 
@@ -175,6 +177,7 @@ def finish_batch(conn: sqlite3.Connection, batch_id: str, result: BatchResult, *
             "cost_nanousd": totals.cost_nanousd,
         },
     )
+    record_event(conn, f"batch.{result.end}", batch.team, batch_id, now_ms=now_ms)
     _keep(conn, batch.input_file_id, now_ms)
 
 

@@ -1,4 +1,4 @@
-"""Checks of `inferd doctor`: the server, the schema, SQLite, the disk, the WAL and the clock."""
+"""Checks of `inferd doctor`: the server, the schema, SQLite, the disk, the WAL, the clock and the master key."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from inferd.ledger.storage.schema import schema_version
 from inferd.ledger.storage.store import Store
 from inferd.ledger.storage.wal import WriteAheadLog, has_reset_bug
 from inferd.ledger.terms import expiry_clock as clock
+from inferd.sealed import MASTER_KEY_NAME, master_key_fault
 
 _MIB = 2**20
 
@@ -45,6 +46,7 @@ def checks(conn: sqlite3.Connection, store: Store, now_ms: int, *, needs_server:
         _disk(store.data_dir),
         _wal(store.wal, needs_room=is_nearly_full(store.data_dir)),
         _clock(conn, now_ms),
+        *_master_key(store.data_dir),
     ]
 
 
@@ -88,6 +90,14 @@ def _wal(wal: WriteAheadLog, *, needs_room: bool) -> Check:
     if is_long:
         said += f" cannot be shortened: {wal.kept_by()}"
     return Check("log", not is_long, said)
+
+
+def _master_key(data_dir: Path) -> list[Check]:
+    """Return the check of the key of stored responses; none without its file."""
+    if not (data_dir / MASTER_KEY_NAME).exists():
+        return []
+    fault = master_key_fault(data_dir)
+    return [Check("key", fault is None, fault or f"{MASTER_KEY_NAME} of stored responses is private")]
 
 
 def _clock(conn: sqlite3.Connection, now_ms: int) -> Check:

@@ -16,7 +16,7 @@ from inferd.ledger.storage.schema import SCHEMA_VERSION
 # An amount of money under the name that it had when there was no other unit; null in other units.
 _NANOUSD = "iif(unit = 'usd', {0}, NULL) AS {1}_nanousd"
 # record -> (columns, table, order). All but the digests of keys, the stored answers of idempotent calls,
-# and tables without accounting: the clock, deliveries of alerts, progress of tables, the version of the terms.
+# and tables without accounting: the clock, events and deliveries, progress of tables, the version of the terms.
 _RECORDS: dict[str, tuple[str, str, str]] = {
     "team": ("*", "teams", "team"),
     "project": ("*", "projects", "team, project"),

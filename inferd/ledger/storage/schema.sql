@@ -391,6 +391,28 @@ CREATE TABLE deliveries (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX deliveries_next ON deliveries (next_at_ms) WHERE next_at_ms IS NOT NULL;
 
+-- Ends of batches and of responses in the background, for the operator's webhooks. The texts are not in the ledger.
+CREATE TABLE events (
+    event_id INTEGER PRIMARY KEY,           -- 1, 2, 3, ...
+    type TEXT NOT NULL,                     -- such as batch.completed
+    team TEXT NOT NULL REFERENCES teams,
+    object_id TEXT NOT NULL UNIQUE,         -- the batch or response, which ends once
+    at_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE event_deliveries (
+    event_id INTEGER NOT NULL,
+    url TEXT NOT NULL,                      -- of the webhook
+    attempts INTEGER NOT NULL CHECK (attempts >= 0),
+    next_at_ms INTEGER,                     -- the next attempt; exactly one of these three instants is set
+    delivered_at_ms INTEGER,
+    dead_at_ms INTEGER,                     -- when it was given up
+    last_error TEXT,
+    PRIMARY KEY (event_id, url),
+    CHECK ((next_at_ms IS NULL) + (delivered_at_ms IS NULL) + (dead_at_ms IS NULL) = 2)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX event_deliveries_next ON event_deliveries (next_at_ms) WHERE next_at_ms IS NOT NULL;
+
 -- Files and batches (BILLING R23). Their contents are in files beside the ledger. -------------------------------------
 
 CREATE TABLE files (
@@ -596,6 +618,12 @@ CREATE TRIGGER batches_no_delete BEFORE DELETE ON batches
     BEGIN SELECT RAISE(ABORT, 'rows of batches are never deleted'); END;
 CREATE TRIGGER statements_no_delete BEFORE DELETE ON statements
     BEGIN SELECT RAISE(ABORT, 'rows of statements are never deleted'); END;
+CREATE TRIGGER events_no_update BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'events is append-only'); END;
+CREATE TRIGGER events_no_delete BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'rows of events are never deleted'); END;
+CREATE TRIGGER event_deliveries_no_delete BEFORE DELETE ON event_deliveries
+    BEGIN SELECT RAISE(ABORT, 'rows of event_deliveries are never deleted'); END;
 CREATE TRIGGER deliveries_no_delete BEFORE DELETE ON deliveries
     BEGIN SELECT RAISE(ABORT, 'rows of deliveries are never deleted'); END;
 CREATE TRIGGER clock_no_delete BEFORE DELETE ON clock

@@ -4,6 +4,7 @@
 - Counters count tokens and compute time, of free requests too; they are added up from the usage rows.
 - Days of teams with a budget by day or week are counted in a table of their own, which begins empty.
 - Free requests have holds where tokens or compute time are bounded.
+- Ends of batches and of responses in the background are events, which are delivered to webhooks.
 """
 
 from __future__ import annotations
@@ -137,6 +138,33 @@ CREATE TRIGGER holds_fixed BEFORE UPDATE OF
     ON holds
     BEGIN SELECT RAISE(ABORT, 'only the state of a hold changes'); END;
 """
+_EVENTS = """
+CREATE TABLE events (
+    event_id INTEGER PRIMARY KEY,
+    type TEXT NOT NULL,
+    team TEXT NOT NULL REFERENCES teams,
+    object_id TEXT NOT NULL UNIQUE,
+    at_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE event_deliveries (
+    event_id INTEGER NOT NULL,
+    url TEXT NOT NULL,
+    attempts INTEGER NOT NULL CHECK (attempts >= 0),
+    next_at_ms INTEGER,
+    delivered_at_ms INTEGER,
+    dead_at_ms INTEGER,
+    last_error TEXT,
+    PRIMARY KEY (event_id, url),
+    CHECK ((next_at_ms IS NULL) + (delivered_at_ms IS NULL) + (dead_at_ms IS NULL) = 2)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX event_deliveries_next ON event_deliveries (next_at_ms) WHERE next_at_ms IS NOT NULL;
+CREATE TRIGGER events_no_update BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'events is append-only'); END;
+CREATE TRIGGER events_no_delete BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'rows of events are never deleted'); END;
+CREATE TRIGGER event_deliveries_no_delete BEFORE DELETE ON event_deliveries
+    BEGIN SELECT RAISE(ABORT, 'rows of event_deliveries are never deleted'); END;
+"""
 _ALERT_AMOUNTS = ("threshold_percent", "limit_amount", "value_amount", "at_ms")
 # Table -> number of columns of its key, the columns of its checksum in schema 15 by their new names, and the place of
 # `unit` among them.
@@ -159,6 +187,7 @@ def convert_schema_15(db: Database) -> None:
                 db.table(table).update(key[0] if num_key == 1 else key, change)
     db.executescript(_COUNTERS)
     db.executescript(_VIEWS_AND_TRIGGERS)
+    db.executescript(_EVENTS)
 
 
 def _checksum(table: str, values: Sequence[object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 
 from inferd.errors import InvalidRequestError, NotFoundError, OverloadedError, SealedDataError
 from inferd.ledger import LedgerClient
+from inferd.ledger.alerts import record_event
 from inferd.ledger.identity import Caller
 from inferd.ledger.requests import settled_cost_nanousd
 from inferd.money import format_usd
@@ -80,11 +82,13 @@ class StoredResponses:
     """Belongs to the event loop: `recover` before the first request, `stop` after the last.
 
     Args:
+        clock_ms: wall clock that the ledger's rows are dated by.
         days: for how many days responses are kept; 0: none is stored.
     """
 
-    def __init__(self, store: ResponseStore, ledger: LedgerClient, *, days: int) -> None:
+    def __init__(self, store: ResponseStore, ledger: LedgerClient, clock_ms: Callable[[], int], *, days: int) -> None:
         self.keeps = days > 0
+        self._clock_ms = clock_ms
         self._store = store
         self._ledger = ledger
         self._tasks: set[asyncio.Task[None]] = set()
@@ -299,6 +303,10 @@ class StoredResponses:
 
     async def _record_end(self, team: str, response_id: str, status: str) -> None:
         """Record the end of a response in the background for the operator's webhooks."""
+        now_ms = self._clock_ms()
+        await self._ledger.change(
+            lambda conn: record_event(conn, f"response.{status}", team, response_id, now_ms=now_ms)
+        )
 
 
 def _not_found(response_id: str) -> NotFoundError:

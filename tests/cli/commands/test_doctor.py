@@ -77,3 +77,14 @@ def test_doctor_reports_a_doubted_clock_until_accepted(inferd, data_dir, doubt):
     assert inferd("doctor", "--no-server", "--accept-clock").status == 0
     assert inferd("doctor", "--no-server").status == 0
     assert "clock.accept" in inferd("log").out
+
+
+def test_doctor_reports_a_master_key_that_others_may_read(inferd, serving, data_dir):
+    path = data_dir / "master.key"
+    path.write_text("key\n")
+    path.chmod(0o600)
+    said = {check["name"]: check["said"] for check in inferd("doctor", "--json").json["checks"]}
+    assert said["key"] == "master.key of stored responses is private"
+    path.chmod(0o604)
+    found = inferd("doctor")
+    assert (found.status, "chmod 600" in found.err) == (1, True)

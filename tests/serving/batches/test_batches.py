@@ -159,6 +159,7 @@ async def test_batch_that_is_cancelled_delivers_its_answers(provider, customer):
         batch = await customer.until(batch["id"], *ENDED)
         await customer.post(f"/v1/batches/{batch['id']}/cancel", 409)
     assert batch["status"] == "cancelled"
+    assert [(each["type"], each["object_id"]) for each in provider.rows("events")] == [("batch.cancelled", batch["id"])]
     assert batch["cancelled_at"] >= batch["cancelling_at"]
     output = await customer.lines_of(batch["output_file_id"])
     errors = await customer.lines_of(batch["error_file_id"])

@@ -30,7 +30,7 @@ def started_anew(provider: Provider) -> StoredResponses:
     """Return the responses of the same folder as another process finds them."""
     store = ResponseStore(provider.data_dir, KeyRing(provider.data_dir))
     store.scan()
-    return StoredResponses(store, provider.ledger, days=30)
+    return StoredResponses(store, provider.ledger, lambda: 0, days=30)
 
 
 async def test_response_in_the_background_is_queued_runs_and_is_billed(tmp_path, monkeypatch):
@@ -52,6 +52,8 @@ async def test_response_in_the_background_is_queued_runs_and_is_billed(tmp_path,
         assert row["cost_nanousd"] == cost_of(row["prompt_tokens"], row["completion_tokens"])
         await provider.responses.stop()
         assert files(provider) == [queued.id]
+        (event,) = provider.rows("events")
+        assert (event["type"], event["object_id"], event["team"]) == ("response.completed", queued.id, "acme")
         assert (await client.responses.cancel(queued.id)).status == "completed", "cancelling again changes nothing"
         follow_up = await client.responses.create(model=PRICED, input="And?", previous_response_id=queued.id)
         assert follow_up.status == "completed"
