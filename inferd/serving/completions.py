@@ -130,7 +130,7 @@ class Completions:
                 raise request.completion.cut_by
             await request.hold(prepared)
             await request.group.held()
-            request.choices.submit(engine_requests)
+            request.choices.submit(request.bounded(engine_requests))
             await request.group.started()
         except Exception as error:  # noqa: BLE001 - for the reader, which waits in Completion.admitted
             await request.fail(error)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from inferd.engine.messages import FinishReason, TrafficClass
+from inferd.engine.messages import AddRequest, EmbedRequest, FinishReason, TrafficClass
 from inferd.errors import GenerationError, InferdError
 from inferd.ledger.requests import OpenHold, RecordFree, SettleHold, VoidHold
 from inferd.limits.ticket import RateLimitTicket
@@ -57,14 +58,18 @@ class RequestContext:
         self._is_held = False
         # Whether there is a row in `holds`; set with `_is_held`.
         self._has_hold = False
-        # Compute that each choice may have, once the request is held; None: any.
-        self._max_compute_ms: int | None = None
+        self._is_compute_bounded = False
         self._admitted_at_ms = holds.clock_ms()
         self._price = call.deployment.price_at(self._admitted_at_ms, call.tier)
 
     @property
     def _by_time(self) -> bool:
         return self._price is not None and self._price.is_by_time
+
+    @property
+    def _max_compute_ms(self) -> int | None:
+        """Compute that each choice may have by the price; None: any."""
+        return self.call.deployment.max_compute_ms if self._by_time else None
 
     @property
     def labels(self) -> RequestLabels:
@@ -107,9 +112,17 @@ class RequestContext:
             replica = self.call.deployment.replica
             running = RunningRequest(self.ticket, replica, prepared.prompt_tokens, max_tokens, num_choices)
             opened = await self._holds.open(hold, running)
-            self._max_compute_ms = None if opened.max_compute_ms is None else max_compute_ms
+            self._is_compute_bounded = opened.max_compute_ms is not None
             self._has_hold = True
         self._is_held = True
+
+    def bounded(self, engine_requests: Sequence[AddRequest | EmbedRequest]) -> Sequence[AddRequest | EmbedRequest]:
+        """Return the requests of its choices with the limit of compute time that was held (BILLING R7). Only the
+        transaction of the hold knows whether a budget bounds it."""
+        if self._by_time or not self._is_compute_bounded:
+            return engine_requests
+        max_compute_ms = self.call.deployment.max_compute_ms
+        return [replace(request, max_compute_ms=max_compute_ms) for request in engine_requests]
 
     async def fail(self, error: Exception) -> None:
         """End a request before all of its call have started: refuse the others too, and give back everything."""

@@ -109,7 +109,7 @@ def test_service_tiers_of_a_deployment_have_multipliers(tmp_path):
         ("usd_per_second = 0.004\ninput_usd_per_1m_tokens = 1", "by token or by time"),
         ("usd_per_second = 0", "must be more than 0"),
         ("usd_per_second = 0.0000001", "at most 6 decimals"),
-        ("max_compute_ms = 1000", "needs a price by time"),
+        ("max_compute_ms = 0", "must lie between 1 and 86400000"),
         ("priority_multiplier = 2", "needs a price"),
         ("batch_multiplier = 0.5", "needs a price"),
         (f"{BOTH} = 1\npriority_multiplier = 0.9", "at least 1 times"),

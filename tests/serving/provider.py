@@ -299,7 +299,8 @@ class Provider:
         assert [hold for hold in holds.values() if hold["state"] == "held"] == []
         for row in self.rows("usage"):
             hold = holds.pop(row["request_id"], None)
-            assert (hold is None) == (row["input_picousd"] is None), "a hold for every priced request, and only those"
+            priced = hold is not None and hold["free"] is None
+            assert priced == (row["input_picousd"] is not None), "a priced hold for each priced request alone"
             assert hold is None or row["cost_nanousd"] <= hold["amount_nanousd"]
         assert holds == {}, "a hold without a usage row"
 

@@ -31,6 +31,34 @@ def test_budget_is_set_listed_shown_and_removed(acme):
     assert acme("budgets", "list", "acme").out == "Team acme has no budgets.\n"
 
 
+def test_default_in_tokens_is_set_listed_shown_and_removed(acme):
+    """R7"""
+    words = ("acme", "--tokens", "1.5k", "--each-user", "--by", "day")
+    assert "Set the budget of each user of acme to 1,500 tokens each day." in acme("budgets", "set", *words).out
+    (listed,) = acme("budgets", "list", "acme", "--json").json["budgets"]
+    assert (listed["scope"], listed["unit"], listed["amount"]) == ("each-user:acme", "tokens", 1_500)
+    assert "each user of acme  day  1,500 tokens" in acme("budgets", "list", "acme").out
+    assert acme("teams", "show", "acme", "--json").json["limits"]["defaults"] == [listed]
+    assert re.search(r"each user +default +each day +1,500 tokens", acme("teams", "show", "acme").out)
+    removed = acme("budgets", "remove", "acme", "--tokens", "--each-user", "--by", "day")
+    assert removed.out == "Removed the operator's budget of 1,500 tokens each day of each user of acme.\n"
+
+
+@pytest.mark.parametrize(("text", "ms"), [("600s", 600_000), ("90m", 5_400_000), ("1.5h", 5_400_000), ("500ms", 500)])
+def test_budget_of_compute_time_is_shown_in_seconds(acme, text, ms):
+    """R7"""
+    made = acme("budgets", "set", "acme", "--compute", text, "--by", "week", "--json").json
+    assert (made["unit"], made["amount"], made["amount_usd"]) == ("compute_ms", ms, None)
+
+
+def test_budgets_of_a_user_are_listed_by_unit(acme):
+    """R7"""
+    acme("users", "create", "acme", "ada")
+    for words in (("5",), ("--tokens", "2M"), ("--compute", "1h")):
+        acme("budgets", "set", "acme", *words, "--user", "ada")
+    assert "$5.00 a month, 2,000,000 tokens a month, 3,600 s a month" in acme("users", "list", "acme").out
+
+
 def test_raise_adds_to_every_limit_of_the_team(acme):
     """R7"""
     assert caps(acme) == [("team:acme", "plan free", "100.000000000")]
@@ -46,6 +74,13 @@ def test_raise_adds_to_every_limit_of_the_team(acme):
         ("set", "acme", "-1"),
         ("set", "nobody", "1"),
         ("set", "acme", "1", "--by", "hour"),
+        ("set", "acme"),
+        ("set", "acme", "1", "--tokens", "5"),
+        ("set", "acme", "--tokens", "1.5"),
+        ("set", "acme", "--tokens", "2m"),
+        ("set", "acme", "--compute", "600"),
+        ("set", "acme", "--tokens", "5", "--each-user", "--each-key"),
+        ("set", "acme", "--tokens", "5", "--each-user", "--user", "ada"),
         ("raise", "acme", "1", "--until", "2000-01-01", "--reason", "x"),
         ("raise", "acme", "1", "--until", "2100-01-01"),
         ("raise", "acme", "0", "--until", "2100-01-01", "--reason", "x"),

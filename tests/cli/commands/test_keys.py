@@ -76,7 +76,7 @@ def test_list_is_oldest_first_for_one_team_or_all(inferd):
     ids = [inferd("keys", "create", "--team", team, "--json").json["id"] for team in ("beta", "acme", "beta")]
     listed = inferd("keys", "list", "--json").json
     assert [key["id"] for key in listed] == ids
-    assert all(set(key) == SHOWN | {"budgets"} for key in listed)
+    assert all(set(key) == SHOWN | {"budgets", "token_budgets", "compute_ms_budgets"} for key in listed)
     assert [key["id"] for key in inferd("keys", "list", "--team", "beta", "--json").json] == [ids[0], ids[2]]
 
 

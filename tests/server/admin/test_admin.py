@@ -148,8 +148,29 @@ async def test_budgets_are_set_listed_and_removed(provider, admin):
     assert (made["scope"], made["period"], made["amount_usd"]) == ("project:acme/inference", "year", "3.000000000")
     assert (await admin.do("GET", "teams/acme/budgets"))["budgets"] == [made]
     removed = await admin.do("DELETE", "teams/acme/budgets", {"project": "inference", "period": "year"})
-    assert removed == {"removed": "project:acme/inference", "period": "year"}
+    assert removed == {"removed": "project:acme/inference", "period": "year", "unit": "usd"}
     assert (await admin.do("GET", "teams/acme/budgets"))["budgets"] == []
+
+
+@pytest.mark.parametrize("unit", ["tokens", "compute_ms"])
+async def test_default_in_another_unit_is_set_shown_and_removed(provider, admin, unit):
+    """R7"""
+    default = {"unit": unit, "each": "key", "period": "day"}
+    made = await admin.do("PUT", "teams/acme/budgets", {**default, "amount": 90_000})
+    assert (made["scope"], made["unit"], made["amount"], made["amount_usd"]) == ("each-key:acme", unit, 90_000, None)
+    assert (await admin.do("GET", "teams/acme/budgets?after=each-key:acme/day/operator"))["budgets"] == []
+    limits = (await admin.do("GET", "teams/acme"))["limits"]
+    assert limits["defaults"] == [made]
+    removed = await admin.do("DELETE", "teams/acme/budgets", default)
+    assert removed == {"removed": "each-key:acme", "period": "day", "unit": unit}
+
+
+@pytest.mark.parametrize(
+    "amount",
+    [{}, {"amount": 5}, {"unit": "tokens"}, {"unit": "tokens", "amount_usd": "5"}, {"amount": 5, "amount_usd": "5"}],
+)
+async def test_budget_without_the_amount_of_its_unit_is_refused(provider, admin, amount):
+    await admin.refused(400, "invalid_value", "PUT", "teams/acme/budgets", amount)
 
 
 async def test_a_budget_that_is_spent_is_an_alert(provider, admin, manager):
