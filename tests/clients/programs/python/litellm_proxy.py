@@ -19,7 +19,7 @@ import runner
 from runner import HELLO, RESULT, WEATHER, WEATHER_TOOL
 
 PROXY_KEY = "sk-proxy"
-START_S = 120.0
+START_S = 400.0
 NAMES = {"m": runner.KEY, "401": "sk-inferd-wrong", "402": runner.WRONG_KEYS["402"], "429": runner.WRONG_KEYS["429"]}
 """Models of the proxy, and the key that it calls the server with for each."""
 

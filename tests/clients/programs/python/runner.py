@@ -6,6 +6,7 @@ those that tests/clients/programs/test_programs.py compares.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -107,6 +108,7 @@ def vary(calls: Iterable[Callable[[], Any]]) -> None:
         return
     for call in calls:
         try:
-            call()
+            with contextlib.redirect_stdout(sys.stderr):
+                call()
         except Exception:  # noqa: BLE001 - a client may refuse an option by itself
             traceback.print_exc(limit=-2, file=sys.stderr)
