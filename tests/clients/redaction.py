@@ -114,12 +114,12 @@ _PATTERNS = tuple(
     for pattern, kind in (
         (r"\b(?:(?:sk|pk|ghp|gho|ghu|ghs|github_pat|hf|xox[abp])[-_]|AKIA)(?=[\w-]*\d)[\w-]{16,}", "secret"),
         (r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*", "secret"),
-        (r"(?i)\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "uuid"),
+        (r"(?i)(?<![a-z0-9])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![a-z0-9])", "uuid"),
         (r"[\w.+-]+@(?!example\.com)[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b", "email"),
         (r"(?:/home/(?!user\b)|/Users/)[^/\s\"'\\<>:]+|/root(?=/|\b)", "home"),
         (r"(?:/private)?/(?:tmp|var/folders)(?!/\d+/)(?:/[\w.+-]+)+", "temp"),
-        (r"\b(?P<prefix>[a-z]{2,12}[_-])(?=[A-Za-z0-9]*\d)[A-Za-z0-9]{14,}\b", "id"),
-        (r"\b(?=[a-f]*\d)(?!0{8})[0-9a-f]{16,}\b", "hex"),
+        (r"\b(?P<prefix>[a-z]{2,12}[_-])(?=[A-Za-z0-9]*\d)[A-Za-z0-9]{14,}(?![A-Za-z0-9])", "id"),
+        (r"(?<![A-Za-z0-9])(?=[a-f]*\d)(?!0{8})[0-9a-f]{16,}(?![A-Za-z0-9])", "hex"),
     )
 )
 

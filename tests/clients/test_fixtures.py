@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
-from tests.clients.fixtures import PART, Recorded, read, shape, write
+from tests.clients.fixtures import FOLDER, PART, Recorded, read, shape, write
 from tests.clients.recorder import Exchange
 from tests.clients.redaction import Redaction
 
@@ -60,6 +61,8 @@ def test_redaction_of_a_key_in_the_body_replaces_it():
         ("/root/.config", "/home/user/.config"),
         ("/tmp/pytest-of-bob/pytest-3/note.txt", "/tmp/1/note.txt"),
         ("call_9f8e7d6c5b4a39281706 then toolu_01AbCdEfGhIjKlMn", "call_1 then toolu_2"),
+        ("msg_01a22e419ccf3fed617d8d837e2ceca7_0", "msg_1_0"),
+        (f"msg_{SESSION}:0", "msg_00000000-0000-4000-8000-000000000001:0"),
         ("419b166ee61018293fc6eba9599125fe", "00000000000000000000000000000001"),
         ("claude-code-20250219,effort-2025-11-24", "claude-code-20250219,effort-2025-11-24"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2ln", "sk-placeholder"),
@@ -135,3 +138,15 @@ def test_recorded_body_that_is_no_json_says_its_size():
 
 def test_shape_of_a_list_has_each_shape_once():
     assert shape([{"a": 1}, {"a": 2}, {"a": "x"}, None]) == [{"a": "int"}, {"a": "text"}, "null"]
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_recorded_file_has_neither_keys_nor_people_nor_machines(path):
+    for request in read(path):
+        assert request.headers.keys() & {"authorization", "x-api-key", "api-key", "cookie"} == set()
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"\bsk-(?!placeholder)[\w-]{12,}|[\w.]+@(?!example\.com)[\w-]+\.(?:com|org|net)\b", text) == []
+    assert (
+        re.findall(r"/root/|/Users/|/home/(?!user\b)\w+|(?i:[0-9a-f]{8}-[0-9a-f]{4}-[1-9][0-9a-f]{3}-(?!8000))", text)
+        == []
+    )

@@ -60,6 +60,18 @@ output_usd_per_1m_tokens = 0.40
 MODELS_TOML = _model_toml(THINKS, "Qwen3.5-4B.jinja") + _model_toml(PLAIN, "Qwen-Qwen2.5-7B-Instruct.jinja")
 
 
+MIN_SHARE_OF_THE_LONGEST = 0.8
+"""A request with a shorter prompt is no turn: titles, suggestions."""
+
+
+def turns(recorder: Recorder, team: Team, first: int = 0) -> list[dict[str, int]]:
+    """Return the usage of the turns among the exchanges from `first` on, in order."""
+    rows = {row["request"]: row for row in team.usage_rows()}
+    found = [rows[exchange.request_id] for exchange in recorder.billed[first:]]
+    longest = max(row["prompt_tokens"] for row in found)
+    return [row for row in found if row["prompt_tokens"] >= MIN_SHARE_OF_THE_LONGEST * longest]
+
+
 @pytest.fixture(scope="package")
 def script_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """File of the script, which the server's models read for each request."""

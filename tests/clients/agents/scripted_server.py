@@ -63,12 +63,17 @@ class Script:
             opening = f"{begun}{self.thinking}\n</think>\n\n"
         instructions, _, conversation = prompt.partition("<|im_start|>user\n")
         num_results = conversation.count("<tool_response>\n")
-        if num_results < len(self.calls) and f'"name": "{self.calls[num_results].tool}"' in instructions:
+        if num_results < len(self.calls) and self._is_offered(self.calls[num_results].tool, prompt):
             return f"{opening}<tool_call>\n{_written(self.calls[num_results], instructions)}\n</tool_call>"
         if num_results:
             quoted, _, _ = conversation.rpartition("<tool_response>\n")[2].partition("\n</tool_response>")
             return f"{opening}{self.answer} {quoted[:RESULT_CHARACTERS]}"
         return opening + self.answer
+
+    @staticmethod
+    def _is_offered(tool: str, prompt: str) -> bool:
+        """Return whether a template told of the tool, or a message of a deferred one."""
+        return f'"name": "{tool}"' in prompt or f'"name":"{tool}"' in prompt
 
 
 def _written(call: Call, instructions: str) -> str:

@@ -6,12 +6,13 @@ No request is refused, and the ledger has the tokens that each answer said.
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 
 from tests.clients.agents.agents import AFTER, AGENTS, BEFORE, CONTENT, NOTE, OUTPUT, PROGRAM, ask
-from tests.clients.agents.conftest import PLAIN, THINKS
+from tests.clients.agents.conftest import PLAIN, THINKS, turns
 from tests.clients.agents.scripted_server import Call, Script
 
 pytestmark = [pytest.mark.slow, pytest.mark.clients]
@@ -109,3 +110,32 @@ def test_agent_given_a_task_reads_edits_and_runs_a_program(agent, model, setting
     history = recorder.billed[-1].body.decode()
     assert history.count(f"print({BEFORE})") >= 1, "the result of the first call"
     assert re.search(rf"\b{OUTPUT}\b", history), "the result of the last call"
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("agent", ["codex"])
+def test_codex_given_a_call_in_a_namespace_finds_the_tool(agent, model, setting, recorder, script_path):
+    Script(ANSWER, (Call("multi_agent_v1__close_agent", {"target": "nobody"}),), THINKING[model]).write(script_path)
+    done = ask(AGENTS[agent], "Close the agent.", setting)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert recorder.refused == []
+    items = json.loads(recorder.billed[-1].body)["input"]
+    (call,) = [item for item in items if item["type"] == "function_call"]
+    assert (call["namespace"], call["name"]) == ("multi_agent_v1", "close_agent")
+    (result,) = [item["output"] for item in items if item["type"] == "function_call_output"]
+    assert "unsupported call" not in str(result)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("agent", ["claude-code"])
+def test_claude_code_that_finds_a_deferred_tool_calls_it(agent, model, setting, recorder, script_path, team):
+    found = Call("ToolSearch", {"query": "select:CronList"}), Call("CronList", {})
+    Script(ANSWER, found, THINKING[model]).write(script_path)
+    done = ask(AGENTS[agent], "List the jobs.", setting)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No scheduled jobs" in done.stdout
+    assert recorder.refused == []
+    first, *later = turns(recorder, team)
+    assert all(row["cached_tokens"] > 0.98 * first["prompt_tokens"] for row in later), (
+        "the tools in front stay the same"
+    )

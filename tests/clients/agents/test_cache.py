@@ -10,10 +10,8 @@ from itertools import pairwise
 import pytest
 
 from tests.clients.agents.agents import AGENTS, PROGRAM, ask
-from tests.clients.agents.conftest import PLAIN
+from tests.clients.agents.conftest import PLAIN, turns
 from tests.clients.agents.scripted_server import Script
-from tests.clients.recorder import Recorder
-from tests.e2e.server_process import Team
 
 pytestmark = [pytest.mark.slow, pytest.mark.clients]
 
@@ -21,16 +19,8 @@ MIN_SHARE_OF_A_SESSION = 0.90
 """Of the first prompt of a second session, in the same folder with another question."""
 MIN_SHARE_OF_A_TURN = 0.98
 """Of what a turn repeats: the prompt before it and the answer to that."""
-MIN_SHARE_OF_THE_LONGEST = 0.8
-"""A request with a shorter prompt is no turn: titles, suggestions."""
-
-
-def turns(recorder: Recorder, team: Team, first: int = 0) -> list[dict[str, int]]:
-    """Return the usage of the turns among the exchanges from `first` on, in order."""
-    rows = {row["request"]: row for row in team.usage_rows()}
-    found = [rows[exchange.request_id] for exchange in recorder.billed[first:]]
-    longest = max(row["prompt_tokens"] for row in found)
-    return [row for row in found if row["prompt_tokens"] >= MIN_SHARE_OF_THE_LONGEST * longest]
+MIN_SHARE_OF_QWEN_RESUMED = 0.95
+"""Qwen Code leaves out of a session that it resumes what it had added to the first question."""
 
 
 def repeated_shares(rows: list[dict[str, int]]) -> list[float]:
@@ -50,9 +40,15 @@ def test_agent_finds_its_turns_and_its_next_session_cached(agent, model, setting
     ask(AGENTS[agent], "Say it again.", setting, resumes=True)
     session = turns(recorder, team)
     assert len(session) == 5, "three calls, the answer, and one more turn"
-    assert min(repeated_shares(session)) >= MIN_SHARE_OF_A_TURN
+    *inside, resumed = repeated_shares(session)
+    assert min(inside) >= MIN_SHARE_OF_A_TURN
+    assert resumed >= (MIN_SHARE_OF_QWEN_RESUMED if agent == "qwen-code" else MIN_SHARE_OF_A_TURN)
     num_before = len(recorder.billed)
     Script("A lens.").write(script_path)
     ask(AGENTS[agent], "Explain how a lighthouse works.", setting)
     (second,) = turns(recorder, team, num_before)
+    print(  # for docs/performance.md: pytest -rP
+        f"{agent}: {session[0]['prompt_tokens']} tokens; turns {min(inside):.2%}; resumed {resumed:.2%}; "
+        f"second session {second['cached_tokens'] / second['prompt_tokens']:.2%}"
+    )
     assert second["cached_tokens"] >= MIN_SHARE_OF_A_SESSION * second["prompt_tokens"]
