@@ -17,7 +17,8 @@ from tests.fakes import FakeClock
 
 
 class FakeEmbedder:
-    """Keeps what each step was given. `codes`: whether the next steps succeed."""
+    """Keeps what each step was given. `fails`: whether the next steps fail. `num_labels`: outputs of its classification
+    head, 0 for none."""
 
     embedding_size = 8
 
@@ -30,11 +31,13 @@ class FakeEmbedder:
         pooling: Pooling = Pooling.MEAN,
         clock: FakeClock | None = None,
         row_ms: float = 0.0,
+        num_labels: int = 0,
     ) -> None:
         self.num_slots = num_slots
         self.max_rows = max_rows
         self.is_causal = is_causal
-        self.pooling = pooling
+        self.pooling = Pooling.RANK if num_labels else pooling
+        self.num_labels = num_labels
         self.closed = False
         self.fails: list[bool] = []
         self.steps: list[list[int]] = []
@@ -57,7 +60,10 @@ class FakeEmbedder:
             assert self.is_causal or chunk.start == 0, "an input comes whole"
             for token_id in chunk.token_ids:
                 memory.append(token_id)
-                rows.append(self.row(memory))
+                if not self.num_labels:
+                    rows.append(self.row(memory))
+            if self.num_labels:
+                rows.append(self.row(memory)[: self.num_labels])
         if self.fails and self.fails.pop(0):
             return None
         return np.stack(rows)

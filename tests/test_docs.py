@@ -13,6 +13,7 @@ from inferd.config import SETTINGS, TABLES
 from inferd.server.app import ROUTES
 from inferd.wire.anthropic import requests as messages
 from inferd.wire.anthropic.requests import MessagesRequest
+from inferd.wire.classify import ClassifyRequest
 from inferd.wire.ollama import requests as ollama
 from inferd.wire.ollama.embeddings import OllamaEmbedRequest
 from inferd.wire.ollama.options import Options
@@ -24,6 +25,7 @@ from inferd.wire.openai.embeddings import EmbeddingRequest
 from inferd.wire.openai.responses import requests as responses
 from inferd.wire.openai.responses.requests import ResponsesRequest
 from inferd.wire.openai.text_completions import TextRequest
+from inferd.wire.rerank import RerankRequest
 
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs" / "api.md").read_text()
@@ -68,6 +70,8 @@ FIELDS = [
     Fields("Chat completions", ChatRequest, chat.UNSUPPORTED),
     Fields("Text completions", TextRequest, text.UNSUPPORTED),
     Fields("Embeddings", EmbeddingRequest),
+    Fields("Rerank", RerankRequest),
+    Fields("Classify", ClassifyRequest),
     Fields("Responses", ResponsesRequest, responses.UNSUPPORTED),
     Fields("Messages", MessagesRequest, messages.UNSUPPORTED),
     Fields("Chats", OllamaChatRequest, page=OLLAMA),

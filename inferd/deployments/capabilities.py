@@ -10,6 +10,7 @@ from pathlib import Path
 from inferd.chat.format import ChatFormat
 from inferd.chat.reasoning_mode import ReasoningMode
 from inferd.config import ModelConfig, shards_of
+from inferd.engine.embeddings.head import ClassificationHead
 from inferd.engine.llama.loading import embedding_limit
 from inferd.engine.llama.model import Model
 
@@ -30,7 +31,8 @@ class ModelFacts:
         file_bytes: size of all its files.
         digest: 64 hexadecimal digits that change with the files; not a hash of all their bytes, which takes minutes.
         modified_ms: when its first file was changed last, in ms since 1970.
-        makes_text: False for a model that makes embeddings only.
+        makes_text: False for a model that makes embeddings or scores only.
+        head: classification head of a model that makes scores only, else None.
         chat_template: Jinja text in use; None if the model has no chats.
         native_tools: whether the template itself describes tools; else inferd describes them in the system prompt.
         efforts: values of `reasoning_effort` that the template tells apart, the highest first.
@@ -48,6 +50,7 @@ class ModelFacts:
     digest: str
     modified_ms: int
     makes_text: bool
+    head: ClassificationHead | None
     chat_template: str | None
     native_tools: bool
     reasoning: ReasoningMode
@@ -66,8 +69,8 @@ class Capabilities:
     Attributes:
         name: `owner/name`.
         aliases: its other names and patterns of them, as models.toml writes them.
-        context_length: most tokens of prompt and completion together; of one input, for embeddings.
-        max_output: most completion tokens of a request; None if the model makes embeddings only.
+        context_length: most tokens of prompt and completion together; of one input, for embeddings and scores.
+        max_output: most completion tokens of a request; None if the model makes no text.
         facts: None until the model's file was read.
     """
 
@@ -84,8 +87,19 @@ class Capabilities:
 
     @property
     def makes_text(self) -> bool:
-        """Whether it takes chats or prompts; every deployment takes requests for embeddings."""
+        """Whether it takes chats or prompts. Every deployment whose model has no classification head takes requests for
+        embeddings."""
         return self.facts is None or self.facts.makes_text
+
+    @property
+    def output(self) -> str:
+        """Modality of its answers: `text`, `embeddings`, `rerank` or `classification`."""
+        if self.facts is None or self.facts.makes_text:
+            return "text"
+        head = self.facts.head
+        if head is None:
+            return "embeddings"
+        return "rerank" if head.ranks else "classification"
 
     @property
     def tools(self) -> bool:
@@ -117,7 +131,8 @@ def model_facts(config: ModelConfig, model: Model, chat_format: ChatFormat | Non
         file_bytes=sum(file.stat().st_size for file in files),
         digest=_digest(files),
         modified_ms=config.source.stat().st_mtime_ns // 1_000_000,
-        makes_text=model.is_causal,
+        makes_text=model.makes_text,
+        head=model.head,
         chat_template=None if chat_format is None else chat_format.source,
         native_tools=chat_format is not None and chat_format.has_native_tools,
         reasoning=ReasoningMode.NONE if chat_format is None else chat_format.reasoning_mode,

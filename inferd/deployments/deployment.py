@@ -95,13 +95,35 @@ class Deployment:
             raise self._not_for("chat completions")
 
     def check_makes_text(self) -> None:
-        """Raise InvalidRequestError if the model makes embeddings only."""
+        """Raise InvalidRequestError if the model makes no text."""
         if not self.replica.makes_text:
             raise self._not_for("text completions")
 
+    def check_makes_embeddings(self) -> None:
+        """Raise InvalidRequestError if the model makes scores only."""
+        if self.replica.head is not None:
+            raise self._not_for("embeddings")
+
+    def check_ranks(self) -> None:
+        """Raise InvalidRequestError if the model is no reranker."""
+        if self.replica.head is None or not self.replica.head.ranks:
+            raise self._not_for("relevance scores")
+
+    def check_classifies(self) -> None:
+        """Raise InvalidRequestError if the model has no classification head."""
+        if self.replica.head is None:
+            raise self._not_for("labels")
+
     def _not_for(self, what: str) -> InvalidRequestError:
+        head = self.replica.head
+        if head is not None:
+            kind, path = ("a reranker", "/v1/rerank") if head.ranks else ("a classifier", "/classify")
+        elif self.replica.chats:
+            kind, path = "a chat model", "/v1/chat/completions"
+        else:
+            kind, path = "an embedding model", "/v1/embeddings"
         return InvalidRequestError(
-            f"The model `{self.name}` is an embedding model and has no {what}; send it to POST /v1/embeddings.",
+            f"The model `{self.name}` is {kind} and has no {what}; send it to POST {path}.",
             param="model",
             code="model_not_supported",
         )

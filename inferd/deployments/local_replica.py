@@ -14,6 +14,8 @@ from inferd.deployments.capabilities import ModelFacts, model_facts
 from inferd.deployments.model_files import ModelFiles
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.cost_model import Speed
+from inferd.engine.embeddings.head import ClassificationHead
+from inferd.engine.embeddings.pairs import PairFormat
 from inferd.engine.engine import Engine, EngineState, OutputStream
 from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.llama.loading import build_core, embedding_limit, fitting_memory, load_model
@@ -27,11 +29,13 @@ logger = logging.getLogger(__name__)
 
 
 def check_model(config: ModelConfig) -> ModelFacts:
-    """Return the facts of a model: read its files except the weights, and render its chat template. Takes tenths of a
-    second. Raises ConfigError if the model cannot be served."""
+    """Return the facts of a model: read its files except the weights, and try its templates. Takes tenths of a second.
+    Raises ConfigError if the model cannot be served."""
     model = load_model(config.source, n_gpu_layers=config.n_gpu_layers, header_only=True)
     try:
         fitting_memory(model, config)
+        if model.head is not None:
+            model.pair_format()
         return model_facts(config, model, _chat_format(config, model))
     finally:
         model.close()
@@ -44,7 +48,9 @@ class LocalReplica:
     Attributes:
         facts: what is known of the model; None until `check` or `start` has read its header.
         failure: why the model is not served, or None; other models are.
-        makes_text: False for a model that makes embeddings only; it has no `constraints` then.
+        makes_text: False for a model that makes embeddings or scores only; it has no `constraints` then.
+        head: classification head of a model that makes scores only, else None.
+        pair_format: how query and document are written; of a model with a head.
         chats: whether it has a chat template, and so a `chat_format`.
         is_offloaded: whether layers of the model are on a GPU.
         embedding_size: numbers in a vector.
@@ -53,6 +59,8 @@ class LocalReplica:
 
     tokenizer: Tokenizer
     makes_text: bool
+    head: ClassificationHead | None
+    pair_format: PairFormat
     chats: bool
     chat_format: ChatFormat
     constraints: ConstraintCompiler
@@ -164,8 +172,11 @@ class LocalReplica:
         self.is_offloaded = model.is_offloaded
         self.embedding_size = model.embedding_size
         self.max_embedding_tokens = embedding_limit(model, config)
-        self.makes_text = model.is_causal
+        self.makes_text = model.makes_text
+        self.head = model.head
         try:
+            if model.head is not None:
+                self.pair_format = model.pair_format()
             chat_format = _chat_format(config, model, strips_attribution=self._strips_attribution)
         except ConfigError:
             model.close()
@@ -206,8 +217,9 @@ def _template(config: ModelConfig, model: Model) -> str | None:
 
 
 def _chat_format(config: ModelConfig, model: Model, *, strips_attribution: bool = True) -> ChatFormat | None:
-    """Return the chat format, or None for an embedding model without a template. Raises ConfigError."""
-    if not model.is_causal:
+    """Return the chat format, or None for a model for scores, or for embeddings without a template. Raises
+    ConfigError."""
+    if not model.makes_text:
         return None
     source = _template(config, model)
     if source is None and model.is_for_embeddings:

@@ -130,7 +130,8 @@ class RequestOutput:
         prompt_logprobs: of the next tokens of the prompt, if the request asked for them; all come before the first
             sampled token.
         stop_string: the stop string that ended the request, if one did.
-        embeddings: of an EmbedRequest that ended with STOP: shape (inputs, embedding size), each of length 1.
+        embeddings: of an EmbedRequest that ended with STOP: shape (inputs, embedding size), each of length 1; of a
+            model with a classification head, its outputs: shape (inputs, labels).
     """
 
     request_id: str

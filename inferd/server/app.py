@@ -45,6 +45,7 @@ from inferd.serving.endpoints.embeddings import Embeddings
 from inferd.serving.endpoints.messages import Messages
 from inferd.serving.endpoints.ollama import OllamaChat, OllamaGenerate
 from inferd.serving.endpoints.ollama_embeddings import OllamaEmbed, OllamaEmbeddings
+from inferd.serving.endpoints.rerank import Classify, Rerank
 from inferd.serving.endpoints.responses import Responses
 from inferd.serving.endpoints.text_completions import TextCompletions
 
@@ -72,6 +73,10 @@ ROUTES = (
     Route("/v1/messages/count_tokens", count_tokens, methods=["POST"]),
     generation_route(TextCompletions),
     generation_route(Embeddings),
+    generation_route(Rerank),
+    generation_route(Rerank, "/rerank"),
+    generation_route(Rerank, "/v2/rerank"),
+    generation_route(Classify),
     Route("/tokenize", tokenize, methods=["POST"]),
     Route("/detokenize", detokenize, methods=["POST"]),
     Route("/tokenizer_info", tokenizer_info, methods=["GET"]),

@@ -20,6 +20,7 @@ from inferd.server.endpoints import batches, files, responses
 from inferd.wire.anthropic.errors import MessagesError, speaks_messages
 from inferd.wire.anthropic.requests import CountTokensRequest, MessagesRequest
 from inferd.wire.anthropic.responses import AnthropicMessage, MessageEvent, TokensCount
+from inferd.wire.classify import ClassifyRequest, ClassifyResponse
 from inferd.wire.errors import ErrorBody
 from inferd.wire.models import ModelList, ModelObject
 from inferd.wire.ollama.embeddings import (
@@ -56,6 +57,7 @@ from inferd.wire.openai.responses.requests import ResponsesRequest
 from inferd.wire.openai.responses.stored import InputItemList, ResponseDeleted
 from inferd.wire.openai.text_completions import TextCompletion, TextRequest
 from inferd.wire.openai.tokenize import DetokenizeRequest, RenderedPrompt, Text, TokenizeRequest, TokenizerInfo, Tokens
+from inferd.wire.rerank import RerankRequest, RerankResponse
 
 _OPEN_PATHS = ("/health", "/openapi.json", "/", "/api/version")
 _CLOSED_PATHS = ("/admin/", "/v1/batches", "/v1/files")
@@ -186,6 +188,8 @@ SHAPES: Mapping[tuple[str, str], Shape] = {
     ("POST", "/v1/messages/count_tokens"): Shape(CountTokensRequest, TokensCount),
     ("POST", "/v1/completions"): Shape(TextRequest, TextCompletion, TextCompletion),
     ("POST", "/v1/embeddings"): Shape(EmbeddingRequest, EmbeddingList),
+    **{("POST", path): Shape(RerankRequest, RerankResponse) for path in ("/v1/rerank", "/rerank", "/v2/rerank")},
+    ("POST", "/classify"): Shape(ClassifyRequest, ClassifyResponse),
     ("POST", "/v1/files"): Shape(UploadForm, FileObject, takes_media="multipart/form-data"),
     ("GET", "/v1/files"): Shape(gives=FileList, query=_FILES_QUERY),
     ("GET", "/v1/files/{file_id}"): Shape(gives=FileObject),

@@ -53,7 +53,8 @@ class Finished:
         error: why the first choice failed, or its constraint ended it, for the operator.
         first_token_ns: when the engine returned the first token, on `time.monotonic_ns`; None if it returned none.
         stop_string: the one that ended the first choice, or None.
-        embeddings: of an embedding request that was computed: shape (inputs, n_embd).
+        embeddings: of an embedding request that was computed: shape (inputs, n_embd), or (inputs, labels) of a model
+            with a classification head.
         number: position of the request in its call.
         cost_nanousd: 0 until it is settled.
         by_time: priced by compute time.
@@ -93,11 +94,13 @@ class Admission:
         prompt_tokens: of its prompt.
         clamped_max_tokens: its completion limit, if that is less than the caller asked for (BILLING R18); else None.
         in_reasoning: its prompt ends in the opening of the model's reasoning.
+        num_cut: inputs of which only the beginning is computed.
     """
 
     prompt_tokens: int
     clamped_max_tokens: int | None = None
     in_reasoning: bool = False
+    num_cut: int = 0
 
 
 class AnswerWriter(ABC):
@@ -237,4 +240,5 @@ def _summed(admissions: Sequence[Admission]) -> Admission:
         prompt_tokens=sum(admission.prompt_tokens for admission in admissions),
         clamped_max_tokens=min((limit for limit in limits if limit is not None), default=None),
         in_reasoning=any(admission.in_reasoning for admission in admissions),
+        num_cut=sum(admission.num_cut for admission in admissions),
     )

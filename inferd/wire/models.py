@@ -20,7 +20,7 @@ REASONING_PARAMETERS = ("reasoning_effort",)
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
-    """OpenRouter's modalities: texts become a text, or `embeddings`."""
+    """OpenRouter's modalities: texts become a text, `embeddings`, or scores: `rerank` or `classification`."""
 
     modality: str
     input_modalities: list[str]

@@ -48,7 +48,7 @@ class Loader:
         self.options |= {"config": config, "compute_turn": compute_turn}
         memory = config.kv_memory
         runner = FakeRunner(max_sequences=memory.n_seq_max, cells_per_sequence=memory.max_context)
-        generation = EngineCore(runner) if model.is_causal else None
+        generation = EngineCore(runner) if model.makes_text else None
         return fake_model_core(generation, model.close, is_causal=model.is_causal)
 
 

@@ -17,6 +17,7 @@ from inferd.serving.endpoints.embeddings import Embeddings
 from inferd.serving.endpoints.messages import Messages
 from inferd.serving.endpoints.ollama import OllamaChat, OllamaGenerate
 from inferd.serving.endpoints.ollama_embeddings import OllamaEmbed, OllamaEmbeddings
+from inferd.serving.endpoints.rerank import Classify, Rerank
 from inferd.serving.endpoints.responses import Responses
 from inferd.serving.endpoints.text_completions import TextCompletions
 from tests.serving.provider import PRICED, chat_body
@@ -30,6 +31,8 @@ PARSERS = {
     "parse_count_tokens_request": "CountTokensRequest",
     "parse_text_request": "TextRequest",
     "parse_embedding_request": "EmbeddingRequest",
+    "parse_rerank_request": "RerankRequest",
+    "parse_classify_request": "ClassifyRequest",
     "parse_tokenize_request": "TokenizeRequest",
     "parse_detokenize_request": "DetokenizeRequest",
     "parse_ollama_chat": "OllamaChatRequest",
@@ -47,8 +50,9 @@ GENERATION = {
     for endpoint in (
         *(ChatCompletions, Responses, Messages, TextCompletions, Embeddings),
         *(OllamaChat, OllamaGenerate, OllamaEmbed, OllamaEmbeddings),
+        *(Rerank, Classify),
     )
-}
+} | dict.fromkeys(("/rerank", "/v2/rerank"), Rerank)
 
 
 @pytest.fixture(scope="module")

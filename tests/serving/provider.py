@@ -22,6 +22,8 @@ from inferd.deployments import local_replica
 from inferd.deployments.router import Router
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
+from inferd.engine.embeddings.head import ClassificationHead
+from inferd.engine.embeddings.pairs import PairFormat
 from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.model_core import ModelCore
 from inferd.instants import wall_clock_ms
@@ -53,7 +55,7 @@ from inferd.serving.responses.stored_responses import StoredResponses
 from inferd.serving.ticket_issuer import TicketIssuer
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
 from tests.fake_embedder import FakeEmbedder, fake_model_core
-from tests.fakes import ByteTokenizer, FakeRunner, constraint_compiler
+from tests.fakes import BEGIN, END, ByteTokenizer, FakeRunner, constraint_compiler
 
 PRICED = "local/tiny"
 FREE = "local/tiny-free"
@@ -115,12 +117,23 @@ class FakeModel:
     embedding_size = FakeEmbedder.embedding_size
     architecture, title, num_parameters, quantization, trained_context = "fake", None, 134_515_008, "Q4_1", 512
 
-    def __init__(self, chat_template: str | None = TEMPLATE, *, is_causal: bool = True) -> None:
+    def __init__(
+        self,
+        chat_template: str | None = TEMPLATE,
+        *,
+        is_causal: bool = True,
+        head: ClassificationHead | None = None,
+    ) -> None:
         self.chat_template = chat_template
         self.is_causal = is_causal
+        self.makes_text = is_causal and head is None
         self.is_for_embeddings = not is_causal
+        self.head = head
         self.is_offloaded = False
         self.closed = False
+
+    def pair_format(self) -> PairFormat:
+        return PairFormat.framed(((BEGIN,), (END,), ()), self.vocabulary)
 
     def constraint_compiler(self) -> ConstraintCompiler:
         return constraint_compiler()
@@ -205,8 +218,9 @@ class Provider:
             cells_per_sequence=memory.max_context,
             reuses=self.reuses,
         )
-        generation = EngineCore(self.runner) if model.is_causal else None
-        return fake_model_core(generation, max_rows=config.n_ubatch, is_causal=model.is_causal)
+        generation = EngineCore(self.runner) if model.makes_text else None
+        num_labels = 0 if model.head is None else len(model.head.labels)
+        return fake_model_core(generation, max_rows=config.n_ubatch, is_causal=model.is_causal, num_labels=num_labels)
 
     def start_batches_anew(self, *, retry_ticks: int = RETRY_TICKS, **options: Any) -> None:
         """As another server on the same folder would. `options`: of a BatchContext."""
@@ -315,10 +329,13 @@ async def running_provider(
     credit_nanousd: int = 1_000_000,
     started: bool = True,
     is_causal: bool = True,
+    head: ClassificationHead | None = None,
 ) -> AsyncIterator[Provider]:
     """Starts everything; at the end stops it as `inferd serve` does, and audits the books."""
     provider = Provider(folder, make_runner, make_writer)
-    monkeypatch.setattr(local_replica, "load_model", lambda path, *, n_gpu_layers: FakeModel(is_causal=is_causal))
+    monkeypatch.setattr(
+        local_replica, "load_model", lambda path, *, n_gpu_layers: FakeModel(is_causal=is_causal, head=head)
+    )
     monkeypatch.setattr(local_replica, "build_core", provider.build_core)
     if credit_nanousd:
         provider.grant(credit_nanousd)
@@ -336,7 +353,7 @@ async def running_provider(
             await provider.idle()
             await provider.responses.stop()
             provider.assert_books_closed()
-            assert provider.runner is None or provider.runner.closed or not is_causal, "the engine was released"
+            assert provider.runner is None or provider.runner.closed or not is_causal or head, "the engine was released"
     finally:
         if provider.runner is not None:
             provider.runner.let_go()

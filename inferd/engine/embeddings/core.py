@@ -56,9 +56,9 @@ class EmbeddingJob:
         limit_ms = self.request.max_compute_ms
         return limit_ms is not None and self.compute_ns > _MAX_OVERSHOOT * limit_ms * NS_PER_MS
 
-    def add_rows(self, index: int, rows: Rows, pooling: Pooling) -> None:
-        """Add the next rows of input `index`."""
-        self._num_tokens += len(rows)
+    def add_rows(self, index: int, rows: Rows, pooling: Pooling, num_tokens: int) -> None:
+        """Add the next rows of input `index`, which are those of `num_tokens` tokens."""
+        self._num_tokens += num_tokens
         self._pools.setdefault(index, Pool(pooling)).add(rows)
 
     def complete(self, index: int) -> None:
@@ -260,13 +260,15 @@ class EmbeddingCore:
             for job in jobs:
                 self._finish(job, FinishReason.ERROR, "llama.cpp could not compute it")
             return
-        self._observe(step_ns / NS_PER_MS / len(rows), is_full=len(rows) >= min(_TILE_ROWS, embedder.max_rows))
+        step_tokens = sum(num_tokens for _, num_tokens in inputs)
+        self._observe(step_ns / NS_PER_MS / step_tokens, is_full=step_tokens >= min(_TILE_ROWS, embedder.max_rows))
         first = 0
         for one, num_tokens in inputs:
+            num_rows = 1 if embedder.pooling is Pooling.RANK else num_tokens
             one.num_done += num_tokens
-            one.job.add_rows(one.index, rows[first : first + num_tokens], embedder.pooling)
-            one.job.compute_ns += step_ns * num_tokens // len(rows)
-            first += num_tokens
+            one.job.add_rows(one.index, rows[first : first + num_rows], embedder.pooling, num_tokens)
+            one.job.compute_ns += step_ns * num_tokens // step_tokens
+            first += num_rows
             if one.num_done == len(one.token_ids):
                 embedder.clear(one.slot)
                 one.job.complete(one.index)

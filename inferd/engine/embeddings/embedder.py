@@ -24,13 +24,15 @@ class EmbeddingChunk:
 
 
 class Embedder(Protocol):
-    """A model that gives a vector for each token. Used by one thread only.
+    """A model that gives a vector for each token, or the output of its classification head for each chunk. Used by one
+    thread only.
 
     Attributes:
         num_slots: inputs that one step can hold.
         max_rows: maximum number of tokens of a step.
         is_causal: a token attends to those before it only, so that an input may come in several steps; otherwise it
             comes whole in one.
+        pooling: RANK for a model with a classification head.
     """
 
     num_slots: int
@@ -40,7 +42,8 @@ class Embedder(Protocol):
 
     def compute(self, chunks: Sequence[EmbeddingChunk]) -> Rows | None:
         """Return the rows of all chunks in order, valid until the next call; None if llama.cpp failed. Each chunk has a
-        slot of its own, and together they have at most `max_rows` tokens."""
+        slot of its own, and together they have at most `max_rows` tokens. The row of a chunk, where there is one for
+        each, is that of the whole input if the chunk is its last."""
         ...
 
     def clear(self, slot: int) -> None:

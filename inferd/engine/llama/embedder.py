@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from inferd.engine.embeddings.embedder import EmbeddingChunk
-from inferd.engine.embeddings.pooling import Rows
+from inferd.engine.embeddings.pooling import Pooling, Rows
 from inferd.engine.llama.model import Model
 from inferd.errors import ConfigError
 
@@ -19,14 +19,15 @@ _CELL_PADDING = 256
 class LlamaEmbedder:
     """Embedder that owns its context, not the model.
 
-    llama.cpp returns every token's row: it pools within one ubatch only, so a long input would be pooled wrongly. All
-    inputs take cells from one pool, large enough for a whole input beside a full step.
+    llama.cpp returns every token's row: it pools within one ubatch only, so a long input would be pooled wrongly. A
+    classification head it computes itself, after the first token or, if the model is causal, after the last one of each
+    chunk. All inputs take cells from one pool, large enough for a whole input beside a full step.
     """
 
     def __init__(self, model: Model, *, max_tokens: int, n_ubatch: int, n_threads: int) -> None:
         """`max_tokens` is the limit of one input. Raises ConfigError if llama.cpp cannot make the context."""
         api = self._api = model.library.api
-        self._embedding_size = model.embedding_size
+        self._row_size = model.embedding_size if model.head is None else len(model.head.labels)
         self.num_slots = 1 if model.is_recurrent else min(_NUM_SLOTS, n_ubatch)
         self.max_rows = n_ubatch
         self.is_causal = model.is_causal
@@ -39,7 +40,8 @@ class LlamaEmbedder:
         params.n_batch = params.n_ubatch = n_ubatch
         params.n_threads = params.n_threads_batch = n_threads
         params.embeddings = True
-        params.pooling_type = api.LLAMA_POOLING_TYPE_NONE
+        is_rank = self.pooling is Pooling.RANK
+        params.pooling_type = api.LLAMA_POOLING_TYPE_RANK if is_rank else api.LLAMA_POOLING_TYPE_NONE
         params.kv_unified = True
         params.swa_full = True
         params.no_perf = True
@@ -68,8 +70,16 @@ class LlamaEmbedder:
         if self._api.llama_decode(self._handle, batch) != 0:
             return None
         self._api.llama_synchronize(self._handle)
+        if self.pooling is Pooling.RANK:
+            return self._head_outputs(chunks)
         found = self._api.llama_get_embeddings(self._handle)
-        return np.ctypeslib.as_array(found, shape=(num_rows, self._embedding_size)) if found else None
+        return np.ctypeslib.as_array(found, shape=(num_rows, self._row_size)) if found else None
+
+    def _head_outputs(self, chunks: Sequence[EmbeddingChunk]) -> Rows | None:
+        found = [self._api.llama_get_embeddings_seq(self._handle, chunk.slot) for chunk in chunks]
+        if not all(found):
+            return None
+        return np.stack([np.ctypeslib.as_array(one, shape=(self._row_size,)) for one in found])
 
     def clear(self, slot: int) -> None:
         if self._memory:  # a model without a past has none

@@ -88,6 +88,12 @@ _CAUSES = (
 The first that matches is the cause."""
 
 
+class _HeaderOnly(ctypes.Structure):
+    """gguf.h, struct gguf_init_params: which data to read of a file."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
 class Library:
     """The loaded library.
 
@@ -108,6 +114,25 @@ class Library:
         api.llama_log_set(self._log.callback, ctypes.c_void_p(0))
         api.llama_backend_init()
         self.weights = WeightsPool(api, self._log.errors)
+
+    def has_tensor(self, path: Path, name: str) -> bool:
+        """Return whether a GGUF file that can be read, or one of its shards, has a tensor of that name; llama.cpp does
+        not say. Reads the headers, some ms."""
+        ggml: Any = self.api.llama_cpp._lib
+        ggml.gguf_init_from_file.argtypes = [ctypes.c_char_p, _HeaderOnly]
+        ggml.gguf_init_from_file.restype = ctypes.c_void_p
+        ggml.gguf_find_tensor.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        ggml.gguf_find_tensor.restype = ctypes.c_int64
+        ggml.gguf_free.argtypes, ggml.gguf_free.restype = [ctypes.c_void_p], None
+        for shard in shards_of(path):
+            header = ggml.gguf_init_from_file(os.fsencode(shard), _HeaderOnly(no_alloc=True))
+            if not header:
+                continue
+            index = ggml.gguf_find_tensor(header, name.encode())
+            ggml.gguf_free(header)
+            if index >= 0:
+                return True
+        return False
 
     @property
     def version(self) -> str:

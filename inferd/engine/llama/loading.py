@@ -59,7 +59,7 @@ def fitting_memory(model: Model, config: ModelConfig) -> KVMemory:
     is shorter than configured, or if keys and values do not fit into free memory."""
     memory = config.kv_memory
     _check_context(model, memory.max_context)
-    if not model.is_causal:
+    if not model.makes_text:
         return memory
     if model.is_recurrent:
         return plan_states(memory, has_cells=model.has_cells, layout=config.kv_layout, name=model.path.name)
@@ -88,10 +88,10 @@ def _cores(
     def embeddings(is_alone: Callable[[], bool]) -> EmbeddingCore:
         return EmbeddingCore(make_embedder, max_step_ms=max_step_ms, compute_turn=compute_turn, is_alone=is_alone)
 
-    if not model.is_causal:
+    if not model.makes_text:
         core = embeddings(lambda: True)
         core.load()  # now, to find out whether its context can be made
-        logger.info("%s is ready; it makes embeddings only", model.path.name)
+        logger.info("%s is ready; it makes %s", model.path.name, "embeddings only" if model.head is None else "scores")
         return {EmbedRequest: core}
     generation = EngineCore(
         _warm_runner(model, memory, config, n_threads),

@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from inferd.engine.embeddings.head import ClassificationHead
+from inferd.engine.embeddings.pairs import PairFormat
 from inferd.engine.embeddings.pooling import Pooling
 from inferd.engine.grammar.compiler import ConstraintCompiler
 from inferd.engine.llama.library import Library
@@ -35,6 +37,12 @@ _NON_CAUSAL = frozenset(
     }
 )
 """Architectures that attend to later tokens too, whatever the header says (llama-model.cpp, create_memory)."""
+_SOFTMAX_HEADS = frozenset({"qwen3", "qwen3vl"})
+"""Architectures whose outputs of a classification head llama.cpp makes probabilities (llama-graph.cpp,
+build_pooling)."""
+_HEAD_OF = {"jina-bert-v2": "cls.weight"}
+_HEAD = "cls.output.weight"
+"""Tensor that ends a classification head, by architecture."""
 
 
 class Model:
@@ -46,8 +54,9 @@ class Model:
         title: name of the model in the header, such as `Qwen3 0.6B`; None if it has none.
         window_size: tokens that a sliding window sees; 0 without one.
         has_cells: whether its memory has a cell for each token, perhaps beside a recurrent state.
-        is_causal: whether a token attends to those before it only; otherwise the model makes no text.
+        is_causal: whether a token attends to those before it only.
         is_for_embeddings: whether it was made for embeddings, perhaps for text too.
+        head: its classification head; a model with one makes neither text nor embeddings.
     """
 
     def __init__(self, library: Library, path: Path, *, n_gpu_layers: int, header_only: bool = False) -> None:
@@ -75,11 +84,12 @@ class Model:
         architecture = self.architecture = self._metadata("general.architecture") or ""
         self.title: str | None = self._metadata("general.name") or None
         self.num_parameters: int = api.llama_model_n_params(handle)
-        declared = self._metadata(f"{architecture}.pooling_type")
-        self.pooling = _POOLINGS.get(declared or "", Pooling.MEAN)
         is_causal = self._metadata(f"{architecture}.attention.causal") != "false"
         self.is_causal: bool = is_causal and architecture not in _NON_CAUSAL
+        declared = self._metadata(f"{architecture}.pooling_type")
+        self.pooling = self._pooling(declared)
         self.is_for_embeddings: bool = not self.is_causal or declared in _POOLINGS
+        self.head = self._head() if self.pooling is Pooling.RANK else None
         if header_only:  # comes before each loading, so that a warning comes once
             for repair in self.vocabulary.repairs:
                 logger.warning("%s: %s", path, repair)
@@ -90,7 +100,7 @@ class Model:
 
     def _fault(self) -> str | None:
         """Return why the model cannot be served, or None."""
-        if self.is_causal and not self.vocabulary.end_of_generation:
+        if self.makes_text and not self.vocabulary.end_of_generation:
             return (
                 "the file names no token that ends an answer, so that none would end; set "
                 "tokenizer.ggml.eos_token_id in it, such as with gguf_new_metadata.py"
@@ -100,9 +110,60 @@ class Model:
                 "the vocabulary has no token for the blank (▁, U+2581), and none for its bytes, so that "
                 "no text can be tokenised; convert the model again"
             )
-        if self.pooling is Pooling.RANK:
-            return "this model ranks documents; rerankers are not served"
+        if self.head is None:
+            return None
+        if not self._has_head:
+            return (
+                "the header says that this model ranks documents, and the file has no classification head "
+                f"({_HEAD}), so that every score would be meaningless; convert the model again"
+            )
+        if self.head.is_softmax and len(self.head.labels) == 1:
+            return "its classification head has one label, for which llama.cpp returns 1 whatever the input is"
+        if self.rerank_template is None and not self.vocabulary.pair_frames()[1]:
+            return (
+                "nothing would stand between query and document: the file has no tokenizer.chat_template.rerank, and "
+                "its vocabulary adds neither EOS nor SEP; write that template into it, such as with "
+                "gguf_new_metadata.py --chat-template"
+            )
         return None
+
+    def _pooling(self, declared: str | None) -> Pooling:
+        """Return the pooling that the header declares. Converters of BERT's kin write none for a reranker, whose
+        classification head then tells."""
+        if declared is None and not self.is_causal and self._has_head:
+            return Pooling.RANK
+        return _POOLINGS.get(declared or "", Pooling.MEAN)
+
+    @property
+    def _has_head(self) -> bool:
+        return self.library.has_tensor(self.path, _HEAD_OF.get(self.architecture, _HEAD))
+
+    def _head(self) -> ClassificationHead:
+        api = self.library.api
+        names = [
+            api.llama_model_cls_label(self.handle, index) for index in range(api.llama_model_n_cls_out(self.handle))
+        ]
+        labels = (name.decode("utf-8", "replace") if name else f"LABEL_{index}" for index, name in enumerate(names))
+        return ClassificationHead(tuple(labels), is_softmax=self.architecture in _SOFTMAX_HEADS)
+
+    @property
+    def makes_text(self) -> bool:
+        return self.is_causal and self.head is None
+
+    @property
+    def rerank_template(self) -> str | None:
+        """Text with places for a query and a document, if the file has one."""
+        template: bytes | None = self.library.api.llama_model_chat_template(self.handle, b"rerank")
+        return template.decode("utf-8", "replace") if template else None
+
+    def pair_format(self) -> PairFormat:
+        """Return how query and document are written for the head. Raises ConfigError for a wrong template."""
+        if self.rerank_template is None:
+            return PairFormat.framed(self.vocabulary.pair_frames(), self.vocabulary)
+        try:
+            return PairFormat.of_template(self.rerank_template, self.vocabulary)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: {error.message}") from error
 
     def _metadata(self, key: str) -> str | None:
         """Return a value of the file's header as text; None if it has none."""

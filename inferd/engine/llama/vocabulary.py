@@ -93,6 +93,16 @@ class Vocabulary:
         frames = self._call(b"", special=False, frames=True)
         return (frames[:1], frames[1:]) if frames[:1] == [bos] else ([], frames)
 
+    def pair_frames(self) -> tuple[list[int], list[int], list[int]]:
+        """Return the tokens before a query, between query and document, and after the document, by the vocabulary's
+        flags: `[BOS] query [EOS] [SEP] document [EOS]`, as llama-server has them."""
+        api, vocab = self.library.api, self.handle
+        sep = api.llama_vocab_sep(vocab)
+        eos = api.llama_vocab_eos(vocab)
+        ends = [token for token in [sep if eos == _NONE else eos] if self._adds_eos and token != _NONE]
+        separators = [sep] if api.llama_vocab_get_add_sep(vocab) and sep != _NONE else []
+        return [] if self._bos is None else [self._bos], [*ends, *separators], ends
+
     def _read_texts(self) -> None:
         """Set the attributes that tell how texts are cut, and which ones llama.cpp cannot tokenise."""
         api, vocab = self.library.api, self.handle

@@ -23,14 +23,18 @@ STATUS_CLIENT_CLOSED = 499
 """Status for a client that has gone, which is nginx's."""
 
 
-def generation_route(endpoint: type[Endpoint]) -> Route:
-    """Return the route of an endpoint, whose handler has the endpoint's name."""
+def generation_route(endpoint: type[Endpoint], path: str | None = None) -> Route:
+    """Return the route of an endpoint, whose handler has the endpoint's name.
+
+    Args:
+        path: another path under which clients look for it.
+    """
 
     async def handle(request: Request) -> Response:
         return await _answer(request, endpoint)
 
     handle.__name__ = endpoint.name
-    return Route(endpoint.path, handle, methods=["POST"])
+    return Route(path or endpoint.path, handle, methods=["POST"])
 
 
 async def _answer(request: Request, kind: type[Endpoint]) -> Response:

@@ -85,7 +85,7 @@ def _page(query: Query, deployments: Sequence[Deployment]) -> tuple[Sequence[Dep
 def _model(deployment: Deployment, capabilities: Capabilities) -> ModelObject:
     retirement, facts = deployment.retirement, capabilities.facts
     context_length, max_output = capabilities.context_length, capabilities.max_output
-    output = "text" if capabilities.makes_text else "embeddings"
+    output = capabilities.output
     is_by_time = deployment.price is not None and deployment.price.is_by_time
     return ModelObject(
         id=deployment.name,

@@ -161,10 +161,10 @@ def _model_info(known: Capabilities) -> dict[str, Any]:
 
 
 def _capabilities(known: Capabilities) -> list[str]:
-    """Return Ollama's words. A model that makes text has no `embedding`, although it makes vectors too: Ollama's
-    command line asks such a model for vectors only."""
+    """Return Ollama's words, and `rerank` or `classification`, for which it has none. A model that makes text has no
+    `embedding`, although it makes vectors too: Ollama's command line asks such a model for vectors only."""
     if not known.makes_text:
-        return ["embedding"]
+        return ["embedding" if known.output == "embeddings" else known.output]
     found = {
         "completion": True,
         "tools": known.tools,

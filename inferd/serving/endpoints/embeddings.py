@@ -55,6 +55,9 @@ class Embeddings(Endpoint):
     def model(self) -> str:
         return self.asked.model
 
+    def check_model(self, deployment: Deployment) -> None:
+        deployment.check_makes_embeddings()
+
     def prepare(
         self, number: int, deployment: Deployment, max_output_tokens: int | None = None, *, check: Check | None = None
     ) -> PreparedInputs:
@@ -65,7 +68,7 @@ class Embeddings(Endpoint):
                 param="dimensions",
                 code="invalid_value",
             )
-        return PreparedInputs(tuple(_token_ids(one, replica, check) for one in asked.inputs()), replica)
+        return PreparedInputs(tuple(input_token_ids(one, replica, check) for one in asked.inputs()), replica)
 
     @classmethod
     def usage_fields(cls, usage: Usage, cost_nanousd: int, *, by_time: bool) -> dict[str, Any]:
@@ -78,10 +81,17 @@ class Embeddings(Endpoint):
 
 @dataclass(frozen=True, slots=True)
 class PreparedInputs:
-    """Embedding request in the engine's terms; only its input is held and billed."""
+    """Embedding request in the engine's terms; only its input is held and billed.
+
+    Attributes:
+        param: field of the inputs.
+        num_cut: inputs of which only the beginning is computed.
+    """
 
     inputs: tuple[tuple[int, ...], ...]
     replica: LocalReplica
+    param: str = "input"
+    num_cut: int = 0
 
     @property
     def prompt_tokens(self) -> int:
@@ -97,7 +107,7 @@ class PreparedInputs:
 
     @property
     def admission(self) -> Admission:
-        return Admission(self.prompt_tokens)
+        return Admission(self.prompt_tokens, num_cut=self.num_cut)
 
     async def engine_requests(self, labels: RequestLabels) -> Sequence[AddRequest | EmbedRequest]:
         ms_per_token = self.replica.speed.embedding_ms_per_token
@@ -120,24 +130,28 @@ class PreparedInputs:
         num_fitting = sum(num_tokens <= most_tokens for num_tokens in accumulate(map(len, self.inputs)))
         remedy = f"Send at most the first {num_fitting} of them at once." if num_fitting else "Shorten the first one."
         raise InvalidRequestError(
-            f"'input' would take about {round(self.prompt_tokens * ms_per_token)} ms of compute: it has "
+            f"'{self.param}' would take about {round(self.prompt_tokens * ms_per_token)} ms of compute: it has "
             f"{len(self.inputs)} inputs of {self.prompt_tokens} tokens together. A request may have {max_compute_ms} "
             f"ms. {remedy}",
-            param="input",
+            param=self.param,
             code=CODE_COMPUTE,
         )
 
 
 class EmbeddingsWriter(AnswerWriter):
-    """Writer of embeddings, which are not streamed.
+    """Writer of embeddings or scores, which are not streamed.
 
     Args:
         encode: returns the answer to a request that was computed, with its vectors.
+        param: field of the inputs.
     """
 
-    def __init__(self, call: Call, encode: Callable[[Finished, npt.NDArray[np.float32]], bytes]) -> None:
+    def __init__(
+        self, call: Call, encode: Callable[[Finished, npt.NDArray[np.float32]], bytes], param: str = "input"
+    ) -> None:
         self._call = call
         self._encode = encode
+        self._param = param
         self._finished: Finished | None = None
 
     def finish(self, finished: Finished) -> Iterable[bytes]:
@@ -159,9 +173,9 @@ class EmbeddingsWriter(AnswerWriter):
         used = f"{max_compute_ms} ms were {'billed' if by_time else 'used'}."
         cost = used if self._call.persist is None else "Nothing was billed."
         return InvalidRequestError(
-            f"'input' took more than twice the {max_compute_ms} ms of compute that a request may have, and was "
+            f"'{self._param}' took more than twice the {max_compute_ms} ms of compute that a request may have, and was "
             f"stopped. {cost} Send fewer or shorter inputs at once.",
-            param="input",
+            param=self._param,
             code=CODE_COMPUTE,
         )
 
@@ -170,7 +184,7 @@ def _encoded(asked: EmbeddingRequest, model: str, end: Finished, vectors: npt.ND
     return encode_embeddings(asked, vectors, model, end.usage, end.cost_nanousd, by_time=end.by_time)
 
 
-def _token_ids(one: TextInput, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:
+def input_token_ids(one: TextInput, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:
     """Return the tokens of one input. Control tokens in a text stay characters, and the vocabulary's tokens around a
     text are there; token ids are taken as they are."""
     if isinstance(one.content, str):

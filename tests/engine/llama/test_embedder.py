@@ -19,7 +19,6 @@ from inferd.engine.llama.embedder import LlamaEmbedder
 from inferd.engine.llama.loading import load_model
 from inferd.engine.llama.model import Model
 from inferd.engine.messages import EmbedRequest, FinishReason
-from inferd.errors import ConfigError
 from tests.engine.llama.tiny_bert import CLS, N_CTX, N_EMBD, SEP, write_bert
 from tests.engine.llama.tiny_models import N_VOCAB, WRITERS, write_plain
 
@@ -119,12 +118,6 @@ def test_the_demo_models_vectors_of_paraphrases_are_nearer_than_of_other_things(
     assert min(near[0, 1], near[2, 3]) > max(near[0, 2], near[0, 3], near[1, 2], near[1, 3])
     embedder.close()
     model.close()
-
-
-def test_a_reranker_is_refused(tmp_path):
-    write_bert(tmp_path / "rank.gguf", gguf.PoolingType.RANK)
-    with pytest.raises(ConfigError, match="rerankers are not served"):
-        load_model(tmp_path / "rank.gguf", n_gpu_layers=0)
 
 
 @pytest.mark.anyio

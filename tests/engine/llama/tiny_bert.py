@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -14,7 +15,14 @@ TOKENS = (*WORDS, *(f"▁{letter}" for letter in string.ascii_lowercase), *strin
 CLS, SEP = 2, 3
 
 
-def write_bert(path: Path, pooling: gguf.PoolingType = gguf.PoolingType.CLS) -> None:
+def write_bert(
+    path: Path,
+    pooling: gguf.PoolingType | None = gguf.PoolingType.CLS,
+    *,
+    num_labels: int = 0,
+    labels: Sequence[str] = (),
+) -> None:
+    """`num_labels`: outputs of a classification head, 0 for none; converters write no pooling type with one."""
     random = np.random.default_rng(11)
     writer = gguf.GGUFWriter(path, "bert")
     writer.add_block_count(N_LAYERS)
@@ -24,7 +32,10 @@ def write_bert(path: Path, pooling: gguf.PoolingType = gguf.PoolingType.CLS) -> 
     writer.add_head_count(N_HEAD)
     writer.add_layer_norm_eps(1e-12)
     writer.add_causal_attention(False)
-    writer.add_pooling_type(pooling)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
+    if labels:
+        writer.add_classifier_output_labels(list(labels))
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("jina-v2-en")
     writer.add_token_list(list(TOKENS))
@@ -58,6 +69,11 @@ def write_bert(path: Path, pooling: gguf.PoolingType = gguf.PoolingType.CLS) -> 
         tensor(f"{layer}.ffn_down.weight", N_EMBD, N_FF)
         tensor(f"{layer}.ffn_down.bias", N_EMBD)
         norm(f"{layer}.layer_output_norm")
+    if num_labels:
+        tensor("cls.weight", N_EMBD, N_EMBD)
+        tensor("cls.bias", N_EMBD)
+        tensor("cls.output.weight", num_labels, N_EMBD)
+        tensor("cls.output.bias", num_labels)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

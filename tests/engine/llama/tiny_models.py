@@ -15,7 +15,7 @@ WINDOW = 32
 N_VOCAB = 3 + 256
 
 
-class _Writer:
+class ModelWriter:
     def __init__(
         self,
         path: Path,
@@ -24,6 +24,7 @@ class _Writer:
         n_ctx: int = N_CTX,
         tensors_per_shard: int = 0,
         add_vocabulary: Callable[[gguf.GGUFWriter], None] | None = None,
+        num_vocabulary: int = N_VOCAB,
     ) -> None:
         self.gguf = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_shard)
         self._random = np.random.default_rng(7)
@@ -36,7 +37,7 @@ class _Writer:
             self._add_vocabulary()
         else:
             add_vocabulary(self.gguf)
-        self.matrix("token_embd.weight", N_VOCAB, N_EMBD, scale=1.0)
+        self.matrix("token_embd.weight", num_vocabulary, N_EMBD, scale=1.0)
 
     def _add_vocabulary(self) -> None:
         """SentencePiece's bytes, and nothing else."""
@@ -115,7 +116,7 @@ def _write_llama(
     tensors_per_shard: int = 0,
     add_vocabulary: Callable[[gguf.GGUFWriter], None] | None = None,
 ) -> None:
-    writer = _Writer(path, "llama", n_layers, n_ctx, tensors_per_shard, add_vocabulary)
+    writer = ModelWriter(path, "llama", n_layers, n_ctx, tensors_per_shard, add_vocabulary)
     writer.gguf.add_head_count(N_HEAD)
     writer.gguf.add_head_count_kv(N_HEAD_KV)
     writer.gguf.add_rope_dimension_count(HEAD_SIZE)
@@ -132,7 +133,7 @@ def _write_llama(
 def write_window(path: Path) -> None:
     """Gemma 3: five layers with a sliding window, then one without."""
     n_layers = 6
-    writer = _Writer(path, "gemma3", n_layers)
+    writer = ModelWriter(path, "gemma3", n_layers)
     writer.gguf.add_head_count(N_HEAD)
     writer.gguf.add_head_count_kv(N_HEAD_KV)
     writer.gguf.add_key_length(HEAD_SIZE)
@@ -152,7 +153,7 @@ def write_window(path: Path) -> None:
 def write_recurrent(path: Path) -> None:
     """Mamba: a state and nothing else."""
     n_inner, n_state, n_conv, rank, n_layers = 2 * N_EMBD, 8, 4, 4, 3
-    writer = _Writer(path, "mamba", n_layers)
+    writer = ModelWriter(path, "mamba", n_layers)
     writer.gguf.add_head_count(0)
     writer.gguf.add_ssm_conv_kernel(n_conv)
     writer.gguf.add_ssm_inner_size(n_inner)
@@ -178,7 +179,7 @@ def write_recurrent(path: Path) -> None:
 def write_hybrid(path: Path) -> None:
     """LFM2: short convolutions, which keep a state, and attention."""
     is_attention = [False, True, False, True]
-    writer = _Writer(path, "lfm2", len(is_attention))
+    writer = ModelWriter(path, "lfm2", len(is_attention))
     writer.gguf.add_head_count(N_HEAD)
     writer.gguf.add_head_count_kv([N_HEAD_KV if attends else 0 for attends in is_attention])
     writer.gguf.add_shortconv_l_cache(3)
