@@ -12,33 +12,29 @@ import jsonschema
 import pytest
 
 from tests.clients.conftest import MODEL, WEATHER
+from tests.clients.installs import NotInstalledError, node_client, node_program
 from tests.e2e.server_process import PATIENCE_S
 
 FOLDER = Path(__file__).parent / "node"
-NODE_MIN = 20
 
 
 @pytest.fixture(scope="module")
-def node() -> str:
-    """The program; its client is installed from the lock file at the first run."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("needs node and npm")
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
-    if int(version.removeprefix("v").split(".")[0]) < NODE_MIN:
-        pytest.skip(f"needs Node {NODE_MIN}, this is {version.strip()}")
-    if not (FOLDER / "node_modules" / "openai").exists():
-        subprocess.run(
-            [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=FOLDER, check=True, timeout=PATIENCE_S
-        )
-    return node
+def node() -> tuple[str, Path]:
+    """The program, and the folder with its client, which is installed from the lock file at the first run."""
+    try:
+        folder = node_client(FOLDER, "openai-node")
+        shutil.copy(FOLDER / "client.mjs", folder)  # modules are looked for beside the program
+        return node_program(), folder
+    except NotInstalledError as error:
+        pytest.skip(str(error))
 
 
 def test_chat_stream_tools_structured_output_and_errors(node, team):
     asked = {"BASE_URL": team.server.base_url, "API_KEY": team.key, "MODEL": MODEL, "PARAMETERS": json.dumps(WEATHER)}
+    program, folder = node
     done = subprocess.run(
-        [node, "client.mjs"],
-        cwd=FOLDER,
+        [program, "client.mjs"],
+        cwd=folder,
         env=os.environ | asked,
         capture_output=True,
         text=True,

@@ -14,6 +14,7 @@ from inferd.instants import wall_clock_ms
 from inferd.ledger import operations
 from tests.clients.replay import message_of, replays
 from tests.e2e.server_process import ROOT
+from tests.server.peer_fields import REFUSED as REFUSED_FIELDS
 from tests.serving import provider as providers
 from tests.serving.provider import PRICED, FakeModel, PacedRunner, Provider, running_provider
 
@@ -62,3 +63,8 @@ async def test_recorded_request_of_a_client_is_refused_for_a_known_reason_only(p
 
 def test_recorded_requests_are_500():
     assert sum(1 for _ in replays()) >= 500
+
+
+def test_each_reason_of_a_refusal_stands_in_the_table_of_differences():
+    page = (ROOT / "docs" / "clients" / "differences.md").read_text()
+    assert {reason for reason in [*REFUSED.values(), *REFUSED_FIELDS.values()] if reason not in page} == set()
