@@ -39,6 +39,8 @@ async def create_response(request: Request) -> Response:
     async with api_call(request) as api:
         keeps = stored.keeps and has_key(request)
         asked = await api.parse(partial(read_responses_request, keeps=keeps))
+        if keeps:
+            asked = await stored.resolved(api.caller, asked)
         conversation = await stored.conversation(api.caller, asked.previous_response_id)
         response_id = ID_PREFIX + request.state.request_id.removeprefix(PREFIX)
         root = conversation.root or response_id

@@ -32,6 +32,7 @@ from inferd.wire.errors import shorten
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.openai.responses.input_items import EarlierTurn, InputItem
 from inferd.wire.openai.responses.requests import ResponsesRequest
+from inferd.wire.openai.responses.stored import place_of_item
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,14 @@ class StoredResponses:
                 code="response_in_progress",
             )
         return await asyncio.to_thread(self._conversation, caller, response_id)
+
+    async def resolved(self, caller: Caller, asked: ResponsesRequest) -> ResponsesRequest:
+        """Return the request with the stored items in place of the references to them. Raises InvalidRequestError."""
+        given = asked.input
+        if isinstance(given, str) or all(item.type != "item_reference" for item in given):
+            return asked
+        items = await asyncio.to_thread(self._resolved, caller, given)
+        return msgspec.structs.replace(asked, input=items)
 
     def run(self, endpoint: Responses, caller: Caller, root: str) -> ResponseRun:
         """Return a new run of a response that is to be stored."""
@@ -301,12 +310,48 @@ class StoredResponses:
             next_id, root = answer.previous_response_id, record.root
         return Conversation(root, tuple(reversed(turns)))
 
+    def _resolved(self, caller: Caller, items: list[InputItem]) -> list[InputItem]:
+        outputs: dict[str, list[InputItem]] = {}
+        num_bytes, resolved = 0, list(items)
+        for index, item in enumerate(items):
+            if item.type != "item_reference":
+                continue
+            response_id, place = place_of_item(item.id or "") or ("", 0)
+            if response_id not in outputs:
+                try:
+                    record = self._record(caller, response_id)
+                except NotFoundError as error:
+                    raise _no_item(index, item) from error
+                num_bytes += len(record.response)
+                if num_bytes > MAX_CONVERSATION_BYTES:
+                    raise InvalidRequestError(
+                        f"'input' refers to items of more than {MAX_CONVERSATION_BYTES:,} bytes of responses; begin a "
+                        "new conversation.",
+                        param="input",
+                        code="invalid_value",
+                    )
+                outputs[response_id] = _ANSWER.decode(record.response).output
+            output = outputs[response_id]
+            if place >= len(output) or output[place].id != item.id:
+                raise _no_item(index, item)
+            resolved[index] = output[place]
+        return resolved
+
     async def _record_end(self, team: str, response_id: str, status: str) -> None:
         """Record the end of a response in the background for the operator's webhooks."""
         now_ms = self._clock_ms()
         await self._ledger.change(
             lambda conn: record_event(conn, f"response.{status}", team, response_id, now_ms=now_ms)
         )
+
+
+def _no_item(index: int, item: InputItem) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"'input[{index}]': item with id '{shorten(item.id or '')}' not found. Items of responses with 'store': false "
+        "are not kept: send the item itself.",
+        param=f"input[{index}]",
+        code="item_not_found",
+    )
 
 
 def _not_found(response_id: str) -> NotFoundError:

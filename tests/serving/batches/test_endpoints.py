@@ -21,11 +21,11 @@ BODIES = {
 }
 WRONG = {
     "/v1/chat/completions": ({"stream": True}, {"perf_metrics_in_response": True}, {"service_tier": "flex"}),
-    "/v1/completions": ({"stream": True}, {"prompt": ["one", "two"]}, {"max_tokens": 0}),
+    "/v1/completions": ({"stream": True}, {"prompt": ["one", "two"]}, {"n": 17}),
     "/v1/embeddings": ({"encoding_format": "int8"}, {"dimensions": 10_000}, {"input": []}),
     "/v1/responses": ({"stream": True}, {"input": "x" * 300}, {"service_tier": "priority"}),
 }
-CHANGING = ("id", "created", "created_at", "completed_at", "usage", "service_tier", "output")
+CHANGING = ("id", "created", "created_at", "completed_at", "usage", "service_tier", "output", "timings")
 
 
 def line_of(endpoint, custom_id, **fields):

@@ -44,6 +44,25 @@ async def test_conversation_goes_on_where_the_previous_response_ended(tmp_path, 
         assert len(provider.rows("usage")) == 4
 
 
+async def test_reference_stands_for_the_stored_item(tmp_path, monkeypatch):
+    async with asked(tmp_path, monkeypatch) as (provider, client):
+        first = await client.responses.create(model=PRICED, input="Why?")
+        (item,) = first.output
+        asked_again = [{"role": "user", "content": "Why?"}, item.to_dict(), {"role": "user", "content": "Sure?"}]
+        referring = [asked_again[0], {"type": "item_reference", "id": item.id}, asked_again[2]]
+        whole = await client.responses.create(model=PRICED, input=asked_again)
+        second = await client.responses.create(model=PRICED, input=referring)
+        assert second.usage.input_tokens == whole.usage.input_tokens
+        listed = await client.responses.input_items.list(second.id, order="asc")
+        assert [each.id for each in listed.data][1] == item.id
+        await client.responses.delete(first.id)
+        for unknown in (item.id, f"{item.id}9", "msg_ab_0", "x", "../x", ""):
+            with pytest.raises(openai.BadRequestError) as refused:
+                await client.responses.create(model=PRICED, input=[{"type": "item_reference", "id": unknown}])
+            assert (refused.value.code, refused.value.param) == ("item_not_found", "input[0]")
+        assert len(provider.rows("usage")) == 3
+
+
 async def test_response_is_read_as_it_was_answered(tmp_path, monkeypatch):
     async with asked(tmp_path, monkeypatch) as (provider, client):
         whole = await client.responses.create(model=PRICED, input="Why?", metadata={"a": "b"})
@@ -104,6 +123,9 @@ async def test_key_of_another_team_or_project_finds_no_response(tmp_path, monkey
             body = {"model": PRICED, "input": "And?", "previous_response_id": first.id}
             answer = await provider.client.post("/v1/responses", json=body, headers=headers)
             assert answer.json()["error"]["code"] == "previous_response_not_found"
+            body = {"model": PRICED, "input": [{"type": "item_reference", "id": first.output[0].id}]}
+            answer = await provider.client.post("/v1/responses", json=body, headers=headers)
+            assert answer.json()["error"]["code"] == "item_not_found"
         assert (await client.responses.retrieve(first.id)).id == first.id
 
 

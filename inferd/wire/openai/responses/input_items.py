@@ -199,7 +199,8 @@ class Conversation:
         """Return whether the item is read and not left out. Raises InvalidRequestError for a reference."""
         if item.type == "item_reference":
             raise unsupported_value(
-                path, f"'{path}' refers to a stored item, but nothing is stored here: send the item itself."
+                path,
+                f"'{path}' refers to a stored item, but this server keeps no responses for you: send the item itself.",
             )
         if item.type not in _FIELDS:
             self._ignored.add(path, f"is left out: only items of the types {', '.join(_FIELDS)} are read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from inferd.wire.openai.responses.input_items import EarlierTurn, InputItem, ite
 from inferd.wire.openai.responses.writer import ID_PREFIX
 
 _ITEM_PREFIXES = {"function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+_OUTPUT_ITEM_ID = re.compile(r"(?:msg|rs|fc)_(?P<suffix>[0-9a-f]{1,64})_(?P<index>[0-9]{1,6})")
 
 
 class ResponseDeleted(msgspec.Struct, frozen=True):
@@ -63,6 +65,13 @@ def input_item_list(
         last_id=ids[-1] if ids else None,
         has_more=len(items) > limit,
     )
+
+
+def place_of_item(item_id: str) -> tuple[str, int] | None:
+    """Return the id of the response that has an item in its output, and the item's place there; None if no response of
+    this server can have it."""
+    found = _OUTPUT_ITEM_ID.fullmatch(item_id)
+    return None if found is None else (ID_PREFIX + found["suffix"], int(found["index"]))
 
 
 def _items(response_id: str, turn: EarlierTurn) -> list[dict[str, Any]]:
