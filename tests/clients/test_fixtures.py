@@ -145,7 +145,12 @@ def test_recorded_file_has_neither_keys_nor_people_nor_machines(path):
     for request in read(path):
         assert request.headers.keys() & {"authorization", "x-api-key", "api-key", "cookie"} == set()
     text = path.read_text(encoding="utf-8")
-    assert re.findall(r"\bsk-(?!placeholder)[\w-]{12,}|[\w.]+@(?!example\.com)[\w-]+\.(?:com|org|net)\b", text) == []
+    assert (
+        re.findall(
+            r"\bsk-(?!placeholder|inferd-x{12})[\w-]{12,}|[\w.]+@(?!example\.com)[\w-]+\.(?:com|org|net)\b", text
+        )
+        == []
+    )
     assert (
         re.findall(r"/root/|/Users/|/home/(?!user\b)\w+|(?i:[0-9a-f]{8}-[0-9a-f]{4}-[1-9][0-9a-f]{3}-(?!8000))", text)
         == []

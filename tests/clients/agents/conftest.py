@@ -102,7 +102,8 @@ def traffic(request: pytest.FixtureRequest) -> Iterator[dict[str, list[Recorded]
     yield traffic
     if request.config.getoption("--record"):
         for agent, requests in traffic.items():
-            write(RECORDED / f"{agent}.jsonl", requests)
+            if requests:
+                write(RECORDED / f"{agent}.jsonl", requests)
 
 
 @pytest.fixture
