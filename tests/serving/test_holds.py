@@ -73,17 +73,20 @@ def test_retry_after_is_the_end_of_the_request_whose_hold_covers_the_rest():
     holding(held, "a", "long", 50, 2000)
     holding(held, "b", "short", 10, 500)
     holding(held, "other", "foreign", 1000, 100)
-    assert held.retry_after_s({"team:acme": 10}) == 1 + 5
-    assert held.retry_after_s({"team:acme": 11}) == 1 + 20
-    assert held.retry_after_s({"team:acme": 61}) == 1 + 20, "more than all of them hold: when the last has ended"
-    assert held.retry_after_s({"key:a": 1}) == 1 + 20, "a budget of a key waits for requests of that key"
-    assert held.retry_after_s({"team:acme": 1, "key:b": 1}) == 1 + 5
-    assert held.retry_after_s({"team:acme": 1, "key:a": 1}) == 1 + 20, "both must be covered"
+    assert held.retry_after_s({("team:acme", "usd"): 10}) == 1 + 5
+    assert held.retry_after_s({("team:acme", "usd"): 11}) == 1 + 20
+    assert held.retry_after_s({("team:acme", "usd"): 61}) == 1 + 20, (
+        "more than all of them hold: when the last has ended"
+    )
+    assert held.retry_after_s({("key:a", "usd"): 1}) == 1 + 20, "a budget of a key waits for requests of that key"
+    assert held.retry_after_s({("team:acme", "usd"): 1, ("key:b", "usd"): 1}) == 1 + 5
+    assert held.retry_after_s({("team:acme", "usd"): 1, ("key:a", "usd"): 1}) == 1 + 20, "both must be covered"
+    assert held.retry_after_s({("key:a", "tokens"): 1_050}) == 1 + 20, "a hold of tokens is its prompt and completion"
     held.remove("short")
-    assert held.retry_after_s({"team:acme": 10}) == 1 + 20
+    assert held.retry_after_s({("team:acme", "usd"): 10}) == 1 + 20
     held.remove("long")
     held.remove("long")
-    assert held.retry_after_s({"team:acme": 10}) == 1.0
+    assert held.retry_after_s({("team:acme", "usd"): 10}) == 1.0
 
 
 async def test_refusal_for_held_credit_has_the_retry_after_of_its_holder(tmp_path, monkeypatch):
@@ -103,4 +106,4 @@ async def test_refusal_for_held_credit_has_the_retry_after_of_its_holder(tmp_pat
         assert response.headers["retry-after"] == str(math.ceil(caught.value.retry_after_s))
         provider.runner.let_go()
         await provider.idle()
-        assert provider.holds.credit.retry_after_s({"team:acme": 1}) == 1.0, "no hold is left"
+        assert provider.holds.credit.retry_after_s({("team:acme", "usd"): 1}) == 1.0, "no hold is left"
