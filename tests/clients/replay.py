@@ -19,6 +19,9 @@ from tests.clients.fixtures import FOLDER, Recorded, read
 
 TIMEOUT_S = 120.0
 MAX_SHOWN = 160
+MAX_TOKENS = 4
+"""Of an answer of another server: the comparison is about what that refuses."""
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict", "num_predict")
 _ONE_MODEL = "/v1/models/"
 
 
@@ -40,13 +43,19 @@ class Replay:
             path = _ONE_MODEL + model
         return path + mark + query
 
-    def content(self, model: str) -> bytes | None:
-        """Return the body, with `model` in place of the recorded one."""
+    def content(self, model: str, max_tokens: int | None = None) -> bytes | None:
+        """Return the body, with `model` in place of the recorded one.
+
+        Args:
+            max_tokens: lowers each limit of the answer to this.
+        """
         body = self.request.body
         if body is None:
             return None
         if isinstance(body, dict) and "model" in body:
             body = body | {"model": model}
+        if isinstance(body, dict) and max_tokens is not None:
+            body = body | {name: min(body[name], max_tokens) for name in _LIMITS if name in body}
         return json.dumps(body).encode()
 
     def headers(self) -> dict[str, str]:
@@ -79,12 +88,12 @@ def main(arguments: list[str]) -> int:
             answer = http.request(
                 replay.request.method,
                 replay.target(options.model),
-                content=replay.content(options.model),
+                content=replay.content(options.model, MAX_TOKENS),
                 headers=replay.headers() | keys,
             )
             statuses[answer.status_code] += 1
             if answer.status_code >= 400:
-                print(answer.status_code, replay, message_of(answer)[:MAX_SHOWN].replace("\n", " "))
+                print(answer.status_code, replay, message_of(answer)[:MAX_SHOWN].replace("\n", " "), flush=True)
     print(*(f"{number} times {status}" for status, number in sorted(statuses.items())), sep=", ")
     return 0
 

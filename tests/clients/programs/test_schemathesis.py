@@ -15,7 +15,7 @@ from tests.e2e.server_process import ServerProcess
 pytestmark = [pytest.mark.slow, pytest.mark.clients]
 
 REQUIREMENTS = Path(__file__).parent / "requirements" / "schemathesis.txt"
-MAX_EXAMPLES = 15
+MAX_EXAMPLES = 5
 PATIENCE_S = 600.0
 MODELS_TOML = """
 [models.fake]
@@ -24,11 +24,13 @@ max_context = 256
 
 [deployments."local/fake"]
 model = "fake"
+serverless = true
 """
 
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Iterator[ServerProcess]:
+    (tmp_path / "fake.gguf").write_bytes(b"GGUF")
     server = ServerProcess(tmp_path, MODELS_TOML)
     server.start((sys.executable, "-m", "tests.e2e.launch", "--fake"))
     yield server
