@@ -167,9 +167,8 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     @property
     def completion_limit(self) -> int | None:
-        """Most completion tokens that the caller asked for; None for no limit."""
-        limit = next(iter(self.limits.values()), None)
-        return None if limit is None or limit < 0 else limit
+        """Most completion tokens that the caller asked for, by the smallest of its limits; None for no limit."""
+        return min((limit for limit in self.limits.values() if limit >= 0), default=None)
 
     @property
     def constraint(self) -> Constraint | None:
@@ -299,21 +298,20 @@ def check_stream_options(request: CompletionFields, ignored: IgnoredFields) -> N
 
 
 def check_limits(request: CompletionFields, ignored: IgnoredFields, *, may_be_0: bool = False) -> None:
-    """Record a negative limit, which means no limit in llama.cpp and Ollama. Raises InvalidRequestError for 0 unless
-    the answer shows the prompt, for two limits that differ, and for `min_tokens` above the limit."""
-    limits = request.limits
+    """Record a negative limit, which means no limit in llama.cpp and Ollama, and one above another. Raises
+    InvalidRequestError for 0 unless the answer shows the prompt, and for `min_tokens` above the limit."""
+    limits, limit = request.limits, request.completion_limit
+    holding = next((field for field, value in limits.items() if value == limit), "")
     for field, value in limits.items():
         if value == 0 and not may_be_0:
             raise invalid(field, f"'{field}' must be at least 1, got 0.")
         if value < 0:
             ignored.add(field, "must be at least 1")
-    first = next(iter(limits), "")
-    for field, value in limits.items():
-        if value != limits[first]:
-            raise invalid(field, f"'{first}' and '{field}' are the same limit, but differ: send one of them.")
-    limit, least = request.completion_limit, request.min_tokens or 0
+        elif value != limit:
+            ignored.add(field, f"is above '{holding}', which holds")
+    least = request.min_tokens or 0
     if limit is not None and least > limit:
-        raise invalid("min_tokens", f"'min_tokens' must be at most '{first}', {limit}, got {least}.")
+        raise invalid("min_tokens", f"'min_tokens' must be at most '{holding}', {limit}, got {least}.")
 
 
 def check_constraints(request: CompletionFields) -> None:

@@ -207,9 +207,6 @@ def test_missing_field_is_named():
         ({"frequency_penalty": -3}, "frequency_penalty"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
-        ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
-        ({"max_tokens": 1, "n_predict": 2}, "n_predict"),
-        ({"max_completion_tokens": 3, "num_predict": 2}, "num_predict"),
         ({"num_predict": 0}, "num_predict"),
         ({"min_tokens": -1}, "min_tokens"),
         ({"min_tokens": 6, "max_tokens": 5}, "min_tokens"),
@@ -238,13 +235,16 @@ def test_value_out_of_range_is_refused_by_name(fields, param):
     assert len(error.message) < 300
 
 
-def test_limit_is_read_under_either_name_or_both_if_equal():
+def test_smallest_limit_holds_under_whatever_name():
     assert parse(max_tokens=5).completion_limit == 5
     assert parse(max_completion_tokens=6).completion_limit == 6
     assert parse(max_tokens=7, max_completion_tokens=7).completion_limit == 7
     assert parse(n_predict=8).completion_limit == 8
     assert parse(num_predict=9, max_tokens=9).completion_limit == 9
     assert parse(num_predict=-2).completion_limit is None
+    assert parse(num_predict=-2, max_tokens=4).completion_limit == 4
+    assert parse(max_tokens=3, max_completion_tokens=2, n_predict=2).completion_limit == 2
+    assert ignored_of(max_tokens=3, max_completion_tokens=2, n_predict=2) == "max_tokens"
 
 
 def test_repeat_penalty_has_the_window_of_its_own_api():
