@@ -33,7 +33,9 @@ SMALL_BODY_BYTES = 64 * 1024
 SESSION_HEADERS = (
     "x-session-affinity",  # Fireworks, opencode
     "x-session-id",
-    "session_id",  # Codex, pi
+    "session_id",  # pi, older Codex
+    "session-id",  # Codex
+    "x-claude-code-session-id",
     "x-amp-thread-id",
     "x-litellm-session-id",
     "x-openwebui-chat-id",

@@ -58,7 +58,7 @@ async def test_session_reaches_the_engine_as_a_digest(provider, path):
 
     replica.submit = watched
     body = {"model": FREE, **BODIES[path]}
-    for headers in ({"x-amp-thread-id": "T-1"}, {"x-amp-thread-id": "T-1"}, {"session_id": "T-2"}, {}):
+    for headers in ({"x-amp-thread-id": "T-1"}, {"x-amp-thread-id": "T-1"}, {"session-id": "T-2"}, {}):
         assert (await provider.client.post(path, json=body, headers=headers)).status_code == 200
     first, again, other, of_body = asked
     assert first == again
