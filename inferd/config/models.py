@@ -27,7 +27,10 @@ MODEL_KEYS = (
     "max_step_ms",
     "speculation",
     "chat_template",
+    "pooling",
 )
+POOLINGS = ("mean", "cls", "last", "rank")
+"""How the rows of an input become its vector or scores; llama-server's words."""
 
 _PACKAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REPO_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -57,6 +60,7 @@ class ModelConfig:
         speculation: whether tokens are drafted while a single request runs.
         chat_template: Jinja text that replaces the template of the GGUF; None: no replacement.
         chat_template_path: file of `chat_template`.
+        pooling: one of POOLINGS, for a GGUF that lacks it; None: what the GGUF says.
     """
 
     key: str
@@ -74,6 +78,7 @@ class ModelConfig:
     speculation: bool = False
     chat_template: str | None = None
     chat_template_path: Path | None = None
+    pooling: str | None = None
 
     @property
     def kv_memory(self) -> KVMemory:
@@ -112,6 +117,7 @@ def model_config(table: TomlTable, environ: Mapping[str, str]) -> ModelConfig:
         speculation=table.get("speculation", bool) is True,
         chat_template=template,
         chat_template_path=template_path,
+        pooling=_pooling(table),
     )
     if model.n_ubatch < model.n_parallel:
         raise table.error("n_ubatch", f"must be at least n_parallel ({model.n_parallel}), got {model.n_ubatch}")
@@ -129,6 +135,13 @@ def _kv_layout(table: TomlTable) -> KVLayout:
     if text not in list(KVLayout):
         raise table.error("kv_layout", f"must be one of {', '.join(KVLayout)}, got {quoted(text)}")
     return KVLayout(text)
+
+
+def _pooling(table: TomlTable) -> str | None:
+    text = table.get("pooling", str)
+    if text is not None and text not in POOLINGS:
+        raise table.error("pooling", f"must be one of {', '.join(POOLINGS)}, got {quoted(text)}")
+    return text
 
 
 def resolve_source(source: str, *, folder: Path, environ: Mapping[str, str]) -> Path:

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def check_model(config: ModelConfig) -> ModelFacts:
     """Return the facts of a model: read its files except the weights, and try its templates. Takes tenths of a second.
     Raises ConfigError if the model cannot be served."""
-    model = load_model(config.source, n_gpu_layers=config.n_gpu_layers, header_only=True)
+    model = load_model(config.source, n_gpu_layers=config.n_gpu_layers, header_only=True, pooling=config.pooling)
     try:
         fitting_memory(model, config)
         if model.head is not None:
@@ -167,7 +167,7 @@ class LocalReplica:
     def _build_core(self) -> ModelCore:
         """Load the model, on the engine thread. The attributes set here are read only after the engine is ready."""
         config = self._config
-        model = load_model(config.source, n_gpu_layers=config.n_gpu_layers)
+        model = load_model(config.source, n_gpu_layers=config.n_gpu_layers, pooling=config.pooling)
         self.tokenizer = model.vocabulary
         self.is_offloaded = model.is_offloaded
         self.embedding_size = model.embedding_size

@@ -10,6 +10,7 @@ import pytest
 from inferd.config import (
     load_config,
 )
+from inferd.errors import ConfigError
 from tests.config.toml_files import DEPLOYMENT, MODEL, complaint, load
 
 REPOSITORY = Path(__file__).parents[2]
@@ -74,3 +75,11 @@ def test_source_in_hugging_face_cache_prefers_main(tmp_path, variable, below):
 
     (repository / "refs" / "main").unlink()
     assert load(tmp_path, text, environ).models["m"].source.name == "x.gguf"
+
+
+def test_pooling_is_one_of_llama_servers_words(tmp_path):
+    text = '[models.m]\nsource = "{source}"\npooling = "{pooling}"\n'
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    assert load(tmp_path, text.format(source="x.gguf", pooling="last")).models["m"].pooling == "last"
+    with pytest.raises(ConfigError, match="pooling: must be one of mean, cls, last, rank, got none"):
+        load(tmp_path, text.format(source="x.gguf", pooling="none"))

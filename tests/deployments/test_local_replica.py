@@ -39,7 +39,7 @@ class Loader:
         self.model = FakeModel(template, is_causal=is_causal)
         self.options: dict[str, Any] = {}
 
-    def load_model(self, path: Path, *, n_gpu_layers: int) -> FakeModel:
+    def load_model(self, path: Path, *, n_gpu_layers: int, pooling: str | None) -> FakeModel:
         self.options |= {"path": path, "n_gpu_layers": n_gpu_layers}
         return self.model
 

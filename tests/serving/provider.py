@@ -334,7 +334,7 @@ async def running_provider(
     """Starts everything; at the end stops it as `inferd serve` does, and audits the books."""
     provider = Provider(folder, make_runner, make_writer)
     monkeypatch.setattr(
-        local_replica, "load_model", lambda path, *, n_gpu_layers: FakeModel(is_causal=is_causal, head=head)
+        local_replica, "load_model", lambda path, *, n_gpu_layers, pooling: FakeModel(is_causal=is_causal, head=head)
     )
     monkeypatch.setattr(local_replica, "build_core", provider.build_core)
     if credit_nanousd:

@@ -12,6 +12,7 @@ from inferd.engine.batch import MAX_SCORED_ROWS
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
 from inferd.engine.embeddings.core import EmbeddingCore
+from inferd.engine.embeddings.pooling import Pooling
 from inferd.engine.llama.embedder import LlamaEmbedder
 from inferd.engine.llama.library import load_library
 from inferd.engine.llama.machine import available_bytes, available_cores
@@ -31,8 +32,12 @@ _MIB = 2**20
 logger = logging.getLogger(__name__)
 
 
-def load_model(path: Path, *, n_gpu_layers: int = -1, header_only: bool = False) -> Model:
-    """Load weights and vocabulary (seconds), or all except the weights (tenths of a second). Raises ConfigError."""
+def load_model(path: Path, *, n_gpu_layers: int = -1, header_only: bool = False, pooling: str | None = None) -> Model:
+    """Load weights and vocabulary (seconds), or all except the weights (tenths of a second). Raises ConfigError.
+
+    Args:
+        pooling: value of a Pooling that replaces the file's; None: the file's.
+    """
     library, free_bytes = load_library(), available_bytes()
     to_gpu = n_gpu_layers != 0 and library.api.llama_supports_gpu_offload()
     size_bytes = sum(shard.stat().st_size for shard in shards_of(path) if shard.is_file())
@@ -40,7 +45,13 @@ def load_model(path: Path, *, n_gpu_layers: int = -1, header_only: bool = False)
         logger.warning(
             "%s is larger than the %.1f GiB of memory that are free: it will be slow", path.name, free_bytes / _GIB
         )
-    return Model(library, path, n_gpu_layers=n_gpu_layers, header_only=header_only)
+    return Model(
+        library,
+        path,
+        n_gpu_layers=n_gpu_layers,
+        header_only=header_only,
+        pooling=None if pooling is None else Pooling(pooling),
+    )
 
 
 def build_core(model: Model, config: ModelConfig, compute_turn: ComputeTurn) -> ModelCore:

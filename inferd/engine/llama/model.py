@@ -59,11 +59,20 @@ class Model:
         head: its classification head; a model with one makes neither text nor embeddings.
     """
 
-    def __init__(self, library: Library, path: Path, *, n_gpu_layers: int, header_only: bool = False) -> None:
+    def __init__(
+        self,
+        library: Library,
+        path: Path,
+        *,
+        n_gpu_layers: int,
+        header_only: bool = False,
+        pooling: Pooling | None = None,
+    ) -> None:
         """Load the model. Raises ConfigError if llama.cpp cannot read the file, or the model cannot be served.
 
         Args:
             header_only: read everything except the weights, to see whether the file can be served.
+            pooling: replaces the file's.
         """
         self.library = library
         self.path = path
@@ -87,8 +96,8 @@ class Model:
         is_causal = self._metadata(f"{architecture}.attention.causal") != "false"
         self.is_causal: bool = is_causal and architecture not in _NON_CAUSAL
         declared = self._metadata(f"{architecture}.pooling_type")
-        self.pooling = self._pooling(declared)
-        self.is_for_embeddings: bool = not self.is_causal or declared in _POOLINGS
+        self.pooling = pooling or self._pooling(declared)
+        self.is_for_embeddings: bool = not self.is_causal or declared in _POOLINGS or pooling is not None
         self.head = self._head() if self.pooling is Pooling.RANK else None
         if header_only:  # comes before each loading, so that a warning comes once
             for repair in self.vocabulary.repairs:
@@ -114,7 +123,7 @@ class Model:
             return None
         if not self._has_head:
             return (
-                "the header says that this model ranks documents, and the file has no classification head "
+                "its pooling is rank, and the file has no classification head "
                 f"({_HEAD}), so that every score would be meaningless; convert the model again"
             )
         if self.head.is_softmax and len(self.head.labels) == 1:

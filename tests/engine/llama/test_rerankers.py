@@ -162,3 +162,15 @@ def test_file_without_a_head_and_a_pooling_type_is_no_reranker(tmp_path):
         model = load_model(tmp_path / f"{name}.gguf", n_gpu_layers=0, header_only=True)
         assert (model.pooling, model.head) == (Pooling.MEAN, None)
         model.close()
+
+
+def test_pooling_of_models_toml_replaces_the_files(tmp_path):
+    write_bert(tmp_path / "bert.gguf", gguf.PoolingType.MEAN)
+    write_plain(tmp_path / "plain.gguf")
+    bert = load_model(tmp_path / "bert.gguf", n_gpu_layers=0, header_only=True, pooling="cls")
+    plain = load_model(tmp_path / "plain.gguf", n_gpu_layers=0, header_only=True, pooling="last")
+    assert (bert.pooling, plain.pooling, plain.is_for_embeddings) == (Pooling.CLS, Pooling.LAST, True)
+    bert.close()
+    plain.close()
+    with pytest.raises(ConfigError, match="has no classification head"):
+        load_model(tmp_path / "plain.gguf", n_gpu_layers=0, header_only=True, pooling="rank")
