@@ -49,3 +49,8 @@ class Constraint:
     param: str = "response_format"
     faults: tuple[SchemaFault, ...] = ()
     schemas: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_schema(self) -> bool:
+        """True if the text must be JSON that matches a schema."""
+        return self.kind in (ConstraintKind.JSON_SCHEMA, ConstraintKind.JSON_SCHEMA_LENIENT)

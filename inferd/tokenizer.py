@@ -76,9 +76,10 @@ class Tokenizer(Protocol):
         """
         ...
 
-    def encode_document(self, text: str, limits: EncodeLimits = NO_LIMITS) -> list[int]:
+    def encode_document(self, text: str, limits: EncodeLimits = NO_LIMITS, *, most: int | None = None) -> list[int]:
         """Return the token ids of a text to embed: control tokens are characters, and the vocabulary's own tokens
-        around a text (BOS, EOS, [CLS], [SEP]) are added. Arguments and errors are those of `encode`."""
+        around a text (BOS, EOS, [CLS], [SEP]) are added. `most`: leave out the end of the text, so that there are at
+        most this number of tokens, added ones included. Other arguments and errors are those of `encode`."""
         ...
 
     def token_bytes(self, token_id: int) -> bytes:

@@ -71,10 +71,10 @@ class ByteTokenizer:
                     token_ids += character.encode("utf-8")
         return token_ids if token_ids[:1] == [BEGIN] or not add_bos else [BEGIN, *token_ids]
 
-    def encode_document(self, text: str, limits: EncodeLimits = NO_LIMITS) -> list[int]:
+    def encode_document(self, text: str, limits: EncodeLimits = NO_LIMITS, *, most: int | None = None) -> list[int]:
         if limits.check is not None:
             limits.check()
-        return [BEGIN, *text.encode("utf-8")]
+        return [BEGIN, *text.encode("utf-8")][:most]
 
     def token_bytes(self, token_id: int) -> bytes:
         return {BEGIN: b"<|begin|>", END: b"<|end|>"}.get(token_id) or bytes([token_id])

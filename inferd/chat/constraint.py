@@ -13,7 +13,7 @@ from inferd.constraint import JSON_WHITE_SPACE, Constraint, ConstraintKind, Sche
 from inferd.errors import InvalidRequestError
 from inferd.wire.openai.chat_request import ChatRequest
 
-_SCHEMAS = (ConstraintKind.JSON_SCHEMA, ConstraintKind.JSON_SCHEMA_LENIENT)
+_WITHOUT_REASONING = (ReasoningState.OFF, ReasoningState.CONTINUED)
 
 
 def answer_constraint(
@@ -36,12 +36,12 @@ def answer_constraint(
     """
     own = request.constraint
     tools = request.tool_set
-    if own is not None and own.kind not in _SCHEMAS:
+    if own is not None and not own.is_schema:
         _check_alone(own, has_tools=bool(tools.functions), in_reasoning=reasoning is ReasoningState.OPEN)
         return own
     if own is not None:
         own = text_constraint(own, detail)
-    reasons = dialect.channels or (dialect.reasoning is not None and reasoning is not ReasoningState.OFF)
+    reasons = dialect.channels or (dialect.reasoning is not None and reasoning not in _WITHOUT_REASONING)
     if not tools.functions and (own is None or not reasons):
         return own
     callables, faults, schemas = _callable_tools(request, detail)
@@ -85,7 +85,7 @@ def _callable_tools(
 def text_constraint(own: Constraint, detail: SchemaDetail = SchemaDetail.FULL) -> Constraint:
     """Return the constraint of a text without tools or reasoning: a strict schema with its faults, any other schema
     without its unenforceable keywords, a grammar as it is. Raises InvalidRequestError, as `answer_constraint` does."""
-    if own.kind not in _SCHEMAS:
+    if not own.is_schema:
         return own
     if own.kind is ConstraintKind.JSON_SCHEMA:
         read = _read_source(own, SchemaDetail.FULL)

@@ -114,11 +114,16 @@ class ChatFormat:
         written = without_attribution(request.messages) if self._strips_attribution else request.messages
         rendered = conversation(written, tools, self.dialect, self._traits)
         messages = arranged(rendered, self._traits.turns)
-        segments = self._template.render(messages, add_generation_prompt=True, **variables)
+        if request.continues:
+            segments = self._template.continued(messages, **variables)
+            return ChatPrompt(segments, self._reasoning_state(segments, otherwise=ReasoningState.CONTINUED))
+        opens = request.add_generation_prompt is not False
+        segments = self._template.render(messages, add_generation_prompt=opens, **variables)
         effort = request.effort
         is_heard = is_effort_heard(effort, known, reasons=self.reasons)
         is_off = turns_reasoning_off(effort if is_heard else None, variables)
-        return ChatPrompt(segments, self._reasoning_state(segments, is_off=is_off))
+        otherwise = ReasoningState.OFF if is_off else ReasoningState.FREE
+        return ChatPrompt(segments, self._reasoning_state(segments, otherwise=otherwise))
 
     def strips_line(self, request: ChatRequest) -> bool:
         """Return whether the first line of the system prompt is left out."""
@@ -141,15 +146,18 @@ class ChatFormat:
     def reader(self, request: ChatRequest, *, in_reasoning: bool) -> AnswerReader:
         """Return a reader of one answer to `request`."""
         tools = request.tool_set
-        parser = answer_parser(self.dialect, tools.schemas, in_reasoning=in_reasoning)
+        parser = answer_parser(
+            self.dialect, tools.schemas, in_reasoning=in_reasoning, in_content=request.continues and not in_reasoning
+        )
         return AnswerReader(parser, counts_reasoning=self.reasons and not request.stop_strings)
 
-    def _reasoning_state(self, segments: Sequence[Segment], *, is_off: bool) -> ReasoningState:
-        """Return the state of reasoning after the prompt; `is_off` counts unless the prompt opens it."""
+    def _reasoning_state(self, segments: Sequence[Segment], *, otherwise: ReasoningState) -> ReasoningState:
+        """Return the state of reasoning after the prompt: `otherwise`, unless the prompt ends in a tag of it."""
         tags = self.dialect.reasoning
         if tags is not None and segments and segments[-1].special:
             words = segments[-1].text.rstrip()
             if words.endswith(tags.begin.rstrip()):
                 return ReasoningState.OPEN
-            is_off = is_off or words.endswith(tags.end.rstrip())
-        return ReasoningState.OFF if is_off else ReasoningState.FREE
+            if otherwise is ReasoningState.FREE and words.endswith(tags.end.rstrip()):
+                return ReasoningState.OFF
+        return otherwise

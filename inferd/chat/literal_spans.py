@@ -59,24 +59,29 @@ class ControlTexts:
 
 
 class Sentinels:
-    """Pair of sentinel characters of one rendering: marks literal spans in the input and finds them in the output."""
+    """Sentinel characters of one rendering: a pair that marks literal spans in the input and finds them in the output,
+    and one that marks the end of the text that the model is to continue.
+
+    Attributes:
+        end: character to put after that text.
+    """
 
     def __init__(self, control_texts: ControlTexts, used: set[str]) -> None:
-        """Choose two private-use characters outside of `used`, every character of template, tokenizer and input.
+        """Choose three private-use characters outside of `used`, every character of template, tokenizer and input.
 
         Raises:
             InvalidRequestError: the input uses all of them.
         """
         self._control_texts = control_texts
         free = (chr(point) for point in chain(*_PRIVATE_USE) if chr(point) not in used)
-        sentinels = tuple(islice(free, 2))
-        if len(sentinels) < 2:
+        sentinels = tuple(islice(free, 3))
+        if len(sentinels) < 3:
             raise InvalidRequestError(
-                "The messages use every private-use character of Unicode: leave two of them out.",
+                "The messages use every private-use character of Unicode: leave three of them out.",
                 param="messages",
                 code="invalid_value",
             )
-        self._open, self._close = sentinels
+        self._open, self._close, self.end = sentinels
 
     def mark(self, text: str) -> str:
         """Return `text` with each character of a literal span between sentinels."""
@@ -89,7 +94,19 @@ class Sentinels:
 
     def strip(self, text: str) -> str:
         """Return `text` without sentinels."""
-        return text.replace(self._open, "").replace(self._close, "")
+        return text.replace(self._open, "").replace(self._close, "").replace(self.end, "")
+
+    def until_end(self, rendered: str) -> str:
+        """Return the rendered text before the marked end. Raises InvalidRequestError: the template did not write it."""
+        before, end, _ = rendered.rpartition(self.end)
+        if not end:
+            raise InvalidRequestError(
+                "This model's chat template does not write the last message so that the model could continue it: end "
+                "with a user's message.",
+                param="messages",
+                code="unsupported_value",
+            )
+        return before.replace(self.end, "")
 
     def segments(self, rendered: str) -> list[Segment]:
         """Return the rendered text without sentinels: literal spans as plain segments, all other text as special ones.

@@ -101,11 +101,30 @@ class ChatTemplate:
         Raises:
             InvalidRequestError: the template refuses the messages or fails on them.
         """
+        return self._segments(messages, variables, add_generation_prompt=add_generation_prompt)
+
+    def continued(self, messages: Sequence[Mapping[str, object]], /, **variables: object) -> list[Segment]:
+        """Return the prompt that ends after the content of the last message, which the model continues. Otherwise as
+        `render`."""
+        return self._segments(messages, variables, is_continued=True)
+
+    def _segments(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        variables: Mapping[str, object],
+        *,
+        add_generation_prompt: bool = False,
+        is_continued: bool = False,
+    ) -> list[Segment]:
         sentinels = self._sentinels(messages, variables)
         mark = _sparing_words(sentinels.mark)
         names: dict[str, object] = {"tools": None, "documents": None, **self._special_tokens}
         names |= {name: mapped_strings(value, mark) for name, value in variables.items()}
-        marked = [self._marked(message, mark) for message in messages]
+        last = len(messages) - 1 if is_continued else None
+        marked = [
+            self._marked(message, mark, sentinels.end if index == last else "")
+            for index, message in enumerate(messages)
+        ]
         try:
             rendered = self._template.render(
                 names | {"messages": marked, "add_generation_prompt": add_generation_prompt}
@@ -116,7 +135,7 @@ class ChatTemplate:
                 param="messages",
                 code="invalid_value",
             ) from error
-        return sentinels.segments(rendered)
+        return sentinels.segments(sentinels.until_end(rendered) if is_continued else rendered)
 
     def _sentinels(self, messages: Sequence[Mapping[str, object]], variables: Mapping[str, object]) -> Sentinels:
         used = set(self._own_characters)
@@ -129,12 +148,15 @@ class ChatTemplate:
         mapped_strings(dict(variables), note)
         return Sentinels(self._control_texts, used)
 
-    def _marked(self, message: Mapping[str, object], mark: Callable[[str], str]) -> dict[str, object]:
-        """Return the message with its literal spans marked. Field names and the role stay: templates compare them."""
+    def _marked(self, message: Mapping[str, object], mark: Callable[[str], str], end: str) -> dict[str, object]:
+        """Return the message with its literal spans marked, and `end` after its content. Field names and the role stay:
+        templates compare them."""
         role = message["role"]
         if role == "developer" and not self._knows_developer:
             role = "system"
         marked = {key: mapped_strings(value, mark) for key, value in message.items()} | {"role": role}
+        if end:
+            marked["content"] = f"{marked['content']}{end}"
         if self.gives_parts and isinstance(marked.get("content"), str):
             marked["content"] = [{"type": "text", "text": marked["content"]}]
         return marked

@@ -8,7 +8,7 @@ import pytest
 
 from inferd.chat.dialects.spec import ReasoningState
 from inferd.chat.format import ChatFormat
-from inferd.wire.answer_deltas import CallStart
+from inferd.wire.answer_deltas import CallStart, ContentDelta
 from inferd.wire.openai.chat_request import ChatRequest, parse_chat_request
 from tests.chat.dialects.corpus import template_of
 from tests.chat.dialects.test_families import TEMPLATE_LIST
@@ -207,3 +207,35 @@ def test_grammar_of_a_tool_forced_by_name_has_no_other(name):
     constraint = format_of(name).constraint(asked, ReasoningState.OFF)
     assert '"say"' in constraint.source.replace("\\", "")
     assert "add" not in constraint.source.replace("additionalProperties", "")
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("tools", [{}, {"tools": [TOOL]}], ids=["plain", "tools"])
+def test_prompt_of_a_continued_message_ends_in_its_content(name, tools):
+    begun = {"role": "assistant", "content": "One and one is "}
+    made = format_of(name).prompt(request(USER, begun, continue_final_message=True, **tools))
+    text = "".join(segment.text for segment in made.segments)
+    assert text.endswith("One and one is ")
+    assert (text.count("One and one is "), made.reasoning) == (1, ReasoningState.CONTINUED)
+
+
+def test_prompt_that_ends_in_the_tag_of_reasoning_is_inside_of_it():
+    begun = {"role": "assistant", "content": "<think>"}
+    made = format_of("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B").prompt(
+        request(USER, begun, continue_final_message=True)
+    )
+    is_control = not made.segments[-1].special
+    assert made.reasoning is (ReasoningState.CONTINUED if is_control else ReasoningState.OPEN)
+
+
+def test_continued_answer_of_gpt_oss_is_text_until_its_call():
+    asked = request(USER, {"role": "assistant", "content": "It"}, continue_final_message=True, tools=[TOOL])
+    reader = format_of("openai-gpt-oss-120b").reader(asked, in_reasoning=False)
+    call = "<|end|><|start|>assistant<|channel|>commentary to=functions.add <|constrain|>json<|message|>{}<|call|>"
+    deltas = reader.push(f" is two.{call}", 1)
+    assert deltas[0] == ContentDelta(" is two.")
+    assert [delta.name for delta in deltas if isinstance(delta, CallStart)] == ["add"]
+
+
+def test_prompt_without_its_generation_prompt_ends_in_the_last_message():
+    assert prompt("Qwen-Qwen3-0.6B", add_generation_prompt=False).endswith("one and one?<|im_end|>\n")

@@ -186,6 +186,20 @@ def test_variables_of_tokenizer_and_caller_are_set():
     assert rendered(source, user("x"), mood="fine <s>") == "<s></s>TrueTruefine <s>"
 
 
+def test_continued_prompt_ends_after_the_content_of_the_last_message():
+    turns = [*user("a<s>"), {"role": "assistant", "content": " b\n<|im_"}]
+    segments = template(CHATML).continued(turns)
+    assert "".join(segment.text for segment in segments).endswith("<|im_start|>assistant\n b\n<|im_")
+    assert segments[-1] == Segment("<|im_", False), "what the model writes next makes no control token of it"
+    assert template(CHATML).render(turns, add_generation_prompt=False)[-1].text == "<|im_end|>\n"
+
+
+def test_continued_prompt_of_a_template_that_leaves_the_message_out_is_refused():
+    source = "{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}"
+    with pytest.raises(InvalidRequestError, match="continue it"):
+        template(source).continued([*user("a"), {"role": "assistant", "content": "b"}])
+
+
 def test_generation_prompt_can_be_left_out():
     segments = template(CHATML).render(user("x"), add_generation_prompt=False)
     assert segments == [Segment("<|im_start|>user\nx<|im_end|>\n", True)]

@@ -22,7 +22,6 @@ pytestmark = pytest.mark.anyio
 
 TEMPLATES = ROOT / "tests" / "chat" / "dialects" / "templates"
 REFUSED = {
-    (400, ""): "an answer that goes on with the assistant's last message is not supported (Messages)",
     (400, "dimensions"): "the fake model has embeddings of 8 dimensions; a cut to more would be no cut",
     (400, "service_tier"): "the deployment has no price for this tier",
     (400, "tool_choice"): "a call is required where no tool is given",

@@ -241,7 +241,6 @@ PEERS = {
 REFUSED = {
     "bad_words": "the answer would hold words that the caller excluded",
     "chat_template": "the caller would get another prompt; only the operator sets templates, which are programs",
-    "continue_final_message": "the model would begin a new message, and the caller would join two halves",
     "suffix": "the text would not lead to the suffix; vLLM refuses it too",
 }
 """Field -> why it is a 400 here. Each other field of a peer is answered with 200."""
@@ -253,9 +252,14 @@ HONOURED = frozenset(
         *("stop_token_ids", "include_stop_str_in_output", "ignore_eos", "min_tokens"),
         *("n_predict", "num_predict", "max_completion_tokens", "cache_salt", "cache_prompt"),
         *("logprobs", "tools", "tool_choice", "parallel_tool_calls", "modalities"),
+        *("add_generation_prompt", "continue_final_message"),
         *("reasoning", "reasoning_effort", "include_reasoning", "reasoning_format"),
     }
 )
 """Fields that have their effect. All fields that are neither honoured nor refused are ignored and named."""
+NEEDS: dict[str, dict[str, Any]] = {
+    "continue_final_message": {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a"}]}
+}
+"""Field -> other fields of a request that has it."""
 DEPENDS = frozenset({"echo", "chat_template_kwargs", "parallel_tool_calls"})
 """Fields whose effect depends on the endpoint, on the model's template or on other fields."""

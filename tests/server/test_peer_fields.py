@@ -8,7 +8,7 @@ import pytest
 
 from inferd.wire.openai.chat_request import ChatRequest
 from inferd.wire.openai.text_completions import TextRequest
-from tests.server.peer_fields import CHAT, DEPENDS, HONOURED, PEERS, REFUSED, TEXT
+from tests.server.peer_fields import CHAT, DEPENDS, HONOURED, NEEDS, PEERS, REFUSED, TEXT
 from tests.serving import provider as providers
 from tests.serving.provider import PRICED, running_provider
 
@@ -23,7 +23,7 @@ async def faults_of(provider, name: str) -> list[str]:
     peer = PEERS[name]
     found = []
     for field, value in peer.values.items():
-        answer = await provider.client.post(peer.path, json=BODIES[peer.path] | {field: value})
+        answer = await provider.client.post(peer.path, json=BODIES[peer.path] | NEEDS.get(field, {}) | {field: value})
         ignored = answer.headers.get("inferd-ignored", "").partition(".")[0].split(", ")[0]
         if field in REFUSED:
             is_right = answer.status_code == 400 and answer.json()["error"]["param"] == field

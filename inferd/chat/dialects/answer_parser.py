@@ -42,16 +42,21 @@ class AnswerParser(Protocol):
 
 
 def answer_parser(
-    dialect: Dialect, tools: Mapping[str, Mapping[str, Any]], *, in_reasoning: bool = False
+    dialect: Dialect,
+    tools: Mapping[str, Mapping[str, Any]],
+    *,
+    in_reasoning: bool = False,
+    in_content: bool = False,
 ) -> AnswerParser:
     """Return a parser of one answer.
 
     Args:
         tools: names of the tools that may be called -> schemas of their parameters; {} to read nothing as a call.
         in_reasoning: whether the prompt has opened the reasoning.
+        in_content: whether the prompt ends in the answer's text.
     """
     if dialect.channels:
-        return ChannelParser(tools)
+        return ChannelParser(tools, in_content=in_content)
     return RegionParser(dialect, tools, in_reasoning=in_reasoning)
 
 
@@ -185,15 +190,16 @@ class ChannelParser:
         <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...
         <|start|>assistant<|channel|>commentary to=functions.NAME <|constrain|>json<|message|>{...}<|call|>
 
-    The prompt ends in `<|start|>assistant`. Messages on the channel `analysis` are reasoning, messages to a tool are
-    calls, and all others are content. https://cookbook.openai.com/articles/openai-harmony
+    The prompt ends in `<|start|>assistant`, or in the text of a message that the answer continues. Messages on the
+    channel `analysis` are reasoning, messages to a tool are calls, and all others are content.
+    https://cookbook.openai.com/articles/openai-harmony
     """
 
-    def __init__(self, tools: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, tools: Mapping[str, Mapping[str, Any]], *, in_content: bool = False) -> None:
         self.num_calls = 0
         self._tools = tools
         self._buffer = ""
-        self._make: Callable[[str], AnswerDelta] | None = None
+        self._make: Callable[[str], AnswerDelta] | None = ContentDelta if in_content else None
         self._arguments: JsonEnd | None = None
         self._has_begun = False
         self._drops_markers = False

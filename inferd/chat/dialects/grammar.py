@@ -39,7 +39,7 @@ def answer_grammar(
     """Return a Lark grammar for whole answers.
 
     Args:
-        reasoning: whether the answer may begin with reasoning.
+        reasoning: whether the answer may begin with reasoning, or continues a text.
         required: whether the answer must be a call, with only reasoning before it.
         parallel: whether several calls are allowed; a dialect with one call a message allows one.
         content: Lark expression for an answer without calls; None for any text.
@@ -75,7 +75,7 @@ class _RegionGrammar:
         else:
             body = self._free(parallel=parallel, content=content)
         reasoning = self._dialect.reasoning
-        if reasoning is None or state is ReasoningState.OFF:
+        if reasoning is None or state in (ReasoningState.OFF, ReasoningState.CONTINUED):
             return body
         self._rules.add("thought", f"TEXT {literal(reasoning.end)}", lazy=True)
         self._rules.add("SPACE", r"/\s{0,4}/")
@@ -161,6 +161,8 @@ class _ChannelGrammar:
         if self._tools and not required:
             before += f" ({literal('<|channel|>commentary<|message|>')} body {restart})?"
         call = f"({' | '.join(self._call(tool, number) for number, tool in enumerate(self._tools))})"
+        if state is ReasoningState.CONTINUED:
+            return f"TEXT | body {restart} {call}"
         final = f"{literal('<|channel|>final<|message|>')} {content or 'TEXT'}"
         if required:
             return f"{before} {call}"

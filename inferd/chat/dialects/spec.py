@@ -78,6 +78,7 @@ class ReasoningState(Enum):
 
     FREE = "free"  # the model decides
     OPEN = "open"  # the prompt opens the reasoning, and the answer begins inside it
+    CONTINUED = "continued"  # the prompt ends in the text of an answer, which the answer continues
     OFF = "off"  # the prompt has an empty reasoning, or the caller turned it off: the answer has none
 
 

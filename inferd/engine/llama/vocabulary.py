@@ -145,9 +145,11 @@ class Vocabulary:
             token_ids.insert(0, self._bos)
         return token_ids
 
-    def encode_document(self, text: str, limits: EncodeLimits = NO_LIMITS) -> list[int]:
+    def encode_document(self, text: str, limits: EncodeLimits = NO_LIMITS, *, most: int | None = None) -> list[int]:
         before, behind = self._frames
-        return [*before, *self._encode([Segment(text, special=False)], limits), *behind]
+        token_ids = self._encode([Segment(text, special=False)], limits)
+        room = len(token_ids) if most is None else max(0, most - len(before) - len(behind))
+        return [*before, *token_ids[:room], *behind]
 
     def encode_forced(self, text: str) -> list[int]:
         """Return token ids of a short text that continues another one, and holds no control token."""

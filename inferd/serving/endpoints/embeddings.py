@@ -34,6 +34,9 @@ from inferd.wire.openai.request_fields import TextInput
 from inferd.wire.openai.tokenize import MAX_TEXT_BYTES
 
 CODE_COMPUTE = "max_compute_exceeded"
+RecordCut = Callable[[str, ContextLengthError], None]
+"""Records that the end of an input is left out, which is at this path. Raises the error if it must not be: the input is
+too long."""
 
 
 class Embeddings(Endpoint):
@@ -61,14 +64,23 @@ class Embeddings(Endpoint):
     def prepare(
         self, number: int, deployment: Deployment, max_output_tokens: int | None = None, *, check: Check | None = None
     ) -> PreparedInputs:
-        replica, asked = deployment.replica, self.asked
-        if asked.dimensions is not None and asked.dimensions > replica.embedding_size:
+        replica = deployment.replica
+        self.check_dimensions(replica)
+        inputs = (input_token_ids(one, replica, check, self.record_cut) for one in self.asked.inputs())
+        return PreparedInputs(tuple(inputs), replica)
+
+    def check_dimensions(self, replica: LocalReplica) -> None:
+        """Raise InvalidRequestError if the request wants more dimensions than the vectors have."""
+        if self.asked.dimensions is not None and self.asked.dimensions > replica.embedding_size:
             raise InvalidRequestError(
-                f"'dimensions' must be at most {replica.embedding_size} for this model, got {asked.dimensions}.",
+                f"'dimensions' must be at most {replica.embedding_size} for this model, got {self.asked.dimensions}.",
                 param="dimensions",
                 code="invalid_value",
             )
-        return PreparedInputs(tuple(input_token_ids(one, replica, check) for one in asked.inputs()), replica)
+
+    def record_cut(self, param: str, error: ContextLengthError) -> None:
+        """See `RecordCut`."""
+        refuse_long(param, error)
 
     @classmethod
     def usage_fields(cls, usage: Usage, cost_nanousd: int, *, by_time: bool) -> dict[str, Any]:
@@ -184,14 +196,29 @@ def _encoded(asked: EmbeddingRequest, model: str, end: Finished, vectors: npt.ND
     return encode_embeddings(asked, vectors, model, end.usage, end.cost_nanousd, by_time=end.by_time)
 
 
-def input_token_ids(one: TextInput, replica: LocalReplica, check: Check | None) -> tuple[int, ...]:
+def refuse_long(param: str, error: ContextLengthError) -> None:
+    """Refuse each input that is too long; a RecordCut."""
+    raise error
+
+
+def input_token_ids(
+    one: TextInput,
+    replica: LocalReplica,
+    check: Check | None,
+    record_cut: RecordCut,
+) -> tuple[int, ...]:
     """Return the tokens of one input. Control tokens in a text stay characters, and the vocabulary's tokens around a
     text are there; token ids are taken as they are."""
     if isinstance(one.content, str):
-        _check_bytes(one.content, one.param, replica)
+        if num_tokens := _num_certain_tokens(one.content, one.param, replica):
+            record_cut(one.param, _too_long(replica, f"at least {num_tokens}", one.param))
         most = replica.max_embedding_tokens
         try:
             token_ids = tuple(replica.tokenizer.encode_document(one.content, EncodeLimits(most, check)))
+            if len(token_ids) > most:
+                record_cut(one.param, _too_long(replica, f"at least {len(token_ids)}", one.param))
+                limits = EncodeLimits(most, check)
+                token_ids = tuple(replica.tokenizer.encode_document(one.content, limits, most=most))
         except InvalidRequestError as error:
             error.param = error.param or one.param
             raise
@@ -205,17 +232,17 @@ def input_token_ids(one: TextInput, replica: LocalReplica, check: Check | None) 
     return token_ids
 
 
-def _check_bytes(text: str, param: str, replica: LocalReplica) -> None:
-    """Raise for a text that is certainly too long, before it is tokenised. The vocabularies of embedding models drop
+def _num_certain_tokens(text: str, param: str, replica: LocalReplica) -> int | None:
+    """Return the least number of tokens of a text that is certainly too long, before it is tokenised; None if it may
+    fit. Raises InvalidRequestError for a text that takes too much time. The vocabularies of embedding models drop
     white space and take any unknown word for one token, so the length of a text says nothing there."""
     num_bytes = len(text.encode())
     if not replica.makes_text:
         if num_bytes > MAX_TEXT_BYTES:
             raise invalid(param, f"'{param}' has {num_bytes} bytes; at most {MAX_TEXT_BYTES} are taken.")
-        return
+        return None
     least_tokens = -(-num_bytes // replica.tokenizer.max_token_bytes)
-    if least_tokens > replica.max_embedding_tokens:
-        raise _too_long(replica, f"at least {least_tokens}", param)
+    return least_tokens if least_tokens > replica.max_embedding_tokens else None
 
 
 def _too_long(replica: LocalReplica, num_tokens: str, param: str) -> ContextLengthError:

@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from inferd.deployments.local_replica import LocalReplica
+from inferd.errors import ContextLengthError
 from inferd.serving.completion import Admission, Finished
 from inferd.serving.endpoints.embeddings import Embeddings, EmbeddingsWriter
 from inferd.serving.endpoints.endpoint import Call
@@ -44,9 +46,26 @@ class OllamaEmbed(_OllamaVectors):
     path = "/api/embed"
     name = "ollama_embed"
 
+    def __init__(self, ask: OllamaEmbedAsk, ignored: IgnoredFields) -> None:
+        super().__init__(ask)
+        self._truncates = ask.truncates
+        self._ignored = ignored
+
     @classmethod
     def parse(cls, body: bytes, ignored: IgnoredFields) -> Self:
-        return cls(parse_ollama_embed(body, ignored))
+        return cls(parse_ollama_embed(body, ignored), ignored)
+
+    def record_unheard(self, replica: LocalReplica, ignored: IgnoredFields) -> None:
+        if replica.is_ready and (self.asked.dimensions or 0) > replica.embedding_size:
+            ignored.add("dimensions", f"must be at most {replica.embedding_size} for this model")
+
+    def check_dimensions(self, replica: LocalReplica) -> None:
+        """Take any number: the vectors have the dimensions that there are."""
+
+    def record_cut(self, param: str, error: ContextLengthError) -> None:
+        if not self._truncates:
+            raise error
+        self._ignored.add(param, "is longer than the model takes")
 
     def empty_answer(self, model: str) -> bytes:
         return msgspec.json.encode(OllamaEmbedResponse(model=model, embeddings=[]))

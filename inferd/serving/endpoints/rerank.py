@@ -14,7 +14,7 @@ from inferd.engine.embeddings.head import Outputs
 from inferd.engine.embeddings.pairs import Pair, QueryPairs
 from inferd.errors import ContextLengthError, InvalidRequestError
 from inferd.serving.completion import Admission, Finished
-from inferd.serving.endpoints.embeddings import EmbeddingsWriter, PreparedInputs, input_token_ids
+from inferd.serving.endpoints.embeddings import EmbeddingsWriter, PreparedInputs, input_token_ids, refuse_long
 from inferd.serving.endpoints.endpoint import Call, Endpoint
 from inferd.tokenizer import Check
 from inferd.usage import Usage
@@ -122,7 +122,8 @@ class Classify(_Scores):
         self, number: int, deployment: Deployment, max_output_tokens: int | None = None, *, check: Check | None = None
     ) -> PreparedInputs:
         replica = deployment.replica
-        return PreparedInputs(tuple(input_token_ids(one, replica, check) for one in self.asked.inputs()), replica)
+        inputs = (input_token_ids(one, replica, check, refuse_long) for one in self.asked.inputs())
+        return PreparedInputs(tuple(inputs), replica)
 
     def answer(self, call: Call, admission: Admission, *, streamed: bool) -> EmbeddingsWriter:
         return EmbeddingsWriter(call, partial(_classified, call))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from inferd.wire.errors import invalid, unsupported_value
+from inferd.wire.errors import invalid
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import required
 from inferd.wire.openai.messages import TEXT_ONLY, ContentPart, Message, check_num_parts, omitted
@@ -88,13 +88,6 @@ class Conversation:
         tokens behind the user's first words: new sessions would share none of them.
         """
         check_num_parts("messages", _all_parts(turns))
-        if turns and turns[-1].role == "assistant":
-            path = f"messages[{len(turns) - 1}]"
-            raise unsupported_value(
-                path,
-                f"'{path}' is the last message and the assistant's: prefilled answers are not supported. "
-                "End with a user's message.",
-            )
         previous = ""
         for index in _system_first(turns):
             turn, path = turns[index], f"messages[{index}]"
@@ -105,6 +98,9 @@ class Conversation:
             else:
                 self._add_text("system", turn.content or "", path)
             previous = turn.role
+        if turns and previous == "assistant" and not (self.messages[-1].text() or self.messages[-1].tool_calls):
+            self._ignored.add(f"messages[{len(turns) - 1}]", "is the last message, and has no text to continue")
+            self.messages.pop()
 
     def _add_text(
         self, role: Literal["system", "user"], content: str | Sequence[Block], path: str, *, first: int = 0

@@ -17,11 +17,12 @@ from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode, required
 from inferd.wire.openai import tools as chat_tools
 from inferd.wire.openai.chat_request import ChatRequest, check_chat_request
+from inferd.wire.openai.messages import ends_in_answer
 from inferd.wire.openai.request_fields import ASKS_FOR_NOTHING
 from inferd.wire.openai.response_format import JsonSchema, ResponseFormat
 
 UNSUPPORTED = ("inference_geo",)
-_THINKING = ("enabled", "disabled", "adaptive")
+_THINKING = ("enabled", "disabled", "adaptive", "between_tools")
 _MEDIUM_BUDGET_TOKENS = 4096
 _HIGH_BUDGET_TOKENS = 16_384
 _NAMES = {
@@ -188,7 +189,8 @@ def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[Chat
     conversation = Conversation(ignored, {name: tool.definition() for name, tool in deferred.items()})
     conversation.add_system(asked.system or "")
     conversation.add_turns(asked.messages)
-    effort, effort_field = _effort(asked.thinking, asked.output_config, ignored)
+    follows_result = bool(conversation.messages) and conversation.messages[-1].role == "tool"
+    effort, effort_field = _effort(asked.thinking, asked.output_config, ignored, follows_result=follows_result)
     choice = asked.tool_choice
     is_single = choice is not None and bool(choice.disable_parallel_tool_use)
     chat = ChatRequest(
@@ -205,6 +207,7 @@ def _translated(asked: CountTokensRequest, ignored: IgnoredFields) -> tuple[Chat
         parallel_tool_calls=False if is_single and asked.tools else None,
         reasoning_effort=effort,
         response_format=_response_format(asked),
+        continue_final_message=ends_in_answer(conversation.messages) or None,
     )
     names = _NAMES | {"reasoning_effort": effort_field} | _tool_names(len(asked.tools or ())) | conversation.names
     return chat, FieldNames(names)
@@ -249,12 +252,16 @@ def _tool_names(num_tools: int) -> dict[str, str]:
     return names
 
 
-def _effort(thinking: Thinking | None, config: OutputConfig | None, ignored: IgnoredFields) -> tuple[str | None, str]:
-    """Return the reasoning effort, and the field that says so."""
+def _effort(
+    thinking: Thinking | None, config: OutputConfig | None, ignored: IgnoredFields, *, follows_result: bool
+) -> tuple[str | None, str]:
+    """Return the reasoning effort, and the field that says so. `follows_result`: the last message is a tool's result;
+    thinking between tools is thinking in answers to such messages."""
     _check_thinking(thinking, ignored)
     asked = None if config is None else config.effort
-    if thinking is not None and thinking.type == "disabled":
-        if asked is not None:
+    kind = None if thinking is None else thinking.type
+    if kind == "disabled" or (kind == "between_tools" and not follows_result):
+        if asked is not None and kind == "disabled":
             ignored.add("output_config.effort", "excludes 'thinking' of the type disabled")
         return "none", "thinking"
     if asked is not None:
@@ -270,7 +277,7 @@ def _check_thinking(thinking: Thinking | None, ignored: IgnoredFields) -> None:
     if thinking is None:
         return
     if thinking.type not in _THINKING:
-        ignored.add("thinking.type", "must be enabled, disabled or adaptive")
+        ignored.add("thinking.type", "must be enabled, disabled, adaptive or between_tools")
     if thinking.display not in (None, "summarized"):
         ignored.add("thinking.display", "must be summarized: thinking is always shown in full")
     if thinking.budget_tokens is not None and thinking.type != "enabled":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -25,9 +25,10 @@ class OllamaEmbedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     dimensions: int | None = None
     options: Options | None = None
 
-    # Known, but without effect: models stay loaded, and an input that is too long is refused.
-    keep_alive: Any = None
     truncate: bool | None = None
+
+    # Known, but without effect: models stay loaded.
+    keep_alive: Any = None
 
 
 class OllamaEmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,10 +47,12 @@ class OllamaEmbedAsk:
     Attributes:
         request: the equivalent request; its input is "" if there is nothing to embed.
         names: map from its fields to those of the body.
+        truncates: whether the end of an input that is too long is left out, and not refused.
     """
 
     request: EmbeddingRequest
     names: FieldNames = OWN_NAMES
+    truncates: bool = False
 
     @property
     def is_load(self) -> bool:
@@ -91,11 +94,14 @@ def parse_ollama_embed(body: bytes, ignored: IgnoredFields | None = None) -> Oll
     ignored = ignored or IgnoredFields()
     asked = decode(body, _EMBED_DECODER, ignored)
     record_all_options(asked.options, ignored)
-    for field in ("keep_alive", "truncate"):
-        if getattr(asked, field) is not None:
-            ignored.add(field)
+    if asked.keep_alive is not None:
+        ignored.add("keep_alive")
+    dimensions = asked.dimensions if asked.dimensions is None or asked.dimensions > 0 else None
+    if asked.dimensions and dimensions is None:
+        ignored.add("dimensions", "must be at least 1")
     inputs: str | list[str | int | list[int]] = [*asked.input] if isinstance(asked.input, list) else asked.input or ""
-    return _checked(EmbeddingRequest(model=asked.model, input=inputs or "", dimensions=asked.dimensions or None))
+    ask = _checked(EmbeddingRequest(model=asked.model, input=inputs or "", dimensions=dimensions))
+    return replace(ask, truncates=asked.truncate is not False)
 
 
 def parse_ollama_embeddings(body: bytes, ignored: IgnoredFields | None = None) -> OllamaEmbedAsk:

@@ -28,6 +28,19 @@ OPTION_NAMES: Mapping[str, str] = {chat: f"options.{own}" for own, chat in _FIEL
 
 _DEFAULTS: Mapping[str, float] = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
 """Ollama's own, of `DefaultOptions` in its api/types.go."""
+_LIMITS: Mapping[str, tuple[float, float]] = {
+    "temperature": (0, 2),
+    "top_k": (-1, 2**31 - 1),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "typical_p": (0, 1),
+    "repeat_penalty": (0.01, 10),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+}
+"""Ranges of a chat request. Ollama takes any number; the nearest one in the range is used."""
+_SAME_BEYOND = frozenset({"top_k", "top_p", "min_p", "typical_p"})
+"""Options that mean the same beyond their range as at its end: no limit, or only the best token."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +96,14 @@ def sampling_fields(options: Options | None, ignored: IgnoredFields) -> dict[str
     given = {chat: value for own, chat in _FIELDS.items() if (value := getattr(options, own)) is not None}
     if given.get("seed", 0) < 0:
         del given["seed"]
+    if given.get("max_tokens") == 0:
+        given["max_tokens"] = -1  # Ollama's server leaves a zero out, so that its model has no limit
+    for name, (low, high) in _LIMITS.items():
+        value = given.get(name)
+        if value is not None and not low <= value <= high:
+            given[name] = min(max(value, low), high)
+            if name not in _SAME_BEYOND:
+                ignored.add(OPTION_NAMES[name], f"must lie between {low} and {high}")
     return {**_DEFAULTS, **given}
 
 

@@ -19,7 +19,7 @@ from inferd.wire.ollama.messages import History, OllamaMessage
 from inferd.wire.ollama.options import OPTION_NAMES, Options, sampling_fields
 from inferd.wire.openai import tools as chat_tools
 from inferd.wire.openai.chat_request import ChatRequest, check_chat_request
-from inferd.wire.openai.messages import Message
+from inferd.wire.openai.messages import Message, ends_in_answer
 from inferd.wire.openai.request_fields import check_model
 from inferd.wire.openai.response_format import ResponseFormat
 
@@ -186,6 +186,7 @@ def _ask(
         response_format=_response_format(asked.format),
         logprobs=asked.logprobs,
         top_logprobs=asked.top_logprobs,
+        continue_final_message=ends_in_answer(messages) or None,
         **sampling_fields(asked.options, ignored),
     )
     names = FieldNames({**_NAMES, **history.names})

@@ -15,10 +15,10 @@ import msgspec
 from inferd.errors import InvalidRequestError
 from inferd.price import ServiceTier
 from inferd.sampling_params import SamplingParams
-from inferd.wire.errors import shorten, unsupported_field, unsupported_value
+from inferd.wire.errors import invalid, shorten, unsupported_field, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
-from inferd.wire.openai.messages import Message, check_messages
+from inferd.wire.openai.messages import Message, check_messages, ends_in_answer
 from inferd.wire.openai.prompt_logprobs import check_prompt_logprobs
 from inferd.wire.openai.request_fields import (
     ASKS_FOR_NOTHING,
@@ -41,7 +41,6 @@ from inferd.wire.openai.tools import Tool, ToolChoice, ToolSet, check_tools, too
 UNSUPPORTED = (
     "bad_words",
     "chat_template",
-    "continue_final_message",
     "ebnf",
     "function_call",
     "functions",
@@ -91,6 +90,8 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     reasoning_format: str | None = None
     include_reasoning: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | str | None = None
 
     safety_identifier: str | None = None
     metadata: Any = None
@@ -114,7 +115,6 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     # Known, so that they are refused and not ignored: the caller would get another answer than it asked for.
     bad_words: Any = None
     chat_template: Any = None
-    continue_final_message: Any = None
     ebnf: Any = None
     function_call: Any = None
     functions: Any = None
@@ -125,6 +125,11 @@ class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fi
     def tier(self) -> ServiceTier:
         """Service tier that the caller asked for; the deployment may not offer it."""
         return _SERVICE_TIERS[self.service_tier or "default"]
+
+    @property
+    def continues(self) -> bool:
+        """True if the answer continues the text of the last message."""
+        return bool(self.continue_final_message)
 
     @property
     def effort(self) -> ReasoningEffort | None:
@@ -186,7 +191,40 @@ def check_chat_request(request: ChatRequest, ignored: IgnoredFields) -> ChatRequ
     if not is_metadata(request.metadata):
         ignored.add("metadata", f"must be an object of at most {MAX_METADATA} texts")
     check_constraints(request)
+    check_continuation(request)
     return request
+
+
+def check_continuation(request: ChatRequest) -> None:
+    """Raise InvalidRequestError if the last message is to be continued and cannot be."""
+    how, field = request.continue_final_message, "continue_final_message"
+    if not request.continues:
+        return
+    if how not in (True, "content"):
+        raise unsupported_value(field, f"'{field}' must be true, false or content, got '{shorten(str(how))}'.")
+    path = f"messages[{len(request.messages) - 1}]"
+    if not ends_in_answer(request.messages):
+        raise invalid(
+            field,
+            f"'{path}' cannot be continued: '{field}' needs a last message of the role 'assistant', with text and "
+            "without calls.",
+        )
+    if request.add_generation_prompt:
+        raise invalid(
+            "add_generation_prompt",
+            f"'add_generation_prompt' must be false with '{field}': a new answer is begun, or the last one continued.",
+        )
+    own = request.constraint
+    if own is not None and own.is_schema:
+        raise unsupported_value(
+            own.param,
+            f"'{own.param}' constrains a whole answer, and '{path}' begins the answer already: leave one of them out.",
+        )
+    if request.tool_set.required:
+        raise unsupported_value(
+            "tool_choice",
+            f"'tool_choice' forces a call, and '{path}' begins the answer with text: leave one of them out.",
+        )
 
 
 def _check_unsupported(request: ChatRequest, ignored: IgnoredFields) -> None:

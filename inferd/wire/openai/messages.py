@@ -103,6 +103,12 @@ def has_attribution(messages: Sequence[Message]) -> bool:
     return messages[0].role in ("system", "developer") and messages[0].text().startswith(_ATTRIBUTION)
 
 
+def ends_in_answer(messages: Sequence[Message]) -> bool:
+    """Return whether the last message is the assistant's, with text and without calls: a text that can go on."""
+    last = messages[-1] if messages else None
+    return last is not None and last.role == "assistant" and not last.tool_calls and bool(last.text())
+
+
 def check_messages(messages: Sequence[Message], ignored: IgnoredFields) -> None:
     """Record fields without effect. Raises InvalidRequestError for messages that cannot be served."""
     check_num_parts(

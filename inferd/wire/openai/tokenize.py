@@ -10,7 +10,7 @@ import msgspec
 from inferd.wire.errors import invalid, unsupported_value
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
-from inferd.wire.openai.chat_request import ChatRequest
+from inferd.wire.openai.chat_request import ChatRequest, check_continuation
 from inferd.wire.openai.messages import Message, check_messages
 from inferd.wire.openai.template_kwargs import EFFORTS, check_template_kwargs, known_effort
 from inferd.wire.openai.tools import Tool, ToolChoice, check_tools
@@ -52,7 +52,7 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     chat_template: str | None = None
-    continue_final_message: bool | None = None
+    continue_final_message: bool | str | None = None
 
     @property
     def chat(self) -> ChatRequest | None:
@@ -67,6 +67,8 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             parallel_tool_calls=self.parallel_tool_calls,
             reasoning_effort=self.reasoning_effort,
             chat_template_kwargs=self.chat_template_kwargs,
+            add_generation_prompt=self.add_generation_prompt,
+            continue_final_message=self.continue_final_message,
         )
 
     @property
@@ -174,14 +176,10 @@ def _check_chat(request: TokenizeRequest, messages: list[Message], ignored: Igno
     for field in ("add_special_tokens", "add_special", "parse_special"):
         if getattr(request, field) is not None:
             ignored.add(field, "has no effect with messages: the chat template decides it")
-    if request.add_generation_prompt is False:
-        raise unsupported_value(
-            "add_generation_prompt",
-            "'add_generation_prompt' must be true: messages are always tokenised with the beginning of the answer.",
-        )
-    for field in ("chat_template", "continue_final_message"):
-        if getattr(request, field):
-            raise unsupported_value(field, f"'{field}' is not supported; leave it out.")
+    if request.chat_template:
+        raise unsupported_value("chat_template", "'chat_template' is not supported; leave it out.")
+    if request.chat is not None:
+        check_continuation(request.chat)
 
 
 def parse_detokenize_request(body: bytes, ignored: IgnoredFields | None = None) -> DetokenizeRequest:

@@ -117,6 +117,15 @@ def test_grammar_accepts_the_calls_that_the_template_renders(template, required)
     assert accepted_part(grammar, text) == text
 
 
+def test_continued_answer_of_gpt_oss_is_text_with_or_without_a_call_behind_it():
+    grammar = answer_grammar(FAMILY["gpt-oss"], [TOOL], reasoning=ReasoningState.CONTINUED, parallel=False)
+    call = "<|end|><|start|>assistant<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
+    for text in (" is two.", f' is two.{call}{{"city": "Paris"}}'):
+        assert accepted_part(grammar, text) == text
+    wrong = f' is two.{call}{{"town'
+    assert accepted_part(grammar, wrong) != wrong
+
+
 @pytest.mark.parametrize("name", sorted(FAMILY))
 def test_required_call_is_parsed_and_fits_its_schema(name):
     rng = random.Random(name)

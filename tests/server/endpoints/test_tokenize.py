@@ -139,8 +139,8 @@ async def test_what_makes_no_sense_is_named(provider, monkeypatch):
     assert await refused(provider) == ("invalid_value", "prompt")
     assert await refused(provider, prompt="a", content="b") == ("invalid_value", "content")
     assert await refused(provider, messages=[]) == ("invalid_value", "messages")
-    refusal = await refused(provider, messages=[{"role": "user", "content": "a"}], add_generation_prompt=False)
-    assert refusal == ("unsupported_value", "add_generation_prompt")
+    refusal = await refused(provider, messages=[{"role": "user", "content": "a"}], continue_final_message=True)
+    assert refusal == ("invalid_value", "continue_final_message")
     assert await refused(provider, prompt="a", add_special=True, add_special_tokens=False) == (
         "invalid_value",
         "add_special",
@@ -193,3 +193,16 @@ async def test_tokenising_counts_in_concurrency_until_it_ends(provider, path, fi
     tokenizers._start()
     assert (await asked).status_code == 200
     assert len(concurrency) == 0
+
+
+async def test_message_to_continue_is_rendered_tokenised_and_billed_alike(provider):
+    begun = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "Once <|end|>"}]
+    body = {"model": PRICED, "messages": begun, "continue_final_message": True, "add_generation_prompt": False}
+    rendered = await provider.client.post("/apply-template", json=body)
+    assert rendered.json()["prompt"].endswith("<|begin|>assistant\nOnce <|end|>")
+    tokenised = (await provider.client.post("/tokenize", json=body)).json()
+    assert tokenised["tokens"][-12:] == [*b"Once <|end|>"], "a caller's text is no control token"
+    answer = await provider.client.post("/v1/chat/completions", json=body | {"max_tokens": 4})
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["prompt_tokens"] == tokenised["count"]
+    assert "inferd-ignored" not in answer.headers

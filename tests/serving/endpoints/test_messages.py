@@ -183,7 +183,6 @@ async def test_sdk_raises_its_own_errors(tmp_path, monkeypatch):
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
         ({"inference_geo": "eu"}, "inference_geo"),
         ({"metadata": {"user_id": "x" * 600}}, "metadata.user_id"),
-        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "messages[1]"),
         (
             {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x"}]}]},
             "messages[0].content[0].tool_use_id",
@@ -209,3 +208,15 @@ async def test_version_header_without_a_date_or_too_old_is_refused(provider, ver
     response = await provider.client.post("/v1/messages", json={}, headers={"anthropic-version": version})
     assert response.status_code == 400
     assert response.json()["error"]["details"]["param"] == "anthropic-version"
+
+
+async def test_last_turn_of_the_assistant_is_the_beginning_of_the_answer(tmp_path, monkeypatch, roomy):
+    turns = [*ASK["messages"], {"role": "assistant", "content": "Once <|end|>"}]
+    async with running_provider(tmp_path, monkeypatch) as provider:
+        answer = await provider.client.post("/v1/messages", json=ASK | {"max_tokens": 9, "messages": turns})
+        counted = await provider.client.post("/v1/messages/count_tokens", json={"model": PRICED, "messages": turns})
+        (row,) = provider.rows("usage")
+    assert answer.status_code == 200
+    assert row["prompt_tokens"] == counted.json()["input_tokens"]
+    begun = [*b"assistant\n", *b"Once <|end|>"]
+    assert row["prompt_tokens"] == len(prompt_of(ASK["messages"][0]["content"])) - len("assistant:") + len(begun)

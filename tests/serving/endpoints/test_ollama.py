@@ -225,6 +225,20 @@ async def test_embeddings_are_of_length_one_and_billed(tmp_path, monkeypatch):
     assert (both.total_duration or 0) >= (both.load_duration or 0) >= 0
 
 
+async def test_input_to_embed_that_is_too_long_is_cut_unless_told_not_to(provider):
+    replica = provider.router.find(PRICED).replica
+    body = {"model": PRICED, "input": ["a" * (replica.max_embedding_tokens + 9), "b"], "dimensions": 99_999}
+    cut = await provider.client.post("/api/embed", json=body)
+    assert cut.json()["prompt_eval_count"] == replica.max_embedding_tokens + 2, "of the second, its BOS too"
+    assert cut.headers["inferd-ignored"] == "dimensions, input[0]"
+    assert len(cut.json()["embeddings"][0]) == replica.embedding_size
+    whole = await provider.client.post("/api/embed", json=body | {"truncate": False})
+    assert (whole.status_code, whole.json()["param"]) == (400, "input[0]")
+    older = await provider.client.post("/api/embeddings", json={"model": PRICED, "prompt": body["input"][0]})
+    assert older.status_code == 400
+    assert [row["prompt_tokens"] for row in provider.rows("usage")] == [replica.max_embedding_tokens + 2]
+
+
 async def test_errors_are_ollamas_with_their_status(tmp_path, monkeypatch):
     async with asked(tmp_path, monkeypatch, "no", credit_nanousd=0) as (_, client):
         for ask, status in (

@@ -179,12 +179,22 @@ def test_unsupported_value_is_refused_by_name(field):
     assert (raised.value.param, raised.value.code) == (field, "unsupported_parameter")
 
 
+AFTER_TOOL = [
+    *HI,
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "1"}]},
+]
+
+
 @pytest.mark.parametrize(
     ("fields", "effort"),
     [
         ({}, None),
         ({"thinking": {"type": "adaptive"}}, None),
         ({"thinking": {"type": "disabled"}}, "none"),
+        ({"thinking": {"type": "between_tools"}}, "none"),
+        ({"thinking": {"type": "between_tools"}, "messages": AFTER_TOOL}, None),
+        ({"thinking": {"type": "between_tools"}, "messages": AFTER_TOOL, "output_config": {"effort": "low"}}, "low"),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "low"),
         ({"thinking": {"type": "enabled", "budget_tokens": 20_000}}, "high"),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}}, "max"),
@@ -195,6 +205,23 @@ def test_unsupported_value_is_refused_by_name(field):
 )
 def test_thinking_sets_the_effort(fields, effort):
     assert chat(**fields).effort == effort
+
+
+def test_last_turn_of_the_assistant_is_continued():
+    begun = {"role": "assistant", "content": "The answer is ("}
+    assert chat(messages=[*HI, begun]).continues
+    assert not chat(messages=HI).continues
+    refused = {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}
+    with pytest.raises(InvalidRequestError, match=r"'messages\[1\]' begins the answer") as caught:
+        chat(messages=[*HI, begun], **refused)
+    assert caught.value.param == "output_config.format.schema"
+
+
+@pytest.mark.parametrize("content", ["", [], [{"type": "thinking", "thinking": "Hm.", "signature": ""}]])
+def test_last_turn_of_the_assistant_without_text_is_left_out_and_named(content):
+    asked = chat(messages=[*HI, {"role": "assistant", "content": content}])
+    assert asked == chat(messages=HI)
+    assert ignored_of(messages=[*HI, {"role": "assistant", "content": content}]) == "messages[1]"
 
 
 def test_count_tokens_reads_prompt_fields_and_ignores_the_rest():

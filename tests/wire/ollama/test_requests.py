@@ -14,6 +14,7 @@ from inferd.wire.ollama.requests import OllamaAsk, parse_ollama_chat, parse_olla
 HI = [{"role": "user", "content": "hi"}]
 TOOL = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
 CALL = {"function": {"name": "add", "arguments": {"a": 1}}}
+BEGUN = {"role": "assistant", "content": "The answer"}
 
 
 def chat(ignored: IgnoredFields | None = None, **fields: Any) -> OllamaAsk:
@@ -85,11 +86,38 @@ def test_options_of_loading_and_of_other_samplers_are_named():
     }
 
 
-@pytest.mark.parametrize("num_predict", [-1, -2])
+@pytest.mark.parametrize("num_predict", [-1, -2, 0])
 def test_negative_limit_is_none_and_named(num_predict):
     ignored = IgnoredFields()
     assert chat(ignored, options={"num_predict": num_predict}).chat.completion_limit is None
     assert ignored.header_value() == "options.num_predict"
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "taken", "is_named"),
+    [
+        ("temperature", 3, 2, True),
+        ("temperature", -1, 0, True),
+        ("presence_penalty", -5, -2, True),
+        ("frequency_penalty", 2.5, 2, True),
+        ("repeat_penalty", 0, 0.01, True),
+        ("top_p", 1.5, 1, False),
+        ("top_p", -1, 0, False),
+        ("min_p", 2, 1, False),
+        ("typical_p", 7, 1, False),
+        ("top_k", -5, -1, False),
+    ],
+)
+def test_option_out_of_range_is_the_nearest_and_named_if_that_differs(option, given, taken, is_named):
+    ignored = IgnoredFields()
+    assert getattr(chat(ignored, options={option: given}).chat, option) == taken
+    assert ignored.header_value() == (f"options.{option}" if is_named else "")
+
+
+def test_last_message_of_the_assistant_is_continued_if_it_has_text():
+    assert chat(messages=[*HI, BEGUN]).chat.continues
+    assert not chat(messages=HI).chat.continues
+    assert not chat(messages=[*HI, {"role": "assistant", "content": "", "thinking": "Hm."}]).chat.continues
 
 
 def test_negative_seed_is_random():
@@ -178,8 +206,8 @@ def test_thinking_of_an_answer_is_sent_back():
     ("fields", "param"),
     [
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
-        ({"options": {"temperature": 3}}, "options.temperature"),
-        ({"options": {"num_predict": 0}}, "options.num_predict"),
+        ({"options": {"repeat_last_n": -2}}, "options.repeat_last_n"),
+        ({"format": "json", "messages": [*HI, BEGUN]}, "format"),
         ({"options": {"temprature": 1}}, "options.temprature"),
         ({"options": {"stop": ["x" * 2000]}}, "options.stop[0]"),
         ({"format": "xml"}, "format"),
