@@ -48,9 +48,9 @@ def python_client(requirements: Path, name: str) -> Path:
     with _installing(folder) as is_missing:
         if is_missing:
             install([sys.executable, "-m", "venv", str(folder)], folder)
-            install(
-                [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(requirements)], folder
-            )
+            # The file has all packages. Resolving again, pip may look at a version that is not pinned, and refuse it.
+            pip = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+            install([*pip, "-r", str(requirements)], folder)
     return python
 
 

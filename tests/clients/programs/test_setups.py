@@ -49,7 +49,7 @@ class Block:
     text: str
 
     @classmethod
-    def of(cls, page: str, section: str, team: Team) -> Block:
+    def of(cls, page: str, section: str, team: Team, model: str = MODELS[1]) -> Block:
         told = (ROOT / "docs" / "clients" / f"{page}.md").read_text().partition(f"\n## {section}\n")[2]
         found = re.search(r"```(\w+)\n(.*?)\n```", told.partition("\n## ")[0], re.DOTALL)
         assert found is not None, f"docs/clients/{page}.md has a block for {section}"
@@ -57,14 +57,14 @@ class Block:
         values = {
             "http://127.0.0.1:8000": team.server.base_url.removesuffix("/v1"),
             "sk-inferd-...": team.key,
-            "acme/qwen": MODELS[1],
+            "acme/qwen": model,
         }
         for example, value in values.items():
             assert example in text, f"the block for {section} has {example} where a user puts something else"
             text = text.replace(example, value)
         return cls(found[1], text)
 
-    def run(self, requirements: str, home: Path) -> subprocess.CompletedProcess[str]:
+    def run(self, requirements: str, home: Path, patience_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
         """Run the block as a user would, installing its client. Raises NotInstalledError."""
         python = Path(sys.executable)
         folder = home
@@ -86,7 +86,7 @@ class Block:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=patience_s,
             check=False,
         )
 
