@@ -91,11 +91,11 @@ def check_keyless(console: Console, store: Store, config: ServerConfig) -> None:
             "key get a 401. Make a key with [bold]inferd keys create[/], and set keyless to its id."
         )
         return
-    fault = stand_in_fault(key.scopes)
+    fault = stand_in_fault(key.scopes, is_trusted=key.trusted)
     if fault is not None:
         raise ConfigError(
             f"[server] keyless: the key {key.key_id} {fault}; name a key with the scope inference that has neither "
-            "manage nor admin"
+            "manage nor admin and is not trusted"
         )
 
 

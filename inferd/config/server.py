@@ -22,6 +22,7 @@ SERVER_KEYS = (
     "cors_origins",
     "strict",
     "keyless",
+    "user_headers",
     "strip_attribution",
     "responses_days",
     "country_database",
@@ -32,8 +33,11 @@ SERVER_KEYS = (
 )
 
 MAX_RESPONSES_DAYS = 3650
+USER_HEADERS = ("inferd-user", "x-openwebui-user-email", "x-openwebui-user-id")
+_SECRET_HEADERS = ("authorization", "proxy-authorization", "x-api-key", "cookie")
 _T = TypeVar("_T")
 _KEY_ID = re.compile(r"[0-9A-Za-z]{12}")
+_HEADER = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*")
 
@@ -65,6 +69,8 @@ class ServerConfig:
         cors_origins: origins of web pages that may call the server; `*` is any origin.
         strict: whether a request with a field that would be ignored or degraded is refused.
         keyless: id of the key that requests of this machine without a key act as; None: every request needs a key.
+        user_headers: headers, in lower case, by which a request with a trusted key names its user; the first that is
+            not empty counts.
         strip_attribution: whether a first line of the system prompt for the client's own accounting is left out.
         responses_days: for how many days responses are kept; 0: none is stored.
     """
@@ -77,6 +83,7 @@ class ServerConfig:
     regions: RegionsConfig = RegionsConfig()
     strict: bool = False
     keyless: str | None = None
+    user_headers: tuple[str, ...] = USER_HEADERS
     strip_attribution: bool = True
     responses_days: int = 0
 
@@ -95,6 +102,7 @@ def server_config(path: Path, values: object) -> ServerConfig:
         cors_origins=_each(table, "cors_origins", _origin),
         strict=table.get("strict", bool) or False,
         keyless=table.get("keyless", str),
+        user_headers=_each(table, "user_headers", _header, USER_HEADERS),
         strip_attribution=table.get("strip_attribution", bool) is not False,
         responses_days=table.integer("responses_days", 0, 0, MAX_RESPONSES_DAYS),
         regions=_regions(table),
@@ -140,10 +148,11 @@ def _regions(table: TomlTable) -> RegionsConfig:
     return regions
 
 
-def _each(table: TomlTable, key: str, read: Callable[[str], _T]) -> tuple[_T, ...]:
-    """Return the strings of a list, each converted by `read`, which raises ValueError with the fault of a string."""
+def _each(table: TomlTable, key: str, read: Callable[[str], _T], default: tuple[str, ...] = ()) -> tuple[_T, ...]:
+    """Return the strings of a list, or of `default` without one, each converted by `read`, which raises ValueError with
+    the fault of a string."""
     found = []
-    for text in table.items(key, str, ()):
+    for text in table.items(key, str, default):
         try:
             found.append(read(text))
         except ValueError as error:
@@ -155,6 +164,15 @@ def _host(text: str) -> str:
     name = text.lower().removesuffix(".")
     if not _HOST_NAME.fullmatch(name):
         raise ValueError("write a host name such as ai.example.org, without scheme and port")
+    return name
+
+
+def _header(text: str) -> str:
+    name = text.lower()
+    if not _HEADER.fullmatch(name):
+        raise ValueError("write the name of a header, such as x-forwarded-email")
+    if name in _SECRET_HEADERS:
+        raise ValueError("this header has a secret, which would be in reports as the name of a user")
     return name
 
 

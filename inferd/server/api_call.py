@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from starlette.requests import Request
 
 from inferd.deployments.deployment import Deployment
 from inferd.errors import ClientGoneError, InvalidRequestError
+from inferd.instants import wall_clock_ms
+from inferd.ledger import operations
 from inferd.ledger.identity import Caller
 from inferd.limits.ticket import RateLimitTicket
 from inferd.server.auth import authenticate_request, require_model, require_scope
@@ -150,15 +152,20 @@ async def api_call(request: Request, *, may_lack_key: bool = False) -> AsyncIter
         may_lack_key: see `authenticate_request`.
     """
     received_ns = time.monotonic_ns()
-    with rate_limited(request, may_lack_key=may_lack_key) as (caller, ticket):
+    async with rate_limited(request, may_lack_key=may_lack_key) as (caller, ticket):
         ignored = remember_ignored(request)
         yield ApiCall(request, caller, ticket, await read_body(request), received_ns, ignored)
 
 
-@contextmanager
-def rate_limited(request: Request, *, may_lack_key: bool = False) -> Iterator[tuple[Caller, RateLimitTicket]]:
+@asynccontextmanager
+async def rate_limited(
+    request: Request, *, may_lack_key: bool = False
+) -> AsyncIterator[tuple[Caller, RateLimitTicket]]:
     """Authenticate, check the scope and count the request in the team's minute. Before the body is read, so that
     refusing a rate-limited caller is cheap. An exception within the block gives back what the ticket took.
+
+    A user that a trusted key names for the first time is made once the request was counted, so that new names cannot
+    come faster than requests.
 
     Args:
         may_lack_key: see `authenticate_request`.
@@ -170,10 +177,22 @@ def rate_limited(request: Request, *, may_lack_key: bool = False) -> Iterator[tu
     remember_limits(request, ticket)
     try:
         ticket.take_request()
+        if caller.is_new_user:
+            caller = await _with_new_user(request, caller)
         yield caller, ticket
     except BaseException as error:
         ticket.refuse(error)
         raise
+
+
+async def _with_new_user(request: Request, caller: Caller) -> Caller:
+    """Return the caller once its user is in the ledger. Raises PermissionDeniedError if its team has too many."""
+    name, by = caller.user, operations.Author(f"key:{caller.key_id}", wall_clock_ms())
+    assert name is not None, "a new user has a name"
+    user = await services_of(request).ledger.change(
+        lambda conn: operations.make_named_user(conn, caller.team, name, by=by)
+    )
+    return replace(caller, user=user, is_new_user=False)
 
 
 def header_hints(headers: Mapping[str, str]) -> CacheHints:

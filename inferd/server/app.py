@@ -141,6 +141,7 @@ def build_app(
     app.state.services = services
     app.state.strict = config.strict
     app.state.keyless = KeylessAccess.of(config)
+    app.state.user_headers = config.user_headers
     app.state.ollama_port = ollama_port
     app.state.openapi = encoded_document(ROUTES)
     gated: ASGIApp = Gate(app, config, bound_host)

@@ -1,14 +1,24 @@
-"""Authentication: the key of the Authorization header, or of x-api-key, looked up in the ledger at every request."""
+"""Authentication: the key of the Authorization header, or of x-api-key, looked up in the ledger at every request; and
+the user that a request with a trusted key names by header."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from urllib.parse import unquote_to_bytes
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from inferd.errors import AuthenticationError, PermissionDeniedError, TooManyFailuresError
+from inferd.errors import (
+    AuthenticationError,
+    InvalidRequestError,
+    InvalidValueError,
+    PermissionDeniedError,
+    TooManyFailuresError,
+)
 from inferd.instants import wall_clock_ms
-from inferd.ledger.identity import Authenticator, Caller, Scope
+from inferd.ledger.identity import Authenticator, Caller, Scope, user_name
 from inferd.server.keyless import KeylessAccess
 from inferd.server.middleware.client_address import site_of
 from inferd.server.services import services_of
@@ -16,6 +26,9 @@ from inferd.server.services import services_of
 PROJECT_HEADER = "openai-project"
 KEY_HEADER = "x-api-key"
 """Anthropic's header for keys."""
+PERCENT_ENCODED = ("inferd-user", "x-openwebui-user-name")
+"""Headers whose values are percent-encoded. Open WebUI encodes names, and sends e-mail addresses as they are: decoding
+those, too, would make one user of `a+b@example.org` and of a stranger who signs up as `a%2Bb@example.org`."""
 
 
 def authenticate_request(request: Request, authenticator: Authenticator, *, may_lack_key: bool = False) -> Caller:
@@ -29,10 +42,15 @@ def authenticate_request(request: Request, authenticator: Authenticator, *, may_
         AuthenticationError: the key is missing or invalid.
         TooManyFailuresError: the key is missing or invalid, as in too many other requests from the same address.
         PermissionDeniedError: the project is not the key's, or the key, user, project or team is suspended.
+        InvalidRequestError: a trusted key names a user that cannot be.
     """
     try:
         caller = _authenticated(request, authenticator, may_lack_key=may_lack_key)
         request.state.caller = caller  # for the refusal log
+        if caller.is_trusted:
+            name = named_user(request.headers, request.app.state.user_headers)
+            if name is not None:
+                caller = request.state.caller = authenticator.name_user(caller, name)
         return caller
     except AuthenticationError as error:
         site = site_of(request.state.client_address)
@@ -74,6 +92,38 @@ def _key(request: Request) -> str | None:
             "The Authorization header must begin with the word Bearer, as in `Authorization: Bearer sk-inferd-...`."
         )
     return None
+
+
+def named_user(headers: Headers, names: Sequence[str]) -> str | None:
+    """Return the user that the headers name, as the ledger writes the name; None if they name none.
+
+    Args:
+        names: of the headers; the first one that is not empty counts.
+
+    Raises:
+        InvalidRequestError: no user can have that name, or the header came twice with different values.
+    """
+    for name in names:
+        values = {value.strip() for value in headers.getlist(name)} - {""}
+        if len(values) > 1:
+            raise _wrong_header(name, f"it came {len(values)} times with different values; send it once")
+        if values:
+            return _read_user(name, values.pop())
+    return None
+
+
+def _read_user(name: str, value: str) -> str:
+    encoded = value.encode("latin-1")  # as Starlette decoded it
+    try:
+        return user_name((unquote_to_bytes(encoded) if name in PERCENT_ENCODED else encoded).decode().strip())
+    except UnicodeDecodeError as error:
+        raise _wrong_header(name, "its value is no UTF-8") from error
+    except InvalidValueError as error:
+        raise _wrong_header(name, str(error)) from error
+
+
+def _wrong_header(name: str, why: str) -> InvalidRequestError:
+    return InvalidRequestError(f"The header {name} names no user: {why}.", param=name, code="invalid_value")
 
 
 def has_key(request: Request) -> bool:

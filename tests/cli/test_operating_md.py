@@ -58,9 +58,9 @@ class Reader:
             return ""
         if program == "curl":
             assert client is not None, "the server runs"
-            url, _, header, _, body = words
-            name, _, value = header.partition(": ")
-            response = await client.post(url.removeprefix("http://127.0.0.1:8000"), content=body, headers={name: value})
+            url, *options, _, body = words
+            headers = dict(header.split(": ") for header in options[1::2])
+            response = await client.post(url.removeprefix("http://127.0.0.1:8000"), content=body, headers=headers)
             error = response.json().get("error", {})
             return f"HTTP {response.status_code} {error.get('code', '')}"
         assert program == "inferd", f"the page has a command that nobody can run: {command}"

@@ -5,7 +5,8 @@ command, with faults.
 stop waits for requests. --die ends the process with SIGKILL at the N-th commit of a group that holds such a command,
 and leaves beside the data folder, in died.json, what was in the group: a list of [command, request id]. `spooled` and
 `torn` instead of a moment end it when answers of batches were synced for the N-th time, and amid writing them; `stored`
-when a file whose name holds the second word got its name. The second word may be a function of batch_progress, too.
+when a file whose name holds the second word got its name. The second word may be a function of batch_progress or
+operations, too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from inferd.deployments import local_replica
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.core import EngineCore
 from inferd.engine.model_core import ModelCore
+from inferd.ledger import operations
 from inferd.ledger.batches import progress as batch_progress
 from inferd.ledger.storage.writer import LedgerWriter
 from inferd.serving.batches.spool import Spool
@@ -132,9 +134,9 @@ def die_storing(part: str, nth: int) -> None:
     FileStore.finish = finish_and_die  # type: ignore[method-assign]
 
 
-def die_changing(moment: Literal["before", "after"], function: str, nth: int) -> None:
-    """Before or after the commit of a step that a batch takes in the ledger."""
-    change, commit = getattr(batch_progress, function), LedgerWriter._commit
+def die_changing(module: Any, moment: Literal["before", "after"], function: str, nth: int) -> None:
+    """Before or after the commit of a change of the ledger, which is a function of the module."""
+    change, commit = getattr(module, function), LedgerWriter._commit
     seen = 0
 
     def change_and_count(*arguments: Any, **named: Any) -> Any:
@@ -150,7 +152,7 @@ def die_changing(moment: Literal["before", "after"], function: str, nth: int) ->
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)
 
-    setattr(batch_progress, function, change_and_count)
+    setattr(module, function, change_and_count)
     LedgerWriter._commit = commit_or_die  # type: ignore[method-assign]
 
 
@@ -170,9 +172,10 @@ def run(arguments: list[str]) -> int:
         if moment == "stored":
             die_storing(command, int(nth))
             return main(arguments)
-        if hasattr(batch_progress, command):
-            die_changing(moment, command, int(nth))  # type: ignore[arg-type]
-            return main(arguments)
+        for module in (batch_progress, operations):
+            if hasattr(module, command):
+                die_changing(module, moment, command, int(nth))  # type: ignore[arg-type]
+                return main(arguments)
         data_dir = Path(arguments[arguments.index("--data-dir") + 1])
         die_at(moment, command, int(nth), data_dir.parent / "died.json")  # type: ignore[arg-type]
     return main(arguments)

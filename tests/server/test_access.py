@@ -127,6 +127,7 @@ async def test_key_status_has_the_key_and_its_spendable_amounts(provider):
         "user": "ada",
         "scopes": ["inference", "usage"],
         "models": [PRICED],
+        "trusted": False,
         "expires_at": None,
         "plan": "academic",
         "tier": 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from inferd.config import data_dir as data_folder
 from inferd.config import default_config_path, load_config
 from inferd.errors import ConfigError
 from inferd.instants import parse_instant_ms, wall_clock_ms
+
+if TYPE_CHECKING:
+    from inferd.ledger.identity import Key
 
 Scopes = Annotated[
     list[str] | None,
@@ -32,6 +35,15 @@ Models = Annotated[
         metavar="DEPLOYMENT",
         show_default=False,
         help="Deployment that the key may call; can be repeated. Default: all.",
+    ),
+]
+
+Trusted = Annotated[
+    bool,
+    typer.Option(
+        "--trusted",
+        help="Let requests name their user by header, for a program that serves several users, such as Open WebUI. A "
+        "user is created by the first request that names it.",
     ),
 ]
 
@@ -59,6 +71,7 @@ def create(
     ] = None,
     scope: Scopes = None,
     model: Models = None,
+    trusted: Trusted = False,
     json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -70,6 +83,7 @@ def create(
     $ inferd keys create --team acme --name laptop
     $ inferd keys create --team acme --project website --expires 2027-01-01
     $ inferd keys create --team ops --name admin --scope admin
+    $ inferd keys create --team family --name open-webui --trusted
     ```
     """
     from inferd.ledger import operations
@@ -89,6 +103,7 @@ def create(
                 expires_at_ms=None if expires is None else parse_instant_ms(expires),
                 scopes=scope or None,
                 models=model or None,
+                trusted=trusted,
             ),
             by=author(moment_ms),
         )
@@ -101,11 +116,22 @@ def create(
         *(f"Warning: {warning}." for warning in warnings),
         *(f"Created key {new_key.id} of team {team}. It is not shown again:", "", f"  {new_key.key}"),
     )
+    _say_uses(new_key.key, key, data_dir, has_credit=credit.available_nanousd > 0)
+
+
+def _say_uses(text: str, key: Key, data_dir: Path | None, *, has_credit: bool) -> None:
+    """Print what to do with a new key, given its text."""
+    team = key.team
     say_next(
         "Use it with any OpenAI client and the base URL that `inferd serve` prints",
-        f"export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY={new_key.key}",
+        f"export OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY={text}",
     )
-    if not credit.available_nanousd:
+    if key.trusted:
+        say_next(
+            "Cap what each user may spend, also users who come later",
+            command_line(data_dir, "budgets", "set", team, "5", "--each-user"),
+        )
+    if not has_credit:
         say_next(
             f"Team {team} has no credit, so it can call only free deployments. Grant credit",
             command_line(data_dir, "credits", "grant", team, "10"),
@@ -193,12 +219,11 @@ def _model_warnings(models: Sequence[str], option: Path | None) -> list[str]:
 
 def print_keys(records: Sequence[Mapping[str, Any]]) -> None:
     """Print a table of `listings.listed_keys`."""
-    columns = ("id", "team", "project", "user", "name", "last4")
     print_table(
         ("Key", "Team", "Project", "User", "Name", "Ends in", "Scopes", "Models", "Budgets", "Created", "Status"),
         (
             (
-                *(key[column] for column in columns),
+                *(key["id"], key["team"], key["project"], _user_text(key), key["name"], key["last4"]),
                 " ".join(key["scopes"]),
                 "all" if key["models"] is None else " ".join(key["models"]),
                 *(budgets_text(key), moment_text(key["created_at"]), key["status"]),
@@ -207,3 +232,9 @@ def print_keys(records: Sequence[Mapping[str, Any]]) -> None:
         ),
         wrap=("Models", "Budgets", "Scopes", "Name", "User"),
     )
+
+
+def _user_text(key: Mapping[str, Any]) -> str | None:
+    """Return the owner of a key, and whether requests may name another user."""
+    owner: str | None = key["user"]
+    return ("by header" if owner is None else f"{owner} or by header") if key["trusted"] else owner

@@ -28,6 +28,12 @@ Concurrency = Annotated[
 ]
 
 
+_NAME_HELP: Mapping[Noun, str] = {
+    "project": "1 to 64 letters, digits and . _ - @ +",
+    "user": "1 to 254 letters, digits, spaces and . _ - @ + ' | = ,",
+}
+
+
 def _members_app(noun: Noun, example: str, about: str) -> typer.Typer:
     """Return the commands of `inferd projects` or `inferd users`.
 
@@ -37,7 +43,7 @@ def _members_app(noun: Noun, example: str, about: str) -> typer.Typer:
     """
     app = typer.Typer(no_args_is_help=True, help=f"Manage {noun}s of teams.\n\n{about}")
     name_argument: Any = typer.Argument(metavar="NAME", help=f"Name of the {noun}.")
-    new_name_argument: Any = typer.Argument(metavar="NAME", help="1 to 64 letters, digits and . _ - @ +")
+    new_name_argument: Any = typer.Argument(metavar="NAME", help=_NAME_HELP[noun])
 
     @app.command(help=help_text(f"Create a {noun} of a team.", f"{noun}s create acme {example}"))
     def create(team: Team, name: str = new_name_argument, json: Json = False, data_dir: DataDir = None) -> None:

@@ -3,7 +3,7 @@
 from inferd.ledger.identity.authenticator import Authenticator, Caller, stand_in_fault
 from inferd.ledger.identity.keys import Key, Scope, find_key, unknown_deployments
 from inferd.ledger.identity.suspensions import Suspension
-from inferd.ledger.identity.teams import MemberKind, find_team
+from inferd.ledger.identity.teams import MemberKind, find_team, user_name
 
 __all__ = [
     "Authenticator",
@@ -16,4 +16,5 @@ __all__ = [
     "find_team",
     "stand_in_fault",
     "unknown_deployments",
+    "user_name",
 ]

@@ -28,6 +28,11 @@ def granted_key(conn: sqlite3.Connection, own: Key, request: KeyRequest) -> KeyR
         raise beyond_limits(f"it is bound to project `{own.project}`")
     if own.user is not None and request.user not in (None, own.user):
         raise beyond_limits(f"it belongs to user `{own.user}`")
+    if request.trusted:
+        raise beyond_limits(
+            "a trusted key names the user of each request, and so could spend what other users have left; ask the "
+            "operator for one"
+        )
     own_end_ms, end_ms = own.expires_at_ms, request.expires_at_ms
     if own_end_ms is not None and end_ms is not None and end_ms > own_end_ms:
         raise beyond_limits("it expires before that itself")

@@ -42,6 +42,7 @@ class KeyRequest:
         expires_at_ms: the end of the key, exclusive; None: no end.
         scopes: rights of the key; None: the default scopes.
         models: the deployments that the key may call; None: all.
+        trusted: whether requests with the key may name their user by header.
     """
 
     project: str | None = None
@@ -50,6 +51,7 @@ class KeyRequest:
     expires_at_ms: int | None = None
     scopes: Sequence[str] | None = None
     models: Sequence[str] | None = None
+    trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Key:
         project: the project that the key is bound to; None: no project.
         scopes: rights of the key, fixed when it is created.
         models: the deployments that the key may call; None: all.
+        trusted: whether requests with the key may name their user by header.
         suspended: whether the key itself is suspended.
     """
 
@@ -76,6 +79,7 @@ class Key:
     revoked_by: str | None
     scopes: tuple[Scope, ...]
     models: tuple[str, ...] | None
+    trusted: bool
     suspended: bool
 
     def status(self, now_ms: int) -> str:
@@ -97,7 +101,7 @@ class NewKey:
 
 _SHOWN = (
     "key_id, team, project, user, label, last4, expires_at_ms, created_at_ms, created_by, revoked_at_ms, revoked_by, "
-    f"scopes, models, EXISTS (SELECT 1 FROM suspensions WHERE subject = {KEY_SUBJECT_SQL})"
+    f"scopes, models, trusted, EXISTS (SELECT 1 FROM suspensions WHERE subject = {KEY_SUBJECT_SQL})"
 )
 
 
@@ -121,6 +125,7 @@ def add_key(conn: sqlite3.Connection, team: str, request: KeyRequest, *, actor: 
         "models": None if request.models is None else json.dumps(list(dict.fromkeys(request.models))),
         "revoked_at_ms": None,
         "revoked_by": None,
+        "trusted": 1 if request.trusted else None,
     }
     insert(conn, "keys", values)
     return NewKey(key_id, key)
@@ -153,8 +158,8 @@ def all_keys(conn: sqlite3.Connection, team: str | None = None, page: Page = WHO
 
 
 def _key(row: tuple[Any, ...]) -> Key:
-    scopes, models, suspended = row[-3:]
-    values: tuple[Any, ...] = (*row[:-3], tuple(scopes.split()), stored_models(models), bool(suspended))
+    *others, scopes, models, trusted, suspended = row
+    values: tuple[Any, ...] = (*others, tuple(scopes.split()), stored_models(models), bool(trusted), bool(suspended))
     return Key(*values)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +20,9 @@ _MAX_TEXT = 200
 
 # No colon and no slash: a name is a part of account names (`team:NAME:...`) and of `TEAM/PROJECT`.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+MAX_USER_NAME = 254
+"""Characters of an e-mail address at most (RFC 5321)."""
+_USER_PUNCTUATION = frozenset("._@+-'|=, ")
 
 MemberKind = Literal["project", "user"]
 
@@ -129,13 +133,64 @@ def add_member(conn: sqlite3.Connection, member: Member) -> None:
         raise ConflictError(f"team {member.team!r} has a {kind} {member.name!r} already") from error
 
 
+def find_user(conn: sqlite3.Connection, team: str, name: str) -> str | None:
+    """Return the user that a header names by a `user_name`; None if there is none.
+
+    An e-mail address is also found as the user whose name differs from the address in the case of ASCII letters: an
+    operator may have written the name so.
+    """
+    row = conn.execute("SELECT user FROM users WHERE team = ? AND user = ?", (team, name)).fetchone()
+    if row is None and "@" in name:
+        row = conn.execute(
+            "SELECT user FROM users WHERE team = ? AND user = ? COLLATE NOCASE ORDER BY user LIMIT 1", (team, name)
+        ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def user_name(text: str) -> str:
+    """Return the name of the user that a header names: NFC, an e-mail address in lower case.
+
+    Raises:
+        InvalidValueError: no user can have the name.
+    """
+    name = _normal_user(text)
+    check_name("user", name)
+    return name
+
+
+def _normal_user(text: str) -> str:
+    return unicodedata.normalize("NFC", text.lower() if "@" in text else text)
+
+
 def check_name(kind: str, name: str) -> None:
-    """Raise InvalidValueError unless a `kind` (team, project, user) may have the name."""
-    if _NAME.fullmatch(name) is None:
+    """Raise InvalidValueError unless a `kind` (team, project, user) may have the name.
+
+    A user may have any letters, because a header can name one. A name that is not ASCII is in the form that a header
+    leads to, so that two forms of a name are no two users.
+    """
+    if kind == "user":
+        _check_user_name(name)
+    elif _NAME.fullmatch(name) is None:
         raise InvalidValueError(
             f"{name!r} cannot be the name of a {kind}: use 1 to 64 ASCII letters, digits and . _ - @ +, "
             "and begin with a letter or a digit"
         )
+
+
+def _check_user_name(name: str) -> None:
+    if not (
+        len(name) <= MAX_USER_NAME
+        and name[:1].isalnum()
+        and name[-1:] != " "
+        and all(each in _USER_PUNCTUATION or unicodedata.category(each)[0] in "LMN" for each in name)
+    ):
+        shown = name if len(name) <= _MAX_TEXT else f"{name[:_MAX_TEXT]}..."
+        raise InvalidValueError(
+            f"{shown!r} cannot be the name of a user: use 1 to {MAX_USER_NAME} letters, digits, spaces and "
+            ". _ - @ + ' | = , and begin with a letter or a digit"
+        )
+    if not name.isascii() and name != _normal_user(name):
+        raise InvalidValueError(f"write {_normal_user(name)!r}, as the name of the user is in headers, not {name!r}")
 
 
 def check_text(what: str, text: str | None) -> None:

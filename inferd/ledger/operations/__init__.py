@@ -56,6 +56,7 @@ from inferd.ledger.operations.keys import (
 from inferd.ledger.operations.members import (
     create_member,
     list_members,
+    make_named_user,
     member_concurrency,
     set_concurrency,
 )
@@ -123,6 +124,7 @@ __all__ = [
     "list_members",
     "list_statements",
     "list_teams",
+    "make_named_user",
     "member_concurrency",
     "new_file_id",
     "pay_statement",

@@ -15,6 +15,7 @@ from inferd.ledger.operations.audit_log import Author
 from inferd.ledger.storage.paging import WHOLE, Page
 
 _MAX_MODELS = 100
+_TRUSTED_SCOPES = frozenset(DEFAULT_SCOPES)
 
 
 def create_key(conn: sqlite3.Connection, team: str, request: KeyRequest = KeyRequest(), *, by: Author) -> NewKey:
@@ -22,7 +23,7 @@ def create_key(conn: sqlite3.Connection, team: str, request: KeyRequest = KeyReq
 
     Raises:
         NotFoundError: there is no such team, project or user.
-        InvalidValueError: the label, expiry, scopes or models cannot be accepted.
+        InvalidValueError: the label, expiry, scopes or models cannot be accepted, or the scopes of a trusted key.
     """
     find_team(conn, team)
     if request.project is not None:
@@ -39,6 +40,10 @@ def create_key(conn: sqlite3.Connection, team: str, request: KeyRequest = KeyReq
         check_choice("scope", scope, SCOPES)
     if request.models is not None:
         _check_models(request.models)
+    if request.trusted and not ("inference" in scopes and _TRUSTED_SCOPES.issuperset(scopes)):
+        raise InvalidValueError(
+            f"a trusted key has the scope inference, and usage if needed, not {', '.join(scopes)}; make two keys"
+        )
     made = keys.add_key(conn, team, request, actor=by.actor, now_ms=by.now_ms)
     details = {
         "key_id": made.id,
@@ -48,6 +53,7 @@ def create_key(conn: sqlite3.Connection, team: str, request: KeyRequest = KeyReq
         "expires_at_ms": request.expires_at_ms,
         "scopes": scopes,
         "models": request.models,
+        "trusted": True if request.trusted else None,
     }
     audit_log.record(conn, "keys.create", team, details, by)
     return made

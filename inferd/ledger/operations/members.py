@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from inferd.errors import InvalidValueError
+from inferd.errors import InvalidValueError, PermissionDeniedError
 from inferd.ledger.identity import teams
 from inferd.ledger.identity.teams import Member, MemberKind, member_subject
 from inferd.ledger.operations import audit_log
@@ -14,6 +14,12 @@ from inferd.ledger.storage.paging import WHOLE, Page
 from inferd.ledger.terms.limits import ConcurrencyLimit, drop_concurrency, put_concurrency, team_limits
 
 _MAX_CONCURRENCY = 1_000_000
+MAX_NAMED_USERS = 10_000
+"""Users of a team that its trusted keys make at most."""
+_NUM_NAMED = (
+    "SELECT count(*) FROM users WHERE team = ?1 AND created_by IN "
+    "(SELECT 'key:' || key_id FROM keys WHERE team = ?1 AND trusted = 1)"
+)
 
 
 class Concurrency(NamedTuple):
@@ -31,6 +37,25 @@ def create_member(conn: sqlite3.Connection, kind: MemberKind, team: str, name: s
     teams.add_member(conn, member)
     audit_log.record(conn, f"{kind}s.create", team, {"name": name}, by)
     return member
+
+
+def make_named_user(conn: sqlite3.Connection, team: str, name: str, *, by: Author, most: int = MAX_NAMED_USERS) -> str:
+    """Create the user that a request with a trusted key names, unless the team has it; return its name in the ledger.
+
+    Raises:
+        PermissionDeniedError: trusted keys have made `most` users of the team.
+    """
+    found = teams.find_user(conn, team, name)
+    if found is not None:
+        return found
+    (num_named,) = conn.execute(_NUM_NAMED, (team,)).fetchone()
+    if num_named >= most:
+        raise PermissionDeniedError(
+            f"Team `{team}` has no user `{name}`, and its trusted keys have made {num_named:,} users, the most that "
+            "they may; ask the operator to create this one.",
+            code="too_many_users",
+        )
+    return create_member(conn, "user", team, name, by=by).name
 
 
 def list_members(conn: sqlite3.Connection, kind: MemberKind, team: str, page: Page = WHOLE) -> list[Member]:

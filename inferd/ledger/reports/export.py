@@ -23,7 +23,7 @@ _RECORDS: dict[str, tuple[str, str, str]] = {
     "user": ("*", "users", "team, user"),
     "key": (
         "key_id, team, project, user, label, last4, expires_at_ms, created_at_ms, created_by, revoked_at_ms, "
-        "revoked_by, scopes, models",
+        "revoked_by, scopes, models, trusted",
         "keys",
         "created_at_ms, key_id",
     ),

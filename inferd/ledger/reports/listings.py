@@ -93,6 +93,7 @@ def key_status(conn: sqlite3.Connection, caller: Caller, *, now_ms: int) -> Reco
         "user": caller.user,
         "scopes": list(caller.scopes),
         "models": None if caller.models is None else list(caller.models),
+        "trusted": caller.is_trusted,
         "expires_at": None if key.expires_at_ms is None else format_instant(key.expires_at_ms),
         "plan": terms.plan.name,
         "tier": terms.tier,

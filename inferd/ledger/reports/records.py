@@ -62,6 +62,7 @@ def key_record(key: Key, now_ms: int) -> Record:
         "last4": key.last4,
         "scopes": list(key.scopes),
         "models": None if key.models is None else list(key.models),
+        "trusted": key.trusted,
         "status": key.status(now_ms),
         "expires_at": instant(key.expires_at_ms),
         "created_at": format_instant(key.created_at_ms),

@@ -83,6 +83,7 @@ _FORMATS = (
         1,
         "key_id team project user label secret_sha256 last4 expires_at_ms created_at_ms created_by scopes models",
         mutable="revoked_at_ms revoked_by",
+        added="trusted",
     ),
     _format("log", 1, "seq at_ms actor action team details"),
     _format("billing", 1, "team overage payment_method earned_tier changed_at_ms changed_by", added="team_overage"),

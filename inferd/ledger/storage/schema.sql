@@ -32,6 +32,8 @@ CREATE TABLE users (
     created_by TEXT NOT NULL,               -- actor
     PRIMARY KEY (team, user)
 ) STRICT, WITHOUT ROWID;
+-- An e-mail address in a header is found as the user that has the address in other case.
+CREATE INDEX users_nocase ON users (team, user COLLATE NOCASE);
 
 CREATE TABLE keys (
     key_id TEXT NOT NULL PRIMARY KEY,       -- the public part of the key
@@ -49,6 +51,7 @@ CREATE TABLE keys (
     checksum TEXT NOT NULL,
     scopes TEXT NOT NULL DEFAULT 'inference usage',  -- what the key may do, separated by spaces
     models TEXT,                            -- JSON array of the deployments that it may use; NULL: all
+    trusted INTEGER CHECK (trusted = 1),    -- 1: its requests may name their user by header; NULL: not
     CHECK ((revoked_at_ms IS NULL) = (revoked_by IS NULL)),
     FOREIGN KEY (team, project) REFERENCES projects,
     FOREIGN KEY (team, user) REFERENCES users
@@ -641,7 +644,7 @@ CREATE TRIGGER holds_no_delete BEFORE DELETE ON holds
 
 CREATE TRIGGER keys_fixed BEFORE UPDATE OF
     key_id, team, project, user, label, secret_sha256, last4, expires_at_ms, created_at_ms, created_by, scopes,
-    models, checksum
+    models, trusted, checksum
     ON keys
     BEGIN SELECT RAISE(ABORT, 'a key can only be revoked'); END;
 CREATE TRIGGER keys_once BEFORE UPDATE ON keys WHEN old.revoked_at_ms IS NOT NULL

@@ -4,6 +4,7 @@
 - Counters count tokens and compute time, of free requests too; they are added up from the usage rows.
 - Days of teams with a budget by day or week are counted in a table of their own, which begins empty.
 - Free requests have holds where tokens or compute time are bounded.
+- A key can be trusted to name users, who are found whatever the case of their address.
 - Ends of batches and of responses in the background are events, which are delivered to webhooks.
 """
 
@@ -165,6 +166,16 @@ CREATE TRIGGER events_no_delete BEFORE DELETE ON events
 CREATE TRIGGER event_deliveries_no_delete BEFORE DELETE ON event_deliveries
     BEGIN SELECT RAISE(ABORT, 'rows of event_deliveries are never deleted'); END;
 """
+_TRUSTED_KEYS = """
+DROP TRIGGER keys_fixed;
+ALTER TABLE keys ADD COLUMN trusted INTEGER CHECK (trusted = 1);
+CREATE TRIGGER keys_fixed BEFORE UPDATE OF
+    key_id, team, project, user, label, secret_sha256, last4, expires_at_ms, created_at_ms, created_by, scopes,
+    models, trusted, checksum
+    ON keys
+    BEGIN SELECT RAISE(ABORT, 'a key can only be revoked'); END;
+CREATE INDEX users_nocase ON users (team, user COLLATE NOCASE);
+"""
 _ALERT_AMOUNTS = ("threshold_percent", "limit_amount", "value_amount", "at_ms")
 # Table -> number of columns of its key, the columns of its checksum in schema 15 by their new names, and the place of
 # `unit` among them.
@@ -188,6 +199,7 @@ def convert_schema_15(db: Database) -> None:
     db.executescript(_COUNTERS)
     db.executescript(_VIEWS_AND_TRIGGERS)
     db.executescript(_EVENTS)
+    db.executescript(_TRUSTED_KEYS)
 
 
 def _checksum(table: str, values: Sequence[object]) -> str:

@@ -17,7 +17,7 @@ from inferd.server.admin.suspensions import Nothing, check_key
 
 
 class NewKeyBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`expires_at`: a date or moment; null: never, or when the manager's own key does."""
+    """`expires_at`: a date or moment; null: never, or when the manager's own key does. `trusted`: for the operator."""
 
     name: str | None = None
     project: str | None = None
@@ -25,6 +25,7 @@ class NewKeyBody(msgspec.Struct, forbid_unknown_fields=True):
     expires_at: str | None = None
     scopes: list[str] | None = None
     models: list[str] | None = None
+    trusted: bool = False
 
 
 async def list_keys(call: AdminCall) -> Response:
@@ -43,6 +44,7 @@ async def create_key(call: AdminCall) -> Response:
         expires_at_ms=None if body.expires_at is None else parse_instant_ms(body.expires_at),
         scopes=body.scopes,
         models=body.models,
+        trusted=body.trusted,
     )
     deployments = [deployment.name for deployment in call.services.router.deployments()]
 

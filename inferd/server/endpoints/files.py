@@ -33,7 +33,7 @@ SPACE_CHECK_BYTES = 16 * 2**20
 async def create_file(request: Request) -> Response:
     """Store an upload, which counts toward the team's requests per minute."""
     services = services_of(request)
-    with rate_limited(request) as (caller, ticket):
+    async with rate_limited(request) as (caller, ticket):
         with services.files.upload(caller.team, declared_bytes(request)) as upload:
             promised_bytes = services.files.promised_bytes(caller.team)
             await services.ledger.read(lambda conn: operations.check_room(conn, caller.team, promised_bytes))

@@ -66,7 +66,7 @@ async def tokenizer_info(request: Request) -> Response:
     query = Query(request)
     name = query.text("model")
     query.finish()
-    with rate_limited(request, may_lack_key=True) as (caller, _):
+    async with rate_limited(request, may_lack_key=True) as (caller, _):
         deployment = services_of(request).router.find(only_model(request, caller) if name is None else name)
         require_model(caller, deployment.name)
         deployment.check_ready()

@@ -260,7 +260,9 @@ class BatchRun:
             return error
         self._attempts.add(attempt)
         try:
-            caller = self._context.authenticator.recall(batch.key_id, self._context.clock_ms(), batch.project)
+            caller = self._context.authenticator.recall(
+                batch.key_id, self._context.clock_ms(), batch.project, batch.user
+            )
             line.check_caller(caller)
             self._context.router.find(line.deployment.name)  # it may have been retired while the line waited
             await attempt.run(self._context.completions, self._context.ticket_issuer, caller)

@@ -128,7 +128,9 @@ class BatchValidation:
         found = Findings()
         file = context.files.begin(name)
         try:
-            caller = context.authenticator.recall(self._batch.key_id, context.clock_ms(), self._batch.project)
+            caller = context.authenticator.recall(
+                self._batch.key_id, context.clock_ms(), self._batch.project, self._batch.user
+            )
             found = await context.in_background(lambda: self.check_lines(path, caller, file))
         except RequestError as error:
             if can_wait(error):

@@ -15,7 +15,7 @@ from inferd.ledger.storage.store import Store
 
 KEY = re.compile(r"sk-inferd-[0-9A-Za-z]{12}-[0-9A-Za-z]{43}")
 SHOWN = {
-    *("id", "team", "project", "user", "name", "last4", "scopes", "models", "status"),
+    *("id", "team", "project", "user", "name", "last4", "scopes", "models", "trusted", "status"),
     *("expires_at", "created_at", "created_by", "revoked_at", "revoked_by"),
 }
 NOW_MS = parse_instant_ms("2026-12-01")

@@ -120,7 +120,7 @@ def test_budget_of_the_operator_replaces_none_of_the_team(books, team):
     with pytest.raises(InsufficientCreditError, match="Team 'acme' set this budget itself") as refusal:
         books.hold(1, 0, price=DEAR)
     assert refusal.value.code == "team_spend_limit_exceeded"
-    assert operations.remove_budget(conn, "acme", **OPERATOR).amount_nanousd == 10**9
+    assert operations.remove_budget(conn, "acme", **OPERATOR).amount == 10**9
     assert operations.remove_budget(conn, "acme", **OPERATOR).authority == "team"
 
 

@@ -220,6 +220,10 @@ CHANGES = {
         lambda books: operations.set_team(books.conn, "acme", POSTPAID, **WHO),
     ),
     "create_member": ("users.create", lambda books: operations.create_member(books.conn, "user", "acme", "ada", **WHO)),
+    "make_named_user": (
+        "users.create",
+        lambda books: operations.make_named_user(books.conn, "acme", "bob@lab.org", **WHO),
+    ),
     "set_concurrency": (
         "users.set",
         lambda books: operations.set_concurrency(books.conn, "user", "acme", "ada", 5, **WHO),

@@ -30,7 +30,7 @@ def statements_of_a_request(books):
     found = []
     books.conn.set_trace_callback(found.append)
     caller = authenticate(books.conn, books.key.key, books.now_ms, "inference")
-    recall(books.conn, books.key.id, books.now_ms, "inference")
+    recall(books.conn, books.key.id, books.now_ms, "inference", "ada")
     team_limits(books.conn, "acme", books.now_ms, project="inference", user="ada")
     books.settle(books.hold(10, 10, user="ada", max_compute_ms=60), 10, 10)
     books.apply(books.void(books.hold(10, 10, user="ada", max_compute_ms=60)))

@@ -24,8 +24,15 @@ def ledger():
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
         conn.executescript(FIXTURES[12].read_text(encoding="utf-8"))
         operations.create_team(conn, "shop", "academic", **OPERATOR)
-        key = operations.create_key(conn, "shop", operations.KeyRequest(scopes=("manage",)), **OPERATOR)
-        yield conn, f"key:{key.id}"
+        columns = (
+            "key_id team project user label secret_sha256 last4 expires_at_ms created_at_ms created_by scopes models"
+        )
+        values = ["managers-key", "shop", None, None, None, "", "last", None, 7, "cli:test", "manage", None]
+        conn.execute(
+            f"INSERT INTO keys ({columns.replace(' ', ', ')}, checksum) VALUES ({', '.join('?' * 13)})",
+            (*values, checksum_of_schema_12("keys", values)),
+        )
+        yield conn, "key:managers-key"
 
 
 def log(conn, action, actor, **details):
@@ -66,7 +73,7 @@ def test_authority_of_older_rows_is_that_of_their_author(ledger, by):
     assert contents(conn) == before
     authority = "team" if by == "team" else "operator"
     assert conn.execute("SELECT authority FROM suspensions WHERE team = 'shop'").fetchall() == [(authority,)]
-    budgets = conn.execute("SELECT authority, amount_nanousd FROM budgets WHERE team = 'shop'").fetchall()
+    budgets = conn.execute("SELECT authority, amount FROM budgets WHERE team = 'shop'").fetchall()
     assert budgets == [(authority, 5)]
     overage = conn.execute("SELECT overage, team_overage FROM billing WHERE team = 'shop'").fetchone()
     assert overage == ((None, "block") if by == "team" else ("block", None))

@@ -43,7 +43,7 @@ class Broken:
     durable: ClassVar[bool] = True
 
     def apply(self, conn):
-        conn.execute("INSERT INTO counters VALUES ('broken', 'team:broken', '2026', 1)")
+        conn.execute("INSERT INTO counters VALUES ('broken', 'team:broken', '2026', 1, 0, 0)")
         raise KeyError("bug")
 
 
