@@ -78,7 +78,9 @@ class WorstCase(msgspec.Struct, frozen=True):
         if unit == "usd" and self._by_time:
             return f"This request can cost up to {amount} ({self.amounts.compute_ms} ms of compute)"
         verb = "cost" if unit == "usd" else "use"
-        tokens = f"{self.prompt_tokens} prompt tokens and at most {self.max_completion_tokens} completion tokens"
+        tokens = f"{self.prompt_tokens} prompt tokens"
+        if self.max_completion_tokens:
+            tokens += f" and at most {self.max_completion_tokens} completion tokens"
         choices = f" in {self.n_choices} choices" if self.n_choices > 1 else ""
         return f"This request can {verb} up to {amount} ({tokens}{choices})"
 
@@ -88,6 +90,8 @@ class WorstCase(msgspec.Struct, frozen=True):
             return "each request to this model takes that much into account, whatever its max_tokens"
         if unit == "usd" and self._by_time:
             return "this model is billed by time, so a smaller max_tokens does not help"
+        if not self.max_completion_tokens:
+            return "fewer or shorter inputs at once would take less"
         fits = self._fitting_tokens(funds) // self.n_choices
         if fits:
             return f"the largest max_tokens that would fit is {fits}"

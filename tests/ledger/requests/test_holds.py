@@ -62,6 +62,16 @@ def test_refusal_names_that_no_max_tokens_fits(books, credit):
         books.hold(10, 1)
 
 
+def test_refusal_of_inputs_alone_names_no_completion(books):
+    """R4: embeddings and scores."""
+    books.grant(5)
+    with pytest.raises(InsufficientCreditError) as refusal:
+        books.hold(10, 0)
+    assert "(10 prompt tokens), but" in refusal.value.message
+    assert "fewer or shorter inputs at once would take less." in refusal.value.message
+    assert "completion" not in refusal.value.message
+
+
 def test_refusal_for_held_credit_has_a_retry_after(books):
     """R4: one code a cause."""
     books.grant(40)
