@@ -64,5 +64,8 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_describe(fake, 
         "--seed",
         "1",
     ]
+    # A valid body may name what is not there, and Ollama's own commands are a 501 by design.
+    # The id of a model has a slash, which the path of a request that is made from the document cannot have.
+    command += ["--exclude-checks", "positive_data_acceptance", "--exclude-path-regex", "^/(api/|v1/models/)"]
     done = subprocess.run(command, cwd=fake.folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
