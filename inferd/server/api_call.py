@@ -186,12 +186,13 @@ async def rate_limited(
 
 
 async def _with_new_user(request: Request, caller: Caller) -> Caller:
-    """Return the caller once its user is in the ledger. Raises PermissionDeniedError if its team has too many."""
+    """Return the caller once its user is in the ledger. Raises PermissionDeniedError if its team has too many, which is
+    found out without the writer: a flood of such names must not delay the holds of others."""
+    ledger = services_of(request).ledger
     name, by = caller.user, operations.Author(f"key:{caller.key_id}", wall_clock_ms())
     assert name is not None, "a new user has a name"
-    user = await services_of(request).ledger.change(
-        lambda conn: operations.make_named_user(conn, caller.team, name, by=by)
-    )
+    await ledger.read(lambda conn: operations.check_user_room(conn, caller.team, name))
+    user = await ledger.change(lambda conn: operations.make_named_user(conn, caller.team, name, by=by))
     return replace(caller, user=user, is_new_user=False)
 
 

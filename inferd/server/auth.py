@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers
@@ -50,6 +51,7 @@ def authenticate_request(request: Request, authenticator: Authenticator, *, may_
         if caller.is_trusted:
             name = named_user(request.headers, request.app.state.user_headers)
             if name is not None:
+                request.state.caller = replace(caller, user=name)
                 caller = request.state.caller = authenticator.name_user(caller, name)
         return caller
     except AuthenticationError as error:

@@ -55,6 +55,18 @@ def test_keyless_is_the_id_of_a_key(tmp_path):
     assert load(tmp_path, 'keyless = "abcDEF012345"').keyless == "abcDEF012345"
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", ("inferd-user", "x-openwebui-user-email", "x-openwebui-user-id")),
+        ("user_headers = []", ()),
+        ('user_headers = ["Remote-User"]', ("remote-user",)),
+    ],
+)
+def test_user_headers_are_lower_case_and_have_a_default(tmp_path, text, names):
+    assert load(tmp_path, text).user_headers == names
+
+
 def test_whole_key_as_keyless_is_refused_and_not_repeated(tmp_path):
     with pytest.raises(ConfigError, match="keyless: expected the id of a key") as caught:
         load(tmp_path, f'keyless = "sk-inferd-abcDEF012345-{"x" * 43}"')
@@ -68,6 +80,8 @@ def test_whole_key_as_keyless_is_refused_and_not_repeated(tmp_path):
         ('keyless = "abcDEF012345"\ncors_origins = ["*"]', 'keyless: excludes "*" in cors_origins'),
         ('keyless = ""', "keyless: expected the id of a key"),
         ("keyless = true", "keyless: expected a string"),
+        ('user_headers = ["x user"]', "user_headers: 'x user': write the name of a header"),
+        ('user_headers = ["Authorization"]', "user_headers: 'Authorization': this header has a secret"),
         ('hosts = ["https://a.example"]', "hosts: 'https://a.example': write a host name"),
         ('hosts = ["a.example:80"]', "hosts: 'a.example:80': write a host name"),
         ('hosts = ["*"]', "hosts: '*': write a host name"),

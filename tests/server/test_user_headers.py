@@ -155,12 +155,14 @@ async def test_user_of_another_team_is_untouched(provider, trusted):
     assert {row["scope"] for row in provider.rows("counters") if "other" in row["scope"]} == set()
 
 
-async def test_suspended_user_is_a_403_and_others_are_served(provider, trusted):
+async def test_suspended_user_is_a_403_and_others_are_served(provider, trusted, caplog):
+    caplog.set_level("INFO")
     assert (await chat(trusted, {ID: "ada"})).status_code == 200
     with provider.store.immediate() as conn:
         operations.suspend(conn, "user", ("acme", "ada"), **by())
     response = await chat(trusted, {ID: "ada"})
     assert (response.status_code, response.json()["error"]["code"]) == (403, "user_suspended")
+    assert "403 user_suspended POST /v1/chat/completions team=acme project=inference user=ada" in caplog.text
     assert (await chat(trusted, {ID: "bob"})).status_code == 200
 
 
@@ -209,6 +211,7 @@ async def test_request_without_a_place_in_the_minute_makes_no_user(provider, tru
 
 async def test_user_beyond_the_bound_is_a_403_that_says_so(provider, trusted, monkeypatch):
     monkeypatch.setattr(operations.make_named_user, "__kwdefaults__", {"most": 1})
+    monkeypatch.setattr(operations.check_user_room, "__defaults__", (1,))
     assert (await chat(trusted, {ID: "ada"})).status_code == 200
     response = await chat(trusted, {ID: "bob"})
     assert (response.status_code, response.json()["error"]["code"]) == (403, "too_many_users")

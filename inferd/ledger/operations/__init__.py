@@ -54,6 +54,7 @@ from inferd.ledger.operations.keys import (
     revoke_key,
 )
 from inferd.ledger.operations.members import (
+    check_user_room,
     create_member,
     list_members,
     make_named_user,
@@ -107,6 +108,7 @@ __all__ = [
     "apply_plans",
     "cancel_batch",
     "check_room",
+    "check_user_room",
     "create_batch",
     "create_file",
     "create_key",

@@ -51,6 +51,18 @@ def test_create_prints_the_key_on_its_own_line_and_how_to_use_it(inferd):
 
 
 @pytest.mark.usefixtures("acme")
+def test_trusted_key_is_shown_as_such_with_a_cap_for_each_user(inferd):
+    assert inferd("keys", "create", "--team", "acme", "--trusted", "--json").json["trusted"] is True
+    assert "budgets set acme 5 --each-user" in inferd("keys", "create", "--team", "acme", "--trusted").out
+    inferd("keys", "create", "--team", "acme", "--trusted", "--user", "alice")
+    inferd("keys", "create", "--team", "acme")
+    assert [key["trusted"] for key in inferd("keys", "list", "--json").json] == [True, True, True, False]
+    shown = inferd("keys", "list").out
+    assert shown.count("by header") == 3
+    assert "alice or by header" in " ".join(shown.split())
+
+
+@pytest.mark.usefixtures("acme")
 def test_key_is_never_shown_again(inferd):
     key = inferd("keys", "create", "--team", "acme", "--json").json["key"]
     secret = key.split("-")[3]

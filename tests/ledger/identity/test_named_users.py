@@ -123,6 +123,7 @@ def test_more_users_than_the_bound_are_refused(books):
         operations.make_named_user(books.conn, "acme", "user-3", most=3, **by_key)
     assert caught.value.code == "too_many_users"
     assert operations.make_named_user(books.conn, "acme", "user-2", most=3, **by_key) == "user-2"
+    operations.check_user_room(books.conn, "acme", "user-2", 3)  # another request has made the last one meanwhile
     operations.create_member(books.conn, "user", "acme", "user-3", **WHO)
     assert operations.make_named_user(books.conn, "acme", "user-3", most=3, **by_key) == "user-3"
     operations.create_team(books.conn, "other", "academic", **WHO)

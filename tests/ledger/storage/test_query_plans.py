@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inferd.attribution import Attribution
 from inferd.ledger import operations
-from inferd.ledger.identity.authenticator import authenticate, recall
+from inferd.ledger.identity.authenticator import authenticate, name_user, recall
 from inferd.ledger.reports.listings import key_status
 from inferd.ledger.requests.holds import AlertRefusal
 from inferd.ledger.requests.usage import RecordFree
@@ -30,6 +30,8 @@ def statements_of_a_request(books):
     found = []
     books.conn.set_trace_callback(found.append)
     caller = authenticate(books.conn, books.key.key, books.now_ms, "inference")
+    for name in ("ada", "ada@example.org"):
+        name_user(books.conn, caller, name)
     recall(books.conn, books.key.id, books.now_ms, "inference", "ada")
     team_limits(books.conn, "acme", books.now_ms, project="inference", user="ada")
     books.settle(books.hold(10, 10, user="ada", max_compute_ms=60), 10, 10)
