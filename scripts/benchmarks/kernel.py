@@ -2,7 +2,8 @@
 
 `decode`: 16 sequences side by side, against a bare loop over the same native calls. `prefix`: one cold system prompt,
 8 questions, against the order of an oracle. `batch`: the time between tokens of 4 default requests with batch work
-waiting, against the same without.
+waiting, against the same without. `logprobs`: a prompt of about 1,000 tokens and its log-probabilities, against the
+prompt alone, in processor time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inferd.config import KVLayout, KVMemory
+from inferd.engine.batch import MAX_SCORED_ROWS
 from inferd.engine.core import EngineCore
 from inferd.engine.llama.loading import MAX_STEP_MS_CPU, load_model
 from inferd.engine.llama.machine import available_cores
@@ -30,6 +32,7 @@ from scripts.benchmarks.prompts import words
 N_SEQUENCES = 16
 N_TOKENS = 64
 N_ANSWER = 24
+N_SCORED = 1000
 CONTEXT = 2048
 
 
@@ -39,7 +42,9 @@ class Bench:
     def __init__(self, model: Model) -> None:
         memory = KVMemory(KVLayout.PARTITIONED, CONTEXT, N_SEQUENCES, N_SEQUENCES, CONTEXT * N_SEQUENCES)
         self._model = model
-        self._runner = LlamaRunner(model, memory, n_ubatch=512, n_threads=available_cores())
+        self._runner = LlamaRunner(
+            model, memory, n_ubatch=512, n_threads=available_cores(), max_outputs=N_SEQUENCES + MAX_SCORED_ROWS
+        )
         self._runner.warm_up()
         self.bare = Bare(self._runner)
 
@@ -63,13 +68,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/bench kernel", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cases", nargs="*", help="default: decode, prefix, batch")
+    parser.add_argument("cases", nargs="*", help="default: decode, prefix, batch, logprobs")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", type=Path)
     arguments = parser.parse_args()
     bench = Bench(load_model(arguments.model or demo_model()))
     short = [bench.ids(f"Write about the number {i}: ") for i in range(N_SEQUENCES)]
     system = bench.ids(words(800, 7))
+    scored = bench.ids(words(1000, 9))[:N_SCORED]
     asked = [bench.ids(f"\nWhat about {words(2, i)}?") for i in range(8)]
     cases: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
         "decode": (lambda: _bare_decode(bench, short), lambda: _engine(bench, short, N_TOKENS)),
@@ -78,6 +84,7 @@ def main() -> None:
             lambda: _engine(bench, [system + question for question in asked], N_ANSWER),
         ),
         "batch": (lambda: _gap_s(bench, short, n_batch=0), lambda: _gap_s(bench, short, n_batch=24)),
+        "logprobs": (lambda: _prompt(bench, scored, None), lambda: _prompt(bench, scored, 1)),
     }
     for name in arguments.cases or cases:
         watch = Watch(None)
@@ -90,6 +97,9 @@ def _line(name: str, first: float, second: float) -> str:
     if name == "batch":
         alone, beside = f"alone {first * 1e3:6.1f} ms", f"beside batch {second * 1e3:6.1f} ms"
         return f"{name:8} gap p50 {alone}   {beside}   ratio {second / first:5.2f}"
+    if name == "logprobs":
+        alone, scored = f"alone {first:6.2f} s", f"with log-probabilities {second:6.2f} s of a core"
+        return f"{name:8} prompt {alone}   {scored}   ratio {second / first:5.2f}"
     return f"{name:8} bare {first:6.2f} s   engine {second:6.2f} s   bare/engine {first / second:5.2f}"
 
 
@@ -121,6 +131,18 @@ def _engine(bench: Bench, prompts: list[Prompt], n_tokens: int) -> float:
         core.step()
         core.take_outputs()
     return time.perf_counter() - started
+
+
+def _prompt(bench: Bench, prompt: Prompt, num_top: int | None) -> float:
+    """Processor time of a prompt without an answer; with `num_top`, of its log-probabilities and so many
+    alternatives."""
+    core = bench.core()
+    started = time.process_time()
+    core.add_request(AddRequest("prompt", prompt, SamplingParams(prompt_logprobs=num_top), 0, "bench"))
+    while core.has_work:
+        core.step()
+        core.take_outputs()
+    return time.process_time() - started
 
 
 def _gap_s(bench: Bench, prompts: list[Prompt], *, n_batch: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,19 @@ import numpy as np
 from tests.clients.lm_eval.task import NAME
 
 Choices = list[list[list[float]]]
-"""Log-probabilities of the tokens of each choice of each item."""
+"""Log-probabilities of the tokens of each choice of each item; -inf for one that the reference does not have."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Attributes:
     share_equal: of the items, those where both choose the same.
+    num_compared: choices whose log-probabilities the reference has.
     largest: difference of the log-probabilities of a choice, a token.
     """
 
     share_equal: float
+    num_compared: int
     largest: float
     mean: float
 
@@ -36,8 +39,10 @@ class Comparison:
             abs(score - sum(choice)) / len(choice)
             for found, item in zip(scores, reference, strict=True)
             for score, choice in zip(found, item, strict=True)
+            if -math.inf not in choice
         ]
-        return cls(num_equal / len(scores), max(differences), sum(differences) / len(differences))
+        mean = sum(differences) / len(differences)
+        return cls(num_equal / len(scores), len(differences), max(differences), mean)
 
 
 def read_scores(folder: Path) -> list[list[float]]:

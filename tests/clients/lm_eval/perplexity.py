@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ HEADER = 8 + 3 * 4
 
 class PerplexityLogprobs:
     """Log-probabilities of the second half of each chunk of a text, which llama-perplexity keeps for comparisons of
-    quantisations: 16 bits each, over the 16 below the largest.
+    quantisations: 16 bits each, over the 16 below the largest; a token below that has -inf.
 
     Args:
         texts: of `num_tokens` tokens each.
@@ -44,4 +45,5 @@ class PerplexityLogprobs:
     def _logprob(self, chunk: int, place: int) -> float:
         row = self._rows[chunk, place - self._first]
         scale, least = np.array(row[:4]).view(np.float32)
-        return float(least + scale * row[4 + self._token_ids[chunk, place]])
+        value = int(row[4 + self._token_ids[chunk, place]])
+        return float(least + scale * value) if value else -math.inf

@@ -87,6 +87,7 @@ def plain() -> Choices:
 def assert_close(scores: list[list[float]], reference: Choices) -> None:
     found = Comparison.of(scores, reference)
     print(found)
+    assert found.num_compared > 0.9 * sum(map(len, scores))
     assert found.share_equal >= MIN_EQUAL
     assert found.largest <= MAX_DIFFERENCE
 
