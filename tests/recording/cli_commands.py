@@ -154,7 +154,7 @@ def wrong_invocations(commands: Commands) -> None:
         ("credits", "refund", "req_1"),
         ("credits", "withdraw", "acme", "1000000", "--reason", "x"),
         ("credits", "void", "999", "--reason", "x"),
-        ("budgets", "set", "acme", "1", "--by", "day"),
+        ("budgets", "set", "acme", "1", "--by", "hour"),
         ("budgets", "set", "acme", "1", "--project", "website", "--user", "bob"),
         ("budgets", "remove", "acme", "--by", "year"),
         ("statements", "pay", "acme"),

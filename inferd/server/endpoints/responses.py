@@ -36,7 +36,7 @@ LIST_LIMIT, LIST_LIMIT_MAX = 20, 100
 async def create_response(request: Request) -> Response:
     """Answer a call; store the answer if the server keeps responses and the caller does not decline."""
     stored = services_of(request).responses
-    async with api_call(request) as api:
+    async with api_call(request, may_lack_key=True) as api:
         keeps = stored.keeps and has_key(request)
         asked = await api.parse(partial(read_responses_request, keeps=keeps))
         if keeps:

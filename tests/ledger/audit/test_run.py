@@ -99,8 +99,9 @@ def test_changed_cell_is_named(ledger, table, where, row, column):
     assert (table, row) in {(finding.table, finding.row) for finding in report.findings}
 
 
-# What no other row repeats: the checksum alone protects it, and no money follows from it.
-ONLY_CHECKSUMMED = {"compute_ms", "status", "priority", "expires_at_ms"}
+# What no other row repeats: the checksum alone protects it, and no money follows from it. The amount of a hold that is
+# billed by time follows from max_compute_ms, and that of `req-paid` does not.
+ONLY_CHECKSUMMED = {"compute_ms", "max_compute_ms", "status", "priority", "expires_at_ms"}
 REFOLDED = [
     case
     for case in MONEY_AND_TOKENS
