@@ -232,6 +232,7 @@ async def test_status_of_every_request_error_is_listed():
         errors.ModelNotFoundError: (404, "invalid_request_error"),
         errors.RateLimitError: (429, "requests"),
         errors.TooManyFailuresError: (429, "requests"),
+        errors.UnsupportedOperationError: (501, "invalid_request_error"),
         errors.OverloadedError: (503, "server_error"),
     }
     assert status_of(errors.GenerationError("words")) == (500, "server_error")
