@@ -60,7 +60,7 @@ BROKEN = [
     b'{"model": NaN}',
     b'{"' + b"a" * LARGE + b'": 1}',
     b"{" + b",".join(b'"a%d": 1' % n for n in range(20_000)) + b"}",
-    b'{"model": "local/tiny", "model": "local/tiny"}',
+    b'{"model": "local/tiny", "model": 5}',
     b'{"model": "' + b"m" * LARGE + b'"}',
     b'{"model": "a\\u0000b"}',
 ]
