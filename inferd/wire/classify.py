@@ -59,7 +59,7 @@ def parse_classify_request(body: bytes, ignored: IgnoredFields | None = None) ->
     """
     request = decode(body, _DECODER, ignored or IgnoredFields())
     check_model(request.model)
-    check_tags(request, ("model", "user"))
+    check_tags(request, ("user",))
     texts = [request.input] if isinstance(request.input, str) else request.input
     if len(texts) > MAX_INPUTS:
         raise invalid("input", f"'input' may hold at most {MAX_INPUTS} inputs, got {len(texts)}.")

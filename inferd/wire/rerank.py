@@ -122,7 +122,7 @@ def parse_rerank_request(body: bytes, ignored: IgnoredFields | None = None) -> R
     ignored = ignored or IgnoredFields()
     request = decode(body, _DECODER, ignored)
     check_model(request.model)
-    check_tags(request, ("model", "user"))
+    check_tags(request, ("user",))
     if not request.query:
         raise invalid("query", "'query' is empty: send the text that the documents are compared with.")
     num_bytes = len(request.query.encode())

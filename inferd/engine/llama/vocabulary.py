@@ -162,6 +162,7 @@ class Vocabulary:
 
     def piece(self, token_id: int) -> bytes:
         """Return the token's bytes; b"" for control tokens."""
+        assert 0 <= token_id < self.n_vocab, f"token {token_id} lies outside the vocabulary"
         return self._pieces[token_id]
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -176,9 +177,9 @@ class Vocabulary:
     def show(self, texts: Collection[str]) -> None:
         """Let control tokens that answers are written with reach the text, except end tokens; called before the first
         request."""
-        self._shown = frozenset(self._control_ids[text] for text in texts) - self.end_of_generation
-        for token_id in self._shown:
-            self._pieces[token_id] = self._piece(token_id, special=True)
+        hidden, self._shown = self._shown, frozenset(map(self._control_ids.__getitem__, texts)) - self.end_of_generation
+        for token_id in hidden | self._shown:
+            self._pieces[token_id] = self._piece(token_id, special=token_id in self._shown)
 
     def text(self, token_id: int) -> str:
         """Return the token as prompts write it, control tokens included."""

@@ -9,6 +9,7 @@ import msgspec
 from inferd.wire.errors import missing
 from inferd.wire.ignored_fields import IgnoredFields
 from inferd.wire.json_body import decode
+from inferd.wire.openai.request_fields import check_model
 
 DEFAULT_TAG = ":latest"
 API_VERSION = "0.32.15"
@@ -106,6 +107,7 @@ def parse_ollama_show(body: bytes, ignored: IgnoredFields | None = None) -> str:
     name = asked.model or asked.name
     if not name:
         raise missing("model")
+    check_model(name)
     return name
 
 

@@ -69,7 +69,7 @@ _REASONING_FORMATS = {
 }
 """Names of llama-server (`auto`, `deepseek`) and Groq (`parsed`, `hidden`) -> field of the reasoning, "" for the
 default."""
-_TAGS = ("model", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_isolation_key", "cache_salt")
+_TAGS = ("user", "safety_identifier", "prompt_cache_key", "prompt_cache_isolation_key", "cache_salt")
 
 
 class ChatRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -81,7 +81,7 @@ def check_embedding_request(request: EmbeddingRequest) -> EmbeddingRequest:
     check_model(request.model)
     if request.dimensions is not None and request.dimensions < 1:
         raise invalid("dimensions", f"'dimensions' must be at least 1, got {shorten(str(request.dimensions))}.")
-    check_tags(request, ("model", "user"))
+    check_tags(request, ("user",))
     _check_input(request.input)
     return request
 

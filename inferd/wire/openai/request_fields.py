@@ -253,20 +253,23 @@ class CompletionFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 def check_model(model: str) -> None:
-    """Raise InvalidRequestError if the model's name is empty."""
+    """Raise InvalidRequestError if the model's name is empty, or cannot be recorded."""
+    _check_tag("model", model)
     if not model:
         raise invalid("model", "'model' is empty: name a model, see GET /v1/models.")
 
 
 def check_tags(request: msgspec.Struct, fields: Iterable[str]) -> None:
-    """Raise InvalidRequestError for a text that cannot be recorded: too long, or with NUL, at which SQLite's text
-    functions stop."""
+    """Raise InvalidRequestError for texts that are too long, or have NUL, at which SQLite's text functions stop."""
     for field in fields:
-        text = getattr(request, field) or ""
-        if len(text) > MAX_TAG_CHARACTERS:
-            raise invalid(field, f"'{field}' has {len(text)} characters; at most {MAX_TAG_CHARACTERS} are allowed.")
-        if "\0" in text:
-            raise invalid(field, f"'{field}' must not hold NUL characters.")
+        _check_tag(field, getattr(request, field) or "")
+
+
+def _check_tag(field: str, text: str) -> None:
+    if len(text) > MAX_TAG_CHARACTERS:
+        raise invalid(field, f"'{field}' has {len(text)} characters; at most {MAX_TAG_CHARACTERS} are allowed.")
+    if "\0" in text:
+        raise invalid(field, f"'{field}' must not hold NUL characters.")
 
 
 def is_metadata(value: object) -> bool:
@@ -300,16 +303,15 @@ def check_stream_options(request: CompletionFields, ignored: IgnoredFields) -> N
 def check_limits(request: CompletionFields, ignored: IgnoredFields, *, may_be_0: bool = False) -> None:
     """Record a negative limit, which means no limit in llama.cpp and Ollama, and one above another. Raises
     InvalidRequestError for 0 unless the answer shows the prompt, and for `min_tokens` above the limit."""
-    limits, limit = request.limits, request.completion_limit
-    holding = next((field for field, value in limits.items() if value == limit), "")
-    for field, value in limits.items():
+    limit, least = request.completion_limit, request.min_tokens or 0
+    holding = next((field for field, value in request.limits.items() if value == limit), "")
+    for field, value in request.limits.items():
         if value == 0 and not may_be_0:
             raise invalid(field, f"'{field}' must be at least 1, got 0.")
         if value < 0:
             ignored.add(field, "must be at least 1")
         elif value != limit:
             ignored.add(field, f"is above '{holding}', which holds")
-    least = request.min_tokens or 0
     if limit is not None and least > limit:
         raise invalid("min_tokens", f"'min_tokens' must be at most '{holding}', {limit}, got {least}.")
 

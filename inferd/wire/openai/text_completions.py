@@ -38,7 +38,7 @@ MAX_CHOICES = 128
 """Choices of all prompts together."""
 
 UNSUPPORTED = ("bad_words",)
-_TAGS = ("model", "user", "prompt_cache_key", "prompt_cache_isolation_key", "cache_salt")
+_TAGS = ("user", "prompt_cache_key", "prompt_cache_isolation_key", "cache_salt")
 
 
 class TextRequest(CompletionFields, frozen=True, kw_only=True, forbid_unknown_fields=True):

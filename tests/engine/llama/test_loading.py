@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from inferd.config import KVLayout, ModelConfig
+from inferd.engine.batch import MAX_SCORED_ROWS
 from inferd.engine.compute_turn import ComputeTurn
 from inferd.engine.kv.unified import UnifiedKVCache
 from inferd.engine.llama import loading
@@ -14,7 +15,6 @@ from inferd.engine.llama.model import Model
 from inferd.engine.llama.runner import LlamaRunner
 from inferd.engine.messages import AddRequest, EmbedRequest
 from inferd.engine.model_core import ModelCore
-from inferd.engine.speculation import MAX_DRAFT
 from inferd.errors import ConfigError
 from inferd.tokenizer import Segment
 from tests.engine.llama.conftest import N_THREADS, Loaded, run
@@ -141,7 +141,7 @@ def test_every_key_of_the_configuration_reaches_the_core(model_path) -> None:
     core = core_on(load_model(model_path, n_gpu_layers=0), 64, n_parallel=2, **keys)
     runner, generation, embeddings = runner_of(core), core._core_of[AddRequest], core._core_of[EmbedRequest]
     assert (runner.max_rows, runner.max_running, runner.max_sequences) == (96, 2, 4)
-    assert runner.max_outputs == 1 + MAX_DRAFT
+    assert runner.max_outputs == 4 + MAX_SCORED_ROWS
     assert generation._kv_cache._prefix_cache._host_budget_bytes == 3 * 2**20
     assert generation._scheduler._max_step_ms == embeddings._max_step_ms == 77
     assert generation._scheduler._speculation is not None
