@@ -65,7 +65,7 @@ async def test_validation_holds_one_line_in_memory(provider, customer, peak_byte
     path = provider.files.path(created["input_file_id"])
     with provider.store.reading() as conn:
         batch = find_batch(conn, created["id"])
-    caller = provider.authenticator.recall(provider.key.split("-")[2], 1, "inference")
+    caller = provider.authenticator.recall(provider.key.split("-")[2], 1, "inference", None)
     reader = LineReader(provider.router, "/v1/chat/completions", strict=False)
     with provider.files.begin("spool") as spool:
         before = traced()
