@@ -201,21 +201,25 @@ def write_synced(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
-def erase(path: Path) -> bool:
-    """Overwrite a file with zeros, then delete it, if it is there. Return whether it was.
+def erase(path: Path) -> int | None:
+    """Overwrite a file with zeros, then delete it. Return its size in bytes; None if it is not there.
 
-    A file system that copies on write, or a disk that remaps its blocks, may keep the old data, which is sealed.
+    No reader sees the zeros, and of two threads that erase a file one does: it is renamed first. A file system that
+    copies on write, or a disk that remaps its blocks, may keep the old data, which is sealed.
     """
+    hidden = path.with_name(f"{PARTIAL}erased-{path.name}")
     try:
-        with path.open("r+b") as file:
-            file.write(bytes(path.stat().st_size))
-            file.flush()
-            os.fsync(file.fileno())
-        path.unlink()
+        path.rename(hidden)
     except FileNotFoundError:
-        return False
+        return None
+    with hidden.open("r+b") as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        file.write(bytes(num_bytes))
+        file.flush()
+        os.fsync(file.fileno())
+    hidden.unlink()
     _sync_folder(path.parent)
-    return True
+    return num_bytes
 
 
 def _sync_folder(folder: Path) -> None:

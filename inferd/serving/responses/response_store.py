@@ -167,7 +167,10 @@ class ResponseStore:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.chmod(0o700)
             sealed = self._keys.seal(team, _OPEN_KIND if ending else _KIND, response_id, plain)
-            old_bytes = path.stat().st_size if path.exists() else None
+            try:
+                old_bytes: int | None = path.stat().st_size
+            except FileNotFoundError:
+                old_bytes = None
             write_synced(path, sealed)
             self._count(team, old_bytes is None, len(sealed) - (old_bytes or 0))
         finally:
@@ -175,9 +178,8 @@ class ResponseStore:
                 self._num_writing[team] -= 1
 
     def _erase(self, team: str, name: str) -> bool:
-        path = self.folder / team / name
-        num_bytes = path.stat().st_size if path.exists() else 0
-        if not erase(path):
+        num_bytes = erase(self.folder / team / name)
+        if num_bytes is None:
             return False
         self._count(team, -1, -num_bytes)
         return True
