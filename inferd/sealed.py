@@ -204,8 +204,8 @@ def write_synced(path: Path, data: bytes) -> None:
 def erase(path: Path) -> int | None:
     """Overwrite a file with zeros, then delete it. Return its size in bytes; None if it is not there.
 
-    No reader sees the zeros, and of two threads that erase a file one does: it is renamed first. A file system that
-    copies on write, or a disk that remaps its blocks, may keep the old data, which is sealed.
+    The file is renamed first: of two threads that erase it one does, and a reader who comes now finds no file. A file
+    system that copies on write, or a disk that remaps its blocks, may keep the old data, which is sealed.
     """
     hidden = path.with_name(f"{PARTIAL}erased-{path.name}")
     try:

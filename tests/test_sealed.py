@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -92,4 +93,14 @@ def test_erased_file_was_overwritten(tmp_path: Path):
         assert erase(path)
         assert kept.read() == bytes(len(SECRET))
     assert not erase(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_many_threads_erase_is_erased_by_one(tmp_path: Path):
+    path = tmp_path / "file"
+    for _ in range(20):
+        write_synced(path, SECRET)
+        with ThreadPoolExecutor(3) as threads:
+            sizes = list(threads.map(erase, [path] * 3))
+        assert sorted(size or 0 for size in sizes) == [0, 0, len(SECRET)]
     assert list(tmp_path.iterdir()) == []

@@ -158,7 +158,7 @@ PROGRAMS = [
 
 @dataclass(frozen=True)
 class Keys:
-    """What a program calls the server with.
+    """Teams whose keys a program is given.
 
     Attributes:
         broke: of a team without credit.

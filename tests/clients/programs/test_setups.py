@@ -38,7 +38,7 @@ SETUPS = {
 }
 """The file of requirements of each section; "" for the packages of inferd's own tests, or the Node project."""
 SAID = {"instructor": f"mood='{VERDICT['mood']}' score={VERDICT['score']}"}
-"""What a block prints if it is not the answer to a greeting."""
+"""Output of a block that does not print the answer to a greeting."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the client programs of this folder share: where the server is, and how a program reports.
+"""Shared parts of the client programs of this folder: where the server is, and how a program reports.
 
 A program runs in the environment of its client, without the packages of inferd. It prints one JSON object; its keys are
 those that tests/clients/programs/test_programs.py compares.
